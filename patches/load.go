@@ -1,0 +1,190 @@
+package patches
+
+import (
+	"bytes"
+	"embed"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	sigsyaml "sigs.k8s.io/yaml"
+)
+
+//go:embed profiles/*.yaml
+var profileFiles embed.FS
+
+// Profiles is a set of profiles with unique names, in a stable order.
+type Profiles struct {
+	list []*Profile
+}
+
+// BuiltIn returns the profiles that are part of the program.
+func BuiltIn() (*Profiles, error) {
+	entries, err := fs.ReadDir(profileFiles, "profiles")
+	if err != nil {
+		return nil, fmt.Errorf("read built-in profiles: %w", err)
+	}
+	set := &Profiles{}
+	for _, e := range entries {
+		name := path.Join("profiles", e.Name())
+		data, err := profileFiles.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("read built-in profile: %w", err)
+		}
+		if err := set.Add(name, data); err != nil {
+			return nil, err
+		}
+	}
+	return set, nil
+}
+
+// Add loads the profiles of one YAML file, documents separated by "---", into
+// the set. It is strict: an unknown field, a missing one, a bad value or a name
+// that is taken is an error that names file and line. On an error the set is
+// as it was.
+func (s *Profiles) Add(file string, data []byte) error {
+	added := slices.Clone(s.list)
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	for n := 0; ; n++ {
+		var doc yaml.Node
+		err := dec.Decode(&doc)
+		if errors.Is(err, io.EOF) {
+			if n == 0 {
+				return fmt.Errorf("%s: no profile in it", file)
+			}
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %s", file, cutYAML(err))
+		}
+		if len(doc.Content) == 0 || doc.Content[0].Tag == "!!null" {
+			continue
+		}
+		p, err := decodeProfile(&doc)
+		if err != nil {
+			return fmt.Errorf("%s:%w", file, err)
+		}
+		if slices.ContainsFunc(added, func(q *Profile) bool { return q.Name == p.Name }) {
+			return fmt.Errorf("%s:%d: profile %q is defined already; choose another name", file, doc.Content[0].Line, p.Name)
+		}
+		added = append(added, p)
+	}
+	s.list = added
+	return nil
+}
+
+// Names returns the names of the profiles, sorted.
+func (s *Profiles) Names() []string {
+	names := make([]string, 0, len(s.list))
+	for _, p := range s.list {
+		names = append(names, p.Name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Named returns the profile of that name, nil if there is none.
+func (s *Profiles) Named(name string) *Profile {
+	for _, p := range s.list {
+		if p.Name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// decodeProfile decodes one document. Its errors begin with the line, so that
+// the caller can put the file before it.
+func decodeProfile(doc *yaml.Node) (*Profile, error) {
+	root := doc.Content[0]
+	if root.Kind != yaml.MappingNode {
+		return nil, fmt.Errorf("%d: want a mapping with the fields of a profile", root.Line)
+	}
+	if err := checkFields(root, profileFields, "profile"); err != nil {
+		return nil, err
+	}
+	data, err := yaml.Marshal(root)
+	if err != nil {
+		return nil, fmt.Errorf("%d: %w", root.Line, err)
+	}
+	p := &Profile{}
+	if err := sigsyaml.UnmarshalStrict(data, p); err != nil {
+		return nil, fmt.Errorf("%d: %s", root.Line, cutYAML(err))
+	}
+	if err := p.validate(root); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+var (
+	profileName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+	envName     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	placeholder = regexp.MustCompile(`\$\{[^}]*\}`)
+)
+
+func (p *Profile) validate(root *yaml.Node) error {
+	at := func(field string) int { return lineOf(root, field) }
+	switch {
+	case !profileName.MatchString(p.Name):
+		return fmt.Errorf("%d: name %q: want lower case letters, digits and dashes, at most 63", at("name"), p.Name)
+	case p.Description == "":
+		return fmt.Errorf("%d: profile %q: description is missing", root.Line, p.Name)
+	case !p.OnlyNamed && len(p.Match) == 0:
+		return fmt.Errorf("%d: profile %q: match is empty; set onlyNamed: true for a profile that only isthmus.dev/profile can choose", root.Line, p.Name)
+	case p.OnlyNamed && len(p.Match)+len(p.Not) > 0:
+		return fmt.Errorf("%d: profile %q: onlyNamed excludes match and not", at("onlyNamed"), p.Name)
+	case p.Files.ReloadSince != "" && p.Files.ReloadSince != "never" && !isVersion(p.Files.ReloadSince):
+		return fmt.Errorf("%d: files.reloadSince %q: want a version such as 4.1, or never", at("files"), p.Files.ReloadSince)
+	}
+	for _, list := range []struct {
+		field    string
+		criteria []Criteria
+	}{{"match", p.Match}, {"not", p.Not}} {
+		for i, c := range list.criteria {
+			if c.empty() {
+				return fmt.Errorf("%d: %s[%d] is empty and would hold for every pod", at(list.field), list.field, i)
+			}
+			for _, img := range c.Images {
+				if img == "" || strings.ContainsAny(img, ":@* ") || strings.HasPrefix(img, "/") {
+					return fmt.Errorf("%d: %s[%d].images %q: want the end of a repository path such as datawire/aes, without tag or wildcard", at(list.field), list.field, i, img)
+				}
+			}
+		}
+	}
+	seen := map[string]bool{}
+	for i, e := range p.Env {
+		switch {
+		case !envName.MatchString(e.Name):
+			return fmt.Errorf("%d: env[%d].name %q: want the name of an environment variable", at("env"), i, e.Name)
+		case seen[e.Name]:
+			return fmt.Errorf("%d: env[%d].name %q is there twice", at("env"), i, e.Name)
+		case e.When != WhenFiles && e.When != WhenEnvoy && e.When != WhenAlways:
+			return fmt.Errorf("%d: env[%d].when %q: want files, envoy or always", at("env"), i, e.When)
+		case e.Since != "" && !isVersion(e.Since):
+			return fmt.Errorf("%d: env[%d].since %q: want a version such as 1.10", at("env"), i, e.Since)
+		}
+		seen[e.Name] = true
+		for _, v := range placeholder.FindAllString(e.Value, -1) {
+			if v != "${certDir}" {
+				return fmt.Errorf("%d: env[%d].value: unknown placeholder %s; only ${certDir} is known", at("env"), i, v)
+			}
+		}
+	}
+	return nil
+}
+
+func (c Criteria) empty() bool {
+	return len(c.Images)+len(c.Containers)+len(c.Commands)+len(c.FirstWords)+len(c.Words)+len(c.Env)+len(c.WithoutEnv)+
+		len(c.ProbePaths)+len(c.Labels)+len(c.RestartPolicies) == 0
+}
+
+func cutYAML(err error) string {
+	return strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "error unmarshaling JSON: while decoding JSON: ")
+}

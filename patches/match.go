@@ -1,0 +1,127 @@
+package patches
+
+import (
+	"path"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Candidate is a container that a profile recognises as an edge.
+type Candidate struct {
+	Profile *Profile
+	// Container is the index in spec.containers.
+	Container int
+}
+
+// Candidates returns every pair of profile and container that match, in the
+// order of profiles and containers. Exactly one is an edge; more is a tie that
+// the caller must report.
+func (s *Profiles) Candidates(pod *corev1.Pod) []Candidate {
+	var found []Candidate
+	for _, p := range s.list {
+		for i := range pod.Spec.Containers {
+			if p.matches(pod, &pod.Spec.Containers[i]) {
+				found = append(found, Candidate{Profile: p, Container: i})
+			}
+		}
+	}
+	return found
+}
+
+// Reads reports whether the edge in this image reads the variable, by the
+// profile's facts.
+func (e EnvVar) Reads(image string) bool {
+	return e.Since == "" || !olderThan(image, e.Since)
+}
+
+// Reloads reports whether the edge in this image notices a rotated file by
+// itself.
+func (f FileFacts) Reloads(image string) bool {
+	switch f.ReloadSince {
+	case "":
+		return true
+	case "never":
+		return false
+	default:
+		return !olderThan(image, f.ReloadSince)
+	}
+}
+
+func (p *Profile) matches(pod *corev1.Pod, c *corev1.Container) bool {
+	holds := func(k Criteria) bool { return k.hold(pod, c) }
+	return slices.ContainsFunc(p.Match, holds) && !slices.ContainsFunc(p.Not, holds)
+}
+
+// hold puts the cheap tests that rule out most containers first.
+func (k Criteria) hold(pod *corev1.Pod, c *corev1.Container) bool {
+	if len(k.Images) > 0 {
+		repo := repository(c.Image)
+		if !slices.ContainsFunc(k.Images, func(s string) bool { return endsWithPath(repo, s) }) {
+			return false
+		}
+	}
+	if len(k.Containers) > 0 && !slices.Contains(k.Containers, c.Name) {
+		return false
+	}
+	if len(k.RestartPolicies) > 0 && !slices.Contains(k.RestartPolicies, string(pod.Spec.RestartPolicy)) {
+		return false
+	}
+	if len(k.Commands) > 0 && !slices.Contains(k.Commands, firstWord(c.Command)) {
+		return false
+	}
+	if len(k.FirstWords) > 0 && !slices.Contains(k.FirstWords, firstWord(c.Command)) && !slices.Contains(k.FirstWords, firstWord(c.Args)) {
+		return false
+	}
+	if len(k.Words) > 0 && !mentions(c.Command, k.Words) && !mentions(c.Args, k.Words) {
+		return false
+	}
+	if len(k.Env) > 0 && !hasEnv(c, k.Env) {
+		return false
+	}
+	if len(k.WithoutEnv) > 0 && hasEnv(c, k.WithoutEnv) {
+		return false
+	}
+	for key, value := range k.Labels {
+		if got, ok := pod.Labels[key]; !ok || got != value {
+			return false
+		}
+	}
+	return len(k.ProbePaths) == 0 || hasProbe(c, k.ProbePaths)
+}
+
+// firstWord is the base name of the first word, empty when there is none. A
+// first word that holds a whole command line counts by its own first word.
+func firstWord(words []string) string {
+	if len(words) == 0 {
+		return ""
+	}
+	fields := strings.Fields(words[0])
+	if len(fields) == 0 {
+		return ""
+	}
+	return path.Base(fields[0])
+}
+
+func mentions(words, parts []string) bool {
+	return slices.ContainsFunc(words, func(w string) bool {
+		return slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(w, p) })
+	})
+}
+
+func hasEnv(c *corev1.Container, names []string) bool {
+	return slices.ContainsFunc(c.Env, func(e corev1.EnvVar) bool { return slices.Contains(names, e.Name) })
+}
+
+func hasProbe(c *corev1.Container, prefixes []string) bool {
+	for _, p := range []*corev1.Probe{c.ReadinessProbe, c.LivenessProbe, c.StartupProbe} {
+		if p == nil || p.HTTPGet == nil {
+			continue
+		}
+		if slices.ContainsFunc(prefixes, func(s string) bool { return strings.HasPrefix(p.HTTPGet.Path, s) }) {
+			return true
+		}
+	}
+	return false
+}

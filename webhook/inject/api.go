@@ -1,0 +1,45 @@
+// Package inject edits a pod so that it gets an Istio identity, and takes the
+// edit back. It is pure: no client, no clock, no logger. The webhook and the
+// command line share it.
+package inject
+
+import (
+	"gomodules.xyz/jsonpatch/v2"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// Request is one pod to decide on.
+type Request struct {
+	// Pod is read, never written.
+	Pod *corev1.Pod
+	// Namespace holds the facts of the pod's namespace.
+	Namespace policy.Namespace
+}
+
+// Result is what was decided and how to do it.
+type Result struct {
+	// Reason is the code of the decision.
+	Reason policy.Reason
+	// Denied is true when the pod must be refused; Message then says why in a
+	// sentence for the user.
+	Denied bool
+	// Message is one sentence for a user; empty where there is nothing to say.
+	Message string
+	// Warnings are what the user should know but is no error.
+	Warnings []policy.Warning
+	// Profile and Mode are empty where the decision came before they were known.
+	Profile string
+	Mode    policy.Mode
+	// Patch turns the pod into the injected one: JSON Patch operations against
+	// the pod, in order, additions only except for the vendors' own default
+	// annotations. Empty unless Reason is Injected.
+	Patch []jsonpatch.Operation
+}
+
+// Interface of the rest of the package:
+//
+//	func New(Settings) (*Engine, error)
+//	func (*Engine) Inject(Request) Result
+//	func Uninject(*corev1.Pod) ([]jsonpatch.Operation, error)

@@ -1,0 +1,108 @@
+// Package policy decides who is opted in and in which way. It is pure.
+package policy
+
+// Domain is the prefix of every key of Isthmus'.
+const Domain = "isthmus.dev/"
+
+// Keys that users write.
+const (
+	// InjectionLabel on a namespace: InjectionEnabled or InjectionDisabled.
+	InjectionLabel = Domain + "injection"
+	// InjectKey on a pod, as annotation or label: "true" or "false".
+	InjectKey = Domain + "inject"
+
+	// ModeKey is an annotation of pod or namespace. Default sidecar.
+	ModeKey = Domain + "mode"
+	// DeliveryKey: files or secret. Default files.
+	DeliveryKey = Domain + "delivery"
+	// ProfileKey names a profile; on a pod it bypasses matching, on a
+	// namespace it restricts it.
+	ProfileKey = Domain + "profile"
+	// CertDirKey is an absolute path. Default /etc/istio-certs.
+	CertDirKey = Domain + "cert-dir"
+	// SecretNameKey is one of the names that the settings allow. Default
+	// istio-certs.
+	SecretNameKey = Domain + "secret-name"
+	// PublishKey: "true" adds the in-pod publisher. Default "false".
+	PublishKey = Domain + "publish"
+	// EnvoyKey: "true" runs the full proxy. Default "false".
+	EnvoyKey = Domain + "envoy"
+	// CertTTLKey is a Go duration, the lifetime asked of the CA.
+	CertTTLKey = Domain + "cert-ttl"
+	// ContainerKey, on a pod, names the edge container.
+	ContainerKey = Domain + "container"
+
+	// Keys of a namespace that the controller reads.
+	SourceKey         = Domain + "source"
+	ServiceAccountKey = Domain + "service-account"
+	MirrorSecretKey   = Domain + "mirror-secret"
+	TLSContextKey     = Domain + "tls-context"
+)
+
+// Values of InjectionLabel.
+const (
+	InjectionEnabled  = "enabled"
+	InjectionDisabled = "disabled"
+)
+
+// Keys that Isthmus writes.
+const (
+	// StatusKey is the annotation that says exactly what was added.
+	StatusKey = Domain + "status"
+	// InjectedLabel is the marker; its value is the mode.
+	InjectedLabel = Domain + "injected"
+)
+
+// Keys of others.
+const (
+	IstioInjectKey         = "sidecar.istio.io/inject"
+	IstioRevisionLabel     = "istio.io/rev"
+	IstioDataplaneLabel    = "istio.io/dataplane-mode"
+	IstioTLSModeLabel      = "security.istio.io/tlsMode"
+	IstioProxyConfigKey    = "proxy.istio.io/config"
+	IstioUserVolumeMount   = "sidecar.istio.io/userVolumeMount"
+	IstioProxyImageKey     = "sidecar.istio.io/proxyImage"
+	IstioProxyCPUKey       = "sidecar.istio.io/proxyCPU"
+	IstioProxyMemoryKey    = "sidecar.istio.io/proxyMemory"
+	IstioProxyCPULimitKey  = "sidecar.istio.io/proxyCPULimit"
+	IstioProxyMemLimitKey  = "sidecar.istio.io/proxyMemoryLimit"
+	IstioLogLevelKey       = "sidecar.istio.io/logLevel"
+	IstioAgentLogLevelKey  = "sidecar.istio.io/agentLogLevel"
+	IstioStatusPortKey     = "status.sidecar.istio.io/port"
+	ConsulInjectKey        = "consul.hashicorp.com/connect-inject"
+	DefaultContainerKey    = "kubectl.kubernetes.io/default-container"
+	OpenShiftUIDRangeKey   = "openshift.io/sa.scc.uid-range"
+	NamespaceNameLabel     = "kubernetes.io/metadata.name"
+	MirrorPodAnnotationKey = "kubernetes.io/config.mirror"
+)
+
+// place says where a key of ours belongs.
+type place uint8
+
+const (
+	podAnnotation place = 1 << iota
+	podLabel
+	namespaceAnnotation
+	namespaceLabel
+)
+
+// places is every key of ours and where it may stand.
+var places = map[string]place{
+	InjectionLabel:    namespaceLabel,
+	InjectKey:         podAnnotation | podLabel,
+	ModeKey:           podAnnotation | namespaceAnnotation,
+	DeliveryKey:       podAnnotation | namespaceAnnotation,
+	ProfileKey:        podAnnotation | namespaceAnnotation,
+	CertDirKey:        podAnnotation | namespaceAnnotation,
+	SecretNameKey:     podAnnotation | namespaceAnnotation,
+	PublishKey:        podAnnotation | namespaceAnnotation,
+	EnvoyKey:          podAnnotation | namespaceAnnotation,
+	CertTTLKey:        podAnnotation | namespaceAnnotation,
+	ContainerKey:      podAnnotation,
+	SourceKey:         namespaceAnnotation,
+	ServiceAccountKey: namespaceAnnotation,
+	MirrorSecretKey:   namespaceAnnotation,
+	TLSContextKey:     namespaceAnnotation,
+	StatusKey:         podAnnotation,
+	InjectedLabel:     podLabel,
+}

@@ -1,0 +1,27 @@
+package policy
+
+// Namespace is what a decision needs to know of the pod's namespace.
+type Namespace struct {
+	Name        string
+	Labels      map[string]string
+	Annotations map[string]string
+}
+
+// Warning is something the user should know and that is no error.
+type Warning struct {
+	// Code is short and stable, in kebab case; the status annotation keeps it.
+	Code string
+	// Text is one sentence for the user.
+	Text string
+}
+
+// Mode is how a pod gets its identity.
+type Mode string
+
+// The modes of the API. Only those in a release's Built list can be asked for.
+const (
+	Sidecar Mode = "sidecar"
+	Istio   Mode = "istio"
+	Secret  Mode = "secret"
+	Ambient Mode = "ambient"
+)
