@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/plane"
+)
+
+// announcement is the line that the background process prints.
+type announcement struct {
+	plane.Endpoint
+	Error string `json:"error,omitempty"`
+}
+
+// detach leaves a second process of this program in the background, waits until
+// it has announced its control plane, and repeats the announcement.
+func detach(ctx context.Context, f upFlags, std streams) error {
+	if f.data == "" {
+		return errors.New("--detach needs --data, the folder that down will be told")
+	}
+	running, err := await(ctx, f)
+	if err != nil {
+		return err
+	}
+	if running != nil {
+		_, _ = fmt.Fprintf(std.err, "a control plane already runs in %s\n", running.DataDir)
+		return json.NewEncoder(std.out).Encode(running)
+	}
+	if _, err := f.programs(ctx, std); err != nil { // with progress, which the background has no place for
+		return err
+	}
+	endpoint, err := f.leave(ctx)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(std.out).Encode(endpoint)
+}
+
+// await returns the endpoint of the control plane that lives in the data folder,
+// waiting for one that is just being started, and nil when there is none.
+func await(ctx context.Context, f upFlags) (*plane.Endpoint, error) {
+	deadline := time.After(f.patience)
+	for {
+		state, err := plane.ReadState(f.data)
+		if errors.Is(err, fs.ErrNotExist) || (err == nil && !state.Harness.Alive()) {
+			return nil, nil
+		}
+		if err != nil || state.Endpoint != nil {
+			return state.Endpoint, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-deadline:
+			return nil, fmt.Errorf("the control plane in %s is still starting after %s", f.data, f.patience)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// leave starts the background process and returns what it announces.
+func (f upFlags) leave(ctx context.Context) (*plane.Endpoint, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	arguments := []string{"up", "--background", "--data=" + f.data, "--kubeconfig=" + f.kubeconfig, "--timeout=" + f.patience.String()}
+	if f.controllerManager {
+		arguments = append(arguments, "--controller-manager")
+	}
+	command := exec.Command(program, arguments...)
+	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	said, err := command.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := command.Start(); err != nil {
+		return nil, err
+	}
+	heard := make(chan announcement, 1)
+	go func() {
+		var line announcement
+		if err := json.NewDecoder(said).Decode(&line); err != nil {
+			line.Error = "it ended without a word"
+		}
+		heard <- line
+	}()
+	select {
+	case line := <-heard:
+		if line.Error != "" {
+			return nil, errors.Join(errors.New(line.Error), command.Wait())
+		}
+		return &line.Endpoint, command.Process.Release()
+	case <-ctx.Done():
+		return nil, errors.Join(context.Cause(ctx), command.Process.Signal(syscall.SIGTERM), command.Wait())
+	}
+}

@@ -1,0 +1,170 @@
+// Package tools builds the programs that tests and checks run, at the versions
+// that go.mod files pin, into a cache outside the repository.
+package tools
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Tool is one program: its name, as Find and the cache know it, and the main
+// package it is built from.
+type Tool struct {
+	Name    string
+	Package string
+}
+
+// Module is a folder with a go.mod that pins the tools of one kind.
+type Module struct {
+	// Name is the first part of the module's folder in the cache.
+	Name string
+	// Folder is the go.mod's folder, relative to the repository's root.
+	Folder string
+	// Tools are the programs that this module pins.
+	Tools []Tool
+	// variables are linker variables; a value "{path}" stands for the version
+	// of the module of that path, "{path|bare}" for the same without its "v",
+	// "{path|minor}" for its second number.
+	variables [][2]string
+}
+
+// testedMinor is the Kubernetes minor version that the chart's tools assume;
+// without it Helm believes that it renders for Kubernetes 1.20.
+const testedMinor = "36"
+
+// Catalogue lists every module that can be built.
+func Catalogue() []Module {
+	return []Module{
+		{
+			Name:   "kubernetes",
+			Folder: "test/cluster/kubernetes",
+			Tools: []Tool{
+				{"etcd", "go.etcd.io/etcd/server/v3"},
+				{"kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"},
+				{"kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"},
+				{"kubectl", "k8s.io/kubernetes/cmd/kubectl"},
+			},
+			// Clients refuse to parse the version of an unstamped build.
+			variables: [][2]string{
+				{"k8s.io/component-base/version.gitVersion", "{k8s.io/kubernetes}"},
+				{"k8s.io/component-base/version.gitMajor", "1"},
+				{"k8s.io/component-base/version.gitMinor", "{k8s.io/kubernetes|minor}"},
+			},
+		},
+		{
+			Name:   "helm",
+			Folder: "hack/tools/helm",
+			Tools: []Tool{
+				{"helm", "helm.sh/helm/v3/cmd/helm"},
+				{"helm-docs", "github.com/norwoodj/helm-docs/cmd/helm-docs"},
+				{"helm-unittest", "github.com/helm-unittest/helm-unittest/cmd/helm-unittest"},
+			},
+			variables: [][2]string{
+				{"main.version", "{github.com/norwoodj/helm-docs|bare}"},
+				{"helm.sh/helm/v3/internal/version.version", "{helm.sh/helm/v3}"},
+				{"helm.sh/helm/v3/internal/version.gitTreeState", "clean"},
+				{"helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor", "1"},
+				{"helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor", testedMinor},
+				{"helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor", "1"},
+				{"helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor", testedMinor},
+			},
+		},
+		{
+			Name:   "golangci-lint",
+			Folder: "hack/tools/golangci-lint",
+			Tools: []Tool{
+				{"golangci-lint", "github.com/golangci/golangci-lint/v2/cmd/golangci-lint"},
+			},
+			// It shows its version only beside a date of release.
+			variables: [][2]string{
+				{"main.version", "{github.com/golangci/golangci-lint/v2|bare}"},
+				{"main.commit", "{github.com/golangci/golangci-lint/v2}"},
+				{"main.date", "unknown"},
+			},
+		},
+	}
+}
+
+// Names lists every tool of the catalogue, in its order.
+func Names() []string {
+	var names []string
+	for _, module := range Catalogue() {
+		for _, tool := range module.Tools {
+			names = append(names, tool.Name)
+		}
+	}
+	return names
+}
+
+// Find returns the module that pins the tool of this name.
+func Find(name string) (Module, Tool, error) {
+	for _, module := range Catalogue() {
+		for _, tool := range module.Tools {
+			if tool.Name == name {
+				return module, tool, nil
+			}
+		}
+	}
+	return Module{}, Tool{}, fmt.Errorf("unknown tool %q: choose from %s", name, strings.Join(Names(), ", "))
+}
+
+// Root returns the repository's root: the nearest folder at or above from that
+// holds the go.mod of the control plane.
+func Root(from string) (string, error) {
+	marker := filepath.Join("test", "cluster", "kubernetes", "go.mod")
+	for folder := from; ; folder = filepath.Dir(folder) {
+		if _, err := os.Stat(filepath.Join(folder, marker)); err == nil {
+			return folder, nil
+		}
+		if folder == filepath.Dir(folder) {
+			return "", fmt.Errorf("no %s at or above %s: run this inside the repository", marker, from)
+		}
+	}
+}
+
+var placeholder = regexp.MustCompile(`^\{([^|}]+)(?:\|(bare|minor))?\}$`)
+
+// linkerFlags returns the value of go build's -ldflags, with the versions that
+// this go.mod requires.
+func (m Module) linkerFlags(goMod string) (string, error) {
+	flags := []string{"-s", "-w"}
+	for _, variable := range m.variables {
+		value := variable[1]
+		if found := placeholder.FindStringSubmatch(value); found != nil {
+			version, err := required(goMod, found[1])
+			if err != nil {
+				return "", fmt.Errorf("%s/go.mod: %w", m.Folder, err)
+			}
+			switch found[2] {
+			case "bare":
+				version = strings.TrimPrefix(version, "v")
+			case "minor":
+				version = strings.Split(version, ".")[1]
+			}
+			value = version
+		}
+		flags = append(flags, "-X", variable[0]+"="+value)
+	}
+	return strings.Join(flags, " "), nil
+}
+
+var versionFormat = regexp.MustCompile(`^v\d+\.\d+\.\d+`)
+
+// required returns the version of a module that a go.mod requires.
+func required(goMod, path string) (string, error) {
+	for line := range strings.Lines(goMod) {
+		fields := strings.Fields(line)
+		at := slices.Index(fields, path)
+		if at < 0 || at+1 >= len(fields) || (at > 0 && fields[at-1] != "require") {
+			continue
+		}
+		if version := fields[at+1]; versionFormat.MatchString(version) {
+			return version, nil
+		}
+	}
+	return "", fmt.Errorf("no version of %s is required", path)
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/plane"
+)
+
+// upFlags are the flags of up.
+type upFlags struct {
+	data, kubeconfig   string
+	controllerManager  bool
+	detach, background bool
+	patience           time.Duration
+}
+
+func (f *upFlags) bind(flags *flag.FlagSet) {
+	flags.StringVar(&f.data, "data", "", "`folder` for everything the control plane writes, removed at its end (default: a new temporary one)")
+	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "a further `file` to write the admin's kubeconfig to, removed at the end")
+	flags.BoolVar(&f.controllerManager, "controller-manager", false, "start the kube-controller-manager too, so that a Deployment's pods are made")
+	flags.BoolVar(&f.detach, "detach", false, "leave it running in the background; needs --data, ends with down")
+	flags.BoolVar(&f.background, "background", false, "not for people: be the process that up --detach leaves behind")
+	flags.DurationVar(&f.patience, "timeout", 2*time.Minute, "how long the start may take once everything is built")
+}
+
+func runUp(ctx context.Context, arguments []string, std streams) error {
+	flags := flag.NewFlagSet("up", flag.ContinueOnError)
+	var chosen upFlags
+	chosen.bind(flags)
+	if err := parse(flags, arguments, std, ""); err != nil {
+		return err
+	}
+	if chosen.detach {
+		return detach(ctx, chosen, std)
+	}
+	if err := hold(ctx, chosen, std); err != nil {
+		if chosen.background {
+			return errors.Join(err, json.NewEncoder(std.out).Encode(announcement{Error: err.Error()}))
+		}
+		return err
+	}
+	return nil
+}
+
+// programs builds what up needs, and returns the paths.
+func (f upFlags) programs(ctx context.Context, std streams) (map[string]string, error) {
+	builder, err := builder(std)
+	if err != nil {
+		return nil, err
+	}
+	names := []string{"etcd", "kube-apiserver", "kubectl"}
+	if f.controllerManager {
+		names = append(names, "kube-controller-manager")
+	}
+	return builder.Build(ctx, names...)
+}
+
+// hold starts a control plane, announces it and keeps it until ctx ends, the
+// standard input closes, or a component fails.
+func hold(ctx context.Context, f upFlags, std streams) error {
+	programs, err := f.programs(ctx, std)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if !f.background {
+		go follow(cancel, std.in)
+	}
+	kubeconfig, err := absolute(f.kubeconfig)
+	if err != nil {
+		return err
+	}
+	control, err := plane.Start(ctx, plane.Options{
+		Folder:            f.data,
+		Programs:          programs,
+		ControllerManager: f.controllerManager,
+		Kubeconfig:        kubeconfig,
+		Patience:          f.patience,
+	})
+	if err != nil {
+		return err
+	}
+	if err := json.NewEncoder(std.out).Encode(control.Endpoint()); err != nil {
+		return errors.Join(fmt.Errorf("announce the control plane: %w", err), control.Stop())
+	}
+	select {
+	case <-ctx.Done():
+		return control.Stop()
+	case err := <-control.Failed():
+		return errors.Join(err, control.Stop())
+	}
+}
+
+var (
+	errInputClosed = errors.New("standard input was closed")
+	errOrphaned    = errors.New("the process that started this one has ended")
+)
+
+// follow cancels when the one who started us is gone: when standard input is a
+// pipe and closes, or (go run stands between, killed) another parent has us.
+func follow(cancel context.CancelCauseFunc, in *os.File) {
+	info, err := in.Stat()
+	if err != nil || info.Mode()&(os.ModeNamedPipe|os.ModeSocket) == 0 {
+		return
+	}
+	parent := os.Getppid()
+	go func() {
+		for range time.Tick(500 * time.Millisecond) {
+			if os.Getppid() != parent {
+				cancel(errOrphaned)
+				return
+			}
+		}
+	}()
+	_, _ = io.Copy(io.Discard, in)
+	cancel(errInputClosed)
+}
+
+func absolute(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	return filepath.Abs(path)
+}
