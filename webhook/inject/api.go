@@ -16,6 +16,9 @@ type Request struct {
 	Pod *corev1.Pod
 	// Namespace holds the facts of the pod's namespace.
 	Namespace policy.Namespace
+	// Template is true for a pod template in a file: the API server has not
+	// yet given it what its service account brings.
+	Template bool
 }
 
 // Result is what was decided and how to do it.
@@ -32,14 +35,12 @@ type Result struct {
 	// Profile and Mode are empty where the decision came before they were known.
 	Profile string
 	Mode    policy.Mode
-	// Patch turns the pod into the injected one: JSON Patch operations against
-	// the pod, in order, additions only except for the vendors' own default
-	// annotations. Empty unless Reason is Injected.
+	// Patch turns the pod into the injected one: additions against the pod, to
+	// be applied in order. Empty unless Reason is Injected. A value may be a
+	// json.RawMessage.
 	Patch []jsonpatch.Operation
 }
 
-// Interface of the rest of the package:
-//
-//	func New(Settings) (*Engine, error)
-//	func (*Engine) Inject(Request) Result
-//	func Uninject(*corev1.Pod) ([]jsonpatch.Operation, error)
+func denied(reason policy.Reason, message string) Result {
+	return Result{Reason: reason, Denied: true, Message: message}
+}

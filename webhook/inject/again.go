@@ -1,0 +1,82 @@
+package inject
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// again decides on a pod that carries a status: the webhook never injects
+// twice, and never repairs.
+func (s *subject) again(text string) Result {
+	st, err := parseStatus(text)
+	if err != nil {
+		return s.refuse(policy.Conflict, fmt.Sprintf("%v; remove the annotation to have the pod injected", err))
+	}
+	if missing := st.missing(s.Pod); missing != "" {
+		return s.refuse(policy.Conflict, fmt.Sprintf("annotation %s says that Isthmus added %s, which is not there; remove the annotation to have the pod injected", policy.StatusKey, missing))
+	}
+	r := Result{Reason: policy.AlreadyInjected, Mode: st.Mode}
+	if s.profile = s.engine.profiles.Named(st.Profile); s.profile == nil {
+		return r
+	}
+	if hash := s.currentHash(st); hash != "" && hash != st.Template {
+		r.Warnings = append(r.Warnings, policy.Warning{
+			Code: "stale-template",
+			Text: fmt.Sprintf("the pod was injected with template %s and the current one is %s; recreate it to bring it up to date", st.Template, hash),
+		})
+	}
+	return r
+}
+
+// currentHash is the template hash that the pod would get today, empty when
+// that cannot be said.
+func (s *subject) currentHash(st *Status) string {
+	options, problem := policy.Resolve(s.Pod.Labels, s.Pod.Annotations, s.Namespace, s.engine.settings.Defaults, s.engine.settings.SecretNames)
+	if problem != nil {
+		return ""
+	}
+	s.options = options
+	_, added := st.Added.Volumes[patches.CertsVolume]
+	params, message := s.params(st.CertDir, !added)
+	if message != "" {
+		return ""
+	}
+	r, err := s.engine.render(params)
+	if err != nil {
+		return ""
+	}
+	return r.sidecar.Hash
+}
+
+// missing names the first thing of the status that the pod lacks.
+func (st *Status) missing(pod *corev1.Pod) string {
+	edge := containerIndex(pod.Spec.Containers, st.Container)
+	if edge < 0 {
+		return "something to container " + st.Container
+	}
+	for name := range st.Added.InitContainers {
+		if containerIndex(pod.Spec.InitContainers, name) < 0 {
+			return "init container " + name
+		}
+	}
+	for name := range st.Added.Volumes {
+		if volumeNamed(pod, name) == nil {
+			return "volume " + name
+		}
+	}
+	for name := range st.Added.Mounts {
+		if mountOf(&pod.Spec.Containers[edge], name) == nil {
+			return "a mount of volume " + name
+		}
+	}
+	for name := range st.Added.Env {
+		if envNamed(&pod.Spec.Containers[edge], name) == nil {
+			return "environment variable " + name
+		}
+	}
+	return ""
+}

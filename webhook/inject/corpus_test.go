@@ -1,0 +1,180 @@
+package inject_test
+
+import (
+	"encoding/csv"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	jsonpatch "github.com/evanphx/json-patch/v5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// corpus is beside the repository where it is developed; a user's clone has
+// none.
+const corpus = "../../../shared/corpus"
+
+func TestCorpus(t *testing.T) {
+	file, err := os.Open(filepath.Join(corpus, "INDEX.tsv"))
+	if os.IsNotExist(err) {
+		t.Skipf("no corpus at %s; the essential cases are in TestInject", corpus)
+	}
+	require.NoError(t, err)
+	defer file.Close()
+	reader := csv.NewReader(file)
+	reader.Comma, reader.LazyQuotes = '\t', true
+	rows, err := reader.ReadAll()
+	require.NoError(t, err)
+	require.Greater(t, len(rows), 100)
+
+	engine := newEngine(t, inject.Options{})
+	for _, row := range rows[1:] {
+		t.Run(row[0], func(t *testing.T) {
+			data, err := os.ReadFile(filepath.Join(corpus, row[0]))
+			require.NoError(t, err)
+			pod := podOf(t, data)
+			result := engine.Inject(inject.Request{Pod: pod, Namespace: labelled("edge"), Template: true})
+			assert.False(t, result.Denied, result.Message)
+			switch row[6] {
+			case "inject":
+				require.Equal(t, policy.Injected, result.Reason, result.Message)
+				assert.Equal(t, row[1], result.Profile)
+				checkInjected(t, engine, pod, result)
+			case "skip":
+				assert.Equal(t, policy.NoProfile, result.Reason, result.Message)
+				assert.Empty(t, result.Patch)
+				assert.Empty(t, result.Warnings)
+			case "conflict":
+				assert.Contains(t, []policy.Reason{policy.IntegratedByHand, policy.Conflict}, result.Reason)
+				assert.Empty(t, result.Patch)
+				assert.NotEmpty(t, result.Warnings)
+			default:
+				t.Fatalf("unknown expectation %q", row[6])
+			}
+		})
+	}
+}
+
+// checkInjected holds for every injected pod: twice is once, the way back is
+// exact, and nothing of the user's was touched.
+func checkInjected(t *testing.T, engine *inject.Engine, pod *corev1.Pod, result inject.Result) {
+	t.Helper()
+	before := encode(t, pod)
+	after := apply(t, before, result)
+
+	again := engine.Inject(inject.Request{Pod: decode(t, after), Namespace: labelled("edge"), Template: true})
+	assert.Equal(t, policy.AlreadyInjected, again.Reason, again.Message)
+	assert.Empty(t, again.Patch)
+	assert.Empty(t, again.Warnings)
+
+	back, err := inject.Uninject(decode(t, after))
+	require.NoError(t, err)
+	assert.JSONEq(t, string(before), string(applyOps(t, after, back)))
+
+	assertAdditive(t, "", jsonValue(t, before), jsonValue(t, after))
+}
+
+// assertAdditive: every value of before is in after, list items in front.
+func assertAdditive(t *testing.T, path string, before, after any) {
+	t.Helper()
+	switch b := before.(type) {
+	case map[string]any:
+		a, ok := after.(map[string]any)
+		require.True(t, ok, path)
+		for key := range b {
+			require.Contains(t, a, key, path)
+			assertAdditive(t, path+"/"+key, b[key], a[key])
+		}
+	case []any:
+		a, ok := after.([]any)
+		require.True(t, ok, path)
+		require.GreaterOrEqual(t, len(a), len(b), path)
+		for i := range b {
+			assertAdditive(t, path, b[i], a[i])
+		}
+	default:
+		assert.Equal(t, before, after, path)
+	}
+}
+
+// podOf makes a pod of a workload's template, whatever API group it lives in.
+func podOf(t testing.TB, data []byte) *corev1.Pod {
+	t.Helper()
+	var w struct {
+		Kind string `json:"kind"`
+		corev1.Pod
+		Spec json.RawMessage `json:"spec"`
+	}
+	require.NoError(t, yaml.Unmarshal(data, &w))
+	if w.Kind == "Pod" {
+		pod := &corev1.Pod{}
+		require.NoError(t, yaml.Unmarshal(data, pod))
+		return pod
+	}
+	var spec struct {
+		Template    corev1.PodTemplateSpec `json:"template"`
+		JobTemplate struct {
+			Spec struct {
+				Template corev1.PodTemplateSpec `json:"template"`
+			} `json:"spec"`
+		} `json:"jobTemplate"`
+	}
+	require.NoError(t, json.Unmarshal(w.Spec, &spec))
+	if w.Kind == "CronJob" {
+		spec.Template = spec.JobTemplate.Spec.Template
+	}
+	return &corev1.Pod{ObjectMeta: spec.Template.ObjectMeta, Spec: spec.Template.Spec}
+}
+
+func newEngine(t testing.TB, o inject.Options) *inject.Engine {
+	t.Helper()
+	engine, err := inject.New(o)
+	require.NoError(t, err)
+	return engine
+}
+
+func labelled(name string) policy.Namespace {
+	return policy.Namespace{Name: name, Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled}}
+}
+
+func encode(t testing.TB, v any) []byte {
+	t.Helper()
+	data, err := json.Marshal(v)
+	require.NoError(t, err)
+	return data
+}
+
+func decode(t testing.TB, data []byte) *corev1.Pod {
+	t.Helper()
+	pod := &corev1.Pod{}
+	require.NoError(t, json.Unmarshal(data, pod))
+	return pod
+}
+
+func jsonValue(t testing.TB, data []byte) (v any) {
+	t.Helper()
+	require.NoError(t, json.Unmarshal(data, &v))
+	return v
+}
+
+func apply(t testing.TB, pod []byte, result inject.Result) []byte {
+	t.Helper()
+	return applyOps(t, pod, slices.Clone(result.Patch))
+}
+
+func applyOps(t testing.TB, pod []byte, ops any) []byte {
+	t.Helper()
+	patch, err := jsonpatch.DecodePatch(encode(t, ops))
+	require.NoError(t, err)
+	out, err := patch.Apply(pod)
+	require.NoError(t, err)
+	return out
+}

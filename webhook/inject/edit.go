@@ -1,0 +1,171 @@
+package inject
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"gomodules.xyz/jsonpatch/v2"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// inject turns the plan into a patch.
+func (s *subject) inject(p plan) Result {
+	r, err := s.engine.render(p.params)
+	if err != nil {
+		return denied(policy.InvalidOverride, err.Error())
+	}
+	pod := s.Pod
+	edge := &pod.Spec.Containers[s.edge]
+	st := &Status{
+		Schema:    statusSchema,
+		Version:   s.engine.version,
+		Mode:      s.options.Mode,
+		Profile:   s.profile.Name,
+		Delivery:  s.options.Delivery,
+		Template:  r.sidecar.Hash,
+		CertDir:   p.params.CertDir,
+		Container: edge.Name,
+		Added: Added{
+			InitContainers: map[string]Prints{patches.SidecarName: r.prints},
+			Volumes:        r.volumePrints,
+			PullSecrets:    p.pullSecrets,
+		},
+	}
+	for _, w := range s.warnings {
+		st.Warnings = append(st.Warnings, w.Code)
+	}
+
+	e := &editor{status: st}
+	e.list("/spec/volumes", pod.Spec.Volumes != nil, r.volumes)
+	e.list("/spec/initContainers", pod.Spec.InitContainers != nil, []any{r.container})
+	at := "/spec/containers/" + strconv.Itoa(s.edge)
+	e.list(at+"/env", edge.Env != nil, s.editEnv(p.env, st))
+	if !p.mounted {
+		st.Added.Mounts = map[string]string{patches.CertsVolume: p.params.CertDir}
+		e.list(at+"/volumeMounts", edge.VolumeMounts != nil, []any{corev1.VolumeMount{
+			Name: patches.CertsVolume, MountPath: p.params.CertDir, ReadOnly: true,
+		}})
+	}
+	secrets := make([]any, len(p.pullSecrets))
+	for i, name := range p.pullSecrets {
+		secrets[i] = corev1.LocalObjectReference{Name: name}
+	}
+	e.list("/spec/imagePullSecrets", pod.Spec.ImagePullSecrets != nil, secrets)
+	st.Added.Labels = e.pairs("/metadata/labels", pod.Labels != nil, p.labels)
+	if pod.Annotations == nil {
+		st.Added.Fields = append(st.Added.Fields, "/metadata/annotations")
+	}
+	st.Added.Annotations = asMap(p.annotations)
+
+	text, err := json.Marshal(st)
+	if err != nil {
+		return denied(policy.InternalError, fmt.Sprintf("encode status: %v", err))
+	}
+	e.writePairs("/metadata/annotations", pod.Annotations != nil, append(p.annotations, pair{policy.StatusKey, string(text)}))
+	return Result{Reason: policy.Injected, Warnings: s.warnings, Patch: e.ops}
+}
+
+func (s *subject) editEnv(env []corev1.EnvVar, st *Status) []any {
+	if len(env) == 0 {
+		return nil
+	}
+	st.Added.Env = make(map[string]string, len(env))
+	values := make([]any, len(env))
+	for i, v := range env {
+		st.Added.Env[v.Name] = v.Value
+		values[i] = v
+	}
+	return values
+}
+
+// editor collects operations and notes which fields they bring into being.
+type editor struct {
+	ops    []jsonpatch.Operation
+	status *Status
+}
+
+// list appends items, at the end of the list at path or as a list of its own.
+func (e *editor) list(path string, exists bool, items []any) {
+	if len(items) == 0 {
+		return
+	}
+	if !exists {
+		e.status.Added.Fields = append(e.status.Added.Fields, path)
+		e.ops = append(e.ops, jsonpatch.NewOperation("add", path, items))
+		return
+	}
+	for _, item := range items {
+		e.ops = append(e.ops, jsonpatch.NewOperation("add", path+"/-", item))
+	}
+}
+
+// pairs adds to a map and returns what it added.
+func (e *editor) pairs(path string, exists bool, pairs []pair) map[string]string {
+	if len(pairs) == 0 {
+		return nil
+	}
+	if !exists {
+		e.status.Added.Fields = append(e.status.Added.Fields, path)
+	}
+	e.writePairs(path, exists, pairs)
+	return asMap(pairs)
+}
+
+func (e *editor) writePairs(path string, exists bool, pairs []pair) {
+	if !exists {
+		e.ops = append(e.ops, jsonpatch.NewOperation("add", path, asMap(pairs)))
+		return
+	}
+	for _, p := range pairs {
+		e.ops = append(e.ops, jsonpatch.NewOperation("add", path+"/"+escape(p.key), p.value))
+	}
+}
+
+func asMap(pairs []pair) map[string]string {
+	m := make(map[string]string, len(pairs))
+	for _, p := range pairs {
+		m[p.key] = p.value
+	}
+	return m
+}
+
+// escape makes a key a segment of a JSON pointer (RFC 6901).
+var escape = strings.NewReplacer("~", "~0", "/", "~1").Replace
+
+// rendering is a rendered sidecar in the forms that an edit needs.
+type rendering struct {
+	sidecar      *patches.Sidecar
+	container    json.RawMessage
+	volumes      []any
+	prints       Prints
+	volumePrints map[string]string
+}
+
+func (e *Engine) render(p patches.Params) (*rendering, error) {
+	if r, ok := e.rendered.Get(p); ok {
+		return r.(*rendering), nil
+	}
+	sidecar, err := e.template.Render(p)
+	if err != nil {
+		return nil, err
+	}
+	r := &rendering{sidecar: sidecar, prints: printContainer(&sidecar.Container), volumePrints: map[string]string{}}
+	if r.container, err = json.Marshal(sidecar.Container); err != nil {
+		return nil, fmt.Errorf("encode container: %w", err)
+	}
+	for i := range sidecar.Volumes {
+		data, err := json.Marshal(sidecar.Volumes[i])
+		if err != nil {
+			return nil, fmt.Errorf("encode volume: %w", err)
+		}
+		r.volumes = append(r.volumes, json.RawMessage(data))
+		r.volumePrints[sidecar.Volumes[i].Name] = printVolume(&sidecar.Volumes[i])
+	}
+	e.rendered.Add(p, r)
+	return r, nil
+}

@@ -1,0 +1,285 @@
+package inject
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/lru"
+
+	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// Options are what an Engine is made of.
+type Options struct {
+	// Settings of the operator.
+	Settings Settings
+	// Profiles default to the built-in ones.
+	Profiles *patches.Profiles
+	// Mesh returns the settings of a revision of Istio; the empty revision is
+	// the default one. Default: Settings.Mesh over the documented defaults,
+	// whatever the revision.
+	Mesh func(revision string) (patches.Mesh, error)
+	// Version of Isthmus, kept in the status. Default "dev".
+	Version string
+}
+
+// Engine decides on pods and edits them. It is safe for concurrent use.
+type Engine struct {
+	settings Settings
+	profiles *patches.Profiles
+	template *patches.SidecarTemplate
+	mesh     func(string) (patches.Mesh, error)
+	version  string
+	// rendered keeps what was rendered for the same parameters: a Deployment's
+	// pods are all alike, and rendering and encoding cost more than the rest.
+	// Bounded, since a pod's author can vary the parameters at will.
+	rendered *lru.Cache
+}
+
+// renderings is how many different sidecars an Engine keeps, about 10 KiB each.
+const renderings = 128
+
+// New makes an Engine. An error says what is wrong with the settings.
+func New(o Options) (*Engine, error) {
+	if err := o.Settings.Validate(); err != nil {
+		return nil, err
+	}
+	e := &Engine{
+		settings: o.Settings.withDefaults(),
+		profiles: o.Profiles,
+		mesh:     o.Mesh,
+		version:  o.Version,
+		rendered: lru.New(renderings),
+	}
+	if e.version == "" {
+		e.version = "dev"
+	}
+	if e.mesh == nil {
+		mesh := o.Settings.Mesh.Defaults()
+		e.mesh = func(string) (patches.Mesh, error) { return mesh, nil }
+	}
+	var err error
+	if e.profiles == nil {
+		if e.profiles, err = patches.BuiltIn(); err != nil {
+			return nil, err
+		}
+	}
+	if e.template, err = patches.LoadSidecar(); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// Inject decides on a pod and, when it is to be injected, says how.
+func (e *Engine) Inject(req Request) Result {
+	pod, ns := req.Pod, req.Namespace
+	verdict := policy.Decide(pod.Labels, pod.Annotations, ns, e.settings.ExcludedNamespaces)
+	if verdict.Denied {
+		return denied(verdict.Reason, verdict.Message)
+	}
+	if verdict.Asked == policy.Nobody {
+		return Result{Reason: verdict.Reason}
+	}
+	c := &subject{engine: e, Request: req, asked: verdict.Asked}
+	result := c.decide()
+	if result.Mode == "" && result.Reason != policy.NoProfile {
+		result.Mode = c.options.Mode
+	}
+	if c.profile != nil {
+		result.Profile = c.profile.Name
+	}
+	// A pod that is none of ours is left alone without a word.
+	if result.Reason != policy.NoProfile {
+		result.Warnings = append(policy.UnknownKeys(pod.Labels, pod.Annotations, ns), result.Warnings...)
+	}
+	return result
+}
+
+// subject is one pod on its way through the engine.
+type subject struct {
+	engine *Engine
+	Request
+	asked    policy.Asked
+	options  policy.Options
+	profile  *patches.Profile
+	edge     int
+	warnings []policy.Warning
+}
+
+func (s *subject) decide() Result {
+	if status, ok := s.Pod.Annotations[policy.StatusKey]; ok {
+		return s.again(status)
+	}
+	options, problem := policy.Resolve(s.Pod.Labels, s.Pod.Annotations, s.Namespace, s.engine.settings.Defaults, s.engine.settings.SecretNames)
+	s.options = options
+	if problem != nil && !problem.OfNamespace {
+		return denied(policy.InvalidOverride, problem.Message)
+	}
+	if s.asked == policy.ByPod && isWindows(&s.Pod.Spec) {
+		return denied(policy.UnsupportedOS, windows)
+	}
+	if r := s.recognise(); r != nil {
+		return *r
+	}
+	if problem != nil {
+		return s.refuse(policy.InvalidOverride, problem.Message)
+	}
+	if isWindows(&s.Pod.Spec) {
+		return s.refuse(policy.UnsupportedOS, windows)
+	}
+	if found := handwork(s.Pod, s.edge); len(found.signs) > 0 {
+		return s.byHand(found)
+	}
+	if s.asked == policy.ByPod && s.Namespace.Labels[policy.InjectionLabel] != policy.InjectionEnabled {
+		s.aloneInNamespace()
+	}
+	plan, message := s.plan()
+	if message != "" {
+		return s.refuse(policy.Conflict, message)
+	}
+	return s.inject(plan)
+}
+
+const windows = "the pod runs on Windows, where Istio's agent does not; run the edge on Linux, or set " + policy.InjectKey + `: "false"`
+
+// refuse denies a pod that asked for itself, and leaves one that its namespace
+// opted in untouched: a front door is not blocked for what it did not ask.
+func (s *subject) refuse(reason policy.Reason, message string) Result {
+	if s.asked == policy.ByPod {
+		return denied(reason, message)
+	}
+	return Result{
+		Reason:   reason,
+		Message:  message,
+		Warnings: append(s.warnings, policy.Warning{Code: string(reason), Text: "left without an identity: " + message}),
+	}
+}
+
+func (s *subject) warn(code, format string, args ...any) {
+	s.warnings = append(s.warnings, policy.Warning{Code: code, Text: fmt.Sprintf(format, args...)})
+}
+
+// aloneInNamespace: the controller keeps the Secret only where the namespace is
+// labelled, so there are files or nothing.
+func (s *subject) aloneInNamespace() {
+	text := "namespace %s has no label %s=%s, so no Secret is kept there: this pod gets certificate files only"
+	if s.options.Delivery == policy.BySecret {
+		s.options.Delivery = policy.Files
+		text += ", not " + policy.DeliveryKey + ": secret"
+	}
+	s.warn("files-only", text, s.Namespace.Name, policy.InjectionLabel, policy.InjectionEnabled)
+}
+
+// recognise finds profile and edge container; nil means found.
+func (s *subject) recognise() *Result {
+	if want := s.options.Container; want != "" && !hasContainer(s.Pod, want) {
+		r := denied(policy.InvalidOverride, fmt.Sprintf("annotation %s: %q is not a container of the pod; its containers are %s",
+			policy.ContainerKey, want, containerNames(s.Pod)))
+		return &r
+	}
+	if s.options.Profile != "" {
+		return s.named()
+	}
+	if name := s.options.NamespaceProfile; name != "" && s.engine.profiles.Named(name) == nil {
+		r := s.refuse(policy.InvalidOverride, fmt.Sprintf("annotation of namespace %s %s: %q is not a profile; known are %s",
+			s.Namespace.Name, policy.ProfileKey, name, strings.Join(s.engine.profiles.Names(), ", ")))
+		return &r
+	}
+	candidates := s.candidates()
+	if len(candidates) == 1 {
+		s.profile, s.edge = candidates[0].Profile, candidates[0].Container
+		return nil
+	}
+	var r Result
+	switch {
+	case len(candidates) > 1:
+		r = s.refuse(policy.Conflict, fmt.Sprintf("more than one edge was recognised (%s); say which with %s and %s",
+			s.list(candidates), policy.ProfileKey, policy.ContainerKey))
+	case s.asked == policy.ByPod:
+		r = denied(policy.NoProfile, fmt.Sprintf("no profile recognises an edge among the containers %s; name a profile with %s (%s), and the container with %s",
+			containerNames(s.Pod), policy.ProfileKey, strings.Join(s.engine.profiles.Names(), ", "), policy.ContainerKey))
+	default:
+		r = Result{Reason: policy.NoProfile}
+	}
+	return &r
+}
+
+// candidates are what matches, less what namespace and pod rule out.
+func (s *subject) candidates() []patches.Candidate {
+	all := s.engine.profiles.Candidates(s.Pod)
+	kept := all[:0]
+	for _, c := range all {
+		if s.options.NamespaceProfile != "" && c.Profile.Name != s.options.NamespaceProfile {
+			continue
+		}
+		if s.options.Container != "" && s.Pod.Spec.Containers[c.Container].Name != s.options.Container {
+			continue
+		}
+		kept = append(kept, c)
+	}
+	return kept
+}
+
+// named takes the pod's word for the profile.
+func (s *subject) named() *Result {
+	s.profile = s.engine.profiles.Named(s.options.Profile)
+	if s.profile == nil {
+		r := denied(policy.InvalidOverride, fmt.Sprintf("annotation %s: %q is not a profile; known are %s",
+			policy.ProfileKey, s.options.Profile, strings.Join(s.engine.profiles.Names(), ", ")))
+		return &r
+	}
+	if want := s.options.Container; want != "" {
+		s.edge = containerIndex(s.Pod.Spec.Containers, want)
+		return nil
+	}
+	if len(s.Pod.Spec.Containers) == 1 {
+		s.edge = 0
+		return nil
+	}
+	found := -1
+	for _, c := range s.engine.profiles.Candidates(s.Pod) {
+		if found >= 0 && found != c.Container {
+			found = -1
+			break
+		}
+		found = c.Container
+	}
+	if found >= 0 {
+		s.edge = found
+		return nil
+	}
+	r := s.refuse(policy.Conflict, fmt.Sprintf("profile %s cannot tell which of the containers %s is the edge; name it with %s",
+		s.profile.Name, containerNames(s.Pod), policy.ContainerKey))
+	return &r
+}
+
+func (s *subject) list(candidates []patches.Candidate) string {
+	names := make([]string, len(candidates))
+	for i, c := range candidates {
+		names[i] = c.Profile.Name + " in container " + s.Pod.Spec.Containers[c.Container].Name
+	}
+	return strings.Join(names, ", ")
+}
+
+func containerNames(pod *corev1.Pod) string {
+	names := make([]string, len(pod.Spec.Containers))
+	for i := range pod.Spec.Containers {
+		names[i] = pod.Spec.Containers[i].Name
+	}
+	return strings.Join(names, ", ")
+}
+
+func hasContainer(pod *corev1.Pod, name string) bool {
+	return containerIndex(pod.Spec.Containers, name) >= 0
+}
+
+func containerIndex(list []corev1.Container, name string) int {
+	return slices.IndexFunc(list, func(c corev1.Container) bool { return c.Name == name })
+}
+
+func isWindows(spec *corev1.PodSpec) bool {
+	return spec.OS != nil && spec.OS.Name == corev1.Windows || spec.NodeSelector[corev1.LabelOSStable] == "windows"
+}

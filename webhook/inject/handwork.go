@@ -1,0 +1,164 @@
+package inject
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// secretDirEnv is where Emissary, Ambassador and Edge Stack read certificate
+// files from.
+const secretDirEnv = "AMBASSADOR_ISTIO_SECRET_DIR"
+
+// handiwork is what a pod brings of an Istio integration of its own.
+type handiwork struct {
+	// signs say what was found, with its value.
+	signs []string
+	// missing says what an integration like this one also needs.
+	missing []string
+}
+
+// handwork looks for an integration by hand. Kong's chart sets
+// includeInboundPorts "" by default, so that is no sign.
+func handwork(pod *corev1.Pod, edge int) handiwork {
+	var h handiwork
+	sign := func(format string, args ...any) { h.signs = append(h.signs, fmt.Sprintf(format, args...)) }
+	need := func(ok bool, what string) {
+		if !ok {
+			h.missing = append(h.missing, what)
+		}
+	}
+	c := &pod.Spec.Containers[edge]
+
+	proxy := ownProxy(pod)
+	if proxy != nil {
+		sign("container %s runs %s", proxy.Name, proxy.Image)
+	}
+	config := pod.Annotations[policy.IstioProxyConfigKey]
+	asksOutput := strings.Contains(config, "OUTPUT_CERTS")
+	if asksOutput {
+		sign("annotation %s sets OUTPUT_CERTS", policy.IstioProxyConfigKey)
+	}
+	userMount := pod.Annotations[policy.IstioUserVolumeMount]
+	asksMount := strings.Contains(userMount, patches.CertsVolume)
+	if asksMount {
+		sign("annotation %s names %s", policy.IstioUserVolumeMount, patches.CertsVolume)
+	}
+	if v := volumeNamed(pod, patches.CertsVolume); v != nil && v.EmptyDir == nil {
+		sign("volume %s is no emptyDir", patches.CertsVolume)
+	}
+	dir := envNamed(c, secretDirEnv)
+	if dir != nil {
+		sign("container %s sets %s=%q", c.Name, secretDirEnv, dir.Value)
+	}
+	asksIstio := false
+	for _, v := range []struct{ kind, value string }{
+		{"label", pod.Labels[policy.IstioInjectKey]}, {"annotation", pod.Annotations[policy.IstioInjectKey]},
+	} {
+		if isTrue(v.value) {
+			asksIstio = true
+			sign("%s %s is %q", v.kind, policy.IstioInjectKey, v.value)
+		}
+	}
+	if len(h.signs) == 0 {
+		return h
+	}
+
+	need(dir != nil, fmt.Sprintf("%s in container %s", secretDirEnv, c.Name))
+	need(mountOf(c, patches.CertsVolume) != nil, fmt.Sprintf("a mount of volume %s in container %s", patches.CertsVolume, c.Name))
+	if proxy != nil {
+		need(envNamed(proxy, "OUTPUT_CERTS") != nil, "OUTPUT_CERTS in container "+proxy.Name)
+		return h
+	}
+	need(asksOutput, "proxyMetadata.OUTPUT_CERTS in annotation "+policy.IstioProxyConfigKey)
+	need(asksMount, "annotation "+policy.IstioUserVolumeMount)
+	need(asksIstio, fmt.Sprintf("label %s: \"true\"", policy.IstioInjectKey))
+	return h
+}
+
+// byHand leaves a pod that is integrated by hand as it is.
+func (s *subject) byHand(h handiwork) Result {
+	found := strings.Join(h.signs, "; ")
+	if s.asked == policy.ByPod {
+		return denied(policy.Conflict, fmt.Sprintf("%s is \"true\" with %s %s, but the pod is integrated with Istio by hand: %s; remove one of the two (isthmus adopt rewrites the manifest)",
+			policy.InjectKey, policy.ModeKey, s.options.Mode, found))
+	}
+	r := Result{
+		Reason:  policy.IntegratedByHand,
+		Message: "the pod is integrated with Istio by hand: " + found,
+		Warnings: append(s.warnings, policy.Warning{
+			Code: string(policy.IntegratedByHand),
+			Text: "left as it is, for it is integrated with Istio by hand: " + found + "; isthmus adopt turns it into a plain manifest",
+		}),
+	}
+	if len(h.missing) > 0 {
+		r.Warnings = append(r.Warnings, policy.Warning{
+			Code: "integration-incomplete",
+			Text: "the integration by hand lacks " + strings.Join(h.missing, ", "),
+		})
+	}
+	return r
+}
+
+// ownProxy finds a container istio-proxy that runs Istio's sidecar; ztunnel's
+// container has the name too.
+func ownProxy(pod *corev1.Pod) *corev1.Container {
+	for _, list := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
+		for i := range list {
+			c := &list[i]
+			if c.Name != patches.SidecarName {
+				continue
+			}
+			if slices.Contains(c.Args, "sidecar") || slices.Contains(c.Command, "sidecar") || envNamed(c, "OUTPUT_CERTS") != nil || isProxyImage(c.Image) {
+				return c
+			}
+		}
+	}
+	return nil
+}
+
+func isProxyImage(image string) bool {
+	_, name, found := strings.Cut("/"+image, "/proxyv2")
+	return found && (name == "" || name[0] == ':' || name[0] == '@' || name[0] == '-')
+}
+
+// isTrue reads a boolean as Istio's injector does (pkg/kube/inject).
+func isTrue(v string) bool {
+	switch strings.ToLower(v) {
+	case "y", "yes", "true", "on":
+		return true
+	}
+	return false
+}
+
+func envNamed(c *corev1.Container, name string) *corev1.EnvVar {
+	for i := range c.Env {
+		if c.Env[i].Name == name {
+			return &c.Env[i]
+		}
+	}
+	return nil
+}
+
+func mountOf(c *corev1.Container, volume string) *corev1.VolumeMount {
+	for i := range c.VolumeMounts {
+		if c.VolumeMounts[i].Name == volume {
+			return &c.VolumeMounts[i]
+		}
+	}
+	return nil
+}
+
+func volumeNamed(pod *corev1.Pod, name string) *corev1.Volume {
+	for i := range pod.Spec.Volumes {
+		if pod.Spec.Volumes[i].Name == name {
+			return &pod.Spec.Volumes[i]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,266 @@
+package inject
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// plan is what will be added.
+type plan struct {
+	params patches.Params
+	// mounted: the edge mounts the certificates already.
+	mounted     bool
+	env         []corev1.EnvVar
+	labels      []pair
+	annotations []pair
+	pullSecrets []string
+}
+
+type pair struct{ key, value string }
+
+// plan checks for collisions with what the user has; message says the first.
+func (s *subject) plan() (p plan, message string) {
+	certDir, own, mounted, message := s.certDir()
+	if message != "" {
+		return p, message
+	}
+	p.mounted = mounted
+	if p.params, message = s.params(certDir, own); message != "" {
+		return p, message
+	}
+	for _, check := range []func(*plan) string{s.checkNames, s.checkPort, s.checkHostNetwork, s.planMetadata} {
+		if message := check(&p); message != "" {
+			return p, message
+		}
+	}
+	s.planEnv(&p)
+	s.planPullSecrets(&p)
+	return p, ""
+}
+
+// params are what the sidecar's rendering depends on.
+func (s *subject) params(certDir string, own bool) (patches.Params, string) {
+	o := s.options
+	mesh, err := s.engine.mesh(o.Revision)
+	if err != nil {
+		return patches.Params{}, err.Error()
+	}
+	if limit := time.Duration(mesh.MaxCertTTL); limit > 0 && o.CertTTL > limit {
+		return patches.Params{}, fmt.Sprintf("%s %s is above the %s that the CA grants (MAX_WORKLOAD_CERT_TTL of istiod); it would refuse every request",
+			policy.CertTTLKey, o.CertTTL, limit)
+	}
+	_, openShift := s.Namespace.Annotations[policy.OpenShiftUIDRangeKey]
+	return patches.Params{
+		Mesh:           mesh,
+		CertDir:        certDir,
+		CertTTL:        o.CertTTL,
+		Envoy:          o.Envoy,
+		OwnCertsVolume: own,
+		HostNetwork:    s.Pod.Spec.HostNetwork,
+		Guaranteed:     isGuaranteed(s.Pod),
+		NoUID:          openShift,
+		Overrides: patches.Overrides{
+			Image: o.Proxy.Image, CPU: o.Proxy.CPU, Memory: o.Proxy.Memory,
+			CPULimit: o.Proxy.CPULimit, MemoryLimit: o.Proxy.MemoryLimit,
+			LogLevel: o.Proxy.LogLevel, AgentLogLevel: o.Proxy.AgentLogLevel, StatusPort: o.Proxy.StatusPort,
+		},
+	}, ""
+}
+
+// certDir settles where the certificates go. A lone emptyDir istio-certs of the
+// user's is reused, and where the edge mounts it is the directory.
+func (s *subject) certDir() (dir string, own, mounted bool, message string) {
+	edge := &s.Pod.Spec.Containers[s.edge]
+	dir = s.options.CertDir
+	volume := volumeNamed(s.Pod, patches.CertsVolume)
+	if volume != nil {
+		own = true
+		if volume.EmptyDir.Medium != corev1.StorageMediumMemory {
+			s.warn("certs-on-disk", "volume %s of the pod is an emptyDir on disk, so keys reach the node's disk; set medium: Memory, or leave the volume out", patches.CertsVolume)
+		}
+	}
+	if m := mountOf(edge, patches.CertsVolume); m != nil {
+		theirs, wrong := policy.CertDir(m.MountPath)
+		switch {
+		case wrong != "":
+			return "", false, false, fmt.Sprintf("container %s mounts volume %s at %s: %s", edge.Name, m.Name, m.MountPath, wrong)
+		case m.SubPath != "" || m.SubPathExpr != "":
+			return "", false, false, fmt.Sprintf("container %s mounts volume %s with a subPath, which would hide rotations; mount the whole volume", edge.Name, m.Name)
+		case s.options.CertDirSet && theirs != dir:
+			return "", false, false, fmt.Sprintf("%s is %q but container %s mounts volume %s at %q; make them agree", policy.CertDirKey, dir, edge.Name, m.Name, m.MountPath)
+		}
+		return theirs, own, true, ""
+	}
+	for _, m := range edge.VolumeMounts {
+		theirs := path.Clean(m.MountPath)
+		switch {
+		case theirs == dir || strings.HasPrefix(theirs, dir+"/"):
+			return "", false, false, fmt.Sprintf("container %s mounts volume %s at %s, where the certificates (%s) would go; choose another directory with %s",
+				edge.Name, m.Name, m.MountPath, dir, policy.CertDirKey)
+		case strings.HasPrefix(dir, strings.TrimSuffix(theirs, "/")+"/") && s.isReadOnly(m):
+			return "", false, false, fmt.Sprintf("container %s mounts volume %s read-only at %s, so nothing can be mounted at %s inside it; choose another directory with %s",
+				edge.Name, m.Name, m.MountPath, dir, policy.CertDirKey)
+		}
+	}
+	return dir, own, false, ""
+}
+
+// isReadOnly: a runtime cannot make a mount point inside such a volume.
+func (s *subject) isReadOnly(m corev1.VolumeMount) bool {
+	v := volumeNamed(s.Pod, m.Name)
+	return m.ReadOnly || v != nil && (v.ConfigMap != nil || v.Secret != nil || v.Projected != nil || v.DownwardAPI != nil)
+}
+
+// checkNames: containers and volumes of the same name would be merged or
+// refused by the API server.
+func (s *subject) checkNames(p *plan) string {
+	spec := &s.Pod.Spec
+	for _, list := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
+		if i := containerIndex(list, patches.SidecarName); i >= 0 {
+			return fmt.Sprintf("the pod has a container %s (image %s) and Isthmus adds one of that name; rename it", patches.SidecarName, list[i].Image)
+		}
+	}
+	for _, v := range s.engine.template.Names(p.params) {
+		if volumeNamed(s.Pod, v) != nil {
+			return fmt.Sprintf("the pod has a volume %s and Isthmus adds one of that name; rename it", v)
+		}
+	}
+	return ""
+}
+
+// checkPort: the agent shares the pod's network with every container.
+func (s *subject) checkPort(p *plan) string {
+	port := p.params.StatusPort()
+	for n, list := range [][]corev1.Container{s.Pod.Spec.Containers, s.Pod.Spec.InitContainers} {
+		for i := range list {
+			c := &list[i]
+			if n == 1 && c.RestartPolicy == nil {
+				continue // gone before the agent starts
+			}
+			if slices.ContainsFunc(c.Ports, func(q corev1.ContainerPort) bool { return int(q.ContainerPort) == port }) {
+				return fmt.Sprintf("container %s listens on port %d, which the agent needs; give the agent another one with annotation %s", c.Name, port, policy.IstioStatusPortKey)
+			}
+		}
+	}
+	return ""
+}
+
+// checkHostNetwork: nothing is captured, so the host's network is fine as long
+// as istiod's name resolves.
+func (s *subject) checkHostNetwork(*plan) string {
+	if !s.Pod.Spec.HostNetwork {
+		return ""
+	}
+	if got := s.Pod.Spec.DNSPolicy; got != corev1.DNSClusterFirstWithHostNet {
+		return fmt.Sprintf("the pod is on the host's network with dnsPolicy %q, so istiod's name would not resolve; set dnsPolicy: %s", got, corev1.DNSClusterFirstWithHostNet)
+	}
+	s.warn("host-network", "the pod is on the host's network: the agent takes port %d of the node, so the scheduler keeps two edges apart", s.statusPort())
+	return ""
+}
+
+func (s *subject) statusPort() int {
+	if s.options.Proxy.StatusPort != 0 {
+		return s.options.Proxy.StatusPort
+	}
+	return patches.StatusPort
+}
+
+// planMetadata keeps other injectors away and marks the pod.
+func (s *subject) planMetadata(p *plan) string {
+	labels, annotations := s.Pod.Labels, s.Pod.Annotations
+	if v, ok := labels[policy.InjectedLabel]; ok {
+		return fmt.Sprintf("label %s (%q) is written by Isthmus; remove it", policy.InjectedLabel, v)
+	}
+	if v, ok := labels[policy.IstioTLSModeLabel]; ok && v != "disabled" {
+		return fmt.Sprintf("label %s is %q, which makes peers send mTLS to ports where mode %s terminates none; remove it", policy.IstioTLSModeLabel, v, s.options.Mode)
+	}
+	dataplane, hasDataplane := labels[policy.IstioDataplaneLabel]
+	if hasDataplane && dataplane != "none" {
+		return fmt.Sprintf("label %s is %q, which contradicts %s %s; remove one of them", policy.IstioDataplaneLabel, dataplane, policy.ModeKey, s.options.Mode)
+	}
+	add := func(list *[]pair, have map[string]string, key, value string) {
+		if _, ok := have[key]; !ok {
+			*list = append(*list, pair{key, value})
+		}
+	}
+	add(&p.labels, labels, policy.InjectedLabel, string(s.options.Mode))
+	add(&p.labels, labels, policy.IstioInjectKey, "false")
+	add(&p.labels, labels, policy.IstioTLSModeLabel, "disabled")
+	if s.Namespace.Labels[policy.IstioDataplaneLabel] == "ambient" {
+		add(&p.labels, labels, policy.IstioDataplaneLabel, "none")
+	}
+	add(&p.annotations, annotations, policy.IstioInjectKey, "false")
+	add(&p.annotations, annotations, policy.ConsulInjectKey, "false")
+	add(&p.annotations, annotations, policy.DefaultContainerKey, s.Pod.Spec.Containers[s.edge].Name)
+	if isTrue(annotations[policy.ConsulInjectKey]) {
+		s.warn("two-meshes", "annotation %s is %q: Consul adds a proxy of its own to this pod", policy.ConsulInjectKey, annotations[policy.ConsulInjectKey])
+	}
+	return ""
+}
+
+// planEnv gives the edge what its profile says, where the user did not.
+func (s *subject) planEnv(p *plan) {
+	edge := &s.Pod.Spec.Containers[s.edge]
+	files := s.options.Delivery == policy.Files
+	for _, e := range s.profile.Env {
+		if e.When == patches.WhenFiles && !files || e.When == patches.WhenEnvoy && !s.options.Envoy {
+			continue
+		}
+		if envNamed(edge, e.Name) != nil {
+			continue
+		}
+		p.env = append(p.env, corev1.EnvVar{Name: e.Name, Value: strings.ReplaceAll(e.Value, "${certDir}", p.params.CertDir)})
+		if !e.Reads(edge.Image) {
+			s.warn("edge-too-old", "%s reads %s from version %s on; this image (%s) does not, so configure the certificates in %s by hand, or upgrade", s.profile.Name, e.Name, e.Since, edge.Image, p.params.CertDir)
+		}
+	}
+	if files && !s.profile.Files.Reloads(edge.Image) {
+		s.warn("files-not-reloaded", "%s in this version (%s) notices a rotated file only when something else makes it reconfigure; annotation %s: secret avoids that",
+			s.profile.Name, edge.Image, policy.DeliveryKey)
+	}
+}
+
+// planPullSecrets appends the operator's. In a file it must not: the API server
+// gives a pod its service account's secrets only when it has none of its own.
+func (s *subject) planPullSecrets(p *plan) {
+	for _, name := range s.engine.settings.ImagePullSecrets {
+		if slices.ContainsFunc(s.Pod.Spec.ImagePullSecrets, func(r corev1.LocalObjectReference) bool { return r.Name == name }) {
+			continue
+		}
+		if s.Template && len(s.Pod.Spec.ImagePullSecrets) == 0 {
+			s.warn("pull-secrets-left-out", "imagePullSecrets %s are not added to a template that has none, for they would replace those of its service account; add them to the service account",
+				strings.Join(s.engine.settings.ImagePullSecrets, ", "))
+			return
+		}
+		p.pullSecrets = append(p.pullSecrets, name)
+	}
+}
+
+// isGuaranteed says whether the pod is in the Guaranteed class without us.
+func isGuaranteed(pod *corev1.Pod) bool {
+	for _, list := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
+		for i := range list {
+			if list[i].Name == patches.SidecarName {
+				continue
+			}
+			for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+				limit, ok := list[i].Resources.Limits[name]
+				if !ok {
+					return false
+				}
+				if request, ok := list[i].Resources.Requests[name]; ok && request.Cmp(limit) != 0 {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}

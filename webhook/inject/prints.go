@@ -1,0 +1,122 @@
+package inject
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Prints are fingerprints of a container's fields, by field name. They cover
+// what Isthmus writes and nothing that the API server or other webhooks add:
+// of a list only the first items count, as many as Isthmus wrote.
+type Prints map[string]string
+
+// printContainer takes the fingerprints of a container as it was written.
+func printContainer(c *corev1.Container) Prints {
+	return containerPrints(c, func(_ string, have int) int { return have })
+}
+
+// changedField names a field of the container that is no longer as the prints
+// say, the empty string when all are.
+func (p Prints) changedField(c *corev1.Container) string {
+	now := containerPrints(c, func(field string, have int) int {
+		n, _, _ := strings.Cut(p[field], ":")
+		if wrote, err := strconv.Atoi(n); err == nil {
+			return min(wrote, have)
+		}
+		return have
+	})
+	for _, field := range printedFields {
+		if was, ok := p[field]; ok && was != now[field] {
+			return field
+		}
+	}
+	return ""
+}
+
+// printedFields is the order in which a change is looked for.
+var printedFields = []string{"image", "args", "env", "ports", "resources", "restartPolicy", "startupProbe", "securityContext", "volumeMounts"}
+
+func containerPrints(c *corev1.Container, count func(field string, have int) int) Prints {
+	env := make([]string, 0, len(c.Env))
+	for _, e := range c.Env[:count("env", len(c.Env))] {
+		env = append(env, e.Name, e.Value, envSource(e.ValueFrom))
+	}
+	mounts := make([]string, 0, len(c.VolumeMounts))
+	for _, m := range c.VolumeMounts[:count("volumeMounts", len(c.VolumeMounts))] {
+		mounts = append(mounts, m.Name, m.MountPath, strconv.FormatBool(m.ReadOnly))
+	}
+	ports := make([]int32, 0, len(c.Ports))
+	for _, p := range c.Ports[:count("ports", len(c.Ports))] {
+		ports = append(ports, p.ContainerPort)
+	}
+	args := c.Args[:count("args", len(c.Args))]
+	resources := func(list corev1.ResourceList) string {
+		return list.Cpu().String() + "/" + list.Memory().String()
+	}
+	p := Prints{
+		"image":        fingerprint(c.Image),
+		"args":         listPrint(len(args), args),
+		"env":          listPrint(len(env)/3, env),
+		"volumeMounts": listPrint(len(mounts)/3, mounts),
+		"ports":        listPrint(len(ports), ports),
+		"resources":    fingerprint(resources(c.Resources.Requests) + " " + resources(c.Resources.Limits)),
+	}
+	if c.RestartPolicy != nil {
+		p["restartPolicy"] = fingerprint(string(*c.RestartPolicy))
+	}
+	if s := c.StartupProbe; s != nil && s.HTTPGet != nil {
+		p["startupProbe"] = fingerprint(fmt.Sprintf("%s %s %d %d", s.HTTPGet.Path, s.HTTPGet.Port.String(), s.PeriodSeconds, s.FailureThreshold))
+	}
+	if s := c.SecurityContext; s != nil {
+		p["securityContext"] = fingerprint([]any{s.RunAsUser, s.RunAsGroup, s.RunAsNonRoot, s.Privileged, s.AllowPrivilegeEscalation, s.ReadOnlyRootFilesystem, s.Capabilities, s.SeccompProfile})
+	}
+	return p
+}
+
+func envSource(s *corev1.EnvVarSource) string {
+	switch {
+	case s == nil:
+		return ""
+	case s.FieldRef != nil:
+		return s.FieldRef.FieldPath
+	case s.ResourceFieldRef != nil:
+		return s.ResourceFieldRef.Resource
+	default:
+		return "other"
+	}
+}
+
+// printVolume covers the source that Isthmus writes; the rest is "other".
+func printVolume(v *corev1.Volume) string {
+	switch {
+	case v.EmptyDir != nil:
+		return fingerprint("emptyDir " + string(v.EmptyDir.Medium) + " " + v.EmptyDir.SizeLimit.String())
+	case v.ConfigMap != nil:
+		return fingerprint("configMap " + v.ConfigMap.Name)
+	case v.Projected != nil && len(v.Projected.Sources) == 1 && v.Projected.Sources[0].ServiceAccountToken != nil:
+		return fingerprint("token " + v.Projected.Sources[0].ServiceAccountToken.Audience)
+	case v.Projected != nil && len(v.Projected.Sources) == 1 && v.Projected.Sources[0].ClusterTrustBundle != nil:
+		return fingerprint("bundle " + v.Projected.Sources[0].ClusterTrustBundle.Path)
+	default:
+		return fingerprint("other")
+	}
+}
+
+func listPrint(n int, list any) string { return strconv.Itoa(n) + ":" + fingerprint(list) }
+
+// fingerprint is short: it guards against accidents, not against attackers,
+// who own the annotation anyway.
+func fingerprint(v any) string {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // strings, numbers and Kubernetes' own types
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:4])
+}

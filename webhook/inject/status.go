@@ -1,0 +1,68 @@
+package inject
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// statusSchema is the version of Status' format.
+const statusSchema = 1
+
+// Status is what the annotation isthmus.dev/status holds: exactly what was
+// added, so that it can be recognised and taken back. It is the pod author's
+// word and never a reason to do more.
+type Status struct {
+	// Schema is the version of this format.
+	Schema int `json:"schema"`
+	// Version of Isthmus that injected.
+	Version string      `json:"version"`
+	Mode    policy.Mode `json:"mode"`
+	Profile string      `json:"profile"`
+	// Delivery that the edge was prepared for.
+	Delivery policy.Delivery `json:"delivery"`
+	// Template is the hash of what was rendered.
+	Template string `json:"template"`
+	// CertDir is the certificate directory.
+	CertDir string `json:"certDir"`
+	// Container is the edge container.
+	Container string `json:"container"`
+	// Warnings are the codes of the warnings that were given.
+	Warnings []string `json:"warnings,omitempty"`
+	Added    Added    `json:"added"`
+}
+
+// Added lists what was added, with fingerprints of what others may change.
+type Added struct {
+	InitContainers map[string]Prints `json:"initContainers,omitempty"`
+	Volumes        map[string]string `json:"volumes,omitempty"`
+	// Env and Mounts are those of the edge container: name to value, and volume
+	// to mount path.
+	Env         map[string]string `json:"env,omitempty"`
+	Mounts      map[string]string `json:"mounts,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+	PullSecrets []string          `json:"imagePullSecrets,omitempty"`
+	// Fields are the lists and maps that were not there before, as JSON
+	// pointers.
+	Fields []string `json:"fields,omitempty"`
+}
+
+// parseStatus reads the annotation strictly.
+func parseStatus(text string) (*Status, error) {
+	st := &Status{}
+	dec := json.NewDecoder(bytes.NewReader([]byte(text)))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(st); err != nil {
+		return nil, fmt.Errorf("annotation %s is not one that Isthmus wrote: %w", policy.StatusKey, err)
+	}
+	if st.Schema != statusSchema {
+		return nil, fmt.Errorf("annotation %s has schema %d; this version of Isthmus knows %d", policy.StatusKey, st.Schema, statusSchema)
+	}
+	if st.Container == "" || len(st.Added.InitContainers) == 0 {
+		return nil, fmt.Errorf("annotation %s is not one that Isthmus wrote: it lists no container", policy.StatusKey)
+	}
+	return st, nil
+}

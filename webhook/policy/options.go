@@ -1,0 +1,332 @@
+package policy
+
+import (
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/distribution/reference"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// Delivery is how the edge reads its certificate.
+type Delivery string
+
+// The deliveries.
+const (
+	// Files: from the shared volume.
+	Files Delivery = "files"
+	// BySecret: from the Secret alone.
+	BySecret Delivery = "secret"
+)
+
+// built are the modes of this release.
+var built = []Mode{Sidecar}
+
+// modes are all modes of the API.
+var modes = []Mode{Sidecar, Istio, Secret, Ambient}
+
+// Defaults are the chart's values for what neither pod nor namespace says. The
+// zero value means the built-in defaults.
+type Defaults struct {
+	// Mode: default sidecar.
+	Mode Mode `json:"mode,omitempty"`
+	// Delivery: default files.
+	Delivery Delivery `json:"delivery,omitempty"`
+	// Envoy: default false.
+	Envoy bool `json:"envoy,omitempty"`
+	// CertDir: default /etc/istio-certs.
+	CertDir string `json:"certDir,omitempty"`
+	// CertTTL is a Go duration. Default: 24h or what the CA grants, if less.
+	CertTTL string `json:"certTTL,omitempty"`
+	// SecretName: default istio-certs.
+	SecretName string `json:"secretName,omitempty"`
+}
+
+// Options is what pod, namespace and defaults say together. It is comparable.
+type Options struct {
+	Mode     Mode
+	Delivery Delivery
+	// Profile names the profile that the pod chose, bypassing matching.
+	Profile string
+	// NamespaceProfile restricts matching to one profile.
+	NamespaceProfile string
+	CertDir          string
+	// CertDirSet is true when pod or namespace chose CertDir.
+	CertDirSet bool
+	SecretName string
+	Envoy      bool
+	// CertTTL is zero when nobody chose one.
+	CertTTL time.Duration
+	// Container is the edge container's name, when the pod says it.
+	Container string
+	// Revision of Istio that pod or namespace chose.
+	Revision string
+	Proxy    Proxy
+}
+
+// Proxy holds Istio's own annotations for the sidecar. Empty means not set.
+type Proxy struct {
+	Image, CPU, Memory, CPULimit, MemoryLimit, LogLevel, AgentLogLevel string
+	StatusPort                                                        int
+}
+
+// Problem is an invalid value.
+type Problem struct {
+	// OfNamespace is true when the namespace carries the value, or the
+	// defaults do: then the pod is not to blame.
+	OfNamespace bool
+	// Message is one sentence: key, value, what is allowed.
+	Message string
+}
+
+// Resolve reads the options: pod before namespace before defaults. The first
+// problem of the pod, else of the namespace, is returned.
+func Resolve(labels, annotations map[string]string, ns Namespace, d Defaults, secretNames []string) (Options, *Problem) {
+	r := resolver{pod: annotations, ns: ns}
+	o := Options{
+		Mode:       Sidecar,
+		Delivery:   Files,
+		CertDir:    "/etc/istio-certs",
+		SecretName: "istio-certs",
+		Envoy:      d.Envoy,
+	}
+	r.read(ModeKey, string(d.Mode), func(v string) string {
+		o.Mode = Mode(v)
+		switch {
+		case slices.Contains(built, o.Mode):
+			return ""
+		case slices.Contains(modes, o.Mode):
+			return fmt.Sprintf("mode %s is not in this version of Isthmus; want %s", v, join(built))
+		default:
+			return "want " + join(built)
+		}
+	})
+	r.read(DeliveryKey, string(d.Delivery), func(v string) string {
+		o.Delivery = Delivery(v)
+		if o.Delivery != Files && o.Delivery != BySecret {
+			return "want files or secret"
+		}
+		return ""
+	})
+	r.read(CertDirKey, d.CertDir, func(v string) string {
+		dir, wrong := CertDir(v)
+		o.CertDir, o.CertDirSet = dir, annotations[CertDirKey] != "" || ns.Annotations[CertDirKey] != ""
+		return wrong
+	})
+	r.read(SecretNameKey, d.SecretName, func(v string) string {
+		o.SecretName = v
+		if !slices.Contains(secretNames, v) {
+			return "want one of the names that the chart allows: " + strings.Join(secretNames, ", ")
+		}
+		return ""
+	})
+	r.read(EnvoyKey, "", boolean(&o.Envoy))
+	publish := false
+	r.read(PublishKey, "", func(v string) string {
+		if wrong := boolean(&publish)(v); wrong != "" {
+			return wrong
+		}
+		if publish {
+			return `the in-pod publisher is not in this version of Isthmus; want "false"`
+		}
+		return ""
+	})
+	r.read(CertTTLKey, d.CertTTL, func(v string) string {
+		ttl, err := time.ParseDuration(v)
+		o.CertTTL = ttl
+		if err != nil || ttl < time.Minute {
+			return "want a Go duration of at least one minute, such as 12h"
+		}
+		return ""
+	})
+	if v, ok := annotations[ProfileKey]; ok {
+		o.Profile = v
+	} else {
+		o.NamespaceProfile = ns.Annotations[ProfileKey]
+	}
+	if v, ok := annotations[ContainerKey]; ok {
+		o.Container = v
+		if v == "" {
+			r.podProblem(ContainerKey, v, "want the name of one of the pod's containers")
+		}
+	}
+	if o.Revision = labels[IstioRevisionLabel]; o.Revision == "" {
+		o.Revision = ns.Labels[IstioRevisionLabel]
+	}
+	r.readProxy(&o.Proxy)
+	if r.pods != nil {
+		return o, r.pods
+	}
+	return o, r.others
+}
+
+type resolver struct {
+	pod          map[string]string
+	ns           Namespace
+	pods, others *Problem
+}
+
+// read hands the value that counts to parse, which says what is wrong with it.
+func (r *resolver) read(key, fallback string, parse func(string) string) {
+	if v, ok := r.pod[key]; ok {
+		if wrong := parse(v); wrong != "" {
+			r.podProblem(key, v, wrong)
+		}
+		return
+	}
+	where, v, ok := "annotation of namespace "+r.ns.Name+" ", "", false
+	if v, ok = r.ns.Annotations[key]; !ok {
+		if v = fallback; v == "" {
+			return
+		}
+		where = "default for "
+	}
+	if wrong := parse(v); wrong != "" && r.others == nil {
+		r.others = &Problem{OfNamespace: true, Message: fmt.Sprintf("%s%s: %q is not allowed; %s", where, key, v, wrong)}
+	}
+}
+
+func (r *resolver) podProblem(key, value, wrong string) {
+	if r.pods == nil {
+		r.pods = &Problem{Message: fmt.Sprintf("annotation %s: %q is not allowed; %s", key, value, wrong)}
+	}
+}
+
+var agentLevels = regexp.MustCompile(`^([A-Za-z0-9_-]+:)?(none|fatal|error|warn|info|debug)(,([A-Za-z0-9_-]+:)?(none|fatal|error|warn|info|debug))*$`)
+
+func (r *resolver) readProxy(p *Proxy) {
+	text := func(key string, dst *string, wrong func(string) string) {
+		if v, ok := r.pod[key]; ok {
+			*dst = v
+			if w := wrong(v); w != "" {
+				r.podProblem(key, v, w)
+			}
+		}
+	}
+	quantity := func(v string) string {
+		if q, err := resource.ParseQuantity(v); err != nil || q.Sign() <= 0 {
+			return "want a positive quantity such as 100m or 128Mi"
+		}
+		return ""
+	}
+	text(IstioProxyImageKey, &p.Image, func(v string) string {
+		if _, err := reference.ParseNormalizedNamed(v); err != nil {
+			return "want an image such as docker.io/istio/proxyv2:1.31.1"
+		}
+		return ""
+	})
+	text(IstioProxyCPUKey, &p.CPU, quantity)
+	text(IstioProxyMemoryKey, &p.Memory, quantity)
+	text(IstioProxyCPULimitKey, &p.CPULimit, quantity)
+	text(IstioProxyMemLimitKey, &p.MemoryLimit, quantity)
+	text(IstioLogLevelKey, &p.LogLevel, func(v string) string {
+		if !slices.Contains([]string{"trace", "debug", "info", "warning", "error", "critical", "off"}, v) {
+			return "want trace, debug, info, warning, error, critical or off"
+		}
+		return ""
+	})
+	text(IstioAgentLogLevelKey, &p.AgentLogLevel, func(v string) string {
+		if !agentLevels.MatchString(v) {
+			return "want scopes and levels such as default:info,ca:debug"
+		}
+		return ""
+	})
+	var port string
+	text(IstioStatusPortKey, &port, func(v string) string {
+		n, err := strconv.Atoi(v)
+		p.StatusPort = n
+		switch {
+		case err != nil || n < 1 || n > 65535:
+			return "want a port from 1 to 65535"
+		case slices.Contains(istioPorts, n):
+			return "Istio uses that port itself; want another one, by default 15020"
+		default:
+			return ""
+		}
+	})
+}
+
+// istioPorts are the ports of a sidecar other than the agent's status port
+// (Istio's documentation, "Ports used by Istio").
+var istioPorts = []int{15000, 15001, 15004, 15006, 15008, 15021, 15053, 15090}
+
+// agentDirs are read, written or mounted by the agent itself. In
+// workload-spiffe-credentials a restarted agent would take its own files for
+// given ones and never rotate.
+var agentDirs = []string{
+	"/var/run/secrets/istio", "/var/run/secrets/tokens",
+	"/var/run/secrets/workload-spiffe-credentials", "/var/run/secrets/workload-spiffe-uds",
+	"/var/run/secrets/credential-uds", "/var/run/secrets/kubernetes.io",
+	"/etc/istio", "/etc/certs", "/var/lib/istio", "/usr/local/bin",
+}
+
+// systemDirs must not be hidden by a mount, in the edge or in the agent.
+var systemDirs = []string{
+	"/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/proc",
+	"/root", "/run", "/sbin", "/sys", "/tmp", "/usr", "/usr/bin", "/usr/lib", "/var",
+}
+
+// kernelDirs are no place for a mount at all.
+var kernelDirs = []string{"/dev", "/proc", "/sys"}
+
+// CertDir cleans a certificate directory and says what is wrong with it, the
+// empty string when nothing is. Emissary compares directories as exact
+// strings, so a trailing slash is cut.
+func CertDir(v string) (dir, wrong string) {
+	dir = path.Clean(v)
+	switch {
+	case !path.IsAbs(v) || strings.ContainsAny(v, ":\x00\n$") || len(v) > 512:
+		return dir, "want an absolute path such as /etc/istio-certs, without colon or dollar sign"
+	case strings.Contains(v, ".."):
+		return dir, "want a path without .."
+	case slices.Contains(systemDirs, dir):
+		return dir, "a mount there would hide what the containers need; want a directory of its own such as /etc/istio-certs"
+	}
+	real := dir
+	if strings.HasPrefix(real, "/run/") { // the same place in most images
+		real = "/var" + real
+	}
+	for _, a := range agentDirs {
+		if real == a || below(real, a) || below(a, real) {
+			return dir, "the agent uses " + a + " itself; want another directory such as /etc/istio-certs"
+		}
+	}
+	for _, k := range kernelDirs {
+		if below(real, k) {
+			return dir, k + " belongs to the kernel; want another directory such as /etc/istio-certs"
+		}
+	}
+	return dir, ""
+}
+
+func below(p, dir string) bool { return strings.HasPrefix(p, dir+"/") }
+
+// ValidSecretName says what is wrong with a name, the empty string when
+// nothing is.
+func ValidSecretName(name string) string {
+	return strings.Join(validation.IsDNS1123Subdomain(name), "; ")
+}
+
+func boolean(dst *bool) func(string) string {
+	return func(v string) string {
+		*dst = v == "true"
+		if v != "true" && v != "false" {
+			return `want "true" or "false"`
+		}
+		return ""
+	}
+}
+
+func join(list []Mode) string {
+	names := make([]string, len(list))
+	for i, m := range list {
+		names[i] = string(m)
+	}
+	return strings.Join(names, " or ")
+}
