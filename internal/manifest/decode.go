@@ -1,0 +1,189 @@
+package manifest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	kjson "sigs.k8s.io/json"
+)
+
+// fieldError says which field of a document is wrong. The path is in keys, so
+// that its line can be found.
+type fieldError struct {
+	keys []string
+	text string
+}
+
+func (e *fieldError) Error() string {
+	if len(e.keys) == 0 {
+		return e.text
+	}
+	return fieldPath(e.keys) + ": " + e.text
+}
+
+// fieldPath writes keys as Kubernetes does: spec.containers[0].env. Keys that
+// are no identifiers are quoted in brackets.
+func fieldPath(keys []string) string {
+	var b strings.Builder
+	for _, key := range keys {
+		_, err := index(key)
+		switch {
+		case err == nil:
+			b.WriteString("[" + key + "]")
+		case strings.ContainsAny(key, "./[] "):
+			b.WriteString("[" + fmt.Sprintf("%q", key) + "]")
+		case b.Len() > 0:
+			b.WriteString("." + key)
+		default:
+			b.WriteString(key)
+		}
+	}
+	return b.String()
+}
+
+// decodePod reads the pod out of a pod or pod template. Unknown fields are
+// let pass: they stay in the text, which is all that matters.
+func decodePod(template any, keys []string) (*corev1.Pod, error) {
+	object, ok := template.(map[string]any)
+	if !ok {
+		return nil, &fieldError{keys, "want a mapping, got " + typeName(template)}
+	}
+	var pod corev1.Pod
+	var errs []error
+	for _, part := range []struct {
+		key  string
+		into any
+	}{{"metadata", &pod.ObjectMeta}, {"spec", &pod.Spec}} {
+		value, there := object[part.key]
+		if !there {
+			continue
+		}
+		raw, err := json.Marshal(value)
+		if err != nil {
+			return nil, err
+		}
+		if err := kjson.UnmarshalCaseSensitivePreserveInts(raw, part.into); err != nil {
+			path := append(append([]string{}, keys...), part.key)
+			found := locate(reflect.TypeOf(part.into).Elem(), value, path)
+			if found == nil {
+				found = &fieldError{path, err.Error()}
+			}
+			errs = append(errs, found)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return &pod, nil
+}
+
+// locate says which fields of value keep it from decoding into t: the
+// decoder's own error leaves out list indices and stops at the first.
+func locate(t reflect.Type, value any, keys []string) error {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	raw, err := json.Marshal(value)
+	if err != nil {
+		return &fieldError{keys, err.Error()}
+	}
+	into := reflect.New(t)
+	err = kjson.UnmarshalCaseSensitivePreserveInts(raw, into.Interface())
+	if err == nil {
+		return nil
+	}
+	below := func(key string) []string { return append(append([]string{}, keys...), key) }
+	var errs []error
+	_, custom := into.Interface().(json.Unmarshaler)
+	switch v := value.(type) {
+	case map[string]any:
+		if custom {
+			break
+		}
+		fields := jsonFields(t)
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			switch {
+			case t.Kind() == reflect.Map:
+				errs = append(errs, locate(t.Elem(), v[key], below(key)))
+			case fields[key] != nil:
+				errs = append(errs, locate(fields[key], v[key], below(key)))
+			}
+		}
+	case []any:
+		if t.Kind() == reflect.Slice && !custom {
+			for i, item := range v {
+				errs = append(errs, locate(t.Elem(), item, below(fmt.Sprint(i))))
+			}
+		}
+	}
+	if inner := errors.Join(errs...); inner != nil {
+		return inner
+	}
+	return &fieldError{keys, complaint(t, value, err, custom)}
+}
+
+// complaint says in a user's words why value is no t.
+func complaint(t reflect.Type, value any, err error, custom bool) string {
+	shown, _ := json.Marshal(value)
+	if len(shown) > 60 {
+		shown = append(shown[:57], "..."...)
+	}
+	if custom {
+		return fmt.Sprintf("%s: %v", shown, err)
+	}
+	want := map[reflect.Kind]string{
+		reflect.Struct: "a mapping", reflect.Map: "a mapping", reflect.Slice: "a list",
+		reflect.String: "a string", reflect.Bool: "true or false",
+	}[t.Kind()]
+	if want == "" {
+		want = "a whole number"
+	}
+	text := fmt.Sprintf("want %s, got %s %s", want, typeName(value), shown)
+	if want == "a string" && (typeName(value) == "a number" || typeName(value) == "a boolean") {
+		text += `: quote it`
+	}
+	return text
+}
+
+func typeName(value any) string {
+	switch value.(type) {
+	case nil:
+		return "nothing"
+	case map[string]any:
+		return "a mapping"
+	case []any:
+		return "a list"
+	case string:
+		return "the string"
+	case bool:
+		return "a boolean"
+	default:
+		return "a number"
+	}
+}
+
+// jsonFields are the fields of a struct by the names that JSON knows them by.
+func jsonFields(t reflect.Type) map[string]reflect.Type {
+	fields := map[string]reflect.Type{}
+	if t.Kind() != reflect.Struct {
+		return fields
+	}
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name == "" && f.Anonymous {
+			for inner, it := range jsonFields(f.Type) {
+				fields[inner] = it
+			}
+			continue
+		}
+		fields[name] = f.Type
+	}
+	return fields
+}

@@ -1,0 +1,87 @@
+package manifest
+
+import (
+	"fmt"
+	"maps"
+
+	"gomodules.xyz/jsonpatch/v2"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// injector is the part of inject.Engine that the command line needs.
+type injector interface {
+	Inject(inject.Request) inject.Result
+}
+
+// Injecting is the editor of `isthmus inject`. Whoever hands a manifest to it
+// wants it injected: the workload counts as opted in by its namespace, unless
+// the input holds that namespace and it says otherwise.
+func Injecting(engine injector) Editor {
+	return func(w Workload) Edit {
+		labels := map[string]string{policy.InjectionLabel: policy.InjectionEnabled}
+		maps.Copy(labels, w.NamespaceLabels)
+		result := engine.Inject(inject.Request{
+			Pod:       w.Pod,
+			Namespace: policy.Namespace{Name: w.Namespace, Labels: labels, Annotations: w.NamespaceAnnotations},
+		})
+		var warnings []string
+		for _, warning := range result.Warnings {
+			warnings = append(warnings, warning.Text)
+		}
+		edit := Edit{Patch: result.Patch, Verdict: verdict(result), Warnings: warnings}
+		if result.Denied {
+			edit.Err = fmt.Errorf("denied (%s): %s", result.Reason, result.Message)
+		}
+		return edit
+	}
+}
+
+// verdict puts a decision in a few words: "injected (profile emissary, mode
+// sidecar)", "unchanged (no-profile)".
+func verdict(r inject.Result) string {
+	text, because := "injected", ""
+	if r.Reason != policy.Injected {
+		text, because = "unchanged", string(r.Reason)
+	}
+	add := func(format, value string) {
+		if value == "" {
+			return
+		}
+		if because != "" {
+			because += ", "
+		}
+		because += fmt.Sprintf(format, value)
+	}
+	add("profile %s", r.Profile)
+	add("mode %s", string(r.Mode))
+	if because != "" {
+		text += " (" + because + ")"
+	}
+	if r.Message == "" {
+		return text
+	}
+	for _, warning := range r.Warnings {
+		if warning.Text == r.Message {
+			return text
+		}
+	}
+	return text + ": " + r.Message
+}
+
+// Uninjecting is the editor of `isthmus uninject`. uninject returns no
+// operations for a pod that is not injected.
+func Uninjecting(uninject func(*corev1.Pod) ([]jsonpatch.Operation, error)) Editor {
+	return func(w Workload) Edit {
+		ops, err := uninject(w.Pod)
+		switch {
+		case err != nil:
+			return Edit{Err: fmt.Errorf("cannot be taken back: %w", err)}
+		case len(ops) == 0:
+			return Edit{Verdict: "unchanged (not injected)"}
+		}
+		return Edit{Patch: ops, Verdict: "uninjected"}
+	}
+}

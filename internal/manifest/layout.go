@@ -1,0 +1,78 @@
+package manifest
+
+import (
+	"bytes"
+	"fmt"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// layout is how a document is written.
+type layout struct {
+	// indent is the number of spaces of a level, from 2 to 8.
+	indent int
+	// compact is true when a list under a key is not indented.
+	compact bool
+	// lineBreak is "\n" or "\r\n".
+	lineBreak string
+}
+
+// layoutOf reads the layout off a document: that of most of its places, and
+// kubectl's where there is no telling.
+func layoutOf(text []byte, root *yaml.Node) layout {
+	l := layout{indent: 2, compact: true, lineBreak: "\n"}
+	if 2*bytes.Count(text, []byte("\r\n")) > bytes.Count(text, []byte("\n")) {
+		l.lineBreak = "\r\n"
+	}
+	indents := map[int]int{}
+	var flush, indented int
+	var walk func(*yaml.Node)
+	walk = func(n *yaml.Node) {
+		for i, c := range n.Content {
+			walk(c)
+			if n.Kind != yaml.MappingNode || i%2 == 0 || c.Style&yaml.FlowStyle != 0 || len(c.Content) == 0 {
+				continue
+			}
+			switch by := c.Column - n.Content[i-1].Column; {
+			case c.Kind == yaml.MappingNode:
+				indents[by]++
+			case c.Kind == yaml.SequenceNode && by == 0:
+				flush++
+			case c.Kind == yaml.SequenceNode:
+				indented++
+			}
+		}
+	}
+	walk(root)
+	l.compact = flush >= indented
+	for by, n := range indents {
+		if by >= 2 && by <= 8 && (n > indents[l.indent] || n == indents[l.indent] && by < l.indent) {
+			l.indent = by
+		}
+	}
+	return l
+}
+
+// encode writes a tree in this layout, with "\n" as the line break.
+func (l layout) encode(n *yaml.Node) (text []byte, err error) {
+	defer func() {
+		// The encoder panics on some trees that the parser of the same library
+		// has made. Whoever calls has another way to write them.
+		if r := recover(); r != nil {
+			err = fmt.Errorf("encode: %v", r)
+		}
+	}()
+	var out bytes.Buffer
+	enc := yaml.NewEncoder(&out)
+	enc.SetIndent(l.indent)
+	if l.compact {
+		enc.CompactSeqIndent()
+	}
+	if err := enc.Encode(n); err != nil {
+		return nil, err
+	}
+	if err := enc.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}

@@ -1,0 +1,122 @@
+package manifest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// lineError is an error that knows its line, counted from the first line of
+// the document's body; zero when it is not known.
+type lineError struct {
+	line int
+	text string
+}
+
+func (e *lineError) Error() string { return e.text }
+
+// yamlLine finds the line in an error of the YAML library, which keeps it in
+// the text alone.
+var yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?`)
+
+// parse reads the one document of a chunk. The node is nil when there is
+// nothing in it but comments.
+func parse(c chunk) (*yaml.Node, error) {
+	if c.isJSON {
+		return parseJSON(c.body)
+	}
+	return parseYAML(c.body)
+}
+
+// parseYAML reads exactly one YAML document and returns its top node.
+func parseYAML(text []byte) (*yaml.Node, error) {
+	dec := yaml.NewDecoder(bytes.NewReader(text))
+	var doc yaml.Node
+	if err := dec.Decode(&doc); err != nil {
+		if errors.Is(err, io.EOF) {
+			return nil, nil
+		}
+		return nil, asLineError(err)
+	}
+	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		if err != nil {
+			return nil, asLineError(err)
+		}
+		return nil, &lineError{text: `more than one document: put "---" at the start of a line between them`}
+	}
+	if doc.Kind != yaml.DocumentNode || len(doc.Content) != 1 {
+		return nil, nil
+	}
+	return doc.Content[0], nil
+}
+
+func asLineError(err error) error {
+	text := err.Error()
+	at := yamlLine.FindStringSubmatch(text)
+	line, _ := strconv.Atoi(at[1])
+	return &lineError{line: line, text: "does not parse: " + strings.TrimPrefix(text, at[0])}
+}
+
+// uniqueKeys says which mapping below n names a key twice. Kubernetes keeps
+// one of the two in silence, the user meant both.
+func uniqueKeys(n *yaml.Node) error {
+	var errs []error
+	if n.Kind == yaml.MappingNode {
+		seen := make(map[string]int, len(n.Content)/2)
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			key := n.Content[i]
+			if key.Kind != yaml.ScalarNode || isMerge(key) {
+				continue
+			}
+			if first, twice := seen[key.Value]; twice {
+				errs = append(errs, &lineError{line: key.Line, text: duplicate(key.Value, first)})
+				continue
+			}
+			seen[key.Value] = key.Line
+		}
+	}
+	for _, child := range n.Content {
+		errs = append(errs, uniqueKeys(child))
+	}
+	return errors.Join(errs...)
+}
+
+func duplicate(key string, first int) string {
+	if first == 0 {
+		return fmt.Sprintf("the key %q is there twice: remove one", key)
+	}
+	return fmt.Sprintf("the key %q is there twice, first %s: remove one", key, "on line "+strconv.Itoa(first))
+}
+
+// lookup returns the value of a key of a mapping, nil when it is not there.
+// Aliases are followed.
+func lookup(n *yaml.Node, key string) *yaml.Node {
+	n = follow(n)
+	if n == nil || n.Kind != yaml.MappingNode {
+		return nil
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Kind == yaml.ScalarNode && n.Content[i].Value == key {
+			return n.Content[i+1]
+		}
+	}
+	return nil
+}
+
+// follow returns what an alias stands for, and any other node as it is.
+func follow(n *yaml.Node) *yaml.Node {
+	if n != nil && n.Kind == yaml.AliasNode {
+		return n.Alias
+	}
+	return n
+}
+
+func isMerge(n *yaml.Node) bool {
+	return n.Kind == yaml.ScalarNode && n.Value == "<<" && (n.Tag == "" || n.Tag == "!" || n.ShortTag() == "!!merge")
+}

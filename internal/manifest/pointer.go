@@ -1,0 +1,142 @@
+package manifest
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	"gomodules.xyz/jsonpatch/v2"
+)
+
+// apply carries out one JSON Patch operation on nodes. The tree must be free
+// of aliases and merge keys: see expand.
+func apply(root *yaml.Node, op jsonpatch.Operation) error {
+	keys, err := pointer(op.Path)
+	if err != nil || len(keys) == 0 {
+		return fmt.Errorf("patch %s %q: want a path below the document", op.Operation, op.Path)
+	}
+	parent := root
+	for i, key := range keys[:len(keys)-1] {
+		if parent = child(parent, key); parent == nil {
+			return fmt.Errorf("patch %s %q: nothing at %q", op.Operation, op.Path, "/"+strings.Join(keys[:i+1], "/"))
+		}
+	}
+	var value *yaml.Node
+	switch op.Operation {
+	case "test":
+		return nil // the JSON side of the edit has tested it
+	case "remove":
+	case "add", "replace":
+		if value, err = nodeOf(op.Value); err != nil {
+			return fmt.Errorf("patch %s %q: %w", op.Operation, op.Path, err)
+		}
+		unplace(value)
+	default:
+		return fmt.Errorf("patch %s %q: want add, replace or remove", op.Operation, op.Path)
+	}
+	if err := edit(parent, keys[len(keys)-1], op.Operation, value); err != nil {
+		return fmt.Errorf("patch %s %q: %w", op.Operation, op.Path, err)
+	}
+	return nil
+}
+
+// edit changes one entry of a mapping or sequence.
+func edit(parent *yaml.Node, key, op string, value *yaml.Node) error {
+	switch parent.Kind {
+	case yaml.MappingNode:
+		at := -1
+		for i := 0; i+1 < len(parent.Content); i += 2 {
+			if parent.Content[i].Value == key {
+				at = i
+			}
+		}
+		switch {
+		case op == "remove" && at >= 0:
+			parent.Content = append(parent.Content[:at], parent.Content[at+2:]...)
+		case op != "remove" && at >= 0:
+			parent.Content[at+1] = value
+		case op == "add":
+			parent.Content = append(parent.Content, stringNode(key), value)
+		default:
+			return fmt.Errorf("no key %q", key)
+		}
+	case yaml.SequenceNode:
+		if op == "add" && key == "-" {
+			parent.Content = append(parent.Content, value)
+			return nil
+		}
+		i, err := index(key)
+		if err != nil || i > len(parent.Content) || i == len(parent.Content) && op != "add" {
+			return fmt.Errorf("no item %q of %d", key, len(parent.Content))
+		}
+		switch op {
+		case "remove":
+			parent.Content = append(parent.Content[:i], parent.Content[i+1:]...)
+		case "replace":
+			parent.Content[i] = value
+		default:
+			rest := append([]*yaml.Node{value}, parent.Content[i:]...)
+			parent.Content = append(parent.Content[:i], rest...)
+		}
+	default:
+		return fmt.Errorf("want a mapping or a sequence to edit")
+	}
+	return nil
+}
+
+// child is the entry of a mapping or sequence that one key of a JSON pointer
+// names, nil when there is none.
+func child(n *yaml.Node, key string) *yaml.Node {
+	if n.Kind == yaml.SequenceNode {
+		if i, err := index(key); err == nil && i < len(n.Content) {
+			return n.Content[i]
+		}
+		return nil
+	}
+	return lookup(n, key)
+}
+
+// nodeAt follows a JSON pointer, through aliases too, as far as it leads.
+func nodeAt(root *yaml.Node, keys []string) *yaml.Node {
+	n := root
+	for _, key := range keys {
+		next := child(follow(n), key)
+		if next == nil {
+			return n
+		}
+		n = next
+	}
+	return n
+}
+
+func index(key string) (int, error) {
+	i, err := strconv.Atoi(key)
+	if err == nil && (i < 0 || strconv.Itoa(i) != key) {
+		err = fmt.Errorf("want an index, got %q", key)
+	}
+	return i, err
+}
+
+// pointer splits a JSON pointer into its keys.
+func pointer(path string) ([]string, error) {
+	if path == "" {
+		return nil, nil
+	}
+	if path[0] != '/' {
+		return nil, fmt.Errorf("want a path that starts with /, got %q", path)
+	}
+	keys := strings.Split(path[1:], "/")
+	for i, key := range keys {
+		keys[i] = strings.NewReplacer("~1", "/", "~0", "~").Replace(key)
+	}
+	return keys, nil
+}
+
+// unplace marks nodes as new: they have no place in the text.
+func unplace(n *yaml.Node) {
+	n.Line, n.Column = 0, 0
+	for _, c := range n.Content {
+		unplace(c)
+	}
+}

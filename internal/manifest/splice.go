@@ -1,0 +1,278 @@
+package manifest
+
+import (
+	"bytes"
+	"sort"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// splice writes the difference between two trees of the same text into that
+// text and touches no other line of it. before is the tree as parsed, after
+// is another parse with edits; nodes without a line are new. ok is false
+// where the layout of the text gives no place for an edit.
+//
+// It trusts the positions that the parser gives and guesses where a node
+// ends, so whoever calls it must compare what the result means.
+func splice(text []byte, before, after *yaml.Node, layout layout) (out []byte, ok bool) {
+	s := splicer{layout: layout}
+	for rest := text; len(rest) > 0; {
+		n := lineLength(rest)
+		s.lines = append(s.lines, string(rest[:n]))
+		rest = rest[n:]
+	}
+	finalBreak := bytes.HasSuffix(text, []byte("\n"))
+	if !finalBreak && len(s.lines) > 0 {
+		s.lines[len(s.lines)-1] += layout.lineBreak
+	}
+	if !isSame(before, after) || !s.descend(before, after, len(s.lines)+1) {
+		return nil, false
+	}
+	out = s.write()
+	if !finalBreak {
+		out = bytes.TrimSuffix(out, []byte(layout.lineBreak))
+	}
+	return out, true
+}
+
+type splicer struct {
+	lines  []string
+	layout layout
+	edits  []textEdit
+}
+
+// textEdit replaces the lines from begin up to end, counted from 1.
+type textEdit struct {
+	begin, end int
+	lines      []string
+}
+
+func (s *splicer) write() []byte {
+	sort.SliceStable(s.edits, func(i, j int) bool { return s.edits[i].begin < s.edits[j].begin })
+	var out bytes.Buffer
+	next := 1
+	for _, e := range s.edits {
+		for ; next < e.begin; next++ {
+			out.WriteString(s.lines[next-1])
+		}
+		for _, l := range e.lines {
+			out.WriteString(l)
+		}
+		next = max(next, e.end)
+	}
+	for ; next <= len(s.lines); next++ {
+		out.WriteString(s.lines[next-1])
+	}
+	return out.Bytes()
+}
+
+// descend looks for edits inside of one container that stands in both trees.
+// end is the line after the last that can belong to it.
+func (s *splicer) descend(before, after *yaml.Node, end int) bool {
+	if before.Kind == yaml.ScalarNode || equalNodes(before, after) {
+		return true
+	}
+	if before.Style&yaml.FlowStyle != 0 || len(before.Content) == 0 || len(after.Content) == 0 {
+		return false
+	}
+	if before.Kind == yaml.MappingNode {
+		return s.entries(before, after, end, 2)
+	}
+	return s.entries(before, after, end, 1)
+}
+
+// entries edits the entries of a block mapping (step 2) or block sequence
+// (step 1).
+func (s *splicer) entries(before, after *yaml.Node, end, step int) bool {
+	type entry struct{ start, end int }
+	var old []entry
+	for i := 0; i < len(before.Content); i += step {
+		old = append(old, entry{start: s.startOf(before, i, step)})
+		if old[len(old)-1].start == 0 {
+			return false
+		}
+	}
+	for i := range old {
+		old[i].end = end
+		if i+1 < len(old) {
+			old[i].end = old[i+1].start
+		}
+	}
+	column := before.Column
+	if step == 2 {
+		column = before.Content[0].Column
+	}
+	j := 0
+	for i := range old {
+		b := before.Content[i*step+step-1]
+		last := s.contentEnd(b, old[i].start, old[i].end)
+		switch {
+		case j < len(after.Content) && s.matches(before.Content[i*step], after.Content[j], step):
+			a := after.Content[j+step-1]
+			mark := len(s.edits)
+			if !isSame(b, a) || !s.descend(b, a, old[i].end) {
+				s.edits = s.edits[:mark]
+				if !s.replace(before, after, i, j, step, column, old[i].start, last) {
+					return false
+				}
+			}
+			j += step
+		case i == 0 && !isBlank(s.before(old[i].start, column)):
+			return false // the line holds the parent's "- " too
+		default:
+			s.edits = append(s.edits, textEdit{begin: old[i].start, end: last})
+		}
+		if j == 0 && (i+1 == len(old)) {
+			return false
+		}
+		for ; j < len(after.Content) && isNew(after.Content[j]); j += step {
+			if j == 0 {
+				return false // new entries go after old ones
+			}
+			text, ok := s.render(after, j, step, column)
+			if !ok {
+				return false
+			}
+			s.edits = append(s.edits, textEdit{begin: last, end: last, lines: text})
+		}
+	}
+	return j == len(after.Content)
+}
+
+// replace renders an entry anew in the place of the old one.
+func (s *splicer) replace(before, after *yaml.Node, i, j, step, column, start, end int) bool {
+	if v := after.Content[j+step-1]; v.LineComment == "" && v.Kind == yaml.ScalarNode {
+		v.LineComment = before.Content[i*step+step-1].LineComment
+	}
+	text, ok := s.render(after, j, step, column)
+	if !ok {
+		return false
+	}
+	lead := s.before(start, column)
+	if len(text[0]) < len(lead) {
+		return false
+	}
+	text[0] = lead + text[0][len(lead):]
+	s.edits = append(s.edits, textEdit{begin: start, end: end, lines: text})
+	return true
+}
+
+// matches is true when an entry of the edited tree is that of the parsed one.
+func (s *splicer) matches(before, after *yaml.Node, step int) bool {
+	if step == 2 {
+		return before.Value == after.Value && !isNew(after)
+	}
+	return isSame(before, after)
+}
+
+// startOf is the line on which an entry starts, zero when it cannot be told.
+func (s *splicer) startOf(n *yaml.Node, i, step int) int {
+	line := n.Content[i].Line
+	if line < 1 || line > len(s.lines) {
+		return 0
+	}
+	if step == 2 {
+		return line
+	}
+	for ; line >= n.Line; line-- {
+		text := s.lines[line-1]
+		if len(text) >= n.Column && text[n.Column-1] == '-' {
+			return line
+		}
+	}
+	return 0
+}
+
+// before is what stands on a line before a column.
+func (s *splicer) before(line, column int) string {
+	if text := s.lines[line-1]; len(text) >= column {
+		return text[:column-1]
+	}
+	return ""
+}
+
+// contentEnd is the line after the last line of n, which starts on start and
+// ends before end: blank lines and comments below it are not its own.
+func (s *splicer) contentEnd(n *yaml.Node, start, end int) int {
+	leaf := n
+	for len(leaf.Content) > 0 && leaf.Style&yaml.FlowStyle == 0 {
+		leaf = leaf.Content[len(leaf.Content)-1]
+	}
+	if leaf.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 && leaf.Line >= start && leaf.Line < end {
+		return s.blockEnd(leaf, end)
+	}
+	for end-1 > start && isBlankOrComment([]byte(s.lines[end-2])) {
+		end--
+	}
+	return end
+}
+
+// blockEnd is the line after a block scalar. What looks like a comment there
+// is text as long as it is indented like the rest.
+func (s *splicer) blockEnd(leaf *yaml.Node, end int) int {
+	keep := strings.Contains(s.lines[leaf.Line-1], "|+") || strings.Contains(s.lines[leaf.Line-1], ">+")
+	last, indent := leaf.Line, -1
+	for line := leaf.Line + 1; line < end; line++ {
+		text := strings.TrimRight(s.lines[line-1], "\r\n")
+		own := len(text) - len(strings.TrimLeft(text, " "))
+		switch {
+		case isBlank(text):
+			if keep {
+				last = line
+			}
+			continue
+		case indent < 0:
+			indent = own
+		}
+		if own < indent {
+			break
+		}
+		last = line
+	}
+	return last + 1
+}
+
+// render writes one entry as lines that start at a column.
+func (s *splicer) render(n *yaml.Node, i, step, column int) ([]string, bool) {
+	one := &yaml.Node{Kind: n.Kind, Tag: n.Tag, Content: n.Content[i : i+step]}
+	text, err := s.layout.encode(one)
+	if err != nil {
+		return nil, false
+	}
+	indent := strings.Repeat(" ", column-1)
+	var out []string
+	for rest := text; len(rest) > 0; {
+		l := lineLength(rest)
+		line := strings.TrimRight(string(rest[:l]), "\n")
+		if line != "" {
+			line = indent + line
+		}
+		out = append(out, line+s.layout.lineBreak)
+		rest = rest[l:]
+	}
+	return out, len(out) > 0
+}
+
+func isBlank(s string) bool { return strings.TrimSpace(s) == "" }
+
+// isNew is true for a node that an edit brought.
+func isNew(n *yaml.Node) bool { return n.Line == 0 }
+
+// isSame is true for a node and its counterpart in another parse of the text.
+func isSame(before, after *yaml.Node) bool {
+	return !isNew(after) && before.Kind == after.Kind && before.Line == after.Line && before.Column == after.Column
+}
+
+// equalNodes is true when nothing was edited in or below a node.
+func equalNodes(before, after *yaml.Node) bool {
+	if !isSame(before, after) || len(before.Content) != len(after.Content) {
+		return false
+	}
+	for i := range before.Content {
+		if !equalNodes(before.Content[i], after.Content[i]) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,145 @@
+package manifest
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// nodeOf turns any value that marshals to JSON into nodes, in the order in
+// which it marshals: a container's name comes before its image.
+func nodeOf(value any) (*yaml.Node, error) {
+	raw, err := json.Marshal(value)
+	if err != nil {
+		return nil, err
+	}
+	return parseJSON(raw)
+}
+
+// parseJSON reads one JSON value into nodes. Numbers keep their spelling.
+func parseJSON(raw []byte) (*yaml.Node, error) {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	r := jsonReader{dec: dec, raw: raw}
+	n, err := r.value()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return nil, &lineError{line: r.line(), text: "does not parse: more than one JSON value"}
+	}
+	return n, nil
+}
+
+type jsonReader struct {
+	dec *json.Decoder
+	raw []byte
+}
+
+// line is the line that the reader has come to, from 1.
+func (r jsonReader) line() int { return 1 + lines(r.raw[:r.dec.InputOffset()]) }
+
+func (r jsonReader) value() (*yaml.Node, error) {
+	token, err := r.dec.Token()
+	if err != nil {
+		return nil, &lineError{line: r.line(), text: "does not parse: " + err.Error()}
+	}
+	line := r.line()
+	n, err := r.node(token)
+	if n != nil {
+		n.Line = line
+	}
+	return n, err
+}
+
+func (r jsonReader) node(token json.Token) (*yaml.Node, error) {
+	switch t := token.(type) {
+	case json.Delim:
+		return r.container(t)
+	case string:
+		return stringNode(t), nil
+	case json.Number:
+		tag := "!!int"
+		if strings.ContainsAny(t.String(), ".eE") {
+			tag = "!!float"
+		}
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: tag, Value: t.String()}, nil
+	case bool:
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: fmt.Sprint(t)}, nil
+	default:
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null", Value: "null"}, nil
+	}
+}
+
+func (r jsonReader) container(open json.Delim) (*yaml.Node, error) {
+	n := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
+	if open == '[' {
+		n.Kind, n.Tag = yaml.SequenceNode, "!!seq"
+	}
+	for r.dec.More() {
+		child, err := r.value()
+		if err != nil {
+			return nil, err
+		}
+		n.Content = append(n.Content, child)
+		if n.Kind == yaml.MappingNode {
+			child, err := r.value()
+			if err != nil {
+				return nil, err
+			}
+			n.Content = append(n.Content, child)
+		}
+	}
+	if _, err := r.dec.Token(); err != nil {
+		return nil, &lineError{line: r.line(), text: "does not parse: " + err.Error()}
+	}
+	return n, nil
+}
+
+// stringNode is a string, quoted where YAML 1.1, which is what Kubernetes
+// reads, or YAML 1.2, which is what others read, would take it for something
+// else.
+func stringNode(s string) *yaml.Node {
+	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s}
+	switch {
+	case strings.Contains(s, "\n"):
+		n.Style = yaml.LiteralStyle
+	case isPlain(s):
+	case strings.Contains(s, `"`) && !strings.Contains(s, "'") && isPrintable(s):
+		n.Style = yaml.SingleQuotedStyle
+	default:
+		n.Style = yaml.DoubleQuotedStyle
+	}
+	return n
+}
+
+var (
+	// plainWord is text that starts like nothing but text, with no sign in it
+	// that means something in YAML.
+	plainWord = regexp.MustCompile(`^(?:[A-Za-z_/$]|-{1,2}[A-Za-z])(?:[-A-Za-z0-9 _./@+,()$=;']|:[^ ])*$`)
+	// quantity is a number with a unit that no version of YAML knows.
+	quantity = regexp.MustCompile(`^[1-9][0-9]*(?:m|Ki|Mi|Gi|Ti)$`)
+	// keyword is what some version of YAML reads as a boolean, null or number.
+	keyword = regexp.MustCompile(`^(?i:y|n|yes|no|on|off|true|false|null|nan|inf)$`)
+)
+
+// isPlain is true for a string that can only be a string in every version of
+// YAML. It errs towards quotes.
+func isPlain(s string) bool {
+	return (plainWord.MatchString(s) && !strings.HasSuffix(s, " ") || quantity.MatchString(s)) && !keyword.MatchString(s)
+}
+
+// isPrintable is true for ASCII without control characters.
+func isPrintable(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
