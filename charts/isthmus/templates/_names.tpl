@@ -1,0 +1,78 @@
+{{/*
+Names. The chart's cluster-scoped objects have fixed names, so that a second
+release is refused by Helm's ownership check, and so that the webhook
+configuration sorts right before Istio's whatever the release is called. One
+release per cluster needs no release name in the names of the others either.
+*/}}
+
+{{/* The MutatingWebhookConfiguration. It must start with "isthmus-". */}}
+{{- define "isthmus.webhookConfiguration" -}}
+isthmus-injector
+{{- end }}
+
+{{/* Deployment, Service, ServiceAccount and what belongs to them. */}}
+{{- define "isthmus.webhook" -}}
+isthmus-webhook
+{{- end }}
+
+{{/* The Secret that holds the self-managed CA. The chart creates it empty. */}}
+{{- define "isthmus.caSecret" -}}
+isthmus-webhook-ca
+{{- end }}
+
+{{/* The Secret that holds a serving certificate from elsewhere. */}}
+{{- define "isthmus.tlsSecret" -}}
+{{- if eq .Values.certificate.mode "existing" -}}
+{{ .Values.certificate.existing.secretName }}
+{{- else -}}
+isthmus-webhook-tls
+{{- end -}}
+{{- end }}
+
+{{/* The name that the API server calls and verifies. */}}
+{{- define "isthmus.serverName" -}}
+{{ include "isthmus.webhook" . }}.{{ .Release.Namespace }}.svc
+{{- end }}
+
+{{/* The image, by digest where there is one. */}}
+{{- define "isthmus.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* Labels that never change in the life of a release. */}}
+{{- define "isthmus.selectorLabels" -}}
+app.kubernetes.io/name: isthmus
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+app.kubernetes.io/component: webhook
+{{- end }}
+
+{{/* Labels of every object. */}}
+{{- define "isthmus.labels" -}}
+{{ include "isthmus.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | replace "+" "_" | trunc 63 | quote }}
+app.kubernetes.io/part-of: isthmus
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | quote }}
+{{- end }}
+
+{{/* Namespaces whose pods are never sent, as a JSON list: sorted, each once. */}}
+{{- define "isthmus.excludedNamespaces" -}}
+{{- concat (list "kube-system" .Release.Namespace) .Values.webhook.excludedNamespaces | uniq | sortAlpha | toJson -}}
+{{- end }}
+
+{{/* Whether the replicas manage CA, leaf and caBundle themselves: "true" or nothing. */}}
+{{- define "isthmus.selfManaged" -}}
+{{- if eq .Values.certificate.mode "self-managed" }}true{{ end -}}
+{{- end }}
+
+{{/* The namespace of the test's pod; nothing when there is none to create it in. */}}
+{{- define "isthmus.testNamespace" -}}
+{{- $excluded := include "isthmus.excludedNamespaces" . | fromJsonArray -}}
+{{- .Values.test.namespace | default (ternary "" "default" (has "default" $excluded)) -}}
+{{- end }}
