@@ -32,16 +32,19 @@ func main() {
 	// The kernel kills the components when the thread that started them ends;
 	// the main thread ends with the process and not before.
 	runtime.LockOSThread()
+	os.Exit(exitCode(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
+}
+
+// exitCode runs a command until it ends or a signal ends it.
+func exitCode(arguments []string, std streams) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	err := run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr})
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		os.Exit(0)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "cluster:", err)
-		os.Exit(1)
+	err := run(ctx, arguments, std)
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		_, _ = fmt.Fprintln(std.err, "cluster:", err)
+		return 1
 	}
+	return 0
 }
 
 // streams are the standard streams of a command.

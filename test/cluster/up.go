@@ -41,13 +41,7 @@ func runUp(ctx context.Context, arguments []string, std streams) error {
 	if chosen.detach {
 		return detach(ctx, chosen, std)
 	}
-	if err := hold(ctx, chosen, std); err != nil {
-		if chosen.background {
-			return errors.Join(err, json.NewEncoder(std.out).Encode(announcement{Error: err.Error()}))
-		}
-		return err
-	}
-	return nil
+	return hold(ctx, chosen, std)
 }
 
 // programs builds what up needs, and returns the paths.
@@ -66,27 +60,16 @@ func (f upFlags) programs(ctx context.Context, std streams) (map[string]string, 
 // hold starts a control plane, announces it and keeps it until ctx ends, the
 // standard input closes, or a component fails.
 func hold(ctx context.Context, f upFlags, std streams) error {
-	programs, err := f.programs(ctx, std)
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if !f.background {
 		go follow(cancel, std.in)
 	}
-	kubeconfig, err := absolute(f.kubeconfig)
+	control, err := f.start(ctx, std)
 	if err != nil {
-		return err
-	}
-	control, err := plane.Start(ctx, plane.Options{
-		Folder:            f.data,
-		Programs:          programs,
-		ControllerManager: f.controllerManager,
-		Kubeconfig:        kubeconfig,
-		Patience:          f.patience,
-	})
-	if err != nil {
+		if f.background {
+			err = errors.Join(err, json.NewEncoder(std.out).Encode(announcement{Error: err.Error()}))
+		}
 		return err
 	}
 	if err := json.NewEncoder(std.out).Encode(control.Endpoint()); err != nil {
@@ -98,6 +81,25 @@ func hold(ctx context.Context, f upFlags, std streams) error {
 	case err := <-control.Failed():
 		return errors.Join(err, control.Stop())
 	}
+}
+
+// start builds what is missing and starts the control plane.
+func (f upFlags) start(ctx context.Context, std streams) (*plane.Plane, error) {
+	programs, err := f.programs(ctx, std)
+	if err != nil {
+		return nil, err
+	}
+	kubeconfig, err := absolute(f.kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	return plane.Start(ctx, plane.Options{
+		Folder:            f.data,
+		Programs:          programs,
+		ControllerManager: f.controllerManager,
+		Kubeconfig:        kubeconfig,
+		Patience:          f.patience,
+	})
 }
 
 var (

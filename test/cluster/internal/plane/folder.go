@@ -80,7 +80,7 @@ func claim(folder string) (string, *os.File, error) {
 		}
 		return "", nil, fmt.Errorf("lock %s: %w", lock.Name(), err)
 	}
-	if err := clear(folder); err != nil {
+	if err := empty(folder); err != nil {
 		_ = lock.Close()
 		return "", nil, err
 	}
@@ -103,9 +103,9 @@ func checkOurs(folder string) error {
 	return nil
 }
 
-// clear ends the children that a killed predecessor left, and empties the
+// empty ends the children that a killed predecessor left, and empties the
 // folder but for its lock.
-func clear(folder string) error {
+func empty(folder string) error {
 	if state, err := ReadState(folder); err == nil {
 		killAll(state.Children)
 	}

@@ -1,0 +1,144 @@
+# Everything here needs Go, git and make. Whatever else is used (etcd, the API
+# server, kubectl, Helm, the linters) is built from Go modules, once, into the
+# user's cache folder or $ISTHMUS_CACHE.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+GO ?= go
+FUZZTIME ?= 60s
+BENCHCOUNT ?= 5
+CHART := charts/isthmus
+
+# The race detector needs a C compiler; without one Go turns cgo off.
+RACE ?= $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+DATE ?= $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)
+
+# A container's user may have no home; Go and the tools want one for their caches.
+ifeq ($(HOME),)
+export HOME := $(CURDIR)/bin/.home
+endif
+
+# Prints the path of a tool, after building it where it is missing.
+CLUSTER := $(GO) -C test/cluster run .
+TOOL = $$($(CLUSTER) bin $(1))
+
+# The tests start the control plane, unless they are given a running one.
+CONTROL_PLANE := etcd kube-apiserver kubectl kube-controller-manager
+
+.PHONY: help
+help: ## Show this help
+	@awk 'BEGIN {FS = ":.*## "; print "Usage: make <target>\n"} \
+		/^##@/ {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Build
+
+.PHONY: build
+build: ## Build bin/isthmus, static, with its version
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/isthmus ./cmd/isthmus
+
+.PHONY: clean
+clean: ## Remove what was built here; the cache of tools stays
+	rm -rf bin/isthmus bin/cover.out bin/bench.txt dist
+
+##@ Test
+
+.PHONY: test
+test: control-plane compile ## Run unit and integration tests (minutes the first time, it builds a control plane)
+	$(GO) test $(RACE) -timeout 15m ./...
+	$(GO) -C test/cluster test -timeout 5m ./...
+
+.PHONY: test-unit
+test-unit: ## Run the tests that need no control plane
+	$(GO) test $(RACE) $$($(GO) list ./... | grep -v -e /test/integration -e /test/e2e)
+	$(GO) -C test/cluster test ./internal/...
+
+.PHONY: control-plane
+control-plane: ## Build the tests' control plane into the cache, with progress
+	@if [ -n "$$KUBECONFIG" ]; then echo "using the cluster of KUBECONFIG=$$KUBECONFIG"; \
+	else $(CLUSTER) build $(CONTROL_PLANE) >/dev/null; fi
+
+# go test is silent while it compiles; this shows how far it is.
+.PHONY: compile
+compile:
+	@$(GO) build $(RACE) -v ./... 2>&1 | awk '/^[^ \t#]+$$/ {if (++n % 50 == 0) print "compiled " n " packages, at " $$0; fflush(); next} {print}'
+
+.PHONY: cover
+cover: control-plane ## Run all tests and print the coverage of each package and the total
+	@mkdir -p bin
+	$(GO) test -timeout 15m -coverpkg=./... -coverprofile=bin/cover.out ./...
+	@$(GO) tool cover -func=bin/cover.out | tail -1
+
+.PHONY: bench
+bench: ## Measure the admission handler against the cost of decoding alone
+	@mkdir -p bin
+	@$(GO) test -run '^$$' -bench '^Benchmark(Handler|Floor)$$' -benchmem -count $(BENCHCOUNT) ./webhook > bin/bench.txt || { cat bin/bench.txt; exit 1; }
+	@cat bin/bench.txt
+	@awk '/^Benchmark/ { name = $$1; sub(/-[0-9]+$$/, "", name); if (!(name in best) || $$3 < best[name]) best[name] = $$3 } \
+		END { print ""; \
+			for (i = split("4KB 10KB", sizes, " "); i > 0; i--) { \
+				handler = best["BenchmarkHandler/inject/" sizes[i]]; floor = best["BenchmarkFloor/" sizes[i]]; \
+				if (!floor) { print "no result for " sizes[i]; failed = 1; continue } \
+				printf "%-5s handler %.3f ms, decoding %.3f ms, ratio %.2f (bar 1.50)\n", sizes[i], handler / 1e6, floor / 1e6, handler / floor } \
+			exit failed }' bin/bench.txt
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz test for FUZZTIME (60s)
+	@for folder in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+		for name in $$($(GO) test -list '^Fuzz' $$folder | grep '^Fuzz'); do \
+			echo "$$folder $$name"; \
+			$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$folder || exit 1; \
+		done; \
+	done
+
+##@ Check
+
+.PHONY: verify
+verify: lint vet generated chart-lint chart-test ## Run everything that CI checks besides the tests
+
+.PHONY: lint
+lint: ## Run the linters
+	@linter=$(call TOOL,golangci-lint) && $$linter run ./... && cd test/cluster && $$linter run -c ../../.golangci.yml ./...
+
+.PHONY: vet
+vet: ## Run go vet, and check that go.mod files are tidy
+	$(GO) vet ./...
+	$(GO) -C test/cluster vet ./...
+	$(GO) mod tidy -diff
+	$(GO) -C test/cluster mod tidy -diff
+
+.PHONY: fmt
+fmt: ## Format the code
+	@linter=$(call TOOL,golangci-lint) && $$linter fmt ./... && cd test/cluster && $$linter fmt -c ../../.golangci.yml ./...
+
+.PHONY: generate
+generate: ## Write generated files: the chart's README
+	@docs=$(call TOOL,helm-docs) && $$docs --chart-search-root=$(CHART) --log-level=warning
+
+.PHONY: generated
+generated: ## Check that generated files are up to date
+	@docs=$(call TOOL,helm-docs) && $$docs --chart-search-root=$(CHART) --log-level=warning --dry-run | \
+		git diff --no-index --exit-code $(CHART)/README.md - || { echo "$(CHART)/README.md is out of date: run make generate"; exit 1; }
+
+.PHONY: chart-lint
+chart-lint: ## Lint the chart
+	@helm=$(call TOOL,helm) && $$helm lint --strict $(CHART)
+
+.PHONY: chart-test
+chart-test: ## Run the chart's unit tests
+	@unittest=$(call TOOL,helm-unittest) && $$unittest --strict $(CHART)
+
+##@ Try
+
+.PHONY: demo
+demo: ## Bring up a control plane with Isthmus in it, and show what it injects
+	@hack/demo.sh up
+
+.PHONY: demo-down
+demo-down: ## End the demo
+	@hack/demo.sh down
