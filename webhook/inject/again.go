@@ -19,7 +19,7 @@ func (s *subject) again(text string) Result {
 	if missing := st.missing(s.Pod); missing != "" {
 		return s.refuse(policy.Conflict, fmt.Sprintf("annotation %s says that Isthmus added %s, which is not there; remove the annotation to have the pod injected", policy.StatusKey, missing))
 	}
-	r := Result{Reason: policy.AlreadyInjected, Mode: st.Mode}
+	r := Result{Reason: policy.AlreadyInjected}
 	if s.profile = s.engine.profiles.Named(st.Profile); s.profile == nil {
 		return r
 	}

@@ -85,7 +85,8 @@ func (e *Engine) Inject(req Request) Result {
 	}
 	c := &subject{engine: e, Request: req, asked: verdict.Asked}
 	result := c.decide()
-	if result.Mode == "" && result.Reason != policy.NoProfile {
+	// Only a known mode: a user's misspelling must not become a metric's label.
+	if result.Reason != policy.NoProfile && c.options.Mode.Known() {
 		result.Mode = c.options.Mode
 	}
 	if c.profile != nil {

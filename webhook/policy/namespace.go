@@ -1,5 +1,7 @@
 package policy
 
+import "slices"
+
 // Namespace is what a decision needs to know of the pod's namespace.
 type Namespace struct {
 	Name        string
@@ -18,10 +20,14 @@ type Warning struct {
 // Mode is how a pod gets its identity.
 type Mode string
 
-// The modes of the API. Only those in a release's Built list can be asked for.
+// The modes of the API. Not all are in this release; asking for one that is
+// not is refused by name.
 const (
 	Sidecar Mode = "sidecar"
 	Istio   Mode = "istio"
 	Secret  Mode = "secret"
 	Ambient Mode = "ambient"
 )
+
+// Known reports whether the mode is one of the API's.
+func (m Mode) Known() bool { return slices.Contains(modes, m) }

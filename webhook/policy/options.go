@@ -73,7 +73,7 @@ type Options struct {
 // Proxy holds Istio's own annotations for the sidecar. Empty means not set.
 type Proxy struct {
 	Image, CPU, Memory, CPULimit, MemoryLimit, LogLevel, AgentLogLevel string
-	StatusPort                                                        int
+	StatusPort                                                         int
 }
 
 // Problem is an invalid value.
