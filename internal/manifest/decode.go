@@ -28,16 +28,14 @@ func (e *fieldError) Error() string {
 }
 
 // fieldPath writes keys as Kubernetes does: spec.containers[0].env. Keys that
-// are no identifiers are quoted in brackets.
+// are no identifiers are in brackets too.
 func fieldPath(keys []string) string {
 	var b strings.Builder
 	for _, key := range keys {
 		_, err := index(key)
 		switch {
-		case err == nil:
+		case err == nil, strings.ContainsAny(key, "./[] "):
 			b.WriteString("[" + key + "]")
-		case strings.ContainsAny(key, "./[] "):
-			b.WriteString("[" + fmt.Sprintf("%q", key) + "]")
 		case b.Len() > 0:
 			b.WriteString("." + key)
 		default:

@@ -60,13 +60,8 @@ func verdict(r inject.Result) string {
 	if because != "" {
 		text += " (" + because + ")"
 	}
-	if r.Message == "" {
-		return text
-	}
-	for _, warning := range r.Warnings {
-		if warning.Text == r.Message {
-			return text
-		}
+	if r.Message == "" || len(r.Warnings) > 0 {
+		return text // the warnings say it in more words
 	}
 	return text + ": " + r.Message
 }

@@ -19,12 +19,14 @@ type object struct {
 	chunk  chunk
 	// root is nil in a document with nothing but comments in it.
 	root *yaml.Node
+	// err is why the document cannot be read.
+	err error
 	// value is nil in a document that holds no workload and no Namespace.
 	value map[string]any
 }
 
-// readSource reads all documents of a source. Every document that cannot be
-// read has its error.
+// readSource reads all documents of a source. A document that cannot be read
+// keeps its error, so that all errors come in the order of the input.
 func readSource(s Source) ([]*object, error) {
 	if len(s.Data) > MaxBytes {
 		return nil, fmt.Errorf("%s: holds more than %d MiB: split it", s.Name, MaxBytes>>20)
@@ -33,25 +35,21 @@ func readSource(s Source) ([]*object, error) {
 		return nil, fmt.Errorf("%s: %s", s.Name, wrong)
 	}
 	var objects []*object
-	var errs []error
 	number := 0
 	for _, c := range split(s.Data) {
-		o := &object{source: s.Name, number: number + 1, chunk: c}
-		root, err := parse(c)
-		if err != nil {
-			number++
-			errs = append(errs, o.fail("", err))
-			continue
-		}
-		if o.root = root; root != nil && !isEmpty(c) {
+		if !isEmpty(c) {
 			number++
 		}
-		if err := o.read(); err != nil {
-			errs = append(errs, o.fail(o.rawTitle(), err))
+		o := &object{source: s.Name, number: number, chunk: c}
+		var err error
+		if o.root, err = parse(c); err != nil {
+			o.err = o.fail("", err)
+		} else if err := o.read(); err != nil {
+			o.err = o.fail(o.rawTitle(), err)
 		}
 		objects = append(objects, o)
 	}
-	return objects, errors.Join(errs...)
+	return objects, nil
 }
 
 // isEmpty is true for a document with nothing but blanks and comments in it.
@@ -72,7 +70,7 @@ func (o *object) read() error {
 	if !mayMatter(o.root) {
 		return nil
 	}
-	if err := uniqueKeys(o.root); err != nil {
+	if err := checkKeys(o.root, o.chunk.line); err != nil {
 		return err
 	}
 	raw, err := toJSON(o.chunk)
@@ -118,112 +116,19 @@ func joinName(namespace, name string) string {
 	return namespace + "/" + name
 }
 
-// lineOf is the line in the source that an error is about, zero when it names
-// none.
+// lineOf is the line in the source that an error is about, that of the
+// document where the error names none.
 func (o *object) lineOf(err error) int {
+	line := 1
 	var at *lineError
 	var field *fieldError
 	switch {
 	case errors.As(err, &at) && at.line > 0:
-		return o.chunk.line + at.line - 1
+		line = at.line
 	case errors.As(err, &field) && o.root != nil:
-		if n := nodeAt(o.root, field.keys); n.Line > 0 {
-			return o.chunk.line + n.Line - 1
-		}
+		line = max(1, nodeAt(o.root, field.keys).Line)
 	}
-	return 0
-}
-
-// meta is what matters of an object's own metadata.
-type meta struct {
-	namespace, name     string
-	labels, annotations map[string]string
-}
-
-// metaOf reads an object's metadata. keys lead from the document to the object.
-func metaOf(value map[string]any, keys []string) (meta, error) {
-	var m meta
-	var errs []error
-	keys = append(keys[:len(keys):len(keys)], "metadata")
-	if value["metadata"] == nil {
-		return m, nil
-	}
-	own, ok := value["metadata"].(map[string]any)
-	if !ok {
-		return m, &fieldError{keys, "want a mapping, got " + typeName(value["metadata"])}
-	}
-	text := func(key string, into *string) {
-		switch v := own[key].(type) {
-		case nil:
-		case string:
-			*into = v
-		default:
-			errs = append(errs, &fieldError{append(keys[:len(keys):len(keys)], key), fmt.Sprintf("want a string, got %s %v: quote it", typeName(v), v)})
-		}
-	}
-	generated := ""
-	text("namespace", &m.namespace)
-	text("name", &m.name)
-	text("generateName", &generated)
-	if m.name == "" && generated != "" {
-		m.name = generated + "*"
-	}
-	m.labels, m.annotations = texts(own["labels"]), texts(own["annotations"])
-	return m, errors.Join(errs...)
-}
-
-// texts keeps the strings of a mapping.
-func texts(value any) map[string]string {
-	out := map[string]string{}
-	from, _ := value.(map[string]any)
-	for key, v := range from {
-		if s, ok := v.(string); ok {
-			out[key] = s
-		}
-	}
-	return out
-}
-
-func kindOf(value map[string]any) kind {
-	apiVersion, _ := value["apiVersion"].(string)
-	name, _ := value["kind"].(string)
-	return kind{apiVersion, name}
-}
-
-// title names an object for a reader: "Deployment emissary/edge".
-func title(k kind, namespace string, value map[string]any) string {
-	m, _ := metaOf(value, nil)
-	if _, ok := k.template(); ok && m.namespace == "" {
-		m.namespace = namespace
-	}
-	return strings.TrimSpace(k.name + " " + joinName(m.namespace, m.name))
-}
-
-// namespacesIn collects the Namespace objects of the input by name.
-func namespacesIn(objects []*object) map[string]meta {
-	found := map[string]meta{}
-	var visit func(map[string]any, kind, int)
-	visit = func(value map[string]any, list kind, depth int) {
-		k := list.item(kindOf(value))
-		if k == (kind{"v1", "Namespace"}) {
-			if m, err := metaOf(value, nil); err == nil {
-				found[m.name] = m
-			}
-		}
-		items, _ := value["items"].([]any)
-		if !k.isList() || depth > maxDepth {
-			return
-		}
-		for _, item := range items {
-			if inner, ok := item.(map[string]any); ok {
-				visit(inner, k, depth+1)
-			}
-		}
-	}
-	for _, o := range objects {
-		visit(o.value, kind{}, 0)
-	}
-	return found
+	return o.chunk.line + line - 1
 }
 
 // descend follows keys through mappings, nil where they end before.

@@ -63,35 +63,34 @@ func asLineError(err error) error {
 	return &lineError{line: line, text: "does not parse: " + strings.TrimPrefix(text, at[0])}
 }
 
-// uniqueKeys says which mapping below n names a key twice. Kubernetes keeps
-// one of the two in silence, the user meant both.
-func uniqueKeys(n *yaml.Node) error {
+// checkKeys says which mapping below n names a key twice, of which Kubernetes
+// keeps one in silence, and which key is no text. firstLine is the line of the
+// source on which the document starts.
+func checkKeys(n *yaml.Node, firstLine int) error {
 	var errs []error
 	if n.Kind == yaml.MappingNode {
 		seen := make(map[string]int, len(n.Content)/2)
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			key := n.Content[i]
+			if follow(key).Kind != yaml.ScalarNode {
+				text := "a key that is no text: a template has to be rendered first"
+				errs = append(errs, &lineError{line: key.Line, text: text})
+			}
 			if key.Kind != yaml.ScalarNode || isMerge(key) {
 				continue
 			}
 			if first, twice := seen[key.Value]; twice {
-				errs = append(errs, &lineError{line: key.Line, text: duplicate(key.Value, first)})
+				text := fmt.Sprintf("the key %q is there twice, first on line %d: remove one", key.Value, firstLine+first-1)
+				errs = append(errs, &lineError{line: key.Line, text: text})
 				continue
 			}
 			seen[key.Value] = key.Line
 		}
 	}
 	for _, child := range n.Content {
-		errs = append(errs, uniqueKeys(child))
+		errs = append(errs, checkKeys(child, firstLine))
 	}
 	return errors.Join(errs...)
-}
-
-func duplicate(key string, first int) string {
-	if first == 0 {
-		return fmt.Sprintf("the key %q is there twice: remove one", key)
-	}
-	return fmt.Sprintf("the key %q is there twice, first %s: remove one", key, "on line "+strconv.Itoa(first))
 }
 
 // lookup returns the value of a key of a mapping, nil when it is not there.

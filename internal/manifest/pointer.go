@@ -55,13 +55,18 @@ func edit(parent *yaml.Node, key, op string, value *yaml.Node) error {
 		case op == "remove" && at >= 0:
 			parent.Content = append(parent.Content[:at], parent.Content[at+2:]...)
 		case op != "remove" && at >= 0:
+			keepQuotes(parent.Content[at+1], value)
 			parent.Content[at+1] = value
 		case op == "add":
+			unfold(parent)
 			parent.Content = append(parent.Content, stringNode(key), value)
 		default:
 			return fmt.Errorf("no key %q", key)
 		}
 	case yaml.SequenceNode:
+		if op == "add" {
+			unfold(parent)
+		}
 		if op == "add" && key == "-" {
 			parent.Content = append(parent.Content, value)
 			return nil
@@ -83,6 +88,22 @@ func edit(parent *yaml.Node, key, op string, value *yaml.Node) error {
 		return fmt.Errorf("want a mapping or a sequence to edit")
 	}
 	return nil
+}
+
+// unfold lets an empty container grow as a block: what was "[]" since there
+// was nothing in it need not become one long line.
+func unfold(n *yaml.Node) {
+	if len(n.Content) == 0 {
+		n.Style &^= yaml.FlowStyle
+	}
+}
+
+// keepQuotes writes a string in the quotes of the one that it replaces.
+func keepQuotes(old, value *yaml.Node) {
+	const quotes = yaml.SingleQuotedStyle | yaml.DoubleQuotedStyle
+	if old.Style&quotes != 0 && value.Kind == yaml.ScalarNode && value.Style&quotes != 0 && isPrintable(value.Value) {
+		value.Style = old.Style
+	}
 }
 
 // child is the entry of a mapping or sequence that one key of a JSON pointer

@@ -105,6 +105,9 @@ func (t *transformer) document(o *object) error {
 		Source: o.source, Number: o.number, Line: o.chunk.line, JSON: o.chunk.isJSON,
 		Prefix: o.chunk.prefix, Suffix: o.chunk.suffix, Before: o.chunk.body, After: o.chunk.body,
 	}
+	if o.err != nil {
+		return o.err
+	}
 	if o.value != nil {
 		doc.Title = title(kindOf(o.value), t.namespace, o.value)
 	}
@@ -181,7 +184,8 @@ func (t *transformer) workload(o *object, value map[string]any, k kind, keys, pa
 	w.Pod.Namespace = w.Namespace
 	edit := t.edit(w)
 	if edit.Err != nil {
-		return nil, o.fail(name, edit.Err)
+		line := nodeAt(o.root, keys[:len(keys)-len(path)]).Line
+		return nil, o.fail(name, &lineError{line: line, text: edit.Err.Error()})
 	}
 	t.result.Decisions = append(t.result.Decisions, Decision{w.String(), edit.Verdict, edit.Warnings})
 	return rebase(edit.Patch, keys, template), nil
@@ -218,10 +222,7 @@ func (o *object) fail(title string, err error) error {
 		}
 		return errors.Join(errs...)
 	}
-	where := o.source
-	if line := o.lineOf(err); line > 0 {
-		where += ":" + strconv.Itoa(line)
-	}
+	where := o.source + ":" + strconv.Itoa(o.lineOf(err))
 	what := fmt.Sprintf("document %d", o.number)
 	if title != "" {
 		what += " (" + title + ")"

@@ -121,7 +121,7 @@ func stringNode(s string) *yaml.Node {
 var (
 	// plainWord is text that starts like nothing but text, with no sign in it
 	// that means something in YAML.
-	plainWord = regexp.MustCompile(`^(?:[A-Za-z_/$]|-{1,2}[A-Za-z])(?:[-A-Za-z0-9 _./@+,()$=;']|:[^ ])*$`)
+	plainWord = regexp.MustCompile(`^(?:[A-Za-z_/$]|-{1,2}[A-Za-z])(?:[-A-Za-z0-9 _./@+,()$=;']|:[-A-Za-z0-9_./])*$`)
 	// quantity is a number with a unit that no version of YAML knows.
 	quantity = regexp.MustCompile(`^[1-9][0-9]*(?:m|Ki|Mi|Gi|Ti)$`)
 	// keyword is what some version of YAML reads as a boolean, null or number.
