@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/http"
 	"runtime/debug"
+	"time"
 
 	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admission/v1"
@@ -29,6 +30,10 @@ const (
 // maxReview is the largest review that is read: the API server takes objects
 // of up to 3 MiB, and a CREATE carries one.
 const maxReview = 7 << 20
+
+// reviewTimeout ends a review whose namespace cannot be read: the API server
+// waits for 10 s at most, by default of the chart 5 s.
+const reviewTimeout = 5 * time.Second
 
 // Namespaces knows the facts of namespaces.
 type Namespaces interface {
@@ -93,7 +98,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("got kind %q: want an AdmissionReview with a request", review.Kind), http.StatusBadRequest)
 		return
 	}
-	response, err := h.review(r.Context(), review.Request, s)
+	// A server that stops ends the contexts of its requests; this one is still
+	// to be answered.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), reviewTimeout)
+	defer cancel()
+	response, err := h.review(ctx, review.Request, s)
 	if err != nil {
 		h.fail(w, err, "uid", review.Request.UID, "namespace", review.Request.Namespace)
 		return

@@ -72,30 +72,9 @@ func (f *engineFlags) check(cmd *cobra.Command) error { return f.cluster.check(c
 
 // engine makes the engine, and says which mesh settings it works with.
 func (f *engineFlags) engine(ctx context.Context, info, warn io.Writer) (*inject.Engine, error) {
-	options := inject.Options{Version: thisBuild().Version}
-	if f.settings != "" {
-		data, err := readFile(f.settings)
-		if err != nil {
-			return nil, err
-		}
-		if options.Settings, err = inject.ParseSettings(data); err != nil {
-			return nil, fmt.Errorf("%s: %w", f.settings, err)
-		}
-	}
-	if len(f.profiles) > 0 {
-		var err error
-		if options.Profiles, err = patches.BuiltIn(); err != nil {
-			return nil, err
-		}
-		for _, path := range f.profiles {
-			data, err := readFile(path)
-			if err != nil {
-				return nil, err
-			}
-			if err := options.Profiles.Add(path, data); err != nil {
-				return nil, err
-			}
-		}
+	options, err := engineOptions(f.settings, f.profiles)
+	if err != nil {
+		return nil, err
 	}
 	if f.cluster.enabled {
 		discovered, err := f.cluster.discover(ctx, options.Settings.Mesh)
@@ -108,4 +87,32 @@ func (f *engineFlags) engine(ctx context.Context, info, warn io.Writer) (*inject
 		return nil, err
 	}
 	return inject.New(options)
+}
+
+// engineOptions reads the files that an engine is made of.
+func engineOptions(settings string, profiles []string) (inject.Options, error) {
+	options := inject.Options{Version: thisBuild().Version}
+	if settings != "" {
+		data, err := readFile(settings)
+		if err != nil {
+			return options, err
+		}
+		if options.Settings, err = inject.ParseSettings(data); err != nil {
+			return options, fmt.Errorf("%s: %w", settings, err)
+		}
+	}
+	var err error
+	if options.Profiles, err = patches.BuiltIn(); err != nil {
+		return options, err
+	}
+	for _, path := range profiles {
+		data, err := readFile(path)
+		if err != nil {
+			return options, err
+		}
+		if err := options.Profiles.Add(path, data); err != nil {
+			return options, err
+		}
+	}
+	return options, nil
 }

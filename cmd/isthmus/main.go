@@ -80,8 +80,7 @@ func newRootCommand(program string) *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w\nSee %q for its flags", err, cmd.CommandPath()+" --help")
 	})
-	root.AddCommand(newInjectCommand(), newUninjectCommand(), newVersionCommand())
-	// newWebhookCommand() is registered here.
+	root.AddCommand(newInjectCommand(), newUninjectCommand(), newWebhookCommand(), newVersionCommand())
 	if name := strings.TrimSuffix(filepath.Base(program), ".exe"); name == "kubectl-isthmus" {
 		asPlugin(root)
 	}

@@ -1,0 +1,177 @@
+package webhook
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/webhook"
+
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
+)
+
+// Certificate is where the server's certificate comes from.
+type Certificate interface {
+	manager.Runnable
+	// GetCertificate returns the certificate to serve with.
+	GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	// Ready is nil when an API server would accept the certificate.
+	Ready() error
+}
+
+// Mesh is where the settings of the mesh come from.
+type Mesh interface {
+	manager.Runnable
+	// Ready is nil when the settings have been read once.
+	Ready() error
+}
+
+// ServerOptions are what a Server is made of.
+type ServerOptions struct {
+	// Config says how to reach the API server. Required.
+	Config *rest.Config
+	// Host and Port to serve reviews on. Default: all addresses, 10250.
+	Host string
+	Port int
+	// HealthAddress serves /healthz and /readyz. Default :8081.
+	HealthAddress string
+	// MetricsAddress serves /metrics; "0" serves none. Default :8080.
+	MetricsAddress string
+	// ShutdownDelay is how long the server goes on after it was told to stop,
+	// no longer ready, so that nobody is sent to a closed door. Default 0.
+	ShutdownDelay time.Duration
+	// Engine decides. Required.
+	Engine *inject.Engine
+	// Certificate to serve with. Required.
+	Certificate Certificate
+	// Mesh is run beside the server. Optional.
+	Mesh Mesh
+	// Log gets the lines of the server.
+	Log logr.Logger
+}
+
+// Serve answers reviews until ctx ends, and then until those that are under way
+// are answered.
+func Serve(ctx context.Context, o ServerOptions) error {
+	mgr, err := newManager(o)
+	if err != nil {
+		return err
+	}
+	counters, err := NewMetrics(metrics.Registry)
+	if err != nil {
+		return err
+	}
+	namespaces := &ClusterNamespaces{Cache: mgr.GetCache(), Live: mgr.GetAPIReader()}
+	for path, labelled := range map[string]bool{NamespacePath: true, PodPath: false} {
+		mgr.GetWebhookServer().Register(path, &Handler{
+			Engine: o.Engine, Namespaces: namespaces, Metrics: counters, Log: o.Log, Labelled: labelled,
+		})
+	}
+	runnables := []manager.Runnable{o.Certificate}
+	if o.Mesh != nil {
+		runnables = append(runnables, o.Mesh)
+	}
+	for _, r := range runnables {
+		if err := mgr.Add(everywhere{r}); err != nil {
+			return fmt.Errorf("add to manager: %w", err)
+		}
+	}
+
+	// The cache is filled from the start: the first review must not wait for it.
+	if _, err := mgr.GetCache().GetInformer(ctx, NamespaceMetadata(), cache.BlockUntilSynced(false)); err != nil {
+		return fmt.Errorf("watch namespaces: %w", err)
+	}
+	var stopping atomic.Bool
+	ready := func(r *http.Request) error { return readiness(r, o, mgr, &stopping) }
+	if err := errors.Join(mgr.AddReadyzCheck("isthmus", ready), mgr.AddHealthzCheck("ping", func(*http.Request) error { return nil })); err != nil {
+		return fmt.Errorf("add health checks: %w", err)
+	}
+
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	go func() {
+		<-ctx.Done()
+		stopping.Store(true)
+		o.Log.Info("stopping: not ready any more, reviews are answered until the delay is over", "delay", o.ShutdownDelay.String())
+		select {
+		case <-time.After(o.ShutdownDelay):
+		case <-running.Done():
+		}
+		stop()
+	}()
+	return mgr.Start(running)
+}
+
+// readiness says the first thing that is missing.
+func readiness(r *http.Request, o ServerOptions, mgr manager.Manager, stopping *atomic.Bool) error {
+	if stopping.Load() {
+		return errors.New("stopping")
+	}
+	if err := o.Certificate.Ready(); err != nil {
+		return fmt.Errorf("serving certificate: %w", err)
+	}
+	if o.Mesh != nil {
+		if err := o.Mesh.Ready(); err != nil {
+			return fmt.Errorf("mesh settings: %w", err)
+		}
+	}
+	informer, err := mgr.GetCache().GetInformer(r.Context(), NamespaceMetadata(), cache.BlockUntilSynced(false))
+	if err != nil {
+		return fmt.Errorf("namespaces: %w", err)
+	}
+	if !informer.HasSynced() {
+		return errors.New("namespaces: the cache is not filled yet")
+	}
+	return mgr.GetWebhookServer().StartedChecker()(r)
+}
+
+func newManager(o ServerOptions) (manager.Manager, error) {
+	if o.Port == 0 {
+		o.Port = 10250
+	}
+	if o.HealthAddress == "" {
+		o.HealthAddress = ":8081"
+	}
+	if o.MetricsAddress == "" {
+		o.MetricsAddress = ":8080"
+	}
+	grace := time.Minute
+	mgr, err := manager.New(o.Config, manager.Options{
+		Logger:                  o.Log,
+		Metrics:                 metricsserver.Options{BindAddress: o.MetricsAddress},
+		HealthProbeBindAddress:  o.HealthAddress,
+		GracefulShutdownTimeout: &grace,
+		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
+			NamespaceMetadata(): {Transform: TrimNamespace},
+		}},
+		WebhookServer: webhook.NewServer(webhook.Options{
+			Host: o.Host,
+			Port: o.Port,
+			TLSOpts: []func(*tls.Config){func(c *tls.Config) {
+				c.MinVersion = tls.VersionTLS12
+				c.GetCertificate = o.Certificate.GetCertificate
+			}},
+		}),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make manager: %w", err)
+	}
+	return mgr, nil
+}
+
+// everywhere runs in every replica, not in a leader alone.
+type everywhere struct{ manager.Runnable }
+
+// NeedLeaderElection implements manager.LeaderElectionRunnable.
+func (everywhere) NeedLeaderElection() bool { return false }
