@@ -96,7 +96,7 @@ func choose[T any](namespace, asked, configured string, known map[string]T) (str
 	}
 	list := strings.Join(names, ", ")
 	if want != "" {
-		return "", fmt.Errorf("istio revision %q is not installed in namespace %s: known is %s", want, namespace, list)
+		return "", fmt.Errorf("istio revision %q is not installed in namespace %s, only %s", want, namespace, list)
 	}
 	if len(known) > 1 {
 		return "", fmt.Errorf("istio in namespace %s has the revisions %s and no default one: name one of them", namespace, list)

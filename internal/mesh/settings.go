@@ -46,6 +46,9 @@ func (s Settings) Describe() []string {
 		}
 	}
 	for _, f := range textFields() {
+		if f.name == fieldRootConfigMap && s.Mesh.RootClusterTrustBundle != "" && s.Sources[f.name] == SourceDefault {
+			continue // the bundle takes its place
+		}
 		line(f.name, *f.in(&s.Mesh))
 	}
 	if s.Mesh.MaxCertTTL != 0 {
@@ -90,8 +93,9 @@ func (s Settings) use(explicit patches.Mesh) Settings {
 
 // Names of fields that are treated apart, as in the JSON of patches.Mesh.
 const (
-	fieldRevision   = "revision"
-	fieldMaxCertTTL = "maxCertTTL"
+	fieldRevision      = "revision"
+	fieldRootConfigMap = "rootConfigMap"
+	fieldMaxCertTTL    = "maxCertTTL"
 )
 
 // textField is one field of patches.Mesh that holds text.
@@ -117,7 +121,7 @@ func textFields() []textField {
 		{"imagePullPolicy", func(m *patches.Mesh) *string { return &m.ImagePullPolicy }},
 		{"certProvider", func(m *patches.Mesh) *string { return &m.CertProvider }},
 		{"tokenAudience", func(m *patches.Mesh) *string { return &m.TokenAudience }},
-		{"rootConfigMap", func(m *patches.Mesh) *string { return &m.RootConfigMap }},
+		{fieldRootConfigMap, func(m *patches.Mesh) *string { return &m.RootConfigMap }},
 		{"rootClusterTrustBundle", func(m *patches.Mesh) *string { return &m.RootClusterTrustBundle }},
 	}
 }

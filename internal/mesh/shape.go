@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 
 	corev1 "k8s.io/api/core/v1"
 	kjson "sigs.k8s.io/json"
@@ -86,11 +87,17 @@ type scalar string
 
 // UnmarshalJSON implements json.Unmarshaler.
 func (s *scalar) UnmarshalJSON(data []byte) error {
+	// The decoder adds the path to an error of this type.
+	wrong := &json.UnmarshalTypeError{Type: reflect.TypeFor[string]()}
 	switch data[0] {
 	case '"':
 		return json.Unmarshal(data, (*string)(s))
-	case '{', '[':
-		return fmt.Errorf("want a string, got %s", data)
+	case '{':
+		wrong.Value = "object"
+		return wrong
+	case '[':
+		wrong.Value = "array"
+		return wrong
 	case 'n':
 		return nil
 	default:
@@ -121,7 +128,7 @@ func decode(cm *corev1.ConfigMap, key string, out any) error {
 
 // kind says in words of YAML what a field that has the wrong type should be.
 func kind(e *json.UnmarshalTypeError) string {
-	if e.Type.Kind().String() == "struct" {
+	if e.Type.Kind() == reflect.Struct {
 		return "a mapping"
 	}
 	return "a " + e.Type.Kind().String()

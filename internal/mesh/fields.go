@@ -1,0 +1,156 @@
+package mesh
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/isthmus-mesh/isthmus/patches"
+)
+
+// defaultMaxCertTTL is what istiod takes when MAX_WORKLOAD_CERT_TTL is unset
+// (security/pkg/cmd of Istio).
+const defaultMaxCertTTL = 90 * 24 * time.Hour
+
+// addresses finds istiod and the certificate authority.
+func (r *reader) addresses() {
+	global, metadata := r.values.Global, r.mesh.DefaultConfig.ProxyMetadata
+	composed := sourced{value: IstiodAddress(r.Namespace, r.Revision), source: r.origin()}
+	r.set("discoveryAddress", r.fromMesh("defaultConfig.discoveryAddress", r.mesh.DefaultConfig.DiscoveryAddress), composed)
+
+	// The injection template composes the CA's address when none is given. It is
+	// left to follow the discovery address where they are the same, so that an
+	// explicit discovery address takes it along.
+	var own sourced
+	if r.Injector != nil && global.IstioNamespace != "" {
+		own = r.fromValues("global.istioNamespace", IstiodAddress(global.IstioNamespace, r.Revision))
+		if own.value == r.found.Mesh.DiscoveryAddress {
+			own = sourced{}
+		}
+	}
+	r.set("caAddress",
+		r.fromMetadata("CA_ADDR", metadata.CAAddr),
+		r.fromValues("global.caAddress", global.CAAddress),
+		own)
+}
+
+// origin names the object that shows that the revision is there.
+func (r *reader) origin() string {
+	if r.Injector != nil {
+		return at(r.Injector, "metadata")
+	}
+	return at(r.MeshConfig, "metadata")
+}
+
+// identity finds who the pod is and where it runs.
+func (r *reader) identity() {
+	global, metadata := r.values.Global, r.mesh.DefaultConfig.ProxyMetadata
+
+	trustDomain := r.fromValues("global.trustDomain", global.TrustDomain)
+	if r.mesh.TrustDomain != nil && *r.mesh.TrustDomain != "" {
+		trustDomain = r.fromMesh("trustDomain", *r.mesh.TrustDomain)
+	} else if r.MeshConfig != nil && r.mesh.TrustDomain == nil {
+		// istiod signs for what its MeshConfig says, and that has a default: the
+		// value of the chart counts for nothing here.
+		trustDomain = sourced{}
+	}
+	if r.MeshConfig == nil {
+		r.warn("no ConfigMap %s/%s with label %s seen: Istio's built-in mesh configuration is assumed",
+			r.Namespace, named(meshConfigName, r.Revision), revisionLabel)
+	}
+	r.set("trustDomain", r.fromMetadata("TRUST_DOMAIN", metadata.TrustDomain), trustDomain)
+	r.set("meshID",
+		r.fromMetadata("ISTIO_META_MESH_ID", metadata.MeshID),
+		r.fromValues("global.meshID", global.MeshID),
+		r.fromMesh("defaultConfig.meshId", r.mesh.DefaultConfig.MeshID))
+	r.set("clusterDomain", r.fromValues("global.proxy.clusterDomain", global.Proxy.ClusterDomain))
+	r.set("network",
+		r.fromMetadata("ISTIO_META_NETWORK", metadata.Network),
+		r.fromValues("global.network", global.Network))
+	// Istio's template writes Kubernetes where the chart names no cluster, and
+	// so does istiod's Deployment.
+	r.set("clusterID",
+		r.fromMetadata("ISTIO_META_CLUSTER_ID", metadata.ClusterID),
+		r.fromValues("global.multiCluster.clusterName", global.MultiCluster.ClusterName),
+		r.fromIstiod("CLUSTER_ID"),
+		r.fromValues("global.multiCluster.clusterName unset: Istio's default", "Kubernetes"))
+	r.set("certProvider",
+		r.fromMetadata("PILOT_CERT_PROVIDER", metadata.CertProvider),
+		r.fromValues("global.pilotCertProvider", global.PilotCertProvider),
+		r.fromIstiod("PILOT_CERT_PROVIDER"))
+	r.set("tokenAudience", r.fromValues("global.sds.token.aud", global.SDS.Token.Aud))
+	if global.JWTPolicy == "first-party-jwt" {
+		r.warn("%s is first-party-jwt: istiod may refuse the audience-bound token that Isthmus mounts; third-party-jwt is the supported one",
+			at(r.Injector, keyValues+".global.jwtPolicy"))
+	}
+}
+
+// image finds what the sidecar runs.
+func (r *reader) image() {
+	image, err := proxyImage(r.values, r.mesh.DefaultConfig.Image.ImageType)
+	if err != nil {
+		r.errs = append(r.errs, fmt.Errorf("%s: %w", at(r.Injector, keyValues), err))
+		return
+	}
+	path := "global.{hub,tag}"
+	if strings.Contains(r.values.Global.Proxy.Image, "/") {
+		path = "global.proxy.image"
+	}
+	r.set("proxyImage", r.fromValues(path, image))
+	r.set("imagePullPolicy", r.fromValues("global.imagePullPolicy", r.values.Global.ImagePullPolicy))
+}
+
+// root finds what holds the mesh's root certificate.
+func (r *reader) root() {
+	name := r.fromValues("global.trustBundleName", r.values.Global.TrustBundleName)
+	if name.value == "" {
+		name = r.fromIstiod("PILOT_CA_CERT_CONFIGMAP")
+	}
+	if problems := validation.IsDNS1123Subdomain(name.value); name.value != "" && len(problems) > 0 {
+		r.errs = append(r.errs, fmt.Errorf("%s: trust bundle name %q: %s", name.source, name.value, problems[0]))
+		return
+	}
+	if r.values.Pilot.Env.ClusterTrustBundles != "true" {
+		r.set(fieldRootConfigMap, name)
+		return
+	}
+	bundle := r.fromValues("pilot.env.ENABLE_CLUSTER_TRUST_BUNDLE_API", "root-cert")
+	if r.values.Global.TrustBundleName != "" {
+		bundle.value = r.values.Global.TrustBundleName
+	}
+	bundle.value = "istio.io:istiod-ca:" + bundle.value
+	r.set("rootClusterTrustBundle", bundle)
+}
+
+// maxCertTTL finds the longest lifetime that istiod grants.
+func (r *reader) maxCertTTL() {
+	ttl := r.fromIstiod("MAX_WORKLOAD_CERT_TTL")
+	switch {
+	case r.Istiod == nil:
+		ttl = r.fromValues("pilot.env.MAX_WORKLOAD_CERT_TTL", string(r.values.Pilot.Env.MaxCertTTL))
+		if ttl.value == "" {
+			r.warn("no Deployment of istiod seen in namespace %s: the longest certificate lifetime is not known", r.Namespace)
+			return
+		}
+	case isSetFrom(r.Istiod, "MAX_WORKLOAD_CERT_TTL"):
+		r.warn("%s is not a plain value: the longest certificate lifetime is not known", ttl.source)
+		return
+	case ttl.value == "":
+		ttl.value = defaultMaxCertTTL.String()
+		ttl.source += " unset: istiod's default"
+	}
+	d, err := time.ParseDuration(ttl.value)
+	if err != nil {
+		// istiod logs this and goes on with its default.
+		r.warn("%s is %q, which is no duration such as 24h: istiod takes %s instead", ttl.source, ttl.value, defaultMaxCertTTL)
+		d = defaultMaxCertTTL
+	}
+	if d <= 0 {
+		r.warn("%s is %s: istiod grants no certificate with a lifetime that is asked for", ttl.source, ttl.value)
+		return
+	}
+	r.found.Mesh.MaxCertTTL = patches.Duration(d)
+	r.found.Sources[fieldMaxCertTTL] = ttl.source
+}

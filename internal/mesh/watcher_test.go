@@ -1,0 +1,318 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes/fake"
+	ktesting "k8s.io/client-go/testing"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+
+	"github.com/isthmus-mesh/isthmus/patches"
+)
+
+var (
+	_ manager.Runnable               = &Watcher{}
+	_ manager.LeaderElectionRunnable = &Watcher{}
+)
+
+// cluster is a fake API server whose answers can be withheld.
+type cluster struct {
+	*fake.Clientset
+	mu sync.Mutex
+	// denied holds, per resource, the error that lists and watches get.
+	denied map[string]error
+}
+
+func newCluster(objects ...runtime.Object) *cluster {
+	c := &cluster{Clientset: fake.NewClientset(objects...), denied: make(map[string]error)}
+	answer := func(a ktesting.Action) error {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.denied[a.GetResource().Resource]
+	}
+	c.PrependReactor("list", "*", func(a ktesting.Action) (bool, runtime.Object, error) {
+		err := answer(a)
+		return err != nil, nil, err
+	})
+	return c
+}
+
+func (c *cluster) deny(resource string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.denied[resource] = err
+}
+
+func (c *cluster) set(t *testing.T, name, key, value string) {
+	t.Helper()
+	api := c.CoreV1().ConfigMaps(DefaultNamespace)
+	cm, err := api.Get(t.Context(), name, metav1.GetOptions{})
+	require.NoError(t, err)
+	cm = cm.DeepCopy()
+	cm.Data[key] = value
+	_, err = api.Update(t.Context(), cm, metav1.UpdateOptions{})
+	require.NoError(t, err)
+}
+
+func forbidden(resource string) error {
+	return apierrors.NewForbidden(schema.GroupResource{Resource: resource}, "", errors.New("no role says so"))
+}
+
+// lines is a log that tests can read.
+type lines struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (l *lines) logger() logr.Logger {
+	return funcr.New(func(_, args string) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.all = append(l.all, args)
+	}, funcr.Options{})
+}
+
+func (l *lines) count(part string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for _, line := range l.all {
+		if strings.Contains(line, part) {
+			n++
+		}
+	}
+	return n
+}
+
+// start runs a watcher until the test ends and checks that it then returns.
+func start(t *testing.T, o Options) *Watcher {
+	t.Helper()
+	w, err := NewWatcher(o)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- w.Start(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		select {
+		case err := <-done:
+			assert.NoError(t, err)
+		case <-time.After(10 * time.Second):
+			t.Error("Start did not return")
+		}
+	})
+	return w
+}
+
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	require.Eventually(t, is, 15*time.Second, 5*time.Millisecond, what)
+}
+
+func ready(t *testing.T, w *Watcher) {
+	t.Helper()
+	eventually(t, "the watcher is ready", func() bool { return w.Ready() == nil })
+}
+
+func trustDomain(t *testing.T, w *Watcher, revision string) string {
+	t.Helper()
+	m, err := w.Mesh(revision)
+	require.NoError(t, err)
+	return m.TrustDomain
+}
+
+// badRevisions is the value of the one metric there is.
+func badRevisions(t *testing.T, metrics *prometheus.Registry) float64 {
+	t.Helper()
+	families, err := metrics.Gather()
+	require.NoError(t, err)
+	require.Len(t, families, 1)
+	require.Equal(t, "isthmus_mesh_settings_errors", families[0].GetName())
+	return families[0].GetMetric()[0].GetGauge().GetValue()
+}
+
+func TestWatcherKeepsTheLastGoodSettings(t *testing.T) {
+	c, log, metrics := newCluster(load(t, "testdata/default.yaml")...), &lines{}, prometheus.NewRegistry()
+	w := start(t, Options{Client: c, Log: log.logger(), Registerer: metrics})
+	ready(t, w)
+	before, err := w.Mesh("")
+	require.NoError(t, err)
+	assert.Equal(t, "registry.istio.io/release/proxyv2:1.31.1", before.ProxyImage)
+	assert.NoError(t, w.Err())
+	assert.Zero(t, badRevisions(t, metrics))
+
+	c.set(t, "istio", keyMesh, "trustDomain: [broken")
+	eventually(t, "the error shows", func() bool { return w.Err() != nil })
+	assert.ErrorContains(t, w.Err(), "ConfigMap istio-system/istio mesh: not YAML")
+	after, err := w.Mesh("")
+	require.NoError(t, err)
+	assert.Equal(t, before, after)
+	assert.NoError(t, w.Ready(), "a bad ConfigMap of Istio does not take the webhook down")
+	assert.InDelta(t, 1, badRevisions(t, metrics), 0)
+
+	// Another bad value is another line; the same one again is none. The last
+	// change shows that the one before has been looked at.
+	c.set(t, "istio-sidecar-injector", keyMesh, "not read")
+	c.set(t, "istio", keyMesh, "trustDomain: a/b")
+	eventually(t, "the other error shows", func() bool { return strings.Contains(w.Err().Error(), "a/b") })
+	assert.Equal(t, 1, log.count("not YAML"), "%s", log.all)
+	assert.Equal(t, 1, log.count("the last good ones are used\" \"error\"=\"ConfigMap istio-system/istio mesh.trustDomain"), "%s", log.all)
+
+	c.set(t, "istio", keyMesh, "trustDomain: recovered.example.org")
+	eventually(t, "the error is gone", func() bool { return w.Err() == nil })
+	assert.Equal(t, "recovered.example.org", trustDomain(t, w, ""))
+	assert.Zero(t, badRevisions(t, metrics))
+}
+
+func TestWatcherBadFromTheStart(t *testing.T) {
+	objects := append(load(t, "testdata/default.yaml"), load(t, "testdata/revisioned.yaml")...)
+	c, log := newCluster(objects...), &lines{}
+	c.set(t, "istio-canary", keyMesh, "trustDomain: 7")
+	w := start(t, Options{Client: c, Log: log.logger()})
+	ready(t, w)
+	assert.Equal(t, "cluster.local", trustDomain(t, w, ""), "the other revision is not touched")
+	_, err := w.Mesh("canary")
+	assert.EqualError(t, err, "istio's settings cannot be read: ConfigMap istio-system/istio-canary mesh.trustDomain: want a string, got number")
+	assert.Equal(t, 1, log.count("pods that need them are refused"))
+
+	c.set(t, "istio-canary", keyMesh, "trustDomain: canary.example.org")
+	eventually(t, "the revision is good", func() bool { _, err := w.Mesh("canary"); return err == nil })
+	assert.Equal(t, "canary.example.org", trustDomain(t, w, "canary"))
+	_, err = w.Mesh("blue")
+	assert.EqualError(t, err, `istio revision "blue" is not installed in namespace istio-system, only default, canary`)
+}
+
+func TestWatcherIstioComesAndGoes(t *testing.T) {
+	c, log := newCluster(), &lines{}
+	w := start(t, Options{Client: c, Log: log.logger(), Explicit: patches.Mesh{ClusterID: "explicit"}})
+	ready(t, w)
+	s, err := w.Settings("")
+	require.NoError(t, err)
+	assert.Equal(t, patches.Mesh{ClusterID: "explicit"}.Defaults(), s.Mesh)
+	assert.Equal(t, []string{"no Istio found in namespace istio-system: what is not given explicitly has its documented default"}, s.Warnings)
+	m, err := w.Mesh("blue")
+	require.NoError(t, err)
+	assert.Equal(t, "istiod-blue.istio-system.svc:15012", m.DiscoveryAddress)
+	assert.Equal(t, 1, log.count("no Istio found"))
+
+	for _, o := range load(t, "testdata/istio-1.20.yaml") {
+		if cm, ok := o.(*corev1.ConfigMap); ok {
+			_, err := c.CoreV1().ConfigMaps(DefaultNamespace).Create(t.Context(), cm, metav1.CreateOptions{})
+			require.NoError(t, err)
+		}
+	}
+	eventually(t, "Istio is seen", func() bool { return trustDomain(t, w, "") == "old.example.org" })
+	eventually(t, "all of it is seen", func() bool { m, _ := w.Mesh(""); return strings.HasSuffix(m.ProxyImage, "1.20.8") })
+	s, err = w.Settings("")
+	require.NoError(t, err)
+	assert.Equal(t, "explicit", s.Mesh.ClusterID)
+	assert.Equal(t, SourceExplicit, s.Sources["clusterID"])
+	_, err = w.Mesh("blue")
+	assert.Error(t, err, "now it is known which revisions there are")
+
+	for _, name := range []string{"istio", "istio-sidecar-injector"} {
+		require.NoError(t, c.CoreV1().ConfigMaps(DefaultNamespace).Delete(t.Context(), name, metav1.DeleteOptions{}))
+	}
+	eventually(t, "the defaults are back", func() bool { return trustDomain(t, w, "") == "cluster.local" && log.count("no Istio found") == 2 })
+	assert.Equal(t, 1, log.count("istio revision is gone"))
+	assert.NoError(t, w.Ready())
+}
+
+func TestWatcherForbidden(t *testing.T) {
+	c, log := newCluster(load(t, "testdata/istio-1.20.yaml")...), &lines{}
+	c.deny("configmaps", forbidden("configmaps"))
+	c.deny("deployments", forbidden("deployments"))
+	w := start(t, Options{Client: c, Log: log.logger()})
+	ready(t, w)
+	s, err := w.Settings("")
+	require.NoError(t, err)
+	assert.Equal(t, patches.Mesh{}.Defaults(), s.Mesh)
+	require.Len(t, s.Warnings, 1)
+	assert.Contains(t, s.Warnings[0], "no role says so")
+	assert.Equal(t, 1, log.count("no Istio found"))
+
+	c.deny("configmaps", nil)
+	eventually(t, "Istio is seen", func() bool {
+		m, _ := w.Mesh("")
+		return m.TrustDomain == "old.example.org" && strings.HasSuffix(m.ProxyImage, "1.20.8")
+	})
+	m, err := w.Mesh("")
+	require.NoError(t, err)
+	assert.Zero(t, m.MaxCertTTL, "only the Deployment knows it")
+
+	c.deny("deployments", nil)
+	eventually(t, "istiod is seen", func() bool { m, _ := w.Mesh(""); return m.MaxCertTTL == patches.Duration(24*time.Hour) })
+	assert.Equal(t, 1, log.count(`"objects"="Deployments with label app=istiod"`), "a refusal is logged once: %s", log.all)
+}
+
+func TestWatcherUnreachable(t *testing.T) {
+	c := newCluster(load(t, "testdata/istio-1.20.yaml")...)
+	c.deny("configmaps", errors.New("connection refused"))
+	w := start(t, Options{Client: c})
+	eventually(t, "the error shows", func() bool { return strings.Contains(w.Ready().Error(), "connection refused") })
+	assert.False(t, w.HasSynced())
+	_, err := w.Mesh("")
+	assert.EqualError(t, err, "istio's settings are not read yet", "no answer is not the answer that there is no Istio")
+	assert.NoError(t, w.Err())
+
+	c.deny("configmaps", nil)
+	ready(t, w)
+	assert.Equal(t, "old.example.org", trustDomain(t, w, ""))
+}
+
+func TestWatcherUnderLoad(t *testing.T) {
+	c := newCluster(load(t, "testdata/default.yaml")...)
+	w := start(t, Options{Client: c})
+	ready(t, w)
+	stop := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 4 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				m, err := w.Mesh("")
+				if err != nil || m.TrustDomain == "" {
+					t.Errorf("got %v, %v", m, err)
+					return
+				}
+			}
+		})
+	}
+	for _, value := range []string{"trustDomain: a", "trustDomain: [", "trustDomain: b", "trustDomain: c"} {
+		c.set(t, "istio", keyMesh, value)
+	}
+	eventually(t, "the last value is seen", func() bool { return trustDomain(t, w, "") == "c" })
+	close(stop)
+	readers.Wait()
+}
+
+func TestNewWatcherRefusesBadOptions(t *testing.T) {
+	_, err := NewWatcher(Options{})
+	assert.EqualError(t, err, "mesh watcher: no client given")
+	_, err = NewWatcher(Options{Client: newCluster(), Explicit: patches.Mesh{CAAddress: "nowhere"}})
+	assert.EqualError(t, err, `mesh settings: caAddress "nowhere": want host:port`)
+	metrics := prometheus.NewRegistry()
+	_, err = NewWatcher(Options{Client: newCluster(), Registerer: metrics})
+	require.NoError(t, err)
+	_, err = NewWatcher(Options{Client: newCluster(), Registerer: metrics})
+	assert.ErrorContains(t, err, "metric isthmus_mesh_settings_errors: duplicate")
+}
