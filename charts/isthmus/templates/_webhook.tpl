@@ -12,7 +12,7 @@ timeoutSeconds: {{ .Values.webhook.timeoutSeconds }}
 clientConfig:
   service:
     name: {{ include "isthmus.webhook" . }}
-    namespace: {{ .Release.Namespace }}
+    namespace: {{ .Release.Namespace | quote }}
     port: 443
     path: {{ $.path }}
   {{- if eq .Values.certificate.mode "existing" }}
