@@ -1,0 +1,47 @@
+package certtest
+
+import (
+	"crypto/x509"
+	"net"
+	"net/url"
+	"time"
+)
+
+// Option changes a certificate before it is signed.
+type Option func(*x509.Certificate)
+
+// CommonName sets the subject's common name.
+func CommonName(name string) Option {
+	return func(c *x509.Certificate) { c.Subject.CommonName = name }
+}
+
+// DNSNames adds DNS names.
+func DNSNames(names ...string) Option {
+	return func(c *x509.Certificate) { c.DNSNames = append(c.DNSNames, names...) }
+}
+
+// IPAddresses adds addresses.
+func IPAddresses(addresses ...net.IP) Option {
+	return func(c *x509.Certificate) { c.IPAddresses = append(c.IPAddresses, addresses...) }
+}
+
+// URIs adds URIs, a SPIFFE ID for one.
+func URIs(uris ...*url.URL) Option {
+	return func(c *x509.Certificate) { c.URIs = append(c.URIs, uris...) }
+}
+
+// Validity sets both ends of the validity.
+func Validity(notBefore, notAfter time.Time) Option {
+	return func(c *x509.Certificate) { c.NotBefore, c.NotAfter = notBefore, notAfter }
+}
+
+// Usages replaces the extended key usages; none at all when none is given.
+func Usages(usages ...x509.ExtKeyUsage) Option {
+	return func(c *x509.Certificate) { c.ExtKeyUsage = usages }
+}
+
+func asAuthority(c *x509.Certificate) {
+	c.IsCA = true
+	c.KeyUsage = x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign | x509.KeyUsageCRLSign
+	c.ExtKeyUsage = nil
+}
