@@ -53,7 +53,7 @@ func (w *diffWriter) document(d Document) {
 	about := fmt.Sprintf("%s\tdocument %d (%s)\n", d.Source, d.Number, d.Title)
 	w.line(bold, "--- "+about)
 	w.line(bold, "+++ "+about)
-	before, after := linesOf(d.Before), linesOf(d.After)
+	before, after := linesOf(d.whole(d.Before)), linesOf(d.whole(d.After))
 	matcher := difflib.NewMatcherWithJunk(before, after, false, nil)
 	for _, group := range matcher.GetGroupedOpCodes(contextLines) {
 		first, last := group[0], group[len(group)-1]
@@ -74,6 +74,17 @@ func (w *diffWriter) document(d Document) {
 			}
 		}
 	}
+}
+
+// whole completes a document's first and last line: JSON need not start and
+// end with one.
+func (d Document) whole(text []byte) []byte {
+	lead := d.Prefix[bytes.LastIndexByte(d.Prefix, '\n')+1:]
+	trail := d.Suffix[:bytes.IndexByte(d.Suffix, '\n')+1]
+	if len(text) > 0 && text[len(text)-1] == '\n' {
+		trail = nil
+	}
+	return join(join(lead, text), trail)
 }
 
 // span is a range of lines as a hunk's head writes it.

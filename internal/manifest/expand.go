@@ -74,13 +74,24 @@ func (e *expander) copy(n *yaml.Node) *yaml.Node {
 }
 
 // merge resolves the merge keys of one mapping, whose values are expanded
-// already: what the mapping says itself wins, then what is merged first.
+// already, as the YAML 1.1 library of Kubernetes does: a merge key overrides
+// what stands before it and is overridden by what stands behind it; of a list
+// of mappings the first wins.
 func (e *expander) merge(n *yaml.Node) error {
-	var own, merged []*yaml.Node
+	var own []*yaml.Node
+	var merged []*yaml.Node
+	at := map[string]int{} // where a key is in own, counted from 1; negative in merged
+	put := func(list *[]*yaml.Node, sign int, key, value *yaml.Node) {
+		*list = append(*list, key, value)
+		at[key.Value] = sign * (len(*list) - 1)
+	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		if !isMerge(key) {
-			own = append(own, key, value)
+			if m := at[key.Value]; m < 0 {
+				merged[-m-1], merged[-m] = nil, nil
+			}
+			put(&own, 1, key, value)
 			continue
 		}
 		e.changed = true
@@ -88,23 +99,27 @@ func (e *expander) merge(n *yaml.Node) error {
 		if value.Kind == yaml.SequenceNode {
 			from = value.Content
 		}
-		for _, m := range from {
+		for j := len(from) - 1; j >= 0; j-- {
+			m := from[j]
 			if m.Kind != yaml.MappingNode {
 				return &lineError{line: key.Line, text: "the merge key << wants a mapping or a sequence of mappings"}
 			}
-			merged = append(merged, m.Content...)
+			unplace(m)
+			for k := 0; k+1 < len(m.Content); k += 2 {
+				switch was := at[m.Content[k].Value]; {
+				case was > 0:
+					own[was] = m.Content[k+1]
+				case was < 0:
+					merged[-was] = m.Content[k+1]
+				default:
+					put(&merged, -1, m.Content[k], m.Content[k+1])
+				}
+			}
 		}
 	}
-	seen := map[string]bool{}
-	for i := 0; i < len(own); i += 2 {
-		seen[own[i].Value] = true
-	}
-	for i := 0; i+1 < len(merged); i += 2 {
-		if key := merged[i]; !seen[key.Value] {
-			seen[key.Value] = true
-			unplace(key)
-			unplace(merged[i+1])
-			own = append(own, key, merged[i+1])
+	for _, node := range merged {
+		if node != nil {
+			own = append(own, node)
 		}
 	}
 	n.Content = own

@@ -33,7 +33,13 @@ func layoutOf(text []byte, root *yaml.Node) layout {
 			if n.Kind != yaml.MappingNode || i%2 == 0 || c.Style&yaml.FlowStyle != 0 || len(c.Content) == 0 {
 				continue
 			}
-			switch by := c.Column - n.Content[i-1].Column; {
+			column := c.Column // that of the anchor, where there is one
+			if c.Kind == yaml.MappingNode {
+				column = c.Content[0].Column
+			} else if c.Anchor != "" {
+				continue
+			}
+			switch by := column - n.Content[i-1].Column; {
 			case c.Kind == yaml.MappingNode:
 				indents[by]++
 			case c.Kind == yaml.SequenceNode && by == 0:

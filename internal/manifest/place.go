@@ -7,7 +7,7 @@ import (
 )
 
 // startOf is the line on which an entry starts, zero when it cannot be told.
-func (s *splicer) startOf(n *yaml.Node, i, step int) int {
+func (s *splicer) startOf(n *yaml.Node, i, step, column int) int {
 	line := n.Content[i].Line
 	if line < 1 || line > len(s.lines) {
 		return 0
@@ -17,11 +17,24 @@ func (s *splicer) startOf(n *yaml.Node, i, step int) int {
 	}
 	for ; line >= n.Line; line-- {
 		text := s.lines[line-1]
-		if len(text) >= n.Column && text[n.Column-1] == '-' {
+		if len(text) >= column && text[column-1] == '-' {
 			return line
 		}
 	}
 	return 0
+}
+
+// dashColumn is the column of a block sequence's dashes. A sequence with an
+// anchor or tag starts there, on the line above.
+func (s *splicer) dashColumn(n *yaml.Node) int {
+	if n.Line > len(s.lines) {
+		return n.Column
+	}
+	if text := s.lines[n.Line-1]; len(text) >= n.Column && text[n.Column-1] == '-' {
+		return n.Column
+	}
+	text := s.lines[min(n.Line, len(s.lines)-1)]
+	return 1 + len(text) - len(strings.TrimLeft(text, " "))
 }
 
 // before is what stands on a line before a column.

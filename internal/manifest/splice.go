@@ -85,10 +85,14 @@ func (s *splicer) descend(before, after *yaml.Node, end int) bool {
 // entries edits the entries of a block mapping (step 2) or block sequence
 // (step 1).
 func (s *splicer) entries(before, after *yaml.Node, end, step int) bool {
+	column := before.Content[0].Column
+	if step == 1 {
+		column = s.dashColumn(before)
+	}
 	type entry struct{ start, end int }
 	var old []entry
 	for i := 0; i < len(before.Content); i += step {
-		old = append(old, entry{start: s.startOf(before, i, step)})
+		old = append(old, entry{start: s.startOf(before, i, step, column)})
 		if old[len(old)-1].start == 0 {
 			return false
 		}
@@ -98,10 +102,6 @@ func (s *splicer) entries(before, after *yaml.Node, end, step int) bool {
 		if i+1 < len(old) {
 			old[i].end = old[i+1].start
 		}
-	}
-	column := before.Column
-	if step == 2 {
-		column = before.Content[0].Column
 	}
 	j := 0
 	for i := range old {
