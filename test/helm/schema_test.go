@@ -21,7 +21,7 @@ func TestValuesThatAreRefused(t *testing.T) {
 		"a CA that is no PEM":                  {`certificate: {mode: existing, existing: {secretName: a, caBundle: bm8=}}`, `at '/certificate/existing/caBundle': 'bm8=' does not match pattern '^$|-----BEGIN CERTIFICATE-----'`},
 		"an issuer without a name":             {`certificate: {mode: cert-manager, certManager: {issuerRef: {kind: ClusterIssuer}}}`, `at '/certificate/certManager/issuerRef': properties 'name' required, if 'kind' exists`},
 		"a lifetime in days":                   {`certificate: {certManager: {duration: 90d}}`, `at '/certificate/certManager/duration': '90d' does not match pattern`},
-		"a log level":                          {`logLevel: verbose`, `at '/logLevel': value must be one of 'debug', 'info', 'warn', 'error'`},
+		"a log level":                          {`logLevel: verbose`, `at '/logLevel': value must be one of 'info', 'debug'`},
 		"a mode that this version lacks":       {`defaults: {mode: ambient}`, `at '/defaults/mode': value must be 'sidecar'`},
 		"a delivery":                           {`defaults: {delivery: file}`, `at '/defaults/delivery': value must be one of 'files', 'secret'`},
 		"a relative certificate directory":     {`defaults: {certDir: etc/istio-certs}`, `at '/defaults/certDir': 'etc/istio-certs' does not match pattern`},
