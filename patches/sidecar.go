@@ -23,7 +23,7 @@ const (
 	CertsVolume = "istio-certs"
 	// DefaultCertDir is where the certificates are unless told otherwise.
 	DefaultCertDir = "/etc/istio-certs"
-	// StatusPort is where the agent answers its probes by default.
+	// StatusPort is the agent's port by default.
 	StatusPort = 15020
 )
 
@@ -128,7 +128,7 @@ func (t *SidecarTemplate) Render(p Params) (*Sidecar, error) {
 	for i := range c.VolumeMounts {
 		c.VolumeMounts[i].MountPath = fill(c.VolumeMounts[i].MountPath)
 	}
-	port := int32(p.statusPort())
+	port := int32(p.StatusPort())
 	c.Ports[0].ContainerPort = port
 	c.StartupProbe.HTTPGet.Port.IntVal = port
 	if p.HostNetwork {
@@ -158,6 +158,22 @@ func (t *SidecarTemplate) Render(p Params) (*Sidecar, error) {
 		fillVolume(&volumes[i], p.Mesh, fill)
 	}
 	return &Sidecar{Container: *c, Volumes: volumes, Hash: hash(c, volumes)}, nil
+}
+
+// Names returns the names of the volumes that a rendering adds.
+func (t *SidecarTemplate) Names(p Params) []string {
+	var names []string
+	for _, v := range t.Volumes {
+		if v.Name != CertsVolume || !p.OwnCertsVolume {
+			names = append(names, v.Name)
+		}
+	}
+	if p.Envoy {
+		for _, v := range t.Envoy.Volumes {
+			names = append(names, v.Name)
+		}
+	}
+	return names
 }
 
 func fillVolume(v *corev1.Volume, mesh Mesh, fill func(string) string) {
@@ -237,7 +253,8 @@ func (p Params) secretTTL() time.Duration {
 	return defaultSecretTTL
 }
 
-func (p Params) statusPort() int {
+// StatusPort is where the agent answers its probes.
+func (p Params) StatusPort() int {
 	if p.Overrides.StatusPort != 0 {
 		return p.Overrides.StatusPort
 	}
@@ -248,7 +265,7 @@ func (p Params) proxyConfig() string {
 	data, err := json.Marshal(struct {
 		DiscoveryAddress string `json:"discoveryAddress,omitempty"`
 		StatusPort       int    `json:"statusPort"`
-	}{p.Mesh.DiscoveryAddress, p.statusPort()})
+	}{p.Mesh.DiscoveryAddress, p.StatusPort()})
 	if err != nil {
 		panic(err) // a string and a number
 	}

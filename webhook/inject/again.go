@@ -19,17 +19,11 @@ func (s *subject) again(text string) Result {
 	if missing := st.missing(s.Pod); missing != "" {
 		return s.refuse(policy.Conflict, fmt.Sprintf("annotation %s says that Isthmus added %s, which is not there; remove the annotation to have the pod injected", policy.StatusKey, missing))
 	}
-	r := Result{Reason: policy.AlreadyInjected}
-	if s.profile = s.engine.profiles.Named(st.Profile); s.profile == nil {
-		return r
-	}
+	s.profile = s.engine.profiles.Named(st.Profile)
 	if hash := s.currentHash(st); hash != "" && hash != st.Template {
-		r.Warnings = append(r.Warnings, policy.Warning{
-			Code: "stale-template",
-			Text: fmt.Sprintf("the pod was injected with template %s and the current one is %s; recreate it to bring it up to date", st.Template, hash),
-		})
+		s.warn("stale-template", "the pod was injected with template %s and the current one is %s; inject it anew to bring it up to date", st.Template, hash)
 	}
-	return r
+	return Result{Reason: policy.AlreadyInjected}
 }
 
 // currentHash is the template hash that the pod would get today, empty when

@@ -47,7 +47,7 @@ func TestCorpus(t *testing.T) {
 			case "inject":
 				require.Equal(t, policy.Injected, result.Reason, result.Message)
 				assert.Equal(t, row[1], result.Profile)
-				checkInjected(t, engine, pod, result)
+				checkInjected(t, engine, pod, labelled("edge"), result)
 			case "skip":
 				assert.Equal(t, policy.NoProfile, result.Reason, result.Message)
 				assert.Empty(t, result.Patch)
@@ -65,15 +65,15 @@ func TestCorpus(t *testing.T) {
 
 // checkInjected holds for every injected pod: twice is once, the way back is
 // exact, and nothing of the user's was touched.
-func checkInjected(t *testing.T, engine *inject.Engine, pod *corev1.Pod, result inject.Result) {
+func checkInjected(t *testing.T, engine *inject.Engine, pod *corev1.Pod, ns policy.Namespace, result inject.Result) {
 	t.Helper()
 	before := encode(t, pod)
 	after := apply(t, before, result)
 
-	again := engine.Inject(inject.Request{Pod: decode(t, after), Namespace: labelled("edge"), Template: true})
+	again := engine.Inject(inject.Request{Pod: decode(t, after), Namespace: ns})
 	assert.Equal(t, policy.AlreadyInjected, again.Reason, again.Message)
 	assert.Empty(t, again.Patch)
-	assert.Empty(t, again.Warnings)
+	assert.NotContains(t, codes(again), "stale-template")
 
 	back, err := inject.Uninject(decode(t, after))
 	require.NoError(t, err)
@@ -176,5 +176,13 @@ func applyOps(t testing.TB, pod []byte, ops any) []byte {
 	require.NoError(t, err)
 	out, err := patch.Apply(pod)
 	require.NoError(t, err)
+	return out
+}
+
+func codes(r inject.Result) []string {
+	var out []string
+	for _, w := range r.Warnings {
+		out = append(out, w.Code)
+	}
 	return out
 }

@@ -67,7 +67,7 @@ func (s *subject) inject(p plan) Result {
 		return denied(policy.InternalError, fmt.Sprintf("encode status: %v", err))
 	}
 	e.writePairs("/metadata/annotations", pod.Annotations != nil, append(p.annotations, pair{policy.StatusKey, string(text)}))
-	return Result{Reason: policy.Injected, Warnings: s.warnings, Patch: e.ops}
+	return Result{Reason: policy.Injected, Patch: e.ops}
 }
 
 func (s *subject) editEnv(env []corev1.EnvVar, st *Status) []any {

@@ -84,6 +84,7 @@ func (e *Engine) Inject(req Request) Result {
 		return Result{Reason: verdict.Reason}
 	}
 	c := &subject{engine: e, Request: req, asked: verdict.Asked}
+	c.warnings = policy.UnknownKeys(pod.Labels, pod.Annotations, ns)
 	result := c.decide()
 	// Only a known mode: a user's misspelling must not become a metric's label.
 	if result.Reason != policy.NoProfile && c.options.Mode.Known() {
@@ -93,8 +94,8 @@ func (e *Engine) Inject(req Request) Result {
 		result.Profile = c.profile.Name
 	}
 	// A pod that is none of ours is left alone without a word.
-	if result.Reason != policy.NoProfile {
-		result.Warnings = append(policy.UnknownKeys(pod.Labels, pod.Annotations, ns), result.Warnings...)
+	if result.Reason != policy.NoProfile || result.Denied {
+		result.Warnings = c.warnings
 	}
 	return result
 }
@@ -137,9 +138,9 @@ func (s *subject) decide() Result {
 	if s.asked == policy.ByPod && s.Namespace.Labels[policy.InjectionLabel] != policy.InjectionEnabled {
 		s.aloneInNamespace()
 	}
-	plan, message := s.plan()
+	plan, reason, message := s.plan()
 	if message != "" {
-		return s.refuse(policy.Conflict, message)
+		return s.refuse(reason, message)
 	}
 	return s.inject(plan)
 }
@@ -152,11 +153,8 @@ func (s *subject) refuse(reason policy.Reason, message string) Result {
 	if s.asked == policy.ByPod {
 		return denied(reason, message)
 	}
-	return Result{
-		Reason:   reason,
-		Message:  message,
-		Warnings: append(s.warnings, policy.Warning{Code: string(reason), Text: "left without an identity: " + message}),
-	}
+	s.warn(string(reason), "left without an identity: %s", message)
+	return Result{Reason: reason, Message: message}
 }
 
 func (s *subject) warn(code, format string, args ...any) {
@@ -184,12 +182,13 @@ func (s *subject) recognise() *Result {
 	if s.options.Profile != "" {
 		return s.named()
 	}
-	if name := s.options.NamespaceProfile; name != "" && s.engine.profiles.Named(name) == nil {
+	all := s.engine.profiles.Candidates(s.Pod)
+	if name := s.options.NamespaceProfile; name != "" && len(all) > 0 && s.engine.profiles.Named(name) == nil {
 		r := s.refuse(policy.InvalidOverride, fmt.Sprintf("annotation of namespace %s %s: %q is not a profile; known are %s",
 			s.Namespace.Name, policy.ProfileKey, name, strings.Join(s.engine.profiles.Names(), ", ")))
 		return &r
 	}
-	candidates := s.candidates()
+	candidates := s.restrict(all)
 	if len(candidates) == 1 {
 		s.profile, s.edge = candidates[0].Profile, candidates[0].Container
 		return nil
@@ -208,9 +207,8 @@ func (s *subject) recognise() *Result {
 	return &r
 }
 
-// candidates are what matches, less what namespace and pod rule out.
-func (s *subject) candidates() []patches.Candidate {
-	all := s.engine.profiles.Candidates(s.Pod)
+// restrict drops what namespace and pod rule out.
+func (s *subject) restrict(all []patches.Candidate) []patches.Candidate {
 	kept := all[:0]
 	for _, c := range all {
 		if s.options.NamespaceProfile != "" && c.Profile.Name != s.options.NamespaceProfile {

@@ -88,21 +88,11 @@ func (s *subject) byHand(h handiwork) Result {
 		return denied(policy.Conflict, fmt.Sprintf("%s is \"true\" with %s %s, but the pod is integrated with Istio by hand: %s; remove one of the two (isthmus adopt rewrites the manifest)",
 			policy.InjectKey, policy.ModeKey, s.options.Mode, found))
 	}
-	r := Result{
-		Reason:  policy.IntegratedByHand,
-		Message: "the pod is integrated with Istio by hand: " + found,
-		Warnings: append(s.warnings, policy.Warning{
-			Code: string(policy.IntegratedByHand),
-			Text: "left as it is, for it is integrated with Istio by hand: " + found + "; isthmus adopt turns it into a plain manifest",
-		}),
-	}
+	s.warn(string(policy.IntegratedByHand), "left as it is, for it is integrated with Istio by hand: %s; isthmus adopt turns it into a plain manifest", found)
 	if len(h.missing) > 0 {
-		r.Warnings = append(r.Warnings, policy.Warning{
-			Code: "integration-incomplete",
-			Text: "the integration by hand lacks " + strings.Join(h.missing, ", "),
-		})
+		s.warn("integration-incomplete", "the integration by hand lacks %s", strings.Join(h.missing, ", "))
 	}
-	return r
+	return Result{Reason: policy.IntegratedByHand, Message: "the pod is integrated with Istio by hand: " + found}
 }
 
 // ownProxy finds a container istio-proxy that runs Istio's sidecar; ztunnel's

@@ -26,27 +26,29 @@ type plan struct {
 
 type pair struct{ key, value string }
 
-// plan checks for collisions with what the user has; message says the first.
-func (s *subject) plan() (p plan, message string) {
+// plan checks for collisions with what the user has; message says the first,
+// and reason of which kind it is.
+func (s *subject) plan() (p plan, reason policy.Reason, message string) {
 	certDir, own, mounted, message := s.certDir()
 	if message != "" {
-		return p, message
+		return p, policy.Conflict, message
 	}
 	p.mounted = mounted
 	if p.params, message = s.params(certDir, own); message != "" {
-		return p, message
+		return p, policy.InvalidOverride, message
 	}
 	for _, check := range []func(*plan) string{s.checkNames, s.checkPort, s.checkHostNetwork, s.planMetadata} {
 		if message := check(&p); message != "" {
-			return p, message
+			return p, policy.Conflict, message
 		}
 	}
 	s.planEnv(&p)
 	s.planPullSecrets(&p)
-	return p, ""
+	return p, "", ""
 }
 
-// params are what the sidecar's rendering depends on.
+// params are what the sidecar's rendering depends on; message says what the mesh
+// does not have or grant.
 func (s *subject) params(certDir string, own bool) (patches.Params, string) {
 	o := s.options
 	mesh, err := s.engine.mesh(o.Revision)
@@ -156,10 +158,14 @@ func (s *subject) checkPort(p *plan) string {
 // checkHostNetwork: nothing is captured, so the host's network is fine as long
 // as istiod's name resolves.
 func (s *subject) checkHostNetwork(*plan) string {
+	got := s.Pod.Spec.DNSPolicy
 	if !s.Pod.Spec.HostNetwork {
+		if got == corev1.DNSDefault || got == corev1.DNSNone {
+			s.warn("dns-policy", "dnsPolicy is %q: unless istiod's name resolves there, the edge will wait for its certificate", got)
+		}
 		return ""
 	}
-	if got := s.Pod.Spec.DNSPolicy; got != corev1.DNSClusterFirstWithHostNet {
+	if got != corev1.DNSClusterFirstWithHostNet {
 		return fmt.Sprintf("the pod is on the host's network with dnsPolicy %q, so istiod's name would not resolve; set dnsPolicy: %s", got, corev1.DNSClusterFirstWithHostNet)
 	}
 	s.warn("host-network", "the pod is on the host's network: the agent takes port %d of the node, so the scheduler keeps two edges apart", s.statusPort())

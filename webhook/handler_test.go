@@ -1,0 +1,282 @@
+package webhook_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	jsonpatch "github.com/evanphx/json-patch/v5"
+	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/isthmus-mesh/isthmus/webhook"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// answer is the decoded response to a review.
+func answer(t testing.TB, w *httptest.ResponseRecorder) *admissionv1.AdmissionResponse {
+	t.Helper()
+	require.Equal(t, http.StatusOK, w.Code, w.Body.String())
+	require.Equal(t, "application/json", w.Header().Get("Content-Type"))
+	var review admissionv1.AdmissionReview
+	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &review), w.Body.String())
+	assert.Equal(t, "admission.k8s.io/v1", review.APIVersion)
+	assert.Equal(t, "AdmissionReview", review.Kind)
+	require.NotNil(t, review.Response)
+	assert.EqualValues(t, "705ab4f5-6393-11e8-b7cc-42010a800002", review.Response.UID)
+	return review.Response
+}
+
+func patched(t testing.TB, pod []byte, r *admissionv1.AdmissionResponse) []byte {
+	t.Helper()
+	require.True(t, r.Allowed)
+	require.NotNil(t, r.PatchType)
+	assert.Equal(t, admissionv1.PatchTypeJSONPatch, *r.PatchType)
+	patch, err := jsonpatch.DecodePatch(r.Patch)
+	require.NoError(t, err, string(r.Patch))
+	out, err := patch.Apply(pod)
+	require.NoError(t, err, string(r.Patch))
+	return out
+}
+
+func TestInjects(t *testing.T) {
+	for _, size := range []string{"4KB", "10KB"} {
+		t.Run(size, func(t *testing.T) {
+			pod := edgePod(t, size)
+			raw, err := json.Marshal(pod)
+			require.NoError(t, err)
+			r := answer(t, post(newHandler(t, nil, logr.Discard()), reviewOfRaw(t, raw)))
+			assert.Equal(t, map[string]string{"reason": "injected", "profile": "emissary", "mode": "sidecar"}, r.AuditAnnotations)
+			require.Len(t, r.Warnings, 1)
+			assert.True(t, strings.HasPrefix(r.Warnings[0], "isthmus: emissary in this version"), r.Warnings[0])
+
+			var after corev1.Pod
+			require.NoError(t, json.Unmarshal(patched(t, raw, r), &after))
+			last := after.Spec.InitContainers[len(after.Spec.InitContainers)-1]
+			assert.Equal(t, "istio-proxy", last.Name)
+			assert.Equal(t, "sidecar", after.Labels[policy.InjectedLabel])
+
+			again := answer(t, post(newHandler(t, nil, logr.Discard()), reviewOf(t, &after)))
+			assert.True(t, again.Allowed)
+			assert.Empty(t, again.Patch)
+			assert.Empty(t, again.AuditAnnotations, "the API server rejects a second value")
+		})
+	}
+}
+
+// TestUnknownFieldsSurvive: fields of an API newer than ours come out as they
+// went in, at every level that we edit.
+func TestUnknownFieldsSurvive(t *testing.T) {
+	raw := []byte(`{"apiVersion":"v1","kind":"Pod","future":{"a":1},
+		"metadata":{"name":"edge","labels":{"app":"edge"},"future":[1]},
+		"spec":{"future":"x","initContainers":[{"name":"first","image":"busybox","future":1e30}],
+			"containers":[{"name":"emissary","image":"emissaryingress/emissary:4.1.0","future":{"b":null},
+				"env":[{"name":"A","value":"b","future":true}],
+				"volumeMounts":[{"name":"v","mountPath":"/v","future":12345678901234567890}]}],
+			"volumes":[{"name":"v","emptyDir":{"future":{}}}]}}`)
+	r := answer(t, post(newHandler(t, nil, logr.Discard()), reviewOfRaw(t, raw)))
+	after := patched(t, raw, r)
+	assertKept(t, raw, after)
+	assert.Contains(t, string(after), "12345678901234567890", "numbers are not rounded")
+}
+
+// assertKept: every value of before is in after, list items in front.
+func assertKept(t testing.TB, before, after []byte) {
+	t.Helper()
+	var b, a any
+	require.NoError(t, json.Unmarshal(before, &b))
+	require.NoError(t, json.Unmarshal(after, &a))
+	keep(t, "", b, a)
+}
+
+func keep(t testing.TB, path string, before, after any) {
+	t.Helper()
+	switch b := before.(type) {
+	case map[string]any:
+		a, ok := after.(map[string]any)
+		require.True(t, ok, "%s: %v became %v", path, before, after)
+		for key, value := range b {
+			require.Contains(t, a, key, path)
+			keep(t, path+"/"+key, value, a[key])
+		}
+	case []any:
+		a, ok := after.([]any)
+		require.True(t, ok, "%s: %v became %v", path, before, after)
+		require.GreaterOrEqual(t, len(a), len(b), path)
+		for i := range b {
+			keep(t, path, b[i], a[i])
+		}
+	case nil: // absent, as far as Kubernetes is concerned
+	default:
+		require.Equal(t, before, after, path)
+	}
+}
+
+func TestDenies(t *testing.T) {
+	pod := edgePod(t, "4KB")
+	pod.Annotations[policy.DeliveryKey] = "pigeon"
+	r := answer(t, post(newHandler(t, nil, logr.Discard()), reviewOf(t, pod)))
+	assert.False(t, r.Allowed)
+	assert.Empty(t, r.Patch)
+	require.NotNil(t, r.Result)
+	assert.Equal(t, `invalid-override: annotation isthmus.dev/delivery: "pigeon" is not allowed; want files or secret`, r.Result.Message)
+	assert.EqualValues(t, http.StatusForbidden, r.Result.Code)
+	assert.Equal(t, "invalid-override", r.AuditAnnotations["reason"])
+}
+
+// TestErrorsAreHTTP: what is no decision must be no answer, so that the
+// failurePolicy decides.
+func TestErrorsAreHTTP(t *testing.T) {
+	good := reviewOf(t, edgePod(t, "4KB"))
+	request := func(method, contentType, body string) *http.Request {
+		r := httptest.NewRequest(method, webhook.PodPath, strings.NewReader(body))
+		r.Header.Set("Content-Type", contentType)
+		return r
+	}
+	var unread namespaces
+	unread.err = errors.New("connection refused")
+	for name, c := range map[string]struct {
+		request *http.Request
+		edit    func(*webhook.Handler)
+		code    int
+		want    string
+	}{
+		"GET":              {request: request(http.MethodGet, "application/json", ""), code: 405, want: "method GET: want POST of an AdmissionReview"},
+		"content type":     {request: request(http.MethodPost, "text/plain", string(good)), code: 415, want: `content type "text/plain": want application/json`},
+		"no content type":  {request: request(http.MethodPost, "", string(good)), code: 415, want: `content type "": want application/json`},
+		"empty":            {request: request(http.MethodPost, "application/json", ""), code: 400, want: "decode AdmissionReview: unexpected end of JSON input"},
+		"no JSON":          {request: request(http.MethodPost, "application/json", "{"), code: 400, want: "decode AdmissionReview: unexpected end of JSON input"},
+		"other kind":       {request: request(http.MethodPost, "application/json", `{"kind":"Pod"}`), code: 400, want: `got kind "Pod": want an AdmissionReview with a request`},
+		"no request":       {request: request(http.MethodPost, "application/json", `{"kind":"AdmissionReview"}`), code: 400, want: "want an AdmissionReview with a request"},
+		"too large":        {request: request(http.MethodPost, "application/json", strings.Repeat(" ", 8<<20)), code: 413, want: "review is larger than 7340032 bytes"},
+		"deeply nested":    {request: request(http.MethodPost, "application/json", strings.Repeat("[", 1<<20)), code: 400, want: "exceeded max depth"},
+		"no pod":           {request: request(http.MethodPost, "application/json", string(reviewOfRaw(t, []byte(`{"spec":{"containers":"x"}}`)))), code: 500, want: "internal-error: decode pod: "},
+		"update":           {request: request(http.MethodPost, "application/json", strings.Replace(string(good), `"operation":"CREATE"`, `"operation":"UPDATE"`, 1)), code: 500, want: "internal-error: review of UPDATE pods/: the webhook configuration must send CREATE of pods only"},
+		"namespace unread": {request: request(http.MethodPost, "application/json", string(good)), edit: func(h *webhook.Handler) { h.Namespaces = unread }, code: 500, want: "internal-error: read namespace emissary: connection refused"},
+		"panic":            {request: request(http.MethodPost, "application/json", string(good)), edit: func(h *webhook.Handler) { h.Engine = nil }, code: 500, want: "internal-error: panic: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			registry := prometheus.NewRegistry()
+			metrics, err := webhook.NewMetrics(registry)
+			require.NoError(t, err)
+			h := newHandler(t, metrics, logr.Discard())
+			if c.edit != nil {
+				c.edit(h)
+			}
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, c.request)
+			assert.Equal(t, c.code, w.Code)
+			assert.Contains(t, w.Body.String(), c.want)
+			if c.code == http.StatusInternalServerError {
+				assert.NoError(t, testutil.GatherAndCompare(registry, strings.NewReader(`
+					# HELP isthmus_admission_total Reviews of pods, by profile (none when no profile matched), mode, outcome (patched, allowed, denied, error) and reason.
+					# TYPE isthmus_admission_total counter
+					isthmus_admission_total{mode="none",outcome="error",profile="none",reason="internal-error"} 1
+				`), "isthmus_admission_total"))
+			}
+		})
+	}
+}
+
+// TestExplains: every decision is in metric and log, once, with the same words.
+func TestExplains(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	metrics, err := webhook.NewMetrics(registry)
+	require.NoError(t, err)
+	var lines []string
+	log := funcr.New(func(_, line string) { lines = append(lines, line) }, funcr.Options{Verbosity: 1})
+	h := newHandler(t, metrics, log)
+
+	pod := edgePod(t, "4KB")
+	raw, err := json.Marshal(pod)
+	require.NoError(t, err)
+	after := patched(t, raw, answer(t, post(h, reviewOfRaw(t, raw))))
+	post(h, reviewOfRaw(t, after)) // reinvoked
+	app := edgePod(t, "4KB")
+	app.Spec.Containers = []corev1.Container{{Name: "app", Image: "corp/app"}}
+	post(h, reviewOf(t, app))
+	wrong := edgePod(t, "4KB")
+	wrong.Annotations[policy.ModeKey] = "sidcar"
+	post(h, reviewOf(t, wrong))
+
+	assert.NoError(t, testutil.GatherAndCompare(registry, strings.NewReader(`
+		# HELP isthmus_admission_total Reviews of pods, by profile (none when no profile matched), mode, outcome (patched, allowed, denied, error) and reason.
+		# TYPE isthmus_admission_total counter
+		isthmus_admission_total{mode="sidecar",outcome="patched",profile="emissary",reason="injected"} 1
+		isthmus_admission_total{mode="none",outcome="allowed",profile="none",reason="no-profile"} 1
+		isthmus_admission_total{mode="none",outcome="denied",profile="none",reason="invalid-override"} 1
+	`), "isthmus_admission_total"))
+	require.Len(t, lines, 4)
+	assert.Contains(t, lines[0], `"msg"="reviewed pod" "namespace"="emissary" "pod"="emissary-ingress-7c9d8f6b54-"`)
+	assert.Contains(t, lines[0], `"outcome"="patched" "reason"="injected" "profile"="emissary" "mode"="sidecar"`)
+	assert.Contains(t, lines[0], `"warnings"=["files-not-reloaded"]`)
+	assert.Contains(t, lines[1], `"reason"="already-injected"`)
+	assert.Contains(t, lines[2], `"reason"="no-profile"`)
+	assert.Contains(t, lines[3], `"outcome"="denied" "reason"="invalid-override"`)
+}
+
+// TestAnswersAfterShutdownBegan: a server that stops cancels the contexts of
+// its requests, and those still want an answer.
+func TestAnswersAfterShutdownBegan(t *testing.T) {
+	h := newHandler(t, nil, logr.Discard())
+	h.Namespaces = contextual{}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r := httptest.NewRequest(http.MethodPost, webhook.PodPath, strings.NewReader(string(reviewOf(t, edgePod(t, "4KB"))))).WithContext(ctx)
+	r.Header.Set("Content-Type", "application/json")
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	assert.True(t, answer(t, w).Allowed)
+}
+
+// contextual fails when its context has ended.
+type contextual struct{}
+
+func (contextual) Namespace(ctx context.Context, name string, labelled bool) (policy.Namespace, error) {
+	if ctx.Err() != nil {
+		return policy.Namespace{}, ctx.Err()
+	}
+	return policy.Namespace{Name: name}, nil
+}
+
+// FuzzHandler: whatever a pod looks like, there is an answer, and a patch that
+// applies, keeps what was there and is made once.
+func FuzzHandler(f *testing.F) {
+	for _, size := range []string{"4KB", "10KB"} {
+		raw, err := json.Marshal(edgePod(f, size))
+		require.NoError(f, err)
+		f.Add(raw)
+	}
+	f.Add([]byte(`{"metadata":{"annotations":{"isthmus.dev/status":"{}","isthmus.dev/inject":"true"}},"spec":{"containers":[{"image":"aes","env":null}]}}`))
+	f.Add([]byte(`{"metadata":{"labels":{"isthmus.dev/inject":"true"}},"spec":{"hostNetwork":true,"volumes":[{"name":"istio-certs","emptyDir":{}}],"containers":[{"name":"x","image":"datawire/aes","volumeMounts":[{"name":"istio-certs","mountPath":"//a/../b/"}]}]}}`))
+	h := newHandler(f, nil, logr.Discard())
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if !json.Valid(raw) {
+			return
+		}
+		w := post(h, reviewOfRaw(t, raw))
+		if w.Code != http.StatusOK {
+			require.NotContains(t, w.Body.String(), "panic")
+			return
+		}
+		r := answer(t, w)
+		if !r.Allowed || len(r.Patch) == 0 {
+			return
+		}
+		after := patched(t, raw, r)
+		assertKept(t, raw, after)
+		again := answer(t, post(h, reviewOfRaw(t, after)))
+		require.True(t, again.Allowed)
+		require.Empty(t, again.Patch)
+	})
+}

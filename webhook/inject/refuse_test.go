@@ -1,0 +1,347 @@
+package inject_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// edge is an Emissary pod that nothing is wrong with.
+func edge() *corev1.Pod {
+	pod := &corev1.Pod{}
+	pod.Name = "edge"
+	pod.Spec.Containers = []corev1.Container{{Name: "emissary", Image: "ghcr.io/emissary-ingress/emissary:4.1.0"}}
+	return pod
+}
+
+func annotated(pairs ...string) *corev1.Pod {
+	pod := edge()
+	pod.Annotations = map[string]string{}
+	for i := 0; i < len(pairs); i += 2 {
+		pod.Annotations[pairs[i]] = pairs[i+1]
+	}
+	return pod
+}
+
+// TestInvalidOverride: an invalid value on a pod is denied with one sentence:
+// key, value, what is allowed. It does not matter who opted the pod in.
+func TestInvalidOverride(t *testing.T) {
+	for name, c := range map[string]struct {
+		pod  *corev1.Pod
+		want string
+	}{
+		"inject":                 {annotated(policy.InjectKey, "yes"), `annotation isthmus.dev/inject: "yes" is not allowed; want "true" or "false"`},
+		"mode misspelled":        {annotated(policy.ModeKey, "sidcar"), `annotation isthmus.dev/mode: "sidcar" is not allowed; want sidecar`},
+		"mode istio, not built":  {annotated(policy.ModeKey, "istio"), `annotation isthmus.dev/mode: "istio" is not allowed; mode istio is not in this version of Isthmus; want sidecar`},
+		"mode secret, not built": {annotated(policy.ModeKey, "secret"), `annotation isthmus.dev/mode: "secret" is not allowed; mode secret is not in this version of Isthmus; want sidecar`},
+		"mode ambient":           {annotated(policy.ModeKey, "ambient"), `annotation isthmus.dev/mode: "ambient" is not allowed; mode ambient is not in this version of Isthmus; want sidecar`},
+		"delivery":               {annotated(policy.DeliveryKey, "pigeon"), `annotation isthmus.dev/delivery: "pigeon" is not allowed; want files or secret`},
+		"profile":                {annotated(policy.ProfileKey, "traefik"), `annotation isthmus.dev/profile: "traefik" is not a profile; known are aes, ambassador, emissary, generic`},
+		"cert-dir relative":      {annotated(policy.CertDirKey, "certs"), `annotation isthmus.dev/cert-dir: "certs" is not allowed; want an absolute path such as /etc/istio-certs, without colon or dollar sign`},
+		"cert-dir system":        {annotated(policy.CertDirKey, "/etc/"), `annotation isthmus.dev/cert-dir: "/etc/" is not allowed; a mount there would hide what the containers need; want a directory of its own such as /etc/istio-certs`},
+		"cert-dir of the agent":  {annotated(policy.CertDirKey, "/var/run/secrets/workload-spiffe-credentials/"), `annotation isthmus.dev/cert-dir: "/var/run/secrets/workload-spiffe-credentials/" is not allowed; the agent uses /var/run/secrets/workload-spiffe-credentials itself; want another directory such as /etc/istio-certs`},
+		"cert-dir by /run":       {annotated(policy.CertDirKey, "/run/secrets/tokens"), `annotation isthmus.dev/cert-dir: "/run/secrets/tokens" is not allowed; the agent uses /var/run/secrets/tokens itself; want another directory such as /etc/istio-certs`},
+		"cert-dir above":         {annotated(policy.CertDirKey, "/var/run/secrets"), `annotation isthmus.dev/cert-dir: "/var/run/secrets" is not allowed; the agent uses /var/run/secrets/istio itself; want another directory such as /etc/istio-certs`},
+		"secret-name":            {annotated(policy.SecretNameKey, "other"), `annotation isthmus.dev/secret-name: "other" is not allowed; want one of the names that the chart allows: istio-certs`},
+		"publish":                {annotated(policy.PublishKey, "1"), `annotation isthmus.dev/publish: "1" is not allowed; want "true" or "false"`},
+		"publish, not built":     {annotated(policy.PublishKey, "true"), `annotation isthmus.dev/publish: "true" is not allowed; the in-pod publisher is not in this version of Isthmus; want "false"`},
+		"envoy":                  {annotated(policy.EnvoyKey, "on"), `annotation isthmus.dev/envoy: "on" is not allowed; want "true" or "false"`},
+		"cert-ttl":               {annotated(policy.CertTTLKey, "1 day"), `annotation isthmus.dev/cert-ttl: "1 day" is not allowed; want a Go duration of at least one minute, such as 12h`},
+		"container":              {annotated(policy.ContainerKey, "envoy"), `annotation isthmus.dev/container: "envoy" is not a container of the pod; its containers are emissary`},
+		"container, profile":     {annotated(policy.ContainerKey, "envoy", policy.ProfileKey, "generic"), `annotation isthmus.dev/container: "envoy" is not a container of the pod; its containers are emissary`},
+		"proxyImage":             {annotated(policy.IstioProxyImageKey, "Not An Image"), `annotation sidecar.istio.io/proxyImage: "Not An Image" is not allowed; want an image such as docker.io/istio/proxyv2:1.31.1`},
+		"proxyCPU":               {annotated(policy.IstioProxyCPUKey, "lots"), `annotation sidecar.istio.io/proxyCPU: "lots" is not allowed; want a positive quantity such as 100m or 128Mi`},
+		"proxyMemory":            {annotated(policy.IstioProxyMemoryKey, "-1Mi"), `annotation sidecar.istio.io/proxyMemory: "-1Mi" is not allowed; want a positive quantity such as 100m or 128Mi`},
+		"proxyCPU above limit":   {annotated(policy.IstioProxyCPUKey, "2", policy.IstioProxyCPULimitKey, "1"), `cpu request 2 is above its limit 1`},
+		"logLevel":               {annotated(policy.IstioLogLevelKey, "loud"), `annotation sidecar.istio.io/logLevel: "loud" is not allowed; want trace, debug, info, warning, error, critical or off`},
+		"agentLogLevel":          {annotated(policy.IstioAgentLogLevelKey, "all=1"), `annotation sidecar.istio.io/agentLogLevel: "all=1" is not allowed; want scopes and levels such as default:info,ca:debug`},
+		"status port":            {annotated(policy.IstioStatusPortKey, "0"), `annotation status.sidecar.istio.io/port: "0" is not allowed; want a port from 1 to 65535`},
+		"status port of Envoy":   {annotated(policy.IstioStatusPortKey, "15021"), `annotation status.sidecar.istio.io/port: "15021" is not allowed; Istio uses that port itself; want another one, by default 15020`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := encode(t, c.pod)
+			result := newEngine(t, inject.Options{}).Inject(inject.Request{Pod: c.pod, Namespace: labelled("edge")})
+			assert.True(t, result.Denied)
+			assert.Equal(t, policy.InvalidOverride, result.Reason)
+			assert.Equal(t, c.want, result.Message)
+			assert.Empty(t, result.Patch)
+			assert.Equal(t, string(before), string(encode(t, c.pod)), "the pod must not be written")
+		})
+	}
+}
+
+// TestRefused: a pod that asks for itself is denied with the reason; the same
+// pod in a labelled namespace is left alone, with the reason as a warning.
+func TestRefused(t *testing.T) {
+	with := func(edit func(*corev1.Pod)) *corev1.Pod {
+		pod := edge()
+		edit(pod)
+		return pod
+	}
+	for name, c := range map[string]struct {
+		pod    *corev1.Pod
+		ns     func(*policy.Namespace)
+		mesh   patches.Mesh
+		reason policy.Reason
+		want   string
+	}{
+		"windows by os": {
+			pod:    with(func(p *corev1.Pod) { p.Spec.OS = &corev1.PodOS{Name: corev1.Windows} }),
+			reason: policy.UnsupportedOS, want: `the pod runs on Windows, where Istio's agent does not; run the edge on Linux, or set isthmus.dev/inject: "false"`,
+		},
+		"windows by node selector": {
+			pod:    with(func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"kubernetes.io/os": "windows"} }),
+			reason: policy.UnsupportedOS, want: `the pod runs on Windows, where Istio's agent does not; run the edge on Linux, or set isthmus.dev/inject: "false"`,
+		},
+		"container name": {
+			pod: with(func(p *corev1.Pod) {
+				p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "istio-proxy", Image: "corp/metrics:1"})
+			}),
+			reason: policy.Conflict, want: `the pod has a container istio-proxy (image corp/metrics:1) and Isthmus adds one of that name; rename it`,
+		},
+		"volume name": {
+			pod: with(func(p *corev1.Pod) {
+				p.Spec.Volumes = []corev1.Volume{{Name: "istio-token", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+			}),
+			reason: policy.Conflict, want: `the pod has a volume istio-token and Isthmus adds one of that name; rename it`,
+		},
+		"mount path": {
+			pod: with(func(p *corev1.Pod) {
+				p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "certs", MountPath: "/etc/istio-certs/"}}
+			}),
+			reason: policy.Conflict, want: `container emissary mounts volume certs at /etc/istio-certs/, where the certificates (/etc/istio-certs) would go; choose another directory with isthmus.dev/cert-dir`,
+		},
+		"mount inside": {
+			pod: with(func(p *corev1.Pod) {
+				p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "extra", MountPath: "/etc/istio-certs/extra"}}
+			}),
+			reason: policy.Conflict, want: `container emissary mounts volume extra at /etc/istio-certs/extra, where the certificates (/etc/istio-certs) would go; choose another directory with isthmus.dev/cert-dir`,
+		},
+		"read-only mount around": {
+			pod: with(func(p *corev1.Pod) {
+				p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "etc", MountPath: "/etc", ReadOnly: true}}
+			}),
+			reason: policy.Conflict, want: `container emissary mounts volume etc read-only at /etc, so nothing can be mounted at /etc/istio-certs inside it; choose another directory with isthmus.dev/cert-dir`,
+		},
+		"their mount and the annotation": {
+			pod: with(func(p *corev1.Pod) {
+				p.Annotations = map[string]string{policy.CertDirKey: "/etc/a"}
+				p.Spec.Volumes = []corev1.Volume{{Name: "istio-certs", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+				p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "istio-certs", MountPath: "/etc/b"}}
+			}),
+			reason: policy.Conflict, want: `isthmus.dev/cert-dir is "/etc/a" but container emissary mounts volume istio-certs at "/etc/b"; make them agree`,
+		},
+		"port": {
+			pod: with(func(p *corev1.Pod) {
+				p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "metrics", Ports: []corev1.ContainerPort{{ContainerPort: 15020}}})
+			}),
+			reason: policy.Conflict, want: `container metrics listens on port 15020, which the agent needs; give the agent another one with annotation status.sidecar.istio.io/port`,
+		},
+		"host network": {
+			pod:    with(func(p *corev1.Pod) { p.Spec.HostNetwork, p.Spec.DNSPolicy = true, corev1.DNSClusterFirst }),
+			reason: policy.Conflict, want: `the pod is on the host's network with dnsPolicy "ClusterFirst", so istiod's name would not resolve; set dnsPolicy: ClusterFirstWithHostNet`,
+		},
+		"captured by ambient": {
+			pod:    with(func(p *corev1.Pod) { p.Labels = map[string]string{policy.IstioDataplaneLabel: "ambient"} }),
+			reason: policy.Conflict, want: `label istio.io/dataplane-mode is "ambient", which contradicts isthmus.dev/mode sidecar; remove one of them`,
+		},
+		"mTLS announced": {
+			pod:    with(func(p *corev1.Pod) { p.Labels = map[string]string{policy.IstioTLSModeLabel: "istio"} }),
+			reason: policy.Conflict, want: `label security.istio.io/tlsMode is "istio", which makes peers send mTLS to ports where mode sidecar terminates none; remove it`,
+		},
+		"our marker": {
+			pod:    with(func(p *corev1.Pod) { p.Labels = map[string]string{policy.InjectedLabel: "sidecar"} }),
+			reason: policy.Conflict, want: `label isthmus.dev/injected ("sidecar") is written by Isthmus; remove it`,
+		},
+		"two edges": {
+			pod: with(func(p *corev1.Pod) {
+				p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "second", Image: "datawire/aes:3.9.1"})
+			}),
+			reason: policy.Conflict, want: `more than one edge was recognised (aes in container second, emissary in container emissary); say which with isthmus.dev/profile and isthmus.dev/container`,
+		},
+		"lifetime above the CA's": {
+			pod:  annotated(policy.CertTTLKey, "48h"),
+			mesh: patches.Mesh{MaxCertTTL: patches.Duration(24 * 3600e9)}, reason: policy.InvalidOverride,
+			want: `isthmus.dev/cert-ttl 48h0m0s is above the 24h0m0s that the CA grants (MAX_WORKLOAD_CERT_TTL of istiod); it would refuse every request`,
+		},
+		"namespace's mode": {
+			pod: edge(), ns: func(n *policy.Namespace) { n.Annotations = map[string]string{policy.ModeKey: "istio"} },
+			reason: policy.InvalidOverride, want: `annotation of namespace edge isthmus.dev/mode: "istio" is not allowed; mode istio is not in this version of Isthmus; want sidecar`,
+		},
+		"namespace's profile": {
+			pod: edge(), ns: func(n *policy.Namespace) { n.Annotations = map[string]string{policy.ProfileKey: "kong"} },
+			reason: policy.InvalidOverride, want: `annotation of namespace edge isthmus.dev/profile: "kong" is not a profile; known are aes, ambassador, emissary, generic`,
+		},
+		"status of somebody": {
+			pod:    annotated(policy.StatusKey, "injected"),
+			reason: policy.Conflict, want: `annotation isthmus.dev/status is not one that Isthmus wrote: invalid character 'i' looking for beginning of value; remove the annotation to have the pod injected`,
+		},
+		"status without its container": {
+			pod:    annotated(policy.StatusKey, `{"schema":1,"container":"emissary","added":{"initContainers":{"istio-proxy":{}}}}`),
+			reason: policy.Conflict, want: `annotation isthmus.dev/status says that Isthmus added init container istio-proxy, which is not there; remove the annotation to have the pod injected`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			engine := newEngine(t, inject.Options{Settings: inject.Settings{Mesh: c.mesh}})
+			ns := labelled("edge")
+			if c.ns != nil {
+				c.ns(&ns)
+			}
+			byNamespace := engine.Inject(inject.Request{Pod: c.pod, Namespace: ns})
+			assert.False(t, byNamespace.Denied)
+			assert.Equal(t, c.reason, byNamespace.Reason)
+			assert.Empty(t, byNamespace.Patch)
+			require.NotEmpty(t, byNamespace.Warnings)
+			last := byNamespace.Warnings[len(byNamespace.Warnings)-1]
+			assert.Equal(t, policy.Warning{Code: string(c.reason), Text: "left without an identity: " + c.want}, last)
+
+			asking := c.pod.DeepCopy()
+			if asking.Annotations == nil {
+				asking.Annotations = map[string]string{}
+			}
+			asking.Annotations[policy.InjectKey] = "true"
+			byPod := engine.Inject(inject.Request{Pod: asking, Namespace: ns})
+			assert.True(t, byPod.Denied)
+			assert.Equal(t, c.reason, byPod.Reason)
+			assert.Equal(t, c.want, byPod.Message)
+			assert.Empty(t, byPod.Patch)
+		})
+	}
+}
+
+func TestAskingPodIsNoEdge(t *testing.T) {
+	pod := annotated(policy.InjectKey, "true")
+	pod.Spec.Containers[0].Image = "nginx:1.29"
+	result := newEngine(t, inject.Options{}).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+	assert.True(t, result.Denied)
+	assert.Equal(t, policy.NoProfile, result.Reason)
+	assert.Equal(t, "no profile recognises an edge among the containers emissary; name a profile with isthmus.dev/profile (aes, ambassador, emissary, generic), and the container with isthmus.dev/container", result.Message)
+}
+
+func TestGenericCannotTell(t *testing.T) {
+	pod := annotated(policy.ProfileKey, "generic", policy.InjectKey, "true")
+	pod.Spec.Containers = []corev1.Container{{Name: "a", Image: "nginx"}, {Name: "b", Image: "haproxy"}}
+	result := newEngine(t, inject.Options{}).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+	assert.True(t, result.Denied)
+	assert.Equal(t, policy.Conflict, result.Reason)
+	assert.Equal(t, "profile generic cannot tell which of the containers a, b is the edge; name it with isthmus.dev/container", result.Message)
+}
+
+func TestIntegratedByHand(t *testing.T) {
+	for name, c := range map[string]struct {
+		edit func(*corev1.Pod)
+		want string
+	}{
+		"istio-proxy": {func(p *corev1.Pod) {
+			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "istio-proxy", Image: "istio/proxyv2:1.8.2", Args: []string{"proxy", "sidecar"}})
+		}, "container istio-proxy runs istio/proxyv2:1.8.2"},
+		"native sidecar": {func(p *corev1.Pod) {
+			p.Spec.InitContainers = []corev1.Container{{Name: "istio-proxy", Image: "corp/agent", Env: []corev1.EnvVar{{Name: "OUTPUT_CERTS", Value: "/c"}}}}
+		}, "container istio-proxy runs corp/agent"},
+		"OUTPUT_CERTS": {func(p *corev1.Pod) {
+			p.Annotations = map[string]string{policy.IstioProxyConfigKey: "proxyMetadata:\n  OUTPUT_CERTS: /etc/istio-certs\n"}
+		}, "annotation proxy.istio.io/config sets OUTPUT_CERTS"},
+		"userVolumeMount": {func(p *corev1.Pod) {
+			p.Annotations = map[string]string{policy.IstioUserVolumeMount: `[{"name":"istio-certs","mountPath":"/etc/istio-certs"}]`}
+		}, "annotation sidecar.istio.io/userVolumeMount names istio-certs"},
+		"secret volume": {func(p *corev1.Pod) {
+			p.Spec.Volumes = []corev1.Volume{{Name: "istio-certs", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "istio.default"}}}}
+		}, "volume istio-certs is no emptyDir"},
+		"SECRET_DIR": {func(p *corev1.Pod) {
+			p.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "AMBASSADOR_ISTIO_SECRET_DIR", Value: "/etc/istio-certs"}}
+		}, `container emissary sets AMBASSADOR_ISTIO_SECRET_DIR="/etc/istio-certs"`},
+		"asks Istio": {func(p *corev1.Pod) { p.Labels = map[string]string{policy.IstioInjectKey: "true"} }, `label sidecar.istio.io/inject is "true"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			engine, pod := newEngine(t, inject.Options{}), edge()
+			c.edit(pod)
+			result := engine.Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+			assert.False(t, result.Denied)
+			assert.Equal(t, policy.IntegratedByHand, result.Reason)
+			assert.Empty(t, result.Patch)
+			require.NotEmpty(t, result.Warnings)
+			assert.Equal(t, "left as it is, for it is integrated with Istio by hand: "+c.want+"; isthmus adopt turns it into a plain manifest", result.Warnings[0].Text)
+			assert.Contains(t, codes(result), "integration-incomplete")
+
+			if pod.Labels == nil {
+				pod.Labels = map[string]string{}
+			}
+			pod.Labels[policy.InjectKey] = "true"
+			result = engine.Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+			assert.True(t, result.Denied)
+			assert.Equal(t, policy.Conflict, result.Reason)
+			assert.Equal(t, `isthmus.dev/inject is "true" with isthmus.dev/mode sidecar, but the pod is integrated with Istio by hand: `+c.want+`; remove one of the two (isthmus adopt rewrites the manifest)`, result.Message)
+		})
+	}
+}
+
+func TestNoSignOfHandwork(t *testing.T) {
+	for name, edit := range map[string]func(*corev1.Pod){
+		"Kong's default": func(p *corev1.Pod) {
+			p.Annotations = map[string]string{"traffic.sidecar.istio.io/includeInboundPorts": ""}
+		},
+		"vendor's default": func(p *corev1.Pod) {
+			p.Annotations = map[string]string{policy.IstioInjectKey: "false", policy.ConsulInjectKey: "false"}
+		},
+		"sidecar of that prefix": func(p *corev1.Pod) {
+			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "istio-proxy-metrics", Image: "prom/statsd-exporter"})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := edge()
+			edit(pod)
+			result := newEngine(t, inject.Options{}).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+			assert.Equal(t, policy.Injected, result.Reason, result.Message)
+		})
+	}
+}
+
+func TestFilesOnlyInUnlabelledNamespace(t *testing.T) {
+	pod := annotated(policy.InjectKey, "true", policy.DeliveryKey, "secret")
+	result := newEngine(t, inject.Options{}).Inject(inject.Request{Pod: pod, Namespace: policy.Namespace{Name: "shop"}})
+	require.Equal(t, policy.Injected, result.Reason, result.Message)
+	assert.Equal(t, []string{"files-only"}, codes(result))
+	assert.Contains(t, result.Warnings[0].Text, "namespace shop has no label isthmus.dev/injection=enabled")
+	assert.Contains(t, string(apply(t, encode(t, pod), result)), "AMBASSADOR_ISTIO_SECRET_DIR")
+}
+
+func TestUnknownRevision(t *testing.T) {
+	engine := newEngine(t, inject.Options{Mesh: func(revision string) (patches.Mesh, error) {
+		if revision != "" {
+			return patches.Mesh{}, assert.AnError
+		}
+		return patches.Mesh{}.Defaults(), nil
+	}})
+	pod := edge()
+	pod.Labels = map[string]string{policy.IstioRevisionLabel: "canary"}
+	result := engine.Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+	assert.Equal(t, policy.InvalidOverride, result.Reason)
+	assert.Contains(t, result.Message, assert.AnError.Error())
+}
+
+func TestStaleTemplate(t *testing.T) {
+	old := newEngine(t, inject.Options{})
+	pod := edge()
+	injected := decode(t, apply(t, encode(t, pod), old.Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})))
+	current := newEngine(t, inject.Options{Settings: inject.Settings{Mesh: patches.Mesh{ProxyImage: "istio/proxyv2:1.99.0"}}})
+	result := current.Inject(inject.Request{Pod: injected, Namespace: labelled("edge")})
+	assert.Equal(t, policy.AlreadyInjected, result.Reason)
+	assert.Empty(t, result.Patch)
+	assert.Equal(t, []string{"stale-template"}, codes(result))
+}
+
+func TestPullSecretsAreKeptOutOfTemplates(t *testing.T) {
+	engine := newEngine(t, inject.Options{Settings: inject.Settings{ImagePullSecrets: []string{"corp"}}})
+	inFile := engine.Inject(inject.Request{Pod: edge(), Namespace: labelled("edge"), Template: true})
+	assert.Contains(t, codes(inFile), "pull-secrets-left-out")
+	assert.NotContains(t, string(encode(t, inFile.Patch)), "imagePullSecrets\"")
+	inCluster := engine.Inject(inject.Request{Pod: edge(), Namespace: labelled("edge")})
+	assert.True(t, strings.Contains(string(encode(t, inCluster.Patch)), "/spec/imagePullSecrets"))
+}
