@@ -1,0 +1,187 @@
+package admission
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// Names that the chart gives, and namespaces that the tests choose.
+const (
+	releaseNamespace  = "isthmus-system"
+	istioNamespace    = "istio-system"
+	excludedNamespace = "isthmus-test-excluded"
+	configurationName = "isthmus-injector"
+	caSecretName      = "isthmus-webhook-ca"
+	webhookName       = "isthmus-webhook"
+	settingsName      = "isthmus-settings"
+)
+
+// renderChart renders the chart as `helm install` would, without the hooks of
+// `helm test`.
+func renderChart(ctx context.Context, folder string) ([]*unstructured.Unstructured, error) {
+	helm := os.Getenv("HELM")
+	if helm == "" {
+		var err error
+		if helm, err = tool(ctx, "helm"); err != nil {
+			return nil, err
+		}
+	}
+	values := filepath.Join(folder, "values.yaml")
+	if err := os.WriteFile(values, []byte("webhook: {excludedNamespaces: ["+excludedNamespace+"]}\n"), 0o600); err != nil {
+		return nil, err
+	}
+	rendered, err := output(ctx, helm, "template", "isthmus", "../../../charts/isthmus", "--no-hooks",
+		"--namespace", releaseNamespace, "--values", values, "--kube-version", "1.36.0")
+	if err != nil {
+		return nil, err
+	}
+	var list []*unstructured.Unstructured
+	for document := range strings.SplitSeq(rendered, "\n---\n") {
+		object := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal([]byte(document), &object.Object); err != nil {
+			return nil, fmt.Errorf("parse what Helm rendered: %w\n%s", err, document)
+		}
+		if len(object.Object) > 0 {
+			list = append(list, object)
+		}
+	}
+	return list, nil
+}
+
+// install creates what the chart renders. The Deployment is created too, so
+// that the API server judges it, but with no replicas: its image is not built
+// here, the tests run the program themselves.
+func (e *environment) install(ctx context.Context) error {
+	var list []*unstructured.Unstructured
+	for _, name := range []string{releaseNamespace, istioNamespace, excludedNamespace} {
+		namespace := &unstructured.Unstructured{}
+		namespace.SetAPIVersion("v1")
+		namespace.SetKind("Namespace")
+		namespace.SetName(name)
+		list = append(list, namespace)
+	}
+	for _, rendered := range e.chart {
+		object := rendered.DeepCopy()
+		if err := e.redirect(object); err != nil {
+			return fmt.Errorf("%s %s: %w", object.GetKind(), object.GetName(), err)
+		}
+		list = append(list, object)
+	}
+	for _, object := range list {
+		err := e.objects.Create(ctx, object)
+		if apierrors.IsAlreadyExists(err) && object.GetKind() == "Namespace" {
+			continue // of the cluster that was given: not ours to remove
+		}
+		if err != nil {
+			return fmt.Errorf("create %s %s: %w", object.GetKind(), object.GetName(), err)
+		}
+		e.installed = append(e.installed, object)
+	}
+	return nil
+}
+
+// redirect makes the API server call this machine.
+func (e *environment) redirect(object *unstructured.Unstructured) error {
+	switch object.GetKind() {
+	case "Deployment":
+		return unstructured.SetNestedField(object.Object, int64(0), "spec", "replicas")
+	case "MutatingWebhookConfiguration":
+		webhooks, _, err := unstructured.NestedSlice(object.Object, "webhooks")
+		if err != nil {
+			return err
+		}
+		for i := range webhooks {
+			webhook, ok := webhooks[i].(map[string]any)
+			if !ok {
+				return fmt.Errorf("webhooks[%d] is a %T", i, webhooks[i])
+			}
+			path, _, err := unstructured.NestedString(webhook, "clientConfig", "service", "path")
+			if err != nil {
+				return err
+			}
+			webhook["clientConfig"] = map[string]any{"url": e.door.url(path)}
+		}
+		return unstructured.SetNestedSlice(object.Object, webhooks, "webhooks")
+	}
+	return nil
+}
+
+// uninstall deletes what install created, in the opposite order; with the
+// namespaces it waits for nothing.
+func (e *environment) uninstall(ctx context.Context) error {
+	var errs []error
+	for _, object := range slices.Backward(e.installed) {
+		err := e.objects.Delete(ctx, object)
+		errs = append(errs, client.IgnoreNotFound(err))
+	}
+	e.installed = nil
+	return errors.Join(errs...)
+}
+
+// rendered returns the one object of this kind and name as its Go type.
+func rendered[T any](e *environment, kind, name string) (*T, error) {
+	for _, object := range e.chart {
+		if object.GetKind() == kind && object.GetName() == name {
+			typed := new(T)
+			return typed, runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, typed)
+		}
+	}
+	return nil, fmt.Errorf("the chart renders no %s %s", kind, name)
+}
+
+// arguments are the webhook's, as the chart's Deployment gives them, with the
+// file that its volume would hold.
+func (e *environment) arguments() ([]string, error) {
+	deployment, err := rendered[appsv1.Deployment](e, "Deployment", webhookName)
+	if err != nil {
+		return nil, err
+	}
+	settings, err := rendered[corev1.ConfigMap](e, "ConfigMap", settingsName)
+	if err != nil {
+		return nil, err
+	}
+	const mounted = "/etc/isthmus/"
+	replace := []string{"$(POD_NAMESPACE)", releaseNamespace}
+	for name, text := range settings.Data {
+		path := filepath.Join(e.folder, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			return nil, err
+		}
+		replace = append(replace, mounted+name, path)
+	}
+	var arguments []string
+	for _, argument := range deployment.Spec.Template.Spec.Containers[0].Args {
+		arguments = append(arguments, strings.NewReplacer(replace...).Replace(argument))
+	}
+	return arguments, nil
+}
+
+// awaitInjection returns when a pod that is opted in comes out injected.
+func (e *environment) awaitInjection(ctx context.Context) (err error) {
+	name, remove, err := e.createNamespace(ctx, enabled)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, remove(context.WithoutCancel(ctx))) }()
+	return await(ctx, func(ctx context.Context) error {
+		pod, err := e.client.CoreV1().Pods(name).Create(ctx, edgePod("edge"), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		if err == nil && !isInjected(pod) {
+			err = errors.New("the pod came out without a sidecar")
+		}
+		return err
+	})
+}

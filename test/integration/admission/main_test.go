@@ -1,0 +1,49 @@
+// Package admission tests Isthmus on a real API server: the chart's own
+// manifests are installed, with nothing changed but the address of the webhook,
+// and real pods are created through it. There is no node, so pods stay pending.
+//
+// The API server comes from test/cluster. KUBECONFIG names another one to use,
+// which must be able to call this machine on 127.0.0.1; everything that the
+// tests make there is removed at their end.
+package admission
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"testing"
+)
+
+// world is what the tests of this package share: a control plane and a webhook
+// server are too dear to start for each of them. TestMain sets it.
+var world *environment
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) (status int) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	folder, err := os.MkdirTemp("", "isthmus-admission-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(folder) }()
+	environment, err := newEnvironment(ctx, folder)
+	defer func() {
+		if err := environment.close(context.WithoutCancel(ctx), status != 0); err != nil {
+			fmt.Fprintln(os.Stderr, "clean up:", err)
+			status = 1
+		}
+	}()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "set up:", err)
+		return 1
+	}
+	world = environment
+	return m.Run()
+}

@@ -1,0 +1,203 @@
+package admission
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+)
+
+// replica is one process of the webhook.
+type replica struct {
+	port, health, metrics int
+	command               *exec.Cmd
+	log                   string
+	done                  chan struct{}
+	exit                  error
+	stopped               bool
+}
+
+// startReplica runs the webhook with the arguments of the chart's Deployment,
+// as the chart's service account, and returns when it is ready. Further flags
+// win over the chart's.
+func (e *environment) startReplica(ctx context.Context, flags ...string) (*replica, error) {
+	arguments, err := e.arguments()
+	if err != nil {
+		return nil, err
+	}
+	kubeconfig, err := e.serviceAccountKubeconfig(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ports, err := freePorts(3)
+	if err != nil {
+		return nil, err
+	}
+	r := &replica{port: ports[0], health: ports[1], metrics: ports[2], done: make(chan struct{})}
+	local := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+	arguments = append(arguments,
+		"--host=127.0.0.1", "--port="+strconv.Itoa(r.port),
+		"--health-probe-bind-address="+local(r.health), "--metrics-bind-address="+local(r.metrics),
+		"--serving-name=127.0.0.1", "--kubeconfig="+kubeconfig, "--log-level=debug", "--shutdown-delay=1s",
+	)
+	r.log = filepath.Join(e.folder, fmt.Sprintf("webhook-%d.log", r.port))
+	out, err := os.Create(r.log)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = out.Close() }()
+	// No context: it ends by a signal, and has to show that it can.
+	r.command = exec.Command(e.binary, append(arguments, flags...)...)
+	r.command.Stdout, r.command.Stderr = out, out
+	if err := r.command.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		r.exit = r.command.Wait()
+		close(r.done)
+	}()
+	e.replicas = append(e.replicas, r)
+	return r, await(ctx, r.ready)
+}
+
+// ready asks what the kubelet would ask.
+func (r *replica) ready(ctx context.Context) error {
+	select {
+	case <-r.done:
+		return fmt.Errorf("the server ended: %w", errors.Join(r.exit, errors.New(r.tail())))
+	default:
+	}
+	body, err := get(ctx, fmt.Sprintf("http://127.0.0.1:%d/readyz?verbose", r.health))
+	if err != nil {
+		return fmt.Errorf("not ready: %w: %s", err, body)
+	}
+	return nil
+}
+
+// stop sends SIGTERM, as the kubelet does, and waits for the end. An exit
+// status other than 0 is an error.
+func (r *replica) stop(ctx context.Context) error {
+	if r.stopped {
+		return nil
+	}
+	r.stopped = true
+	if err := r.command.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	select {
+	case <-r.done:
+		return r.exit
+	case <-ctx.Done():
+		return errors.Join(fmt.Errorf("the server on port %d does not end", r.port), r.command.Process.Kill())
+	}
+}
+
+func (r *replica) tail() string { return tail(r.log, 60) }
+
+// counter sums the samples of a metric that carry all the labels, each written
+// as in the exposition: `reason="injected"`.
+func (r *replica) counter(ctx context.Context, metric string, labels ...string) (float64, error) {
+	body, err := get(ctx, fmt.Sprintf("http://127.0.0.1:%d/metrics", r.metrics))
+	if err != nil {
+		return 0, err
+	}
+	sum, lines := 0.0, bufio.NewScanner(strings.NewReader(body))
+lines:
+	for lines.Scan() {
+		sample, value, _ := strings.Cut(lines.Text(), " ")
+		name, set, _ := strings.Cut(sample, "{")
+		if name != metric {
+			continue
+		}
+		for _, label := range labels {
+			if !strings.Contains(set, label) {
+				continue lines
+			}
+		}
+		number, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			return 0, fmt.Errorf("metric %s: %w", sample, err)
+		}
+		sum += number
+	}
+	return sum, lines.Err()
+}
+
+func get(ctx context.Context, url string) (string, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return "", err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("GET %s: %s", url, response.Status)
+	}
+	return string(body), err
+}
+
+// serviceAccountKubeconfig writes a kubeconfig with nothing but a token of the
+// chart's service account: what its roles do not allow, the server cannot do.
+func (e *environment) serviceAccountKubeconfig(ctx context.Context) (string, error) {
+	seconds := int64(3600)
+	token, err := e.client.CoreV1().ServiceAccounts(releaseNamespace).CreateToken(ctx, webhookName,
+		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}, metav1.CreateOptions{})
+	if err != nil {
+		return "", fmt.Errorf("token of service account %s: %w", webhookName, err)
+	}
+	config := rest.CopyConfig(e.config)
+	if err := rest.LoadTLSFiles(config); err != nil {
+		return "", err
+	}
+	path := filepath.Join(e.folder, "webhook.kubeconfig")
+	return path, clientcmd.WriteToFile(clientcmdapi.Config{
+		Clusters:       map[string]*clientcmdapi.Cluster{"test": {Server: config.Host, CertificateAuthorityData: config.CAData}},
+		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"webhook": {Token: token.Status.Token}},
+		Contexts:       map[string]*clientcmdapi.Context{"test": {Cluster: "test", AuthInfo: "webhook"}},
+		CurrentContext: "test",
+	}, path)
+}
+
+// freePorts returns ports that nobody listens on at the moment.
+func freePorts(count int) ([]int, error) {
+	var ports []int
+	for range count {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = listener.Close() }()
+		ports = append(ports, listener.Addr().(*net.TCPAddr).Port) //nolint:errcheck,forcetypeassert // a TCP listener has a TCP address
+	}
+	return ports, nil
+}
+
+// caBundle returns what the API server verifies the webhook by.
+func (e *environment) caBundle(ctx context.Context) ([]byte, error) {
+	configuration, err := e.client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, configurationName, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return configuration.Webhooks[0].ClientConfig.CABundle, nil
+}

@@ -1,0 +1,146 @@
+package admission
+
+import (
+	"context"
+	"encoding/json"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+// space is a namespace of one test, and a user who works in it.
+type space struct {
+	t      *testing.T
+	name   string
+	client kubernetes.Interface
+	// warnings are those that the user saw.
+	warnings *warnings
+}
+
+// change edits a namespace before it is created.
+type change func(*corev1.Namespace)
+
+// enabled opts the namespace in.
+func enabled(n *corev1.Namespace) { label("isthmus.dev/injection", "enabled")(n) }
+
+// restricted makes Pod Security refuse what is not "restricted".
+func restricted(n *corev1.Namespace) { label("pod-security.kubernetes.io/enforce", "restricted")(n) }
+
+func label(key, value string) change {
+	return func(n *corev1.Namespace) { n.Labels[key] = value }
+}
+
+func annotation(key, value string) change {
+	return func(n *corev1.Namespace) { n.Annotations[key] = value }
+}
+
+func newSpace(t *testing.T, changes ...change) *space {
+	t.Helper()
+	name, remove, err := world.createNamespace(t.Context(), changes...)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, remove(context.WithoutCancel(t.Context()))) })
+	return spaceIn(t, name)
+}
+
+// spaceIn is a namespace that is there already.
+func spaceIn(t *testing.T, name string) *space {
+	t.Helper()
+	s := &space{t: t, name: name, warnings: &warnings{}}
+	config := rest.CopyConfig(world.config)
+	config.WarningHandlerWithContext = s.warnings
+	var err error
+	s.client, err = kubernetes.NewForConfig(config)
+	require.NoError(t, err)
+	return s
+}
+
+// createNamespace makes a namespace with the service account that pods need:
+// the controller that makes it may be late.
+func (e *environment) createNamespace(ctx context.Context, changes ...change) (name string, remove func(context.Context) error, err error) {
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		GenerateName: "isthmus-test-", Labels: map[string]string{}, Annotations: map[string]string{},
+	}}
+	for _, change := range changes {
+		change(namespace)
+	}
+	namespace, err = e.client.CoreV1().Namespaces().Create(ctx, namespace, metav1.CreateOptions{})
+	if err != nil {
+		return "", nil, err
+	}
+	remove = func(ctx context.Context) error {
+		return e.client.CoreV1().Namespaces().Delete(ctx, namespace.Name, metav1.DeleteOptions{})
+	}
+	return namespace.Name, remove, e.createServiceAccount(ctx, namespace.Name, "default")
+}
+
+func (e *environment) createServiceAccount(ctx context.Context, namespace, name string) error {
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	_, err := e.client.CoreV1().ServiceAccounts(namespace).Create(ctx, account, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	return err
+}
+
+// create creates the pod.
+func (s *space) create(pod *corev1.Pod) (*corev1.Pod, error) {
+	s.t.Helper()
+	return s.client.CoreV1().Pods(s.name).Create(s.t.Context(), pod, metav1.CreateOptions{})
+}
+
+// dryRun has the API server do everything but keep the pod.
+func (s *space) dryRun(pod *corev1.Pod) (*corev1.Pod, error) {
+	s.t.Helper()
+	return s.client.CoreV1().Pods(s.name).Create(s.t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+}
+
+// dryRunRaw sends the JSON as it is; clients in Go leave empty maps out.
+func (s *space) dryRunRaw(body []byte) (*corev1.Pod, error) {
+	s.t.Helper()
+	pod := &corev1.Pod{}
+	err := s.client.CoreV1().RESTClient().Post().Namespace(s.name).Resource("pods").
+		Param("dryRun", "All").SetHeader("Content-Type", "application/json").Body(body).Do(s.t.Context()).Into(pod)
+	return pod, err
+}
+
+// warnings collects what the API server warns a client of.
+type warnings struct {
+	mu    sync.Mutex
+	texts []string
+}
+
+// HandleWarningHeaderWithContext implements rest.WarningHandlerWithContext.
+func (w *warnings) HandleWarningHeaderWithContext(_ context.Context, _ int, _, text string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.texts = append(w.texts, text)
+}
+
+// seen returns the warnings since the last call.
+func (w *warnings) seen() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	texts := w.texts
+	w.texts = nil
+	return texts
+}
+
+// setLabel sets a label of the namespace; the empty value removes it.
+func (s *space) setLabel(key, value string) {
+	s.t.Helper()
+	var v any = value
+	if value == "" {
+		v = nil
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]any{key: v}}})
+	require.NoError(s.t, err)
+	_, err = world.client.CoreV1().Namespaces().Patch(context.WithoutCancel(s.t.Context()), s.name, types.MergePatchType, patch, metav1.PatchOptions{})
+	require.NoError(s.t, err)
+}
