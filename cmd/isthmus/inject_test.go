@@ -1,0 +1,163 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const defaults = "mesh: defaults (no --settings, no --from-cluster)\n"
+
+func TestInject(t *testing.T) {
+	in := "# top\n" + service + "---\n" + edgePod + "---\n" + service
+	got := isthmus(t, in, "inject", "-f", "-")
+	require.Equal(t, exitOK, got.status, got.stderr)
+	assert.Equal(t, defaults+"pod/default/edge: injected (profile emissary, mode sidecar)\n", got.stderr)
+	assert.True(t, strings.HasPrefix(got.stdout, "# top\n"+service+"---\n"), got.stdout)
+	assert.True(t, strings.HasSuffix(got.stdout, "---\n"+service), got.stdout)
+	assert.Contains(t, got.stdout, "  name: edge   # the edge\n")
+	assert.Contains(t, got.stdout, "name: istio-proxy\n")
+
+	again := isthmus(t, got.stdout, "inject", "-q", "-f", "-")
+	assert.Equal(t, output{exitOK, got.stdout, ""}, again, "twice is once")
+	back := isthmus(t, got.stdout, "uninject", "-f", "-")
+	assert.Equal(t, output{exitOK, in, "pod/default/edge: uninjected\n"}, back)
+	none := isthmus(t, in, "uninject", "-f", "-")
+	assert.Equal(t, output{exitOK, in, "pod/default/edge: unchanged (not injected)\n"}, none)
+}
+
+func TestInjectOutputs(t *testing.T) {
+	in := service + "---\n" + edgePod
+	t.Run("diff", func(t *testing.T) {
+		got := isthmus(t, in, "inject", "-f", "-", "-o", "diff")
+		require.Equal(t, exitOK, got.status, got.stderr)
+		assert.True(t, strings.HasPrefix(got.stdout, "--- <stdin>\tdocument 2 (Pod default/edge)\n+++ <stdin>\tdocument 2 (Pod default/edge)\n@@ -6,"), got.stdout)
+		assert.Contains(t, got.stdout, "\n+  - name: istio-proxy\n")
+		assert.NotContains(t, got.stdout, "\x1b[", "no colour where there is no terminal")
+		assert.NotContains(t, got.stdout, "\n-", "nothing is taken away")
+	})
+	t.Run("diff of nothing", func(t *testing.T) {
+		assert.Equal(t, output{exitOK, "", ""}, isthmus(t, service, "inject", "-q", "-f", "-", "-o", "diff"))
+	})
+	t.Run("json", func(t *testing.T) {
+		got := isthmus(t, in, "inject", "-q", "-f", "-", "-o", "json")
+		require.Equal(t, exitOK, got.status, got.stderr)
+		dec := json.NewDecoder(strings.NewReader(got.stdout))
+		var kinds []any
+		for dec.More() {
+			var object map[string]any
+			require.NoError(t, dec.Decode(&object))
+			kinds = append(kinds, object["kind"])
+		}
+		assert.Equal(t, []any{"Service", "Pod"}, kinds)
+	})
+}
+
+func TestInjectFiles(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"b.yml": edgePod, "a.yaml": service, "c.JSON": "{\"kind\": \"Service\"}\n", "README.md": "not: [this"} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "deeper.yaml"), 0o700))
+	got := isthmus(t, "kind: More\n", "uninject", "-q", "-f", dir, "-f", "-")
+	assert.Equal(t, output{exitOK, service + "---\n" + edgePod + "---\n{\"kind\": \"Service\"}\n---\nkind: More\n", ""}, got)
+}
+
+func TestInjectNamespace(t *testing.T) {
+	got := isthmus(t, edgePod, "inject", "-n", "own", "-f", "-")
+	assert.Contains(t, got.stderr, "pod/own/edge: injected")
+	locked := "apiVersion: v1\nkind: Namespace\nmetadata: {name: own, labels: {isthmus.dev/injection: disabled}}\n---\n" + edgePod
+	got = isthmus(t, locked, "inject", "-n", "own", "-f", "-")
+	assert.Equal(t, exitOK, got.status)
+	assert.Equal(t, locked, got.stdout)
+	assert.Contains(t, got.stderr, "pod/own/edge: unchanged (")
+}
+
+// TestInjectErrors shows that errors go to standard error, all of them, and
+// that nothing is printed then.
+func TestInjectErrors(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "missing.yaml")
+	bad := write(t, "bad.yaml", service+"---\na: b: c\n---\n"+strings.Replace(edgePod, "  - name: ambassador", "  - name: ambassador\n    env: A=b", 1)+"---\n"+edgePod)
+	denied := write(t, "denied.yaml", strings.Replace(edgePod, "spec:", "  annotations: {isthmus.dev/mode: bogus}\nspec:", 1))
+	settings := write(t, "settings.yaml", "mesh: {trustDomian: x}\n")
+	value := write(t, "value.yaml", "mesh: {trustDomain: 'a b'}\n")
+	profile := write(t, "profile.yaml", "name: mine\nfrobnicate: 1\n")
+	empty := t.TempDir()
+	for name, test := range map[string]struct {
+		args []string
+		want []string
+	}{
+		"missing file": {[]string{"-f", missing}, []string{"error: stat " + missing + ": no such file or directory"}},
+		"empty folder": {[]string{"-f", empty}, []string{"error: " + empty + ": no *.yaml, *.yml or *.json file in this directory"}},
+		"bad documents": {[]string{"-f", bad}, []string{
+			"error: " + bad + ":5: document 2: does not parse: mapping values are not allowed in this context",
+			"error: " + bad + `:14: document 3 (Pod default/edge): spec.containers[0].env: want a list, got the string "A=b"`}},
+		"denied": {[]string{"-f", denied}, []string{
+			"error: " + denied + `:1: document 1 (Pod default/edge): denied (invalid-override): annotation isthmus.dev/mode: "bogus" is not allowed; want sidecar`}},
+		"missing settings":          {[]string{"-f", bad, "--settings", missing}, []string{"error: open " + missing + ": no such file or directory"}},
+		"unknown field in settings": {[]string{"-f", bad, "--settings", settings}, []string{"error: " + settings + `: error unmarshaling JSON: while decoding JSON: json: unknown field "trustDomian"`}},
+		"bad value in settings":     {[]string{"-f", bad, "--settings", value}, []string{"error: " + value + `: mesh: trustDomain "a b": want a SPIFFE trust domain such as cluster.local`}},
+		"unknown field in profile":  {[]string{"-f", bad, "--profiles", profile}, []string{"error: " + profile + ":2: "}},
+		"missing profiles":          {[]string{"-f", bad, "--profiles", missing}, []string{"error: open " + missing + ": no such file or directory"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := isthmus(t, "", append([]string{"inject", "-q"}, test.args...)...)
+			assert.Equal(t, exitError, got.status)
+			assert.Empty(t, got.stdout)
+			lines := strings.Split(strings.TrimSuffix(got.stderr, "\n"), "\n")
+			require.Len(t, lines, len(test.want), got.stderr)
+			for i, want := range test.want {
+				assert.True(t, strings.HasPrefix(lines[i], want), "want %s\ngot  %s", want, lines[i])
+			}
+		})
+	}
+}
+
+func TestInjectSettings(t *testing.T) {
+	settings := write(t, "settings.yaml", "mesh:\n  trustDomain: corp.example\n  maxCertTTL: 12h\n")
+	got := isthmus(t, edgePod, "inject", "-f", "-", "--settings", settings)
+	require.Equal(t, exitOK, got.status, got.stderr)
+	assert.Contains(t, got.stderr, "mesh: maxCertTTL=12h0m0s ("+settings+")\nmesh: trustDomain=corp.example ("+settings+")\n")
+	assert.Contains(t, got.stdout, "value: corp.example\n")
+
+	nothing := write(t, "nothing.yaml", "secretNames: [istio-certs]\n")
+	got = isthmus(t, edgePod, "inject", "-f", "-", "--settings", nothing)
+	assert.Contains(t, got.stderr, "mesh: defaults ("+nothing+" sets none)\n")
+}
+
+func TestInjectProfiles(t *testing.T) {
+	profile := write(t, "profile.yaml", "name: mine\ndescription: An edge of our own.\nmatch:\n- images: [corp/edge]\n")
+	in := strings.Replace(edgePod, "docker.io/emissaryingress/emissary:4.1.0", "registry.example/corp/edge:1", 1)
+	got := isthmus(t, in, "inject", "-f", "-")
+	assert.Equal(t, output{exitOK, in, defaults + "pod/default/edge: unchanged (no-profile)\n"}, got)
+	got = isthmus(t, in, "inject", "-f", "-", "--profiles", profile)
+	require.Equal(t, exitOK, got.status, got.stderr)
+	assert.Contains(t, got.stderr, "pod/default/edge: injected (profile mine, mode sidecar)\n")
+}
+
+func TestInjectWarns(t *testing.T) {
+	got := isthmus(t, "# nothing\n", "inject", "-q", "-f", "-")
+	assert.Equal(t, output{exitOK, "# nothing\n", "warning: <stdin>: holds no object\n"}, got)
+
+	got = isthmus(t, strings.Replace(edgePod, "spec:", "  annotations: {isthmus.dev/delivry: secret}\nspec:", 1), "inject", "-q", "-f", "-")
+	assert.Equal(t, exitOK, got.status)
+	assert.Contains(t, got.stderr, "warning: pod/default/edge: ")
+	assert.Contains(t, got.stderr, "isthmus.dev/delivery", "the nearest key is named, and --quiet keeps warnings")
+}
+
+func TestUninjectRefuses(t *testing.T) {
+	there := isthmus(t, edgePod, "inject", "-q", "-f", "-")
+	require.Equal(t, exitOK, there.status, there.stderr)
+	changed := strings.Replace(there.stdout, "medium: Memory", "medium: ''", 1)
+	require.NotEqual(t, there.stdout, changed)
+	got := isthmus(t, changed, "uninject", "-f", "-")
+	assert.Equal(t, exitError, got.status)
+	assert.Empty(t, got.stdout)
+	assert.Contains(t, got.stderr, "error: <stdin>:1: document 1 (Pod default/edge): cannot be taken back: ")
+	assert.Contains(t, got.stderr, "istio-certs")
+}
