@@ -32,7 +32,7 @@ type authority struct {
 	stopped chan struct{}
 
 	// Only the goroutine of Run uses these.
-	known          roots
+	last           state // the last whole one
 	publishedSince time.Time
 	failures       int
 	collisions     int

@@ -38,7 +38,10 @@ type decision struct {
 func (p planner) decide(o observation) (decision, error) {
 	if problems := o.problems(); len(problems) > 0 {
 		healed, err := p.heal(o)
-		return decision{state: healed, reason: "made whole: " + strings.Join(problems, "; ")}, err
+		if healed.phase == stable && o.secret.isEmpty() {
+			return decision{state: healed, reason: "made the first CA"}, err
+		}
+		return decision{state: healed, reason: "mended: " + strings.Join(problems, "; ")}, err
 	}
 
 	s := o.secret.state

@@ -76,10 +76,10 @@ func (a *authority) look(ctx context.Context) (time.Time, error) {
 	if apierrors.IsNotFound(err) {
 		err = fmt.Errorf("secret %s/%s does not exist, and is not created here: create it empty (helm upgrade does); serving with what is in memory",
 			a.options.Namespace, a.options.SecretName)
-		if len(a.known) == 0 {
+		if len(a.last.bundle) == 0 {
 			return time.Time{}, err
 		}
-		return time.Time{}, errors.Join(err, a.inject(ctx, published, a.known))
+		return time.Time{}, errors.Join(err, a.inject(ctx, published, a.last.bundle))
 	}
 	if err != nil {
 		return time.Time{}, fmt.Errorf("read secret %s/%s: %w", a.options.Namespace, a.options.SecretName, err)
@@ -87,8 +87,8 @@ func (a *authority) look(ctx context.Context) (time.Time, error) {
 
 	now := a.clock.Now()
 	o := observation{
-		now: now, secret: readState(secret, now), published: published,
-		publishedSince: a.publishedSince, active: a.active, known: a.known,
+		now: now, secret: readState(secret, now, a.last), published: published,
+		publishedSince: a.publishedSince, active: a.signer(), known: a.last.bundle,
 	}
 	d, err := a.planner.decide(o)
 	if err != nil {
@@ -98,7 +98,7 @@ func (a *authority) look(ctx context.Context) (time.Time, error) {
 		return time.Time{}, a.store(ctx, secret, d)
 	}
 
-	a.known = d.state.bundle
+	a.last = d.state
 	a.choose(o, d.state)
 	return d.due, a.inject(ctx, published, d.state.bundle)
 }

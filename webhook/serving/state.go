@@ -1,6 +1,7 @@
 package serving
 
 import (
+	"bytes"
 	"crypto/x509"
 	"fmt"
 	"time"
@@ -54,10 +55,16 @@ type reading struct {
 	stray roots
 }
 
-func readState(secret *corev1.Secret, now time.Time) reading {
+// isEmpty tells a Secret fresh from the chart.
+func (r reading) isEmpty() bool {
+	return r.signing == nil && r.next == nil && len(r.bundle)+len(r.stray) == 0
+}
+
+// readState reads the Secret; pairs of the last state are not parsed again.
+func readState(secret *corev1.Secret, now time.Time, last state) reading {
 	var r reading
-	r.signing = r.readPair(secret, corev1.TLSCertKey, corev1.TLSPrivateKeyKey, now)
-	r.next = r.readPair(secret, NextCertKey, NextPrivateKeyKey, now)
+	r.signing = r.readPair(secret, corev1.TLSCertKey, corev1.TLSPrivateKeyKey, now, last)
+	r.next = r.readPair(secret, NextCertKey, NextPrivateKeyKey, now, last)
 	if r.signing == nil && r.next == nil && len(r.damaged) == 0 {
 		r.damaged = append(r.damaged, "there is no certificate authority in it")
 	}
@@ -80,10 +87,15 @@ func readState(secret *corev1.Secret, now time.Time) reading {
 	return r
 }
 
-func (r *reading) readPair(secret *corev1.Secret, certKey, keyKey string, now time.Time) *pair {
+func (r *reading) readPair(secret *corev1.Secret, certKey, keyKey string, now time.Time, last state) *pair {
 	certPEM, keyPEM := secret.Data[certKey], secret.Data[keyKey]
 	if len(certPEM)+len(keyPEM) == 0 {
 		return nil
+	}
+	for _, p := range []*pair{last.signing, last.next} {
+		if p != nil && bytes.Equal(p.certPEM, certPEM) && bytes.Equal(p.keyPEM, keyPEM) && !now.After(p.root.NotAfter) {
+			return p
+		}
 	}
 	p, err := readPair(certPEM, keyPEM, now)
 	if err == nil {

@@ -1,0 +1,135 @@
+package servingcert
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/ptr"
+)
+
+const (
+	secretName = "isthmus-webhook-ca"
+	user       = "isthmus-webhook-under-test"
+)
+
+// installation is what the chart would have made: an empty Secret, a configuration
+// without a caBundle, and permission for those two by name.
+type installation struct {
+	t             *testing.T
+	admin         kubernetes.Interface
+	webhook       kubernetes.Interface
+	namespace     string
+	configuration string
+}
+
+// install points two webhooks of a fresh namespace's pods at address.
+func install(t *testing.T, address string) *installation {
+	t.Helper()
+	client, err := kubernetes.NewForConfig(admin)
+	require.NoError(t, err)
+	ctx := t.Context()
+
+	namespace, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "servingcert-"}}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	i := &installation{t: t, admin: client, namespace: namespace.Name, configuration: "isthmus-" + namespace.Name}
+	t.Cleanup(i.uninstall)
+
+	_, err = client.CoreV1().ServiceAccounts(i.namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	_, err = client.CoreV1().Secrets(i.namespace).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: secretName}, Type: corev1.SecretTypeOpaque}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	i.configure(address)
+	i.allow("secrets", "", secretName, "get", "watch", "update", "patch")
+	i.allow("mutatingwebhookconfigurations", "admissionregistration.k8s.io", i.configuration, "get", "watch", "patch")
+
+	restricted := rest.CopyConfig(admin)
+	restricted.Impersonate = rest.ImpersonationConfig{UserName: user + "-" + i.namespace}
+	i.webhook, err = kubernetes.NewForConfig(restricted)
+	require.NoError(t, err)
+	return i
+}
+
+func (i *installation) configure(address string) {
+	i.t.Helper()
+	webhook := func(name string) admissionregistrationv1.MutatingWebhook {
+		return admissionregistrationv1.MutatingWebhook{
+			Name:                    name,
+			ClientConfig:            admissionregistrationv1.WebhookClientConfig{URL: ptr.To("https://" + address + "/mutate")},
+			NamespaceSelector:       &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: i.namespace}},
+			FailurePolicy:           ptr.To(admissionregistrationv1.Fail),
+			SideEffects:             ptr.To(admissionregistrationv1.SideEffectClassNone),
+			AdmissionReviewVersions: []string{"v1"},
+			TimeoutSeconds:          ptr.To[int32](10),
+			Rules: []admissionregistrationv1.RuleWithOperations{{
+				Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
+				Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}},
+			}},
+		}
+	}
+	_, err := i.admin.AdmissionregistrationV1().MutatingWebhookConfigurations().Create(i.t.Context(), &admissionregistrationv1.MutatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: i.configuration, Labels: map[string]string{"keep": "me"}},
+		Webhooks:   []admissionregistrationv1.MutatingWebhook{webhook("namespace.isthmus.dev"), webhook("pod.isthmus.dev")},
+	}, metav1.CreateOptions{})
+	require.NoError(i.t, err)
+}
+
+// allow binds verbs on one named object; list and create are never among them.
+func (i *installation) allow(resource, group, name string, verbs ...string) {
+	i.t.Helper()
+	role, err := i.admin.RbacV1().ClusterRoles().Create(i.t.Context(), &rbacv1.ClusterRole{
+		ObjectMeta: metav1.ObjectMeta{Name: i.namespace + "-" + resource},
+		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{group}, Resources: []string{resource}, ResourceNames: []string{name}, Verbs: verbs}},
+	}, metav1.CreateOptions{})
+	require.NoError(i.t, err)
+	_, err = i.admin.RbacV1().ClusterRoleBindings().Create(i.t.Context(), &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: role.Name},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: user + "-" + i.namespace}},
+	}, metav1.CreateOptions{})
+	require.NoError(i.t, err)
+}
+
+func (i *installation) uninstall() {
+	ctx := context.Background() // the test's own has ended
+	_ = i.admin.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(ctx, i.configuration, metav1.DeleteOptions{})
+	for _, resource := range []string{"secrets", "mutatingwebhookconfigurations"} {
+		_ = i.admin.RbacV1().ClusterRoleBindings().Delete(ctx, i.namespace+"-"+resource, metav1.DeleteOptions{})
+		_ = i.admin.RbacV1().ClusterRoles().Delete(ctx, i.namespace+"-"+resource, metav1.DeleteOptions{})
+	}
+	_ = i.admin.CoreV1().Secrets(i.namespace).Delete(ctx, secretName, metav1.DeleteOptions{})
+	_ = i.admin.CoreV1().Namespaces().Delete(ctx, i.namespace, metav1.DeleteOptions{})
+}
+
+func (i *installation) secret() *corev1.Secret {
+	i.t.Helper()
+	secret, err := i.admin.CoreV1().Secrets(i.namespace).Get(i.t.Context(), secretName, metav1.GetOptions{})
+	require.NoError(i.t, err)
+	return secret
+}
+
+func (i *installation) webhooks() *admissionregistrationv1.MutatingWebhookConfiguration {
+	i.t.Helper()
+	configuration, err := i.admin.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(i.t.Context(), i.configuration, metav1.GetOptions{})
+	require.NoError(i.t, err)
+	return configuration
+}
+
+// createPod asks for a pod that is never stored.
+func (i *installation) createPod() error {
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "pod-"},
+		Spec: corev1.PodSpec{
+			AutomountServiceAccountToken: ptr.To(false),
+			Containers:                   []corev1.Container{{Name: "main", Image: "registry.test/main:1"}},
+		},
+	}
+	_, err := i.admin.CoreV1().Pods(i.namespace).Create(i.t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	return err
+}

@@ -1,0 +1,309 @@
+package serving
+
+import (
+	"crypto/x509"
+	"fmt"
+	"math/rand"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/testr"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	clocktesting "k8s.io/utils/clock/testing"
+)
+
+const (
+	caTTL    = 30 * time.Hour
+	leafTTL  = 4 * time.Hour
+	delay    = 20 * time.Minute
+	interval = 4 * time.Minute
+	// lag is how far behind the slowest API server and the slowest replica are.
+	lag = 12 * time.Minute
+)
+
+// simulation runs replicas step by step in a random order on a fake clock, beside
+// API servers that learn of a caBundle late, and reviews at every step.
+type simulation struct {
+	t        *testing.T
+	random   *rand.Rand
+	clock    *clocktesting.FakeClock
+	cluster  *cluster
+	replicas []*replica
+	bundles  []published
+	planner  func(*planner)
+	log      logr.Logger
+	made     int
+}
+
+type published struct {
+	at     time.Time
+	bundle []byte
+}
+
+// replica is an authority with the leaf that a DynamicSource would keep.
+type replica struct {
+	*authority
+	name     string
+	rotated  chan struct{}
+	leaf     *x509.Certificate
+	resignAt time.Time
+	readyAt  time.Time
+	verified map[string]*x509.Certificate
+}
+
+func newSimulation(t *testing.T, seed int64, replicas int) *simulation {
+	s := &simulation{
+		t: t, random: rand.New(rand.NewSource(seed)), cluster: newCluster(t), log: testr.New(t),
+		clock: clocktesting.NewFakeClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)),
+	}
+	for range replicas {
+		s.replicas = append(s.replicas, s.start())
+	}
+	return s
+}
+
+func (s *simulation) start() *replica {
+	s.made++
+	name := fmt.Sprintf("replica-%d", s.made)
+	options := Options{
+		Client: s.cluster, Namespace: testNamespace, SecretName: testSecret, ConfigurationName: testConfiguration,
+		DNSNames: []string{"isthmus.test"}, CATTL: caTTL, LeafTTL: leafTTL, PropagationDelay: delay,
+		Clock: s.clock, Log: s.log.WithName(name),
+	}.withDefaults()
+	require.NoError(s.t, options.validate())
+	r := &replica{authority: newAuthority(options), name: name, rotated: make(chan struct{}, 1), verified: map[string]*x509.Certificate{}}
+	if s.planner != nil {
+		s.planner(&r.authority.planner)
+	}
+	r.WatchRotation(r.rotated)
+	return r
+}
+
+// step lets an interval pass and everybody act once, in any order.
+func (s *simulation) step() {
+	s.clock.Step(interval)
+	s.cluster.ClearActions()
+	for _, i := range s.random.Perm(len(s.replicas)) {
+		// A replica that was told nothing new looks by itself now and then.
+		for looks := 1 + s.random.Intn(3); looks > 0; looks-- {
+			s.replicas[i].reconcile(s.t.Context())
+		}
+		s.sign(s.replicas[i])
+	}
+	s.bundles = append(s.bundles, published{s.clock.Now(), s.cluster.configuration().Webhooks[0].ClientConfig.CABundle})
+}
+
+// sign does what a DynamicSource does, as late as a slow one.
+func (s *simulation) sign(r *replica) {
+	now := s.clock.Now()
+	select {
+	case <-r.rotated:
+		r.resignAt = now.Add(time.Duration(s.random.Int63n(int64(lag))))
+	default:
+	}
+	if r.signer() == nil {
+		return
+	}
+	due := r.leaf == nil || !r.resignAt.IsZero() && !now.Before(r.resignAt) ||
+		now.After(r.leaf.NotAfter.Add(-r.leaf.NotAfter.Sub(r.leaf.NotBefore)/3))
+	if !due {
+		return
+	}
+	leaf, err := r.Sign(&x509.Certificate{PublicKey: r.signer().root.PublicKey, DNSNames: []string{"isthmus.test"}})
+	require.NoError(s.t, err)
+	r.leaf, r.resignAt = leaf, time.Time{}
+}
+
+// review fails when an API server that knows any of the bundles of the last lag
+// refuses the leaf of a replica that was ready for so long.
+func (s *simulation) review() error {
+	now := s.clock.Now()
+	for _, r := range s.replicas {
+		if r.leaf == nil {
+			continue
+		}
+		known, _ := r.status()
+		if r.readyAt.IsZero() {
+			if known.found && known.webhooks[0].roots.issuerOf(r.leaf) != nil {
+				r.readyAt = now
+			}
+			continue
+		}
+		if now.Sub(r.readyAt) <= lag {
+			continue
+		}
+		for _, b := range s.bundles {
+			if now.Sub(b.at) > lag {
+				continue
+			}
+			if err := r.verify(b.bundle, now); err != nil {
+				return fmt.Errorf("%s: %s shows a leaf of %s to an API server that is %s late: %w",
+					now.Format(time.DateTime), r.name, r.leaf.Issuer.CommonName, now.Sub(b.at), err)
+			}
+		}
+	}
+	return nil
+}
+
+// verify remembers what verified: nothing but the time changes.
+func (r *replica) verify(bundle []byte, now time.Time) error {
+	if r.verified[string(bundle)] == r.leaf && now.Before(r.leaf.NotAfter) {
+		return nil
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(bundle)
+	_, err := r.leaf.Verify(x509.VerifyOptions{Roots: pool, DNSName: "isthmus.test", CurrentTime: now})
+	if err == nil {
+		r.verified[string(bundle)] = r.leaf
+	}
+	return err
+}
+
+func (s *simulation) run(length time.Duration, also func(step int)) error {
+	for i := range int(length / interval) {
+		s.step()
+		if also != nil {
+			also(i)
+		}
+		if err := s.review(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func TestNoReviewFailsThroughRotations(t *testing.T) {
+	for replicas := 1; replicas <= 3; replicas++ {
+		t.Run(fmt.Sprintf("%d replicas", replicas), func(t *testing.T) {
+			s := newSimulation(t, 1, replicas)
+			signers := map[string]bool{}
+			require.NoError(t, s.run(4*caTTL, func(int) {
+				if signer := s.replicas[0].signer(); signer != nil {
+					signers[signer.root.Subject.CommonName] = true
+				}
+			}))
+			assert.GreaterOrEqual(t, len(signers), 5, "the CA rotates at two thirds of its life")
+			for _, r := range s.replicas {
+				assert.True(t, r.signer().is(s.replicas[0].signer()), "all replicas sign with one CA")
+			}
+			assert.Equal(t, "me", s.cluster.secret().Annotations["keep"])
+			assert.Equal(t, corev1.SecretTypeOpaque, s.cluster.secret().Type)
+		})
+	}
+}
+
+func TestReviewsWouldFailWithoutTheWaits(t *testing.T) {
+	s := newSimulation(t, 1, 0)
+	s.planner = func(p *planner) { p.delay = 0 }
+	s.replicas = []*replica{s.start(), s.start()}
+	assert.ErrorContains(t, s.run(2*caTTL, nil), "certificate signed by unknown authority", "the simulation notices what it is for")
+}
+
+func TestReplicasGoOnWhereOthersStopped(t *testing.T) {
+	s := newSimulation(t, 2, 2)
+	var promotions int
+	previous := ""
+	require.NoError(t, s.run(4*caTTL, func(step int) {
+		if signing := string(s.cluster.secret().Data[corev1.TLSCertKey]); signing != previous {
+			promotions++
+			previous = signing
+		}
+		// No replica lives as long as either wait.
+		if step%4 == 3 {
+			s.replicas[s.random.Intn(len(s.replicas))] = s.start()
+		}
+	}))
+	assert.GreaterOrEqual(t, promotions, 5)
+}
+
+func TestNoReviewFailsThroughDamage(t *testing.T) {
+	damages := []struct {
+		name string
+		do   func(*corev1.Secret)
+	}{
+		{"emptied", func(s *corev1.Secret) { s.Data, s.Annotations = nil, nil }},
+		{"signing CA gone", func(s *corev1.Secret) {
+			delete(s.Data, corev1.TLSCertKey)
+			delete(s.Data, corev1.TLSPrivateKeyKey)
+		}},
+		{"key of another", func(s *corev1.Secret) {
+			other, err := newPair(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), 1000*time.Hour)
+			if err == nil {
+				s.Data[corev1.TLSPrivateKeyKey] = other.keyPEM
+			}
+		}},
+		{"key is no PEM", func(s *corev1.Secret) { s.Data[corev1.TLSPrivateKeyKey] = []byte("nonsense") }},
+		{"certificate is no PEM", func(s *corev1.Secret) { s.Data[corev1.TLSCertKey] = []byte("nonsense") }},
+		{"bundle is no PEM", func(s *corev1.Secret) { s.Data[BundleKey] = []byte("nonsense") }},
+		{"bundle gone", func(s *corev1.Secret) { delete(s.Data, BundleKey) }},
+		{"next is nonsense", func(s *corev1.Secret) { s.Data[NextCertKey] = []byte("nonsense") }},
+		{"phase is nonsense", func(s *corev1.Secret) { s.Annotations[PhaseAnnotation] = "nonsense" }},
+		{"since is nonsense", func(s *corev1.Secret) { s.Annotations[PhaseSinceAnnotation] = "yesterday" }},
+		{"since is far away", func(s *corev1.Secret) { s.Annotations[PhaseSinceAnnotation] = "2030-01-01T00:00:00Z" }},
+		{"annotations gone", func(s *corev1.Secret) { s.Annotations = nil }},
+		{"another CA put in by hand", func(s *corev1.Secret) {
+			other, err := newPair(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), 1000*time.Hour)
+			if err == nil {
+				s.Data[corev1.TLSCertKey], s.Data[corev1.TLSPrivateKeyKey], s.Data[BundleKey] = other.certPEM, other.keyPEM, other.certPEM
+			}
+		}},
+	}
+	for _, damage := range damages {
+		t.Run(damage.name, func(t *testing.T) {
+			s := newSimulation(t, 3, 2)
+			// Every 148 minutes hits every phase of some rotation.
+			require.NoError(t, s.run(2*caTTL, func(step int) {
+				if step%37 == 36 {
+					s.cluster.editSecret(damage.do)
+				}
+			}))
+			require.NoError(t, s.run(3*delay, nil))
+			healed := readState(s.cluster.secret(), s.clock.Now(), state{})
+			assert.Empty(t, healed.damaged)
+			assert.NotNil(t, healed.signing)
+			for _, webhook := range s.cluster.configuration().Webhooks {
+				assert.Equal(t, string(s.cluster.secret().Data[BundleKey]), string(webhook.ClientConfig.CABundle))
+			}
+		})
+	}
+	t.Run("anything at any time, replicas come and go", func(t *testing.T) {
+		for seed := range int64(3) {
+			s := newSimulation(t, seed, 3)
+			s.log = logr.Discard()
+			require.NoError(t, s.run(4*caTTL, func(int) {
+				if s.random.Intn(60) == 0 {
+					s.cluster.editSecret(damages[s.random.Intn(len(damages))].do)
+				}
+				if s.random.Intn(60) == 0 {
+					s.replicas[s.random.Intn(len(s.replicas))] = s.start()
+				}
+			}), "seed %d", seed)
+		}
+	})
+}
+
+func TestWrongCABundleIsSetRight(t *testing.T) {
+	wrong, err := newPair(time.Now(), time.Hour)
+	require.NoError(t, err)
+	for name, bundle := range map[string][]byte{"nonsense": []byte("nonsense"), "another root": wrong.certPEM, "nothing": nil} {
+		t.Run(name, func(t *testing.T) {
+			s := newSimulation(t, 4, 2)
+			require.NoError(t, s.run(3*delay, nil))
+			before := s.cluster.configuration()
+			s.cluster.editConfiguration(func(c *admissionregistrationv1.MutatingWebhookConfiguration) {
+				c.Webhooks[1].ClientConfig.CABundle = bundle
+			})
+			secret := s.cluster.secret()
+			s.step()
+			after := s.cluster.configuration()
+			before.ResourceVersion, after.ResourceVersion = "", ""
+			before.ManagedFields, after.ManagedFields = nil, nil // the fake's own, with a time
+			assert.Equal(t, before, after, "nothing but the caBundle was touched")
+			assert.Equal(t, secret, s.cluster.secret())
+		})
+	}
+}
