@@ -98,22 +98,16 @@ func arguments(t *testing.T, deployment *appsv1.Deployment, settings *corev1.Con
 // test ends. What it returns ends the program and gives the lines of its log.
 func serve(t *testing.T, c *cluster, arguments []string) func() []string {
 	t.Helper()
-	folder := t.TempDir()
-	program := filepath.Join(folder, "isthmus")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../../cmd/isthmus")
-	build.Stderr = os.Stderr
-	require.NoError(t, build.Run())
-
 	kubeconfig, err := clientcmd.LoadFromFile(c.kubeconfig)
 	require.NoError(t, err)
 	for _, user := range kubeconfig.AuthInfos {
 		user.Impersonate = "system:serviceaccount:served:isthmus-webhook"
 		user.ImpersonateGroups = []string{"system:serviceaccounts", "system:authenticated"}
 	}
-	file := filepath.Join(folder, "kubeconfig")
+	file := filepath.Join(t.TempDir(), "kubeconfig")
 	require.NoError(t, clientcmd.WriteToFile(*kubeconfig, file))
 
-	command := exec.Command(program, append(arguments, "--host=127.0.0.1", "--kubeconfig="+file)...)
+	command := exec.Command(build(t), append(arguments, "--host=127.0.0.1", "--kubeconfig="+file)...)
 	output, err := command.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, command.Start())
