@@ -51,7 +51,7 @@ clean: ## Remove what was built here; the cache of tools stays
 .PHONY: test
 test: control-plane compile ## Run unit and integration tests (minutes the first time, it builds a control plane)
 	$(GO) test $(RACE) -timeout 15m ./...
-	$(GO) -C test/cluster test -timeout 5m ./...
+	$(GO) -C test/cluster test -timeout 5m $(if $(KUBECONFIG),./internal/...,./...)
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no control plane

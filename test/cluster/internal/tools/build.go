@@ -24,8 +24,8 @@ type Builder struct {
 	Root string
 	// Cache is where built tools are kept; see CacheFolder.
 	Cache string
-	// Assets, when set, is a folder that already holds the control plane's
-	// programs (KUBEBUILDER_ASSETS); they are used instead of building.
+	// Assets, when set, is a folder that already holds etcd, kube-apiserver and
+	// kubectl (KUBEBUILDER_ASSETS); they are used instead of building.
 	Assets string
 	// Progress is told what is being built; standard error as a rule.
 	Progress io.Writer
@@ -44,36 +44,47 @@ func (b Builder) Build(ctx context.Context, names ...string) (map[string]string,
 	}
 	paths := map[string]string{}
 	for _, module := range Catalogue() {
-		tools := wanted[module.Name]
-		if len(tools) == 0 {
+		built := wanted[module.Name]
+		if module.Name == "kubernetes" && b.Assets != "" {
+			var err error
+			if built, err = b.provided(paths, built); err != nil {
+				return nil, err
+			}
+		}
+		if len(built) == 0 {
 			continue
 		}
-		place := b.place
-		if module.Name == "kubernetes" && b.Assets != "" {
-			place = b.provided
-		}
-		folder, err := place(ctx, module, tools)
+		folder, err := b.place(ctx, module, built)
 		if err != nil {
 			return nil, err
 		}
-		for _, tool := range tools {
+		for _, tool := range built {
 			paths[tool.Name] = filepath.Join(folder, tool.Name)
 		}
 	}
 	return paths, nil
 }
 
-// provided checks that the folder given instead of a build is complete.
-func (b Builder) provided(_ context.Context, _ Module, tools []Tool) (string, error) {
+// provided adds the paths of these tools in the folder that is given instead of
+// a build, and returns those that still have to be built: a kube-controller-manager,
+// which such folders do not hold as a rule.
+func (b Builder) provided(paths map[string]string, tools []Tool) ([]Tool, error) {
 	folder, err := filepath.Abs(b.Assets)
 	if err != nil {
-		return "", fmt.Errorf("KUBEBUILDER_ASSETS=%s: %w", b.Assets, err)
+		return nil, fmt.Errorf("KUBEBUILDER_ASSETS=%s: %w", b.Assets, err)
 	}
-	if lacking := missing(folder, tools); len(lacking) > 0 {
-		return "", fmt.Errorf("KUBEBUILDER_ASSETS=%s has no executable file %s: put it there, or unset KUBEBUILDER_ASSETS to build it",
+	for _, tool := range tools {
+		paths[tool.Name] = filepath.Join(folder, tool.Name)
+	}
+	lacking := missing(folder, tools)
+	if len(lacking) == 1 && lacking[0].Name == "kube-controller-manager" {
+		return lacking, nil
+	}
+	if len(lacking) > 0 {
+		return nil, fmt.Errorf("KUBEBUILDER_ASSETS=%s has no executable file %s: put it there, or unset KUBEBUILDER_ASSETS to build it",
 			b.Assets, strings.Join(toolNames(lacking), ", "))
 	}
-	return folder, nil
+	return nil, nil
 }
 
 // place returns the module's folder in the cache, with these tools in it.
