@@ -33,6 +33,7 @@ func TestAgainstAPIServer(t *testing.T) {
 	t.Run("the life of a release", func(t *testing.T) { testLife(t, c) })
 	t.Run("what the webhook may do", func(t *testing.T) { testPermissions(t, c) })
 	t.Run("the program in the Deployment", func(t *testing.T) { testServer(t, c) })
+	t.Run("a certificate of cert-manager", func(t *testing.T) { testCertManager(t, c) })
 }
 
 func connect(t *testing.T) *cluster {

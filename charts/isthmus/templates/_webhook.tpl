@@ -27,6 +27,15 @@ rules:
 {{- end -}}
 {{- end }}
 
+{{/* Annotations of the configuration: the user's, and cert-manager's. */}}
+{{- define "isthmus.webhookAnnotations" -}}
+{{- $own := dict -}}
+{{- if eq .Values.certificate.mode "cert-manager" -}}
+{{- $_ := set $own "cert-manager.io/inject-ca-from" (printf "%s/%s" .Release.Namespace (include "isthmus.webhook" .)) -}}
+{{- end -}}
+{{- merge $own .Values.webhook.annotations | toYaml -}}
+{{- end }}
+
 {{/* Namespaces whose pods are never sent. */}}
 {{- define "isthmus.notExcluded" -}}
 matchExpressions:
