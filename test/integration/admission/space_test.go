@@ -144,3 +144,8 @@ func (s *space) setLabel(key, value string) {
 	_, err = world.client.CoreV1().Namespaces().Patch(context.WithoutCancel(s.t.Context()), s.name, types.MergePatchType, patch, metav1.PatchOptions{})
 	require.NoError(s.t, err)
 }
+
+// named gives the namespace a name of its own.
+func named(name string) change {
+	return func(n *corev1.Namespace) { n.Name, n.GenerateName = name, "" }
+}

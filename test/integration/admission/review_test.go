@@ -1,0 +1,155 @@
+package admission
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"testing"
+
+	jsonpatch "github.com/evanphx/json-patch/v5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	admissionv1 "k8s.io/api/admission/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// review asks the server itself, over a new connection that is verified by the
+// caBundle, as the API server does it.
+func (e *environment) review(ctx context.Context, path string, request *admissionv1.AdmissionRequest) (status int, body []byte, err error) {
+	bundle, err := e.caBundle(ctx)
+	if err != nil {
+		return 0, nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(bundle) {
+		return 0, nil, errors.New("the configuration has no caBundle")
+	}
+	data, err := json.Marshal(admissionv1.AdmissionReview{
+		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"}, Request: request,
+	})
+	if err != nil {
+		return 0, nil, err
+	}
+	post, err := http.NewRequestWithContext(ctx, http.MethodPost, e.door.url(path), bytes.NewReader(data))
+	if err != nil {
+		return 0, nil, err
+	}
+	post.Header.Set("Content-Type", "application/json")
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		TLSClientConfig:   &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+	}}
+	response, err := client.Do(post)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err = io.ReadAll(response.Body)
+	return response.StatusCode, body, err
+}
+
+// podRequest is the request of a review of a pod.
+func podRequest(namespace string, pod []byte) *admissionv1.AdmissionRequest {
+	return &admissionv1.AdmissionRequest{
+		UID:       types.UID("11111111-2222-3333-4444-555555555555"),
+		Kind:      metav1.GroupVersionKind{Version: "v1", Kind: "Pod"},
+		Resource:  metav1.GroupVersionResource{Version: "v1", Resource: "pods"},
+		Namespace: namespace,
+		Operation: admissionv1.Create,
+		Object:    runtime.RawExtension{Raw: pod},
+	}
+}
+
+// The API server drops fields that it does not know, so a newer one is played
+// here: what it knows and this program does not must come out again.
+func TestUnknownFieldsSurvive(t *testing.T) {
+	s := newSpace(t, enabled)
+	before := []byte(`{
+		"apiVersion": "v1", "kind": "Pod", "futureTop": {"a": [1, 2.5, null, true]},
+		"metadata": {"name": "edge", "futureMeta": "m", "labels": {"app": "edge"}, "annotations": {"note": "n"}, "ownerReferences": [{"future": 1}]},
+		"spec": {
+			"futureSpec": [{"x": {"y": "z"}}],
+			"futureNumber": 12345678901234567890,
+			"securityContext": {"runAsUser": 8888, "futurePodSecurity": "p"},
+			"volumes": [{"name": "v", "futureSource": {"size": "1Gi"}}],
+			"initContainers": [{"name": "wait", "image": "busybox", "futureInit": {}}],
+			"containers": [
+				{"name": "helper", "image": "busybox", "futureNeighbour": []},
+				{"name": "main", "image": "emissaryingress/emissary:4.1.0", "futureContainer": {"deep": [{"er": 1}]},
+				 "env": [{"name": "A", "value": "a", "futureEnv": 1}, {"name": "B", "valueFrom": {"futureFrom": {"key": "k"}}}],
+				 "volumeMounts": [{"name": "v", "mountPath": "/v", "futureMount": true}],
+				 "securityContext": {"futureSecurity": {"level": 3}},
+				 "livenessProbe": {"futureProbe": {"path": "/"}},
+				 "resources": {"futureClaims": [{"name": "gpu"}]}}
+			],
+			"imagePullSecrets": [{"name": "s", "futureSecret": 1}],
+			"tolerations": [{"futureToleration": 1}]
+		},
+		"status": {"futureStatus": "s"}
+	}`)
+
+	status, body, err := world.review(t.Context(), "/inject/namespace", podRequest(s.name, before))
+
+	require.NoError(t, err)
+	require.Equal(t, http.StatusOK, status, string(body))
+	var review admissionv1.AdmissionReview
+	require.NoError(t, json.Unmarshal(body, &review))
+	require.NotEmpty(t, review.Response.Patch)
+	patch, err := jsonpatch.DecodePatch(review.Response.Patch)
+	require.NoError(t, err)
+	after, err := patch.Apply(before)
+	require.NoError(t, err)
+	assert.Contains(t, string(after), `"istio-proxy"`)
+	assertKept(t, "", parseJSON(t, before), parseJSON(t, after))
+}
+
+// assertKept: every value of before is in after, at its place.
+func assertKept(t *testing.T, at string, before, after any) {
+	t.Helper()
+	switch before := before.(type) {
+	case map[string]any:
+		object, ok := after.(map[string]any)
+		require.True(t, ok, at)
+		for key, value := range before {
+			require.Contains(t, object, key, at)
+			assertKept(t, at+"/"+key, value, object[key])
+		}
+	case []any:
+		list, ok := after.([]any)
+		require.True(t, ok, at)
+		require.GreaterOrEqual(t, len(list), len(before), at)
+		for i, value := range before {
+			assertKept(t, fmt.Sprintf("%s/%d", at, i), value, list[i])
+		}
+	default:
+		assert.Equal(t, before, after, at)
+	}
+}
+
+func parseJSON(t *testing.T, data []byte) any {
+	t.Helper()
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber()
+	var value any
+	require.NoError(t, decoder.Decode(&value))
+	return value
+}
+
+func TestInternalErrorIsNoAnswer(t *testing.T) {
+	counters := count(t)
+
+	status, body, err := world.review(t.Context(), "/inject/namespace", podRequest("isthmus-test-nowhere", barePod(`{"name": "edge"}`)))
+
+	require.NoError(t, err)
+	assert.Equal(t, http.StatusInternalServerError, status)
+	assert.Equal(t, "internal-error: read namespace isthmus-test-nowhere: namespaces \"isthmus-test-nowhere\" not found\n", string(body))
+	counters.grew(map[string]float64{"internal-error": 1, "decided": 1})
+}
