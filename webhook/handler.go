@@ -102,14 +102,17 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// to be answered.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), reviewTimeout)
 	defer cancel()
-	response, err := h.review(ctx, review.Request, s)
+	response, err := h.review(ctx, review.Request)
 	if err != nil {
 		h.fail(w, err, "uid", review.Request.UID, "namespace", review.Request.Namespace)
 		return
 	}
 	response.UID = review.Request.UID
 	w.Header().Set("Content-Type", "application/json")
-	s.answer = appendReview(s.answer[:0], review.APIVersion, response)
+	if s.answer, err = appendReview(s.answer[:0], review.APIVersion, response); err != nil {
+		h.fail(w, err, "uid", review.Request.UID)
+		return
+	}
 	if _, err := w.Write(s.answer); err != nil {
 		h.Log.Error(err, "write response", "uid", review.Request.UID)
 	}
@@ -122,7 +125,7 @@ func (h *Handler) fail(w http.ResponseWriter, err error, keys ...any) {
 	http.Error(w, string(policy.InternalError)+": "+err.Error(), http.StatusInternalServerError)
 }
 
-func (h *Handler) review(ctx context.Context, req *admissionv1.AdmissionRequest, s *scratch) (*admissionv1.AdmissionResponse, error) {
+func (h *Handler) review(ctx context.Context, req *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, error) {
 	if req.Resource.Resource != "pods" || req.Resource.Group != "" || req.SubResource != "" || req.Operation != admissionv1.Create {
 		return nil, fmt.Errorf("review of %s %s/%s: the webhook configuration must send CREATE of pods only", req.Operation, req.Resource.Resource, req.SubResource)
 	}
@@ -138,12 +141,8 @@ func (h *Handler) review(ctx context.Context, req *admissionv1.AdmissionRequest,
 	if result.Reason == policy.InternalError {
 		return nil, errors.New(result.Message)
 	}
-	response, err := respond(result, s)
-	if err != nil {
-		return nil, err
-	}
 	h.explain(req, pod, result)
-	return response, nil
+	return respond(result), nil
 }
 
 // explain puts the decision into metric and log. A pod that is injected

@@ -36,9 +36,11 @@ type Result struct {
 	Profile string
 	Mode    policy.Mode
 	// Patch turns the pod into the injected one: additions against the pod, to
-	// be applied in order. Empty unless Reason is Injected. A value may be a
-	// json.RawMessage.
+	// be applied in order. Empty unless Reason is Injected. Shared between
+	// results: read it only.
 	Patch []jsonpatch.Operation
+	// EncodedPatch is Patch as JSON.
+	EncodedPatch []byte
 }
 
 func denied(reason policy.Reason, message string) Result {

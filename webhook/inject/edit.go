@@ -15,9 +15,79 @@ import (
 
 // inject turns the plan into a patch.
 func (s *subject) inject(p plan) Result {
-	r, err := s.engine.render(p.params)
+	key := editKey{params: p.params, shape: s.shape(p)}
+	if e, ok := s.engine.edits.Get(key); ok {
+		return e.(*edit).result()
+	}
+	e, err := s.edit(p)
 	if err != nil {
 		return denied(policy.InvalidOverride, err.Error())
+	}
+	s.engine.edits.Add(key, e)
+	return e.result()
+}
+
+// edit is a finished patch. All pods of a Deployment get the same one.
+type edit struct {
+	ops     []jsonpatch.Operation
+	encoded []byte
+}
+
+func (e *edit) result() Result {
+	return Result{Reason: policy.Injected, Patch: e.ops, EncodedPatch: e.encoded}
+}
+
+// editKey is everything that an edit depends on.
+type editKey struct {
+	params patches.Params
+	shape  string
+}
+
+// shape is what an edit depends on besides the sidecar's parameters.
+func (s *subject) shape(p plan) string {
+	pod := s.Pod
+	edge := &pod.Spec.Containers[s.edge]
+	b := make([]byte, 0, 512)
+	word := func(words ...string) {
+		for _, w := range words {
+			b = strconv.AppendInt(b, int64(len(w)), 10)
+			b = append(b, ':')
+			b = append(b, w...)
+		}
+	}
+	word(s.profile.Name, string(s.options.Mode), string(s.options.Delivery), edge.Name)
+	b = strconv.AppendInt(b, int64(s.edge), 10)
+	for _, isThere := range []bool{
+		p.mounted, pod.Labels != nil, pod.Annotations != nil, pod.Spec.Volumes != nil, pod.Spec.InitContainers != nil,
+		pod.Spec.ImagePullSecrets != nil, edge.Env != nil, edge.VolumeMounts != nil,
+	} {
+		b = strconv.AppendBool(b, isThere)
+	}
+	for _, w := range s.warnings {
+		word(w.Code)
+	}
+	b = append(b, '|')
+	for _, e := range p.env {
+		word(e.Name, e.Value)
+	}
+	b = append(b, '|')
+	for _, q := range p.labels {
+		word(q.key, q.value)
+	}
+	b = append(b, '|')
+	for _, q := range p.annotations {
+		word(q.key, q.value)
+	}
+	b = append(b, '|')
+	word(p.pullSecrets...)
+	return string(b)
+}
+
+// edit makes the patch.
+func (s *subject) edit(p plan) (*edit, error) {
+	r, err := s.engine.render(p.params)
+	if err != nil {
+		return nil, err
 	}
 	pod := s.Pod
 	edge := &pod.Spec.Containers[s.edge]
@@ -44,7 +114,7 @@ func (s *subject) inject(p plan) Result {
 	e.list("/spec/volumes", pod.Spec.Volumes != nil, r.volumes)
 	e.list("/spec/initContainers", pod.Spec.InitContainers != nil, []any{r.container})
 	at := "/spec/containers/" + strconv.Itoa(s.edge)
-	e.list(at+"/env", edge.Env != nil, s.editEnv(p.env, st))
+	e.list(at+"/env", edge.Env != nil, editEnv(p.env, st))
 	if !p.mounted {
 		st.Added.Mounts = map[string]string{patches.CertsVolume: p.params.CertDir}
 		e.list(at+"/volumeMounts", edge.VolumeMounts != nil, []any{corev1.VolumeMount{
@@ -64,13 +134,17 @@ func (s *subject) inject(p plan) Result {
 
 	text, err := json.Marshal(st)
 	if err != nil {
-		return denied(policy.InternalError, fmt.Sprintf("encode status: %v", err))
+		return nil, fmt.Errorf("encode status: %w", err)
 	}
 	e.writePairs("/metadata/annotations", pod.Annotations != nil, append(p.annotations, pair{policy.StatusKey, string(text)}))
-	return Result{Reason: policy.Injected, Patch: e.ops}
+	encoded, err := json.Marshal(e.ops)
+	if err != nil {
+		return nil, fmt.Errorf("encode patch: %w", err)
+	}
+	return &edit{ops: e.ops, encoded: encoded}, nil
 }
 
-func (s *subject) editEnv(env []corev1.EnvVar, st *Status) []any {
+func editEnv(env []corev1.EnvVar, st *Status) []any {
 	if len(env) == 0 {
 		return nil
 	}

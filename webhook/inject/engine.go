@@ -33,14 +33,15 @@ type Engine struct {
 	template *patches.SidecarTemplate
 	mesh     func(string) (patches.Mesh, error)
 	version  string
-	// rendered keeps what was rendered for the same parameters: a Deployment's
-	// pods are all alike, and rendering and encoding cost more than the rest.
-	// Bounded, since a pod's author can vary the parameters at will.
-	rendered *lru.Cache
+	// rendered and edits keep sidecars and patches that were made before: a
+	// Deployment's pods are all alike, and rendering and encoding cost more
+	// than the rest. Bounded, since a pod's author can vary them at will.
+	rendered, edits *lru.Cache
 }
 
-// renderings is how many different sidecars an Engine keeps, about 10 KiB each.
-const renderings = 128
+// kept is how many different sidecars and patches an Engine keeps, about 10 KiB
+// each.
+const kept = 128
 
 // New makes an Engine. An error says what is wrong with the settings.
 func New(o Options) (*Engine, error) {
@@ -52,7 +53,8 @@ func New(o Options) (*Engine, error) {
 		profiles: o.Profiles,
 		mesh:     o.Mesh,
 		version:  o.Version,
-		rendered: lru.New(renderings),
+		rendered: lru.New(kept),
+		edits:    lru.New(kept),
 	}
 	if e.version == "" {
 		e.version = "dev"
