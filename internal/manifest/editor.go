@@ -25,6 +25,7 @@ func Injecting(engine injector) Editor {
 		maps.Copy(labels, w.NamespaceLabels)
 		result := engine.Inject(inject.Request{
 			Pod:       w.Pod,
+			Template:  true, // no API server has seen it
 			Namespace: policy.Namespace{Name: w.Namespace, Labels: labels, Annotations: w.NamespaceAnnotations},
 		})
 		var warnings []string

@@ -12,17 +12,14 @@ const maxNodes = 1 << 20
 
 // expand replaces every alias below root by a copy of its own and every merge
 // key by what it merges, so that an edit in one place cannot change another.
-// It reports whether there was anything to expand.
-func expand(root *yaml.Node) (bool, error) {
+func expand(root *yaml.Node) error {
 	e := expander{open: map[*yaml.Node]bool{}}
-	err := e.expand(root)
-	return e.changed, err
+	return e.expand(root)
 }
 
 type expander struct {
-	open    map[*yaml.Node]bool
-	nodes   int
-	changed bool
+	open  map[*yaml.Node]bool
+	nodes int
 }
 
 func (e *expander) expand(n *yaml.Node) error {
@@ -45,7 +42,6 @@ func (e *expander) expand(n *yaml.Node) error {
 			own := e.copy(target)
 			own.HeadComment, own.LineComment, own.FootComment = c.HeadComment, c.LineComment, c.FootComment
 			n.Content[i] = own
-			e.changed = true
 		}
 		if err := e.expand(n.Content[i]); err != nil {
 			return err
@@ -94,7 +90,6 @@ func (e *expander) merge(n *yaml.Node) error {
 			put(&own, 1, key, value)
 			continue
 		}
-		e.changed = true
 		from := []*yaml.Node{value}
 		if value.Kind == yaml.SequenceNode {
 			from = value.Content

@@ -103,7 +103,7 @@ func spliced(c chunk, patch []operations.Operation) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := expand(after); err != nil {
+	if err := expand(after); err != nil {
 		return nil, err
 	}
 	for _, op := range patch {
@@ -123,7 +123,7 @@ func reencoded(c chunk, patch []operations.Operation) ([]byte, error) {
 		return nil, err
 	}
 	layout := layoutOf(c.body, root)
-	if _, err := expand(root); err != nil {
+	if err := expand(root); err != nil {
 		return nil, err
 	}
 	for _, op := range patch {
