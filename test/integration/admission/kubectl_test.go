@@ -1,0 +1,51 @@
+package admission
+
+import (
+	"encoding/json"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// kubectl runs kubectl in the namespace, with a pod on its standard input.
+func (s *space) kubectl(pod *corev1.Pod, arguments ...string) (out, complaint string, err error) {
+	s.t.Helper()
+	pod.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}
+	data, err := json.Marshal(pod)
+	require.NoError(s.t, err)
+	var stdout, stderr strings.Builder
+	command := exec.CommandContext(s.t.Context(), world.plane.Kubectl, append([]string{"--kubeconfig", world.plane.Kubeconfig, "--namespace", s.name}, arguments...)...)
+	command.Stdin, command.Stdout, command.Stderr = strings.NewReader(string(data)), &stdout, &stderr
+	err = command.Run()
+	return stdout.String(), stderr.String(), err
+}
+
+func TestServerSideDryRun(t *testing.T) {
+	s := newSpace(t, enabled)
+
+	out, complaint, err := s.kubectl(edgePod("edge", annotated("isthmus.dev/cert-dri", "/certs")), "apply", "--dry-run=server", "-o", "json", "-f", "-")
+
+	require.NoError(t, err, complaint)
+	pod := &corev1.Pod{}
+	require.NoError(t, json.Unmarshal([]byte(out), pod))
+	assert.Equal(t, 1, sidecars(pod))
+	assert.Equal(t, "Warning: isthmus: annotation isthmus.dev/cert-dri is not known and has no effect; did you mean isthmus.dev/cert-dir?\n", complaint)
+	_, err = s.client.CoreV1().Pods(s.name).Get(t.Context(), "edge", metav1.GetOptions{})
+	assert.True(t, apierrors.IsNotFound(err), "a dry run leaves no pod")
+}
+
+func TestKubectlShowsTheDenial(t *testing.T) {
+	s := newSpace(t)
+
+	_, complaint, err := s.kubectl(edgePod("edge", annotated("isthmus.dev/inject", "yes")), "create", "-f", "-")
+
+	require.Error(t, err)
+	assert.Equal(t, `Error from server (Forbidden): error when creating "STDIN": admission webhook "pod.isthmus.dev" denied the request: `+
+		`invalid-override: annotation isthmus.dev/inject: "yes" is not allowed; want "true" or "false"`+"\n", complaint)
+}
