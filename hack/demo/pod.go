@@ -1,0 +1,100 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"strings"
+
+	"github.com/pmezard/go-difflib/difflib"
+	"sigs.k8s.io/yaml"
+)
+
+// pod is a pod as the API server returns it, whatever it holds.
+type pod map[string]any
+
+func (p pod) at(keys ...string) any {
+	var value any = map[string]any(p)
+	for _, key := range keys {
+		fields, ok := value.(map[string]any)
+		if !ok {
+			return nil
+		}
+		value = fields[key]
+	}
+	return value
+}
+
+func (p pod) text(keys ...string) string {
+	text, _ := p.at(keys...).(string)
+	return text
+}
+
+func (p pod) name() string { return p.text("metadata", "name") }
+
+// plain returns the pod as YAML without what tells one replica from another:
+// names, hashes, times, and what the API server and its controllers note.
+func (p pod) plain() (string, error) {
+	content, err := json.Marshal(p)
+	if err != nil {
+		return "", err
+	}
+	// The volume of the account's token has a random name.
+	if volumes, ok := p.at("spec", "volumes").([]any); ok {
+		for _, volume := range volumes {
+			fields, ok := volume.(map[string]any)
+			if !ok {
+				continue
+			}
+			if name, ok := fields["name"].(string); ok && strings.HasPrefix(name, "kube-api-access-") {
+				content = []byte(strings.ReplaceAll(string(content), name, "kube-api-access"))
+			}
+		}
+	}
+	var bare pod
+	if err := json.Unmarshal(content, &bare); err != nil {
+		return "", err
+	}
+	delete(bare, "status")
+	if metadata, ok := bare["metadata"].(map[string]any); ok {
+		maps.DeleteFunc(metadata, func(key string, _ any) bool { return key != "labels" && key != "annotations" && key != "namespace" })
+	}
+	if labels, ok := bare.at("metadata", "labels").(map[string]any); ok {
+		delete(labels, "pod-template-hash")
+	}
+	if annotations, ok := bare.at("metadata", "annotations").(map[string]any); ok {
+		delete(annotations, "kubectl.kubernetes.io/restartedAt")
+		if status, ok := annotations["isthmus.dev/status"].(string); ok {
+			annotations["isthmus.dev/status"] = shorten(status, 80)
+		}
+	}
+	out, err := yaml.Marshal(bare)
+	return string(out), err
+}
+
+func shorten(text string, length int) string {
+	if len(text) <= length {
+		return text
+	}
+	return text[:length] + "..."
+}
+
+// difference is a unified diff of two texts, with context enough to see where
+// a line belongs.
+func difference(before, after, beforeName, afterName string) (string, error) {
+	return difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
+		A: difflib.SplitLines(before), B: difflib.SplitLines(after),
+		FromFile: beforeName, ToFile: afterName, Context: 3,
+	})
+}
+
+// podList is what kubectl get pods --output json prints.
+type podList struct{ Items []pod }
+
+func parsePods(content []byte) ([]pod, error) {
+	var list podList
+	if err := json.Unmarshal(content, &list); err != nil {
+		return nil, fmt.Errorf("list of pods: %w", err)
+	}
+	return list.Items, nil
+}
