@@ -38,7 +38,7 @@ type decision struct {
 func (p planner) decide(o observation) (decision, error) {
 	if problems := o.problems(); len(problems) > 0 {
 		healed, err := p.heal(o)
-		if healed.phase == stable && o.secret.isEmpty() {
+		if healed.phase == stable && o.secret.empty {
 			return decision{state: healed, reason: "made the first CA"}, err
 		}
 		return decision{state: healed, reason: "mended: " + strings.Join(problems, "; ")}, err

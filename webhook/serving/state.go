@@ -53,16 +53,13 @@ type reading struct {
 	damaged []string
 	// stray are certificates whose keys are lost. Leaves of theirs may be in use.
 	stray roots
-}
-
-// isEmpty tells a Secret fresh from the chart.
-func (r reading) isEmpty() bool {
-	return r.signing == nil && r.next == nil && len(r.bundle)+len(r.stray) == 0
+	// empty tells a Secret fresh from the chart.
+	empty bool
 }
 
 // readState reads the Secret; pairs of the last state are not parsed again.
 func readState(secret *corev1.Secret, now time.Time, last state) reading {
-	var r reading
+	r := reading{empty: len(secret.Data) == 0}
 	r.signing = r.readPair(secret, corev1.TLSCertKey, corev1.TLSPrivateKeyKey, now, last)
 	r.next = r.readPair(secret, NextCertKey, NextPrivateKeyKey, now, last)
 	if r.signing == nil && r.next == nil && len(r.damaged) == 0 {

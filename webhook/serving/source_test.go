@@ -1,0 +1,230 @@
+package serving
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr/funcr"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func (c *cluster) options() Options {
+	return Options{
+		Client: c, Namespace: testNamespace, SecretName: testSecret, ConfigurationName: testConfiguration,
+		DNSNames: ServiceNames("isthmus", testNamespace),
+	}
+}
+
+// run starts a Source that ends with the test.
+func run(t *testing.T, options Options) *Source {
+	t.Helper()
+	s, err := New(options)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	var ended sync.WaitGroup
+	ended.Go(func() { assert.NoError(t, s.Start(ctx), "Start returns nil when its context ends") })
+	t.Cleanup(func() {
+		cancel()
+		ended.Wait()
+	})
+	return s
+}
+
+func requireReady(t *testing.T, sources ...*Source) {
+	t.Helper()
+	for _, s := range sources {
+		require.EventuallyWithT(t, func(c *assert.CollectT) { assert.NoError(c, s.Ready()) }, 20*time.Second, 5*time.Millisecond)
+	}
+}
+
+func TestReplicasShareOneAuthority(t *testing.T) {
+	c := newCluster(t)
+	sources := []*Source{run(t, c.options()), run(t, c.options()), run(t, c.options())}
+	requireReady(t, sources...)
+
+	bundle := c.secret().Data[BundleKey]
+	pool := x509.NewCertPool()
+	require.True(t, pool.AppendCertsFromPEM(bundle))
+	serials := map[string]bool{}
+	for _, s := range sources {
+		pair, err := s.GetCertificate(nil)
+		require.NoError(t, err)
+		_, err = pair.Leaf.Verify(x509.VerifyOptions{Roots: pool, DNSName: "isthmus." + testNamespace + ".svc"})
+		assert.NoError(t, err)
+		_, err = pair.Leaf.Verify(x509.VerifyOptions{Roots: pool, DNSName: "isthmus", CurrentTime: time.Now().Add(-leafBackdate + time.Minute)})
+		assert.NoError(t, err, "to a clock that is behind")
+		serials[pair.Leaf.SerialNumber.String()] = true
+	}
+	assert.Len(t, serials, 3, "each replica has a leaf of its own")
+	roots, whole := readRoots(bundle)
+	assert.True(t, whole)
+	assert.Len(t, roots, 1, "those who lost the race took the winner's CA")
+	for _, webhook := range c.configuration().Webhooks {
+		assert.Equal(t, string(bundle), string(webhook.ClientConfig.CABundle), webhook.Name)
+	}
+}
+
+// The real clock, real watches, and lives of seconds.
+func TestReplicasRotateSideBySide(t *testing.T) {
+	c := newCluster(t)
+	var sources []*Source
+	for range 3 {
+		o := c.options()
+		o.CATTL, o.LeafTTL, o.PropagationDelay = 8*time.Second, 3*time.Second, 300*time.Millisecond
+		sources = append(sources, run(t, o))
+	}
+	requireReady(t, sources...)
+
+	authorities := map[string]bool{}
+	assert.Eventually(t, func() bool {
+		for _, s := range sources {
+			// The bundle after the leaf: the old root must outlive the last look at it.
+			pair, err := s.GetCertificate(nil)
+			require.NoError(t, err)
+			pool := x509.NewCertPool()
+			pool.AppendCertsFromPEM(c.configuration().Webhooks[1].ClientConfig.CABundle)
+			_, err = pair.Leaf.Verify(x509.VerifyOptions{Roots: pool, DNSName: "isthmus"})
+			if !assert.NoError(t, err) {
+				return true
+			}
+			authorities[pair.Leaf.Issuer.CommonName] = true
+		}
+		return len(authorities) >= 3
+	}, 40*time.Second, 5*time.Millisecond)
+}
+
+func TestReadySaysWhatIsMissing(t *testing.T) {
+	t.Run("nothing was started", func(t *testing.T) {
+		s, err := New(newCluster(t).options())
+		require.NoError(t, err)
+		assert.EqualError(t, s.Ready(), "no serving certificate yet: the authority has not looked yet")
+		_, err = s.GetCertificate(&tls.ClientHelloInfo{})
+		assert.Error(t, err)
+	})
+	t.Run("the Secret is not there, then is", func(t *testing.T) {
+		c := newCluster(t)
+		secrets := c.CoreV1().Secrets(testNamespace)
+		require.NoError(t, secrets.Delete(t.Context(), testSecret, metav1.DeleteOptions{}))
+		s := run(t, c.options())
+		assert.EventuallyWithT(t, func(c *assert.CollectT) {
+			assert.ErrorContains(c, s.Ready(), "no serving certificate yet: secret isthmus-system/isthmus-webhook-ca does not exist, and is not created here: create it empty (helm upgrade does)")
+		}, 10*time.Second, 5*time.Millisecond)
+		_, err := secrets.Create(t.Context(), emptySecret(), metav1.CreateOptions{})
+		require.NoError(t, err)
+		requireReady(t, s)
+	})
+	t.Run("the configuration is not there, then is", func(t *testing.T) {
+		c := newCluster(t)
+		configurations := c.AdmissionregistrationV1().MutatingWebhookConfigurations()
+		require.NoError(t, configurations.Delete(t.Context(), testConfiguration, metav1.DeleteOptions{}))
+		s := run(t, c.options())
+		assert.EventuallyWithT(t, func(c *assert.CollectT) {
+			assert.EqualError(c, s.Ready(), `mutatingwebhookconfiguration "isthmus-webhook" does not exist`)
+		}, 10*time.Second, 5*time.Millisecond)
+		_, err := configurations.Create(t.Context(), bareConfiguration(), metav1.CreateOptions{})
+		require.NoError(t, err)
+		requireReady(t, s)
+	})
+	t.Run("the Secret is deleted under a running replica", func(t *testing.T) {
+		c := newCluster(t)
+		s := run(t, c.options())
+		requireReady(t, s)
+		bundle := c.secret().Data[BundleKey]
+		require.NoError(t, c.CoreV1().Secrets(testNamespace).Delete(t.Context(), testSecret, metav1.DeleteOptions{}))
+		require.Eventually(t, func() bool { _, problem := s.authority.status(); return problem != nil }, 10*time.Second, 5*time.Millisecond)
+		assert.NoError(t, s.Ready(), "it serves on")
+		assert.Equal(t, bundle, c.configuration().Webhooks[0].ClientConfig.CABundle)
+	})
+}
+
+func TestNewRefusesWhatCannotWork(t *testing.T) {
+	tests := map[string]struct {
+		change func(*Options)
+		want   string
+	}{
+		"no client":            {func(o *Options) { o.Client = nil }, "serving certificate: no client given"},
+		"no namespace":         {func(o *Options) { o.Namespace = "" }, "serving certificate: no namespace given"},
+		"no secret":            {func(o *Options) { o.SecretName = "" }, "serving certificate: no secret name given"},
+		"no configuration":     {func(o *Options) { o.ConfigurationName = "" }, "serving certificate: no configuration name given"},
+		"no names":             {func(o *Options) { o.DNSNames = nil }, "serving certificate: no DNS name or IP address given: the API server could not verify the certificate"},
+		"leaf longer than CA":  {func(o *Options) { o.LeafTTL = 9000 * time.Hour }, "serving certificate: leaf lifetime 9000h0m0s is not shorter than the CA lifetime 8760h0m0s"},
+		"delay too long":       {func(o *Options) { o.PropagationDelay = 2200 * time.Hour }, "serving certificate: propagation delay 2200h0m0s does not fit four times into the CA lifetime 8760h0m0s"},
+		"negative leaf":        {func(o *Options) { o.LeafTTL = -time.Hour }, "serving certificate: leaf lifetime -1h0m0s is negative"},
+		"two things at a time": {func(o *Options) { o.Namespace, o.SecretName = "", "" }, "serving certificate: no namespace given\nno secret name given"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			o := newCluster(t).options()
+			test.change(&o)
+			_, err := New(o)
+			assert.EqualError(t, err, test.want)
+		})
+	}
+}
+
+func TestMetricsTellExpiry(t *testing.T) {
+	registry := prometheus.NewPedanticRegistry()
+	o := newCluster(t).options()
+	o.Registerer = registry
+	gather := func() map[string]float64 {
+		families, err := registry.Gather()
+		require.NoError(t, err)
+		values := map[string]float64{}
+		for _, family := range families {
+			values[family.GetName()] = family.GetMetric()[0].GetGauge().GetValue()
+		}
+		return values
+	}
+	s := run(t, o)
+	requireReady(t, s)
+	values := gather()
+	assert.InDelta(t, time.Now().Add(DefaultLeafTTL).Unix(), values["isthmus_webhook_serving_certificate_not_after_timestamp_seconds"], 60)
+	assert.InDelta(t, time.Now().Add(DefaultCATTL).Unix(), values["isthmus_webhook_serving_ca_not_after_timestamp_seconds"], 60)
+
+	_, err := New(o)
+	assert.ErrorContains(t, err, "serving certificate: register metrics: ")
+}
+
+func TestNoKeyIsPrinted(t *testing.T) {
+	var mu sync.Mutex
+	var lines strings.Builder
+	log := funcr.New(func(prefix, args string) {
+		mu.Lock()
+		defer mu.Unlock()
+		lines.WriteString(prefix + args + "\n")
+	}, funcr.Options{Verbosity: 10})
+	c := newCluster(t)
+	o := c.options()
+	o.Log = log
+	s := run(t, o)
+	requireReady(t, s)
+	secret := c.secret()
+	c.editSecret(func(s *corev1.Secret) { s.Data[corev1.TLSCertKey] = s.Data[corev1.TLSPrivateKeyKey] })
+	require.Eventually(t, func() bool { return len(c.secret().Data[NextPrivateKeyKey]) > 0 }, 10*time.Second, 5*time.Millisecond)
+
+	p := s.authority.signer()
+	log.Info("a pair as a value", "pair", p)
+	mu.Lock()
+	printed := lines.String()
+	mu.Unlock()
+	require.Contains(t, printed, "signing leaves with another certificate authority")
+	for _, verb := range []string{"%s", "%v", "%+v", "%#v", "%d", "%x"} {
+		printed += fmt.Sprintf(verb+verb, p, state{signing: p, next: p})
+	}
+	assert.NotContains(t, printed, "PRIVATE KEY")
+	for _, key := range [][]byte{secret.Data[corev1.TLSPrivateKeyKey], c.secret().Data[NextPrivateKeyKey]} {
+		middle := bytes.Split(key, []byte("\n"))[1]
+		assert.NotContains(t, printed, string(middle))
+	}
+}
