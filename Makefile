@@ -81,7 +81,8 @@ bench: ## Measure the admission handler against the cost of decoding alone
 	@cat bin/bench.txt
 	@awk '/^Benchmark/ { name = $$1; sub(/-[0-9]+$$/, "", name); if (!(name in best) || $$3 < best[name]) best[name] = $$3 } \
 		END { print ""; \
-			for (i = split("4KB 10KB", sizes, " "); i > 0; i--) { \
+			count = split("4KB 10KB", sizes, " "); \
+			for (i = 1; i <= count; i++) { \
 				handler = best["BenchmarkHandler/inject/" sizes[i]]; floor = best["BenchmarkFloor/" sizes[i]]; \
 				if (!floor) { print "no result for " sizes[i]; failed = 1; continue } \
 				printf "%-5s handler %.3f ms, decoding %.3f ms, ratio %.2f (bar 1.50)\n", sizes[i], handler / 1e6, floor / 1e6, handler / floor } \
