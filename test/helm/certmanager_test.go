@@ -17,11 +17,13 @@ import (
 	apischema "k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/restmapper"
 	"sigs.k8s.io/yaml"
 )
 
 // testCertManager installs the chart in mode cert-manager where the API server
-// knows cert-manager's own resources, so that it checks every field.
+// knows cert-manager's own resources, and lets it check every field of all that
+// is rendered: Helm itself lets unknown ones pass.
 func testCertManager(t *testing.T, c *cluster) {
 	client, err := dynamic.NewForConfig(c.config)
 	require.NoError(t, err)
@@ -30,6 +32,25 @@ func testCertManager(t *testing.T, c *cluster) {
 	define(t, client, "certificates", certificates)
 	define(t, client, "issuers", issuers)
 	c.namespace(t, "issued", nil)
+	c.account(t, "default") // of the test's pod
+
+	groups, err := restmapper.GetAPIGroupResources(c.client.Discovery())
+	require.NoError(t, err)
+	mapper := restmapper.NewDiscoveryRESTMapper(groups)
+	for name, values := range map[string]string{"self-managed": "", "cert-manager": "certificate: {mode: cert-manager}", "existing": existing} {
+		for _, object := range objects(t, "issued", "issued", "istio: {discovery: false}\nnetworkPolicy: {egress: [{}]}\n"+values) {
+			mapping, err := mapper.RESTMapping(object.GroupVersionKind().GroupKind(), object.GroupVersionKind().Version)
+			require.NoError(t, err)
+			var resource dynamic.ResourceInterface = client.Resource(mapping.Resource)
+			if object.GetNamespace() != "" {
+				resource = client.Resource(mapping.Resource).Namespace(object.GetNamespace())
+			}
+			_, err = resource.Create(t.Context(), object, metav1.CreateOptions{
+				DryRun: []string{metav1.DryRunAll}, FieldValidation: metav1.FieldValidationStrict,
+			})
+			assert.NoError(t, err, "%s: %s %s", name, object.GetKind(), object.GetName())
+		}
+	}
 
 	_, err = c.helm("install", "issued", chart, "--namespace", "issued",
 		"--set", "istio.discovery=false", "--set", "certificate.mode=cert-manager")
