@@ -13,6 +13,9 @@ CHART := charts/isthmus
 # The race detector needs a C compiler; without one Go turns cgo off.
 RACE ?= $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 
+# Further flags of go test, such as -run or -json.
+TESTFLAGS ?=
+
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 DATE ?= $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
@@ -44,14 +47,14 @@ build: ## Build bin/isthmus, static, with its version
 
 .PHONY: clean
 clean: ## Remove what was built here; the cache of tools stays
-	rm -rf bin/isthmus bin/cover.out bin/bench.txt dist
+	rm -rf bin/isthmus bin/demo bin/cover.out bin/bench.txt dist
 
 ##@ Test
 
 .PHONY: test
 test: control-plane compile ## Run unit and integration tests (minutes the first time, it builds a control plane)
-	$(GO) test $(RACE) -timeout 15m ./...
-	$(GO) -C test/cluster test -timeout 5m $(if $(KUBECONFIG),./internal/...,./...)
+	$(GO) test $(RACE) $(TESTFLAGS) -timeout 15m ./...
+	$(GO) -C test/cluster test $(TESTFLAGS) -timeout 5m $(if $(KUBECONFIG),./internal/...,./...)
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no control plane
