@@ -31,8 +31,8 @@ const (
 // of up to 3 MiB, and a CREATE carries one.
 const maxReview = 7 << 20
 
-// reviewTimeout ends a review whose namespace cannot be read: the API server
-// waits for 10 s at most, by default of the chart 5 s.
+// reviewTimeout ends a review that does not arrive or whose namespace cannot be
+// read; by default of the chart the API server waits as long.
 const reviewTimeout = 5 * time.Second
 
 // Namespaces knows the facts of namespaces.
@@ -78,6 +78,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("content type %q: want application/json", r.Header.Get("Content-Type")), http.StatusUnsupportedMediaType)
 		return
 	}
+	// A client that sends byte by byte must not hold the memory of a review; a
+	// server that cannot set a deadline (as in a test) goes without.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(reviewTimeout))
 	s := scratches.Get().(*scratch)
 	defer scratches.Put(s)
 	s.body.Reset()
