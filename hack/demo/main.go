@@ -22,7 +22,7 @@ func exitCode(arguments []string) int {
 	switch {
 	case err == nil:
 		return 0
-	case ctx.Err() != nil:
+	case ctx.Err() != nil && !errors.Is(err, errLeft):
 		fmt.Fprintln(os.Stderr, "demo: interrupted; nothing of it is left")
 		return 130
 	}

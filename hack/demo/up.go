@@ -14,6 +14,9 @@ const (
 	edgeLabel = "app.kubernetes.io/name=" + edgeName
 )
 
+// errLeft says that clearing away went wrong too.
+var errLeft = errors.New("something of the demo is left, try make demo-down")
+
 // up does all of it, or leaves nothing.
 func (d *demo) up(ctx context.Context) (err error) {
 	if r := d.webhook(); r.alive() {
@@ -37,8 +40,10 @@ func (d *demo) up(ctx context.Context) (err error) {
 			return
 		}
 		d.screen.print("\nClearing away")
-		entries, readErr := os.ReadDir(d.folder)
-		err = errors.Join(err, readErr, d.clear(context.WithoutCancel(ctx), entries))
+		entries, _ := os.ReadDir(d.folder) // clear says what is wrong with it
+		if left := d.clear(context.WithoutCancel(ctx), entries); left != nil {
+			err = fmt.Errorf("%w\n%w: %w", err, errLeft, left)
+		}
 	}()
 	return d.steps(ctx)
 }
