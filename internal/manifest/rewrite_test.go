@@ -47,6 +47,9 @@ func TestSpliced(t *testing.T) {
 		"a sibling alias keeps its value":        {"a: &a\n  b: 1\nc: *a\nd:   1\n", []jsonpatch.Operation{op("add", "/a/x", 1)}, "a: &a\n  b: 1\n  x: 1\nc:\n  b: 1\nd:   1\n"},
 		"an alias becomes a copy":                {"a: &a\n  b: 1\nc: *a\nd:   1\n", []jsonpatch.Operation{op("add", "/c/x", 1)}, "a: &a\n  b: 1\nc:\n  b: 1\n  x: 1\nd:   1\n"},
 		"a merge key overrides what is above it": {"a: &a\n  b: 1\n  e: 1\nc:\n  b: 2\n  <<: *a\n", []jsonpatch.Operation{op("add", "/c/x", 1)}, "a: &a\n  b: 1\n  e: 1\nc:\n  b: 1\n  e: 1\n  x: 1\n"},
+		"merged keys become own":                 {"a: &a\n  b: 1\n  e: 1\nc:\n  <<: *a\n  b: 2\n", []jsonpatch.Operation{op("add", "/c/x", 1)}, "a: &a\n  b: 1\n  e: 1\nc:\n  b: 2\n  e: 1\n  x: 1\n"},
+		"a list with an anchor":                  {"a: &a\n- 1\nc: 2\n", []jsonpatch.Operation{op("add", "/a/-", 1)}, "a: &a\n- 1\n- 1\nc: 2\n"},
+		"the first of the merged wins":           {"a: &a {x: 1}\nb: &b {x: 2, y: 2}\nc:\n  d: 1\n  <<: [*a, *b]\n", []jsonpatch.Operation{op("add", "/c/z", 1)}, "a: &a {x: 1}\nb: &b {x: 2, y: 2}\nc:\n  d: 1\n  x: 1\n  y: 2\n  z: 1\n"},
 		"Windows newlines":                       {"a:\r\n  b: 1\r\n", []jsonpatch.Operation{op("add", "/a/d", "x")}, "a:\r\n  b: 1\r\n  d: x\r\n"},
 		"no final newline":                       {"a:\n  b: 1", []jsonpatch.Operation{op("add", "/a/d", "x")}, "a:\n  b: 1\n  d: x"},
 	} {
