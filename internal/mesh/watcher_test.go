@@ -129,6 +129,14 @@ func ready(t *testing.T, w *Watcher) {
 	eventually(t, "the watcher is ready", func() bool { return w.Ready() == nil })
 }
 
+// text is what an error says, empty for none.
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
 func trustDomain(t *testing.T, w *Watcher, revision string) string {
 	t.Helper()
 	m, err := w.Mesh(revision)
@@ -169,7 +177,7 @@ func TestWatcherKeepsTheLastGoodSettings(t *testing.T) {
 	// change shows that the one before has been looked at.
 	c.set(t, "istio-sidecar-injector", keyMesh, "not read")
 	c.set(t, "istio", keyMesh, "trustDomain: a/b")
-	eventually(t, "the other error shows", func() bool { return strings.Contains(w.Err().Error(), "a/b") })
+	eventually(t, "the other error shows", func() bool { return strings.Contains(text(w.Err()), "a/b") })
 	assert.Equal(t, 1, log.count("not YAML"), "%s", log.all)
 	assert.Equal(t, 1, log.count("the last good ones are used\" \"error\"=\"ConfigMap istio-system/istio mesh.trustDomain"), "%s", log.all)
 
@@ -260,12 +268,23 @@ func TestWatcherForbidden(t *testing.T) {
 	assert.Equal(t, 1, log.count(`"objects"="Deployments with label app=istiod"`), "a refusal is logged once: %s", log.all)
 }
 
+func TestWatcherOnlyIstiodForbidden(t *testing.T) {
+	c := newCluster()
+	c.deny("deployments", forbidden("deployments"))
+	w := start(t, Options{Client: c})
+	ready(t, w)
+	s, err := w.Settings("")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"no Istio found in namespace istio-system: what is not given explicitly has its documented default"}, s.Warnings,
+		"that a Deployment may not be read is not why no ConfigMap is there")
+}
+
 func TestWatcherUnreachable(t *testing.T) {
 	c := newCluster(load(t, "testdata/istio-1.20.yaml")...)
 	c.deny("configmaps", errors.New("connection refused"))
 	w := start(t, Options{Client: c})
-	eventually(t, "the error shows", func() bool { return strings.Contains(w.Ready().Error(), "connection refused") })
-	assert.False(t, w.HasSynced())
+	eventually(t, "the error shows", func() bool { return w.HasSynced() || strings.Contains(text(w.Ready()), "connection refused") })
+	require.False(t, w.HasSynced())
 	_, err := w.Mesh("")
 	assert.EqualError(t, err, "istio's settings are not read yet", "no answer is not the answer that there is no Istio")
 	assert.NoError(t, w.Err())
