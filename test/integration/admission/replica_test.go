@@ -201,3 +201,16 @@ func (e *environment) caBundle(ctx context.Context) ([]byte, error) {
 	}
 	return configuration.Webhooks[0].ClientConfig.CABundle, nil
 }
+
+// emptyCA makes the Secret as the chart creates it. The replicas that come next
+// make a CA of their own.
+func (e *environment) emptyCA(ctx context.Context) error {
+	secrets := e.client.CoreV1().Secrets(releaseNamespace)
+	secret, err := secrets.Get(ctx, caSecretName, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	secret.Data, secret.Annotations = nil, nil
+	_, err = secrets.Update(ctx, secret, metav1.UpdateOptions{})
+	return err
+}

@@ -22,8 +22,8 @@ import (
 )
 
 // review asks the server itself, over a new connection that is verified by the
-// caBundle, as the API server does it.
-func (e *environment) review(ctx context.Context, path string, request *admissionv1.AdmissionRequest) (status int, body []byte, err error) {
+// caBundle, as the API server does it. handshakes are shown the certificate.
+func (e *environment) review(ctx context.Context, path string, request *admissionv1.AdmissionRequest, handshakes ...func(*x509.Certificate)) (status int, body []byte, err error) {
 	bundle, err := e.caBundle(ctx)
 	if err != nil {
 		return 0, nil, err
@@ -52,6 +52,9 @@ func (e *environment) review(ctx context.Context, path string, request *admissio
 		return 0, nil, err
 	}
 	defer func() { _ = response.Body.Close() }()
+	for _, handshake := range handshakes {
+		handshake(response.TLS.PeerCertificates[0])
+	}
 	body, err = io.ReadAll(response.Body)
 	return response.StatusCode, body, err
 }

@@ -46,7 +46,7 @@ func TestUninjectedLivePodIsThePodWithoutInjection(t *testing.T) {
 			require.NoError(t, err)
 			require.True(t, isInjected(live))
 
-			got, err := opted.uninjected(live)
+			got, err := uninjected(t, live)
 
 			require.NoError(t, err)
 			assert.JSONEq(t, canonical(t, want), canonical(t, got))
@@ -55,20 +55,21 @@ func TestUninjectedLivePodIsThePodWithoutInjection(t *testing.T) {
 }
 
 // uninjected applies what Uninject says.
-func (s *space) uninjected(pod *corev1.Pod) (*corev1.Pod, error) {
+func uninjected(t *testing.T, pod *corev1.Pod) (*corev1.Pod, error) {
+	t.Helper()
 	operations, err := inject.Uninject(pod)
 	if err != nil {
 		return nil, err
 	}
 	before, err := json.Marshal(pod)
-	require.NoError(s.t, err)
+	require.NoError(t, err)
 	encoded, err := json.Marshal(operations)
-	require.NoError(s.t, err)
+	require.NoError(t, err)
 	patch, err := jsonpatch.DecodePatch(encoded)
-	require.NoError(s.t, err)
+	require.NoError(t, err)
 	after, err := patch.Apply(before)
-	require.NoError(s.t, err)
+	require.NoError(t, err)
 	got := &corev1.Pod{}
-	require.NoError(s.t, json.Unmarshal(after, got))
+	require.NoError(t, json.Unmarshal(after, got))
 	return got, nil
 }

@@ -31,7 +31,7 @@ func TestSampleDeploymentsPodsAreInjected(t *testing.T) {
 		assert.Equal(t, 1, sidecars(&pod))
 		assert.Equal(t, "ReplicaSet", metav1.GetControllerOf(&pod).Kind)
 		assert.Equal(t, deployment.Spec.Template.Spec.ServiceAccountName, pod.Spec.ServiceAccountName)
-		back, err := s.uninjected(&pod)
+		back, err := uninjected(t, &pod)
 		require.NoError(t, err)
 		for key, value := range deployment.Spec.Template.Annotations {
 			assert.Equal(t, value, back.Annotations[key])

@@ -1,0 +1,54 @@
+package admission
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// Uninstalling deletes what the chart installed and nothing else, so nothing may
+// be left over that stops pods.
+func TestUninstallLeavesNothingThatStopsPods(t *testing.T) {
+	s := newSpace(t, enabled)
+	require.NoError(t, world.server.stop(t.Context()))
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		require.NoError(t, awaitGone(ctx, releaseNamespace))
+		require.NoError(t, world.install(ctx))
+		require.NoError(t, world.startServer(ctx))
+	})
+
+	require.NoError(t, world.uninstall(t.Context()))
+
+	configurations, err := world.client.AdmissionregistrationV1().MutatingWebhookConfigurations().List(t.Context(), metav1.ListOptions{})
+	require.NoError(t, err)
+	for _, configuration := range configurations.Items {
+		assert.NotContains(t, configuration.Name, "isthmus")
+	}
+	roles, err := world.client.RbacV1().ClusterRoles().List(t.Context(), metav1.ListOptions{})
+	require.NoError(t, err)
+	for _, role := range roles.Items {
+		assert.False(t, strings.HasPrefix(role.Name, "isthmus"), role.Name)
+	}
+	awaitAsked(t, func() bool {
+		pod, err := s.dryRun(edgePod("edge"))
+		return err == nil && !isInjected(pod)
+	})
+}
+
+// awaitGone waits until a namespace that is being deleted is no more.
+func awaitGone(ctx context.Context, name string) error {
+	return await(ctx, func(ctx context.Context) error {
+		namespace, err := world.client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+		if err == nil && namespace.DeletionTimestamp != nil {
+			return errors.New("namespace " + name + " is still there")
+		}
+		return client.IgnoreNotFound(err)
+	})
+}
