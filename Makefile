@@ -58,7 +58,7 @@ test: control-plane compile ## Run unit and integration tests (minutes the first
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no control plane
-	$(GO) test $(RACE) $$($(GO) list ./... | grep -v -e /test/integration -e /test/e2e)
+	$(GO) test $(RACE) $$($(GO) list ./... | grep -v -e /test/integration -e /test/helm -e /test/e2e)
 	$(GO) -C test/cluster test ./internal/...
 
 .PHONY: control-plane
