@@ -7,6 +7,8 @@ SHELL := /bin/sh
 
 GO ?= go
 FUZZTIME ?= 60s
+# More flags for go test, -json or -run for example.
+TESTFLAGS ?=
 BENCHCOUNT ?= 5
 CHART := charts/isthmus
 
@@ -30,8 +32,10 @@ endif
 CLUSTER := $(GO) -C test/cluster run .
 TOOL = $$($(CLUSTER) bin $(1))
 
-# The tests start the control plane, unless they are given a running one.
+# The tests start the control plane, unless they are given a running one, and
+# render the chart.
 CONTROL_PLANE := etcd kube-apiserver kubectl kube-controller-manager
+TEST_TOOLS := $(if $(KUBECONFIG),,$(CONTROL_PLANE)) helm
 
 .PHONY: help
 help: ## Show this help
@@ -58,13 +62,12 @@ test: control-plane compile ## Run unit and integration tests (minutes the first
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no control plane
-	$(GO) test $(RACE) $$($(GO) list ./... | grep -v -e /test/integration -e /test/helm -e /test/e2e)
-	$(GO) -C test/cluster test ./internal/...
+	$(GO) test $(RACE) $(TESTFLAGS) $$($(GO) list ./... | grep -v -e /test/integration -e /test/helm -e /test/e2e)
+	$(GO) -C test/cluster test $(TESTFLAGS) ./internal/...
 
 .PHONY: control-plane
-control-plane: ## Build the tests' control plane into the cache, with progress
-	@if [ -n "$$KUBECONFIG" ]; then echo "using the cluster of KUBECONFIG=$$KUBECONFIG"; \
-	else $(CLUSTER) build $(CONTROL_PLANE) >/dev/null; fi
+control-plane: ## Build the tests' control plane and Helm into the cache, with progress
+	@$(CLUSTER) build $(TEST_TOOLS) >/dev/null
 
 # go test is silent while it compiles; this shows how far it is.
 .PHONY: compile
