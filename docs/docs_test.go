@@ -1,0 +1,143 @@
+// Package docs checks that the pages know what the code knows.
+package docs
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func page(t *testing.T, name string) string {
+	t.Helper()
+	content, err := os.ReadFile(name)
+	require.NoError(t, err)
+	return string(content)
+}
+
+// found returns what the expression's only group matches in the Go files of the
+// folders, tests aside.
+func found(t *testing.T, expression string, folders ...string) []string {
+	t.Helper()
+	var all []string
+	for _, folder := range folders {
+		files, err := filepath.Glob(filepath.Join("..", folder, "*.go"))
+		require.NoError(t, err)
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			for _, match := range regexp.MustCompile(expression).FindAllStringSubmatch(page(t, file), -1) {
+				all = append(all, match[1])
+			}
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func TestEveryKeyHasItsPlace(t *testing.T) {
+	ours := found(t, `= Domain \+ "([a-z-]+)"`, "webhook/policy")
+	require.Contains(t, ours, "cert-dir")
+	annotations := page(t, "annotations.md")
+	for _, key := range ours {
+		assert.Contains(t, annotations, "`isthmus.dev/"+key+"`")
+	}
+	istios := found(t, `Istio(?:Proxy(?:Image|CPU|Memory|CPULimit|MemLimit)|LogLevel|AgentLogLevel|StatusPort)Key\s+= "([^"]+)"`, "webhook/policy")
+	require.Contains(t, istios, "sidecar.istio.io/proxyImage")
+	for _, key := range istios {
+		assert.Contains(t, annotations, "`"+key+"`")
+	}
+}
+
+func TestNoKeyIsInvented(t *testing.T) {
+	known := found(t, `= Domain \+ "([a-z-]+)"`, "webhook/policy")
+	for name, text := range pages(t) {
+		for _, match := range regexp.MustCompile(`\b(?:pod\.|namespace\.)?isthmus\.dev/([a-z-]+)`).FindAllStringSubmatch(text, -1) {
+			isWebhook := strings.HasPrefix(match[0], "pod.") || strings.HasPrefix(match[0], "namespace.")
+			if isWebhook || match[1] == "delivry" { // a misspelling that the pages show
+				continue
+			}
+			assert.Contains(t, known, match[1], "%s names %s", name, match[0])
+		}
+	}
+}
+
+func TestEveryReasonIsExplained(t *testing.T) {
+	reasons := found(t, `Reason = "([a-z-]+)"`, "webhook/policy")
+	require.Contains(t, reasons, "already-injected")
+	for _, reason := range reasons {
+		assert.Contains(t, page(t, "troubleshooting.md"), "| `"+reason+"` |")
+	}
+}
+
+func TestEveryWarningIsExplained(t *testing.T) {
+	codes := found(t, `(?:\.warn\(|Warning\{)"([a-z-]+)"`, "webhook/policy", "webhook/inject")
+	require.Contains(t, codes, "files-only")
+	_, warnings, cut := strings.Cut(page(t, "troubleshooting.md"), "## Warning codes")
+	require.True(t, cut)
+	for _, code := range codes {
+		assert.Contains(t, warnings, "`"+code+"`")
+	}
+}
+
+func TestEveryFieldOfAProfileIsExplained(t *testing.T) {
+	content := page(t, filepath.Join("..", "patches", "profile.go"))
+	fields := regexp.MustCompile("`json:\"([A-Za-z]+)").FindAllStringSubmatch(content, -1)
+	require.NotEmpty(t, fields)
+	profiles := page(t, "profiles.md")
+	for _, match := range fields {
+		field := match[1]
+		assert.Regexp(t, "`(?:env\\[\\]\\.|files\\.)?"+field+"`", profiles)
+	}
+}
+
+func TestLinksLead(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	for name, text := range pages(t) {
+		for _, match := range link.FindAllStringSubmatch(text, -1) {
+			path, anchor, _ := strings.Cut(match[1], "#")
+			if strings.Contains(path, "://") {
+				continue
+			}
+			target := name
+			if path != "" {
+				target = filepath.Join(filepath.Dir(name), path)
+			}
+			_, err := os.Stat(target)
+			if assert.NoError(t, err, "%s links to %s", name, match[1]) && anchor != "" {
+				assert.Contains(t, anchors(page(t, target)), anchor, "%s links to %s", name, match[1])
+			}
+		}
+	}
+}
+
+// anchors are the headings of a page, as GitHub names them.
+func anchors(text string) []string {
+	var out []string
+	for _, match := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(text, -1) {
+		name := regexp.MustCompile(`[^a-z0-9 -]`).ReplaceAllString(strings.ToLower(match[1]), "")
+		out = append(out, strings.ReplaceAll(name, " ", "-"))
+	}
+	return out
+}
+
+// pages are the repository's pages for users, by path.
+func pages(t *testing.T) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	for _, pattern := range []string{"*.md", filepath.Join("..", "*.md")} {
+		names, err := filepath.Glob(pattern)
+		require.NoError(t, err)
+		for _, name := range names {
+			out[name] = page(t, name)
+		}
+	}
+	require.Contains(t, out, filepath.Join("..", "README.md"))
+	return out
+}
