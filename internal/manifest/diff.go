@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
-
-	"github.com/pmezard/go-difflib/difflib"
 )
 
 // contextLines are the unchanged lines around a change that a diff shows.
@@ -54,8 +52,7 @@ func (w *diffWriter) document(d Document) {
 	w.line(bold, "--- "+about)
 	w.line(bold, "+++ "+about)
 	before, after := linesOf(d.whole(d.Before)), linesOf(d.whole(d.After))
-	matcher := difflib.NewMatcherWithJunk(before, after, false, nil)
-	for _, group := range matcher.GetGroupedOpCodes(contextLines) {
+	for _, group := range grouped(opCodes(before, after, d.edits)) {
 		first, last := group[0], group[len(group)-1]
 		offset := d.Line - 1
 		w.line(cyan, fmt.Sprintf("@@ -%s +%s @@\n", span(first.I1, last.I2, offset), span(first.J1, last.J2, offset)))

@@ -129,3 +129,23 @@ func TestKinds(t *testing.T) {
 		assert.Equal(t, want, k.isList(), k)
 	}
 }
+
+// TestDiffOfManyLines shows that known edits lead to the diff that a search
+// for them finds.
+func TestDiffOfManyLines(t *testing.T) {
+	in := "apiVersion: v1\nkind: List\nitems:\n"
+	for i := range 20 {
+		pod := strings.Replace(edgePod, "name: edge\n", fmt.Sprintf("name: edge%d\n", i), 1)
+		in += "- " + strings.ReplaceAll(strings.TrimSuffix(pod, "\n"), "\n", "\n  ") + "\n"
+	}
+	result := transform(t, edgeEditor, in)
+	require.Len(t, result.Documents, 1)
+	require.NotEmpty(t, result.Documents[0].edits)
+	diff := string(result.Diff(false))
+	assert.Equal(t, string(result.Text()), applyDiff(t, in, diff))
+	result.Documents[0].edits = nil
+	searched := string(result.Diff(false))
+	assert.Equal(t, string(result.Text()), applyDiff(t, in, searched))
+	assert.Equal(t, strings.Count(searched, "\n-"), strings.Count(diff, "\n-"))
+	assert.Equal(t, strings.Count(searched, "\n+"), strings.Count(diff, "\n+"))
+}

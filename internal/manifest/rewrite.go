@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
+	yamlv3 "go.yaml.in/yaml/v3"
 	operations "gomodules.xyz/jsonpatch/v2"
 	"sigs.k8s.io/yaml"
 )
@@ -17,35 +18,35 @@ import (
 // writing it are tried, from the one that keeps most of the layout to the one
 // that keeps none, and each is believed only when Kubernetes' own reading of
 // the result is the patched object.
-func rewrite(c chunk, patch []operations.Operation) ([]byte, error) {
+func rewrite(c chunk, patch []operations.Operation) ([]byte, []textEdit, error) {
 	before, err := toJSON(c)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	want, err := patched(before, patch)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	for _, way := range []func(chunk, []operations.Operation) ([]byte, error){spliced, reencoded} {
-		text, err := way(c, patch)
-		if err != nil || text == nil {
-			continue
+	means := func(text []byte) bool {
+		got, err := toJSON(chunk{body: text, isJSON: c.isJSON})
+		return err == nil && sameJSON(got, want)
+	}
+	if text, edits, err := spliced(c, patch); err == nil && text != nil && means(text) {
+		return text, edits, nil
+	}
+	if text, err := reencoded(c, patch); err == nil && means(text) {
+		return text, nil, nil
+	}
+	text := want
+	if !c.isJSON {
+		if text, err = yaml.JSONToYAML(want); err != nil {
+			return nil, nil, err
 		}
-		if got, err := toJSON(chunk{body: text, isJSON: c.isJSON}); err == nil && sameJSON(got, want) {
-			return text, nil
-		}
 	}
-	if c.isJSON {
-		return want, nil
+	if !means(text) {
+		return nil, nil, errors.New("cannot be written back without a change in meaning")
 	}
-	text, err := yaml.JSONToYAML(want)
-	if err != nil {
-		return nil, err
-	}
-	if got, err := toJSON(chunk{body: text}); err != nil || !sameJSON(got, want) {
-		return nil, errors.New("cannot be written back without a change in meaning")
-	}
-	return text, nil
+	return text, nil, nil
 }
 
 // toJSON is the document as Kubernetes reads it.
@@ -90,29 +91,39 @@ func sameJSON(a, b []byte) bool {
 	return reflect.DeepEqual(values[0], values[1])
 }
 
-// spliced edits the lines in question alone. It is for YAML.
-func spliced(c chunk, patch []operations.Operation) ([]byte, error) {
+// spliced edits the lines in question alone. There is no text for JSON, nor
+// where the layout gives an edit no place.
+func spliced(c chunk, patch []operations.Operation) ([]byte, []textEdit, error) {
 	if c.isJSON {
-		return nil, nil
+		return nil, nil, nil
 	}
 	before, err := parseYAML(c.body)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	after, err := parseYAML(c.body)
+	after, err := edited(c, patch)
+	if err != nil {
+		return nil, nil, err
+	}
+	text, edits := splice(c.body, before, after, layoutOf(c.body, before))
+	return text, edits, nil
+}
+
+// edited is the tree of a document with a patch carried out.
+func edited(c chunk, patch []operations.Operation) (*yamlv3.Node, error) {
+	root, err := parse(c)
 	if err != nil {
 		return nil, err
 	}
-	if err := expand(after); err != nil {
+	if err := expand(root); err != nil {
 		return nil, err
 	}
 	for _, op := range patch {
-		if err := apply(after, op); err != nil {
+		if err := apply(root, op); err != nil {
 			return nil, err
 		}
 	}
-	text, _ := splice(c.body, before, after, layoutOf(c.body, before))
-	return text, nil
+	return root, nil
 }
 
 // reencoded writes the whole document anew, with its comments and the order
@@ -122,21 +133,17 @@ func reencoded(c chunk, patch []operations.Operation) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	layout := layoutOf(c.body, root)
-	if err := expand(root); err != nil {
+	after, err := edited(c, patch)
+	if err != nil {
 		return nil, err
-	}
-	for _, op := range patch {
-		if err := apply(root, op); err != nil {
-			return nil, err
-		}
 	}
 	if c.isJSON {
 		var out bytes.Buffer
-		jsonStyleOf(c.body).write(&out, root, 0)
+		jsonStyleOf(c.body).write(&out, after, 0)
 		return out.Bytes(), nil
 	}
-	text, err := layout.encode(root)
+	layout := layoutOf(c.body, root)
+	text, err := layout.encode(after)
 	if err != nil {
 		return nil, err
 	}

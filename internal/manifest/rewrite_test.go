@@ -55,10 +55,10 @@ func TestSpliced(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := chunk{body: []byte(test.in)}
-			text, err := spliced(c, test.patch)
+			text, _, err := spliced(c, test.patch)
 			require.NoError(t, err)
 			assert.Equal(t, test.want, string(text))
-			whole, err := rewrite(c, test.patch)
+			whole, _, err := rewrite(c, test.patch)
 			require.NoError(t, err)
 			assert.Equal(t, test.want, string(whole), "what was spliced means what it should")
 		})
@@ -78,7 +78,7 @@ func TestRewriteFallsBack(t *testing.T) {
 		"everything goes":        {"a: 1\n", "{}\n", []jsonpatch.Operation{op("remove", "/a", nil)}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := rewrite(chunk{body: []byte(test.in)}, test.patch)
+			got, _, err := rewrite(chunk{body: []byte(test.in)}, test.patch)
 			require.NoError(t, err)
 			assert.Equal(t, test.want, string(got))
 		})
@@ -99,7 +99,7 @@ func TestRewriteKeepsMeaning(t *testing.T) {
 			}
 			in := "v: " + scalar + "\nlist:\n- " + scalar + "\n" + "inner:\n  v: " + scalar + "\n"
 			before, err := sigsyaml.YAMLToJSON([]byte(in))
-			got, editErr := rewrite(chunk{body: []byte(in)}, []jsonpatch.Operation{op("add", "/inner/new", "yes"), op("add", "/list/-", "0777")})
+			got, _, editErr := rewrite(chunk{body: []byte(in)}, []jsonpatch.Operation{op("add", "/inner/new", "yes"), op("add", "/list/-", "0777")})
 			if err != nil {
 				assert.Error(t, editErr)
 				return

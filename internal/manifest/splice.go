@@ -10,12 +10,12 @@ import (
 
 // splice writes the difference between two trees of the same text into that
 // text and touches no other line of it. before is the tree as parsed, after
-// is another parse with edits; nodes without a line are new. ok is false
-// where the layout of the text gives no place for an edit.
+// is another parse with edits; nodes without a line are new. There is no text
+// where the layout gives no place for an edit.
 //
 // It trusts the positions that the parser gives and guesses where a node
 // ends, so whoever calls it must compare what the result means.
-func splice(text []byte, before, after *yaml.Node, layout layout) (out []byte, ok bool) {
+func splice(text []byte, before, after *yaml.Node, layout layout) ([]byte, []textEdit) {
 	s := splicer{layout: layout}
 	for rest := text; len(rest) > 0; {
 		n := lineLength(rest)
@@ -27,13 +27,13 @@ func splice(text []byte, before, after *yaml.Node, layout layout) (out []byte, o
 		s.lines[len(s.lines)-1] += layout.lineBreak
 	}
 	if !isSame(before, after) || !s.descend(before, after, len(s.lines)+1) {
-		return nil, false
+		return nil, nil
 	}
-	out = s.write()
+	out := s.write()
 	if !finalBreak {
 		out = bytes.TrimSuffix(out, []byte(layout.lineBreak))
 	}
-	return out, true
+	return out, s.edits
 }
 
 type splicer struct {

@@ -59,6 +59,9 @@ type Document struct {
 	Before, After  []byte
 	// JSON is true when the document is written in JSON.
 	JSON bool
+	// edits are what was done to the lines of Before, empty when that is not
+	// known.
+	edits []textEdit
 }
 
 // Changed is true when an edit was made.
@@ -116,7 +119,7 @@ func (t *transformer) document(o *object) error {
 		return err
 	}
 	if len(patch) > 0 {
-		if doc.After, err = rewrite(o.chunk, patch); err != nil {
+		if doc.After, doc.edits, err = rewrite(o.chunk, patch); err != nil {
 			return o.fail(doc.Title, err)
 		}
 	}
