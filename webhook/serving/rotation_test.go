@@ -308,6 +308,41 @@ func TestWrongCABundleIsSetRight(t *testing.T) {
 	}
 }
 
+func TestAnOlderBundleNeverReplacesANewerOne(t *testing.T) {
+	s := newSimulation(t, 5, 1)
+	require.NoError(t, s.run(3*delay, nil))
+	a := s.replicas[0].authority
+	older := viewOf(s.cluster.configuration())
+	newer, err := newPair(s.clock.Now(), caTTL)
+	require.NoError(t, err)
+	s.cluster.editConfiguration(func(c *admissionregistrationv1.MutatingWebhookConfiguration) {
+		c.Webhooks[0].ClientConfig.CABundle, c.Webhooks[1].ClientConfig.CABundle = newer.certPEM, newer.certPEM
+	})
+	stale, err := newPair(s.clock.Now(), caTTL)
+	require.NoError(t, err)
+
+	err = a.inject(t.Context(), older, roots{stale.root})
+	assert.ErrorIs(t, err, errCollided)
+	assert.Equal(t, string(newer.certPEM), string(s.cluster.configuration().Webhooks[0].ClientConfig.CABundle))
+}
+
+func TestAStrangersWritesMakeNoStorm(t *testing.T) {
+	s := newSimulation(t, 6, 1)
+	require.NoError(t, s.run(3*delay, nil))
+	before := s.cluster.writes.Load()
+	for range 200 {
+		s.cluster.editConfiguration(func(c *admissionregistrationv1.MutatingWebhookConfiguration) {
+			c.Webhooks[0].ClientConfig.CABundle = nil
+		})
+		s.replicas[0].reconcile(t.Context())
+	}
+	assert.LessOrEqual(t, s.cluster.writes.Load()-before, int64(200+20), "the stranger's, and twenty of ours")
+	_, problem := s.replicas[0].status()
+	assert.EqualError(t, problem, `mutatingwebhookconfiguration "isthmus-webhook": something else keeps changing its caBundle: take it away from cainjector or from whatever applies it`)
+	require.NoError(t, s.run(delay, nil))
+	assert.Equal(t, string(s.cluster.secret().Data[BundleKey]), string(s.cluster.configuration().Webhooks[0].ClientConfig.CABundle), "set right when the stranger stops")
+}
+
 // leafTemplate is what a DynamicSource asks for; any key will do.
 func leafTemplate(p *pair) *x509.Certificate {
 	return &x509.Certificate{PublicKey: p.root.PublicKey, DNSNames: []string{"isthmus.test"}}
