@@ -180,9 +180,9 @@ func (p *Profile) validate(root *yaml.Node) error {
 	return nil
 }
 
-func (c Criteria) empty() bool {
-	return len(c.Images)+len(c.Containers)+len(c.Commands)+len(c.FirstWords)+len(c.Words)+len(c.Env)+len(c.WithoutEnv)+
-		len(c.ProbePaths)+len(c.Labels)+len(c.RestartPolicies) == 0
+func (k Criteria) empty() bool {
+	return len(k.Images)+len(k.Containers)+len(k.Commands)+len(k.FirstWords)+len(k.Words)+len(k.Env)+len(k.WithoutEnv)+
+		len(k.ProbePaths)+len(k.Labels)+len(k.RestartPolicies) == 0
 }
 
 func cutYAML(err error) string {

@@ -25,7 +25,7 @@ func TestAddErrors(t *testing.T) {
 		"a list":              {"- name: x\n", "own.yaml:1: want a mapping with the fields of a profile"},
 		"unknown field":       {head + "match:\n- image: [nginx]\n", `own.yaml:4: match[0] has no field "image"; known are commands, containers, env, firstWords, images, labels, probePaths, restartPolicies, withoutEnv, words`},
 		"forbidden field":     {head + "securityContext: {}\n", `own.yaml:3: profile has no field "securityContext"; known are description, env, files, match, name, not, onlyNamed`},
-		"in second document":  {head + "onlyNamed: true\n---\nname: b\ndescriptoin: x\n", `own.yaml:6: profile has no field "descriptoin"`},
+		"in second document":  {head + "onlyNamed: true\n---\nname: b\nsummary: x\n", `own.yaml:6: profile has no field "summary"`},
 		"field twice":         {head + "name: again\n", `own.yaml:3: profile has the field "name" twice`},
 		"wrong type":          {head + "match: nginx\n", "own.yaml:1: json: cannot unmarshal string"},
 		"bad name":            {"name: NGINX\ndescription: x\nonlyNamed: true\n", `own.yaml:1: name "NGINX": want lower case letters, digits and dashes, at most 63`},

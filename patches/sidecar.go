@@ -92,7 +92,7 @@ type Overrides struct {
 	MemoryLimit   string
 	LogLevel      string
 	AgentLogLevel string
-	StatusPort    int
+	StatusPort    int32
 }
 
 // Sidecar is a rendered template.
@@ -128,7 +128,7 @@ func (t *SidecarTemplate) Render(p Params) (*Sidecar, error) {
 	for i := range c.VolumeMounts {
 		c.VolumeMounts[i].MountPath = fill(c.VolumeMounts[i].MountPath)
 	}
-	port := int32(p.StatusPort())
+	port := p.StatusPort()
 	c.Ports[0].ContainerPort = port
 	c.StartupProbe.HTTPGet.Port.IntVal = port
 	if p.HostNetwork {
@@ -254,7 +254,7 @@ func (p Params) secretTTL() time.Duration {
 }
 
 // StatusPort is where the agent answers its probes.
-func (p Params) StatusPort() int {
+func (p Params) StatusPort() int32 {
 	if p.Overrides.StatusPort != 0 {
 		return p.Overrides.StatusPort
 	}
@@ -264,7 +264,7 @@ func (p Params) StatusPort() int {
 func (p Params) proxyConfig() string {
 	data, err := json.Marshal(struct {
 		DiscoveryAddress string `json:"discoveryAddress,omitempty"`
-		StatusPort       int    `json:"statusPort"`
+		StatusPort       int32  `json:"statusPort"`
 	}{p.Mesh.DiscoveryAddress, p.StatusPort()})
 	if err != nil {
 		panic(err) // a string and a number

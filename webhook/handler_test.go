@@ -242,7 +242,7 @@ func TestAnswersAfterShutdownBegan(t *testing.T) {
 // contextual fails when its context has ended.
 type contextual struct{}
 
-func (contextual) Namespace(ctx context.Context, name string, labelled bool) (policy.Namespace, error) {
+func (contextual) Namespace(ctx context.Context, name string, _ bool) (policy.Namespace, error) {
 	if ctx.Err() != nil {
 		return policy.Namespace{}, ctx.Err()
 	}

@@ -147,7 +147,7 @@ func (s *subject) checkPort(p *plan) string {
 			if n == 1 && c.RestartPolicy == nil {
 				continue // gone before the agent starts
 			}
-			if slices.ContainsFunc(c.Ports, func(q corev1.ContainerPort) bool { return int(q.ContainerPort) == port }) {
+			if slices.ContainsFunc(c.Ports, func(q corev1.ContainerPort) bool { return q.ContainerPort == port }) {
 				return fmt.Sprintf("container %s listens on port %d, which the agent needs; give the agent another one with annotation %s", c.Name, port, policy.IstioStatusPortKey)
 			}
 		}
@@ -172,7 +172,7 @@ func (s *subject) checkHostNetwork(*plan) string {
 	return ""
 }
 
-func (s *subject) statusPort() int {
+func (s *subject) statusPort() int32 {
 	if s.options.Proxy.StatusPort != 0 {
 		return s.options.Proxy.StatusPort
 	}

@@ -73,7 +73,7 @@ type Options struct {
 // Proxy holds Istio's own annotations for the sidecar. Empty means not set.
 type Proxy struct {
 	Image, CPU, Memory, CPULimit, MemoryLimit, LogLevel, AgentLogLevel string
-	StatusPort                                                         int
+	StatusPort                                                         int32
 }
 
 // Problem is an invalid value.
@@ -180,12 +180,13 @@ func (r *resolver) read(key, fallback string, parse func(string) string) {
 		}
 		return
 	}
-	where, v, ok := "annotation of namespace "+r.ns.Name+" ", "", false
-	if v, ok = r.ns.Annotations[key]; !ok {
-		if v = fallback; v == "" {
+	where := "annotation of namespace " + r.ns.Name + " "
+	v, ok := r.ns.Annotations[key]
+	if !ok {
+		if fallback == "" {
 			return
 		}
-		where = "default for "
+		where, v = "default for ", fallback
 	}
 	if wrong := parse(v); wrong != "" && r.others == nil {
 		r.others = &Problem{OfNamespace: true, Message: fmt.Sprintf("%s%s: %q is not allowed; %s", where, key, v, wrong)}
@@ -239,12 +240,12 @@ func (r *resolver) readProxy(p *Proxy) {
 	})
 	var port string
 	text(IstioStatusPortKey, &port, func(v string) string {
-		n, err := strconv.Atoi(v)
-		p.StatusPort = n
+		n, err := strconv.ParseInt(v, 10, 32)
+		p.StatusPort = int32(n)
 		switch {
 		case err != nil || n < 1 || n > 65535:
 			return "want a port from 1 to 65535"
-		case slices.Contains(istioPorts, n):
+		case slices.Contains(istioPorts, int32(n)):
 			return "Istio uses that port itself; want another one, by default 15020"
 		default:
 			return ""
@@ -254,7 +255,7 @@ func (r *resolver) readProxy(p *Proxy) {
 
 // istioPorts are the ports of a sidecar other than the agent's status port
 // (Istio's documentation, "Ports used by Istio").
-var istioPorts = []int{15000, 15001, 15004, 15006, 15008, 15021, 15053, 15090}
+var istioPorts = []int32{15000, 15001, 15004, 15006, 15008, 15021, 15053, 15090}
 
 // agentDirs are read, written or mounted by the agent itself. In
 // workload-spiffe-credentials a restarted agent would take its own files for
@@ -288,17 +289,17 @@ func CertDir(v string) (dir, wrong string) {
 	case slices.Contains(systemDirs, dir):
 		return dir, "a mount there would hide what the containers need; want a directory of its own such as /etc/istio-certs"
 	}
-	real := dir
-	if strings.HasPrefix(real, "/run/") { // the same place in most images
-		real = "/var" + real
+	place := dir
+	if strings.HasPrefix(place, "/run/") { // the same place in most images
+		place = "/var" + place
 	}
 	for _, a := range agentDirs {
-		if real == a || below(real, a) || below(a, real) {
+		if place == a || below(place, a) || below(a, place) {
 			return dir, "the agent uses " + a + " itself; want another directory such as /etc/istio-certs"
 		}
 	}
 	for _, k := range kernelDirs {
-		if below(real, k) {
+		if below(place, k) {
 			return dir, k + " belongs to the kernel; want another directory such as /etc/istio-certs"
 		}
 	}
