@@ -34,14 +34,42 @@ func (d *demo) explain(ctx context.Context, before, after pod) error {
 	}
 	d.screen.diff(text)
 	d.screen.say("")
-	why, err := d.reviewed(after)
+	why, err := reasons(after)
 	if err != nil {
 		return err
 	}
-	d.screen.say("Why, as the webhook logged it:\n%s", why)
+	d.screen.say("Why:\n%s", why)
+	d.screen.say("")
+	logged, err := d.reviewed(after)
+	if err != nil {
+		return err
+	}
+	d.screen.say("The webhook's log:\n%s", logged)
 	d.screen.say("")
 	d.screen.say("Its metric:\n  %s", d.admissions(ctx))
 	return nil
+}
+
+// reasons says in sentences what the pod's status says.
+func reasons(p pod) (string, error) {
+	var status struct {
+		Mode, Profile, Delivery, Container, CertDir string
+		Warnings                                    []string
+	}
+	if err := json.Unmarshal([]byte(p.text("metadata", "annotations", "isthmus.dev/status")), &status); err != nil {
+		return "", fmt.Errorf("status of pod %s: %w", p.name(), err)
+	}
+	text := fmt.Sprintf("  namespace %s is labelled isthmus.dev/injection=enabled, and the pod says nothing to the contrary\n"+
+		"  profile %s recognises container %s (%s) as an edge\n"+
+		"  mode %s, delivery %s: the edge reads its certificate in %s\n"+
+		"  its identity will be spiffe://%s/ns/%s/sa/%s",
+		p.text("metadata", "namespace"), status.Profile, status.Container, p.image(status.Container),
+		status.Mode, status.Delivery, status.CertDir,
+		p.env("istio-proxy", "TRUST_DOMAIN"), p.text("metadata", "namespace"), p.text("spec", "serviceAccountName"))
+	if len(status.Warnings) > 0 {
+		text += "\n  warnings: " + strings.Join(status.Warnings, ", ") + " (docs/troubleshooting.md says what to do)"
+	}
+	return text, nil
 }
 
 // review is a line of the webhook's log.

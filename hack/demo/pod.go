@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	"github.com/pmezard/go-difflib/difflib"
@@ -31,6 +32,32 @@ func (p pod) text(keys ...string) string {
 }
 
 func (p pod) name() string { return p.text("metadata", "name") }
+
+// container returns a container or init container by its name, nil if there is none.
+func (p pod) container(name string) pod {
+	for _, list := range []string{"containers", "initContainers"} {
+		containers, _ := p.at("spec", list).([]any)
+		for _, container := range containers {
+			if fields, ok := container.(map[string]any); ok && fields["name"] == name {
+				return fields
+			}
+		}
+	}
+	return nil
+}
+
+func (p pod) image(container string) string { return p.container(container).text("image") }
+
+// env returns the value of a container's variable, empty if there is none.
+func (p pod) env(container, name string) string {
+	variables, _ := p.container(container).at("env").([]any)
+	for _, variable := range variables {
+		if fields, ok := variable.(map[string]any); ok && fields["name"] == name {
+			return pod(fields).text("value")
+		}
+	}
+	return ""
+}
 
 // plain returns the pod as YAML without what tells one replica from another:
 // names, hashes, times, and what the API server and its controllers note.
@@ -83,7 +110,7 @@ func shorten(text string, length int) string {
 // a line belongs.
 func difference(before, after, beforeName, afterName string) (string, error) {
 	return difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
-		A: difflib.SplitLines(before), B: difflib.SplitLines(after),
+		A: slices.Collect(strings.Lines(before)), B: slices.Collect(strings.Lines(after)),
 		FromFile: beforeName, ToFile: afterName, Context: 3,
 	})
 }

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const replica = `{
+  "metadata": {
+    "name": "edge-6576d5765-m8l57", "namespace": "emissary", "uid": "1", "resourceVersion": "7",
+    "labels": {"app": "edge", "pod-template-hash": "6576d5765"},
+    "annotations": {"kubectl.kubernetes.io/restartedAt": "now",
+      "isthmus.dev/status": "{\"mode\":\"sidecar\",\"profile\":\"emissary\",\"delivery\":\"files\",\"container\":\"edge\",\"certDir\":\"/etc/istio-certs\",\"warnings\":[\"files-not-reloaded\"]}"}
+  },
+  "spec": {
+    "serviceAccountName": "front",
+    "initContainers": [{"name": "istio-proxy", "env": [{"name": "TRUST_DOMAIN", "value": "cluster.local"}]}],
+    "containers": [{"name": "edge", "image": "emissary:3.10.0", "volumeMounts": [{"name": "kube-api-access-x7k2p"}]}],
+    "volumes": [{"name": "kube-api-access-x7k2p"}]
+  },
+  "status": {"phase": "Pending"}
+}`
+
+func parse(t *testing.T, text string) pod {
+	t.Helper()
+	var p pod
+	require.NoError(t, json.Unmarshal([]byte(text), &p))
+	return p
+}
+
+func TestPlainTellsNoReplicaFromAnother(t *testing.T) {
+	text, err := parse(t, replica).plain()
+	require.NoError(t, err)
+	assert.Equal(t, `metadata:
+  annotations:
+    isthmus.dev/status: '{"mode":"sidecar","profile":"emissary","delivery":"files","container":"edge","ce...'
+  labels:
+    app: edge
+  namespace: emissary
+spec:
+  containers:
+  - image: emissary:3.10.0
+    name: edge
+    volumeMounts:
+    - name: kube-api-access
+  initContainers:
+  - env:
+    - name: TRUST_DOMAIN
+      value: cluster.local
+    name: istio-proxy
+  serviceAccountName: front
+  volumes:
+  - name: kube-api-access
+`, text)
+}
+
+func TestReasons(t *testing.T) {
+	text, err := reasons(parse(t, replica))
+	require.NoError(t, err)
+	assert.Equal(t, `  namespace emissary is labelled isthmus.dev/injection=enabled, and the pod says nothing to the contrary
+  profile emissary recognises container edge (emissary:3.10.0) as an edge
+  mode sidecar, delivery files: the edge reads its certificate in /etc/istio-certs
+  its identity will be spiffe://cluster.local/ns/emissary/sa/front
+  warnings: files-not-reloaded (docs/troubleshooting.md says what to do)`, text)
+
+	_, err = reasons(parse(t, `{"metadata": {"name": "plain"}}`))
+	assert.ErrorContains(t, err, "status of pod plain: ")
+}
+
+func TestDifference(t *testing.T) {
+	text, err := difference("a\nb\n", "a\nc\n", "before", "after")
+	require.NoError(t, err)
+	assert.Equal(t, "--- before\n+++ after\n@@ -1,2 +1,2 @@\n a\n-b\n+c\n", text)
+}
