@@ -72,11 +72,12 @@ func Serve(ctx context.Context, o ServerOptions) error {
 	if err != nil {
 		return err
 	}
+	var stopping atomic.Bool
 	namespaces := &ClusterNamespaces{Cache: mgr.GetCache(), Live: mgr.GetAPIReader()}
 	for path, labelled := range map[string]bool{NamespacePath: true, PodPath: false} {
-		mgr.GetWebhookServer().Register(path, &Handler{
+		mgr.GetWebhookServer().Register(path, sendAway(&stopping, &Handler{
 			Engine: o.Engine, Namespaces: namespaces, Metrics: counters, Log: o.Log, Labelled: labelled,
-		})
+		}))
 	}
 	runnables := []manager.Runnable{o.Certificate}
 	if o.Mesh != nil {
@@ -92,7 +93,6 @@ func Serve(ctx context.Context, o ServerOptions) error {
 	if _, err := mgr.GetCache().GetInformer(ctx, NamespaceMetadata(), cache.BlockUntilSynced(false)); err != nil {
 		return fmt.Errorf("watch namespaces: %w", err)
 	}
-	var stopping atomic.Bool
 	ready := func(r *http.Request) error { return readiness(r, o, mgr, &stopping) }
 	if err := errors.Join(mgr.AddReadyzCheck("isthmus", ready), mgr.AddHealthzCheck("ping", func(*http.Request) error { return nil })); err != nil {
 		return fmt.Errorf("add health checks: %w", err)
@@ -111,6 +111,19 @@ func Serve(ctx context.Context, o ServerOptions) error {
 		stop()
 	}()
 	return mgr.Start(running)
+}
+
+// sendAway has clients open a new connection for their next review once the
+// server stops. A connection that is kept is closed at the end while it is idle,
+// and a review that is sent at that moment is lost: API servers keep theirs, and
+// do not try a POST again.
+func sendAway(stopping *atomic.Bool, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if stopping.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // readiness says the first thing that is missing.

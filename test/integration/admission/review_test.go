@@ -24,39 +24,54 @@ import (
 // review asks the server itself, over a new connection that is verified by the
 // caBundle, as the API server does it. handshakes are shown the certificate.
 func (e *environment) review(ctx context.Context, path string, request *admissionv1.AdmissionRequest, handshakes ...func(*x509.Certificate)) (status int, body []byte, err error) {
-	bundle, err := e.caBundle(ctx)
+	transport, err := e.transport(ctx)
 	if err != nil {
 		return 0, nil, err
 	}
+	defer transport.CloseIdleConnections()
+	response, body, err := post(ctx, transport, e.door.url(path), request)
+	if err != nil {
+		return 0, nil, err
+	}
+	for _, handshake := range handshakes {
+		handshake(response.TLS.PeerCertificates[0])
+	}
+	return response.StatusCode, body, nil
+}
+
+// transport trusts what the API server trusts.
+func (e *environment) transport(ctx context.Context) (*http.Transport, error) {
+	bundle, err := e.caBundle(ctx)
+	if err != nil {
+		return nil, err
+	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(bundle) {
-		return 0, nil, errors.New("the configuration has no caBundle")
+		return nil, errors.New("the configuration has no caBundle")
 	}
+	return &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}, nil
+}
+
+// post sends a review. The body of the response is read and closed.
+func post(ctx context.Context, transport *http.Transport, url string, request *admissionv1.AdmissionRequest) (*http.Response, []byte, error) {
 	data, err := json.Marshal(admissionv1.AdmissionReview{
 		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"}, Request: request,
 	})
 	if err != nil {
-		return 0, nil, err
+		return nil, nil, err
 	}
-	post, err := http.NewRequestWithContext(ctx, http.MethodPost, e.door.url(path), bytes.NewReader(data))
+	message, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(data))
 	if err != nil {
-		return 0, nil, err
+		return nil, nil, err
 	}
-	post.Header.Set("Content-Type", "application/json")
-	client := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		TLSClientConfig:   &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-	}}
-	response, err := client.Do(post)
+	message.Header.Set("Content-Type", "application/json")
+	response, err := transport.RoundTrip(message)
 	if err != nil {
-		return 0, nil, err
+		return nil, nil, err
 	}
 	defer func() { _ = response.Body.Close() }()
-	for _, handshake := range handshakes {
-		handshake(response.TLS.PeerCertificates[0])
-	}
-	body, err = io.ReadAll(response.Body)
-	return response.StatusCode, body, err
+	body, err := io.ReadAll(response.Body)
+	return response, body, err
 }
 
 // podRequest is the request of a review of a pod.
