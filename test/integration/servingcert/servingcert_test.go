@@ -1,6 +1,7 @@
 package servingcert
 
 import (
+	"bytes"
 	"context"
 	"sync"
 	"sync/atomic"
@@ -89,13 +90,13 @@ func TestRotationFailsNoReview(t *testing.T) {
 	require.NoError(t, err)
 	i.follow(time.Minute, func(secret *corev1.Secret) bool {
 		signing := secret.Data[corev1.TLSCertKey]
-		return len(signing) > 0 && string(signing) != string(before) && secret.Annotations[serving.PhaseAnnotation] == "stable"
+		return len(signing) > 0 && !bytes.Equal(signing, before) && secret.Annotations[serving.PhaseAnnotation] == "stable"
 	})
 	l.stop(t)
 
 	assert.Greater(t, l.created.Load(), int64(1000))
-	for _, phase := range []string{"stable", "announcing", "announced", "promoted"} {
-		assert.True(t, phases[phase] || phase == "announcing", "phase %s was seen", phase)
+	for _, phase := range []string{"stable", "announced", "promoted"} { // announcing takes milliseconds
+		assert.True(t, phases[phase], "phase %s was seen", phase)
 	}
 	for name, r := range map[string]*replica{"first": first, "second": second, "third": third} {
 		leaves := 0
