@@ -98,6 +98,9 @@ func (d *demo) steps(ctx context.Context) error {
 		return err
 	}
 	s.done()
+	if err := ctx.Err(); err != nil { // interrupted after the last command
+		return err
+	}
 
 	s.print("\n" + s.paint(bold, fmt.Sprintf("The demo is up, after %s. It stays until make demo-down.", seconds(time.Since(s.begun)))))
 	d.invite()
@@ -196,6 +199,8 @@ func (d *demo) list(ctx context.Context) error {
 func (d *demo) wrong(ctx context.Context) error {
 	if err := d.show(ctx, "kubectl", "apply", "-f", "samples/pods/wrong-mode.yaml"); err == nil {
 		return errors.New("a pod with a mode that there is not was admitted")
+	} else if ctx.Err() != nil {
+		return err
 	}
 	return d.show(ctx, "kubectl", "apply", "--dry-run=server", "-f", "samples/pods/misspelt-key.yaml")
 }
