@@ -31,6 +31,7 @@ type replica struct {
 	address string
 	cancel  context.CancelFunc
 	ended   sync.WaitGroup
+	carried sync.WaitGroup // connections that the service has begun to carry here
 	reviews atomic.Int64
 	leaves  sync.Map // serial number -> true
 }
@@ -64,8 +65,10 @@ func (i *installation) start(t *testing.T, l lifetimes) *replica {
 	return r
 }
 
-// stop drains what is being answered and ends everything.
+// stop ends a replica that is out of the endpoints, once what was on its way to it
+// has been answered.
 func (r *replica) stop() {
+	r.carried.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	_ = r.server.Shutdown(ctx)
@@ -125,10 +128,11 @@ func (s *service) accept() {
 func (s *service) forward(client net.Conn) {
 	defer func() { _ = client.Close() }()
 	target := s.pick()
-	if target == "" {
+	if target == nil {
 		return
 	}
-	server, err := net.Dial("tcp", target)
+	defer target.carried.Done()
+	server, err := net.Dial("tcp", target.address)
 	if err != nil {
 		return
 	}
@@ -140,16 +144,17 @@ func (s *service) forward(client net.Conn) {
 	_, _ = io.Copy(client, server)
 }
 
-func (s *service) pick() string {
+func (s *service) pick() *replica {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for range s.replicas {
 		s.next++
 		if r := s.replicas[s.next%len(s.replicas)]; r.source.Ready() == nil {
-			return r.address
+			r.carried.Add(1)
+			return r
 		}
 	}
-	return ""
+	return nil
 }
 
 // set replaces the endpoints.
