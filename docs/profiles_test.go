@@ -24,7 +24,8 @@ func load(t *testing.T, text string) (*patches.Profiles, error) {
 	t.Helper()
 	set, err := patches.BuiltIn()
 	require.NoError(t, err)
-	return set, set.Add("kong.yaml", []byte(text))
+	err = set.Add("kong.yaml", []byte(text))
+	return set, err
 }
 
 func TestExampleProfile(t *testing.T) {

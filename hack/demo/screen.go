@@ -42,10 +42,10 @@ func (s *screen) paint(colour, text string) string {
 }
 
 // step begins the next step.
-func (s *screen) step(format string, args ...any) {
+func (s *screen) step(text string) {
 	s.number++
 	s.started = time.Now()
-	s.print("\n" + s.paint(bold, fmt.Sprintf("[%d/%d] ", s.number, s.steps)+fmt.Sprintf(format, args...)))
+	s.print("\n" + s.paint(bold, fmt.Sprintf("[%d/%d] ", s.number, s.steps)+text))
 }
 
 // done ends the step.

@@ -75,7 +75,13 @@ func (d *demo) serve(ctx context.Context, server string) (running, error) {
 		return r, err
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- command.Wait() }()
+	go func() {
+		err := command.Wait()
+		if err == nil {
+			err = errors.New("exit status 0")
+		}
+		ended <- err
+	}()
 	r.identity = identify(command.Process.Pid)
 	content, err := json.Marshal(r)
 	if err != nil {
@@ -88,7 +94,7 @@ func (d *demo) serve(ctx context.Context, server string) (running, error) {
 		select {
 		case err := <-ended:
 			ended <- err
-			return fmt.Errorf("the webhook ended (%v): %s", err, d.lastLog())
+			return fmt.Errorf("the webhook ended: %w; its log ends with\n%s", err, d.lastLog())
 		default:
 		}
 		_, err := get(ctx, fmt.Sprintf("http://127.0.0.1:%d/readyz?verbose", r.Health))
