@@ -85,7 +85,7 @@ func (p *plane) dump(w io.Writer) {
 		return
 	}
 	for _, file := range files {
-		_, _ = fmt.Fprintf(w, "--- %s:\n%s\n", filepath.Base(file), tail(file, 40))
+		_, _ = fmt.Fprintf(w, "--- %s:\n%s\n", filepath.Base(file), tail(file, 15))
 	}
 }
 

@@ -19,7 +19,7 @@ func TestStoppingServerAnswersAndSendsClientsAway(t *testing.T) {
 	s := newSpace(t, enabled)
 	r, err := world.startReplica(t.Context(), "--shutdown-delay=4s")
 	require.NoError(t, err)
-	transport, err := world.transport(t.Context())
+	transport, err := transportFor(world.caBundle(t.Context()))
 	require.NoError(t, err)
 	t.Cleanup(transport.CloseIdleConnections)
 	review := func() *http.Response {

@@ -19,7 +19,9 @@ func TestUninstallLeavesNothingThatStopsPods(t *testing.T) {
 	require.NoError(t, world.server.stop(t.Context()))
 	t.Cleanup(func() {
 		ctx := context.WithoutCancel(t.Context())
-		require.NoError(t, awaitGone(ctx, releaseNamespace))
+		for _, name := range []string{releaseNamespace, istioNamespace, excludedNamespace} {
+			require.NoError(t, awaitGone(ctx, name))
+		}
 		require.NoError(t, world.install(ctx))
 		require.NoError(t, world.startServer(ctx))
 	})
