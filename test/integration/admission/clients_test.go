@@ -105,13 +105,13 @@ func (l *load) askOnNewConnection() error {
 }
 
 func (l *load) askOver(transport *http.Transport) error {
-	response, body, err := post(l.t.Context(), transport, world.door.url("/inject/namespace"), podRequest(l.space.name, barePod(`{"name": "edge"}`)))
+	answer, err := post(l.t.Context(), transport, world.door.url("/inject/namespace"), podRequest(l.space.name, barePod(`{"name": "edge"}`)))
 	if err != nil {
 		return err
 	}
-	l.leaves.add(response.TLS.PeerCertificates[0].SerialNumber.String())
-	if response.StatusCode != http.StatusOK || !bytes.Contains(body, []byte(`"patch"`)) {
-		return fmt.Errorf("%s: %s", response.Status, body)
+	l.leaves.add(answer.certificate.SerialNumber.String())
+	if answer.status != http.StatusOK || !bytes.Contains(answer.body, []byte(`"patch"`)) {
+		return fmt.Errorf("HTTP %d: %s", answer.status, answer.body)
 	}
 	return nil
 }

@@ -74,7 +74,8 @@ func newEnvironment(ctx context.Context, folder string) (*environment, error) {
 	if err := e.install(ctx); err != nil {
 		return e, fmt.Errorf("install the chart: %w", err)
 	}
-	return e, e.startServer(ctx)
+	err = e.startServer(ctx)
+	return e, err
 }
 
 // startServer starts the replica that answers, and returns when the API server

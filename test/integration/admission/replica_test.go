@@ -179,18 +179,27 @@ func (e *environment) serviceAccountKubeconfig(ctx context.Context) (string, err
 	}, path)
 }
 
-// freePorts returns ports that nobody listens on at the moment.
+// freePorts returns ports that nobody listens on at the moment. They stay taken
+// until all are known, so they differ.
 func freePorts(count int) ([]int, error) {
-	var ports []int
-	for range count {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = listener.Close() }()
-		ports = append(ports, listener.Addr().(*net.TCPAddr).Port) //nolint:errcheck,forcetypeassert // a TCP listener has a TCP address
+	if count == 0 {
+		return nil, nil
 	}
-	return ports, nil
+	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = listener.Close() }()
+	_, text, err := net.SplitHostPort(listener.Addr().String())
+	if err != nil {
+		return nil, err
+	}
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		return nil, err
+	}
+	others, err := freePorts(count - 1)
+	return append(others, port), err
 }
 
 // caBundle returns what the API server verifies the webhook by.

@@ -29,11 +29,8 @@ func (e *environment) review(ctx context.Context, path string, request *admissio
 		return 0, nil, err
 	}
 	defer transport.CloseIdleConnections()
-	response, body, err := post(ctx, transport, e.door.url(path), request)
-	if err != nil {
-		return 0, nil, err
-	}
-	return response.StatusCode, body, nil
+	answer, err := post(ctx, transport, e.door.url(path), request)
+	return answer.status, answer.body, err
 }
 
 // transportFor trusts a caBundle, unless getting it was an error.
@@ -48,26 +45,35 @@ func transportFor(bundle []byte, err error) (*http.Transport, error) {
 	return &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}, nil
 }
 
-// post sends a review. The body of the response is read and closed.
-func post(ctx context.Context, transport *http.Transport, url string, request *admissionv1.AdmissionRequest) (*http.Response, []byte, error) {
+// answer is what the server said, and how.
+type answer struct {
+	status      int
+	body        []byte
+	certificate *x509.Certificate
+	// leave is true when the client is to open a new connection.
+	leave bool
+}
+
+// post sends a review.
+func post(ctx context.Context, transport *http.Transport, url string, request *admissionv1.AdmissionRequest) (answer, error) {
 	data, err := json.Marshal(admissionv1.AdmissionReview{
 		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"}, Request: request,
 	})
 	if err != nil {
-		return nil, nil, err
+		return answer{}, err
 	}
 	message, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(data))
 	if err != nil {
-		return nil, nil, err
+		return answer{}, err
 	}
 	message.Header.Set("Content-Type", "application/json")
 	response, err := transport.RoundTrip(message)
 	if err != nil {
-		return nil, nil, err
+		return answer{}, err
 	}
 	defer func() { _ = response.Body.Close() }()
 	body, err := io.ReadAll(response.Body)
-	return response, body, err
+	return answer{response.StatusCode, body, response.TLS.PeerCertificates[0], response.Close}, err
 }
 
 // podRequest is the request of a review of a pod.

@@ -22,15 +22,15 @@ func TestStoppingServerAnswersAndSendsClientsAway(t *testing.T) {
 	transport, err := transportFor(world.caBundle(t.Context()))
 	require.NoError(t, err)
 	t.Cleanup(transport.CloseIdleConnections)
-	review := func() *http.Response {
+	review := func() answer {
 		url := fmt.Sprintf("https://127.0.0.1:%d/inject/namespace", r.port)
-		response, body, err := post(t.Context(), transport, url, podRequest(s.name, barePod(`{"name": "edge"}`)))
+		answer, err := post(t.Context(), transport, url, podRequest(s.name, barePod(`{"name": "edge"}`)))
 		require.NoError(t, err)
-		require.Equal(t, http.StatusOK, response.StatusCode, string(body))
-		assert.Contains(t, string(body), `"patch"`)
-		return response
+		require.Equal(t, http.StatusOK, answer.status, string(answer.body))
+		assert.Contains(t, string(answer.body), `"patch"`)
+		return answer
 	}
-	assert.False(t, review().Close, "a connection is kept while the server runs")
+	assert.False(t, review().leave, "a connection is kept while the server runs")
 
 	require.NoError(t, r.command.Process.Signal(syscall.SIGTERM))
 	awaitThat(t, func(ctx context.Context) error {
@@ -40,7 +40,7 @@ func TestStoppingServerAnswersAndSendsClientsAway(t *testing.T) {
 		return nil
 	})
 
-	assert.True(t, review().Close, "the client is told to leave")
+	assert.True(t, review().leave, "the client is told to leave")
 	select {
 	case <-r.done:
 		assert.Fail(t, "the server ended before its delay was over")
