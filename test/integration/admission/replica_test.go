@@ -171,9 +171,13 @@ func (e *environment) serviceAccountKubeconfig(ctx context.Context) (string, err
 		return "", err
 	}
 	path := filepath.Join(e.folder, "webhook.kubeconfig")
-	return path, clientcmd.WriteToFile(clientcmdapi.Config{
-		Clusters:       map[string]*clientcmdapi.Cluster{"test": {Server: config.Host, CertificateAuthorityData: config.CAData}},
-		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"webhook": {Token: token.Status.Token}},
+	return path, writeKubeconfig(path, config.Host, config.CAData, token.Status.Token)
+}
+
+func writeKubeconfig(path, server string, ca []byte, token string) error {
+	return clientcmd.WriteToFile(clientcmdapi.Config{
+		Clusters:       map[string]*clientcmdapi.Cluster{"test": {Server: server, CertificateAuthorityData: ca}},
+		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"webhook": {Token: token}},
 		Contexts:       map[string]*clientcmdapi.Context{"test": {Cluster: "test", AuthInfo: "webhook"}},
 		CurrentContext: "test",
 	}, path)
