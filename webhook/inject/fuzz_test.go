@@ -1,0 +1,120 @@
+package inject_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/randfill"
+
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// words are what the fuzzer makes keys, names and values of, so that it meets
+// what the engine looks for.
+var words = []string{
+	"", "true", "false", "sidecar", "secret", "files", "emissary", "aes", "generic", "istio-proxy", "istio-certs", "istio-token", "istio-envoy",
+	"/etc/istio-certs", "/etc/istio-certs/", "/etc", "/certs", "90m", "100m", "128Mi", "15020", "15025",
+	"emissaryingress/emissary:4.1.0", "datawire/aes:1.13.4", "quay.io/datawire/ambassador", "istio/proxyv2:1.8.2",
+	"AMBASSADOR_NAMESPACE", "AMBASSADOR_ENVOY_BASE_ID", "AMBASSADOR_ISTIO_SECRET_DIR", "OUTPUT_CERTS", "agent", "entrypoint",
+	"/ambassador/v0/check_ready", "ambient", "disabled", "kube-api-access", "corp",
+}
+
+var keys = []string{
+	"app", policy.InjectKey, policy.ModeKey, policy.DeliveryKey, policy.ProfileKey, policy.CertDirKey, policy.EnvoyKey, policy.CertTTLKey,
+	policy.ContainerKey, policy.SecretNameKey, policy.PublishKey, policy.StatusKey, policy.InjectedLabel, policy.IstioInjectKey, policy.IstioTLSModeLabel,
+	policy.IstioDataplaneLabel, policy.IstioProxyImageKey, policy.IstioProxyCPUKey, policy.IstioProxyMemLimitKey, policy.IstioStatusPortKey,
+	policy.ConsulInjectKey, policy.DefaultContainerKey, "isthmus.dev/mdoe", "a~b/c",
+}
+
+// FuzzInject: whatever the pod, the engine answers; what it injects it injects
+// once, additively, and takes back exactly.
+func FuzzInject(f *testing.F) {
+	for _, seed := range []string{"", "isthmus", "0123456789012345678901234567890123456789012345678901234567890123456789"} {
+		f.Add([]byte(seed), uint8(0))
+	}
+	engine := newEngine(f, inject.Options{Settings: inject.Settings{ImagePullSecrets: []string{"corp"}}})
+	f.Fuzz(func(t *testing.T, data []byte, where uint8) {
+		pod := decode(t, encode(t, randomPod(data)))
+		ns := policy.Namespace{Name: "edge", Labels: map[string]string{}}
+		if where&1 == 0 {
+			ns.Labels[policy.InjectionLabel] = policy.InjectionEnabled
+		}
+		if where&2 != 0 {
+			ns.Labels[policy.IstioDataplaneLabel] = "ambient"
+			ns.Annotations = map[string]string{policy.OpenShiftUIDRangeKey: "1/2", policy.CertDirKey: "/namespace"}
+		}
+		before := encode(t, pod)
+		result := engine.Inject(inject.Request{Pod: pod, Namespace: ns, Template: where&4 != 0})
+		require.Equal(t, string(before), string(encode(t, pod)), "the pod must not be written")
+		require.NotEmpty(t, result.Reason)
+		if result.Denied {
+			require.NotEmpty(t, result.Message)
+		}
+		if result.Reason != policy.Injected {
+			require.Empty(t, result.Patch)
+			return
+		}
+		checkInjected(t, engine, pod, ns, result)
+	})
+}
+
+// randomPod makes a pod of the fuzzer's bytes: an edge more often than not,
+// with everything around it that the engine reads.
+func randomPod(data []byte) *corev1.Pod {
+	filler := randfill.NewFromGoFuzz(data).NilChance(0.4).NumElements(0, 3).Funcs(
+		func(s *string, c randfill.Continue) { *s = words[c.Intn(len(words))] },
+		func(m *map[string]string, c randfill.Continue) {
+			if c.Bool() {
+				return
+			}
+			*m = map[string]string{}
+			for range c.Intn(4) {
+				(*m)[keys[c.Intn(len(keys))]] = words[c.Intn(len(words))]
+			}
+		},
+		func(q *resource.Quantity, c randfill.Continue) { *q = *resource.NewQuantity(int64(c.Intn(9)), resource.DecimalSI) },
+		func(s *intstr.IntOrString, c randfill.Continue) { *s = intstr.FromInt32(int32(c.Intn(16000))) },
+		func(n *int32, c randfill.Continue) { *n = []int32{0, 80, 15020, 15025}[c.Intn(4)] },
+		func(m *metav1.ManagedFieldsEntry, _ randfill.Continue) {},
+		func(m *metav1.Time, _ randfill.Continue) {},
+		func(s *corev1.VolumeSource, c randfill.Continue) {
+			switch c.Intn(3) {
+			case 0:
+				s.EmptyDir = &corev1.EmptyDirVolumeSource{}
+			case 1:
+				s.Secret = &corev1.SecretVolumeSource{SecretName: "x"}
+			default:
+				s.ConfigMap = &corev1.ConfigMapVolumeSource{}
+			}
+		},
+		func(l *corev1.ResourceList, c randfill.Continue) {
+			if c.Bool() {
+				*l = corev1.ResourceList{corev1.ResourceCPU: *resource.NewQuantity(1, resource.DecimalSI), corev1.ResourceMemory: *resource.NewQuantity(1<<27, resource.BinarySI)}
+			}
+		},
+		func(a *corev1.Affinity, _ randfill.Continue) {},
+		func(p *corev1.PodStatus, _ randfill.Continue) {},
+		func(e *corev1.EphemeralContainer, _ randfill.Continue) {},
+	)
+	pod := &corev1.Pod{}
+	filler.Fill(&pod.Labels)
+	filler.Fill(&pod.Annotations)
+	filler.Fill(&pod.Spec.Containers)
+	filler.Fill(&pod.Spec.InitContainers)
+	filler.Fill(&pod.Spec.Volumes)
+	filler.Fill(&pod.Spec.ImagePullSecrets)
+	filler.Fill(&pod.Spec.HostNetwork)
+	if pod.Spec.HostNetwork {
+		pod.Spec.DNSPolicy = corev1.DNSClusterFirstWithHostNet
+	}
+	edge := corev1.Container{Name: "edge", Image: "emissaryingress/emissary:3.9.1"}
+	filler.Fill(&edge.Env)
+	filler.Fill(&edge.VolumeMounts)
+	pod.Spec.Containers = append(pod.Spec.Containers, edge)
+	return pod
+}
