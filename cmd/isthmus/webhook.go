@@ -102,7 +102,8 @@ func (f *webhookFlags) run(cmd *cobra.Command) error {
 	if f.logLevel == "debug" {
 		level = zapcore.DebugLevel
 	}
-	log := zap.New(zap.WriteTo(cmd.ErrOrStderr()), zap.Level(level))
+	// A stack says nothing of a ConfigMap that is wrong; panics bring their own.
+	log := zap.New(zap.WriteTo(cmd.ErrOrStderr()), zap.Level(level), zap.StacktraceLevel(zapcore.PanicLevel))
 	ctrllog.SetLogger(log)
 
 	options, err := engineOptions(f.settings, f.profiles)

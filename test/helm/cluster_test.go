@@ -2,10 +2,6 @@ package helm
 
 import (
 	"context"
-	"encoding/json"
-	"io"
-	"os"
-	"os/exec"
 	"testing"
 	"time"
 
@@ -14,7 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/isthmus-mesh/isthmus/test/plane"
 )
 
 // cluster is a real API server.
@@ -38,41 +35,14 @@ func TestAgainstAPIServer(t *testing.T) {
 
 func connect(t *testing.T) *cluster {
 	t.Helper()
-	kubeconfig := os.Getenv("KUBECONFIG")
-	if kubeconfig == "" {
-		kubeconfig = start(t)
-	}
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	p, err := plane.Start(t.Context())
 	require.NoError(t, err)
-	config.QPS, config.Burst = 500, 500
+	t.Cleanup(func() { require.NoError(t, p.Stop()) })
+	config, err := p.Admin()
+	require.NoError(t, err)
 	client, err := kubernetes.NewForConfig(config)
 	require.NoError(t, err)
-	return &cluster{kubeconfig, config, client}
-}
-
-// start starts the harness and returns the kubeconfig of its control plane. It
-// ends when its standard input closes, even if this process is killed.
-func start(t *testing.T) string {
-	t.Helper()
-	harness := exec.Command("go", "-C", "../cluster", "run", ".", "up")
-	input, err := harness.StdinPipe()
-	require.NoError(t, err)
-	output, err := harness.StdoutPipe()
-	require.NoError(t, err)
-	harness.Stderr = os.Stderr
-	require.NoError(t, harness.Start())
-	t.Cleanup(func() {
-		_ = input.Close()
-		_, _ = io.Copy(io.Discard, output)
-		if err := harness.Wait(); err != nil {
-			t.Errorf("end the control plane: %v", err)
-		}
-	})
-	var endpoint struct {
-		Kubeconfig string `json:"kubeconfig"`
-	}
-	require.NoError(t, json.NewDecoder(output).Decode(&endpoint), "the control plane did not start; it says why above")
-	return endpoint.Kubeconfig
+	return &cluster{p.Kubeconfig, config, client}
 }
 
 // namespace creates a namespace and what a pod in it needs, and removes it in

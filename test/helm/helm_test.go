@@ -4,6 +4,7 @@ package helm
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -16,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
+
+	"github.com/isthmus-mesh/isthmus/test/plane"
 )
 
 // chart is the chart's folder, seen from the folder of this test.
@@ -42,14 +45,12 @@ func run(m *testing.M) int {
 		"HELM_CACHE_HOME": home, "HELM_CONFIG_HOME": home, "HELM_DATA_HOME": home,
 	}
 	if os.Getenv("HELM") == "" {
-		build := exec.Command("go", "-C", "../cluster", "run", ".", "bin", "helm")
-		build.Stderr = os.Stderr // it shows the progress of the build
-		path, err := build.Output()
+		path, err := plane.Tool(context.Background(), "helm")
 		if err != nil {
-			fmt.Fprintln(os.Stderr, "build Helm:", err)
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		settings["HELM"] = strings.TrimSpace(string(path))
+		settings["HELM"] = path
 	}
 	for name, value := range settings {
 		if err := os.Setenv(name, value); err != nil {

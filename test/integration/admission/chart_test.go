@@ -17,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/isthmus-mesh/isthmus/test/plane"
 )
 
 // Names that the chart gives, and namespaces that the tests choose.
@@ -36,7 +38,7 @@ func renderChart(ctx context.Context, folder string) ([]*unstructured.Unstructur
 	helm := os.Getenv("HELM")
 	if helm == "" {
 		var err error
-		if helm, err = tool(ctx, "helm"); err != nil {
+		if helm, err = plane.Tool(ctx, "helm"); err != nil {
 			return nil, err
 		}
 	}

@@ -17,8 +17,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/isthmus-mesh/isthmus/test/plane"
 )
 
 // patience is how long anything may take that is awaited: far more than it
@@ -29,7 +30,7 @@ const patience = 60 * time.Second
 // behind a door.
 type environment struct {
 	folder  string
-	plane   *plane
+	plane   *plane.Plane
 	config  *rest.Config
 	client  kubernetes.Interface
 	objects client.Client
@@ -49,13 +50,12 @@ type environment struct {
 func newEnvironment(ctx context.Context, folder string) (*environment, error) {
 	e := &environment{folder: folder}
 	var err error
-	if e.plane, err = startPlane(ctx); err != nil {
-		return e, fmt.Errorf("start the control plane: %w", err)
-	}
-	if e.config, err = clientcmd.BuildConfigFromFlags("", e.plane.Kubeconfig); err != nil {
+	if e.plane, err = plane.Start(ctx, "--controller-manager"); err != nil {
 		return e, err
 	}
-	e.config.QPS = -1 // no limit: the load is the test
+	if e.config, err = e.plane.Admin(); err != nil {
+		return e, err
+	}
 	if e.client, err = kubernetes.NewForConfig(e.config); err != nil {
 		return e, err
 	}
@@ -107,9 +107,9 @@ func (e *environment) close(ctx context.Context, failed bool) error {
 	}
 	if e.plane != nil {
 		if failed {
-			e.plane.dump(os.Stderr)
+			e.plane.Dump(os.Stderr)
 		}
-		errs = append(errs, e.plane.stop())
+		errs = append(errs, e.plane.Stop())
 	}
 	return errors.Join(errs...)
 }

@@ -11,6 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/isthmus-mesh/isthmus/test/plane"
 )
 
 // kubectl runs kubectl in the namespace, with a pod on its standard input.
@@ -20,7 +22,9 @@ func (s *space) kubectl(pod *corev1.Pod, arguments ...string) (out, complaint st
 	data, err := json.Marshal(pod)
 	require.NoError(s.t, err)
 	var stdout, stderr strings.Builder
-	command := exec.CommandContext(s.t.Context(), world.plane.Kubectl, append([]string{"--kubeconfig", world.plane.Kubeconfig, "--namespace", s.name}, arguments...)...)
+	kubectl, err := plane.Tool(s.t.Context(), "kubectl")
+	require.NoError(s.t, err)
+	command := exec.CommandContext(s.t.Context(), kubectl, append([]string{"--kubeconfig", world.plane.Kubeconfig, "--namespace", s.name}, arguments...)...)
 	command.Stdin, command.Stdout, command.Stderr = strings.NewReader(string(data)), &stdout, &stderr
 	err = command.Run()
 	return stdout.String(), stderr.String(), err

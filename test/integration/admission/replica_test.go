@@ -20,6 +20,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/isthmus-mesh/isthmus/test/plane"
 )
 
 // replica is one process of the webhook.
@@ -109,7 +111,7 @@ func (r *replica) stop(ctx context.Context) error {
 	}
 }
 
-func (r *replica) tail() string { return tail(r.log, 60) }
+func (r *replica) tail() string { return plane.Tail(r.log, 60) }
 
 // counter sums the samples of a metric that carry all the labels, each written
 // as in the exposition: `reason="injected"`.

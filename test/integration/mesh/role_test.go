@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"strings"
 	"sync"
 	"testing"
 
@@ -22,6 +21,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+
+	"github.com/isthmus-mesh/isthmus/test/plane"
 )
 
 // istio is a namespace of its own to install Istio's objects in.
@@ -47,9 +48,9 @@ func newIstio(t *testing.T) *istio {
 		_ = client.CoreV1().Namespaces().Delete(context.WithoutCancel(t.Context()), i.namespace, metav1.DeleteOptions{})
 	})
 
-	helm, err := harness("bin", "helm").Output()
+	helm, err := plane.Tool(t.Context(), "helm")
 	require.NoError(t, err)
-	rendered, err := exec.Command(strings.TrimSpace(string(helm)), "template", "isthmus", "../../../charts/isthmus", "--kube-version", "1.30.0",
+	rendered, err := exec.Command(helm, "template", "isthmus", "../../../charts/isthmus", "--kube-version", "1.30.0",
 		"--namespace", i.namespace, "--set", "istio.namespace="+i.namespace, "--show-only", "templates/rbac.yaml").Output()
 	require.NoError(t, err)
 	for _, o := range decode(t, rendered) {
