@@ -77,11 +77,13 @@ func randomPod(data []byte) *corev1.Pod {
 				(*m)[keys[c.Intn(len(keys))]] = words[c.Intn(len(words))]
 			}
 		},
-		func(q *resource.Quantity, c randfill.Continue) { *q = *resource.NewQuantity(int64(c.Intn(9)), resource.DecimalSI) },
+		func(q *resource.Quantity, c randfill.Continue) {
+			*q = *resource.NewQuantity(int64(c.Intn(9)), resource.DecimalSI)
+		},
 		func(s *intstr.IntOrString, c randfill.Continue) { *s = intstr.FromInt32(int32(c.Intn(16000))) },
 		func(n *int32, c randfill.Continue) { *n = []int32{0, 80, 15020, 15025}[c.Intn(4)] },
-		func(m *metav1.ManagedFieldsEntry, _ randfill.Continue) {},
-		func(m *metav1.Time, _ randfill.Continue) {},
+		func(_ *metav1.ManagedFieldsEntry, _ randfill.Continue) {},
+		func(_ *metav1.Time, _ randfill.Continue) {},
 		func(s *corev1.VolumeSource, c randfill.Continue) {
 			switch c.Intn(3) {
 			case 0:
@@ -97,9 +99,9 @@ func randomPod(data []byte) *corev1.Pod {
 				*l = corev1.ResourceList{corev1.ResourceCPU: *resource.NewQuantity(1, resource.DecimalSI), corev1.ResourceMemory: *resource.NewQuantity(1<<27, resource.BinarySI)}
 			}
 		},
-		func(a *corev1.Affinity, _ randfill.Continue) {},
-		func(p *corev1.PodStatus, _ randfill.Continue) {},
-		func(e *corev1.EphemeralContainer, _ randfill.Continue) {},
+		func(_ *corev1.Affinity, _ randfill.Continue) {},
+		func(_ *corev1.PodStatus, _ randfill.Continue) {},
+		func(_ *corev1.EphemeralContainer, _ randfill.Continue) {},
 	)
 	pod := &corev1.Pod{}
 	filler.Fill(&pod.Labels)
