@@ -13,7 +13,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
-	sigsyaml "sigs.k8s.io/yaml"
+
+	"github.com/isthmus-mesh/isthmus/patches/strict"
 )
 
 //go:embed profiles/*.yaml
@@ -61,7 +62,7 @@ func (s *Profiles) Add(file string, data []byte) error {
 			break
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %s", file, cutYAML(err))
+			return fmt.Errorf("%s: %s", file, strict.Cut(err))
 		}
 		if len(doc.Content) == 0 || doc.Content[0].Tag == "!!null" {
 			continue
@@ -102,20 +103,9 @@ func (s *Profiles) Named(name string) *Profile {
 // decodeProfile decodes one document. Its errors begin with the line, so that
 // the caller can put the file before it.
 func decodeProfile(doc *yaml.Node) (*Profile, error) {
-	root := doc.Content[0]
-	if root.Kind != yaml.MappingNode {
-		return nil, fmt.Errorf("%d: want a mapping with the fields of a profile", root.Line)
-	}
-	if err := checkFields(root, profileFields, "profile"); err != nil {
+	root, p := doc.Content[0], &Profile{}
+	if err := strict.Decode(root, p, "a profile"); err != nil {
 		return nil, err
-	}
-	data, err := yaml.Marshal(root)
-	if err != nil {
-		return nil, fmt.Errorf("%d: %w", root.Line, err)
-	}
-	p := &Profile{}
-	if err := sigsyaml.UnmarshalStrict(data, p); err != nil {
-		return nil, fmt.Errorf("%d: %s", root.Line, cutYAML(err))
 	}
 	if err := p.validate(root); err != nil {
 		return nil, err
@@ -130,7 +120,7 @@ var (
 )
 
 func (p *Profile) validate(root *yaml.Node) error {
-	at := func(field string) int { return lineOf(root, field) }
+	at := func(field string) int { return strict.Line(root, field) }
 	switch {
 	case !profileName.MatchString(p.Name):
 		return fmt.Errorf("%d: name %q: want lower case letters, digits and dashes, at most 63", at("name"), p.Name)
@@ -183,8 +173,4 @@ func (p *Profile) validate(root *yaml.Node) error {
 func (k Criteria) empty() bool {
 	return len(k.Images)+len(k.Containers)+len(k.Commands)+len(k.FirstWords)+len(k.Words)+len(k.Env)+len(k.WithoutEnv)+
 		len(k.ProbePaths)+len(k.Labels)+len(k.RestartPolicies) == 0
-}
-
-func cutYAML(err error) string {
-	return strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "error unmarshaling JSON: while decoding JSON: ")
 }

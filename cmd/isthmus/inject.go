@@ -97,8 +97,8 @@ func engineOptions(settings string, profiles []string) (inject.Options, error) {
 		if err != nil {
 			return options, err
 		}
-		if options.Settings, err = inject.ParseSettings(data); err != nil {
-			return options, fmt.Errorf("%s: %w", settings, err)
+		if options.Settings, err = inject.ParseSettings(settings, data); err != nil {
+			return options, err
 		}
 	}
 	var err error

@@ -100,7 +100,7 @@ func TestInjectErrors(t *testing.T) {
 		"denied": {[]string{"-f", denied}, []string{
 			"error: " + denied + `:1: document 1 (Pod default/edge): denied (invalid-override): annotation isthmus.dev/mode: "bogus" is not allowed; want sidecar`}},
 		"missing settings":          {[]string{"-f", bad, "--settings", missing}, []string{"error: open " + missing + ": no such file or directory"}},
-		"unknown field in settings": {[]string{"-f", bad, "--settings", settings}, []string{"error: " + settings + `: error unmarshaling JSON: while decoding JSON: json: unknown field "trustDomian"`}},
+		"unknown field in settings": {[]string{"-f", bad, "--settings", settings}, []string{"error: " + settings + `:1: mesh has no field "trustDomian"; known are `}},
 		"bad value in settings":     {[]string{"-f", bad, "--settings", value}, []string{"error: " + value + `: mesh: trustDomain "a b": want a SPIFFE trust domain such as cluster.local`}},
 		"unknown field in profile":  {[]string{"-f", bad, "--profiles", profile}, []string{"error: " + profile + ":2: "}},
 		"missing profiles":          {[]string{"-f", bad, "--profiles", missing}, []string{"error: open " + missing + ": no such file or directory"}},

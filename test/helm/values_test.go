@@ -144,7 +144,7 @@ func TestSchemaHasTheFieldsOfTheProgram(t *testing.T) {
 func settingsOf(t *testing.T, values string) (*corev1.ConfigMap, inject.Settings) {
 	t.Helper()
 	config := find[corev1.ConfigMap](t, objects(t, "front", "mesh-tools", values), "ConfigMap", "isthmus-settings")
-	settings, err := inject.ParseSettings([]byte(config.Data["settings.yaml"]))
+	settings, err := inject.ParseSettings("settings.yaml", []byte(config.Data["settings.yaml"]))
 	require.NoError(t, err)
 	return config, settings
 }

@@ -31,7 +31,7 @@ func TestGolden(t *testing.T) {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			var options inject.Options
 			if data, err := os.ReadFile(filepath.Join(dir, "settings.yaml")); err == nil {
-				options.Settings, err = inject.ParseSettings(data)
+				options.Settings, err = inject.ParseSettings("settings.yaml", data)
 				require.NoError(t, err)
 			}
 			ns := labelled("edge")

@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"slices"
 
-	"sigs.k8s.io/yaml"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/patches/strict"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
@@ -27,13 +28,24 @@ type Settings struct {
 	ImagePullSecrets []string `json:"imagePullSecrets,omitempty"`
 }
 
-// ParseSettings reads a settings file strictly and checks every value.
-func ParseSettings(data []byte) (Settings, error) {
-	var s Settings
-	if err := yaml.UnmarshalStrict(data, &s); err != nil {
-		return Settings{}, err
+// ParseSettings reads a settings file strictly and checks every value. Its errors
+// name the file and, where they are about YAML, the line.
+func ParseSettings(file string, data []byte) (Settings, error) {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(data, &doc); err != nil {
+		return Settings{}, fmt.Errorf("%s: %s", file, strict.Cut(err))
 	}
-	return s, s.Validate()
+	if len(doc.Content) == 0 || doc.Content[0].Tag == "!!null" {
+		return Settings{}, nil
+	}
+	var s Settings
+	if err := strict.Decode(doc.Content[0], &s, "a settings file"); err != nil {
+		return Settings{}, fmt.Errorf("%s:%w", file, err)
+	}
+	if err := s.Validate(); err != nil {
+		return Settings{}, fmt.Errorf("%s: %w", file, err)
+	}
+	return s, nil
 }
 
 // Validate says everything that is wrong, each error naming field, value and

@@ -1,4 +1,4 @@
-package patches
+package strict
 
 import (
 	"fmt"
@@ -9,11 +9,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// fields is the tree of field names that a document may use.
+// fields is the tree of field names that a document may use. It is derived from
+// the types, so that it cannot fall behind them.
 type fields map[string]fields
-
-// profileFields is derived from the types, so that it cannot fall behind them.
-var profileFields = fieldsOf(reflect.TypeFor[Profile]())
 
 func fieldsOf(t reflect.Type) fields {
 	switch t.Kind() {
@@ -74,8 +72,8 @@ func (f fields) String() string {
 	return strings.Join(names, ", ")
 }
 
-// lineOf returns the line of a top-level field, or of the mapping itself.
-func lineOf(root *yaml.Node, field string) int {
+// Line returns the line of a top-level field, or of the mapping itself.
+func Line(root *yaml.Node, field string) int {
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		if root.Content[i].Value == field {
 			return root.Content[i].Line

@@ -1,0 +1,47 @@
+package inject_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
+)
+
+func TestParseSettings(t *testing.T) {
+	s, err := inject.ParseSettings("s.yaml", []byte("mesh: {trustDomain: corp.example, maxCertTTL: 1h}\ndefaults: {delivery: secret}\nsecretNames: [a, istio-certs]\n"))
+	require.NoError(t, err)
+	assert.Equal(t, "corp.example", s.Mesh.TrustDomain)
+	assert.Equal(t, "1h0m0s", s.Mesh.MaxCertTTL.String())
+	assert.Equal(t, []string{"a", "istio-certs"}, s.SecretNames)
+	for name, empty := range map[string]string{"nothing": "", "a comment": "# none\n", "null": "null\n", "no fields": "{}\n"} {
+		s, err := inject.ParseSettings("s.yaml", []byte(empty))
+		require.NoError(t, err, name)
+		assert.Equal(t, inject.Settings{}, s, name)
+	}
+}
+
+func TestParseSettingsErrors(t *testing.T) {
+	for name, c := range map[string]struct{ yaml, want string }{
+		"no YAML":            {"mesh: [", "s.yaml: line 1: did not find expected node content"},
+		"a list":             {"- a\n", "s.yaml:1: want a mapping with the fields of a settings file"},
+		"unknown field":      {"defaults: {}\nmessh: {}\n", `s.yaml:2: a settings file has no field "messh"; known are defaults, excludedNamespaces, imagePullSecrets, mesh, secretNames`},
+		"unknown mesh field": {"mesh:\n  trustDomian: x\n", `s.yaml:2: mesh has no field "trustDomian"; known are caAddress, certProvider, clusterDomain, clusterID, discoveryAddress, imagePullPolicy, maxCertTTL, meshID, network, proxyImage, revision, rootClusterTrustBundle, rootConfigMap, tokenAudience, trustDomain`},
+		"field twice":        {"mesh: {}\nmesh: {}\n", `s.yaml:2: a settings file has the field "mesh" twice`},
+		"wrong type":         {"secretNames: istio-certs\n", "s.yaml:1: json: cannot unmarshal string"},
+		"bad duration":       {"mesh: {maxCertTTL: 1 day}\n", `s.yaml:1: "1 day" is not a duration such as 24h`},
+		"no host":            {"mesh: {caAddress: istiod}\n", `s.yaml: mesh: caAddress "istiod": want host:port`},
+		"no image":           {"mesh: {proxyImage: Not An Image}\n", `s.yaml: mesh: proxyImage "Not An Image": `},
+		"pull policy":        {"mesh: {imagePullPolicy: Sometimes}\n", `s.yaml: mesh: imagePullPolicy "Sometimes": want Always, IfNotPresent or Never`},
+		"mode":               {"defaults: {mode: ambient}\n", `s.yaml: defaults: default for isthmus.dev/mode: "ambient" is not allowed; mode ambient is not in this version of Isthmus; want sidecar`},
+		"secret name":        {"secretNames: [A_B]\n", `s.yaml: secretNames[0] "A_B": a lowercase RFC 1123 subdomain`},
+		"default secret":     {"defaults: {secretName: x}\n", `s.yaml: defaults: default for isthmus.dev/secret-name: "x" is not allowed; want one of the names that the chart allows: istio-certs`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := inject.ParseSettings("s.yaml", []byte(c.yaml))
+			require.Error(t, err)
+			assert.Contains(t, err.Error(), c.want)
+		})
+	}
+}
