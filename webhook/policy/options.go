@@ -284,8 +284,6 @@ func CertDir(v string) (dir, wrong string) {
 	switch {
 	case !path.IsAbs(v) || strings.ContainsAny(v, ":\x00\n$") || len(v) > 512:
 		return dir, "want an absolute path such as /etc/istio-certs, without colon or dollar sign"
-	case strings.Contains(v, ".."):
-		return dir, "want a path without .."
 	case slices.Contains(systemDirs, dir):
 		return dir, "a mount there would hide what the containers need; want a directory of its own such as /etc/istio-certs"
 	}
