@@ -54,7 +54,8 @@ func FuzzTransform(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		started := time.Now()
 		defer func() {
-			if took := time.Since(started); took > 2*time.Second {
+			// It looks for what all but hangs, not for what is slow today.
+			if took := time.Since(started); took > 30*time.Second {
 				t.Fatalf("%q took %s", data, took)
 			}
 		}()
