@@ -25,7 +25,7 @@ const corpus = "../../../shared/corpus"
 func TestCorpus(t *testing.T) {
 	file, err := os.Open(filepath.Join(corpus, "INDEX.tsv"))
 	if os.IsNotExist(err) {
-		t.Skipf("no corpus at %s; the essential cases are in TestInject", corpus)
+		t.Skipf("no corpus at %s; the essential cases are in TestGolden, TestRefused and TestIntegratedByHand", corpus)
 	}
 	require.NoError(t, err)
 	defer file.Close()
