@@ -64,6 +64,24 @@ func Start(ctx context.Context, arguments ...string) (*Plane, error) {
 	return p, nil
 }
 
+// Main runs the tests of a package with a control plane, whose administrator use
+// is told of, and returns the status to exit with.
+func Main(tests interface{ Run() int }, use func(admin *rest.Config)) int {
+	p, err := Start(context.Background())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = p.Stop() }()
+	admin, err := p.Admin()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	use(admin)
+	return tests.Run()
+}
+
 // Stop ends a control plane that Start started, and waits until nothing of it is
 // left.
 func (p *Plane) Stop() error {

@@ -3,8 +3,6 @@
 package mesh
 
 import (
-	"context"
-	"fmt"
 	"os"
 	"testing"
 
@@ -17,17 +15,5 @@ import (
 var admin *rest.Config
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		p, err := plane.Start(context.Background())
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "mesh:", err)
-			return 1
-		}
-		defer func() { _ = p.Stop() }()
-		if admin, err = p.Admin(); err != nil {
-			fmt.Fprintln(os.Stderr, "mesh:", err)
-			return 1
-		}
-		return m.Run()
-	}())
+	os.Exit(plane.Main(m, func(config *rest.Config) { admin = config }))
 }
