@@ -141,9 +141,6 @@ func (h *Handler) review(ctx context.Context, req *admissionv1.AdmissionRequest)
 		return nil, fmt.Errorf("read namespace %s: %w", req.Namespace, err)
 	}
 	result := h.Engine.Inject(inject.Request{Pod: pod, Namespace: ns})
-	if result.Reason == policy.InternalError {
-		return nil, errors.New(result.Message)
-	}
 	h.explain(req, pod, result)
 	return respond(result), nil
 }

@@ -84,7 +84,7 @@ func Serve(ctx context.Context, o ServerOptions) error {
 		runnables = append(runnables, o.Mesh)
 	}
 	for _, r := range runnables {
-		if err := mgr.Add(everywhere{r}); err != nil {
+		if err := mgr.Add(r); err != nil {
 			return fmt.Errorf("add to manager: %w", err)
 		}
 	}
@@ -182,9 +182,3 @@ func newManager(o ServerOptions) (manager.Manager, error) {
 	}
 	return mgr, nil
 }
-
-// everywhere runs in every replica, not in a leader alone.
-type everywhere struct{ manager.Runnable }
-
-// NeedLeaderElection implements manager.LeaderElectionRunnable.
-func (everywhere) NeedLeaderElection() bool { return false }

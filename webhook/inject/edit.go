@@ -2,7 +2,6 @@ package inject
 
 import (
 	"encoding/json"
-	"fmt"
 	"strconv"
 	"strings"
 
@@ -83,7 +82,8 @@ func (s *subject) shape(p plan) string {
 	return string(b)
 }
 
-// edit makes the patch.
+// edit makes the patch. An error means that the pod's overrides contradict each
+// other.
 func (s *subject) edit(p plan) (*edit, error) {
 	r, err := s.engine.render(p.params)
 	if err != nil {
@@ -132,16 +132,8 @@ func (s *subject) edit(p plan) (*edit, error) {
 	}
 	st.Added.Annotations = asMap(p.annotations)
 
-	text, err := json.Marshal(st)
-	if err != nil {
-		return nil, fmt.Errorf("encode status: %w", err)
-	}
-	e.writePairs("/metadata/annotations", pod.Annotations != nil, append(p.annotations, pair{policy.StatusKey, string(text)}))
-	encoded, err := json.Marshal(e.ops)
-	if err != nil {
-		return nil, fmt.Errorf("encode patch: %w", err)
-	}
-	return &edit{ops: e.ops, encoded: encoded}, nil
+	e.writePairs("/metadata/annotations", pod.Annotations != nil, append(p.annotations, pair{policy.StatusKey, string(encode(st))}))
+	return &edit{ops: e.ops, encoded: encode(e.ops)}, nil
 }
 
 func editEnv(env []corev1.EnvVar, st *Status) []any {
@@ -228,18 +220,26 @@ func (e *Engine) render(p patches.Params) (*rendering, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &rendering{sidecar: sidecar, prints: printContainer(&sidecar.Container), volumePrints: map[string]string{}}
-	if r.container, err = json.Marshal(sidecar.Container); err != nil {
-		return nil, fmt.Errorf("encode container: %w", err)
+	r := &rendering{
+		sidecar:      sidecar,
+		container:    encode(sidecar.Container),
+		prints:       printContainer(&sidecar.Container),
+		volumePrints: map[string]string{},
 	}
 	for i := range sidecar.Volumes {
-		data, err := json.Marshal(sidecar.Volumes[i])
-		if err != nil {
-			return nil, fmt.Errorf("encode volume: %w", err)
-		}
-		r.volumes = append(r.volumes, json.RawMessage(data))
+		r.volumes = append(r.volumes, encode(sidecar.Volumes[i]))
 		r.volumePrints[sidecar.Volumes[i].Name] = printVolume(&sidecar.Volumes[i])
 	}
 	e.rendered.Add(p, r)
 	return r, nil
+}
+
+// encode is for our own and Kubernetes' own types, which always can be; the
+// webhook answers a panic with HTTP 500.
+func encode(v any) json.RawMessage {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return data
 }

@@ -176,7 +176,7 @@ func (s *subject) aloneInNamespace() {
 
 // recognise finds profile and edge container; nil means found.
 func (s *subject) recognise() *Result {
-	if want := s.options.Container; want != "" && !hasContainer(s.Pod, want) {
+	if want := s.options.Container; want != "" && containerIndex(s.Pod.Spec.Containers, want) < 0 {
 		r := denied(policy.InvalidOverride, fmt.Sprintf("annotation %s: %q is not a container of the pod; its containers are %s",
 			policy.ContainerKey, want, containerNames(s.Pod)))
 		return &r
@@ -271,10 +271,6 @@ func containerNames(pod *corev1.Pod) string {
 		names[i] = pod.Spec.Containers[i].Name
 	}
 	return strings.Join(names, ", ")
-}
-
-func hasContainer(pod *corev1.Pod, name string) bool {
-	return containerIndex(pod.Spec.Containers, name) >= 0
 }
 
 func containerIndex(list []corev1.Container, name string) int {

@@ -3,7 +3,6 @@ package inject
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -113,10 +112,6 @@ func listPrint(n int, list any) string { return strconv.Itoa(n) + ":" + fingerpr
 // fingerprint is short: it guards against accidents, not against attackers,
 // who own the annotation anyway.
 func fingerprint(v any) string {
-	data, err := json.Marshal(v)
-	if err != nil {
-		panic(err) // strings, numbers and Kubernetes' own types
-	}
-	sum := sha256.Sum256(data)
+	sum := sha256.Sum256(encode(v))
 	return hex.EncodeToString(sum[:4])
 }
