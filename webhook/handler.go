@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,9 +32,8 @@ const (
 // of up to 3 MiB, and a CREATE carries one.
 const maxReview = 7 << 20
 
-// reviewTimeout ends a review that does not arrive or whose namespace cannot be
-// read; by default of the chart the API server waits as long.
-const reviewTimeout = 5 * time.Second
+// defaultTimeout is the default of Handler.Timeout.
+const defaultTimeout = 5 * time.Second
 
 // Namespaces knows the facts of namespaces.
 type Namespaces interface {
@@ -60,6 +60,10 @@ type Handler struct {
 	Log logr.Logger
 	// Labelled is true for the webhook of labelled namespaces.
 	Labelled bool
+	// Timeout ends a review that does not arrive, and one whose namespace cannot
+	// be read. Default 5 s, as long as the API server waits by the chart's
+	// default.
+	Timeout time.Duration
 }
 
 // ServeHTTP implements http.Handler.
@@ -80,7 +84,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	// A client that sends byte by byte must not hold the memory of a review; a
 	// server that cannot set a deadline (as in a test) goes without.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(reviewTimeout))
+	timeout := cmp.Or(h.Timeout, defaultTimeout)
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(timeout))
 	s := scratches.Get().(*scratch)
 	defer scratches.Put(s)
 	s.body.Reset()
@@ -103,7 +108,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	// A server that stops ends the contexts of its requests; this one is still
 	// to be answered.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), reviewTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), timeout)
 	defer cancel()
 	response, err := h.review(ctx, review.Request)
 	if err != nil {

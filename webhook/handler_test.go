@@ -4,10 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	"github.com/go-logr/logr"
@@ -247,6 +250,25 @@ func (contextual) Namespace(ctx context.Context, name string, _ bool) (policy.Na
 		return policy.Namespace{}, ctx.Err()
 	}
 	return policy.Namespace{Name: name}, nil
+}
+
+// TestSlowClientIsSentAway: a client that does not send its review must not hold
+// the server for longer than the API server would wait.
+func TestSlowClientIsSentAway(t *testing.T) {
+	h := newHandler(t, nil, logr.Discard())
+	h.Timeout = 100 * time.Millisecond
+	server := httptest.NewServer(h)
+	defer server.Close()
+	connection, err := net.Dial("tcp", server.Listener.Addr().String())
+	require.NoError(t, err)
+	defer func() { _ = connection.Close() }()
+	_, err = connection.Write([]byte("POST /inject/pod HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"))
+	require.NoError(t, err)
+	require.NoError(t, connection.SetReadDeadline(time.Now().Add(30*time.Second)))
+	answer, err := io.ReadAll(connection)
+	require.NoError(t, err, "the server must answer and close")
+	assert.Contains(t, string(answer), "HTTP/1.1 400 Bad Request")
+	assert.Contains(t, string(answer), "read review: ")
 }
 
 // FuzzHandler: whatever a pod looks like, there is an answer, and a patch that
