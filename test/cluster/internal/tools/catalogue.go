@@ -56,6 +56,17 @@ func Catalogue() []Module {
 			},
 		},
 		{
+			Name:   "istio",
+			Folder: "test/cluster/istio",
+			Tools: []Tool{
+				{"pilot-discovery", "istio.io/istio/pilot/cmd/pilot-discovery"},
+				{"pilot-agent", "istio.io/istio/pilot/cmd/pilot-agent"},
+			},
+			variables: [][2]string{
+				{"istio.io/istio/pkg/version.buildVersion", "{istio.io/istio}"},
+			},
+		},
+		{
 			Name:   "helm",
 			Folder: "hack/tools/helm",
 			Tools: []Tool{
