@@ -1,0 +1,131 @@
+// Package certs turns the keys and certificates that sources deliver into
+// bundles that may be published: complete, matching, trusted and of the right
+// identity. It does not publish and knows no Kubernetes client.
+package certs
+
+import (
+	"bytes"
+	"crypto/x509"
+	"fmt"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Bundle is a private key, its certificate chain and the roots of the mesh, all
+// checked against each other. New is the only way to one, so that whoever holds
+// a Bundle may publish it. It is immutable.
+type Bundle struct {
+	id    spiffeid.ID
+	key   []byte
+	chain []*x509.Certificate
+	roots []*x509.Certificate
+}
+
+// Want is what material has to be for a Bundle.
+type Want struct {
+	// ID is the one identity that the leaf has to carry.
+	ID spiffeid.ID
+	// Roots are the mesh's trust anchors (ConfigMap istio-ca-root-cert).
+	Roots []*x509.Certificate
+	// Now is the time to judge validity by.
+	Now time.Time
+}
+
+// Floor returns how much of a lifetime has to be left for a certificate to be
+// worth publishing: a tenth, and at most a minute.
+func Floor(lifetime time.Duration) time.Duration {
+	return min(lifetime/10, time.Minute)
+}
+
+// New checks material and makes a Bundle of it. It is strict, because an edge
+// takes whatever is in its Secret, and a front door with a torn or foreign pair
+// is an outage:
+//
+//   - the PEM parses, with one key and at least one certificate;
+//   - key and leaf match;
+//   - the leaf carries exactly one URI, the SPIFFE ID that is wanted, is for
+//     clients and servers, and is no CA;
+//   - it is valid now, with Floor of its life left;
+//   - the chain leads to a root of the mesh or of the material itself.
+//
+// Every error is a *Rejection.
+func New(m Material, want Want) (*Bundle, error) {
+	chain, err := ParseCertificates(m.Chain)
+	if err != nil {
+		return nil, reject(Malformed, "certificate chain: %v", err)
+	}
+	var own []*x509.Certificate
+	if len(m.Roots) > 0 {
+		if own, err = ParseCertificates(m.Roots); err != nil {
+			return nil, reject(Malformed, "root certificates: %v", err)
+		}
+	}
+	chain = withoutRoot(chain)
+	leaf := chain[0]
+	key, err := matches(leaf, m.Key)
+	if err != nil {
+		return nil, err
+	}
+	roots := current(union(want.Roots, own), want.Now)
+	for _, err := range []error{
+		identifies(leaf, want.ID),
+		isForBothSides(leaf),
+		isValid(leaf, want.Now),
+		verify(chain, roots, want.Now),
+	} {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return &Bundle{id: want.ID, key: key, chain: chain, roots: roots}, nil
+}
+
+// ID is the SPIFFE ID.
+func (b *Bundle) ID() spiffeid.ID { return b.id }
+
+// Serial is the leaf's serial number, as Serial writes it.
+func (b *Bundle) Serial() string { return Serial(b.chain[0]) }
+
+// NotBefore is where the leaf's validity begins. Istio's CA sets it two minutes
+// before the issuance (ClockSkewGracePeriod in security/pkg/pki/util), so it
+// says nothing about the certificate's age.
+func (b *Bundle) NotBefore() time.Time { return b.chain[0].NotBefore }
+
+// NotAfter is where the leaf's validity ends.
+func (b *Bundle) NotAfter() time.Time { return b.chain[0].NotAfter }
+
+// RootNotAfter is where the validity of the first root to expire ends.
+func (b *Bundle) RootNotAfter() time.Time {
+	first := b.roots[0].NotAfter
+	for _, r := range b.roots[1:] {
+		if r.NotAfter.Before(first) {
+			first = r.NotAfter
+		}
+	}
+	return first
+}
+
+// Key is the private key, one PEM block in the encoding it came in.
+func (b *Bundle) Key() []byte { return bytes.Clone(b.key) }
+
+// Chain is the leaf and the intermediates above it, as PEM.
+func (b *Bundle) Chain() []byte { return EncodeCertificates(b.chain) }
+
+// Roots are the trust anchors of mesh and material, each once, in a stable
+// order, as PEM. Those that are not valid are left out.
+func (b *Bundle) Roots() []byte { return EncodeCertificates(b.roots) }
+
+// String prints no key.
+func (b *Bundle) String() string {
+	return fmt.Sprintf("%s, serial %s, until %s", b.id, b.Serial(), b.NotAfter().UTC().Format(time.RFC3339))
+}
+
+// GoString prints no key.
+func (b *Bundle) GoString() string { return b.String() }
+
+// MarshalLog prints no key.
+func (b *Bundle) MarshalLog() any { return b.String() }
+
+// Serial writes a certificate's serial number in hexadecimal, as openssl does.
+func Serial(c *x509.Certificate) string { return fmt.Sprintf("%X", c.SerialNumber) }

@@ -1,0 +1,119 @@
+package certs
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"slices"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// matches returns the key as one PEM block when it belongs to the leaf.
+func matches(leaf *x509.Certificate, key []byte) ([]byte, error) {
+	block, signer, err := parseKey(key)
+	if err != nil {
+		return nil, reject(Malformed, "private key: %v", err)
+	}
+	public, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool })
+	if !ok || !public.Equal(leaf.PublicKey) {
+		return nil, reject(KeyMismatch, "the private key does not belong to the certificate with serial %s", Serial(leaf))
+	}
+	return pem.EncodeToMemory(block), nil
+}
+
+// identifies checks the SPIFFE ID. An X.509-SVID has exactly one URI SAN
+// (SPIFFE X509-SVID, section 2).
+func identifies(leaf *x509.Certificate, want spiffeid.ID) error {
+	if len(leaf.URIs) != 1 {
+		return reject(WrongIdentity, "want one URI SAN, got %d", len(leaf.URIs))
+	}
+	got, err := spiffeid.FromURI(leaf.URIs[0])
+	if err != nil {
+		return reject(WrongIdentity, "URI SAN %q is no SPIFFE ID: %v", leaf.URIs[0], err)
+	}
+	if want.IsZero() || got != want {
+		return reject(WrongIdentity, "want SPIFFE ID %q, got %q", want, got)
+	}
+	return nil
+}
+
+// isForBothSides: an edge is a client of the mesh and may be a server in it.
+func isForBothSides(leaf *x509.Certificate) error {
+	if leaf.IsCA {
+		return reject(WrongUsage, "the first certificate is a CA's")
+	}
+	for _, usage := range []struct {
+		name string
+		eku  x509.ExtKeyUsage
+	}{{"client auth", x509.ExtKeyUsageClientAuth}, {"server auth", x509.ExtKeyUsageServerAuth}} {
+		if !slices.Contains(leaf.ExtKeyUsage, usage.eku) && !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny) {
+			return reject(WrongUsage, "the extended key usage lacks %s", usage.name)
+		}
+	}
+	return nil
+}
+
+func isValid(leaf *x509.Certificate, now time.Time) error {
+	at := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+	rest := leaf.NotAfter.Sub(now)
+	switch {
+	case now.Before(leaf.NotBefore):
+		return reject(NotYetValid, "valid from %s, and it is %s", at(leaf.NotBefore), at(now))
+	case rest <= 0:
+		return reject(Expired, "valid until %s, and it is %s", at(leaf.NotAfter), at(now))
+	case rest < Floor(leaf.NotAfter.Sub(leaf.NotBefore)):
+		return reject(Expired, "valid until %s only, and it is %s", at(leaf.NotAfter), at(now))
+	}
+	return nil
+}
+
+// verify leads the chain to a root. Usages and identity are checked elsewhere.
+func verify(chain, roots []*x509.Certificate, now time.Time) error {
+	if len(roots) == 0 {
+		return reject(Untrusted, "no root certificate that is valid now")
+	}
+	options := x509.VerifyOptions{
+		Roots:         pool(roots),
+		Intermediates: pool(chain[1:]),
+		CurrentTime:   now,
+		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	}
+	if _, err := chain[0].Verify(options); err != nil {
+		return reject(Untrusted, "issuer %q: %v", chain[0].Issuer, err)
+	}
+	return nil
+}
+
+func pool(list []*x509.Certificate) *x509.CertPool {
+	p := x509.NewCertPool()
+	for _, c := range list {
+		p.AddCert(c)
+	}
+	return p
+}
+
+// withoutRoot drops the self-signed certificates behind the leaf: they are
+// trust anchors, not links of the chain.
+func withoutRoot(chain []*x509.Certificate) []*x509.Certificate {
+	return slices.DeleteFunc(chain, func(c *x509.Certificate) bool { return c != chain[0] && isSelfSigned(c) })
+}
+
+func isSelfSigned(c *x509.Certificate) bool {
+	return bytes.Equal(c.RawIssuer, c.RawSubject) && c.CheckSignatureFrom(c) == nil
+}
+
+// union joins lists of roots, each certificate once, in a stable order.
+func union(lists ...[]*x509.Certificate) []*x509.Certificate {
+	all := slices.Concat(lists...)
+	slices.SortFunc(all, func(a, b *x509.Certificate) int { return bytes.Compare(a.Raw, b.Raw) })
+	return slices.CompactFunc(all, func(a, b *x509.Certificate) bool { return a.Equal(b) })
+}
+
+// current drops roots that are not valid at the moment: one that expired would
+// verify nothing, and one forgotten in a bundle must not make it worthless.
+func current(roots []*x509.Certificate, now time.Time) []*x509.Certificate {
+	return slices.DeleteFunc(roots, func(c *x509.Certificate) bool { return now.Before(c.NotBefore) || now.After(c.NotAfter) })
+}

@@ -1,0 +1,22 @@
+package certs
+
+import (
+	"fmt"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Identity is the SPIFFE ID that Istio gives a service account:
+// spiffe://<trust domain>/ns/<namespace>/sa/<service account>. An error says
+// which part is none.
+func Identity(trustDomain, namespace, serviceAccount string) (spiffeid.ID, error) {
+	td, err := spiffeid.TrustDomainFromString(trustDomain)
+	if err != nil {
+		return spiffeid.ID{}, fmt.Errorf("trust domain %q: %w", trustDomain, err)
+	}
+	id, err := spiffeid.FromSegments(td, "ns", namespace, "sa", serviceAccount)
+	if err != nil {
+		return spiffeid.ID{}, fmt.Errorf("identity of service account %s/%s: %w", namespace, serviceAccount, err)
+	}
+	return id, nil
+}

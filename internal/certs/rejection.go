@@ -1,0 +1,58 @@
+package certs
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Reason says in one word why material is no bundle. The set is closed; it is
+// a label of the metric isthmus_bundle_rejected_total.
+type Reason string
+
+// The reasons.
+const (
+	// Malformed: no key or certificate, or PEM that does not parse.
+	Malformed Reason = "malformed"
+	// KeyMismatch: the key belongs to another certificate, as it does for a
+	// moment in every rotation of Istio's agent.
+	KeyMismatch Reason = "key-mismatch"
+	// WrongIdentity: the leaf does not carry exactly the SPIFFE ID expected.
+	WrongIdentity Reason = "wrong-identity"
+	// WrongUsage: the leaf is not for clients and servers, or is a CA.
+	WrongUsage Reason = "wrong-usage"
+	// NotYetValid: the leaf's validity begins in the future.
+	NotYetValid Reason = "not-yet-valid"
+	// Expired: the leaf's validity ended, or is about to.
+	Expired Reason = "expired"
+	// Untrusted: the chain leads to none of the roots, or to one that expired.
+	Untrusted Reason = "untrusted"
+)
+
+// Reasons lists every Reason.
+func Reasons() []Reason {
+	return []Reason{Malformed, KeyMismatch, WrongIdentity, WrongUsage, NotYetValid, Expired, Untrusted}
+}
+
+// Rejection is the error of New.
+type Rejection struct {
+	Reason Reason
+	// Detail is a phrase with the value that was found and the one wanted. It
+	// holds no key material.
+	Detail string
+}
+
+func (r *Rejection) Error() string { return string(r.Reason) + ": " + r.Detail }
+
+// ReasonOf returns the reason of a rejection in err's tree, and the empty
+// string where there is none.
+func ReasonOf(err error) Reason {
+	var r *Rejection
+	if errors.As(err, &r) {
+		return r.Reason
+	}
+	return ""
+}
+
+func reject(reason Reason, format string, args ...any) error {
+	return &Rejection{Reason: reason, Detail: fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,111 @@
+// Package publish puts a bundle into a Secret: it judges what stands there,
+// decides, and writes with one server-side apply, or not at all.
+package publish
+
+import (
+	"context"
+	"crypto/x509"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/isthmus-mesh/isthmus/internal/certs"
+)
+
+// Manager is the field manager of every apply.
+const Manager = "isthmus"
+
+// Secrets reads and applies Secrets. Client is the one for a cluster.
+type Secrets interface {
+	// Get returns the Secret, and an error that apierrors.IsNotFound knows
+	// where there is none.
+	Get(ctx context.Context, namespace, name string) (*corev1.Secret, error)
+	// Apply is one server-side apply by Manager. A resourceVersion in the
+	// Secret makes it fail with a conflict when the Secret has changed since.
+	// force takes over fields that someone else manages.
+	Apply(ctx context.Context, secret *corev1.Secret, force bool) (*corev1.Secret, error)
+}
+
+// Target says what Secret to keep, and for whom.
+type Target struct {
+	Namespace, Name string
+	// ID is the identity that belongs into it.
+	ID spiffeid.ID
+	// Source is where its certificate comes from: istio-ca, agent,
+	// cert-manager or mirror. It ends up in an annotation.
+	Source string
+	// Roots are the mesh's trust anchors.
+	Roots []*x509.Certificate
+}
+
+// State says what stands in the place of a Secret.
+type State string
+
+// The states.
+const (
+	// Absent: there is no Secret.
+	Absent State = "absent"
+	// Good: ours (or adopted), with a bundle of the right identity.
+	Good State = "good"
+	// Bad: ours (or adopted), but what is in it is no such bundle.
+	Bad State = "bad"
+	// Foreign: someone else's, and not adopted.
+	Foreign State = "foreign"
+	// OtherIdentity: ours, with a valid bundle of another SPIFFE ID.
+	OtherIdentity State = "other-identity"
+	// Immutable: ours, but nobody can change it.
+	Immutable State = "immutable"
+)
+
+// Standing is what stands in the place of a Secret, judged.
+type Standing struct {
+	State State
+	// Bundle is what the Secret holds when State is Good.
+	Bundle *certs.Bundle
+	// Err says why State is Bad or Foreign, or names the identity that is in
+	// the way; nil otherwise.
+	Err error
+	// RenewAfter is when the bundle is due to be replaced, at a third of its
+	// life, counted from its publication. Zero unless State is Good.
+	RenewAfter time.Time
+	// RootsDiffer: the Secret is Good but its ca.crt or root-cert.pem lacks a
+	// root of the mesh, or keeps one that left it.
+	RootsDiffer bool
+	// Source is the annotation of the Secret, empty when there is none.
+	Source string
+
+	secret *corev1.Secret
+}
+
+// Rule says when a bundle replaces a good one.
+type Rule int
+
+const (
+	// WhenDue: at the renewal point, if it lives at least a tenth longer. So
+	// the publishers of many replicas make one write per rotation.
+	WhenDue Rule = iota
+	// WhenNewer: as soon as it lives longer, or differs and lives as long. For a
+	// source that has one certificate at a time.
+	WhenNewer
+)
+
+// Result is how an attempt to publish ended. The set is closed; it is the label
+// of the metric isthmus_publish_total.
+type Result string
+
+// The results.
+const (
+	// Published: the Secret was written.
+	Published Result = "published"
+	// Unchanged: what stands there is as good; nothing was written.
+	Unchanged Result = "unchanged"
+	// RefusedForeign: the Secret is someone else's.
+	RefusedForeign Result = "foreign"
+	// RefusedIdentity: a valid bundle of another identity stands there.
+	RefusedIdentity Result = "conflict"
+	// RefusedImmutable: the Secret is immutable.
+	RefusedImmutable Result = "immutable"
+	// Failed: the API server refused or could not be reached.
+	Failed Result = "error"
+)
