@@ -31,3 +31,20 @@ const (
 
 // Known reports whether the mode is one of the API's.
 func (m Mode) Known() bool { return slices.Contains(modes, m) }
+
+// Source is where the certificate in a Secret comes from.
+type Source string
+
+// The sources.
+const (
+	// IstioCA: the controller asks istiod for it, as the edge's service account.
+	IstioCA Source = "istio-ca"
+	// Agent: the publisher in the pod takes it from the agent's files.
+	Agent Source = "agent"
+	// CertManager: cert-manager issues it.
+	CertManager Source = "cert-manager"
+	// Mirror: another Secret holds it.
+	Mirror Source = "mirror"
+)
+
+var sources = []Source{IstioCA, Agent, CertManager, Mirror}

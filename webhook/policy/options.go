@@ -46,6 +46,10 @@ type Defaults struct {
 	CertTTL string `json:"certTTL,omitempty"`
 	// SecretName: default istio-certs.
 	SecretName string `json:"secretName,omitempty"`
+	// Source: default istio-ca.
+	Source Source `json:"source,omitempty"`
+	// TLSContext: default false.
+	TLSContext bool `json:"tlsContext,omitempty"`
 }
 
 // Options is what pod, namespace and defaults say together. It is comparable.
@@ -61,6 +65,19 @@ type Options struct {
 	CertDirSet bool
 	SecretName string
 	Envoy      bool
+	// Publish adds the in-pod publisher.
+	Publish bool
+	// Source is where the Secret's certificate comes from. It is Agent exactly
+	// when Publish is true.
+	Source Source
+	// MirrorSecret names the Secret that Source Mirror follows. Empty means
+	// istio.<service account>.
+	MirrorSecret string
+	// ServiceAccount is the one whose Secret is kept even while no edge pod
+	// runs as it; empty when the namespace names none.
+	ServiceAccount string
+	// TLSContext asks for the TLSContext istio-upstream.
+	TLSContext bool
 	// CertTTL is zero when nobody chose one.
 	CertTTL time.Duration
 	// Container is the edge container's name, when the pod says it.
