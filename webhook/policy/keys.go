@@ -53,6 +53,28 @@ const (
 	InjectedLabel = Domain + "injected"
 )
 
+// Keys of a Secret that the publisher writes, SourceKey among them: what is in
+// it, for whoever may list Secrets' metadata and not read them.
+const (
+	// AdoptKey is an annotation that a user writes on a Secret of someone else's:
+	// "true" gives it to Isthmus.
+	AdoptKey = Domain + "adopt"
+	// SPIFFEIDKey is the identity of the certificate.
+	SPIFFEIDKey = Domain + "spiffe-id"
+	// SerialKey is its serial number in hexadecimal.
+	SerialKey = Domain + "serial"
+	// NotBeforeKey is where its validity begins, in RFC 3339.
+	NotBeforeKey = Domain + "not-before"
+	// NotAfterKey is where its validity ends, in RFC 3339.
+	NotAfterKey = Domain + "not-after"
+	// RenewAfterKey is when it is due to be replaced, in RFC 3339.
+	RenewAfterKey = Domain + "renew-after"
+	// ManagedByLabel says who keeps a Secret; ManagedBy is us.
+	ManagedByLabel = "app.kubernetes.io/managed-by"
+	// ManagedBy is the value of ManagedByLabel on what Isthmus keeps.
+	ManagedBy = "isthmus"
+)
+
 // Keys of others.
 const (
 	IstioInjectKey         = "sidecar.istio.io/inject"
