@@ -5,12 +5,9 @@ package publish
 import (
 	"context"
 	"crypto/x509"
-	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	corev1 "k8s.io/api/core/v1"
-
-	"github.com/isthmus-mesh/isthmus/internal/certs"
 )
 
 // Manager is the field manager of every apply.
@@ -22,8 +19,10 @@ type Secrets interface {
 	// where there is none.
 	Get(ctx context.Context, namespace, name string) (*corev1.Secret, error)
 	// Apply is one server-side apply by Manager. A resourceVersion in the
-	// Secret makes it fail with a conflict when the Secret has changed since.
-	// force takes over fields that someone else manages.
+	// Secret makes it fail with a conflict when the Secret has changed since;
+	// where there is none it is created all the same. A UID in it makes it fail
+	// with a conflict where there is none, or another one. force takes over
+	// fields that someone else manages, and overrules neither.
 	Apply(ctx context.Context, secret *corev1.Secret, force bool) (*corev1.Secret, error)
 }
 
@@ -35,48 +34,13 @@ type Target struct {
 	// Source is where its certificate comes from: istio-ca, agent,
 	// cert-manager or mirror. It ends up in an annotation.
 	Source string
-	// Roots are the mesh's trust anchors.
+	// Roots are the mesh's trust anchors. Without one nothing is judged and
+	// nothing is written.
 	Roots []*x509.Certificate
 }
 
-// State says what stands in the place of a Secret.
-type State string
-
-// The states.
-const (
-	// Absent: there is no Secret.
-	Absent State = "absent"
-	// Good: ours (or adopted), with a bundle of the right identity.
-	Good State = "good"
-	// Bad: ours (or adopted), but what is in it is no such bundle.
-	Bad State = "bad"
-	// Foreign: someone else's, and not adopted.
-	Foreign State = "foreign"
-	// OtherIdentity: ours, with a valid bundle of another SPIFFE ID.
-	OtherIdentity State = "other-identity"
-	// Immutable: ours, but nobody can change it.
-	Immutable State = "immutable"
-)
-
-// Standing is what stands in the place of a Secret, judged.
-type Standing struct {
-	State State
-	// Bundle is what the Secret holds when State is Good.
-	Bundle *certs.Bundle
-	// Err says why State is Bad or Foreign, or names the identity that is in
-	// the way; nil otherwise.
-	Err error
-	// RenewAfter is when the bundle is due to be replaced, at a third of its
-	// life, counted from its publication. Zero unless State is Good.
-	RenewAfter time.Time
-	// RootsDiffer: the Secret is Good but its ca.crt or root-cert.pem lacks a
-	// root of the mesh, or keeps one that left it.
-	RootsDiffer bool
-	// Source is the annotation of the Secret, empty when there is none.
-	Source string
-
-	secret *corev1.Secret
-}
+// String is namespace/name.
+func (t Target) String() string { return t.Namespace + "/" + t.Name }
 
 // Rule says when a bundle replaces a good one.
 type Rule int
@@ -109,3 +73,8 @@ const (
 	// Failed: the API server refused or could not be reached.
 	Failed Result = "error"
 )
+
+// Results lists every Result.
+func Results() []Result {
+	return []Result{Published, Unchanged, RefusedForeign, RefusedIdentity, RefusedImmutable, Failed}
+}

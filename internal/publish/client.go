@@ -1,0 +1,71 @@
+package publish
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+)
+
+// Client reads, applies and deletes the Secrets of a cluster. It knows no other
+// kind: all of client-go's would not fit into the memory of the in-pod publisher.
+type Client struct{ rest *rest.RESTClient }
+
+// NewClient makes a client. The configuration's limit of requests and its timeout
+// hold.
+func NewClient(config *rest.Config) (*Client, error) {
+	scheme := runtime.NewScheme()
+	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Secret{})
+	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
+
+	config = rest.CopyConfig(config)
+	config.APIPath = "/api"
+	config.GroupVersion = &corev1.SchemeGroupVersion
+	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	config.ContentConfig.ContentType = runtime.ContentTypeJSON
+	config.ContentConfig.AcceptContentTypes = runtime.ContentTypeJSON
+	client, err := rest.RESTClientFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("make client: %w", err)
+	}
+	return &Client{rest: client}, nil
+}
+
+// Get implements Secrets.
+func (c *Client) Get(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
+	secret := &corev1.Secret{}
+	if err := c.rest.Get().Namespace(namespace).Resource("secrets").Name(name).Do(ctx).Into(secret); err != nil {
+		return nil, err
+	}
+	return secret, nil
+}
+
+// Apply implements Secrets.
+func (c *Client) Apply(ctx context.Context, secret *corev1.Secret, force bool) (*corev1.Secret, error) {
+	body, err := json.Marshal(secret)
+	if err != nil {
+		return nil, err
+	}
+	applied := &corev1.Secret{}
+	err = c.rest.Patch(types.ApplyPatchType).Namespace(secret.Namespace).Resource("secrets").Name(secret.Name).
+		VersionedParams(&metav1.PatchOptions{FieldManager: Manager, Force: &force}, metav1.ParameterCodec).
+		Body(body).Do(ctx).Into(applied)
+	if err != nil {
+		return nil, err
+	}
+	return applied, nil
+}
+
+// Delete deletes the Secret that has this UID and resourceVersion. It fails with
+// a conflict when another stands there, or it has changed since.
+func (c *Client) Delete(ctx context.Context, namespace, name string, uid types.UID, resourceVersion string) error {
+	return c.rest.Delete().Namespace(namespace).Resource("secrets").Name(name).
+		Body(&metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &resourceVersion}}).
+		Do(ctx).Error()
+}
