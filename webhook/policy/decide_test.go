@@ -98,5 +98,5 @@ func TestPrecedence(t *testing.T) {
 
 	options, problem = policy.Resolve(nil, nil, policy.Namespace{}, policy.Defaults{}, names)
 	assert.Nil(t, problem)
-	assert.Equal(t, policy.Options{Mode: policy.Sidecar, Delivery: policy.Files, CertDir: "/etc/istio-certs", SecretName: "istio-certs"}, options)
+	assert.Equal(t, policy.Options{Mode: policy.Sidecar, Delivery: policy.Files, CertDir: "/etc/istio-certs", SecretName: "istio-certs", Source: policy.IstioCA}, options)
 }

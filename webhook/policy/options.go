@@ -26,7 +26,7 @@ const (
 )
 
 // built are the modes of this release.
-var built = []Mode{Sidecar}
+var built = []Mode{Sidecar, Secret}
 
 // modes are all modes of the API.
 var modes = []Mode{Sidecar, Istio, Secret, Ambient}
@@ -36,7 +36,7 @@ var modes = []Mode{Sidecar, Istio, Secret, Ambient}
 type Defaults struct {
 	// Mode: default sidecar.
 	Mode Mode `json:"mode,omitempty"`
-	// Delivery: default files.
+	// Delivery: default files. Mode secret knows only secret, whatever it says.
 	Delivery Delivery `json:"delivery,omitempty"`
 	// Envoy: default false.
 	Envoy bool `json:"envoy,omitempty"`
@@ -46,7 +46,8 @@ type Defaults struct {
 	CertTTL string `json:"certTTL,omitempty"`
 	// SecretName: default istio-certs.
 	SecretName string `json:"secretName,omitempty"`
-	// Source: default istio-ca.
+	// Source: default istio-ca. Agent means that the publisher is in every pod
+	// that does not say otherwise.
 	Source Source `json:"source,omitempty"`
 	// TLSContext: default false.
 	TLSContext bool `json:"tlsContext,omitempty"`
@@ -64,14 +65,15 @@ type Options struct {
 	// CertDirSet is true when pod or namespace chose CertDir.
 	CertDirSet bool
 	SecretName string
-	Envoy      bool
+	// Envoy is false in mode secret, which has no sidecar.
+	Envoy bool
 	// Publish adds the in-pod publisher.
 	Publish bool
 	// Source is where the Secret's certificate comes from. It is Agent exactly
 	// when Publish is true.
 	Source Source
 	// MirrorSecret names the Secret that Source Mirror follows. Empty means
-	// istio.<service account>.
+	// istio.<service account>; it is empty with every other source.
 	MirrorSecret string
 	// ServiceAccount is the one whose Secret is kept even while no edge pod
 	// runs as it; empty when the namespace names none.
@@ -103,7 +105,13 @@ type Problem struct {
 }
 
 // Resolve reads the options: pod before namespace before defaults. The first
-// problem of the pod, else of the namespace, is returned.
+// problem of the pod, else of the namespace, is returned; the options are then
+// not to be acted on.
+//
+// Three callers rely on one answer. The webhook's engine asks for a pod that is
+// being created; the controller asks with the labels and annotations of a
+// running edge pod, or with nil ones for what the namespace alone says; the
+// settings are checked by asking for nothing at all.
 func Resolve(labels, annotations map[string]string, ns Namespace, d Defaults, secretNames []string) (Options, *Problem) {
 	r := resolver{pod: annotations, ns: ns}
 	o := Options{
@@ -124,12 +132,20 @@ func Resolve(labels, annotations map[string]string, ns Namespace, d Defaults, se
 			return "want " + join(built)
 		}
 	})
-	r.read(DeliveryKey, string(d.Delivery), func(v string) string {
+	delivery := string(d.Delivery)
+	if o.Mode == Secret {
+		o.Delivery, delivery = BySecret, ""
+	}
+	r.read(DeliveryKey, delivery, func(v string) string {
 		o.Delivery = Delivery(v)
-		if o.Delivery != Files && o.Delivery != BySecret {
+		switch {
+		case o.Delivery != Files && o.Delivery != BySecret:
 			return "want files or secret"
+		case o.Delivery == Files && o.Mode == Secret:
+			return "mode secret has no agent that writes files; want secret"
+		default:
+			return ""
 		}
-		return ""
 	})
 	r.read(CertDirKey, d.CertDir, func(v string) string {
 		dir, wrong := CertDir(v)
@@ -144,16 +160,11 @@ func Resolve(labels, annotations map[string]string, ns Namespace, d Defaults, se
 		return ""
 	})
 	r.read(EnvoyKey, "", boolean(&o.Envoy))
-	publish := false
-	r.read(PublishKey, "", func(v string) string {
-		if wrong := boolean(&publish)(v); wrong != "" {
-			return wrong
-		}
-		if publish {
-			return `the in-pod publisher is not in this version of Isthmus; want "false"`
-		}
-		return ""
-	})
+	if o.Mode == Secret {
+		o.Envoy = false
+	}
+	r.readSource(&o, d)
+	r.readNamespaceOnly(&o, d)
 	r.read(CertTTLKey, d.CertTTL, func(v string) string {
 		ttl, err := time.ParseDuration(v)
 		o.CertTTL = ttl
@@ -197,6 +208,11 @@ func (r *resolver) read(key, fallback string, parse func(string) string) {
 		}
 		return
 	}
+	r.readNamespace(key, fallback, parse)
+}
+
+// readNamespace is read for a key that has no effect on a pod.
+func (r *resolver) readNamespace(key, fallback string, parse func(string) string) {
 	where := "annotation of namespace " + r.ns.Name + " "
 	v, ok := r.ns.Annotations[key]
 	if !ok {
