@@ -1,0 +1,270 @@
+// Package istio gives tests the real istiod and the real pilot-agent, as
+// processes beside a control plane of test/plane.
+package istio
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/isthmus-mesh/isthmus/test/plane"
+)
+
+const (
+	// Namespace is where Istio is.
+	Namespace = "istio-system"
+	// RootConfigMap is what istiod writes its root certificates into, in every
+	// namespace, under the key root-cert.pem.
+	RootConfigMap = "istio-ca-root-cert"
+	// ServerName is what istiod's certificate is made out to. It names no
+	// address, so whoever dials 127.0.0.1 has to ask for this name.
+	ServerName = "istiod." + Namespace + ".svc"
+	// ClusterID is what istiod calls the cluster.
+	ClusterID = "Kubernetes"
+	// TrustDomain is the mesh's.
+	TrustDomain = "cluster.local"
+
+	patience = 90 * time.Second
+)
+
+// Options say how istiod runs. They may be changed between Kill and Restart.
+type Options struct {
+	// Env is added to istiod's environment, DEFAULT_WORKLOAD_CERT_TTL for one.
+	Env map[string]string
+	// CA is the authority that istiod signs with. Default: one that istiod
+	// makes for itself.
+	CA *CA
+}
+
+// Istiod is a running istiod. There can be one for a control plane.
+type Istiod struct {
+	// Options are what the next Restart takes.
+	Options Options
+	// Address is host:port of xDS and certificates.
+	Address string
+	// MonitoringAddress is host:port of its metrics.
+	MonitoringAddress string
+	// Took is how long the last start lasted until istiod answered.
+	Took time.Duration
+	// Client is the cluster's administrator.
+	Client kubernetes.Interface
+
+	kubeconfig string
+	folder     string
+	// temporary is true when the folder is nobody else's to remove.
+	temporary bool
+	logs      string
+	program   string
+	flags     []string
+	http      string
+	process   *process
+	agents    atomic.Int32
+}
+
+// Start installs Istio's CRDs and mesh configuration and starts istiod. It
+// returns when istiod serves certificates and has published its roots. Programs
+// that are missing are built first, with progress on standard error.
+func Start(ctx context.Context, p *plane.Plane, o Options) (*Istiod, error) {
+	admin, err := p.Admin()
+	if err != nil {
+		return nil, err
+	}
+	i := &Istiod{Options: o, kubeconfig: p.Kubeconfig}
+	if i.Client, err = kubernetes.NewForConfig(admin); err != nil {
+		return nil, err
+	}
+	if i.program, err = plane.Tool(ctx, "pilot-discovery"); err != nil {
+		return nil, err
+	}
+	if err := i.settle(p); err != nil {
+		return nil, err
+	}
+	addresses, err := freeAddresses(5)
+	if err != nil {
+		return nil, errors.Join(err, i.Stop())
+	}
+	i.Address, i.MonitoringAddress, i.http = addresses[0], addresses[1], addresses[2]
+	i.flags = []string{
+		"discovery", "--kubeconfig", i.kubeconfig, "--ctrlz_port", "0",
+		"--secureGRPCAddr", i.Address, "--monitoringAddr", i.MonitoringAddress, "--httpAddr", i.http,
+		"--httpsAddr", addresses[3], "--grpcAddr", addresses[4],
+	}
+	if err := i.install(ctx); err != nil {
+		return nil, errors.Join(err, i.Stop())
+	}
+	if err := i.Restart(ctx); err != nil {
+		return nil, errors.Join(err, i.Stop())
+	}
+	return i, nil
+}
+
+// settle makes the folders. Those of a control plane that was started are
+// removed with it, also when this process is killed.
+func (i *Istiod) settle(p *plane.Plane) (err error) {
+	if p.Logs == "" {
+		i.temporary = true
+		i.folder, err = os.MkdirTemp("", "isthmus-istio-")
+		i.logs = i.folder
+		return err
+	}
+	i.logs = p.Logs
+	i.folder, err = os.MkdirTemp(filepath.Dir(p.Logs), "istio-")
+	return err
+}
+
+// Restart ends istiod where it runs, kindly, and starts it at the same address
+// with Options as they are now.
+func (i *Istiod) Restart(ctx context.Context) error {
+	if i.process != nil {
+		i.process.end(syscall.SIGTERM)
+	}
+	begun := time.Now()
+	if err := i.writeCA(); err != nil {
+		return err
+	}
+	env := []string{
+		"POD_NAMESPACE=" + Namespace, "POD_NAME=istiod-0", "REVISION=default", "PILOT_CERT_PROVIDER=istiod",
+		"CLUSTER_ID=" + ClusterID, "ROOT_CA_DIR=" + i.caFolder(),
+	}
+	for _, name := range slices.Sorted(maps.Keys(i.Options.Env)) {
+		env = append(env, name+"="+i.Options.Env[name])
+	}
+	var err error
+	if i.process, err = launch("istiod", i.folder, i.log(), i.program, env, i.flags); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := i.process.await(ctx, i.ready); err != nil {
+		return err
+	}
+	i.Took = time.Since(begun)
+	return nil
+}
+
+// Kill ends istiod without a warning, as a node's end would.
+func (i *Istiod) Kill() {
+	if i.process != nil {
+		i.process.end(syscall.SIGKILL)
+	}
+}
+
+// Stop ends istiod and removes what it left on disk.
+func (i *Istiod) Stop() error {
+	if i.process != nil {
+		i.process.end(syscall.SIGTERM)
+	}
+	if i.temporary {
+		return os.RemoveAll(i.folder)
+	}
+	return nil
+}
+
+// Dump writes the end of istiod's log.
+func (i *Istiod) Dump(w io.Writer) {
+	_, _ = fmt.Fprintf(w, "--- istiod:\n%s\n", plane.Tail(i.log(), 40))
+}
+
+func (i *Istiod) log() string { return filepath.Join(i.logs, "istiod.log") }
+
+// Roots returns the root certificates that istiod has published in a namespace,
+// as PEM.
+func (i *Istiod) Roots(ctx context.Context, namespace string) ([]byte, error) {
+	cm, err := i.Client.CoreV1().ConfigMaps(namespace).Get(ctx, RootConfigMap, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	roots := cm.Data["root-cert.pem"]
+	if roots == "" {
+		return nil, fmt.Errorf("ConfigMap %s/%s has no root-cert.pem", namespace, RootConfigMap)
+	}
+	return []byte(roots), nil
+}
+
+// ready is nil when istiod says so, its certificate verifies to the roots that
+// are published, and these are those of the plugged-in authority.
+func (i *Istiod) ready(ctx context.Context) error {
+	if err := answers(ctx, "http://"+i.http+"/ready"); err != nil {
+		return err
+	}
+	roots, err := i.Roots(ctx, Namespace)
+	if err != nil {
+		return err
+	}
+	if ca := i.Options.CA; ca != nil && !bytes.Equal(bytes.TrimSpace(roots), bytes.TrimSpace(ca.Roots)) {
+		return errors.New("the published roots are not those of the authority yet")
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(roots)
+	dialer := tls.Dialer{Config: &tls.Config{RootCAs: pool, ServerName: ServerName, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}}}
+	conn, err := dialer.DialContext(ctx, "tcp", i.Address)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+// answers is nil when a GET is answered with 200.
+func answers(ctx context.Context, url string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(io.LimitReader(response.Body, 200))
+		return fmt.Errorf("%s: %s: %s", url, response.Status, body)
+	}
+	return nil
+}
+
+// Main runs the tests of a package with a control plane and istiod, which use is
+// told of, and returns the status to exit with.
+func Main(tests interface{ Run() int }, o Options, use func(admin *rest.Config, istiod *Istiod)) int {
+	fail := func(err error) int {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	ctx := context.Background()
+	p, err := plane.Start(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	defer func() { _ = p.Stop() }()
+	admin, err := p.Admin()
+	if err != nil {
+		return fail(err)
+	}
+	istiod, err := Start(ctx, p, o)
+	if err != nil {
+		return fail(err)
+	}
+	defer func() { _ = istiod.Stop() }()
+	fmt.Fprintf(os.Stderr, "istiod answers after %s\n", istiod.Took.Round(time.Millisecond))
+	use(admin, istiod)
+	status := tests.Run()
+	if status != 0 {
+		istiod.Dump(os.Stderr)
+	}
+	return status
+}
