@@ -7,6 +7,8 @@ import (
 	"bytes"
 	"crypto/x509"
 	"fmt"
+	"io"
+	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -16,8 +18,9 @@ import (
 // checked against each other. New is the only way to one, so that whoever holds
 // a Bundle may publish it. It is immutable.
 type Bundle struct {
-	id    spiffeid.ID
-	key   []byte
+	id spiffeid.ID
+	// key is a pointer, so that reflection prints an address at most.
+	key   *[]byte
 	chain []*x509.Certificate
 	roots []*x509.Certificate
 }
@@ -47,7 +50,8 @@ func Floor(lifetime time.Duration) time.Duration {
 //   - the leaf carries exactly one URI, the SPIFFE ID that is wanted, is for
 //     clients and servers, and is no CA;
 //   - it is valid now, with Floor of its life left;
-//   - the chain leads to a root of the mesh or of the material itself.
+//   - the chain leads to a root of the mesh or of the material itself, for
+//     clients and for servers.
 //
 // Every error is a *Rejection.
 func New(m Material, want Want) (*Bundle, error) {
@@ -67,7 +71,7 @@ func New(m Material, want Want) (*Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	roots := current(union(want.Roots, own), want.Now)
+	roots := anchors(union(want.Roots, own), want.Now)
 	for _, err := range []error{
 		identifies(leaf, want.ID),
 		isForBothSides(leaf),
@@ -78,7 +82,7 @@ func New(m Material, want Want) (*Bundle, error) {
 			return nil, err
 		}
 	}
-	return &Bundle{id: want.ID, key: key, chain: chain, roots: roots}, nil
+	return &Bundle{id: want.ID, key: &key, chain: chain, roots: roots}, nil
 }
 
 // ID is the SPIFFE ID.
@@ -107,25 +111,39 @@ func (b *Bundle) RootNotAfter() time.Time {
 }
 
 // Key is the private key, one PEM block in the encoding it came in.
-func (b *Bundle) Key() []byte { return bytes.Clone(b.key) }
+func (b *Bundle) Key() []byte { return bytes.Clone(*b.key) }
 
 // Chain is the leaf and the intermediates above it, as PEM.
 func (b *Bundle) Chain() []byte { return EncodeCertificates(b.chain) }
 
 // Roots are the trust anchors of mesh and material, each once, in a stable
-// order, as PEM. Those that are not valid are left out.
+// order, as PEM. Those that can verify nothing now are left out: what is not
+// valid yet or no more, and what is no CA's.
 func (b *Bundle) Roots() []byte { return EncodeCertificates(b.roots) }
 
-// String prints no key.
-func (b *Bundle) String() string {
-	return fmt.Sprintf("%s, serial %s, until %s", b.id, b.Serial(), b.NotAfter().UTC().Format(time.RFC3339))
+// Equal says whether o would be published as the same bytes.
+func (b *Bundle) Equal(o *Bundle) bool {
+	same := func(a, b *x509.Certificate) bool { return a.Equal(b) }
+	return o != nil && b.id == o.id && bytes.Equal(*b.key, *o.key) &&
+		slices.EqualFunc(b.chain, o.chain, same) && slices.EqualFunc(b.roots, o.roots, same)
 }
 
-// GoString prints no key.
-func (b *Bundle) GoString() string { return b.String() }
+// String prints no key.
+func (b Bundle) String() string {
+	if len(b.chain) == 0 {
+		return "no bundle"
+	}
+	return fmt.Sprintf("%s, serial %s, until %s", b.id, Serial(b.chain[0]), b.chain[0].NotAfter.UTC().Format(time.RFC3339))
+}
+
+// Format prints no key, whatever the verb.
+func (b Bundle) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, b.String()) }
+
+// MarshalText prints no key as JSON or YAML.
+func (b Bundle) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
 
 // MarshalLog prints no key.
-func (b *Bundle) MarshalLog() any { return b.String() }
+func (b Bundle) MarshalLog() any { return b.String() }
 
 // Serial writes a certificate's serial number in hexadecimal, as openssl does.
 func Serial(c *x509.Certificate) string { return fmt.Sprintf("%X", c.SerialNumber) }

@@ -32,7 +32,7 @@ func identifies(leaf *x509.Certificate, want spiffeid.ID) error {
 	}
 	got, err := spiffeid.FromURI(leaf.URIs[0])
 	if err != nil {
-		return reject(WrongIdentity, "URI SAN %q is no SPIFFE ID: %v", leaf.URIs[0], err)
+		return reject(WrongIdentity, "URI SAN %.300q is no SPIFFE ID: %v", leaf.URIs[0], err)
 	}
 	if want.IsZero() || got != want {
 		return reject(WrongIdentity, "want SPIFFE ID %q, got %q", want, got)
@@ -40,10 +40,15 @@ func identifies(leaf *x509.Certificate, want spiffeid.ID) error {
 	return nil
 }
 
-// isForBothSides: an edge is a client of the mesh and may be a server in it.
+// isForBothSides: an edge is a client of the mesh and may be a server in it. To
+// be either it has to sign, where the certificate limits the key usage at all
+// (X509-SVID, section 4.3, asks for digitalSignature).
 func isForBothSides(leaf *x509.Certificate) error {
 	if leaf.IsCA {
 		return reject(WrongUsage, "the first certificate is a CA's")
+	}
+	if leaf.KeyUsage != 0 && leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
+		return reject(WrongUsage, "the key usage lacks digital signature")
 	}
 	for _, usage := range []struct {
 		name string
@@ -70,19 +75,19 @@ func isValid(leaf *x509.Certificate, now time.Time) error {
 	return nil
 }
 
-// verify leads the chain to a root. Usages and identity are checked elsewhere.
+// verify leads the chain to a root, once as a client's and once as a server's:
+// an intermediate may be for one of them only. The identity is checked
+// elsewhere.
 func verify(chain, roots []*x509.Certificate, now time.Time) error {
 	if len(roots) == 0 {
 		return reject(Untrusted, "no root certificate that is valid now")
 	}
-	options := x509.VerifyOptions{
-		Roots:         pool(roots),
-		Intermediates: pool(chain[1:]),
-		CurrentTime:   now,
-		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	}
-	if _, err := chain[0].Verify(options); err != nil {
-		return reject(Untrusted, "issuer %q: %v", chain[0].Issuer, err)
+	options := x509.VerifyOptions{Roots: pool(roots), Intermediates: pool(chain[1:]), CurrentTime: now}
+	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth} {
+		options.KeyUsages = []x509.ExtKeyUsage{usage}
+		if _, err := chain[0].Verify(options); err != nil {
+			return reject(Untrusted, "issuer %.200q: %v", chain[0].Issuer, err)
+		}
 	}
 	return nil
 }
@@ -101,8 +106,10 @@ func withoutRoot(chain []*x509.Certificate) []*x509.Certificate {
 	return slices.DeleteFunc(chain, func(c *x509.Certificate) bool { return c != chain[0] && isSelfSigned(c) })
 }
 
+// isSelfSigned accepts old hash functions too, as roots of companies have them:
+// nothing is trusted because of that signature.
 func isSelfSigned(c *x509.Certificate) bool {
-	return bytes.Equal(c.RawIssuer, c.RawSubject) && c.CheckSignatureFrom(c) == nil
+	return bytes.Equal(c.RawIssuer, c.RawSubject) && c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
 }
 
 // union joins lists of roots, each certificate once, in a stable order.
@@ -112,8 +119,12 @@ func union(lists ...[]*x509.Certificate) []*x509.Certificate {
 	return slices.CompactFunc(all, func(a, b *x509.Certificate) bool { return a.Equal(b) })
 }
 
-// current drops roots that are not valid at the moment: one that expired would
-// verify nothing, and one forgotten in a bundle must not make it worthless.
-func current(roots []*x509.Certificate, now time.Time) []*x509.Certificate {
-	return slices.DeleteFunc(roots, func(c *x509.Certificate) bool { return now.Before(c.NotBefore) || now.After(c.NotAfter) })
+// anchors drops the roots that are not valid at the moment, for they verify
+// nothing and one forgotten in a bundle must not make it worthless, and those
+// that are no CA's: a leaf among the roots would vouch for itself.
+func anchors(roots []*x509.Certificate, now time.Time) []*x509.Certificate {
+	return slices.DeleteFunc(roots, func(c *x509.Certificate) bool {
+		isCA := c.Version < 3 || c.BasicConstraintsValid && c.IsCA // version 1 knows no constraints
+		return !isCA || now.Before(c.NotBefore) || now.After(c.NotAfter)
+	})
 }

@@ -14,6 +14,9 @@ func Identity(trustDomain, namespace, serviceAccount string) (spiffeid.ID, error
 	if err != nil {
 		return spiffeid.ID{}, fmt.Errorf("trust domain %q: %w", trustDomain, err)
 	}
+	if td.Name() != trustDomain { // it was an ID, and something of it would get lost
+		return spiffeid.ID{}, fmt.Errorf("trust domain %q: want a name such as %q", trustDomain, td.Name())
+	}
 	id, err := spiffeid.FromSegments(td, "ns", namespace, "sa", serviceAccount)
 	if err != nil {
 		return spiffeid.ID{}, fmt.Errorf("identity of service account %s/%s: %w", namespace, serviceAccount, err)

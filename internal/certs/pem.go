@@ -7,39 +7,34 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"strings"
 )
 
-const (
-	certificateBlock = "CERTIFICATE"
-	keyBlock         = "PRIVATE KEY" // with RSA or EC before it, or not
-)
+const certificateBlock = "CERTIFICATE"
 
 // ParseCertificates reads PEM that holds certificates and nothing else, at
-// least one. Text outside of the blocks is ignored, as RFC 7468 has it.
+// least one. Text outside of the blocks is ignored, as RFC 7468 has it; a block
+// that was cut off is an error.
 func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
-	var found []*x509.Certificate
-	for len(data) > 0 {
-		var block *pem.Block
-		if block, data = pem.Decode(data); block == nil {
-			break
-		}
-		if block.Type != certificateBlock {
-			return nil, fmt.Errorf("want blocks %s, got %q", certificateBlock, block.Type)
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("certificate %d: %w", len(found)+1, err)
-		}
-		found = append(found, c)
+	found, err := blocks(data)
+	if err != nil {
+		return nil, err
 	}
 	if len(found) == 0 {
 		return nil, errors.New("want at least one certificate in PEM, got none")
 	}
-	// A block that was cut off is no block at all to the decoder.
-	if rest := bytes.TrimSpace(data); bytes.Contains(rest, []byte("-----BEGIN")) {
-		return nil, fmt.Errorf("certificate %d is cut off", len(found)+1)
+	list := make([]*x509.Certificate, 0, len(found))
+	for i, block := range found {
+		if block.Type != certificateBlock {
+			return nil, fmt.Errorf("want blocks %s, got %.40q", certificateBlock, block.Type)
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d: %w", i+1, err)
+		}
+		list = append(list, c)
 	}
-	return found, nil
+	return list, nil
 }
 
 // EncodeCertificates is the inverse of ParseCertificates.
@@ -51,19 +46,44 @@ func EncodeCertificates(list []*x509.Certificate) []byte {
 	return out.Bytes()
 }
 
-// parseKey reads the one private key of a PEM file. The errors of the standard
-// library say nothing of the key itself.
-func parseKey(data []byte) (*pem.Block, crypto.Signer, error) {
-	var key *pem.Block
-	for rest := data; len(rest) > 0; {
+// blocks reads every block of a PEM file. The standard library's decoder skips
+// what it cannot read, so that a file cut off within a block, or damaged in the
+// middle, would pass as a shorter one. Here it is an error.
+func blocks(data []byte) ([]*pem.Block, error) {
+	var found []*pem.Block
+	for rest := data; ; {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
 			break
 		}
+		found = append(found, block)
+	}
+	begin, begun := []byte("-----BEGIN"), 0
+	for line := range bytes.Lines(data) {
+		// Only the last line may lack its end, and so be cut off itself.
+		if bytes.HasPrefix(line, begin) || bytes.HasPrefix(begin, line) {
+			begun++
+		}
+	}
+	if begun != len(found) {
+		return nil, fmt.Errorf("PEM is cut off or damaged: of %d blocks that begin, %d are whole", begun, len(found))
+	}
+	return found, nil
+}
+
+// parseKey reads the one private key of a PEM file. No error says anything of
+// the key itself.
+func parseKey(data []byte) (*pem.Block, crypto.Signer, error) {
+	found, err := blocks(data)
+	if err != nil {
+		return nil, nil, err
+	}
+	var key *pem.Block
+	for _, block := range found {
 		switch {
 		case block.Type == "EC PARAMETERS": // OpenSSL writes them before the key
-		case !bytes.HasSuffix([]byte(block.Type), []byte(keyBlock)):
-			return nil, nil, fmt.Errorf("want a private key, got a block %q", block.Type)
+		case !strings.HasSuffix(block.Type, "PRIVATE KEY"):
+			return nil, nil, fmt.Errorf("want a private key, got a block %.40q", block.Type)
 		case key != nil:
 			return nil, nil, errors.New("want one private key, got several")
 		default:
@@ -91,7 +111,7 @@ func decodeKey(block *pem.Block) (crypto.Signer, error) {
 	case "EC PRIVATE KEY":
 		key, err = x509.ParseECPrivateKey(block.Bytes)
 	default:
-		return nil, fmt.Errorf("want PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY, got %q", block.Type)
+		return nil, fmt.Errorf("want PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY, got %.40q", block.Type)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s does not parse", block.Type)

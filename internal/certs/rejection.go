@@ -3,6 +3,7 @@ package certs
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Reason says in one word why material is no bundle. The set is closed; it is
@@ -18,7 +19,7 @@ const (
 	KeyMismatch Reason = "key-mismatch"
 	// WrongIdentity: the leaf does not carry exactly the SPIFFE ID expected.
 	WrongIdentity Reason = "wrong-identity"
-	// WrongUsage: the leaf is not for clients and servers, or is a CA.
+	// WrongUsage: the leaf is not for clients and servers that sign, or is a CA.
 	WrongUsage Reason = "wrong-usage"
 	// NotYetValid: the leaf's validity begins in the future.
 	NotYetValid Reason = "not-yet-valid"
@@ -36,8 +37,9 @@ func Reasons() []Reason {
 // Rejection is the error of New.
 type Rejection struct {
 	Reason Reason
-	// Detail is a phrase with the value that was found and the one wanted. It
-	// holds no key material.
+	// Detail is a phrase with the value that was found and the one wanted, of at
+	// most 512 bytes, since a certificate may hold names of any length. It holds
+	// no key material.
 	Detail string
 }
 
@@ -54,5 +56,10 @@ func ReasonOf(err error) Reason {
 }
 
 func reject(reason Reason, format string, args ...any) error {
-	return &Rejection{Reason: reason, Detail: fmt.Sprintf(format, args...)}
+	const most = 512
+	detail := fmt.Sprintf(format, args...)
+	if len(detail) > most {
+		detail = strings.ToValidUTF8(detail[:most-len("...")], "") + "..."
+	}
+	return &Rejection{Reason: reason, Detail: detail}
 }
