@@ -1,0 +1,95 @@
+package controller
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// claim is what one edge pod, or the annotation of its namespace, needs kept.
+type claim struct {
+	// pod is empty when the namespace's annotation claims.
+	pod            types.NamespacedName
+	uid            types.UID
+	owner          *metav1.OwnerReference
+	created        time.Time
+	serviceAccount string
+	options        policy.Options
+	// ambassadorIDs are the values of AMBASSADOR_ID in the pod.
+	ambassadorIDs []string
+}
+
+// claimOf reads a pod. Its service account comes from the pod itself, which the
+// API server has checked; nothing is taken from what its author may have written
+// into our own annotations.
+func (r *reconciler) claimOf(pod *corev1.Pod, ns policy.Namespace) (claim, *policy.Problem) {
+	options, problem := policy.Resolve(pod.Labels, pod.Annotations, ns, r.Settings.Defaults, r.secretNames())
+	c := claim{
+		pod: types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, uid: pod.UID,
+		created: pod.CreationTimestamp.Time, serviceAccount: pod.Spec.ServiceAccountName,
+		owner: metav1.GetControllerOf(pod), options: options,
+	}
+	if c.serviceAccount == "" {
+		c.serviceAccount = "default"
+	}
+	for i := range pod.Spec.Containers {
+		for _, e := range pod.Spec.Containers[i].Env {
+			if e.Name == "AMBASSADOR_ID" && e.Value != "" {
+				c.ambassadorIDs = append(c.ambassadorIDs, e.Value)
+			}
+		}
+	}
+	return c, problem
+}
+
+func (r *reconciler) secretNames() []string {
+	if len(r.Settings.SecretNames) == 0 {
+		return []string{"istio-certs"}
+	}
+	return r.Settings.SecretNames
+}
+
+// bySecret groups claims by the Secret they want, each group by precedence: the
+// namespace's own word, then the oldest pod.
+func bySecret(claims []claim) map[string][]claim {
+	groups := map[string][]claim{}
+	for _, c := range claims {
+		groups[c.options.SecretName] = append(groups[c.options.SecretName], c)
+	}
+	for _, g := range groups {
+		slices.SortFunc(g, func(a, b claim) int {
+			if one := cmp.Compare(rank(a), rank(b)); one != 0 {
+				return one
+			}
+			if one := a.created.Compare(b.created); one != 0 {
+				return one
+			}
+			return cmp.Compare(a.serviceAccount+"/"+a.pod.Name, b.serviceAccount+"/"+b.pod.Name)
+		})
+	}
+	return groups
+}
+
+func rank(c claim) int {
+	if c.uid == "" {
+		return 0
+	}
+	return 1
+}
+
+// sourceOf is the source of a Secret: the publisher in any of the pods makes it
+// agent, so that the controller and the pods never both write.
+func sourceOf(claims []claim) policy.Source {
+	for _, c := range claims {
+		if c.options.Source == policy.Agent {
+			return policy.Agent
+		}
+	}
+	return claims[0].options.Source
+}
