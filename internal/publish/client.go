@@ -48,7 +48,9 @@ func (c *Client) Get(ctx context.Context, namespace, name string) (*corev1.Secre
 
 // Apply implements Secrets.
 func (c *Client) Apply(ctx context.Context, secret *corev1.Secret, force bool) (*corev1.Secret, error) {
-	body, err := json.Marshal(secret)
+	typed := *secret
+	typed.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"} // which Get leaves out
+	body, err := json.Marshal(&typed)
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,6 @@ func (s Standing) compose(b *certs.Bundle, renew time.Time) *corev1.Secret {
 	annotations[policy.RenewAfterKey] = stamp(renew)
 	annotations[policy.SourceKey] = s.target.Source
 	out := &corev1.Secret{
-		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: s.target.Namespace, Name: s.target.Name, ResourceVersion: createVersion,
 			Labels: map[string]string{policy.ManagedByLabel: policy.ManagedBy}, Annotations: annotations,

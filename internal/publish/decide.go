@@ -214,7 +214,7 @@ func livesLonger(c, standing *certs.Bundle, now time.Time) bool {
 
 func write(cause Cause, c *candidate, now time.Time) Decision {
 	renew := now.Add(c.NotAfter().Sub(now) / 3)
-	if latest := latestRenewal(c.Bundle); renew.After(latest) {
+	if latest := partOfLife(c.Bundle, 2); renew.After(latest) {
 		renew = latest
 	}
 	return Decision{Write: true, Cause: cause, Bundle: c.Bundle, RenewAfter: renew, Again: renew}

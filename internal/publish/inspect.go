@@ -216,27 +216,35 @@ func labelsDiffer(secret *corev1.Secret, target Target, bundle *certs.Bundle) bo
 	return false
 }
 
-// renewAfter reads when the bundle in a Secret is due. Istio's CA dates its
-// certificates back, so the age of one is not in it and stands in an annotation.
-// Anyone who may edit the Secret may write that, so it is believed only about
-// this certificate, and only from its beginning to two thirds of its life. Where
-// it is of no use it is a third of the validity.
+// renewAfter reads when the bundle in a Secret is due. Its publication is not in
+// it, so that stands in an annotation. Anyone who may edit the Secret may write
+// that, so it is believed only about this certificate, and only from the
+// beginning of the validity to two thirds of the life. Where it is of no use it
+// is a third of the life.
 func renewAfter(secret *corev1.Secret, b *certs.Bundle) time.Time {
-	life := b.NotAfter().Sub(b.NotBefore())
-	earliest, latest := b.NotBefore().Add(life/3), latestRenewal(b)
 	at, err := time.Parse(time.RFC3339, secret.Annotations[policy.RenewAfterKey])
+	latest := partOfLife(b, 2)
 	switch {
 	case err != nil, secret.Annotations[policy.SerialKey] != b.Serial(), at.Before(b.NotBefore()):
-		return earliest
+		return partOfLife(b, 1)
 	case at.After(latest):
 		return latest
 	}
 	return at
 }
 
-// latestRenewal is two thirds into the validity.
-func latestRenewal(b *certs.Bundle) time.Time {
-	return b.NotBefore().Add(b.NotAfter().Sub(b.NotBefore()) * 2 / 3)
+// backdating is by how much Istio's CA dates a certificate back
+// (ClockSkewGracePeriod in security/pkg/pki/util). With a lifetime of a minute
+// that is two thirds of the validity.
+const backdating = 2 * time.Minute
+
+// partOfLife is so many thirds into the life, which begins at the latest time of
+// issue that the dates suggest: after the backdating, or two thirds of the
+// validity where that is short.
+func partOfLife(b *certs.Bundle, thirds time.Duration) time.Time {
+	validity := b.NotAfter().Sub(b.NotBefore())
+	issued := b.NotBefore().Add(min(backdating, validity*2/3))
+	return issued.Add(b.NotAfter().Sub(issued) * thirds / 3)
 }
 
 // errNoRoots: without the mesh's roots nothing can be judged.
