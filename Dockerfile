@@ -21,11 +21,12 @@ ARG DATE=unknown
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
     CGO_ENABLED=0 GOOS=${TARGETOS} GOARCH=${TARGETARCH} go build -trimpath -buildvcs=false \
     -ldflags "-s -w -X main.version=${VERSION} -X main.commit=${COMMIT} -X main.date=${DATE}" \
-    -o /isthmus ./cmd/isthmus
+    -o /out/ ./cmd/isthmus ./cmd/isthmus-publish
 
-# Nothing but the program: it trusts the API server by the cluster's own CA, so
-# it needs no certificates of the world, and it runs no other program.
+# Nothing but the two programs: they trust the API server by the cluster's own
+# CA, so they need no certificates of the world, and they run no other program.
+# isthmus-publish is the one that runs beside an edge.
 FROM scratch
-COPY --from=build /isthmus /isthmus
+COPY --from=build /out/isthmus /out/isthmus-publish /
 USER 65532:65532
 ENTRYPOINT ["/isthmus"]

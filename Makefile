@@ -46,12 +46,12 @@ help: ## Show this help
 ##@ Build
 
 .PHONY: build
-build: ## Build bin/isthmus, static, with its version
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/isthmus ./cmd/isthmus
+build: ## Build bin/isthmus and bin/isthmus-publish, static, with their version
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/isthmus ./cmd/isthmus-publish
 
 .PHONY: clean
 clean: ## Remove what was built here; the cache of tools stays
-	rm -rf bin/isthmus bin/demo bin/cover.out bin/bench.txt dist
+	rm -rf bin/isthmus bin/isthmus-publish bin/demo bin/cover.out bin/bench.txt dist
 
 ##@ Test
 

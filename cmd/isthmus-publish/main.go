@@ -1,0 +1,106 @@
+// Command isthmus-publish runs beside an edge proxy and puts the certificates
+// that Istio's agent writes into a directory into a Secret. It is a binary of its
+// own, and a small one, because it runs in pods that face the internet.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/pflag"
+)
+
+// Exit statuses.
+const (
+	exitOK = iota
+	exitError
+	exitUsage
+)
+
+// Set by the build: -ldflags "-X main.version=v1.2.3 -X main.commit=... -X
+// main.date=...". A plain `go build` leaves them empty.
+var (
+	version = ""
+	commit  = ""
+	date    = ""
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	status := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(status)
+}
+
+// run runs one command line and returns the exit status.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	o := defaults(os.Getenv)
+	flags := o.flags()
+	err := flags.Parse(args)
+	switch {
+	case errors.Is(err, pflag.ErrHelp):
+		_, _ = fmt.Fprint(stdout, usage, flags.FlagUsages())
+		return exitOK
+	case err == nil && o.version:
+		_, _ = fmt.Fprintln(stdout, versionText())
+		return exitOK
+	case err == nil && flags.NArg() > 0:
+		err = fmt.Errorf("unexpected argument %q: there are flags alone", flags.Arg(0))
+	}
+	if err == nil {
+		err = o.check()
+	}
+	if err != nil {
+		_, _ = fmt.Fprintf(stderr, "error: %s\nSee \"isthmus-publish --help\" for its flags\n", err)
+		return exitUsage
+	}
+	if err := o.publish(ctx, stderr); err != nil {
+		_, _ = fmt.Fprintf(stderr, "error: %s\n", err)
+		return exitError
+	}
+	return exitOK
+}
+
+const usage = `Isthmus-publish puts the certificates that Istio's agent writes into a directory into a Secret, and keeps it
+true: when a certificate is due, when the mesh's roots change, when somebody deletes or damages the Secret. Of
+many replicas one writes. What is torn, expired or of another identity is never written.
+
+It logs JSON lines to standard error, and ends on SIGTERM with status 0. It does not end because the API server
+or the directory is away. Status 1 says that it could not start, 2 that the command line is wrong.
+
+Examples:
+  # In an edge's pod, with POD_NAMESPACE and SERVICE_ACCOUNT in the environment
+  isthmus-publish --dir /etc/istio-certs --secret istio-certs --trust-domain cluster.local
+
+  # From outside of a cluster
+  isthmus-publish --dir ./certs --secret istio-certs --trust-domain cluster.local --roots-file ./root-cert.pem \
+    --namespace emissary --service-account emissary-ingress --kubeconfig ~/.kube/config
+
+Flags:
+`
+
+// versionText prefers what the build was told over what Go recorded by itself.
+func versionText() string {
+	v := version
+	if info, ok := debug.ReadBuildInfo(); ok && v == "" && info.Main.Version != "(devel)" {
+		v = info.Main.Version
+	}
+	if v == "" {
+		v = "dev"
+	}
+	text := "isthmus-publish " + v
+	if commit != "" {
+		text += "\ncommit: " + commit
+	}
+	if date != "" {
+		text += "\ndate:   " + date
+	}
+	return text + "\ngo:     " + runtime.Version()
+}

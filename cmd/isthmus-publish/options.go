@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"runtime"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/pflag"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+
+	"github.com/isthmus-mesh/isthmus/internal/certs"
+	"github.com/isthmus-mesh/isthmus/internal/publish"
+)
+
+// requestTimeout ends a request to an API server that does not answer.
+const requestTimeout = 10 * time.Second
+
+// source is what the Secret says of where its certificate comes from.
+const source = "agent"
+
+// options are the command line.
+type options struct {
+	dir, rootsFile            string
+	secret, namespace         string
+	trustDomain, serviceAcct  string
+	kubeconfig, pod, logLevel string
+	checkEvery                time.Duration
+	version                   bool
+}
+
+// defaults takes what the pod's environment says.
+func defaults(getenv func(string) string) *options {
+	return &options{namespace: getenv("POD_NAMESPACE"), serviceAcct: getenv("SERVICE_ACCOUNT"), pod: getenv("POD_NAME")}
+}
+
+func (o *options) flags() *pflag.FlagSet {
+	flags := pflag.NewFlagSet("isthmus-publish", pflag.ContinueOnError)
+	flags.SortFlags = false
+	flags.Usage = func() {}
+	flags.StringVar(&o.dir, "dir", "", "directory with key.pem, cert-chain.pem and root-cert.pem (required)")
+	flags.StringVar(&o.secret, "secret", "", "name of the Secret (required)")
+	flags.StringVar(&o.trustDomain, "trust-domain", "", "trust domain of the mesh (required)")
+	flags.StringVar(&o.rootsFile, "roots-file", "/var/run/secrets/istio/root-cert.pem", "root certificates of the mesh")
+	flags.StringVar(&o.namespace, "namespace", o.namespace, "namespace of the Secret and the edge (default: $POD_NAMESPACE)")
+	flags.StringVar(&o.serviceAcct, "service-account", o.serviceAcct, "service account of the edge (default: $SERVICE_ACCOUNT)")
+	flags.DurationVar(&o.checkEvery, "check-every", time.Minute, "how often to look at the Secret although nothing has happened")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig (default: the pod's service account)")
+	flags.StringVar(&o.logLevel, "log-level", "info", "info, or debug for a line about every look")
+	flags.BoolVar(&o.version, "version", false, "print the version and end")
+	for _, name := range []string{"namespace", "service-account"} {
+		flags.Lookup(name).DefValue = "" // the text says it
+	}
+	return flags
+}
+
+func (o *options) check() error {
+	for _, flag := range []struct{ name, value string }{
+		{"--dir", o.dir},
+		{"--secret", o.secret},
+		{"--trust-domain", o.trustDomain},
+		{"--roots-file", o.rootsFile},
+		{"--namespace (or POD_NAMESPACE)", o.namespace},
+		{"--service-account (or SERVICE_ACCOUNT)", o.serviceAcct},
+	} {
+		if flag.value == "" {
+			return fmt.Errorf("%s is empty", flag.name)
+		}
+	}
+	if o.checkEvery <= 0 {
+		return fmt.Errorf("--check-every %s: want a positive duration", o.checkEvery)
+	}
+	if o.logLevel != "info" && o.logLevel != "debug" {
+		return fmt.Errorf("--log-level %q: want info or debug", o.logLevel)
+	}
+	_, err := certs.Identity(o.trustDomain, o.namespace, o.serviceAcct)
+	return err
+}
+
+// publish follows the directory until ctx ends.
+func (o *options) publish(ctx context.Context, stderr io.Writer) error {
+	id, err := certs.Identity(o.trustDomain, o.namespace, o.serviceAcct)
+	if err != nil {
+		return err
+	}
+	log := o.logger(stderr)
+	klog.SetSlogLogger(log) // client-go's own words
+	client, err := o.client()
+	if err != nil {
+		return err
+	}
+	directory := certs.NewDirectory(certs.DirectoryOptions{
+		Path: o.dir, RootsFile: o.rootsFile, ID: id,
+		Rejected: func(err error) {
+			log.Warn("rejected what the directory holds", "reason", string(certs.ReasonOf(err)), "error", err.Error())
+		},
+		Log: logr.FromSlogHandler(log.Handler()),
+	})
+	f := &follower{
+		publisher: &publish.Publisher{Secrets: client},
+		target:    publish.Target{Namespace: o.namespace, Name: o.secret, ID: id, Source: source},
+		roots:     rootsFile{path: o.rootsFile},
+		every:     o.checkEvery,
+		log:       log,
+		random:    rand.Float64, //nolint:gosec // spreads replicas, guards nothing
+	}
+	log.Info("following", "version", version, "dir", o.dir, "spiffeID", id.String())
+	failed := make(chan error, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		failed <- directory.Run(ctx)
+		cancel()
+	}()
+	f.run(ctx, directory)
+	cancel()
+	err = <-failed
+	log.Info("ended")
+	return err
+}
+
+func (o *options) logger(w io.Writer) *slog.Logger {
+	level := slog.LevelInfo
+	if o.logLevel == "debug" {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})).With("secret", o.namespace+"/"+o.secret, "pod", o.pod)
+}
+
+func (o *options) client() (*publish.Client, error) {
+	config, err := o.config()
+	if err != nil {
+		return nil, err
+	}
+	config.Timeout = requestTimeout
+	config.UserAgent = fmt.Sprintf("isthmus-publish/%s (%s/%s)", version, runtime.GOOS, runtime.GOARCH)
+	config.WarningHandler = rest.NoWarnings{}
+	return publish.NewClient(config)
+}
+
+func (o *options) config() (*rest.Config, error) {
+	if o.kubeconfig != "" {
+		return clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+	}
+	config, err := rest.InClusterConfig()
+	if errors.Is(err, rest.ErrNotInCluster) {
+		return nil, errors.New("this is no pod: --kubeconfig says how to reach the API server")
+	}
+	return config, err
+}
