@@ -35,9 +35,7 @@ type webhookFlags struct {
 	caSecret       string
 	tlsCertDir     string
 	names          []string
-	caTTL          time.Duration
 	leafTTL        time.Duration
-	propagation    time.Duration
 	istioNamespace string
 	kubeconfig     string
 	logLevel       string
@@ -63,15 +61,13 @@ func newWebhookCommand() *cobra.Command {
 	flags.DurationVar(&f.server.ShutdownDelay, "shutdown-delay", 5*time.Second, "how long reviews are answered after the signal to stop, while the endpoint is taken out of the Service")
 	flags.StringVar(&f.settings, "settings", "", "settings file, as the chart writes it (default: built-in settings)")
 	flags.StringArrayVar(&f.profiles, "profiles", nil, "file with more profiles; can be repeated")
-	flags.StringVar(&f.configuration, "webhook-configuration", "isthmus-injector", "MutatingWebhookConfiguration whose caBundle is kept")
+	flags.StringVar(&f.configuration, "webhook-configuration", "isthmus-injector", "MutatingWebhookConfiguration that sends reviews here; ready once its caBundle carries the CA")
 	flags.StringVar(&f.service, "service", "isthmus-webhook", "Service that the API server calls")
 	flags.StringVar(&f.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace of the Service and the Secret (default: $POD_NAMESPACE)")
-	flags.StringVar(&f.caSecret, "ca-secret", "", "Secret that holds the CA of the serving certificate; each replica signs its own leaf")
+	flags.StringVar(&f.caSecret, "ca-secret", "", "Secret with the CA that isthmus controller keeps; each replica signs its own serving certificate")
 	flags.StringVar(&f.tlsCertDir, "tls-cert-dir", "", "directory with tls.crt and tls.key to serve with, instead of --ca-secret")
 	flags.StringArrayVar(&f.names, "serving-name", nil, "further DNS name or IP address in the serving certificate, for a configuration that calls the server by URL; can be repeated")
-	flags.DurationVar(&f.caTTL, "ca-ttl", serving.DefaultCATTL, "lifetime of the CA")
 	flags.DurationVar(&f.leafTTL, "leaf-ttl", serving.DefaultLeafTTL, "lifetime of the serving certificate")
-	flags.DurationVar(&f.propagation, "propagation-delay", serving.DefaultPropagationDelay, "how long a new CA is trusted before it signs")
 	flags.StringVar(&f.istioNamespace, "istio-namespace", mesh.DefaultNamespace, "namespace of istiod, where mesh settings are discovered; empty discovers nothing")
 	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig (default: the pod's service account, then $KUBECONFIG)")
 	flags.StringVar(&f.logLevel, "log-level", "info", "info, or debug for a line about every pod that was reviewed")
@@ -146,8 +142,7 @@ func (f *webhookFlags) certificate(client kubernetes.Interface, log logr.Logger)
 	o := serving.Options{
 		Client: client, Namespace: f.namespace, SecretName: f.caSecret, ConfigurationName: f.configuration,
 		DNSNames: serving.ServiceNames(f.service, f.namespace),
-		CATTL:    f.caTTL, LeafTTL: f.leafTTL, PropagationDelay: f.propagation,
-		Log: log, Registerer: metrics.Registry,
+		LeafTTL:  f.leafTTL, Log: log, Registerer: metrics.Registry,
 	}
 	for _, name := range f.names {
 		if ip := net.ParseIP(name); ip != nil {

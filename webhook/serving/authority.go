@@ -6,96 +6,91 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
+	"strings"
 	"time"
 
 	cmauthority "github.com/cert-manager/cert-manager/pkg/server/tls/authority"
-	"github.com/go-logr/logr"
-	admissionv1 "k8s.io/client-go/kubernetes/typed/admissionregistration/v1"
-	corev1 "k8s.io/client-go/kubernetes/typed/core/v1"
-	"k8s.io/client-go/util/flowcontrol"
-	"k8s.io/utils/clock"
 )
 
-// authority is cert-manager's Authority, with a rotation that no review notices.
+// authority is cert-manager's Authority for one replica: it signs with the
+// authority that the Secret holds, and writes nothing. What it signs with stays in
+// memory, so that leaves are renewed also while nobody can read the Secret.
 type authority struct {
-	secrets        corev1.SecretInterface
-	configurations admissionv1.MutatingWebhookConfigurationInterface
-	options        Options
-	planner        planner
-	log            logr.Logger
-	clock          clock.Clock
-	writes         flowcontrol.PassiveRateLimiter
-
-	changed chan struct{}
+	*objects
 	ready   chan struct{}
 	stopped chan struct{}
 
-	// Only the goroutine of Run uses these.
-	last           state // the last whole one
-	publishedSince time.Time
-	failures       int
-	collisions     int
-	reported       string
+	// Only the goroutine of Run uses it.
+	last state
 
-	mu        sync.Mutex
-	active    *pair
-	published view
-	problem   error
-	watchers  []chan<- struct{}
+	// The mutex of objects guards these.
+	active   *pair
+	watchers []chan<- struct{}
 }
 
 func newAuthority(o Options) *authority {
-	return &authority{
-		secrets:        o.Client.CoreV1().Secrets(o.Namespace),
-		configurations: o.Client.AdmissionregistrationV1().MutatingWebhookConfigurations(),
-		options:        o,
-		planner: planner{
-			delay: o.PropagationDelay,
-			make:  func(now time.Time) (*pair, error) { return newPair(now, o.CATTL) },
-		},
-		log:   o.Log.WithValues("secret", o.Namespace+"/"+o.SecretName, "configuration", o.ConfigurationName),
-		clock: o.Clock,
-		// Twenty writes at once, then one a second: somebody else who insists on
-		// another content must not turn into a storm.
-		writes:    flowcontrol.NewTokenBucketPassiveRateLimiterWithClock(1, 20, o.Clock),
-		changed:   make(chan struct{}, 1),
-		ready:     make(chan struct{}),
-		stopped:   make(chan struct{}),
-		published: view{name: o.ConfigurationName},
-		problem:   errors.New("the authority has not looked yet"),
-	}
+	return &authority{objects: newObjects(o), ready: make(chan struct{}), stopped: make(chan struct{})}
 }
 
-// Run keeps Secret and configuration until ctx ends. It may be called once.
+// Run follows Secret and configuration until ctx ends. It may be called once.
 func (a *authority) Run(ctx context.Context) error {
 	defer close(a.stopped)
-	var watches sync.WaitGroup
-	defer watches.Wait()
-	for _, watched := range []alarm{
-		{log: a.log, name: a.options.SecretName, open: a.secrets.Watch, wake: a.wake},
-		{log: a.log, name: a.options.ConfigurationName, open: a.configurations.Watch, wake: a.wake},
-	} {
-		watches.Go(func() { watched.run(ctx) })
-	}
-	for {
-		timer := a.clock.NewTimer(a.reconcile(ctx))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil
-		case <-a.changed:
-			timer.Stop()
-		case <-timer.C():
-		}
-	}
+	a.follow(ctx, a.reconcile)
+	return nil
 }
 
-func (a *authority) wake() {
-	select {
-	case a.changed <- struct{}{}:
-	default: // a look is due already, and it will see this change too
+func (a *authority) reconcile(ctx context.Context) time.Duration {
+	err := a.look(ctx)
+	if ctx.Err() != nil {
+		return 0
 	}
+	return a.again(time.Time{}, err)
+}
+
+// look reads the configuration before the Secret, so that it never takes the
+// configuration of later for the one that goes with what the Secret says.
+func (a *authority) look(ctx context.Context) error {
+	published, err := a.readConfiguration(ctx)
+	if err != nil {
+		return err
+	}
+	secret, err := a.readSecret(ctx)
+	if err != nil {
+		return err
+	}
+	now := a.clock.Now()
+	r := readState(secret, now, a.last)
+	a.last = r.state
+	a.choose(now, r.state, published)
+	switch {
+	case r.empty:
+		return fmt.Errorf("secret %s/%s is empty: isthmus controller has yet to make the first CA", a.options.Namespace, a.options.SecretName)
+	case len(r.damaged) > 0:
+		return fmt.Errorf("secret %s/%s: %s: isthmus controller has yet to mend it", a.options.Namespace, a.options.SecretName, strings.Join(r.damaged, "; "))
+	case !published.found:
+		return errors.New(published.missing())
+	}
+	return nil
+}
+
+// choose adopts what this replica should sign with. The Secret's tls.crt signs only
+// after both of the configuration's wait; choose adds that the configuration
+// carries it at all, for a Secret can also be changed by hand.
+func (a *authority) choose(now time.Time, s state, published view) {
+	active, candidate := a.signer(), s.signing
+	if candidate == nil && active == nil && s.next != nil && published.carriesAll(roots{s.next.root}) == nil {
+		// A replica without a leaf has nothing to keep: it need not wait for the
+		// promotion to be of use.
+		candidate = s.next
+	}
+	if candidate == nil || candidate.is(active) {
+		return
+	}
+	if active != nil && now.Before(active.root.NotAfter) && published.carriesAll(roots{candidate.root}) != nil {
+		// Signing anew now would make reviews fail; the watch tells when it would not.
+		return
+	}
+	a.adopt(candidate)
 }
 
 // WatchRotation makes the authority tell ch when leaves must be signed anew.

@@ -15,7 +15,7 @@ import (
 const (
 	// DefaultCATTL is the lifetime of a certificate authority: one year. Its
 	// rotation is invisible, so the length is no burden, and it begins with a
-	// third of the life left: the replicas would have to be away for four months
+	// third of the life left: the controller would have to be away for four months
 	// before a root expires, and even then a new one is made by itself.
 	DefaultCATTL = 365 * 24 * time.Hour
 
@@ -33,10 +33,10 @@ const (
 	DefaultPropagationDelay = 2 * time.Minute
 )
 
-// Options say what a Source keeps and where.
+// Options say what a Keeper keeps and a Source serves with, and where it is.
 type Options struct {
-	// Client reads, watches and updates the Secret and reads, watches and patches
-	// the configuration, both by name only. Required.
+	// Client gets and watches the Secret and the configuration, both by name only.
+	// A Keeper's also updates the Secret and patches the configuration. Required.
 	Client kubernetes.Interface
 
 	// Namespace is where the Secret lives. Required.
@@ -47,27 +47,30 @@ type Options struct {
 	SecretName string
 
 	// ConfigurationName names the MutatingWebhookConfiguration whose webhooks all
-	// get the trust bundle as caBundle. Required.
+	// get the trust bundle as caBundle from the Keeper. Required.
 	ConfigurationName string
 
 	// DNSNames go into every leaf. The API server calls a service as
-	// <service>.<namespace>.svc; see ServiceNames. Required unless IPAddresses is set.
+	// <service>.<namespace>.svc; see ServiceNames. A Source requires some unless
+	// IPAddresses is set; a Keeper reads neither.
 	DNSNames []string
 
 	// IPAddresses go into every leaf too, for a configuration that names the
 	// server by a URL with an address. Default none.
 	IPAddresses []net.IP
 
-	// CATTL is the lifetime of an authority. Default DefaultCATTL.
+	// CATTL is the lifetime of an authority that the Keeper makes. Default
+	// DefaultCATTL.
 	CATTL time.Duration
 
-	// LeafTTL is the lifetime of a leaf, cut where its authority ends. It must be
-	// shorter than CATTL. Default DefaultLeafTTL.
+	// LeafTTL is the lifetime of a Source's leaf, cut where its authority ends.
+	// Default DefaultLeafTTL.
 	LeafTTL time.Duration
 
 	// PropagationDelay is how long the bundle must have been in the configuration
 	// before the next authority signs, and again how long the old root stays after
-	// that. It must fit four times into CATTL. Default DefaultPropagationDelay.
+	// that. It must fit four times into CATTL. Only the Keeper reads it. Default
+	// DefaultPropagationDelay.
 	PropagationDelay time.Duration
 
 	// Log receives every step and every problem, and never key material. The zero
@@ -79,7 +82,8 @@ type Options struct {
 	// Default clock.RealClock.
 	Clock clock.Clock
 
-	// Registerer gets the expiry metrics. Nil registers none.
+	// Registerer gets a Source's expiry metrics; a Keeper has none of its own. Nil
+	// registers none.
 	Registerer prometheus.Registerer
 }
 
@@ -120,19 +124,29 @@ func (o Options) validate() error {
 			errs = append(errs, fmt.Errorf("no %s given", required.name))
 		}
 	}
+	return errors.Join(errs...)
+}
+
+// validateLeaf is what a Source needs besides.
+func (o Options) validateLeaf() error {
+	var errs []error
 	if len(o.DNSNames)+len(o.IPAddresses) == 0 {
 		errs = append(errs, errors.New("no DNS name or IP address given: the API server could not verify the certificate"))
 	}
-	for _, positive := range []struct {
-		name  string
-		value time.Duration
-	}{{"CA lifetime", o.CATTL}, {"leaf lifetime", o.LeafTTL}, {"propagation delay", o.PropagationDelay}} {
-		if positive.value < 0 {
-			errs = append(errs, fmt.Errorf("%s %s is negative", positive.name, positive.value))
-		}
+	if o.LeafTTL < 0 {
+		errs = append(errs, fmt.Errorf("leaf lifetime %s is negative", o.LeafTTL))
 	}
-	if o.LeafTTL >= o.CATTL {
-		errs = append(errs, fmt.Errorf("leaf lifetime %s is not shorter than the CA lifetime %s", o.LeafTTL, o.CATTL))
+	return errors.Join(errs...)
+}
+
+// validateCA is what a Keeper needs besides.
+func (o Options) validateCA() error {
+	var errs []error
+	if o.CATTL < 0 {
+		errs = append(errs, fmt.Errorf("CA lifetime %s is negative", o.CATTL))
+	}
+	if o.PropagationDelay < 0 {
+		errs = append(errs, fmt.Errorf("propagation delay %s is negative", o.PropagationDelay))
 	}
 	// Both waits must end within the last third of the old authority's life, or
 	// its leaves expire while the next one is still waiting.

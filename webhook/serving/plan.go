@@ -19,13 +19,11 @@ type observation struct {
 	secret reading
 	// published is what the configuration carries.
 	published view
-	// publishedSince is when this replica last saw the configuration carry
+	// publishedSince is when this Keeper last saw the configuration carry
 	// anything but the bundle; zero if it never did.
 	publishedSince time.Time
-	// active is what this replica signs with; nil before it has anything.
-	active *pair
-	// known is the last whole bundle that this replica saw.
-	known roots
+	// last is the last whole state that this Keeper saw; zero before it saw one.
+	last state
 }
 
 // decision is a state to write, when reason is set, or else a time to look again.
@@ -70,7 +68,7 @@ func (p planner) decide(o observation) (decision, error) {
 		}
 		return decision{state: s, due: waited}, nil
 	case promoted:
-		if carried && !o.now.Before(waited) && s.signing.is(o.active) {
+		if carried && !o.now.Before(waited) {
 			dropped := s.retiring()
 			s.bundle, s.phase, s.since = s.bundle.without(dropped...), stable, o.now
 			return decision{state: s, reason: "dropped from the bundle: " + dropped.String()}, nil
@@ -118,29 +116,44 @@ func (s state) derivePhase() phase {
 // problems says why the Secret cannot be gone on from.
 func (o observation) problems() []string {
 	problems := o.secret.damaged
-	if o.isSwapped() {
-		problems = append(problems, BundleKey+" lost the CA "+o.active.String()+", whose leaf is in use, in one step")
+	if len(problems) > 0 {
+		return problems
 	}
-	return problems
+	switch {
+	case o.isSwapped():
+		return []string{BundleKey + " lost the CA " + o.last.signing.String() + ", whose leaves are in use, in one step"}
+	case o.mayBeSwapped():
+		return []string{"the configuration knows other CAs than " + o.secret.signing.String() + ", whose leaves may be in use"}
+	}
+	return nil
 }
 
 // isSwapped recognises another authority that was put in by hand in one step: the
-// root that our leaf needs is gone, and the configuration does not carry the new
-// one yet. If it does, we are late, and have only to sign anew.
+// root that leaves were signed with is gone, and the configuration does not carry
+// the new one yet. If it does, we are late, and the replicas have only to sign anew.
 func (o observation) isSwapped() bool {
-	if o.active == nil || o.now.After(o.active.root.NotAfter) || o.secret.bundle.has(o.active.root) {
+	signing := o.last.signing
+	if signing == nil || o.now.After(signing.root.NotAfter) || o.secret.bundle.has(signing.root) {
 		return false
 	}
 	return o.secret.signing == nil || o.published.carriesAll(roots{o.secret.signing.root}) != nil
 }
 
+// mayBeSwapped suspects the same where nothing is remembered: the replicas may
+// have lived through what a Keeper that has just started has not seen. The wait
+// costs nothing when it is not so.
+func (o observation) mayBeSwapped() bool {
+	if o.last.signing != nil || o.secret.signing == nil {
+		return false
+	}
+	carried := o.published.roots()
+	return len(carried.usable(o.now)) > 0 && !carried.has(o.secret.signing.root)
+}
+
 // heal keeps what is whole and every root that a leaf may still be verified by. An
 // authority that the API servers have not heard of starts as the next one.
 func (p planner) heal(o observation) (state, error) {
-	inUse := o.secret.bundle.with(o.secret.stray...).with(o.known...).with(o.published.roots()...)
-	if o.active != nil {
-		inUse = inUse.with(o.active.root)
-	}
+	inUse := o.secret.bundle.with(o.secret.stray...).with(o.last.bundle...).with(o.published.roots()...)
 	s := state{signing: o.secret.signing, next: o.secret.next, bundle: inUse.usable(o.now), since: o.now}
 
 	if s.signing != nil && !o.isTrusted(s.signing.root) {
@@ -168,7 +181,7 @@ func (p planner) heal(o observation) (state, error) {
 
 // isTrusted reports whether API servers verify leaves by root already.
 func (o observation) isTrusted(root *x509.Certificate) bool {
-	return o.known.has(root) || o.published.found && o.published.carriesAll(roots{root}) == nil
+	return o.last.bundle.has(root) || o.published.found && o.published.carriesAll(roots{root}) == nil
 }
 
 func laterOf(a, b time.Time) time.Time {

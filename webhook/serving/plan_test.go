@@ -46,8 +46,7 @@ func TestDecide(t *testing.T) {
 		damage    func(*corev1.Secret)
 		published view
 		wrongAgo  time.Duration // when the configuration was last seen wrong
-		active    *pair
-		known     roots
+		last      state         // what this keeper saw before
 		want      state
 		reason    string    // nothing is written when empty
 		due       time.Time // when to look again
@@ -69,74 +68,79 @@ func TestDecide(t *testing.T) {
 			want: at(stable, 0, made, nil, bundle(made)), reason: "made the first CA",
 		},
 		"if the CA is young, expect nothing until two thirds of its life": {
-			secret: at(stable, time.Hour, a, nil, bundle(a)), published: carrying(a), active: a,
+			secret: at(stable, time.Hour, a, nil, bundle(a)), published: carrying(a),
 			want: at(stable, time.Hour, a, nil, bundle(a)), due: a.renewAt(),
 		},
 		"if the CA is old, expect the next one beside it": {
-			secret: at(stable, time.Hour, ageing, nil, bundle(ageing)), published: carrying(ageing), active: ageing,
+			secret: at(stable, time.Hour, ageing, nil, bundle(ageing)), published: carrying(ageing),
 			want:   at(announcing, 0, ageing, made, bundle(ageing, made)),
 			reason: "two thirds of the CA's life are over, announced the next CA " + made.String(),
 		},
 		"if the CA is old and there is no configuration, expect the next one all the same": {
-			secret: at(stable, time.Hour, ageing, nil, bundle(ageing)), published: view{}, active: ageing,
+			secret: at(stable, time.Hour, ageing, nil, bundle(ageing)), published: view{},
 			want:   at(announcing, 0, ageing, made, bundle(ageing, made)),
 			reason: "two thirds of the CA's life are over, announced the next CA " + made.String(),
 		},
 		"if the next CA is not carried yet, expect to wait for the configuration": {
-			secret: at(announcing, time.Hour, a, b, bundle(a, b)), published: carrying(a), active: a,
+			secret: at(announcing, time.Hour, a, b, bundle(a, b)), published: carrying(a),
 			want: at(announcing, time.Hour, a, b, bundle(a, b)),
 		},
 		"if the next CA is carried, expect the wait to begin": {
-			secret: at(announcing, time.Hour, a, b, bundle(a, b)), published: carrying(a, b), active: a,
+			secret: at(announcing, time.Hour, a, b, bundle(a, b)), published: carrying(a, b),
 			want: at(announced, 0, a, b, bundle(a, b)), reason: "the configuration carries the next CA, waiting for every API server to know it",
 		},
 		"if the wait is not over, expect to look when it is": {
-			secret: at(announced, delay-time.Second, a, b, bundle(a, b)), published: carrying(a, b), active: a,
+			secret: at(announced, delay-time.Second, a, b, bundle(a, b)), published: carrying(a, b),
 			want: at(announced, delay-time.Second, a, b, bundle(a, b)), due: now.Add(time.Second),
 		},
 		"if the wait is over, expect the next CA to sign, and both in the bundle": {
-			secret: at(announced, delay, a, b, bundle(a, b)), published: carrying(a, b), active: a,
+			secret: at(announced, delay, a, b, bundle(a, b)), published: carrying(a, b),
 			want: at(promoted, 0, b, nil, bundle(a, b)), reason: "every API server knows the next CA, it signs from now on",
 		},
 		"if the wait is over but the configuration was wrong since, expect a whole wait after that": {
-			secret: at(announced, time.Hour, a, b, bundle(a, b)), published: carrying(a, b), wrongAgo: time.Minute, active: a,
+			secret: at(announced, time.Hour, a, b, bundle(a, b)), published: carrying(a, b), wrongAgo: time.Minute,
 			want: at(announced, time.Hour, a, b, bundle(a, b)), due: now.Add(delay - time.Minute),
 		},
 		"if the wait is over but the configuration is wrong, expect nothing": {
-			secret: at(announced, delay, a, b, bundle(a, b)), published: carrying(a), active: a,
+			secret: at(announced, delay, a, b, bundle(a, b)), published: carrying(a),
 			want: at(announced, delay, a, b, bundle(a, b)), due: now,
 		},
 		"if the second wait is not over, expect to look when it is": {
-			secret: at(promoted, delay-time.Second, b, nil, bundle(a, b)), published: carrying(a, b), active: b,
+			secret: at(promoted, delay-time.Second, b, nil, bundle(a, b)), published: carrying(a, b),
 			want: at(promoted, delay-time.Second, b, nil, bundle(a, b)), due: now.Add(time.Second),
 		},
 		"if the second wait is over, expect the old root to go": {
-			secret: at(promoted, delay, b, nil, bundle(a, b)), published: carrying(a, b), active: b,
+			secret: at(promoted, delay, b, nil, bundle(a, b)), published: carrying(a, b),
 			want: at(stable, 0, b, nil, bundle(b)), reason: "dropped from the bundle: " + a.String(),
 		},
-		"if this replica still signs with the old CA, expect its root to stay": {
-			secret: at(promoted, delay, b, nil, bundle(a, b)), published: carrying(a, b), active: a,
-			want: at(promoted, delay, b, nil, bundle(a, b)), due: now,
-		},
 		"if the CA expired while the next one waits, expect the next one to sign at once": {
-			secret: at(announced, time.Minute, expired, b, bundle(expired, b)), published: carrying(expired, b), active: expired,
+			secret: at(announced, time.Minute, expired, b, bundle(expired, b)), published: carrying(expired, b),
 			want: at(stable, 0, b, nil, bundle(b)), reason: "mended: tls.crt and tls.key: the certificate expired at 2026-06-01T11:00:00Z",
 		},
 		"if the phase began in the far future, expect the wait to start again": {
-			secret: at(announced, -time.Hour, a, b, bundle(a, b)), published: carrying(a, b), active: a,
+			secret: at(announced, -time.Hour, a, b, bundle(a, b)), published: carrying(a, b),
 			want: at(announced, 0, a, b, bundle(a, b)), reason: "the phase was not what the certificates say, its wait starts again",
 		},
 		"if a root was added by hand, expect it to be dropped in time": {
-			secret: at(stable, time.Hour, a, nil, bundle(a, b)), published: carrying(a, b), active: a,
+			secret: at(stable, time.Hour, a, nil, bundle(a, b)), published: carrying(a, b),
 			want: at(promoted, 0, a, nil, bundle(a, b)), reason: "the phase was not what the certificates say, its wait starts again",
 		},
-		"if another CA took the place of the one whose leaf is in use, expect it to be announced first": {
-			secret: at(stable, time.Hour, b, nil, bundle(b)), published: carrying(a), active: a, known: bundle(a),
+		"if another CA took the place of the one whose leaves are in use, expect it to be announced first": {
+			secret: at(stable, time.Hour, b, nil, bundle(b)), published: carrying(a), last: at(stable, time.Hour, a, nil, bundle(a)),
 			want:   at(announcing, 0, nil, b, bundle(b, a)),
-			reason: "mended: ca.crt lost the CA " + a.String() + ", whose leaf is in use, in one step",
+			reason: "mended: ca.crt lost the CA " + a.String() + ", whose leaves are in use, in one step",
 		},
-		"if it did while this replica was away, expect this replica to follow": {
-			secret: at(stable, time.Hour, b, nil, bundle(b)), published: carrying(b), active: a, known: bundle(a),
+		"if it did before this keeper started, expect the same of what the configuration says": {
+			secret: at(stable, time.Hour, b, nil, bundle(b)), published: carrying(a),
+			want:   at(announcing, 0, nil, b, bundle(b, a)),
+			reason: "mended: the configuration knows other CAs than " + b.String() + ", whose leaves may be in use",
+		},
+		"if the configuration carries a stranger's root, expect the Secret to be left alone": {
+			secret: at(stable, time.Hour, b, nil, bundle(b)), published: carrying(a), last: at(stable, time.Hour, b, nil, bundle(b)),
+			want: at(stable, time.Hour, b, nil, bundle(b)), due: b.renewAt(),
+		},
+		"if it did and the configuration carries it, expect the replicas to follow": {
+			secret: at(stable, time.Hour, b, nil, bundle(b)), published: carrying(b), last: at(stable, time.Hour, a, nil, bundle(a)),
 			want: at(stable, time.Hour, b, nil, bundle(b)), due: b.renewAt(),
 		},
 		"if a key is of another pair, expect its certificate to be trusted on and another CA to be announced": {
@@ -146,13 +150,13 @@ func TestDecide(t *testing.T) {
 			reason: "mended: tls.crt and tls.key: tls: private key does not match public key",
 		},
 		"if the CA that signs is lost while the next one is announced, expect the next one to go on": {
-			secret: at(announced, delay, a, b, bundle(a, b)), published: carrying(a, b), active: a,
+			secret: at(announced, delay, a, b, bundle(a, b)), published: carrying(a, b),
 			damage: func(s *corev1.Secret) { delete(s.Data, corev1.TLSPrivateKeyKey) },
 			want:   at(announcing, 0, nil, b, bundle(a, b)),
 			reason: "mended: tls.crt and tls.key: tls: failed to find any PEM data in key input",
 		},
 		"if the bundle is nonsense, expect it to be written anew": {
-			secret: at(stable, time.Hour, a, nil, bundle(a)), published: carrying(a), known: bundle(a),
+			secret: at(stable, time.Hour, a, nil, bundle(a)), published: carrying(a), last: at(stable, time.Hour, a, nil, bundle(a)),
 			damage: func(s *corev1.Secret) { s.Data[BundleKey] = []byte("nonsense") },
 			want:   at(stable, 0, a, nil, bundle(a)),
 			reason: "mended: ca.crt is no clean list of certificates; ca.crt lacks the CA " + a.String(),
@@ -167,7 +171,7 @@ func TestDecide(t *testing.T) {
 			if test.damage != nil {
 				test.damage(secret)
 			}
-			o := observation{now: now, secret: readState(secret, now, state{}), published: test.published, active: test.active, known: test.known}
+			o := observation{now: now, secret: readState(secret, now, state{}), published: test.published, last: test.last}
 			if test.wrongAgo > 0 {
 				o.publishedSince = now.Add(-test.wrongAgo)
 			}
@@ -214,7 +218,7 @@ func TestChoose(t *testing.T) {
 			if test.active != nil {
 				a.adopt(test.active)
 			}
-			a.choose(observation{now: now, published: test.published, active: test.active}, state{signing: test.signing, next: test.next})
+			a.choose(now, state{signing: test.signing, next: test.next}, test.published)
 			assert.Equal(t, test.want.String(), a.signer().String())
 		})
 	}

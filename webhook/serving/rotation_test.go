@@ -25,16 +25,16 @@ const (
 	lag = 12 * time.Minute
 )
 
-// simulation runs replicas step by step in a random order on a fake clock, beside
-// API servers that learn of a caBundle late, and reviews at every step.
+// simulation runs a keeper and replicas step by step in a random order on a fake
+// clock, beside API servers that learn of a caBundle late, and reviews at every step.
 type simulation struct {
 	t        *testing.T
 	random   *rand.Rand
 	clock    *clocktesting.FakeClock
 	cluster  *cluster
+	keepers  []*Keeper // more than one while a former leader does not know it yet
 	replicas []*replica
 	bundles  []published
-	planner  func(*planner)
 	log      logr.Logger
 	made     int
 }
@@ -60,25 +60,31 @@ func newSimulation(t *testing.T, seed int64, replicas int) *simulation {
 		t: t, random: rand.New(rand.NewSource(seed)), cluster: newCluster(t), log: testr.New(t),
 		clock: clocktesting.NewFakeClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)),
 	}
+	s.keepers = []*Keeper{s.keep()}
 	for range replicas {
 		s.replicas = append(s.replicas, s.start())
 	}
 	return s
 }
 
-func (s *simulation) start() *replica {
+func (s *simulation) options(name string) Options {
 	s.made++
-	name := fmt.Sprintf("replica-%d", s.made)
-	options := Options{
+	return Options{
 		Client: s.cluster, Namespace: testNamespace, SecretName: testSecret, ConfigurationName: testConfiguration,
 		DNSNames: []string{"isthmus.test"}, CATTL: caTTL, LeafTTL: leafTTL, PropagationDelay: delay,
-		Clock: s.clock, Log: s.log.WithName(name),
-	}.withDefaults()
-	require.NoError(s.t, options.validate())
-	r := &replica{authority: newAuthority(options), name: name, rotated: make(chan struct{}, 1), verified: map[string]*x509.Certificate{}}
-	if s.planner != nil {
-		s.planner(&r.authority.planner)
+		Clock: s.clock, Log: s.log.WithName(fmt.Sprintf("%s-%d", name, s.made)),
 	}
+}
+
+func (s *simulation) keep() *Keeper {
+	k, err := NewKeeper(s.options("keeper"))
+	require.NoError(s.t, err)
+	return k
+}
+
+func (s *simulation) start() *replica {
+	options := s.options("replica").withDefaults()
+	r := &replica{authority: newAuthority(options), name: fmt.Sprintf("replica-%d", s.made), rotated: make(chan struct{}, 1), verified: map[string]*x509.Certificate{}}
 	r.WatchRotation(r.rotated)
 	return r
 }
@@ -87,12 +93,18 @@ func (s *simulation) start() *replica {
 func (s *simulation) step() {
 	s.clock.Step(interval)
 	s.cluster.ClearActions()
-	for _, i := range s.random.Perm(len(s.replicas)) {
-		// A replica that was told nothing new looks by itself now and then.
+	for _, i := range s.random.Perm(len(s.replicas) + len(s.keepers)) {
+		// Who was told nothing new looks by itself now and then.
 		for looks := 1 + s.random.Intn(3); looks > 0; looks-- {
-			s.replicas[i].reconcile(s.t.Context())
+			if i < len(s.replicas) {
+				s.replicas[i].reconcile(s.t.Context())
+			} else {
+				s.keepers[i-len(s.replicas)].reconcile(s.t.Context())
+			}
 		}
-		s.sign(s.replicas[i])
+		if i < len(s.replicas) {
+			s.sign(s.replicas[i])
+		}
 	}
 	s.bundles = append(s.bundles, published{s.clock.Now(), s.cluster.configuration().Webhooks[0].ClientConfig.CABundle})
 }
@@ -197,10 +209,46 @@ func TestNoReviewFailsThroughRotations(t *testing.T) {
 }
 
 func TestReviewsWouldFailWithoutTheWaits(t *testing.T) {
-	s := newSimulation(t, 1, 0)
-	s.planner = func(p *planner) { p.delay = 0 }
-	s.replicas = []*replica{s.start(), s.start()}
+	s := newSimulation(t, 1, 2)
+	s.keepers[0].planner.delay = 0
 	assert.ErrorContains(t, s.run(2*caTTL, nil), "certificate signed by unknown authority", "the simulation notices what it is for")
+}
+
+// A leader that lost its lease may not know it yet.
+func TestTwoKeepersDoNoHarm(t *testing.T) {
+	s := newSimulation(t, 7, 2)
+	s.keepers = append(s.keepers, s.keep())
+	signers := map[string]bool{}
+	require.NoError(t, s.run(4*caTTL, func(int) {
+		if signer := s.replicas[0].signer(); signer != nil {
+			signers[signer.root.Subject.CommonName] = true
+		}
+	}))
+	assert.GreaterOrEqual(t, len(signers), 5)
+}
+
+func TestReplicasServeOnWithoutAKeeper(t *testing.T) {
+	s := newSimulation(t, 8, 2)
+	require.NoError(t, s.run(3*delay, nil))
+	s.keepers = nil
+	before, writes := s.replicas[0].signer(), s.cluster.writes.Load()
+	// Two thirds of the CA's life pass, and a rotation is due that nobody begins.
+	leaves := map[string]bool{}
+	require.NoError(t, s.run(caTTL-3*delay-2*interval, func(step int) {
+		if step%10 == 9 {
+			s.replicas[1] = s.start()
+		}
+		leaves[s.replicas[0].leaf.SerialNumber.String()] = true
+	}))
+	assert.Greater(t, len(leaves), 5, "leaves are renewed")
+	assert.True(t, before.is(s.replicas[0].signer()))
+	assert.True(t, before.is(s.replicas[1].signer()), "a replica that starts signs too")
+	assert.Equal(t, writes, s.cluster.writes.Load(), "replicas write nothing")
+
+	s.keepers = []*Keeper{s.keep()}
+	s.step()
+	s.step()
+	assert.NotNil(t, readState(s.cluster.secret(), s.clock.Now(), state{}).next, "a keeper that comes back goes on")
 }
 
 func TestReplicasGoOnWhereOthersStopped(t *testing.T) {
@@ -212,8 +260,9 @@ func TestReplicasGoOnWhereOthersStopped(t *testing.T) {
 			promotions++
 			previous = signing
 		}
-		// No replica lives as long as either wait.
+		// No keeper and no replica lives as long as either wait.
 		if step%4 == 3 {
+			s.keepers[0] = s.keep()
 			s.replicas[s.random.Intn(len(s.replicas))] = s.start()
 		}
 	}))
@@ -260,6 +309,9 @@ func TestNoReviewFailsThroughDamage(t *testing.T) {
 				if step%23 == 22 {
 					s.cluster.editSecret(damage.do)
 				}
+				if step%46 == 45 {
+					s.keepers[0] = s.keep() // it has not seen what was there before
+				}
 			}))
 			require.NoError(t, s.run(3*delay, nil))
 			healed := readState(s.cluster.secret(), s.clock.Now(), state{})
@@ -270,7 +322,7 @@ func TestNoReviewFailsThroughDamage(t *testing.T) {
 			}
 		})
 	}
-	t.Run("anything at any time, replicas come and go", func(t *testing.T) {
+	t.Run("anything at any time, keepers and replicas come and go", func(t *testing.T) {
 		for seed := range int64(3) {
 			s := newSimulation(t, seed, 3)
 			s.log = logr.Discard()
@@ -280,6 +332,9 @@ func TestNoReviewFailsThroughDamage(t *testing.T) {
 				}
 				if s.random.Intn(30) == 0 {
 					s.replicas[s.random.Intn(len(s.replicas))] = s.start()
+				}
+				if s.random.Intn(30) == 0 {
+					s.keepers[0] = s.keep()
 				}
 			}), "seed %d", seed)
 		}
@@ -311,7 +366,6 @@ func TestWrongCABundleIsSetRight(t *testing.T) {
 func TestAnOlderBundleNeverReplacesANewerOne(t *testing.T) {
 	s := newSimulation(t, 5, 1)
 	require.NoError(t, s.run(3*delay, nil))
-	a := s.replicas[0].authority
 	older := viewOf(s.cluster.configuration())
 	newer, err := newPair(s.clock.Now(), caTTL)
 	require.NoError(t, err)
@@ -321,7 +375,7 @@ func TestAnOlderBundleNeverReplacesANewerOne(t *testing.T) {
 	stale, err := newPair(s.clock.Now(), caTTL)
 	require.NoError(t, err)
 
-	err = a.inject(t.Context(), older, roots{stale.root})
+	err = s.keepers[0].inject(t.Context(), older, roots{stale.root})
 	assert.ErrorIs(t, err, errCollided)
 	assert.Equal(t, string(newer.certPEM), string(s.cluster.configuration().Webhooks[0].ClientConfig.CABundle))
 }
@@ -334,10 +388,10 @@ func TestAStrangersWritesMakeNoStorm(t *testing.T) {
 		s.cluster.editConfiguration(func(c *admissionregistrationv1.MutatingWebhookConfiguration) {
 			c.Webhooks[0].ClientConfig.CABundle = nil
 		})
-		s.replicas[0].reconcile(t.Context())
+		s.keepers[0].reconcile(t.Context())
 	}
 	assert.LessOrEqual(t, s.cluster.writes.Load()-before, int64(200+20), "the stranger's, and twenty of ours")
-	_, problem := s.replicas[0].status()
+	_, problem := s.keepers[0].status()
 	assert.EqualError(t, problem, `mutatingwebhookconfiguration "isthmus-webhook": something else keeps changing its caBundle: take it away from cainjector or from whatever applies it`)
 	require.NoError(t, s.run(delay, nil))
 	assert.Equal(t, string(s.cluster.secret().Data[BundleKey]), string(s.cluster.configuration().Webhooks[0].ClientConfig.CABundle), "set right when the stranger stops")

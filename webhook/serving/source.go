@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"time"
 
@@ -11,8 +12,9 @@ import (
 	"github.com/go-logr/logr"
 )
 
-// Source is a serving certificate that manages itself. It is a
-// controller-runtime Runnable, and its GetCertificate fits a tls.Config.
+// Source is a replica's serving certificate, signed by the authority that a Keeper
+// keeps. It writes nothing. It is a controller-runtime Runnable, and its
+// GetCertificate fits a tls.Config.
 type Source struct {
 	options   Options
 	authority *authority
@@ -22,7 +24,7 @@ type Source struct {
 // New checks the options and makes a Source. Nothing is read or written before Start.
 func New(options Options) (*Source, error) {
 	options = options.withDefaults()
-	if err := options.validate(); err != nil {
+	if err := errors.Join(options.validate(), options.validateLeaf()); err != nil {
 		return nil, fmt.Errorf("serving certificate: %w", err)
 	}
 	authority := newAuthority(options)
@@ -39,8 +41,8 @@ func New(options Options) (*Source, error) {
 	return s, nil
 }
 
-// Start keeps the authority, the configuration and the leaf until ctx ends, and
-// then returns nil. No problem of the cluster ends it: it logs and tries again.
+// Start follows the authority and the configuration and keeps the leaf until ctx
+// ends, and then returns nil. No problem of the cluster ends it: it logs and tries again.
 func (s *Source) Start(ctx context.Context) error {
 	// cert-manager tells each of its steps at level 0; the authority has told the
 	// ones that matter.
@@ -72,7 +74,7 @@ func (s *Source) Ready() error {
 		return fmt.Errorf("the serving certificate expired at %s: %w", leaf.NotAfter.Format(time.RFC3339), orWaiting(problem))
 	}
 	if !published.found {
-		return fmt.Errorf("mutatingwebhookconfiguration %q does not exist", s.options.ConfigurationName)
+		return errors.New(published.missing())
 	}
 	for _, webhook := range published.webhooks {
 		if webhook.roots.issuerOf(leaf) == nil {
@@ -93,13 +95,7 @@ func (s *Source) certificate() *x509.Certificate {
 
 func orWaiting(problem error) error {
 	if problem == nil {
-		return fmt.Errorf("a new one is under way")
+		return errors.New("a new one is under way")
 	}
 	return problem
-}
-
-func (a *authority) status() (view, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.published, a.problem
 }

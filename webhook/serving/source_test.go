@@ -31,14 +31,27 @@ func run(t *testing.T, options Options) *Source {
 	t.Helper()
 	s, err := New(options)
 	require.NoError(t, err)
+	start(t, s)
+	return s
+}
+
+// keep starts a Keeper that ends with the test.
+func keep(t *testing.T, options Options) *Keeper {
+	t.Helper()
+	k, err := NewKeeper(options)
+	require.NoError(t, err)
+	start(t, k)
+	return k
+}
+
+func start(t *testing.T, runnable interface{ Start(context.Context) error }) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var ended sync.WaitGroup
-	ended.Go(func() { assert.NoError(t, s.Start(ctx), "Start returns nil when its context ends") })
+	ended.Go(func() { assert.NoError(t, runnable.Start(ctx), "Start returns nil when its context ends") })
 	t.Cleanup(func() {
 		cancel()
 		ended.Wait()
 	})
-	return s
 }
 
 func requireReady(t *testing.T, sources ...*Source) {
@@ -50,6 +63,7 @@ func requireReady(t *testing.T, sources ...*Source) {
 
 func TestReplicasShareOneAuthority(t *testing.T) {
 	c := newCluster(t)
+	keep(t, c.options())
 	sources := []*Source{run(t, c.options()), run(t, c.options()), run(t, c.options())}
 	requireReady(t, sources...)
 
@@ -69,7 +83,7 @@ func TestReplicasShareOneAuthority(t *testing.T) {
 	assert.Len(t, serials, 3, "each replica has a leaf of its own")
 	roots, whole := readRoots(bundle)
 	assert.True(t, whole)
-	assert.Len(t, roots, 1, "those who lost the race took the winner's CA")
+	assert.Len(t, roots, 1, "one CA")
 	for _, webhook := range c.configuration().Webhooks {
 		assert.Equal(t, string(bundle), string(webhook.ClientConfig.CABundle), webhook.Name)
 	}
@@ -78,14 +92,12 @@ func TestReplicasShareOneAuthority(t *testing.T) {
 // The real clock, real watches, and lives of seconds.
 func TestReplicasRotateSideBySide(t *testing.T) {
 	c := newCluster(t)
-	var sources []*Source
-	for range 3 {
-		o := c.options()
-		// A leaf has three seconds left when its renewal is due: a busy machine
-		// must not be late.
-		o.CATTL, o.LeafTTL, o.PropagationDelay = 12*time.Second, 9*time.Second, 300*time.Millisecond
-		sources = append(sources, run(t, o))
-	}
+	o := c.options()
+	// A leaf has three seconds left when its renewal is due, and replicas two to
+	// sign with another CA: a busy machine must not be late.
+	o.CATTL, o.LeafTTL, o.PropagationDelay = 12*time.Second, 9*time.Second, 2*time.Second
+	keep(t, o)
+	sources := []*Source{run(t, o), run(t, o), run(t, o)}
 	requireReady(t, sources...)
 
 	authorities := map[string]bool{}
@@ -110,7 +122,7 @@ func TestReadySaysWhatIsMissing(t *testing.T) {
 	t.Run("nothing was started", func(t *testing.T) {
 		s, err := New(newCluster(t).options())
 		require.NoError(t, err)
-		assert.EqualError(t, s.Ready(), "no serving certificate yet: the authority has not looked yet")
+		assert.EqualError(t, s.Ready(), "no serving certificate yet: nothing was looked at yet")
 		_, err = s.GetCertificate(&tls.ClientHelloInfo{})
 		assert.Error(t, err)
 	})
@@ -118,18 +130,29 @@ func TestReadySaysWhatIsMissing(t *testing.T) {
 		c := newCluster(t)
 		secrets := c.CoreV1().Secrets(testNamespace)
 		require.NoError(t, secrets.Delete(t.Context(), testSecret, metav1.DeleteOptions{}))
+		keep(t, c.options())
 		s := run(t, c.options())
 		assert.EventuallyWithT(t, func(c *assert.CollectT) {
-			assert.ErrorContains(c, s.Ready(), "no serving certificate yet: secret isthmus-system/isthmus-webhook-ca does not exist, and is not created here: create it empty (helm upgrade does)")
+			assert.EqualError(c, s.Ready(), "no serving certificate yet: secret isthmus-system/isthmus-webhook-ca does not exist; it is created empty by the chart, and by nothing else: helm upgrade brings it back")
 		}, 10*time.Second, 5*time.Millisecond)
 		_, err := secrets.Create(t.Context(), emptySecret(), metav1.CreateOptions{})
 		require.NoError(t, err)
+		requireReady(t, s)
+	})
+	t.Run("no keeper runs, then one does", func(t *testing.T) {
+		c := newCluster(t)
+		s := run(t, c.options())
+		assert.EventuallyWithT(t, func(c *assert.CollectT) {
+			assert.EqualError(c, s.Ready(), "no serving certificate yet: secret isthmus-system/isthmus-webhook-ca is empty: isthmus controller has yet to make the first CA")
+		}, 10*time.Second, 5*time.Millisecond)
+		keep(t, c.options())
 		requireReady(t, s)
 	})
 	t.Run("the configuration is not there, then is", func(t *testing.T) {
 		c := newCluster(t)
 		configurations := c.AdmissionregistrationV1().MutatingWebhookConfigurations()
 		require.NoError(t, configurations.Delete(t.Context(), testConfiguration, metav1.DeleteOptions{}))
+		keep(t, c.options())
 		s := run(t, c.options())
 		assert.EventuallyWithT(t, func(c *assert.CollectT) {
 			assert.EqualError(c, s.Ready(), `mutatingwebhookconfiguration "isthmus-webhook" does not exist`)
@@ -140,6 +163,7 @@ func TestReadySaysWhatIsMissing(t *testing.T) {
 	})
 	t.Run("the Secret is deleted under a running replica", func(t *testing.T) {
 		c := newCluster(t)
+		keep(t, c.options())
 		s := run(t, c.options())
 		requireReady(t, s)
 		bundle := c.secret().Data[BundleKey]
@@ -151,33 +175,54 @@ func TestReadySaysWhatIsMissing(t *testing.T) {
 }
 
 func TestNewRefusesWhatCannotWork(t *testing.T) {
+	const source, keeper = "serving certificate: ", "webhook's certificate authority: "
 	tests := map[string]struct {
-		change func(*Options)
-		want   string
+		change      func(*Options)
+		ofSource    string
+		ofTheKeeper string
 	}{
-		"no client":            {func(o *Options) { o.Client = nil }, "serving certificate: no client given"},
-		"no namespace":         {func(o *Options) { o.Namespace = "" }, "serving certificate: no namespace given"},
-		"no secret":            {func(o *Options) { o.SecretName = "" }, "serving certificate: no secret name given"},
-		"no configuration":     {func(o *Options) { o.ConfigurationName = "" }, "serving certificate: no configuration name given"},
-		"no names":             {func(o *Options) { o.DNSNames = nil }, "serving certificate: no DNS name or IP address given: the API server could not verify the certificate"},
-		"leaf longer than CA":  {func(o *Options) { o.LeafTTL = 9000 * time.Hour }, "serving certificate: leaf lifetime 9000h0m0s is not shorter than the CA lifetime 8760h0m0s"},
-		"delay too long":       {func(o *Options) { o.PropagationDelay = 2200 * time.Hour }, "serving certificate: propagation delay 2200h0m0s does not fit four times into the CA lifetime 8760h0m0s"},
-		"negative leaf":        {func(o *Options) { o.LeafTTL = -time.Hour }, "serving certificate: leaf lifetime -1h0m0s is negative"},
-		"two things at a time": {func(o *Options) { o.Namespace, o.SecretName = "", "" }, "serving certificate: no namespace given\nno secret name given"},
+		"no client":            {func(o *Options) { o.Client = nil }, "no client given", "no client given"},
+		"no namespace":         {func(o *Options) { o.Namespace = "" }, "no namespace given", "no namespace given"},
+		"no secret":            {func(o *Options) { o.SecretName = "" }, "no secret name given", "no secret name given"},
+		"no configuration":     {func(o *Options) { o.ConfigurationName = "" }, "no configuration name given", "no configuration name given"},
+		"no names":             {func(o *Options) { o.DNSNames = nil }, "no DNS name or IP address given: the API server could not verify the certificate", ""},
+		"negative leaf":        {func(o *Options) { o.LeafTTL = -time.Hour }, "leaf lifetime -1h0m0s is negative", ""},
+		"negative CA":          {func(o *Options) { o.CATTL, o.PropagationDelay = -time.Hour, -time.Hour }, "", "CA lifetime -1h0m0s is negative\npropagation delay -1h0m0s is negative"},
+		"delay too long":       {func(o *Options) { o.PropagationDelay = 2200 * time.Hour }, "", "propagation delay 2200h0m0s does not fit four times into the CA lifetime 8760h0m0s"},
+		"two things at a time": {func(o *Options) { o.Namespace, o.SecretName = "", "" }, "no namespace given\nno secret name given", "no namespace given\nno secret name given"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			o := newCluster(t).options()
 			test.change(&o)
 			_, err := New(o)
-			assert.EqualError(t, err, test.want)
+			assertRefused(t, source, test.ofSource, err)
+			_, err = NewKeeper(o)
+			assertRefused(t, keeper, test.ofTheKeeper, err)
 		})
 	}
+}
+
+// assertRefused wants this error, and none when there is nothing to say.
+func assertRefused(t *testing.T, who, what string, err error) {
+	t.Helper()
+	if what == "" {
+		assert.NoError(t, err)
+		return
+	}
+	assert.EqualError(t, err, who+what)
+}
+
+func TestOnlyTheKeeperIsForALeader(t *testing.T) {
+	c := newCluster(t)
+	assert.True(t, keep(t, c.options()).NeedLeaderElection())
+	assert.False(t, run(t, c.options()).NeedLeaderElection())
 }
 
 func TestMetricsTellExpiry(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
 	o := newCluster(t).options()
+	keep(t, o)
 	o.Registerer = registry
 	gather := func() map[string]float64 {
 		families, err := registry.Gather()
@@ -209,6 +254,7 @@ func TestNoKeyIsPrinted(t *testing.T) {
 	c := newCluster(t)
 	o := c.options()
 	o.Log = log
+	keep(t, o)
 	s := run(t, o)
 	requireReady(t, s)
 	secret := c.secret()
@@ -221,6 +267,7 @@ func TestNoKeyIsPrinted(t *testing.T) {
 	printed := lines.String()
 	mu.Unlock()
 	require.Contains(t, printed, "signing leaves with another certificate authority")
+	require.Contains(t, printed, "mended: ")
 	for _, verb := range []string{"%s", "%v", "%+v", "%#v", "%d", "%x"} {
 		printed += fmt.Sprintf(verb+verb, p, state{signing: p, next: p})
 	}

@@ -31,6 +31,11 @@ func viewOf(configuration *admissionregistrationv1.MutatingWebhookConfiguration)
 	return v
 }
 
+// missing says that there is no configuration.
+func (v view) missing() string {
+	return fmt.Sprintf("mutatingwebhookconfiguration %q does not exist", v.name)
+}
+
 // carriesAll is nil when every webhook trusts every given root, and names the
 // first one that does not.
 func (v view) carriesAll(wanted roots) error {
