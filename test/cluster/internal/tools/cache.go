@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -48,7 +49,8 @@ type recipe struct {
 	target string // in the cache, absolute
 }
 
-// recipeOf reads a module's go.mod and go.sum, and derives flags and target.
+// recipeOf reads a module's go.mod and go.sum, and the program that its folder
+// may hold, and derives flags and target.
 func (m Module) recipeOf(root, cache string) (recipe, error) {
 	folder := filepath.Join(root, filepath.FromSlash(m.Folder))
 	goMod, err := os.ReadFile(filepath.Join(folder, "go.mod"))
@@ -63,8 +65,34 @@ func (m Module) recipeOf(root, cache string) (recipe, error) {
 	if err != nil {
 		return recipe{}, err
 	}
-	target := filepath.Join(cache, m.Name+"-"+key(string(goMod), string(goSum), flags, runtime.Version(), platform()))
+	program, err := sources(folder)
+	if err != nil {
+		return recipe{}, err
+	}
+	parts := append([]string{string(goMod), string(goSum), flags, runtime.Version(), platform()}, program...)
+	target := filepath.Join(cache, m.Name+"-"+key(parts...))
 	return recipe{folder: folder, flags: flags, target: target}, nil
+}
+
+// sources returns names and contents of the Go files that lie beside a go.mod,
+// without tests; a program of ours is one package.
+func sources(folder string) ([]string, error) {
+	files, err := filepath.Glob(filepath.Join(folder, "*.go"))
+	if err != nil {
+		return nil, err
+	}
+	var parts []string
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, filepath.Base(file), string(content))
+	}
+	return parts, nil
 }
 
 // platform names the target of the build; a program that runs here is wanted,

@@ -91,4 +91,13 @@ func TestRecipeTarget(t *testing.T) {
 	change("another go.mod")
 	module.variables = [][2]string{{"main.version", "1"}}
 	change("another flag")
+	writeFile(t, filepath.Join(root, "m/main.go"), "package main\n")
+	change("a program of our own")
+	writeFile(t, filepath.Join(root, "m/main.go"), "package main // changed\n")
+	change("another program of our own")
+	before := target()
+	writeFile(t, filepath.Join(root, "m/main_test.go"), "package main\n")
+	if target() != before {
+		t.Error("a test of the program moves it")
+	}
 }

@@ -67,6 +67,17 @@ func Catalogue() []Module {
 			},
 		},
 		{
+			Name:   "cert-manager",
+			Folder: "test/cluster/certmanager",
+			// A program of our own, for cert-manager's cannot be required.
+			Tools: []Tool{
+				{"cert-manager-controllers", "github.com/isthmus-mesh/isthmus/test/cluster/certmanager"},
+			},
+			variables: [][2]string{
+				{"github.com/cert-manager/cert-manager/pkg/util.AppVersion", "{github.com/cert-manager/cert-manager}"},
+			},
+		},
+		{
 			Name:   "helm",
 			Folder: "hack/tools/helm",
 			Tools: []Tool{
