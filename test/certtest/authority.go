@@ -1,16 +1,21 @@
 // Package certtest makes the certificates of tests, so that no key ever lies in the
-// repository. Keys are ECDSA P-256: a test may make hundreds.
+// repository. Keys are ECDSA P-256
+// unless a test asks for others: it may make hundreds.
 package certtest
 
 import (
+	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
+	"net/url"
 	"testing"
 	"time"
 
@@ -22,7 +27,7 @@ type Pair struct {
 	// Certificate is the parsed certificate.
 	Certificate *x509.Certificate
 	// Key belongs to Certificate.
-	Key *ecdsa.PrivateKey
+	Key crypto.Signer
 	// CertificatePEM is the certificate alone.
 	CertificatePEM []byte
 	// ChainPEM is the certificate and the intermediates above it, without the root.
@@ -71,10 +76,73 @@ func (p *Pair) Leaf(t testing.TB, options ...Option) *Pair {
 	return create(t, p, options)
 }
 
+// SPIFFELeaf is a Leaf whose one name is the SPIFFE ID.
+func (p *Pair) SPIFFELeaf(t testing.TB, id string, options ...Option) *Pair {
+	t.Helper()
+	uri, err := url.Parse(id)
+	require.NoError(t, err)
+	return p.Leaf(t, append([]Option{URIs(uri)}, options...)...)
+}
+
+// CrossSign makes another certificate for the authority other, with its name and
+// key: under p, or self-signed once more where p is other.
+func (p *Pair) CrossSign(t testing.TB, other *Pair, options ...Option) *Pair {
+	t.Helper()
+	issuer := p
+	if p == other {
+		issuer = nil
+	}
+	name := CommonName(other.Certificate.Subject.CommonName)
+	return sign(t, issuer, other.Key, append([]Option{name, asAuthority}, options...))
+}
+
+// PKCS1PEM is an RSA key as "RSA PRIVATE KEY".
+func (p *Pair) PKCS1PEM(t testing.TB) []byte {
+	t.Helper()
+	key, ok := p.Key.(*rsa.PrivateKey)
+	require.True(t, ok, "%T is no RSA key", p.Key)
+	return pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
+}
+
+// SEC1PEM is an ECDSA key as "EC PRIVATE KEY".
+func (p *Pair) SEC1PEM(t testing.TB) []byte {
+	t.Helper()
+	key, ok := p.Key.(*ecdsa.PrivateKey)
+	require.True(t, ok, "%T is no ECDSA key", p.Key)
+	der, err := x509.MarshalECPrivateKey(key)
+	require.NoError(t, err)
+	return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})
+}
+
 func create(t testing.TB, issuer *Pair, options []Option) *Pair {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	var asked x509.Certificate
+	for _, option := range options {
+		option(&asked)
+	}
+	return sign(t, issuer, newKey(t, asked.PublicKeyAlgorithm), options)
+}
+
+func newKey(t testing.TB, algorithm x509.PublicKeyAlgorithm) crypto.Signer {
+	t.Helper()
+	var key crypto.Signer
+	var err error
+	switch algorithm {
+	case x509.RSA:
+		key, err = rsa.GenerateKey(rand.Reader, 2048)
+	case x509.Ed25519:
+		_, key, err = ed25519.GenerateKey(rand.Reader)
+	case x509.ECDSA, x509.UnknownPublicKeyAlgorithm:
+		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	default:
+		require.Fail(t, "want RSA, ECDSA or Ed25519", "got %s", algorithm)
+	}
 	require.NoError(t, err)
+	return key
+}
+
+func sign(t testing.TB, issuer *Pair, key crypto.Signer, options []Option) *Pair {
+	t.Helper()
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	require.NoError(t, err)
 

@@ -30,7 +30,7 @@ func URIs(uris ...*url.URL) Option {
 	return func(c *x509.Certificate) { c.URIs = append(c.URIs, uris...) }
 }
 
-// Validity sets both ends of the validity.
+// Validity sets both ends of the validity, of a leaf or an authority.
 func Validity(notBefore, notAfter time.Time) Option {
 	return func(c *x509.Certificate) { c.NotBefore, c.NotAfter = notBefore, notAfter }
 }
@@ -38,6 +38,17 @@ func Validity(notBefore, notAfter time.Time) Option {
 // Usages replaces the extended key usages; none at all when none is given.
 func Usages(usages ...x509.ExtKeyUsage) Option {
 	return func(c *x509.Certificate) { c.ExtKeyUsage = usages }
+}
+
+// KeyUsage replaces the key usage; none at all when it is zero.
+func KeyUsage(usage x509.KeyUsage) Option {
+	return func(c *x509.Certificate) { c.KeyUsage = usage }
+}
+
+// KeyType makes the key an x509.RSA one of 2048 bits or an x509.Ed25519 one, in
+// the place of x509.ECDSA on P-256.
+func KeyType(algorithm x509.PublicKeyAlgorithm) Option {
+	return func(c *x509.Certificate) { c.PublicKeyAlgorithm = algorithm }
 }
 
 func asAuthority(c *x509.Certificate) {
