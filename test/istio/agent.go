@@ -52,8 +52,7 @@ type Agent struct {
 }
 
 // StartAgent starts a pilot-agent with the arguments and the environment of the
-// sidecar that Isthmus injects, and waits until it is ready. It differs in one
-// thing: istiod's address is no name, so the name to verify is given apart.
+// sidecar that Isthmus injects, and waits until it is ready.
 func StartAgent(ctx context.Context, i *Istiod, o AgentOptions) (*Agent, error) {
 	program, err := plane.Tool(ctx, "pilot-agent")
 	if err != nil {
@@ -124,19 +123,16 @@ func (a *Agent) render(o AgentOptions) (corev1.Container, error) {
 	return sidecar.Container, nil
 }
 
-// environment is what the kubelet would make of the container's. Without CA_ADDR
-// the agent takes the discovery address, and only then heeds ISTIOD_SAN
-// (pilot/cmd/pilot-agent/options/security.go of Istio).
+// environment is what the kubelet would make of the container's.
 func environment(container corev1.Container, o AgentOptions) []string {
 	fields := map[string]string{
 		"metadata.name": "pod-" + o.ServiceAccount, "metadata.namespace": o.Namespace,
 		"spec.serviceAccountName": o.ServiceAccount, "spec.nodeName": "node",
 		"status.podIP": "127.0.0.1", "status.hostIP": "127.0.0.1",
 	}
-	env := []string{"ISTIOD_SAN=" + ServerName}
+	var env []string
 	for _, e := range container.Env {
 		switch {
-		case e.Name == "CA_ADDR":
 		case e.ValueFrom == nil:
 			env = append(env, e.Name+"="+e.Value)
 		case e.ValueFrom.FieldRef != nil:

@@ -32,8 +32,9 @@ const (
 	// RootConfigMap is what istiod writes its root certificates into, in every
 	// namespace, under the key root-cert.pem.
 	RootConfigMap = "istio-ca-root-cert"
-	// ServerName is what istiod's certificate is made out to. It names no
-	// address, so whoever dials 127.0.0.1 has to ask for this name.
+	// ServerName is what istiod's certificate is made out to. It is made out to
+	// 127.0.0.1 too, since the mesh's discoveryAddress says that istiod is there
+	// (pilot/pkg/bootstrap of Istio), so clients need no name.
 	ServerName = "istiod." + Namespace + ".svc"
 	// ClusterID is what istiod calls the cluster.
 	ClusterID = "Kubernetes"
