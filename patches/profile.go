@@ -20,6 +20,10 @@ type Profile struct {
 	Env []EnvVar `json:"env,omitempty"`
 	// Files are facts about an edge that reads its certificates from files.
 	Files FileFacts `json:"files,omitempty"`
+	// ReadsSecret: the edge reads Secrets through the API, so in mode secret
+	// nothing is mounted. Default false: in mode secret the Secret is mounted
+	// at the certificate directory and the variables of WhenFiles are set.
+	ReadsSecret bool `json:"readsSecret,omitempty"`
 }
 
 // Criteria holds for a container of a pod when every field that is set does.
@@ -54,7 +58,8 @@ type When string
 
 // The cases of EnvVar.When.
 const (
-	// WhenFiles: the edge reads its certificates from files.
+	// WhenFiles: the edge reads its certificates from files, with delivery files
+	// and in mode secret unless it ReadsSecret.
 	WhenFiles When = "files"
 	// WhenEnvoy: an Envoy of Istio's runs beside the edge.
 	WhenEnvoy When = "envoy"

@@ -19,6 +19,9 @@ import (
 const (
 	// SidecarName is the container's name; Istio's tools look for it.
 	SidecarName = "istio-proxy"
+	// PublisherName is the name of the container that publishes the agent's
+	// files.
+	PublisherName = "isthmus-publish"
 	// CertsVolume is the volume that agent and edge share.
 	CertsVolume = "istio-certs"
 	// DefaultCertDir is where the certificates are unless told otherwise.
@@ -44,6 +47,11 @@ type SidecarTemplate struct {
 		VolumeMounts []corev1.VolumeMount        `json:"volumeMounts"`
 		Resources    corev1.ResourceRequirements `json:"resources"`
 	} `json:"envoy"`
+	Publisher struct {
+		Container corev1.Container `json:"container"`
+		Volumes   []corev1.Volume  `json:"volumes"`
+	} `json:"publisher"`
+	Secret corev1.Volume `json:"secret"`
 }
 
 // LoadSidecar decodes the embedded template strictly.
@@ -80,6 +88,14 @@ type Params struct {
 	// NoUID sets no user and group: OpenShift assigns them.
 	NoUID     bool
 	Overrides Overrides
+	// PublisherImage is the image of the in-pod publisher; empty means no
+	// publisher.
+	PublisherImage string
+	// SecretName is the Secret that the publisher writes, or that mode secret
+	// mounts; empty where neither is asked.
+	SecretName string
+	// NoSidecar adds no container: the certificates come from SecretName alone.
+	NoSidecar bool
 }
 
 // Overrides are Istio's own annotations for the container, checked by the
@@ -97,7 +113,10 @@ type Overrides struct {
 
 // Sidecar is a rendered template.
 type Sidecar struct {
+	// Container is the agent, a native sidecar. It has no name with NoSidecar.
 	Container corev1.Container
+	// Publisher comes after the pod's own containers; nil where there is none.
+	Publisher *corev1.Container
 	Volumes   []corev1.Volume
 	// Hash changes when what would be injected does.
 	Hash string
@@ -106,9 +125,12 @@ type Sidecar struct {
 // Render fills the template in. An error means that two overrides contradict
 // each other.
 func (t *SidecarTemplate) Render(p Params) (*Sidecar, error) {
+	fill := filler(p.values())
+	if p.NoSidecar {
+		return t.renderSecret(p, fill), nil
+	}
 	c := t.Container.DeepCopy()
 	volumes := make([]corev1.Volume, 0, len(t.Volumes)+2)
-	fill := filler(p.values())
 
 	c.Image = fill(c.Image)
 	c.ImagePullPolicy = corev1.PullPolicy(fill(string(c.ImagePullPolicy)))
@@ -154,15 +176,55 @@ func (t *SidecarTemplate) Render(p Params) (*Sidecar, error) {
 			volumes = append(volumes, *v.DeepCopy())
 		}
 	}
-	for i := range volumes {
-		fillVolume(&volumes[i], p.Mesh, fill)
+	if p.PublisherImage == "" {
+		fillVolumes(volumes, p.Mesh, fill)
+		return &Sidecar{Container: *c, Volumes: volumes, Hash: hash(c, volumes)}, nil
 	}
-	return &Sidecar{Container: *c, Volumes: volumes, Hash: hash(c, volumes)}, nil
+	publisher := t.renderPublisher(p, fill)
+	for _, v := range t.Publisher.Volumes {
+		volumes = append(volumes, *v.DeepCopy())
+	}
+	fillVolumes(volumes, p.Mesh, fill)
+	return &Sidecar{Container: *c, Publisher: publisher, Volumes: volumes, Hash: hash(c, volumes, publisher)}, nil
+}
+
+func (t *SidecarTemplate) renderPublisher(p Params, fill func(string) string) *corev1.Container {
+	c := t.Publisher.Container.DeepCopy()
+	c.Image = fill(c.Image)
+	c.Args = fillList(c.Args, fill)
+	for i := range c.VolumeMounts {
+		c.VolumeMounts[i].MountPath = fill(c.VolumeMounts[i].MountPath)
+	}
+	if p.NoUID {
+		c.SecurityContext.RunAsUser, c.SecurityContext.RunAsGroup = nil, nil
+	}
+	if p.Guaranteed {
+		c.Resources.Requests = c.Resources.Limits.DeepCopy()
+	}
+	return c
+}
+
+// renderSecret makes what mode secret adds: the Secret as a volume, or nothing
+// for an edge that reads it through the API.
+func (t *SidecarTemplate) renderSecret(p Params, fill func(string) string) *Sidecar {
+	var volumes []corev1.Volume
+	if p.SecretName != "" {
+		v := t.Secret.DeepCopy()
+		v.Secret.SecretName = fill(v.Secret.SecretName)
+		volumes = append(volumes, *v)
+	}
+	return &Sidecar{Volumes: volumes, Hash: hash(volumes)}
 }
 
 // Names returns the names of the volumes that a rendering adds.
 func (t *SidecarTemplate) Names(p Params) []string {
 	var names []string
+	if p.NoSidecar {
+		if p.SecretName != "" {
+			names = append(names, t.Secret.Name)
+		}
+		return names
+	}
 	for _, v := range t.Volumes {
 		if v.Name != CertsVolume || !p.OwnCertsVolume {
 			names = append(names, v.Name)
@@ -173,7 +235,18 @@ func (t *SidecarTemplate) Names(p Params) []string {
 			names = append(names, v.Name)
 		}
 	}
+	if p.PublisherImage != "" {
+		for _, v := range t.Publisher.Volumes {
+			names = append(names, v.Name)
+		}
+	}
 	return names
+}
+
+func fillVolumes(volumes []corev1.Volume, mesh Mesh, fill func(string) string) {
+	for i := range volumes {
+		fillVolume(&volumes[i], mesh, fill)
+	}
 }
 
 func fillVolume(v *corev1.Volume, mesh Mesh, fill func(string) string) {
@@ -225,6 +298,8 @@ func (p Params) values() map[string]string {
 		"xdsDebug":        "",
 		"logLevel":        "",
 		"agentLogLevel":   "",
+		"publisherImage":  p.PublisherImage,
+		"secretName":      p.SecretName,
 	}
 	if p.Envoy {
 		v["disableEnvoy"] = ""

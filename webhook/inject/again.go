@@ -34,8 +34,15 @@ func (s *subject) currentHash(st *Status) string {
 		return ""
 	}
 	s.options = options
+	s.limit()
 	_, added := st.Added.Volumes[patches.CertsVolume]
-	params, message := s.params(st.CertDir, !added)
+	var params patches.Params
+	var message string
+	if options.Mode == policy.Secret {
+		params = s.secretParams(st.CertDir)
+	} else {
+		params, message = s.params(st.CertDir, !added)
+	}
 	if message != "" {
 		return ""
 	}
@@ -57,6 +64,11 @@ func (st *Status) missing(pod *corev1.Pod) string {
 			return "init container " + name
 		}
 	}
+	for name := range st.Added.Containers {
+		if containerIndex(pod.Spec.Containers, name) < 0 {
+			return "container " + name
+		}
+	}
 	for name := range st.Added.Volumes {
 		if volumeNamed(pod, name) == nil {
 			return "volume " + name
@@ -71,6 +83,10 @@ func (st *Status) missing(pod *corev1.Pod) string {
 		if envNamed(&pod.Spec.Containers[edge], name) == nil {
 			return "environment variable " + name
 		}
+	}
+	// The controller finds its pods by the marker.
+	if mode, ok := st.Added.Labels[policy.InjectedLabel]; ok && pod.Labels[policy.InjectedLabel] != mode {
+		return "label " + policy.InjectedLabel + "=" + mode
 	}
 	return ""
 }

@@ -101,7 +101,8 @@ func (s *subject) edit(p plan) (*edit, error) {
 		CertDir:   p.params.CertDir,
 		Container: edge.Name,
 		Added: Added{
-			InitContainers: map[string]Prints{patches.SidecarName: r.prints},
+			InitContainers: r.initPrints,
+			Containers:     r.containerPrints,
 			Volumes:        r.volumePrints,
 			PullSecrets:    p.pullSecrets,
 		},
@@ -112,7 +113,8 @@ func (s *subject) edit(p plan) (*edit, error) {
 
 	e := &editor{status: st}
 	e.list("/spec/volumes", pod.Spec.Volumes != nil, r.volumes)
-	e.list("/spec/initContainers", pod.Spec.InitContainers != nil, []any{r.container})
+	e.list("/spec/initContainers", pod.Spec.InitContainers != nil, r.initContainers)
+	e.list("/spec/containers", true, r.containers)
 	at := "/spec/containers/" + strconv.Itoa(s.edge)
 	e.list(at+"/env", edge.Env != nil, editEnv(p.env, st))
 	if !p.mounted {
@@ -205,11 +207,10 @@ var escape = strings.NewReplacer("~", "~0", "/", "~1").Replace
 
 // rendering is a rendered sidecar in the forms that an edit needs.
 type rendering struct {
-	sidecar      *patches.Sidecar
-	container    json.RawMessage
-	volumes      []any
-	prints       Prints
-	volumePrints map[string]string
+	sidecar                             *patches.Sidecar
+	initContainers, containers, volumes []any
+	initPrints, containerPrints         map[string]Prints
+	volumePrints                        map[string]string
 }
 
 func (e *Engine) render(p patches.Params) (*rendering, error) {
@@ -220,11 +221,14 @@ func (e *Engine) render(p patches.Params) (*rendering, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &rendering{
-		sidecar:      sidecar,
-		container:    encode(sidecar.Container),
-		prints:       printContainer(&sidecar.Container),
-		volumePrints: map[string]string{},
+	r := &rendering{sidecar: sidecar, volumePrints: map[string]string{}}
+	if c := &sidecar.Container; c.Name != "" {
+		r.initContainers = []any{encode(c)}
+		r.initPrints = map[string]Prints{c.Name: printContainer(c)}
+	}
+	if c := sidecar.Publisher; c != nil {
+		r.containers = []any{encode(c)}
+		r.containerPrints = map[string]Prints{c.Name: printContainer(c)}
 	}
 	for i := range sidecar.Volumes {
 		r.volumes = append(r.volumes, encode(sidecar.Volumes[i]))

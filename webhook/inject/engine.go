@@ -2,6 +2,7 @@ package inject
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -25,6 +26,12 @@ type Options struct {
 	// Version of Isthmus, kept in the status. Default "dev".
 	Version string
 }
+
+// publisherRepository holds the images of Isthmus' releases.
+const publisherRepository = "ghcr.io/isthmus-mesh/isthmus"
+
+// release is a version that has an image.
+var release = regexp.MustCompile(`^v?[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$`)
 
 // Engine decides on pods and edits them. It is safe for concurrent use.
 type Engine struct {
@@ -58,6 +65,9 @@ func New(o Options) (*Engine, error) {
 	}
 	if e.version == "" {
 		e.version = "dev"
+	}
+	if e.settings.PublisherImage == "" && release.MatchString(e.version) {
+		e.settings.PublisherImage = publisherRepository + ":" + strings.TrimPrefix(e.version, "v")
 	}
 	if e.mesh == nil {
 		mesh := o.Settings.Mesh.Defaults()
@@ -137,8 +147,14 @@ func (s *subject) decide() Result {
 	if found := handwork(s.Pod, s.edge); len(found.signs) > 0 {
 		return s.byHand(found)
 	}
-	if s.asked == policy.ByPod && s.Namespace.Labels[policy.InjectionLabel] != policy.InjectionEnabled {
-		s.aloneInNamespace()
+	s.warnings = append(s.warnings, policy.Ineffective(s.Pod.Annotations, s.Namespace, options)...)
+	if s.isAlone() {
+		if options.Mode == policy.Secret {
+			return s.refuse(policy.Conflict, fmt.Sprintf(`%s is "true" with %s %s, but namespace %s has no label %s=%s, so no Secret is kept there; label the namespace, or choose %s %s`,
+				policy.InjectKey, policy.ModeKey, policy.Secret, s.Namespace.Name, policy.InjectionLabel, policy.InjectionEnabled, policy.ModeKey, policy.Sidecar))
+		}
+		s.limit()
+		s.warnAlone(options)
 	}
 	plan, reason, message := s.plan()
 	if message != "" {
@@ -163,13 +179,32 @@ func (s *subject) warn(code, format string, args ...any) {
 	s.warnings = append(s.warnings, policy.Warning{Code: code, Text: fmt.Sprintf(format, args...)})
 }
 
-// aloneInNamespace: the controller keeps the Secret only where the namespace is
-// labelled, so there are files or nothing.
-func (s *subject) aloneInNamespace() {
+// isAlone: the pod asked for itself in a namespace without the label. The
+// controller keeps Secrets, and lets publishers write them, only where the
+// namespace is labelled.
+func (s *subject) isAlone() bool {
+	return s.asked == policy.ByPod && s.Namespace.Labels[policy.InjectionLabel] != policy.InjectionEnabled
+}
+
+// limit leaves a pod that is alone nothing but files.
+func (s *subject) limit() {
+	if s.isAlone() && s.options.Mode != policy.Secret {
+		s.options.Delivery, s.options.Publish = policy.Files, false
+	}
+}
+
+// warnAlone says what the pod wanted and limit took.
+func (s *subject) warnAlone(wanted policy.Options) {
 	text := "namespace %s has no label %s=%s, so no Secret is kept there: this pod gets certificate files only"
-	if s.options.Delivery == policy.BySecret {
-		s.options.Delivery = policy.Files
-		text += ", not " + policy.DeliveryKey + ": secret"
+	var without []string
+	if wanted.Delivery == policy.BySecret {
+		without = append(without, policy.DeliveryKey+": secret")
+	}
+	if wanted.Publish {
+		without = append(without, policy.PublishKey+`: "true"`)
+	}
+	if len(without) > 0 {
+		text += ", not " + strings.Join(without, " and ")
 	}
 	s.warn("files-only", text, s.Namespace.Name, policy.InjectionLabel, policy.InjectionEnabled)
 }

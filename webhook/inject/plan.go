@@ -16,7 +16,7 @@ import (
 // plan is what will be added.
 type plan struct {
 	params patches.Params
-	// mounted: the edge mounts the certificates already.
+	// mounted: the edge mounts the certificates already, or needs no mount.
 	mounted     bool
 	env         []corev1.EnvVar
 	labels      []pair
@@ -29,6 +29,10 @@ type pair struct{ key, value string }
 // plan checks for collisions with what the user has; message says the first,
 // and reason of which kind it is.
 func (s *subject) plan() (p plan, reason policy.Reason, message string) {
+	if s.options.Mode == policy.Secret {
+		p, message = s.planSecret()
+		return p, policy.Conflict, message
+	}
 	certDir, own, mounted, message := s.certDir()
 	if message != "" {
 		return p, policy.Conflict, message
@@ -37,7 +41,7 @@ func (s *subject) plan() (p plan, reason policy.Reason, message string) {
 	if p.params, message = s.params(certDir, own); message != "" {
 		return p, policy.InvalidOverride, message
 	}
-	for _, check := range []func(*plan) string{s.checkNames, s.checkPort, s.checkHostNetwork, s.planMetadata} {
+	for _, check := range []func(*plan) string{s.checkNames, s.checkRestarts, s.checkPort, s.checkHostNetwork, s.planMetadata} {
 		if message := check(&p); message != "" {
 			return p, policy.Conflict, message
 		}
@@ -60,7 +64,16 @@ func (s *subject) params(certDir string, own bool) (patches.Params, string) {
 			policy.CertTTLKey, o.CertTTL, limit)
 	}
 	_, openShift := s.Namespace.Annotations[policy.OpenShiftUIDRangeKey]
+	var publisher, secret string
+	if o.Publish {
+		publisher, secret = s.engine.settings.PublisherImage, o.SecretName
+		if publisher == "" {
+			return patches.Params{}, policy.PublishKey + ` is "true", but the settings name no publisherImage; set it there, or set ` + policy.PublishKey + `: "false"`
+		}
+	}
 	return patches.Params{
+		PublisherImage: publisher,
+		SecretName:     secret,
 		Mesh:           mesh,
 		CertDir:        certDir,
 		CertTTL:        o.CertTTL,
@@ -125,15 +138,33 @@ func (s *subject) isReadOnly(m corev1.VolumeMount) bool {
 // refused by the API server.
 func (s *subject) checkNames(p *plan) string {
 	spec := &s.Pod.Spec
-	for _, list := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
-		if i := containerIndex(list, patches.SidecarName); i >= 0 {
-			return fmt.Sprintf("the pod has a container %s (image %s) and Isthmus adds one of that name; rename it", patches.SidecarName, list[i].Image)
+	names := []string{patches.SidecarName, patches.PublisherName}
+	switch {
+	case p.params.NoSidecar:
+		names = nil
+	case p.params.PublisherImage == "":
+		names = names[:1]
+	}
+	for _, name := range names {
+		for _, list := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
+			if i := containerIndex(list, name); i >= 0 {
+				return fmt.Sprintf("the pod has a container %s (image %s) and Isthmus adds one of that name; rename it", name, list[i].Image)
+			}
 		}
 	}
 	for _, v := range s.engine.template.Names(p.params) {
 		if volumeNamed(s.Pod, v) != nil {
 			return fmt.Sprintf("the pod has a volume %s and Isthmus adds one of that name; rename it", v)
 		}
+	}
+	return ""
+}
+
+// checkRestarts: the publisher is an ordinary container, so a pod that is to end
+// would wait for it for ever.
+func (s *subject) checkRestarts(p *plan) string {
+	if got := s.Pod.Spec.RestartPolicy; p.params.PublisherImage != "" && (got == corev1.RestartPolicyNever || got == corev1.RestartPolicyOnFailure) {
+		return fmt.Sprintf(`%s is "true", but the pod's restartPolicy is %s: it is to end, and the publisher does not; set %s: "false"`, policy.PublishKey, got, policy.PublishKey)
 	}
 	return ""
 }
@@ -205,7 +236,9 @@ func (s *subject) planMetadata(p *plan) string {
 	}
 	add(&p.annotations, annotations, policy.IstioInjectKey, "false")
 	add(&p.annotations, annotations, policy.ConsulInjectKey, "false")
-	add(&p.annotations, annotations, policy.DefaultContainerKey, s.Pod.Spec.Containers[s.edge].Name)
+	if s.options.Mode != policy.Secret { // no container is added
+		add(&p.annotations, annotations, policy.DefaultContainerKey, s.Pod.Spec.Containers[s.edge].Name)
+	}
 	if isTrue(annotations[policy.ConsulInjectKey]) {
 		s.warn("two-meshes", "annotation %s is %q: Consul adds a proxy of its own to this pod", policy.ConsulInjectKey, annotations[policy.ConsulInjectKey])
 	}
@@ -215,7 +248,7 @@ func (s *subject) planMetadata(p *plan) string {
 // planEnv gives the edge what its profile says, where the user did not.
 func (s *subject) planEnv(p *plan) {
 	edge := &s.Pod.Spec.Containers[s.edge]
-	files := s.options.Delivery == policy.Files
+	files := s.readsFiles()
 	for _, e := range s.profile.Env {
 		if e.When == patches.WhenFiles && !files || e.When == patches.WhenEnvoy && !s.options.Envoy {
 			continue
@@ -229,8 +262,11 @@ func (s *subject) planEnv(p *plan) {
 		}
 	}
 	if files && !s.profile.Files.Reloads(edge.Image) {
-		s.warn("files-not-reloaded", "%s in this version (%s) notices a rotated file only when something else makes it reconfigure; annotation %s: secret avoids that",
-			s.profile.Name, edge.Image, policy.DeliveryKey)
+		text := "%s in this version (%s) notices a rotated file only when something else makes it reconfigure"
+		if s.options.Mode != policy.Secret {
+			text += "; annotation " + policy.DeliveryKey + ": secret avoids that"
+		}
+		s.warn("files-not-reloaded", text, s.profile.Name, edge.Image)
 	}
 }
 
@@ -254,7 +290,7 @@ func (s *subject) planPullSecrets(p *plan) {
 func isGuaranteed(pod *corev1.Pod) bool {
 	for _, list := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
 		for i := range list {
-			if list[i].Name == patches.SidecarName {
+			if list[i].Name == patches.SidecarName || list[i].Name == patches.PublisherName {
 				continue
 			}
 			for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {

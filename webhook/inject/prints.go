@@ -39,7 +39,7 @@ func (p Prints) changedField(c *corev1.Container) string {
 }
 
 // printedFields is the order in which a change is looked for.
-var printedFields = []string{"image", "args", "env", "ports", "resources", "restartPolicy", "startupProbe", "securityContext", "volumeMounts"}
+var printedFields = []string{"image", "command", "args", "env", "ports", "resources", "restartPolicy", "startupProbe", "securityContext", "volumeMounts"}
 
 func containerPrints(c *corev1.Container, count func(field string, have int) int) Prints {
 	env := make([]string, 0, len(c.Env))
@@ -65,6 +65,9 @@ func containerPrints(c *corev1.Container, count func(field string, have int) int
 		"volumeMounts": listPrint(len(mounts)/3, mounts),
 		"ports":        listPrint(len(ports), ports),
 		"resources":    fingerprint(resources(c.Resources.Requests) + " " + resources(c.Resources.Limits)),
+	}
+	if command := c.Command[:count("command", len(c.Command))]; len(command) > 0 {
+		p["command"] = listPrint(len(command), command)
 	}
 	if c.RestartPolicy != nil {
 		p["restartPolicy"] = fingerprint(string(*c.RestartPolicy))
@@ -98,12 +101,35 @@ func printVolume(v *corev1.Volume) string {
 		return fingerprint("emptyDir " + string(v.EmptyDir.Medium) + " " + v.EmptyDir.SizeLimit.String())
 	case v.ConfigMap != nil:
 		return fingerprint("configMap " + v.ConfigMap.Name)
-	case v.Projected != nil && len(v.Projected.Sources) == 1 && v.Projected.Sources[0].ServiceAccountToken != nil:
-		return fingerprint("token " + v.Projected.Sources[0].ServiceAccountToken.Audience)
-	case v.Projected != nil && len(v.Projected.Sources) == 1 && v.Projected.Sources[0].ClusterTrustBundle != nil:
-		return fingerprint("bundle " + v.Projected.Sources[0].ClusterTrustBundle.Path)
+	case v.Secret != nil:
+		words := []any{"secret", v.Secret.SecretName}
+		for _, i := range v.Secret.Items {
+			words = append(words, i.Key, i.Path)
+		}
+		return fingerprint(words)
+	case v.Projected != nil:
+		var words []string
+		for i := range v.Projected.Sources {
+			words = append(words, projection(&v.Projected.Sources[i]))
+		}
+		return fingerprint(strings.Join(words, ", "))
 	default:
 		return fingerprint("other")
+	}
+}
+
+func projection(s *corev1.VolumeProjection) string {
+	switch {
+	case s.ServiceAccountToken != nil:
+		return "token " + s.ServiceAccountToken.Audience
+	case s.ClusterTrustBundle != nil:
+		return "bundle " + s.ClusterTrustBundle.Path
+	case s.ConfigMap != nil:
+		return "configMap " + s.ConfigMap.Name
+	case s.DownwardAPI != nil:
+		return "downwardAPI"
+	default:
+		return "other"
 	}
 }
 

@@ -36,33 +36,33 @@ func TestInvalidOverride(t *testing.T) {
 		pod  *corev1.Pod
 		want string
 	}{
-		"inject":                 {annotated(policy.InjectKey, "yes"), `annotation isthmus.dev/inject: "yes" is not allowed; want "true" or "false"`},
-		"mode misspelled":        {annotated(policy.ModeKey, "sidcar"), `annotation isthmus.dev/mode: "sidcar" is not allowed; want sidecar`},
-		"mode istio, not built":  {annotated(policy.ModeKey, "istio"), `annotation isthmus.dev/mode: "istio" is not allowed; mode istio is not in this version of Isthmus; want sidecar`},
-		"mode secret, not built": {annotated(policy.ModeKey, "secret"), `annotation isthmus.dev/mode: "secret" is not allowed; mode secret is not in this version of Isthmus; want sidecar`},
-		"mode ambient":           {annotated(policy.ModeKey, "ambient"), `annotation isthmus.dev/mode: "ambient" is not allowed; mode ambient is not in this version of Isthmus; want sidecar`},
-		"delivery":               {annotated(policy.DeliveryKey, "pigeon"), `annotation isthmus.dev/delivery: "pigeon" is not allowed; want files or secret`},
-		"profile":                {annotated(policy.ProfileKey, "traefik"), `annotation isthmus.dev/profile: "traefik" is not a profile; known are aes, ambassador, emissary, generic`},
-		"cert-dir relative":      {annotated(policy.CertDirKey, "certs"), `annotation isthmus.dev/cert-dir: "certs" is not allowed; want an absolute path such as /etc/istio-certs, without colon or dollar sign`},
-		"cert-dir system":        {annotated(policy.CertDirKey, "/etc/"), `annotation isthmus.dev/cert-dir: "/etc/" is not allowed; a mount there would hide what the containers need; want a directory of its own such as /etc/istio-certs`},
-		"cert-dir of the agent":  {annotated(policy.CertDirKey, "/var/run/secrets/workload-spiffe-credentials/"), `annotation isthmus.dev/cert-dir: "/var/run/secrets/workload-spiffe-credentials/" is not allowed; the agent uses /var/run/secrets/workload-spiffe-credentials itself; want another directory such as /etc/istio-certs`},
-		"cert-dir by /run":       {annotated(policy.CertDirKey, "/run/secrets/tokens"), `annotation isthmus.dev/cert-dir: "/run/secrets/tokens" is not allowed; the agent uses /var/run/secrets/tokens itself; want another directory such as /etc/istio-certs`},
-		"cert-dir above":         {annotated(policy.CertDirKey, "/var/run/secrets"), `annotation isthmus.dev/cert-dir: "/var/run/secrets" is not allowed; the agent uses /var/run/secrets/istio itself; want another directory such as /etc/istio-certs`},
-		"secret-name":            {annotated(policy.SecretNameKey, "other"), `annotation isthmus.dev/secret-name: "other" is not allowed; want one of the names that the chart allows: istio-certs`},
-		"publish":                {annotated(policy.PublishKey, "1"), `annotation isthmus.dev/publish: "1" is not allowed; want "true" or "false"`},
-		"publish, not built":     {annotated(policy.PublishKey, "true"), `annotation isthmus.dev/publish: "true" is not allowed; the in-pod publisher is not in this version of Isthmus; want "false"`},
-		"envoy":                  {annotated(policy.EnvoyKey, "on"), `annotation isthmus.dev/envoy: "on" is not allowed; want "true" or "false"`},
-		"cert-ttl":               {annotated(policy.CertTTLKey, "1 day"), `annotation isthmus.dev/cert-ttl: "1 day" is not allowed; want a Go duration of at least one minute, such as 12h`},
-		"container":              {annotated(policy.ContainerKey, "envoy"), `annotation isthmus.dev/container: "envoy" is not a container of the pod; its containers are emissary`},
-		"container, profile":     {annotated(policy.ContainerKey, "envoy", policy.ProfileKey, "generic"), `annotation isthmus.dev/container: "envoy" is not a container of the pod; its containers are emissary`},
-		"proxyImage":             {annotated(policy.IstioProxyImageKey, "Not An Image"), `annotation sidecar.istio.io/proxyImage: "Not An Image" is not allowed; want an image such as docker.io/istio/proxyv2:1.31.1`},
-		"proxyCPU":               {annotated(policy.IstioProxyCPUKey, "lots"), `annotation sidecar.istio.io/proxyCPU: "lots" is not allowed; want a positive quantity such as 100m or 128Mi`},
-		"proxyMemory":            {annotated(policy.IstioProxyMemoryKey, "-1Mi"), `annotation sidecar.istio.io/proxyMemory: "-1Mi" is not allowed; want a positive quantity such as 100m or 128Mi`},
-		"proxyCPU above limit":   {annotated(policy.IstioProxyCPUKey, "2", policy.IstioProxyCPULimitKey, "1"), `cpu request 2 is above its limit 1`},
-		"logLevel":               {annotated(policy.IstioLogLevelKey, "loud"), `annotation sidecar.istio.io/logLevel: "loud" is not allowed; want trace, debug, info, warning, error, critical or off`},
-		"agentLogLevel":          {annotated(policy.IstioAgentLogLevelKey, "all=1"), `annotation sidecar.istio.io/agentLogLevel: "all=1" is not allowed; want scopes and levels such as default:info,ca:debug`},
-		"status port":            {annotated(policy.IstioStatusPortKey, "0"), `annotation status.sidecar.istio.io/port: "0" is not allowed; want a port from 1 to 65535`},
-		"status port of Envoy":   {annotated(policy.IstioStatusPortKey, "15021"), `annotation status.sidecar.istio.io/port: "15021" is not allowed; Istio uses that port itself; want another one, by default 15020`},
+		"inject":                {annotated(policy.InjectKey, "yes"), `annotation isthmus.dev/inject: "yes" is not allowed; want "true" or "false"`},
+		"mode misspelled":       {annotated(policy.ModeKey, "sidcar"), `annotation isthmus.dev/mode: "sidcar" is not allowed; want sidecar or secret`},
+		"mode istio, not built": {annotated(policy.ModeKey, "istio"), `annotation isthmus.dev/mode: "istio" is not allowed; mode istio is not in this version of Isthmus; want sidecar or secret`},
+		"mode ambient":          {annotated(policy.ModeKey, "ambient"), `annotation isthmus.dev/mode: "ambient" is not allowed; mode ambient is not in this version of Isthmus; want sidecar or secret`},
+		"delivery":              {annotated(policy.DeliveryKey, "pigeon"), `annotation isthmus.dev/delivery: "pigeon" is not allowed; want files or secret`},
+		"profile":               {annotated(policy.ProfileKey, "traefik"), `annotation isthmus.dev/profile: "traefik" is not a profile; known are aes, ambassador, emissary, generic`},
+		"cert-dir relative":     {annotated(policy.CertDirKey, "certs"), `annotation isthmus.dev/cert-dir: "certs" is not allowed; want an absolute path such as /etc/istio-certs, without colon or dollar sign`},
+		"cert-dir system":       {annotated(policy.CertDirKey, "/etc/"), `annotation isthmus.dev/cert-dir: "/etc/" is not allowed; a mount there would hide what the containers need; want a directory of its own such as /etc/istio-certs`},
+		"cert-dir of the agent": {annotated(policy.CertDirKey, "/var/run/secrets/workload-spiffe-credentials/"), `annotation isthmus.dev/cert-dir: "/var/run/secrets/workload-spiffe-credentials/" is not allowed; the agent uses /var/run/secrets/workload-spiffe-credentials itself; want another directory such as /etc/istio-certs`},
+		"cert-dir by /run":      {annotated(policy.CertDirKey, "/run/secrets/tokens"), `annotation isthmus.dev/cert-dir: "/run/secrets/tokens" is not allowed; the agent uses /var/run/secrets/tokens itself; want another directory such as /etc/istio-certs`},
+		"cert-dir above":        {annotated(policy.CertDirKey, "/var/run/secrets"), `annotation isthmus.dev/cert-dir: "/var/run/secrets" is not allowed; the agent uses /var/run/secrets/istio itself; want another directory such as /etc/istio-certs`},
+		"secret-name":           {annotated(policy.SecretNameKey, "other"), `annotation isthmus.dev/secret-name: "other" is not allowed; want one of the names that the chart allows: istio-certs`},
+		"publish":               {annotated(policy.PublishKey, "1"), `annotation isthmus.dev/publish: "1" is not allowed; want "true" or "false"`},
+		"publish, mode secret":  {annotated(policy.PublishKey, "true", policy.ModeKey, "secret"), `annotation isthmus.dev/publish: "true" is not allowed; mode secret has no agent in the pod whose files could be published; want "false"`},
+		"files, mode secret":    {annotated(policy.DeliveryKey, "files", policy.ModeKey, "secret"), `annotation isthmus.dev/delivery: "files" is not allowed; mode secret has no agent that writes files; want secret`},
+		"envoy":                 {annotated(policy.EnvoyKey, "on"), `annotation isthmus.dev/envoy: "on" is not allowed; want "true" or "false"`},
+		"cert-ttl":              {annotated(policy.CertTTLKey, "1 day"), `annotation isthmus.dev/cert-ttl: "1 day" is not allowed; want a Go duration of at least one minute, such as 12h`},
+		"container":             {annotated(policy.ContainerKey, "envoy"), `annotation isthmus.dev/container: "envoy" is not a container of the pod; its containers are emissary`},
+		"container, profile":    {annotated(policy.ContainerKey, "envoy", policy.ProfileKey, "generic"), `annotation isthmus.dev/container: "envoy" is not a container of the pod; its containers are emissary`},
+		"proxyImage":            {annotated(policy.IstioProxyImageKey, "Not An Image"), `annotation sidecar.istio.io/proxyImage: "Not An Image" is not allowed; want an image such as docker.io/istio/proxyv2:1.31.1`},
+		"proxyCPU":              {annotated(policy.IstioProxyCPUKey, "lots"), `annotation sidecar.istio.io/proxyCPU: "lots" is not allowed; want a positive quantity such as 100m or 128Mi`},
+		"proxyMemory":           {annotated(policy.IstioProxyMemoryKey, "-1Mi"), `annotation sidecar.istio.io/proxyMemory: "-1Mi" is not allowed; want a positive quantity such as 100m or 128Mi`},
+		"proxyCPU above limit":  {annotated(policy.IstioProxyCPUKey, "2", policy.IstioProxyCPULimitKey, "1"), `cpu request 2 is above its limit 1`},
+		"logLevel":              {annotated(policy.IstioLogLevelKey, "loud"), `annotation sidecar.istio.io/logLevel: "loud" is not allowed; want trace, debug, info, warning, error, critical or off`},
+		"agentLogLevel":         {annotated(policy.IstioAgentLogLevelKey, "all=1"), `annotation sidecar.istio.io/agentLogLevel: "all=1" is not allowed; want scopes and levels such as default:info,ca:debug`},
+		"status port":           {annotated(policy.IstioStatusPortKey, "0"), `annotation status.sidecar.istio.io/port: "0" is not allowed; want a port from 1 to 65535`},
+		"status port of Envoy":  {annotated(policy.IstioStatusPortKey, "15021"), `annotation status.sidecar.istio.io/port: "15021" is not allowed; Istio uses that port itself; want another one, by default 15020`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := encode(t, c.pod)
@@ -172,11 +172,56 @@ func TestRefused(t *testing.T) {
 		},
 		"namespace's mode": {
 			pod: edge(), ns: func(n *policy.Namespace) { n.Annotations = map[string]string{policy.ModeKey: "istio"} },
-			reason: policy.InvalidOverride, want: `annotation of namespace edge isthmus.dev/mode: "istio" is not allowed; mode istio is not in this version of Isthmus; want sidecar`,
+			reason: policy.InvalidOverride, want: `annotation of namespace edge isthmus.dev/mode: "istio" is not allowed; mode istio is not in this version of Isthmus; want sidecar or secret`,
 		},
 		"namespace's profile": {
 			pod: edge(), ns: func(n *policy.Namespace) { n.Annotations = map[string]string{policy.ProfileKey: "kong"} },
 			reason: policy.InvalidOverride, want: `annotation of namespace edge isthmus.dev/profile: "kong" is not a profile; known are aes, ambassador, emissary, generic`,
+		},
+		"no image of the publisher": {
+			pod:    annotated(policy.PublishKey, "true"),
+			reason: policy.InvalidOverride, want: `isthmus.dev/publish is "true", but the settings name no publisherImage; set it there, or set isthmus.dev/publish: "false"`,
+		},
+		"mode secret, its volume's name": {
+			pod: with(func(p *corev1.Pod) {
+				p.Annotations = map[string]string{policy.ModeKey: "secret", policy.ProfileKey: "generic"}
+				p.Spec.Volumes = []corev1.Volume{{Name: "istio-certs", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}}}
+			}),
+			reason: policy.Conflict, want: `the pod has a volume istio-certs and Isthmus adds one of that name; rename it`,
+		},
+		"mode secret, its mount": {
+			pod: with(func(p *corev1.Pod) {
+				p.Annotations = map[string]string{policy.ModeKey: "secret", policy.ProfileKey: "generic"}
+				p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "certs", MountPath: "/etc/istio-certs"}}
+			}),
+			reason: policy.Conflict, want: `container emissary mounts volume certs at /etc/istio-certs, where the certificates (/etc/istio-certs) would go; choose another directory with isthmus.dev/cert-dir`,
+		},
+		"mode secret, captured by ambient": {
+			pod: with(func(p *corev1.Pod) {
+				p.Annotations = map[string]string{policy.ModeKey: "secret"}
+				p.Labels = map[string]string{policy.IstioDataplaneLabel: "ambient"}
+			}),
+			reason: policy.Conflict, want: `label istio.io/dataplane-mode is "ambient", which contradicts isthmus.dev/mode secret; remove one of them`,
+		},
+		"mode secret from a namespace that wants files": {
+			pod: annotated(policy.ModeKey, "secret"), ns: func(n *policy.Namespace) { n.Annotations = map[string]string{policy.DeliveryKey: "files"} },
+			reason: policy.InvalidOverride, want: `annotation of namespace edge isthmus.dev/delivery: "files" is not allowed; mode secret has no agent that writes files; want secret`,
+		},
+		"status of mode secret with a container": {
+			pod:    annotated(policy.StatusKey, `{"schema":1,"mode":"secret","container":"emissary","added":{"containers":{"x":{}},"labels":{"isthmus.dev/injected":"secret"}}}`),
+			reason: policy.Conflict, want: `annotation isthmus.dev/status is not one that Isthmus wrote: it lists a container, which mode secret adds none of; remove the annotation to have the pod injected`,
+		},
+		"status of mode secret that marks nothing": {
+			pod:    annotated(policy.StatusKey, `{"schema":1,"mode":"secret","container":"emissary","added":{}}`),
+			reason: policy.Conflict, want: `annotation isthmus.dev/status is not one that Isthmus wrote: it lists no label isthmus.dev/injected; remove the annotation to have the pod injected`,
+		},
+		"status without its marker": {
+			pod:    annotated(policy.StatusKey, `{"schema":1,"mode":"secret","container":"emissary","added":{"labels":{"isthmus.dev/injected":"secret"}}}`),
+			reason: policy.Conflict, want: `annotation isthmus.dev/status says that Isthmus added label isthmus.dev/injected=secret, which is not there; remove the annotation to have the pod injected`,
+		},
+		"status of mode sidecar without a container": {
+			pod:    annotated(policy.StatusKey, `{"schema":1,"mode":"sidecar","container":"emissary","added":{}}`),
+			reason: policy.Conflict, want: `annotation isthmus.dev/status is not one that Isthmus wrote: it lists no container; remove the annotation to have the pod injected`,
 		},
 		"status of somebody": {
 			pod:    annotated(policy.StatusKey, "injected"),

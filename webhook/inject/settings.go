@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/distribution/reference"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/isthmus-mesh/isthmus/patches"
@@ -24,6 +25,10 @@ type Settings struct {
 	SecretNames []string `json:"secretNames,omitempty"`
 	// ExcludedNamespaces are never injected. Default kube-system.
 	ExcludedNamespaces []string `json:"excludedNamespaces,omitempty"`
+	// PublisherImage is the image with the in-pod publisher: Isthmus' own.
+	// Default: the release's image; a build that is no release has none, and
+	// isthmus.dev/publish is then refused.
+	PublisherImage string `json:"publisherImage,omitempty"`
 	// ImagePullSecrets are appended to an injected pod's own. Default none.
 	ImagePullSecrets []string `json:"imagePullSecrets,omitempty"`
 }
@@ -55,6 +60,11 @@ func (s Settings) Validate() error {
 	var errs []error
 	if err := s.Mesh.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("mesh: %w", err))
+	}
+	if s.PublisherImage != "" {
+		if _, err := reference.ParseNormalizedNamed(s.PublisherImage); err != nil {
+			errs = append(errs, fmt.Errorf("publisherImage %q: %w", s.PublisherImage, err))
+		}
 	}
 	for i, name := range s.SecretNames {
 		if wrong := policy.ValidSecretName(name); wrong != "" {

@@ -25,8 +25,9 @@ type Status struct {
 	Delivery policy.Delivery `json:"delivery"`
 	// Template is the hash of what was rendered.
 	Template string `json:"template"`
-	// CertDir is the certificate directory.
-	CertDir string `json:"certDir"`
+	// CertDir is the certificate directory, empty where the edge has none: in
+	// mode secret an edge may read the Secret through the API.
+	CertDir string `json:"certDir,omitempty"`
 	// Container is the edge container.
 	Container string `json:"container"`
 	// Warnings are the codes of the warnings that were given.
@@ -37,6 +38,7 @@ type Status struct {
 // Added lists what was added, with fingerprints of what others may change.
 type Added struct {
 	InitContainers map[string]Prints `json:"initContainers,omitempty"`
+	Containers     map[string]Prints `json:"containers,omitempty"`
 	Volumes        map[string]string `json:"volumes,omitempty"`
 	// Env and Mounts are those of the edge container: name to value, and volume
 	// to mount path.
@@ -61,8 +63,24 @@ func parseStatus(text string) (*Status, error) {
 	if st.Schema != statusSchema {
 		return nil, fmt.Errorf("annotation %s has schema %d; this version of Isthmus knows %d", policy.StatusKey, st.Schema, statusSchema)
 	}
-	if st.Container == "" || len(st.Added.InitContainers) == 0 {
-		return nil, fmt.Errorf("annotation %s is not one that Isthmus wrote: it lists no container", policy.StatusKey)
+	if wrong := st.wrong(); wrong != "" {
+		return nil, fmt.Errorf("annotation %s is not one that Isthmus wrote: %s", policy.StatusKey, wrong)
 	}
 	return st, nil
+}
+
+// wrong says what no injection in the status' mode would leave behind.
+func (st *Status) wrong() string {
+	switch {
+	case st.Container == "":
+		return "it names no edge container"
+	case st.Mode != policy.Secret && len(st.Added.InitContainers) == 0:
+		return "it lists no container"
+	case st.Mode == policy.Secret && len(st.Added.InitContainers)+len(st.Added.Containers) > 0:
+		return "it lists a container, which mode secret adds none of"
+	case st.Mode == policy.Secret && st.Added.Labels[policy.InjectedLabel] != string(policy.Secret):
+		return "it lists no label " + policy.InjectedLabel
+	default:
+		return ""
+	}
 }

@@ -30,9 +30,11 @@ func Uninject(pod *corev1.Pod) ([]jsonpatch.Operation, error) {
 		return nil, fmt.Errorf("spec.containers: the edge container %s is gone", st.Container)
 	}
 	u := &undo{added: st.Added}
-	u.initContainers(pod)
+	u.containers("initContainers", pod.Spec.InitContainers, st.Added.InitContainers)
 	u.volumes(pod)
 	u.edge(pod, edge)
+	// After the edge, whose index a removal before it would change.
+	u.containers("containers", pod.Spec.Containers, st.Added.Containers)
 	u.pullSecrets(pod)
 	u.pairs("metadata.labels", "/metadata/labels", pod.Labels, st.Added.Labels)
 	annotations := maps.Clone(st.Added.Annotations)
@@ -62,6 +64,9 @@ func (u *undo) changed(format string, args ...any) {
 // items removes the items at the indexes, or the whole field when the
 // injection made it and nothing else is in it.
 func (u *undo) items(path string, length int, indexes []int) {
+	if len(indexes) == 0 {
+		return
+	}
 	if len(indexes) == length && slices.Contains(u.added.Fields, path) {
 		u.ops = append(u.ops, jsonpatch.NewOperation("remove", path, nil))
 		return
@@ -72,20 +77,20 @@ func (u *undo) items(path string, length int, indexes []int) {
 	}
 }
 
-func (u *undo) initContainers(pod *corev1.Pod) {
+func (u *undo) containers(list string, have []corev1.Container, added map[string]Prints) {
 	var found []int
-	for _, name := range slices.Sorted(maps.Keys(u.added.InitContainers)) {
-		i := containerIndex(pod.Spec.InitContainers, name)
+	for _, name := range slices.Sorted(maps.Keys(added)) {
+		i := containerIndex(have, name)
 		if i < 0 {
-			u.changed("spec.initContainers: %s is gone", name)
+			u.changed("spec.%s: %s is gone", list, name)
 			continue
 		}
-		if field := u.added.InitContainers[name].changedField(&pod.Spec.InitContainers[i]); field != "" {
-			u.changed("spec.initContainers[%d].%s: container %s was changed since it was injected", i, field, name)
+		if field := added[name].changedField(&have[i]); field != "" {
+			u.changed("spec.%s[%d].%s: container %s was changed since it was injected", list, i, field, name)
 		}
 		found = append(found, i)
 	}
-	u.items("/spec/initContainers", len(pod.Spec.InitContainers), found)
+	u.items("/spec/"+list, len(have), found)
 }
 
 func (u *undo) volumes(pod *corev1.Pod) {
@@ -119,9 +124,7 @@ func (u *undo) edge(pod *corev1.Pod, edge int) {
 		}
 		found = append(found, i)
 	}
-	if len(found) > 0 {
-		u.items(at+"/env", len(c.Env), found)
-	}
+	u.items(at+"/env", len(c.Env), found)
 	found = nil
 	for _, name := range slices.Sorted(maps.Keys(u.added.Mounts)) {
 		dir := u.added.Mounts[name]
@@ -132,9 +135,7 @@ func (u *undo) edge(pod *corev1.Pod, edge int) {
 		}
 		found = append(found, i)
 	}
-	if len(found) > 0 {
-		u.items(at+"/volumeMounts", len(c.VolumeMounts), found)
-	}
+	u.items(at+"/volumeMounts", len(c.VolumeMounts), found)
 }
 
 func (u *undo) pullSecrets(pod *corev1.Pod) {
@@ -147,9 +148,7 @@ func (u *undo) pullSecrets(pod *corev1.Pod) {
 		}
 		found = append(found, i)
 	}
-	if len(found) > 0 {
-		u.items("/spec/imagePullSecrets", len(pod.Spec.ImagePullSecrets), found)
-	}
+	u.items("/spec/imagePullSecrets", len(pod.Spec.ImagePullSecrets), found)
 }
 
 func (u *undo) pairs(field, path string, have, added map[string]string) {

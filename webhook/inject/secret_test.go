@@ -1,0 +1,245 @@
+package inject_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+func inMode(t *testing.T, pod *corev1.Pod, o inject.Options) *corev1.Pod {
+	t.Helper()
+	result := newEngine(t, o).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+	require.Equal(t, policy.Injected, result.Reason, result.Message)
+	return decode(t, apply(t, encode(t, pod), result))
+}
+
+// TestModeSecretNeedsTheLabel: without it nobody would ever write the Secret.
+func TestModeSecretNeedsTheLabel(t *testing.T) {
+	for name, c := range map[string]struct {
+		pod      *corev1.Pod
+		settings inject.Settings
+	}{
+		"if the pod says secret":   {pod: annotated(policy.InjectKey, "true", policy.ModeKey, "secret")},
+		"if the chart says secret": {annotated(policy.InjectKey, "true"), inject.Settings{Defaults: policy.Defaults{Mode: policy.Secret}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			engine := newEngine(t, inject.Options{Settings: c.settings})
+			result := engine.Inject(inject.Request{Pod: c.pod, Namespace: policy.Namespace{Name: "shop"}})
+			assert.True(t, result.Denied)
+			assert.Equal(t, policy.Conflict, result.Reason)
+			assert.Equal(t, `isthmus.dev/inject is "true" with isthmus.dev/mode secret, but namespace shop has no label isthmus.dev/injection=enabled, so no Secret is kept there; label the namespace, or choose isthmus.dev/mode sidecar`, result.Message)
+			assert.Empty(t, result.Patch)
+
+			result = engine.Inject(inject.Request{Pod: c.pod, Namespace: labelled("shop")})
+			assert.Equal(t, policy.Injected, result.Reason, result.Message)
+			assert.Empty(t, result.Warnings)
+		})
+	}
+}
+
+// TestModeSecretNeedsNoMesh: no Istio has to be found for a pod that gets no
+// agent.
+func TestModeSecretNeedsNoMesh(t *testing.T) {
+	engine := newEngine(t, inject.Options{Mesh: func(string) (patches.Mesh, error) { return patches.Mesh{}, assert.AnError }})
+	result := engine.Inject(inject.Request{Pod: annotated(policy.ModeKey, "secret", policy.CertTTLKey, "8760h"), Namespace: labelled("edge")})
+	assert.Equal(t, policy.Injected, result.Reason, result.Message)
+}
+
+// TestModeSecretByHand: what is integrated by hand is left alone, a volume of
+// the same Secret too.
+func TestModeSecretByHand(t *testing.T) {
+	pod := annotated(policy.ModeKey, "secret", policy.ProfileKey, "generic")
+	pod.Spec.Volumes = []corev1.Volume{{Name: "istio-certs", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "istio-certs"}}}}
+	result := newEngine(t, inject.Options{}).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+	assert.Equal(t, policy.IntegratedByHand, result.Reason)
+	assert.Empty(t, result.Patch)
+}
+
+// TestStaleInModeSecret: the hash covers what mode secret adds, too.
+func TestStaleInModeSecret(t *testing.T) {
+	named := func(names ...string) inject.Options {
+		return inject.Options{Settings: inject.Settings{SecretNames: names, Defaults: policy.Defaults{SecretName: names[0]}}}
+	}
+	for name, c := range map[string]struct {
+		profile string
+		want    []string
+	}{
+		"if the Secret is mounted, expect its name to count": {"generic", []string{"stale-template"}},
+		"if it is not, expect nothing to be stale":           {"emissary", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := inMode(t, annotated(policy.ModeKey, "secret", policy.ProfileKey, c.profile), named("a", "b"))
+			result := newEngine(t, named("b", "a")).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+			assert.Equal(t, policy.AlreadyInjected, result.Reason, result.Message)
+			assert.Equal(t, c.want, codes(result))
+		})
+	}
+	pod := inMode(t, annotated(policy.ModeKey, "secret"), inject.Options{})
+	delete(pod.Annotations, policy.ModeKey)
+	result := newEngine(t, inject.Options{}).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+	assert.Equal(t, []string{"stale-template"}, codes(result), "today it would get a sidecar")
+}
+
+func TestUninjectModeSecretRefusesWhatWasChanged(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*corev1.Pod)
+		want   string
+	}{
+		"the Secret": {func(p *corev1.Pod) { p.Spec.Volumes[0].Secret.SecretName = "other" }, "spec.volumes[0]: volume istio-certs was changed since it was injected"},
+		"an item":    {func(p *corev1.Pod) { p.Spec.Volumes[0].Secret.Items[4].Path = "chain.pem" }, "spec.volumes[0]: volume istio-certs was changed since it was injected"},
+		"the mount":  {func(p *corev1.Pod) { p.Spec.Containers[0].VolumeMounts = nil }, "spec.containers[0].volumeMounts: the mount of istio-certs at /etc/istio-certs is gone"},
+		"the marker": {func(p *corev1.Pod) { p.Labels[policy.InjectedLabel] = "sidecar" }, `metadata.labels: isthmus.dev/injected is "sidecar" and was "secret" when it was injected`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := inMode(t, annotated(policy.ModeKey, "secret", policy.ProfileKey, "generic"), inject.Options{})
+			c.change(pod)
+			ops, err := inject.Uninject(pod)
+			assert.ErrorContains(t, err, c.want)
+			assert.Empty(t, ops)
+		})
+	}
+}
+
+// withPublisher has an image for it.
+var withPublisher = inject.Options{Settings: inject.Settings{PublisherImage: "corp/isthmus:1"}}
+
+func TestPublisherIsDroppedWithoutTheLabel(t *testing.T) {
+	for name, c := range map[string]struct {
+		delivery, want string
+	}{
+		"if the pod publishes, expect that said":            {"files", `this pod gets certificate files only, not isthmus.dev/publish: "true"`},
+		"if it reads the Secret, too, expect both be named": {"secret", `this pod gets certificate files only, not isthmus.dev/delivery: secret and isthmus.dev/publish: "true"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			engine, pod := newEngine(t, withPublisher), annotated(policy.InjectKey, "true", policy.PublishKey, "true", policy.DeliveryKey, c.delivery)
+			alone := policy.Namespace{Name: "shop"}
+			result := engine.Inject(inject.Request{Pod: pod, Namespace: alone})
+			require.Equal(t, policy.Injected, result.Reason, result.Message)
+			assert.Equal(t, []policy.Warning{{Code: "files-only", Text: "namespace shop has no label isthmus.dev/injection=enabled, so no Secret is kept there: " + c.want}}, result.Warnings)
+			checkInjected(t, engine, pod, alone, result)
+			assert.Len(t, decode(t, apply(t, encode(t, pod), result)).Spec.Containers, 1)
+		})
+	}
+}
+
+func TestPublisherRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		edit func(*corev1.Pod)
+		want string
+	}{
+		"if its name is taken": {
+			func(p *corev1.Pod) {
+				p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "isthmus-publish", Image: "corp/x"})
+			},
+			"the pod has a container isthmus-publish (image corp/x) and Isthmus adds one of that name; rename it",
+		},
+		"if its volume is taken": {
+			func(p *corev1.Pod) { p.Spec.Volumes = []corev1.Volume{{Name: "isthmus-publish-token"}} },
+			"the pod has a volume isthmus-publish-token and Isthmus adds one of that name; rename it",
+		},
+		"if the pod is to end": {
+			func(p *corev1.Pod) {
+				p.Annotations[policy.ProfileKey] = "generic"
+				p.Spec.RestartPolicy = corev1.RestartPolicyOnFailure
+			},
+			`isthmus.dev/publish is "true", but the pod's restartPolicy is OnFailure: it is to end, and the publisher does not; set isthmus.dev/publish: "false"`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := annotated(policy.PublishKey, "true")
+			c.edit(pod)
+			result := newEngine(t, withPublisher).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+			assert.Equal(t, policy.Conflict, result.Reason)
+			assert.Equal(t, c.want, result.Message)
+			assert.Empty(t, result.Patch)
+
+			pod.Annotations[policy.PublishKey] = "false"
+			result = newEngine(t, withPublisher).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+			assert.Equal(t, policy.Injected, result.Reason, "only the publisher was in the way")
+		})
+	}
+}
+
+// TestPublisherImage: a release knows its own.
+func TestPublisherImage(t *testing.T) {
+	for name, c := range map[string]struct {
+		options inject.Options
+		want    string
+	}{
+		"if it is set, expect it":                 {inject.Options{Version: "v1.2.3", Settings: withPublisher.Settings}, "corp/isthmus:1"},
+		"if a release says nothing, expect its":   {inject.Options{Version: "v1.2.3"}, "ghcr.io/isthmus-mesh/isthmus:1.2.3"},
+		"if a candidate says nothing, expect its": {inject.Options{Version: "1.2.3-rc.1"}, "ghcr.io/isthmus-mesh/isthmus:1.2.3-rc.1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := inMode(t, annotated(policy.PublishKey, "true"), c.options)
+			require.Len(t, pod.Spec.Containers, 2)
+			assert.Equal(t, c.want, pod.Spec.Containers[1].Image)
+		})
+	}
+}
+
+func TestStalePublisher(t *testing.T) {
+	pod := inMode(t, annotated(policy.PublishKey, "true"), withPublisher)
+	newer := newEngine(t, inject.Options{Settings: inject.Settings{PublisherImage: "corp/isthmus:2"}})
+	assert.Equal(t, []string{"stale-template"}, codes(newer.Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})))
+}
+
+// TestPublishedLivePod: what the API server adds to our containers is neither
+// a change nor stale, and a manifest may list the publisher first.
+func TestPublishedLivePod(t *testing.T) {
+	before := annotated(policy.PublishKey, "true")
+	pod := inMode(t, before, withPublisher)
+	for i := range pod.Spec.Containers {
+		c := &pod.Spec.Containers[i]
+		c.TerminationMessagePath, c.ImagePullPolicy = "/dev/termination-log", corev1.PullIfNotPresent
+	}
+	publisher := &pod.Spec.Containers[1]
+	publisher.Env = append(publisher.Env, corev1.EnvVar{Name: "HTTP_PROXY", Value: "http://proxy:3128"})
+	pod.Spec.Containers[0], pod.Spec.Containers[1] = pod.Spec.Containers[1], pod.Spec.Containers[0]
+	again := newEngine(t, withPublisher).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+	assert.Equal(t, policy.AlreadyInjected, again.Reason, again.Message)
+	assert.Empty(t, again.Warnings)
+
+	ops, err := inject.Uninject(pod)
+	require.NoError(t, err)
+	plain := decode(t, applyOps(t, encode(t, pod), ops))
+	require.Len(t, plain.Spec.Containers, 1)
+	edge := plain.Spec.Containers[0]
+	assert.Equal(t, "emissary", edge.Name)
+	assert.Empty(t, edge.Env)
+	assert.Empty(t, edge.VolumeMounts)
+	assert.Empty(t, plain.Spec.Volumes)
+	assert.Equal(t, before.Annotations, plain.Annotations)
+}
+
+func TestUninjectPublisherRefusesWhatWasChanged(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*corev1.Pod)
+		want   string
+	}{
+		"its image":    {func(p *corev1.Pod) { p.Spec.Containers[1].Image = "x" }, "spec.containers[1].image: container isthmus-publish was changed since it was injected"},
+		"its command":  {func(p *corev1.Pod) { p.Spec.Containers[1].Command = []string{"/bin/sh"} }, "spec.containers[1].command: container isthmus-publish was changed"},
+		"no command":   {func(p *corev1.Pod) { p.Spec.Containers[1].Command = nil }, "spec.containers[1].command: container isthmus-publish was changed"},
+		"its security": {func(p *corev1.Pod) { p.Spec.Containers[1].SecurityContext.RunAsUser = ptr.To(int64(0)) }, "spec.containers[1].securityContext: container isthmus-publish was changed"},
+		"it is gone":   {func(p *corev1.Pod) { p.Spec.Containers = p.Spec.Containers[:1] }, "spec.containers: isthmus-publish is gone"},
+		"its token": {func(p *corev1.Pod) {
+			v := &p.Spec.Volumes[len(p.Spec.Volumes)-1]
+			v.Projected.Sources[0].ServiceAccountToken.Audience = "vault"
+		}, "volume isthmus-publish-token was changed since it was injected"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := inMode(t, annotated(policy.PublishKey, "true"), withPublisher)
+			c.change(pod)
+			ops, err := inject.Uninject(pod)
+			assert.ErrorContains(t, err, c.want)
+			assert.Empty(t, ops)
+		})
+	}
+}
