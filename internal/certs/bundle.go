@@ -19,8 +19,9 @@ import (
 // a Bundle may publish it. It is immutable.
 type Bundle struct {
 	id spiffeid.ID
-	// key is a pointer, so that reflection prints an address at most.
-	key   *[]byte
+	// key returns the one that it closes over, where reflection, and so fmt with
+	// any verb, does not get at it.
+	key   func() []byte
 	chain []*x509.Certificate
 	roots []*x509.Certificate
 }
@@ -82,7 +83,7 @@ func New(m Material, want Want) (*Bundle, error) {
 			return nil, err
 		}
 	}
-	return &Bundle{id: want.ID, key: &key, chain: chain, roots: roots}, nil
+	return &Bundle{id: want.ID, key: func() []byte { return key }, chain: chain, roots: roots}, nil
 }
 
 // ID is the SPIFFE ID.
@@ -111,7 +112,7 @@ func (b *Bundle) RootNotAfter() time.Time {
 }
 
 // Key is the private key, one PEM block in the encoding it came in.
-func (b *Bundle) Key() []byte { return bytes.Clone(*b.key) }
+func (b *Bundle) Key() []byte { return bytes.Clone(b.key()) }
 
 // Chain is the leaf and the intermediates above it, as PEM.
 func (b *Bundle) Chain() []byte { return EncodeCertificates(b.chain) }
@@ -124,7 +125,7 @@ func (b *Bundle) Roots() []byte { return EncodeCertificates(b.roots) }
 // Equal says whether o would be published as the same bytes.
 func (b *Bundle) Equal(o *Bundle) bool {
 	same := func(a, b *x509.Certificate) bool { return a.Equal(b) }
-	return o != nil && b.id == o.id && bytes.Equal(*b.key, *o.key) &&
+	return o != nil && b.id == o.id && bytes.Equal(b.key(), o.key()) &&
 		slices.EqualFunc(b.chain, o.chain, same) && slices.EqualFunc(b.roots, o.roots, same)
 }
 

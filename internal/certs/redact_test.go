@@ -72,10 +72,11 @@ func TestNothingPrintsAKey(t *testing.T) {
 		"list":    []any{m, b}, "error": fmt.Errorf("%v %+v %d", m, b, *b), //nolint:govet // %d is the point
 	}
 	for name, value := range values {
-		for _, verb := range strings.Split("v +v #v s q x X # x d b o O c U t e g p T 10s -d", " ") {
-			if verb = "%" + verb; verb != "%#" {
-				clean(name+" as "+verb, fmt.Sprintf(verb, value))
+		for _, verb := range strings.Split("v +v #v s q x X #x d b o O c U t e g p T 10s -d", " ") {
+			if verb == "p" && name != "Bundle" && name != "*Bundle" {
+				continue // fmt asks no method for %p, and go vet lets nobody write it
 			}
+			clean(name+" as %"+verb, fmt.Sprintf("%"+verb, value))
 		}
 		if name == "nil" {
 			continue
