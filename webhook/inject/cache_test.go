@@ -61,11 +61,30 @@ func TestPatchesAreNotMixedUp(t *testing.T) {
 			p.Annotations[policy.ProfileKey] = "generic"
 			p.Annotations[policy.DeliveryKey] = "secret"
 		}),
+		"publish": change(func(p *corev1.Pod) { p.Annotations[policy.PublishKey] = "true" }),
+		"publish, secret name": change(func(p *corev1.Pod) {
+			p.Annotations[policy.PublishKey], p.Annotations[policy.SecretNameKey] = "true", "b"
+		}),
+		"secret": change(func(p *corev1.Pod) { p.Annotations = map[string]string{policy.ModeKey: "secret"} }),
+		"secret, other name": change(func(p *corev1.Pod) {
+			p.Annotations = map[string]string{policy.ModeKey: "secret", policy.SecretNameKey: "b"}
+		}),
+		"secret, generic": change(func(p *corev1.Pod) {
+			p.Annotations = map[string]string{policy.ModeKey: "secret", policy.ProfileKey: "generic"}
+		}),
+		"secret, generic, other name": change(func(p *corev1.Pod) {
+			p.Annotations = map[string]string{policy.ModeKey: "secret", policy.ProfileKey: "generic", policy.SecretNameKey: "b"}
+		}),
+		"secret, generic, other place": change(func(p *corev1.Pod) {
+			p.Annotations = map[string]string{policy.ModeKey: "secret", policy.ProfileKey: "generic", policy.CertDirKey: "/certs"}
+		}),
 		"init":         change(func(p *corev1.Pod) { p.Spec.InitContainers = []corev1.Container{{Name: "init"}} }),
 		"pull secret":  change(func(p *corev1.Pod) { p.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "corp"}} }),
 		"pull secrets": change(func(p *corev1.Pod) { p.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "a"}} }),
 	}
-	options := inject.Options{Settings: inject.Settings{ImagePullSecrets: []string{"corp"}}}
+	options := inject.Options{Settings: inject.Settings{
+		ImagePullSecrets: []string{"corp"}, SecretNames: []string{"istio-certs", "b"}, PublisherImage: "corp/isthmus:1",
+	}}
 	patchOf := func(e *inject.Engine, pod *corev1.Pod) string {
 		r := e.Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
 		assert.Equal(t, policy.Injected, r.Reason, r.Message)

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/isthmus-mesh/isthmus/patches"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
@@ -62,6 +63,71 @@ func TestCorpus(t *testing.T) {
 		})
 	}
 }
+
+// TestCorpusByAnnotation: what the namespace says in annotations changes what is
+// added to an edge, never which pods are edges.
+func TestCorpusByAnnotation(t *testing.T) {
+	file, err := os.Open(filepath.Join(corpus, "INDEX.tsv"))
+	if os.IsNotExist(err) {
+		t.Skipf("no corpus at %s; the essential cases are in TestGolden", corpus)
+	}
+	require.NoError(t, err)
+	defer file.Close()
+	reader := csv.NewReader(file)
+	reader.Comma, reader.LazyQuotes = '\t', true
+	rows, err := reader.ReadAll()
+	require.NoError(t, err)
+	require.Greater(t, len(rows), 100)
+
+	for name, annotations := range map[string]map[string]string{
+		"mode secret":                {policy.ModeKey: "secret"},
+		"publish":                    {policy.PublishKey: "true"},
+		"publish, with an Envoy":     {policy.SourceKey: "agent", policy.EnvoyKey: "true"},
+		"mode secret, read as files": {policy.ModeKey: "secret", policy.ProfileKey: "reader"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ns, profiles := labelled("edge"), (*patches.Profiles)(nil)
+			ns.Annotations = annotations
+			if annotations[policy.ProfileKey] != "" {
+				profiles = &patches.Profiles{}
+				require.NoError(t, profiles.Add("reader.yaml", []byte(reads)))
+			}
+			engine := newEngine(t, inject.Options{Settings: withPublisher.Settings, Profiles: profiles})
+			injected := 0
+			for _, row := range rows[1:] {
+				data, err := os.ReadFile(filepath.Join(corpus, row[0]))
+				require.NoError(t, err)
+				pod := podOf(t, data)
+				result := engine.Inject(inject.Request{Pod: pod, Namespace: ns, Template: true})
+				assert.False(t, result.Denied, row[0])
+				if row[6] == "inject" && profiles == nil {
+					require.Equal(t, policy.Injected, result.Reason, "%s: %s", row[0], result.Message)
+				}
+				if row[6] == "skip" && profiles == nil {
+					assert.Equal(t, policy.NoProfile, result.Reason, "%s: %s", row[0], result.Message)
+				}
+				if result.Reason != policy.Injected {
+					assert.Empty(t, result.Patch, row[0])
+					continue
+				}
+				injected++
+				if row[6] == "conflict" { // with the agent that there is none of
+					assert.Equal(t, policy.Secret, result.Mode, row[0])
+					assert.True(t, pod.Spec.HostNetwork, row[0])
+				}
+				checkInjected(t, engine, pod, ns, result)
+			}
+			assert.Greater(t, injected, 40)
+		})
+	}
+}
+
+// reads is a profile of an edge that reads files in every mode.
+const reads = `name: reader
+description: The edges of the corpus, as if they read files alone.
+match: [{images: [emissary, emissary-ingress, aes, ambassador]}]
+env: [{name: CERTS, value: "${certDir}/cert-chain.pem", when: files}]
+`
 
 // checkInjected holds for every injected pod: twice is once, the way back is
 // exact, and nothing of the user's was touched.

@@ -21,12 +21,12 @@ var words = []string{
 	"/etc/istio-certs", "/etc/istio-certs/", "/etc", "/certs", "90m", "100m", "128Mi", "15020", "15025",
 	"emissaryingress/emissary:4.1.0", "datawire/aes:1.13.4", "quay.io/datawire/ambassador", "istio/proxyv2:1.8.2",
 	"AMBASSADOR_NAMESPACE", "AMBASSADOR_ENVOY_BASE_ID", "AMBASSADOR_ISTIO_SECRET_DIR", "OUTPUT_CERTS", "agent", "entrypoint",
-	"/ambassador/v0/check_ready", "ambient", "disabled", "kube-api-access", "corp",
+	"/ambassador/v0/check_ready", "ambient", "disabled", "kube-api-access", "corp", "isthmus-publish", "isthmus-publish-token", "agent", "mirror",
 }
 
 var keys = []string{
 	"app", policy.InjectKey, policy.ModeKey, policy.DeliveryKey, policy.ProfileKey, policy.CertDirKey, policy.EnvoyKey, policy.CertTTLKey,
-	policy.ContainerKey, policy.SecretNameKey, policy.PublishKey, policy.StatusKey, policy.InjectedLabel, policy.IstioInjectKey, policy.IstioTLSModeLabel,
+	policy.ContainerKey, policy.SecretNameKey, policy.PublishKey, policy.StatusKey, policy.InjectedLabel, policy.SourceKey, policy.IstioInjectKey, policy.IstioTLSModeLabel,
 	policy.IstioDataplaneLabel, policy.IstioProxyImageKey, policy.IstioProxyCPUKey, policy.IstioProxyMemLimitKey, policy.IstioStatusPortKey,
 	policy.ConsulInjectKey, policy.DefaultContainerKey, "isthmus.dev/mdoe", "a~b/c",
 }
@@ -35,9 +35,11 @@ var keys = []string{
 // once, additively, and takes back exactly.
 func FuzzInject(f *testing.F) {
 	for _, seed := range []string{"", "isthmus", "0123456789012345678901234567890123456789012345678901234567890123456789"} {
-		f.Add([]byte(seed), uint8(0))
+		for _, where := range []uint8{0, 8, 16, 8 + 32, 2 + 16, 1} {
+			f.Add([]byte(seed), where)
+		}
 	}
-	engine := newEngine(f, inject.Options{Settings: inject.Settings{ImagePullSecrets: []string{"corp"}}})
+	engine := newEngine(f, inject.Options{Settings: inject.Settings{ImagePullSecrets: []string{"corp"}, PublisherImage: "corp/isthmus:1"}})
 	f.Fuzz(func(t *testing.T, data []byte, where uint8) {
 		pod := decode(t, encode(t, randomPod(data)))
 		ns := policy.Namespace{Name: "edge", Labels: map[string]string{}}
@@ -47,6 +49,26 @@ func FuzzInject(f *testing.F) {
 		if where&2 != 0 {
 			ns.Labels[policy.IstioDataplaneLabel] = "ambient"
 			ns.Annotations = map[string]string{policy.OpenShiftUIDRangeKey: "1/2", policy.CertDirKey: "/namespace"}
+		}
+		says := func(key, value string) {
+			if ns.Annotations == nil {
+				ns.Annotations = map[string]string{}
+			}
+			ns.Annotations[key] = value
+		}
+		if where&8 != 0 {
+			says(policy.ModeKey, "secret")
+		}
+		if where&16 != 0 {
+			says(policy.PublishKey, "true")
+		}
+		if where&32 != 0 && pod.Annotations[policy.ProfileKey] == "" {
+			pod = pod.DeepCopy()
+			if pod.Annotations == nil {
+				pod.Annotations = map[string]string{}
+			}
+			pod.Annotations[policy.ProfileKey] = "generic"
+			pod.Annotations[policy.ContainerKey] = "edge"
 		}
 		before := encode(t, pod)
 		result := engine.Inject(inject.Request{Pod: pod, Namespace: ns, Template: where&4 != 0})

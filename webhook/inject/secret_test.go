@@ -15,6 +15,7 @@ import (
 
 func inMode(t *testing.T, pod *corev1.Pod, o inject.Options) *corev1.Pod {
 	t.Helper()
+	pod = decode(t, encode(t, pod)) // as the API server sends it: nothing empty
 	result := newEngine(t, o).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
 	require.Equal(t, policy.Injected, result.Reason, result.Message)
 	return decode(t, apply(t, encode(t, pod), result))
