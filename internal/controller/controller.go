@@ -84,6 +84,9 @@ type Options struct {
 	Sources map[policy.Source]Source
 	// Dynamic reads, applies and deletes TLSContexts and RoleBindings by name.
 	Dynamic dynamic.Interface
+	// Ready is nil once mesh settings and roots have been asked for, be it in
+	// vain; nothing is done before.
+	Ready func() error
 	// Registerer gets the metrics.
 	Registerer prometheus.Registerer
 	// SurveyEvery is how often the pods of an opted-in namespace are listed, to
@@ -124,7 +127,7 @@ func (o Options) validate() error {
 	var errs []error
 	for name, missing := range map[string]bool{
 		"engine": o.Engine == nil, "mesh": o.Mesh == nil, "roots": o.Roots == nil, "secrets": o.Secrets == nil,
-		"dynamic client": o.Dynamic == nil, "registerer": o.Registerer == nil,
+		"dynamic client": o.Dynamic == nil, "readiness": o.Ready == nil, "registerer": o.Registerer == nil,
 	} {
 		if missing {
 			errs = append(errs, fmt.Errorf("controller: no %s given", name))
@@ -176,7 +179,7 @@ func Add(mgr manager.Manager, o Options) error {
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(namespaceOf),
 			builder.OnlyMetadata, builder.WithPredicates(predicate.Funcs{UpdateFunc: func(event.UpdateEvent) bool { return false }})).
 		WatchesRawSource(source.Channel(again, &handler.EnqueueRequestForObject{})).
-		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency, RateLimiter: newBackoff()}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency, RateLimiter: newBackoff(func() time.Duration { return r.lookEvery() / 2 })}).
 		Complete(r)
 }
 

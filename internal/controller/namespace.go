@@ -40,8 +40,15 @@ type place struct {
 	said map[string]string
 }
 
+// waitReady is how long a namespace waits for the mesh's settings at start.
+const waitReady = 500 * time.Millisecond
+
 // Reconcile makes one namespace true.
 func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	if err := r.Ready(); err != nil {
+		log.FromContext(ctx).V(1).Info("not ready", "why", err.Error())
+		return ctrl.Result{RequeueAfter: spread(waitReady, 0.5)}, nil
+	}
 	ns, enabled, err := r.namespace(ctx, request.Name)
 	if err != nil {
 		return ctrl.Result{}, err
