@@ -1,0 +1,77 @@
+package main
+
+import (
+	"errors"
+	"os"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"go.uber.org/zap/zapcore"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+
+	"github.com/isthmus-mesh/isthmus/internal/mesh"
+)
+
+// serverFlags are the flags that webhook and controller share. The chart sets
+// them.
+type serverFlags struct {
+	settings       string
+	profiles       []string
+	configuration  string
+	namespace      string
+	caSecret       string
+	istioNamespace string
+	healthAddress  string
+	metricsAddress string
+	kubeconfig     string
+	logLevel       string
+}
+
+func (f *serverFlags) add(flags *pflag.FlagSet) {
+	flags.StringVar(&f.settings, "settings", "", "settings file, as the chart writes it (default: built-in settings)")
+	flags.StringArrayVar(&f.profiles, "profiles", nil, "file with more profiles; can be repeated")
+	flags.StringVar(&f.configuration, "webhook-configuration", "isthmus-injector", "MutatingWebhookConfiguration that sends reviews to the webhook")
+	flags.StringVar(&f.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace that Isthmus is installed in (default: $POD_NAMESPACE)")
+	flags.StringVar(&f.caSecret, "ca-secret", "", "Secret with the CA of the webhook's serving certificates, which the controller keeps")
+	flags.StringVar(&f.istioNamespace, "istio-namespace", mesh.DefaultNamespace, "namespace of istiod, where mesh settings are discovered; empty discovers nothing")
+	flags.StringVar(&f.healthAddress, "health-probe-bind-address", ":8081", "address of /healthz and /readyz")
+	flags.StringVar(&f.metricsAddress, "metrics-bind-address", ":8080", "address of /metrics; 0 serves none")
+	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig (default: the pod's service account, then $KUBECONFIG)")
+	flags.StringVar(&f.logLevel, "log-level", "info", "info, or debug for a line about every decision")
+}
+
+func (f *serverFlags) check() error {
+	if f.logLevel != "info" && f.logLevel != "debug" {
+		return usagef("--log-level %q: want info or debug", f.logLevel)
+	}
+	return nil
+}
+
+// logger makes the one logger of the process.
+func (f *serverFlags) logger(cmd *cobra.Command) logr.Logger {
+	level := zapcore.InfoLevel
+	if f.logLevel == "debug" {
+		level = zapcore.DebugLevel
+	}
+	// A stack says nothing of a ConfigMap that is wrong; panics bring their own.
+	log := zap.New(zap.WriteTo(cmd.ErrOrStderr()), zap.Level(level), zap.StacktraceLevel(zapcore.PanicLevel))
+	ctrllog.SetLogger(log)
+	return log
+}
+
+// restConfig prefers what the user names, then the pod, then the environment.
+func (f *serverFlags) restConfig() (*rest.Config, error) {
+	if f.kubeconfig == "" {
+		config, err := rest.InClusterConfig()
+		if err == nil || !errors.Is(err, rest.ErrNotInCluster) {
+			return config, err
+		}
+	}
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = f.kubeconfig
+	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+}
