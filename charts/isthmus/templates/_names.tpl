@@ -15,7 +15,24 @@ isthmus-injector
 isthmus-webhook
 {{- end }}
 
-{{/* The Secret that holds the self-managed CA. The chart creates it empty. */}}
+{{/* The same of the controller; its Lease has this name in the program. */}}
+{{- define "isthmus.controller" -}}
+isthmus-controller
+{{- end }}
+
+{{/* The ClusterRole of the in-pod publishers, and the RoleBindings to it that the
+controller makes; the program knows the name. */}}
+{{- define "isthmus.publisher" -}}
+isthmus-publisher
+{{- end }}
+
+{{/* The policy that fences the controller's tokens, and its binding. */}}
+{{- define "isthmus.tokenPolicy" -}}
+isthmus-controller-tokens
+{{- end }}
+
+{{/* The Secret that holds the self-managed CA. The chart creates it empty, the
+controller fills it, the webhook's replicas read it. */}}
 {{- define "isthmus.caSecret" -}}
 isthmus-webhook-ca
 {{- end }}
@@ -61,12 +78,27 @@ app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | quote }}
 {{- end }}
 
+{{/* The same for the component "component" of "root". */}}
+{{- define "isthmus.selectorLabelsOf" -}}
+{{ include "isthmus.selectorLabels" .root | replace "component: webhook" (printf "component: %s" .component) }}
+{{- end }}
+
+{{- define "isthmus.labelsOf" -}}
+{{ include "isthmus.labels" .root | replace "component: webhook" (printf "component: %s" .component) }}
+{{- end }}
+
+{{/* What has pods, as a JSON list. */}}
+{{- define "isthmus.components" -}}
+{{- ternary (list "webhook" "controller") (list "webhook") .Values.controller.enabled | toJson -}}
+{{- end }}
+
 {{/* Namespaces whose pods are never sent, as a JSON list: sorted, each once. */}}
 {{- define "isthmus.excludedNamespaces" -}}
 {{- concat (list "kube-system" .Release.Namespace) .Values.webhook.excludedNamespaces | uniq | sortAlpha | toJson -}}
 {{- end }}
 
-{{/* Whether the replicas manage CA, leaf and caBundle themselves: "true" or nothing. */}}
+{{/* Whether controller and replicas manage CA, leaf and caBundle themselves: "true"
+or nothing. */}}
 {{- define "isthmus.selfManaged" -}}
 {{- if eq .Values.certificate.mode "self-managed" }}true{{ end -}}
 {{- end }}
@@ -75,4 +107,34 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- define "isthmus.testNamespace" -}}
 {{- $excluded := include "isthmus.excludedNamespaces" . | fromJsonArray -}}
 {{- .Values.test.namespace | default (ternary "" "default" (has "default" $excluded)) -}}
+{{- end }}
+
+{{/* The audience of the tokens that Istio's CA takes. */}}
+{{- define "isthmus.tokenAudience" -}}
+{{ .Values.mesh.tokenAudience | default "istio-ca" }}
+{{- end }}
+
+{{/* The ConfigMap that holds the mesh's roots. */}}
+{{- define "isthmus.rootConfigMap" -}}
+{{ .Values.mesh.rootConfigMap | default "istio-ca-root-cert" }}
+{{- end }}
+
+{{/* The Secrets that the controller keeps, as a JSON list: the allowed names, and
+beside each the one that holds the mesh's roots alone, for a TLSContext. */}}
+{{- define "isthmus.keptSecrets" -}}
+{{- $names := list -}}
+{{- range .Values.secretNames -}}
+{{- $names = append (append $names .) (printf "%s-roots" .) -}}
+{{- end -}}
+{{- $names | uniq | toJson -}}
+{{- end }}
+
+{{/* The names of cert-manager's Certificates and of the Secrets that it issues
+into, as a JSON list. */}}
+{{- define "isthmus.issuedSecrets" -}}
+{{- $names := list -}}
+{{- range .Values.secretNames -}}
+{{- $names = append $names (printf "%s-issued" .) -}}
+{{- end -}}
+{{- $names | uniq | toJson -}}
 {{- end }}

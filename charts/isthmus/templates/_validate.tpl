@@ -39,6 +39,37 @@ each other.
 {{- fail (printf "defaults.secretName %q is none of secretNames (%s): add it there or choose one of them" .defaults.secretName (join ", " .secretNames)) -}}
 {{- end -}}
 
+{{- if .controller.enabled -}}
+{{- range .secretNames -}}
+{{- if or (hasSuffix "-roots" .) (hasSuffix "-issued" .) -}}
+{{- fail (printf "secretNames: %q ends like the Secrets that the controller keeps beside one (-roots, -issued): choose another name" .) -}}
+{{- end -}}
+{{- if eq . (include "isthmus.caSecret" $) -}}
+{{- fail (printf "secretNames: %q is the Secret of the webhook's own CA: choose another name" .) -}}
+{{- end -}}
+{{- end -}}
+{{- range .controller.mirrorSecretNames -}}
+{{- if has . $.Values.secretNames -}}
+{{- fail (printf "controller.mirrorSecretNames: %q is one of secretNames too: a Secret cannot be made from itself" .) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (eq .defaults.source "cert-manager") (not .controller.certManager.enabled) -}}
+{{- fail "defaults.source cert-manager needs controller.certManager.enabled, which lets the controller ask for Certificates" -}}
+{{- end -}}
+{{- if and (eq .defaults.source "mirror") (not .controller.mirrorSecretNames) -}}
+{{- fail "defaults.source mirror needs controller.mirrorSecretNames, the Secrets that the controller may read, such as istio.default" -}}
+{{- end -}}
+{{- else -}}
+{{- if eq .certificate.mode "self-managed" -}}
+{{- fail "certificate.mode self-managed needs the controller, which keeps the CA and the caBundle: enable controller.enabled, or set the mode to cert-manager or existing" -}}
+{{- end -}}
+{{- range $value, $needs := dict "defaults.mode secret" (eq .defaults.mode "secret") "defaults.tlsContext" .defaults.tlsContext "controller.certManager.enabled" .controller.certManager.enabled "controller.mirrorSecretNames" .controller.mirrorSecretNames (printf "defaults.source %s" .defaults.source) (ne .defaults.source "istio-ca") -}}
+{{- if $needs -}}
+{{- fail (printf "%s needs the controller, and controller.enabled is false: enable it or leave the value out" $value) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- range $name, $_ := .profiles -}}
 {{- if not (regexMatch "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$" $name) -}}
 {{- fail (printf "profiles: %q is no name of a profile: want lower case letters, digits and dashes, at most 63" $name) -}}
