@@ -1,0 +1,60 @@
+// Package certmanager proves the source cert-manager against cert-manager's real
+// controllers and a real API server. cert-manager's webhook is not run, so what
+// it would refuse is not proven here.
+package certmanager
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/isthmus-mesh/isthmus/internal/certs"
+	"github.com/isthmus-mesh/isthmus/test/certmanager"
+	"github.com/isthmus-mesh/isthmus/test/plane"
+)
+
+var (
+	// admin is how to reach the API server as its administrator.
+	admin *rest.Config
+	// beforeInstall is what the source said while there were no CRDs.
+	beforeInstall error
+)
+
+func TestMain(m *testing.M) {
+	status, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	os.Exit(status)
+}
+
+func run(m *testing.M) (int, error) {
+	ctx := context.Background()
+	p, err := plane.Start(ctx)
+	if err != nil {
+		return 1, err
+	}
+	defer func() { _ = p.Stop() }()
+	if admin, err = p.Admin(); err != nil {
+		return 1, err
+	}
+	source, err := newSource(admin, cmmeta.IssuerReference{Name: "ca"})
+	if err != nil {
+		return 1, err
+	}
+	_, beforeInstall = source.Bundle(ctx, certs.Request{Namespace: "default", Secret: "istio-certs", Want: certs.Want{Now: time.Now()}})
+	controllers, err := certmanager.Start(ctx, p.Kubeconfig)
+	if err != nil {
+		return 1, err
+	}
+	status := m.Run()
+	if status != 0 {
+		fmt.Fprintf(os.Stderr, "--- cert-manager:\n%s\n", plane.Tail(controllers.Log, 30))
+	}
+	return status, controllers.Stop()
+}
