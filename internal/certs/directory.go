@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"github.com/go-logr/logr"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
@@ -69,6 +70,8 @@ type Directory struct {
 	changed chan struct{}
 	files   *files
 	seen    map[string]bool
+	// newWatcher is fsnotify's, but for a test of what happens without.
+	newWatcher func() (*fsnotify.Watcher, error)
 
 	mu      sync.Mutex
 	latest  *Bundle
@@ -95,6 +98,8 @@ func NewDirectory(o DirectoryOptions) *Directory {
 		changed: make(chan struct{}, 1),
 		files:   &files{path: o.Path, rootsFile: o.RootsFile},
 		seen:    map[string]bool{},
+
+		newWatcher: fsnotify.NewWatcher,
 	}
 }
 
@@ -126,7 +131,7 @@ func (d *Directory) Run(ctx context.Context) error {
 	case d.options.ID.IsZero():
 		return fmt.Errorf("certificate directory %s: no identity", d.options.Path)
 	}
-	w := newWatch(d.options)
+	w := newWatch(d.options, d.newWatcher)
 	defer w.close()
 	read, poll := time.NewTimer(0), time.NewTimer(d.options.Poll)
 	defer read.Stop()

@@ -138,12 +138,18 @@ func readFile(path string) ([]byte, error) {
 	if err := regular(info); err != nil {
 		return nil, err
 	}
-	data, err := io.ReadAll(io.LimitReader(f, largestFile+1))
-	switch {
-	case err != nil:
+	data, err := readAll(f)
+	if err != nil {
 		return nil, because(err)
-	case len(data) > largestFile: // it grew
-		return nil, wrong("want a file of at most %d bytes", largestFile)
 	}
 	return data, nil
+}
+
+// readAll does not trust the size that a file had, or says that it has.
+func readAll(r io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, largestFile+1))
+	if err == nil && len(data) > largestFile {
+		return nil, fmt.Errorf("it has more than %d bytes", largestFile)
+	}
+	return data, err
 }

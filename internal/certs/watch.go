@@ -19,20 +19,22 @@ type watch struct {
 	wanted []string // directories
 	names  []string // in any of them, or on the way to them
 	log    logr.Logger
+	create func() (*fsnotify.Watcher, error)
 
 	watcher *fsnotify.Watcher // nil where the kernel gave none
 	armed   map[string]fs.FileInfo
 	failed  string // the error that was logged last
 }
 
-func newWatch(o DirectoryOptions) *watch {
+func newWatch(o DirectoryOptions, create func() (*fsnotify.Watcher, error)) *watch {
 	w := &watch{
 		wanted: []string{filepath.Clean(o.Path)},
 		// The kubelet's files are links through ..data, which is a link that it
 		// swaps (AtomicWriter in pkg/volume/util of Kubernetes).
-		names: []string{KeyFile, ChainFile, RootFile, "..data"},
-		log:   o.Log,
-		armed: map[string]fs.FileInfo{},
+		names:  []string{KeyFile, ChainFile, RootFile, "..data"},
+		log:    o.Log,
+		create: create,
+		armed:  map[string]fs.FileInfo{},
 	}
 	if o.RootsFile != "" {
 		w.names = append(w.names, filepath.Base(o.RootsFile))
@@ -74,7 +76,7 @@ func (w *watch) arm() bool {
 
 func (w *watch) rearm() error {
 	if w.watcher == nil {
-		watcher, err := fsnotify.NewWatcher()
+		watcher, err := w.create()
 		if err != nil {
 			return err
 		}

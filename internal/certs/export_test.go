@@ -1,0 +1,17 @@
+package certs
+
+import "github.com/fsnotify/fsnotify"
+
+// Blind makes a directory's watch fail, as on a node without inotify instances,
+// until there is no error any more.
+func (d *Directory) Blind(err func() error) {
+	d.newWatcher = func() (*fsnotify.Watcher, error) {
+		if err := err(); err != nil {
+			return nil, err
+		}
+		return fsnotify.NewWatcher()
+	}
+}
+
+// ReadAll reads a file whose size says nothing.
+var ReadAll = readAll
