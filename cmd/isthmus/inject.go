@@ -28,6 +28,9 @@ If anything is wrong with any document, nothing is printed and the exit status i
   isthmus inject -f emissary.yaml -o diff
   isthmus inject -f emissary.yaml | kubectl apply -f -
 
+  # Mode secret, which adds no sidecar: the namespace or the pod says so
+  isthmus inject -f samples/secret/nginx.yaml -o diff
+
   # Inject what Helm renders, with the mesh settings of the current cluster
   helm template emissary datawire/emissary-ingress -n emissary | isthmus inject -n emissary -f - --from-cluster`,
 		Args: noArgs,

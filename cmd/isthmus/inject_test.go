@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -29,6 +30,42 @@ func TestInject(t *testing.T) {
 	assert.Equal(t, output{exitOK, in, "pod/default/edge: uninjected\n"}, back)
 	none := isthmus(t, in, "uninject", "-f", "-")
 	assert.Equal(t, output{exitOK, in, "pod/default/edge: unchanged (not injected)\n"}, none)
+}
+
+// TestInjectModeSecret holds what docs/cli.md shows.
+func TestInjectModeSecret(t *testing.T) {
+	const sample = "../../samples/secret/nginx.yaml"
+	got := isthmus(t, "", "inject", "-f", sample, "-o", "diff")
+	require.Equal(t, exitOK, got.status, got.stderr)
+	shown := got.stderr
+	for _, line := range regexp.MustCompile(`(?m)^\+.*(injected:|secretName|mountPath|path:).*\n`).FindAllString(got.stdout, -1) {
+		shown += line
+	}
+	page, err := os.ReadFile("../../docs/cli.md")
+	require.NoError(t, err)
+	assert.Contains(t, string(page), "mountPath|path:)'\n"+shown+"```\n")
+
+	plain, err := os.ReadFile(sample)
+	require.NoError(t, err)
+	there := isthmus(t, string(plain), "inject", "-q", "-f", "-")
+	require.Equal(t, exitOK, there.status, there.stderr)
+	assert.NotContains(t, there.stdout, "istio-proxy")
+	assert.Equal(t, output{exitOK, string(plain), ""}, isthmus(t, there.stdout, "uninject", "-q", "-f", "-"))
+}
+
+// TestInjectPublisher: a build that is no release has to be told the image.
+func TestInjectPublisher(t *testing.T) {
+	pod := strings.Replace(edgePod, "spec:", "  annotations: {isthmus.dev/publish: 'true'}\nspec:", 1)
+	got := isthmus(t, pod, "inject", "-q", "-f", "-")
+	assert.Equal(t, exitOK, got.status)
+	assert.Equal(t, pod, got.stdout)
+	assert.Contains(t, got.stderr, "the settings name no publisherImage")
+
+	settings := write(t, "settings.yaml", "publisherImage: registry.example/isthmus:1.0.0\n")
+	got = isthmus(t, pod, "inject", "-q", "-f", "-", "--settings", settings)
+	assert.Equal(t, exitOK, got.status, got.stderr)
+	assert.Contains(t, got.stdout, "image: registry.example/isthmus:1.0.0\n")
+	assert.Equal(t, output{exitOK, pod, ""}, isthmus(t, got.stdout, "uninject", "-q", "-f", "-"))
 }
 
 func TestInjectOutputs(t *testing.T) {

@@ -8,12 +8,16 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"go.uber.org/zap/zapcore"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/isthmus-mesh/isthmus/internal/mesh"
+	"github.com/isthmus-mesh/isthmus/patches"
 )
 
 // serverFlags are the flags that webhook and controller share. The chart sets
@@ -74,4 +78,31 @@ func (f *serverFlags) restConfig() (*rest.Config, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = f.kubeconfig
 	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+}
+
+// meshSource is where a server has its mesh settings from.
+type meshSource struct {
+	mesh  func(revision string) (patches.Mesh, error)
+	ready func() error
+	// runnables follow the cluster; none where nothing is discovered.
+	runnables []manager.Runnable
+}
+
+// meshSettings follows the Istio of the cluster, or takes the settings alone.
+func (f *serverFlags) meshSettings(client kubernetes.Interface, explicit patches.Mesh, log logr.Logger) (meshSource, error) {
+	if f.istioNamespace == "" {
+		settled := explicit.Defaults()
+		return meshSource{
+			mesh:  func(string) (patches.Mesh, error) { return settled, nil },
+			ready: func() error { return nil },
+		}, nil
+	}
+	watcher, err := mesh.NewWatcher(mesh.Options{
+		Client: client, Namespace: f.istioNamespace, Explicit: explicit,
+		Log: log.WithName("mesh"), Registerer: metrics.Registry,
+	})
+	if err != nil {
+		return meshSource{}, err
+	}
+	return meshSource{mesh: watcher.Mesh, ready: watcher.Ready, runnables: []manager.Runnable{watcher}}, nil
 }
