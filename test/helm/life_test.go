@@ -14,15 +14,17 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/isthmus-mesh/isthmus/test/certtest"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
 // testLife installs, upgrades and uninstalls the chart with a real Helm, while
-// the test writes what the replicas would write.
+// the test writes what the controller would write.
 func testLife(t *testing.T, c *cluster) {
 	c.namespace(t, "life-first", nil)
 	c.namespace(t, "life-second", nil)
@@ -61,7 +63,7 @@ func testLife(t *testing.T, c *cluster) {
 	})
 
 	bundle := certtest.NewAuthority(t).CertificatePEM
-	t.Run("an upgrade keeps what the replicas wrote", func(t *testing.T) {
+	t.Run("an upgrade keeps what the controller wrote", func(t *testing.T) {
 		write(t, c, bundle)
 		upgrade(t, c, "--set", "replicaCount=3")
 		assertWritten(t, c, bundle, 5)
@@ -91,15 +93,21 @@ func testLife(t *testing.T, c *cluster) {
 		assert.Error(t, err, "a CA that nobody needs is not kept")
 		upgrade(t, c)
 		for _, hook := range configuration(t, c).Webhooks {
-			assert.Empty(t, hook.ClientConfig.CABundle, "the replicas write the next one")
+			assert.Empty(t, hook.ClientConfig.CABundle, "the controller writes the next one")
 		}
 	})
 
 	t.Run("uninstalling leaves nothing behind", func(t *testing.T) {
 		write(t, c, bundle)
-		_, err := c.helm("uninstall", "first", "--namespace", "life-first")
+		kept, err := c.client.CoreV1().Secrets("life-second").Create(t.Context(), edgeSecret(), metav1.CreateOptions{})
+		require.NoError(t, err)
+		_, err = c.helm("uninstall", "first", "--namespace", "life-first")
 		require.NoError(t, err)
 		assertGone(t, c)
+		now, err := c.client.CoreV1().Secrets("life-second").Get(t.Context(), kept.Name, metav1.GetOptions{})
+		require.NoError(t, err, "an edge goes on with the Secret that it has")
+		assert.Equal(t, kept.UID, now.UID)
+		assert.Equal(t, kept.Data, now.Data)
 	})
 }
 
@@ -125,7 +133,7 @@ func configuration(t *testing.T, c *cluster) *admissionv1.MutatingWebhookConfigu
 	return found
 }
 
-// write writes what a replica writes: the CA into its Secret, the caBundle
+// write writes what the controller writes: the CA into its Secret, the caBundle
 // into both webhooks.
 func write(t *testing.T, c *cluster, bundle []byte) {
 	t.Helper()
@@ -148,6 +156,15 @@ func assertWritten(t *testing.T, c *cluster, bundle []byte, timeout int32) {
 	secret, err := c.client.CoreV1().Secrets("life-first").Get(t.Context(), "isthmus-webhook-ca", metav1.GetOptions{})
 	require.NoError(t, err)
 	assert.Equal(t, string(bundle), string(secret.Data["tls.crt"]))
+}
+
+// edgeSecret is one as the controller keeps it in an edge's namespace.
+func edgeSecret() *corev1.Secret {
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "istio-certs", Labels: map[string]string{policy.ManagedByLabel: policy.ManagedBy}},
+		Type:       corev1.SecretTypeTLS,
+		Data:       map[string][]byte{"tls.crt": []byte("a"), "tls.key": []byte("b")},
+	}
 }
 
 // assertGone looks for everything that the chart creates, by kind and label.
@@ -182,4 +199,8 @@ func assertGone(t *testing.T, c *cluster) {
 	list("disruption budgets", len(budgets.Items), err)
 	policies, err := c.client.NetworkingV1().NetworkPolicies("").List(ctx, ours)
 	list("network policies", len(policies.Items), err)
+	fences, err := c.client.AdmissionregistrationV1().ValidatingAdmissionPolicies().List(ctx, ours)
+	list("admission policies", len(fences.Items), err)
+	fenceBindings, err := c.client.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().List(ctx, ours)
+	list("admission policy bindings", len(fenceBindings.Items), err)
 }

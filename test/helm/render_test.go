@@ -35,11 +35,13 @@ func releases() map[string][2]string {
 const everything = `
 certificate: {mode: cert-manager}
 metrics: {serviceMonitor: {enabled: true}}
-networkPolicy: {egress: [{}], metricsFrom: [{podSelector: {}}]}
+networkPolicy: {egress: [{}], controllerEgress: [{}], metricsFrom: [{podSelector: {}}]}
+controller: {certManager: {issuerRef: {name: mesh-ca}}, mirrorSecretNames: [istio.default]}
+secretNames: [istio-certs, front-certs]
 profiles: {kong: {description: A gateway., onlyNamed: true}, apisix: {description: Another., onlyNamed: true}}
 podLabels: {b: "1", a: "2"}
 podAnnotations: {b: "1", a: "2"}
-mesh: {trustDomain: example.org, network: east, meshID: mesh1, clusterID: "1"}
+mesh: {rootClusterTrustBundle: "istio.io:istiod-ca:root-cert", trustDomain: example.org, network: east, meshID: mesh1, clusterID: "1"}
 webhook: {excludedNamespaces: [z, a, z], annotations: {b: "1", a: "2"}}
 `
 
@@ -84,7 +86,7 @@ func TestConfigurationRunsRightBeforeIstio(t *testing.T) {
 // A cluster holds one release: cluster-scoped names, which every release
 // shares, are what Helm refuses the second one by.
 func TestClusterScopedNamesAreShared(t *testing.T) {
-	clusterScoped := func(list []*unstructured.Unstructured) sets.Set[string] {
+	withoutNamespace := func(list []*unstructured.Unstructured) sets.Set[string] {
 		names := sets.New[string]()
 		for _, object := range list {
 			if object.GetNamespace() == "" {
@@ -93,10 +95,14 @@ func TestClusterScopedNamesAreShared(t *testing.T) {
 		}
 		return names
 	}
-	want := sets.New("ClusterRole isthmus-webhook", "ClusterRoleBinding isthmus-webhook", "MutatingWebhookConfiguration isthmus-injector")
+	want := sets.New(
+		"ClusterRole isthmus-webhook", "ClusterRoleBinding isthmus-webhook", "MutatingWebhookConfiguration isthmus-injector",
+		"ClusterRole isthmus-controller", "ClusterRoleBinding isthmus-controller", "ClusterRole isthmus-publisher",
+		"ValidatingAdmissionPolicy isthmus-controller-tokens", "ValidatingAdmissionPolicyBinding isthmus-controller-tokens",
+	)
 	for name, release := range releases() {
 		t.Run(name, func(t *testing.T) {
-			assert.Equal(t, want, clusterScoped(objects(t, release[0], release[1], "")))
+			assert.Equal(t, want, withoutNamespace(objects(t, release[0], release[1], "")))
 		})
 	}
 }
@@ -115,13 +121,17 @@ func TestNamesAndLabelsAreValid(t *testing.T) {
 	}
 }
 
+// clusterScoped are the kinds of the chart that have no namespace.
+var clusterScoped = sets.New("ClusterRole", "ClusterRoleBinding", "MutatingWebhookConfiguration",
+	"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+
 // Whatever has a namespace says so: kubectl applies what helm template prints
 // to the current one otherwise.
 func TestNamespacesAreWrittenOut(t *testing.T) {
 	want := sets.New("", "mesh-tools", "istio-system", "default")
 	for _, object := range objects(t, "front", "mesh-tools", everything) {
 		assert.True(t, want.Has(object.GetNamespace()), "%s %s", object.GetKind(), object.GetName())
-		if !strings.HasPrefix(object.GetKind(), "ClusterRole") && object.GetKind() != "MutatingWebhookConfiguration" {
+		if !clusterScoped.Has(object.GetKind()) {
 			assert.NotEmpty(t, object.GetNamespace(), "%s %s", object.GetKind(), object.GetName())
 		}
 	}

@@ -129,8 +129,7 @@ beside each the one that holds the mesh's roots alone, for a TLSContext. */}}
 {{- $names | uniq | toJson -}}
 {{- end }}
 
-{{/* The names of cert-manager's Certificates and of the Secrets that it issues
-into, as a JSON list. */}}
+{{/* The Secrets that cert-manager issues into, as a JSON list. */}}
 {{- define "isthmus.issuedSecrets" -}}
 {{- $names := list -}}
 {{- range .Values.secretNames -}}

@@ -53,8 +53,8 @@ each other.
 {{- fail (printf "controller.mirrorSecretNames: %q is one of secretNames too: a Secret cannot be made from itself" .) -}}
 {{- end -}}
 {{- end -}}
-{{- if and (eq .defaults.source "cert-manager") (not .controller.certManager.enabled) -}}
-{{- fail "defaults.source cert-manager needs controller.certManager.enabled, which lets the controller ask for Certificates" -}}
+{{- if and (eq .defaults.source "cert-manager") (not .controller.certManager.issuerRef) -}}
+{{- fail "defaults.source cert-manager needs controller.certManager.issuerRef, the issuer that the controller asks for Certificates" -}}
 {{- end -}}
 {{- if and (eq .defaults.source "mirror") (not .controller.mirrorSecretNames) -}}
 {{- fail "defaults.source mirror needs controller.mirrorSecretNames, the Secrets that the controller may read, such as istio.default" -}}
@@ -63,7 +63,7 @@ each other.
 {{- if eq .certificate.mode "self-managed" -}}
 {{- fail "certificate.mode self-managed needs the controller, which keeps the CA and the caBundle: enable controller.enabled, or set the mode to cert-manager or existing" -}}
 {{- end -}}
-{{- range $value, $needs := dict "defaults.mode secret" (eq .defaults.mode "secret") "defaults.tlsContext" .defaults.tlsContext "controller.certManager.enabled" .controller.certManager.enabled "controller.mirrorSecretNames" .controller.mirrorSecretNames (printf "defaults.source %s" .defaults.source) (ne .defaults.source "istio-ca") -}}
+{{- range $value, $needs := dict "defaults.mode secret" (eq .defaults.mode "secret") "defaults.tlsContext" .defaults.tlsContext "controller.certManager.issuerRef" .controller.certManager.issuerRef "controller.mirrorSecretNames" .controller.mirrorSecretNames (printf "defaults.source %s" .defaults.source) (ne .defaults.source "istio-ca") -}}
 {{- if $needs -}}
 {{- fail (printf "%s needs the controller, and controller.enabled is false: enable it or leave the value out" $value) -}}
 {{- end -}}
