@@ -1,6 +1,7 @@
 package certs_test
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"slices"
@@ -87,7 +88,7 @@ func FuzzFromSecret(f *testing.F) {
 			assert.Equal(t, certs.Malformed, certs.ReasonOf(err))
 			return
 		}
-		assert.True(t, slices.ContainsFunc(names, func(n string) bool { return string(data[n]) == string(m.Key) }))
+		assert.True(t, slices.ContainsFunc(names, func(n string) bool { return bytes.Equal(data[n], m.Key) }))
 		if bundle, err := certs.New(m, want); err == nil {
 			holds(t, bundle)
 		} else {

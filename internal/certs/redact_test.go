@@ -69,7 +69,7 @@ func TestNothingPrintsAKey(t *testing.T) {
 		"Material": m, "*Material": &m, "Bundle": *b, "*Bundle": b, "nil": (*certs.Bundle)(nil), "zero": certs.Bundle{},
 		"holder":  holder{m, &m, *b, []*certs.Bundle{b}, map[string]certs.Material{"a": m}, *b},
 		"*holder": &holder{m, &m, *b, []*certs.Bundle{b}, map[string]certs.Material{"a": m}, *b},
-		"list":    []any{m, b}, "error": fmt.Errorf("%v %+v %d", m, b, *b), //nolint:govet // %d is the point
+		"list":    []any{m, b}, "error": fmt.Errorf("%v %+v %d", m, b, *b),
 	}
 	for name, value := range values {
 		for _, verb := range strings.Split("v +v #v s q x X #x d b o O c U t e g p T 10s -d", " ") {
