@@ -139,6 +139,10 @@ func (o *options) client() (*publish.Client, error) {
 		return nil, err
 	}
 	config.Timeout = requestTimeout
+	// A rotation takes two requests. client-go's own limit of five a second would
+	// hold back the one that comes after a few others; no limit would pass on the
+	// haste of a directory that somebody plays with.
+	config.QPS, config.Burst = 20, 40
 	config.UserAgent = fmt.Sprintf("isthmus-publish/%s (%s/%s)", version, runtime.GOOS, runtime.GOARCH)
 	config.WarningHandler = rest.NoWarnings{}
 	return publish.NewClient(config)
