@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/utils/ptr"
 
 	"github.com/isthmus-mesh/isthmus/patches"
@@ -190,6 +191,28 @@ func TestStalePublisher(t *testing.T) {
 	pod := inMode(t, annotated(policy.PublishKey, "true"), withPublisher)
 	newer := newEngine(t, inject.Options{Settings: inject.Settings{PublisherImage: "corp/isthmus:2"}})
 	assert.Equal(t, []string{"stale-template"}, codes(newer.Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})))
+}
+
+// TestPublisherGone: a pod that lost what its status lists is no injected pod.
+func TestPublisherGone(t *testing.T) {
+	pod := inMode(t, annotated(policy.PublishKey, "true"), withPublisher)
+	pod.Spec.Containers = pod.Spec.Containers[:1]
+	result := newEngine(t, withPublisher).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+	assert.Equal(t, policy.Conflict, result.Reason)
+	assert.Equal(t, "annotation isthmus.dev/status says that Isthmus added container isthmus-publish, which is not there; remove the annotation to have the pod injected", result.Message)
+}
+
+// TestResizedPublisher: what an autoscaler does to our container says nothing
+// about the class that the pod had without us.
+func TestResizedPublisher(t *testing.T) {
+	list := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("1Gi")}
+	pod := annotated(policy.PublishKey, "true")
+	pod.Spec.Containers[0].Resources = corev1.ResourceRequirements{Requests: list, Limits: list}
+	pod = inMode(t, pod, withPublisher)
+	pod.Spec.Containers[1].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("1m")
+	again := newEngine(t, withPublisher).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+	assert.Equal(t, policy.AlreadyInjected, again.Reason, again.Message)
+	assert.Empty(t, again.Warnings)
 }
 
 // TestPublishedLivePod: what the API server adds to our containers is neither
