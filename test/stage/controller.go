@@ -1,0 +1,195 @@
+package stage
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/utils/ptr"
+
+	"github.com/isthmus-mesh/isthmus/test/process"
+)
+
+// patience is how long a start may take on a busy machine.
+const patience = 90 * time.Second
+
+// Server is one of our programs, running.
+type Server struct {
+	*process.Process
+	// Log is the path of its log.
+	Log string
+
+	health, metrics string
+}
+
+// Controller starts a replica of `isthmus controller`: with the arguments of the
+// chart's Deployment, as the chart's service account. It may become leader or
+// not. flags are added.
+func (w *World) Controller(ctx context.Context, flags ...string) (*Server, error) {
+	return w.ControllerAt(ctx, "", flags...)
+}
+
+// ControllerAt starts a replica that reaches the API server at another address,
+// through a proxy for one; empty is the API server itself.
+func (w *World) ControllerAt(ctx context.Context, server string, flags ...string) (*Server, error) {
+	kubeconfig, err := w.Kubeconfig(ctx, Namespace, "isthmus-controller", server)
+	if err != nil {
+		return nil, err
+	}
+	addresses, err := process.FreeAddresses(2)
+	if err != nil {
+		return nil, err
+	}
+	arguments := make([]string, 0, len(w.arguments)+len(flags)+4)
+	for _, a := range w.arguments {
+		a = strings.ReplaceAll(a, "$(POD_NAMESPACE)", Namespace)
+		arguments = append(arguments, strings.ReplaceAll(a, "/etc/isthmus/", w.folder+"/"))
+	}
+	arguments = append(arguments, "--kubeconfig="+kubeconfig,
+		"--health-probe-bind-address="+addresses[0], "--metrics-bind-address="+addresses[1])
+	w.started++
+	s := &Server{Log: filepath.Join(w.folder, fmt.Sprintf("controller-%d.log", w.started)), health: addresses[0], metrics: addresses[1]}
+	s.Process, err = process.Start(process.Options{
+		Name: "isthmus controller", Program: w.Program("isthmus"), Arguments: append(arguments, flags...),
+		Env: []string{"GOMEMLIMIT=160MiB"}, Log: s.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return s, s.Await(ctx, func(ctx context.Context) error {
+		_, err := read(ctx, "http://"+s.health+"/readyz")
+		return err
+	})
+}
+
+// Kubeconfig writes a kubeconfig with a token of a service account.
+func (w *World) Kubeconfig(ctx context.Context, namespace, account, server string) (string, error) {
+	token, err := w.Token(ctx, namespace, account)
+	if err != nil {
+		return "", err
+	}
+	cluster := clientcmdapi.NewCluster()
+	cluster.Server, cluster.CertificateAuthorityData = w.Admin.Host, w.Admin.CAData
+	if w.Admin.CAFile != "" {
+		cluster.CertificateAuthority = w.Admin.CAFile
+	}
+	if server != "" {
+		cluster.Server = server
+	}
+	config := clientcmdapi.NewConfig()
+	config.Clusters["c"] = cluster
+	config.AuthInfos["u"] = &clientcmdapi.AuthInfo{Token: token}
+	config.Contexts["c"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u", Namespace: namespace}
+	config.CurrentContext = "c"
+	path := filepath.Join(w.folder, fmt.Sprintf("%s-%d.kubeconfig", account, time.Now().UnixNano()))
+	return path, clientcmd.WriteToFile(*config, path)
+}
+
+// Token is one of a service account for the API server.
+func (w *World) Token(ctx context.Context, namespace, account string) (string, error) {
+	t, err := w.Kube.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, &authenticationv1.TokenRequest{
+		Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: ptr.To[int64](7200)},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return "", fmt.Errorf("token of %s/%s: %w", namespace, account, err)
+	}
+	return t.Status.Token, nil
+}
+
+// As is how to reach the API server with a token.
+func (w *World) As(token string) *rest.Config {
+	config := rest.AnonymousClientConfig(w.Admin)
+	config.BearerToken, config.QPS = token, -1
+	return config
+}
+
+// Stop ends the server as the kubelet does.
+func (s *Server) Stop() { s.End(syscall.SIGTERM) }
+
+// Kill ends it without a warning.
+func (s *Server) Kill() { s.End(syscall.SIGKILL) }
+
+// Metric sums the samples of a metric whose labels contain all of these texts,
+// each as in the exposition: `reason="expired"`.
+func (s *Server) Metric(ctx context.Context, name string, labels ...string) (float64, error) {
+	text, err := read(ctx, "http://"+s.metrics+"/metrics")
+	if err != nil {
+		return 0, err
+	}
+	sum := 0.0
+samples:
+	for line := range strings.Lines(text) {
+		sample, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if base, _, _ := strings.Cut(sample, "{"); base != name {
+			continue
+		}
+		for _, label := range labels {
+			if !strings.Contains(sample, label) {
+				continue samples
+			}
+		}
+		v, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", line, err)
+		}
+		sum += v
+	}
+	return sum, nil
+}
+
+// Memory is the resident memory of the process, in bytes: all of it, and the
+// part that is not shared with the file of the program.
+func (s *Server) Memory() (resident, anonymous int64, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.ID()))
+	if err != nil {
+		return 0, 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if len(fields) != 3 {
+			continue
+		}
+		kib, err := strconv.ParseInt(fields[1], 10, 64)
+		if err != nil {
+			continue
+		}
+		switch fields[0] {
+		case "VmRSS:":
+			resident = kib << 10
+		case "RssAnon:":
+			anonymous = kib << 10
+		}
+	}
+	return resident, anonymous, nil
+}
+
+func read(ctx context.Context, url string) (string, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s: %s", url, response.Status, body)
+	}
+	return string(body), err
+}
