@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/dynamic"
@@ -18,7 +19,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	"github.com/isthmus-mesh/isthmus/internal/certs/certmanager"
 	"github.com/isthmus-mesh/isthmus/internal/certs/istioca"
+	"github.com/isthmus-mesh/isthmus/internal/certs/mirror"
 	"github.com/isthmus-mesh/isthmus/internal/controller"
 	"github.com/isthmus-mesh/isthmus/internal/mesh"
 	"github.com/isthmus-mesh/isthmus/internal/publish"
@@ -31,6 +34,7 @@ import (
 // controllerFlags are the flags of the controller. The chart sets them.
 type controllerFlags struct {
 	serverFlags
+	issuer             cmmeta.IssuerReference
 	leaderElect        bool
 	rootsNamespace     string
 	caTTL, propagation time.Duration
@@ -53,6 +57,9 @@ func newControllerCommand() *cobra.Command {
 	flags := cmd.Flags()
 	f.add(flags)
 	flags.StringVar(&f.rootsNamespace, "roots-namespace", "", "namespace whose ConfigMap holds the roots of the mesh (default: --istio-namespace, else istio-system)")
+	flags.StringVar(&f.issuer.Name, "cert-manager-issuer", "", "issuer of the source cert-manager; empty makes that source unavailable")
+	flags.StringVar(&f.issuer.Kind, "cert-manager-issuer-kind", "Issuer", "kind of the issuer: Issuer, in the edge's own namespace, or ClusterIssuer")
+	flags.StringVar(&f.issuer.Group, "cert-manager-issuer-group", "cert-manager.io", "API group of the issuer")
 	flags.BoolVar(&f.leaderElect, "leader-elect", true, "work only while holding the Lease "+controller.Name)
 	flags.DurationVar(&f.caTTL, "ca-ttl", serving.DefaultCATTL, "lifetime of the webhook's CA")
 	flags.DurationVar(&f.propagation, "propagation-delay", serving.DefaultPropagationDelay, "how long a new CA of the webhook is trusted before it signs")
@@ -146,7 +153,7 @@ func (f *controllerFlags) addAll(mgr manager.Manager, options inject.Options, lo
 	if err != nil {
 		return err
 	}
-	ca, err := istioca.New(istioca.Options{Client: kube, Roots: roots.Roots, Log: log.WithName("istio-ca")})
+	sources, err := f.sources(kube, objects, secrets, roots, log)
 	if err != nil {
 		return err
 	}
@@ -177,7 +184,23 @@ func (f *controllerFlags) addAll(mgr manager.Manager, options inject.Options, lo
 	}
 	return controller.Add(mgr, controller.Options{
 		Settings: options.Settings, Engine: engine, Mesh: options.Mesh, Roots: roots, Secrets: secrets,
-		Sources: map[policy.Source]controller.Source{policy.IstioCA: ca},
-		Dynamic: objects, Ready: ready, Registerer: metrics.Registry, SurveyEvery: f.survey, LookEvery: f.look,
+		Sources: sources, Dynamic: objects, Ready: ready, Registerer: metrics.Registry, SurveyEvery: f.survey, LookEvery: f.look,
 	})
+}
+
+// sources are those that this installation has. cert-manager needs an issuer.
+func (f *controllerFlags) sources(
+	kube kubernetes.Interface, objects dynamic.Interface, secrets *publish.Client, roots *mesh.Roots, log logr.Logger,
+) (map[policy.Source]controller.Source, error) {
+	ca, err := istioca.New(istioca.Options{Client: kube, Roots: roots.Roots, Log: log.WithName("istio-ca")})
+	if err != nil {
+		return nil, err
+	}
+	sources := map[policy.Source]controller.Source{policy.IstioCA: ca, policy.Mirror: &mirror.Mirror{Secrets: secrets}}
+	if f.issuer.Name != "" {
+		if sources[policy.CertManager], err = certmanager.New(certmanager.Options{Dynamic: objects, Secrets: secrets, Issuer: f.issuer}); err != nil {
+			return nil, err
+		}
+	}
+	return sources, nil
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -237,8 +239,14 @@ func (r *reconciler) renew(ctx context.Context, p *place, secret string, k *kept
 	log.FromContext(ctx).Info("published", "secret", secret, "bundle", outcome.Standing.Bundle, "cause", outcome.Cause, "source", w.source)
 	r.metrics.published(r.Clock.Now())
 	p.calm(o, EventFailed, EventRejected, EventRootChanged)
+	before := policy.Source(w.standing.Source)
 	w.standing = outcome.Standing
 	r.notice(p, secret, k, w)
+	if remover, ok := r.Sources[before].(Remover); ok && before != w.source {
+		if err := remover.Remove(ctx, p.namespace, secret); err != nil {
+			return time.Time{}, err
+		}
+	}
 	r.tell(p, o, corev1.EventTypeNormal, EventPublished, fmt.Sprintf("%s (%s)", outcome.Standing.Bundle, outcome.Cause))
 	return k.due, nil
 }
@@ -254,11 +262,16 @@ func (r *reconciler) publisher() *publish.Publisher {
 func (r *reconciler) obtain(ctx context.Context, p *place, k *kept, w winner) (*certs.Bundle, error) {
 	source, ok := r.Sources[w.source]
 	if !ok {
-		return nil, fmt.Errorf("source %s is not set up in this installation; see the chart's values", w.source)
+		return nil, fmt.Errorf("source %s is not set up in this installation; set the chart's value controller.certManager.issuerRef, or choose another with annotation %s", w.source, policy.SourceKey)
+	}
+	request := r.request(p, w)
+	if w.source == policy.Mirror && !slices.Contains(r.Settings.MirrorSecretNames, request.MirrorSecret) {
+		return nil, fmt.Errorf("secret %s may not be mirrored; add it to the chart's value controller.mirrorSecretNames (%s), or name another with annotation %s",
+			request.MirrorSecret, strings.Join(r.Settings.MirrorSecretNames, ", "), policy.MirrorSecretKey)
 	}
 	if w.source != policy.IstioCA {
 		// They have one certificate at a time, and renew it by themselves.
-		return source.Bundle(ctx, r.request(p, w))
+		return source.Bundle(ctx, request)
 	}
 	if w.standing.State == publish.Good && r.Clock.Now().Before(k.due) {
 		return nil, nil //nolint:nilnil // neither is there
@@ -266,7 +279,7 @@ func (r *reconciler) obtain(ctx context.Context, p *place, k *kept, w winner) (*
 	if k.pending != nil && k.pending.ID() == w.target.ID && r.Clock.Now().Before(k.pendingUntil) {
 		return k.pending, nil
 	}
-	bundle, err := source.Bundle(ctx, r.request(p, w))
+	bundle, err := source.Bundle(ctx, request)
 	if err == nil {
 		r.tell(p, aboutSecret(p.namespace, w.target.Name), corev1.EventTypeNormal, EventIssued, bundle.String())
 	}

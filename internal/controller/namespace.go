@@ -160,6 +160,11 @@ func (r *reconciler) release(ctx context.Context, namespace string) error {
 	var errs []error
 	for _, name := range r.secretNames() {
 		errs = append(errs, r.removeSecret(ctx, namespace, name))
+		for _, source := range r.Sources {
+			if remover, ok := source.(Remover); ok {
+				errs = append(errs, remover.Remove(ctx, namespace, name))
+			}
+		}
 	}
 	errs = append(errs, r.removeTLSContext(ctx, namespace), r.disown(ctx, namespace, publisherBinding))
 	if err := errors.Join(errs...); err != nil {

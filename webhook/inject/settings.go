@@ -23,6 +23,9 @@ type Settings struct {
 	// SecretNames are the names that isthmus.dev/secret-name may take. Default
 	// istio-certs alone.
 	SecretNames []string `json:"secretNames,omitempty"`
+	// MirrorSecretNames are the Secrets that the source mirror may read. Default
+	// none.
+	MirrorSecretNames []string `json:"mirrorSecretNames,omitempty"`
 	// ExcludedNamespaces are never injected. Default kube-system.
 	ExcludedNamespaces []string `json:"excludedNamespaces,omitempty"`
 	// PublisherImage is the image with the in-pod publisher: Isthmus' own.
@@ -69,6 +72,11 @@ func (s Settings) Validate() error {
 	for i, name := range s.SecretNames {
 		if wrong := policy.ValidSecretName(name); wrong != "" {
 			errs = append(errs, fmt.Errorf("secretNames[%d] %q: %s", i, name, wrong))
+		}
+	}
+	for i, name := range s.MirrorSecretNames {
+		if wrong := policy.ValidSecretName(name); wrong != "" {
+			errs = append(errs, fmt.Errorf("mirrorSecretNames[%d] %q: %s", i, name, wrong))
 		}
 	}
 	for i, name := range s.ImagePullSecrets {
