@@ -35,7 +35,7 @@ type follower struct {
 	random func() float64
 
 	failures int
-	said     string // the trouble that was logged last
+	said     map[string]string // the trouble of each kind that was logged last
 }
 
 // bundles is certs.Directory.
@@ -69,11 +69,13 @@ func (f *follower) run(ctx context.Context, directory bundles) {
 func (f *follower) publish(ctx context.Context, bundle *certs.Bundle) time.Duration {
 	target := f.target
 	var err error
-	if target.Roots, err = f.roots.read(); err != nil {
-		f.complain("roots", "", err)
-		if target.Roots == nil {
-			return f.retry()
-		}
+	if target.Roots, err = f.roots.read(); err == nil {
+		delete(f.said, "roots")
+	} else {
+		f.complain("roots", "no roots of the mesh to be read", err, "reason", "roots")
+	}
+	if target.Roots == nil {
+		return f.retry()
 	}
 	out, err := f.publisher.Publish(ctx, target, bundle, publish.WhenDue)
 	if ctx.Err() != nil {
@@ -81,10 +83,10 @@ func (f *follower) publish(ctx context.Context, bundle *certs.Bundle) time.Durat
 	}
 	switch {
 	case out.Result == publish.Failed:
-		f.complain(string(out.Result), string(out.Cause), err)
+		f.complain("publish", "not published", err, "result", out.Result, "reason", out.Cause)
 		return f.retry()
 	case err != nil:
-		f.complain(string(out.Result), string(out.Cause), err)
+		f.complain("publish", "not published", err, "result", out.Result, "reason", out.Cause)
 	default:
 		f.report(out)
 	}
@@ -116,7 +118,7 @@ func (f *follower) jitter(d time.Duration) time.Duration {
 }
 
 func (f *follower) report(out publish.Outcome) {
-	f.said = ""
+	delete(f.said, "publish")
 	level, message := slog.LevelDebug, "nothing to do"
 	if out.Result == publish.Published {
 		level, message = slog.LevelInfo, "published"
@@ -128,14 +130,14 @@ func (f *follower) report(out publish.Outcome) {
 	f.log.Log(context.Background(), level, message, fields...)
 }
 
-// complain logs a trouble once for as long as it stays the same.
-func (f *follower) complain(result, reason string, err error) {
+// complain logs a trouble once for as long as the last of its kind is the same.
+func (f *follower) complain(kind, message string, err error, fields ...any) {
 	level := slog.LevelWarn
-	if err.Error() == f.said {
+	if f.said[kind] == err.Error() {
 		level = slog.LevelDebug
 	}
-	f.said = err.Error()
-	f.log.Log(context.Background(), level, "not published", "result", result, "reason", reason, "error", err.Error())
+	f.said[kind] = err.Error()
+	f.log.Log(context.Background(), level, message, append(fields, "error", err.Error())...)
 }
 
 // rootsFile holds the mesh's trust anchors.

@@ -109,7 +109,8 @@ func (o *options) publish(ctx context.Context, stderr io.Writer) error {
 		roots:     rootsFile{path: o.rootsFile},
 		every:     o.checkEvery,
 		log:       log,
-		random:    rand.Float64, //nolint:gosec // spreads replicas, guards nothing
+		said:      map[string]string{},
+		random:    rand.Float64,
 	}
 	log.Info("following", "version", version, "dir", o.dir, "spiffeID", id.String())
 	failed := make(chan error, 1)

@@ -97,7 +97,7 @@ func Inspect(secret *corev1.Secret, target Target, now time.Time) Standing {
 	case err == nil:
 		s.State, s.Bundle = Good, bundle
 		s.RenewAfter = renewAfter(secret, bundle)
-		s.inspectRoots(now)
+		s.inspectRoots()
 		s.LabelsDiffer = labelsDiffer(secret, target, bundle)
 	case certs.ReasonOf(err) == certs.NotYetValid:
 		s.State, s.Err = Bad, err
@@ -177,7 +177,7 @@ func useless(b *certs.Bundle) time.Time {
 
 // inspectRoots compares what ca.crt and root-cert.pem hold with the mesh's
 // roots. Good has to be established.
-func (s *Standing) inspectRoots(now time.Time) {
+func (s *Standing) inspectRoots() {
 	want, err := certs.ParseCertificates(s.Bundle.Roots()) // the mesh's that are valid now
 	if err != nil {
 		return // cannot be: a bundle has a root

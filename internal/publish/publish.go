@@ -46,10 +46,12 @@ func (t Target) String() string { return t.Namespace + "/" + t.Name }
 type Rule int
 
 const (
-	// WhenDue: at the renewal point, if it lives at least a tenth longer. So
+	// WhenDue replaces it at its renewal point, by one that lives at least a tenth
+	// longer. So
 	// the publishers of many replicas make one write per rotation.
 	WhenDue Rule = iota
-	// WhenNewer: as soon as it lives longer, or differs and lives as long. For a
+	// WhenNewer replaces it by one that lives longer, or differs and lives as
+	// long, at once; at the renewal point too by none that lives shorter. For a
 	// source that has one certificate at a time.
 	WhenNewer
 )

@@ -216,20 +216,26 @@ func (h *history) await(t testing.TB, serial string) time.Time {
 	t.Helper()
 	deadline := time.After(30 * time.Second)
 	for {
-		h.mu.Lock()
-		for i, s := range h.versions {
-			if s.Annotations[serialKey] == serial {
-				defer h.mu.Unlock()
-				return h.at[i]
-			}
+		if at, ok := h.seen(serial); ok {
+			return at
 		}
-		h.mu.Unlock()
 		select {
 		case <-h.more:
 		case <-deadline:
 			require.FailNow(t, "no version with serial "+serial)
 		}
 	}
+}
+
+func (h *history) seen(serial string) (time.Time, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i, s := range h.versions {
+		if s.Annotations[serialKey] == serial {
+			return h.at[i], true
+		}
+	}
+	return time.Time{}, false
 }
 
 // whole asserts that a version is one matching, verified pair with everything

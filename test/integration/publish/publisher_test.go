@@ -136,7 +136,7 @@ func TestApplyOfTheAPIServer(t *testing.T) {
 		_, err := client.Apply(ctx, s, true)
 		return err
 	}
-	conflicts := func(err error) bool { return apierrors.IsConflict(err) }
+	conflicts := apierrors.IsConflict
 
 	assert.True(t, conflicts(apply("gone", "1")), "a UID keeps an apply from creating")
 	require.NoError(t, apply("", "1"), "a version does not, and the account needs no more than its name")
