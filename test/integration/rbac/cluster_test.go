@@ -1,0 +1,146 @@
+// Package rbac proves on a real API server what each service account of the
+// chart may do and what it may not: by asking for reviews of access, and by
+// trying it with the credentials of a controller that was robbed. The document
+// docs/security.md says the same, row by row, or a test here fails.
+package rbac
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/isthmus-mesh/isthmus/test/plane"
+)
+
+const (
+	releaseNamespace = "rbac-isthmus"
+	istioNamespace   = "rbac-istio"
+	controllerName   = "isthmus-controller"
+	webhookName      = "isthmus-webhook"
+	publisherName    = "isthmus-publisher"
+)
+
+// admin is how to reach the API server as its administrator. TestMain sets it.
+var admin *rest.Config
+
+func TestMain(m *testing.M) {
+	os.Exit(plane.Main(m, func(config *rest.Config) { admin = config }))
+}
+
+// render renders the chart with values as YAML, without the hooks of helm test.
+func render(t *testing.T, values string) []*unstructured.Unstructured {
+	t.Helper()
+	helm := os.Getenv("HELM")
+	if helm == "" {
+		var err error
+		helm, err = plane.Tool(t.Context(), "helm")
+		require.NoError(t, err)
+	}
+	file := filepath.Join(t.TempDir(), "values.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(values), 0o600))
+	command := exec.CommandContext(t.Context(), helm, "template", "rbac", "../../../charts/isthmus", "--no-hooks",
+		"--namespace", releaseNamespace, "--values", file, "--set", "istio.namespace="+istioNamespace, "--kube-version", "1.36.0")
+	command.Stderr = os.Stderr
+	out, err := command.Output()
+	require.NoError(t, err)
+	var list []*unstructured.Unstructured
+	for document := range strings.SplitSeq(string(out), "\n---\n") {
+		object := &unstructured.Unstructured{}
+		require.NoError(t, yaml.Unmarshal([]byte(document), &object.Object), document)
+		if len(object.Object) > 0 {
+			list = append(list, object)
+		}
+	}
+	return list
+}
+
+// cluster is an API server with the chart in it.
+type cluster struct {
+	t     *testing.T
+	admin kubernetes.Interface
+}
+
+// install creates what the chart renders, and removes it with the test. No
+// controller manager runs, so no pod of it does.
+func install(t *testing.T, values string) *cluster {
+	t.Helper()
+	objects, err := client.New(admin, client.Options{})
+	require.NoError(t, err)
+	kube, err := kubernetes.NewForConfig(admin)
+	require.NoError(t, err)
+	c := &cluster{t: t, admin: kube}
+	c.namespace(releaseNamespace, nil)
+	c.namespace(istioNamespace, nil)
+	for _, object := range render(t, values) {
+		require.NoError(t, objects.Create(t.Context(), object), "%s %s", object.GetKind(), object.GetName())
+		t.Cleanup(func() {
+			if err := client.IgnoreNotFound(objects.Delete(context.Background(), object)); err != nil {
+				t.Errorf("remove %s %s: %v", object.GetKind(), object.GetName(), err)
+			}
+		})
+	}
+	return c
+}
+
+// namespace makes a namespace with a service account "edge". Without a controller
+// manager it stays, emptied, and is taken again by the next test.
+func (c *cluster) namespace(name string, labels map[string]string) {
+	c.t.Helper()
+	ctx := c.t.Context()
+	_, err := c.admin.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}, metav1.CreateOptions{})
+	if !apierrors.IsAlreadyExists(err) {
+		require.NoError(c.t, err)
+	}
+	_, err = c.admin.CoreV1().ServiceAccounts(name).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "edge"}}, metav1.CreateOptions{})
+	if !apierrors.IsAlreadyExists(err) {
+		require.NoError(c.t, err)
+	}
+}
+
+// as returns a client with nothing but a token of a service account, as a thief
+// would have it.
+func (c *cluster) as(namespace, name string) *kubernetes.Clientset {
+	c.t.Helper()
+	seconds := int64(3600)
+	token, err := c.admin.CoreV1().ServiceAccounts(namespace).CreateToken(c.t.Context(), name,
+		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}, metav1.CreateOptions{})
+	require.NoError(c.t, err)
+	config := rest.AnonymousClientConfig(admin)
+	config.BearerToken = token.Status.Token
+	config.QPS = -1
+	kube, err := kubernetes.NewForConfig(config)
+	require.NoError(c.t, err)
+	return kube
+}
+
+// user is the name by which RBAC knows a service account.
+func user(namespace, name string) string {
+	return fmt.Sprintf("system:serviceaccount:%s:%s", namespace, name)
+}
+
+// refused is nil when the API server forbade it.
+func refused(err error) error {
+	switch {
+	case err == nil:
+		return errors.New("it was allowed")
+	case apierrors.IsForbidden(err):
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,232 @@
+package rbac
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// Where a grant holds, in the words of the document.
+const (
+	inCluster = "every namespace"
+	inRelease = "Isthmus' namespace"
+	inIstio   = "Istio's namespace"
+	inOwn     = "its own namespace"
+)
+
+// grant is what a service account may do with one kind of object.
+type grant struct {
+	verbs []string
+	// resource is as kubectl takes it: secrets, or certificates.cert-manager.io.
+	resource string
+	// names are empty when all objects are meant.
+	names []string
+	where string
+}
+
+func (g grant) String() string {
+	return fmt.Sprintf("%s %s %s in %s", strings.Join(slices.Sorted(slices.Values(g.verbs)), ","), g.resource,
+		strings.Join(slices.Sorted(slices.Values(g.names)), ","), g.where)
+}
+
+// granted collects from what the chart renders what an account may do.
+func granted(t *testing.T, list []*unstructured.Unstructured, account string) []grant {
+	t.Helper()
+	if account == publisherName {
+		// The controller binds it, in the namespaces where a pod needs it.
+		return rules(t, list, "ClusterRole", publisherName, inOwn)
+	}
+	var all []grant
+	for _, object := range list {
+		if kind := object.GetKind(); kind != "ClusterRoleBinding" && kind != "RoleBinding" {
+			continue
+		}
+		// The two kinds have the same fields.
+		binding := typed[rbacv1.RoleBinding](t, object)
+		if !slices.ContainsFunc(binding.Subjects, func(s rbacv1.Subject) bool { return s.Name == account && s.Namespace == releaseNamespace }) {
+			continue
+		}
+		where, known := map[string]string{"": inCluster, releaseNamespace: inRelease, istioNamespace: inIstio}[object.GetNamespace()]
+		require.True(t, known, "a binding in namespace %s", object.GetNamespace())
+		all = append(all, rules(t, list, binding.RoleRef.Kind, binding.RoleRef.Name, where)...)
+	}
+	return all
+}
+
+func rules(t *testing.T, list []*unstructured.Unstructured, kind, name, where string) []grant {
+	t.Helper()
+	var all []grant
+	for _, object := range list {
+		if object.GetKind() != kind || object.GetName() != name {
+			continue
+		}
+		for _, rule := range typed[rbacv1.ClusterRole](t, object).Rules {
+			require.Empty(t, rule.NonResourceURLs)
+			for _, group := range rule.APIGroups {
+				for _, resource := range rule.Resources {
+					all = append(all, grant{rule.Verbs, qualified(resource, group), rule.ResourceNames, where})
+				}
+			}
+		}
+	}
+	require.NotEmpty(t, all, "%s %s", kind, name)
+	return all
+}
+
+func qualified(resource, group string) string {
+	if group == "" {
+		return resource
+	}
+	return resource + "." + group
+}
+
+func typed[T any](t *testing.T, object *unstructured.Unstructured) *T {
+	t.Helper()
+	out := new(T)
+	require.NoError(t, runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, out))
+	return out
+}
+
+// document is docs/security.md: the rows of each account's table.
+const document = "../../../docs/security.md"
+
+// row is one line of a table.
+type row struct {
+	grants []grant
+	// needs is the value of the chart that it depends on, empty for none.
+	needs string
+}
+
+// Values of the chart that the document writes for the names they hold.
+var valueNames = map[string][]string{
+	"`controller.mirrorSecretNames`":          {"istio.default"},
+	"`controller.certManager.issuerRef.name`": {"mesh-ca"},
+	"`mesh.rootClusterTrustBundle`":           {"istio.io:istiod-ca:root-cert"},
+}
+
+// documented reads the table under the heading that names the account.
+func documented(t *testing.T, account string) []row {
+	t.Helper()
+	file, err := os.Open(document)
+	require.NoError(t, err)
+	defer func() { _ = file.Close() }()
+	var rows []row
+	inside := false
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		line := lines.Text()
+		if strings.HasPrefix(line, "#") {
+			inside = strings.Contains(line, "`"+account+"`")
+		}
+		if !inside || !strings.HasPrefix(line, "| ") || strings.HasPrefix(line, "| may ") {
+			continue
+		}
+		rows = append(rows, parseRow(t, line))
+	}
+	require.NotEmpty(t, rows, "%s has no table for %s", document, account)
+	return rows
+}
+
+// parseRow reads | may | what | names | where | needs | why |.
+func parseRow(t *testing.T, line string) row {
+	t.Helper()
+	cells := strings.Split(strings.Trim(line, "|"), "|")
+	require.Len(t, cells, 6, line)
+	for i := range cells {
+		cells[i] = strings.TrimSpace(cells[i])
+	}
+	require.NotEmpty(t, cells[5], "why: %s", line)
+	r := row{needs: strings.ReplaceAll(cells[4], "`", "")}
+	var names []string
+	if cells[2] != "all" {
+		for name := range strings.SplitSeq(cells[2], ", ") {
+			if held, ok := valueNames[name]; ok {
+				names = append(names, held...)
+			} else {
+				names = append(names, strings.Trim(name, "`"))
+			}
+		}
+	}
+	for resource := range strings.SplitSeq(cells[1], ", ") {
+		r.grants = append(r.grants, grant{strings.Split(cells[0], ", "), strings.Trim(resource, "`"), names, cells[3]})
+	}
+	return r
+}
+
+// variants are values of the chart, and which needs of the document they meet.
+var variants = map[string]struct {
+	values string
+	needs  []string
+}{
+	"the defaults": {"", []string{"", "certificate.mode self-managed", "istio.discovery"}},
+	"everything": {everything, []string{
+		"", "certificate.mode self-managed", "istio.discovery", "controller.mirrorSecretNames", "controller.certManager.issuerRef", "mesh.rootClusterTrustBundle",
+	}},
+	"neither discovery nor a certificate of its own": {
+		"{istio: {discovery: false}, certificate: {mode: cert-manager}}", []string{"", "no istio.discovery"},
+	},
+}
+
+// everything allows all that can be allowed.
+const everything = `
+controller:
+  mirrorSecretNames: [istio.default]
+  certManager: {issuerRef: {name: mesh-ca, kind: ClusterIssuer}}
+mesh: {rootClusterTrustBundle: "istio.io:istiod-ca:root-cert"}
+`
+
+func accounts() []string { return []string{webhookName, controllerName, publisherName} }
+
+func TestTheDocumentSaysWhatTheRolesGrant(t *testing.T) {
+	for name, variant := range variants {
+		t.Run(name, func(t *testing.T) {
+			list := render(t, variant.values)
+			for _, account := range accounts() {
+				var want, got []string
+				for _, r := range documented(t, account) {
+					for _, g := range r.grants {
+						if slices.Contains(variant.needs, r.needs) {
+							want = append(want, g.String())
+						}
+					}
+				}
+				for _, g := range granted(t, list, account) {
+					got = append(got, g.String())
+				}
+				assert.ElementsMatch(t, want, got, "what %s may do, in %s and in the chart", account, document)
+			}
+		})
+	}
+}
+
+// Every need of the document is met by some variant, so that no row goes unread.
+func TestEveryRowOfTheDocumentIsCompared(t *testing.T) {
+	for _, account := range accounts() {
+		for _, r := range documented(t, account) {
+			met := false
+			for _, variant := range variants {
+				met = met || slices.Contains(variant.needs, r.needs)
+			}
+			assert.True(t, met, "%s needs %q", account, r.needs)
+		}
+	}
+}
+
+// Every service account of the chart has a table.
+func TestEveryServiceAccountIsDocumented(t *testing.T) {
+	var found []string
+	for _, object := range render(t, everything) {
+		if object.GetKind() == "ServiceAccount" {
+			found = append(found, object.GetName())
+		}
+	}
+	assert.ElementsMatch(t, []string{webhookName, controllerName}, found)
+}
