@@ -70,8 +70,9 @@ type Directory struct {
 	changed chan struct{}
 	files   *files
 	seen    map[string]bool
-	// newWatcher is fsnotify's, but for a test of what happens without.
+	// newWatcher and patience are what they are but for tests.
 	newWatcher func() (*fsnotify.Watcher, error)
+	patience   time.Duration
 
 	mu      sync.Mutex
 	latest  *Bundle
@@ -100,6 +101,7 @@ func NewDirectory(o DirectoryOptions) *Directory {
 		seen:    map[string]bool{},
 
 		newWatcher: fsnotify.NewWatcher,
+		patience:   patience,
 	}
 }
 
@@ -138,7 +140,7 @@ func (d *Directory) Run(ctx context.Context) error {
 	defer poll.Stop()
 
 	var last time.Time
-	var settling settling
+	settling := settling{patience: d.patience}
 	soon := func() { read.Reset(spacing - time.Since(last)) }
 	for {
 		select {
@@ -236,13 +238,14 @@ func (d *Directory) ill(digest string, err error) {
 
 // settling says how long to wait for a change to be complete.
 type settling struct {
+	patience time.Duration
 	since    time.Time // zero while there is nothing to wait for
 	wait     time.Duration
 	givenUp  bool
 	lastSeen string
 }
 
-func (s *settling) end() { *s = settling{} }
+func (s *settling) end() { *s = settling{patience: s.patience} }
 
 // next returns the time until the next reading, and false when patience is over.
 // Another content begins a new patience only after that: a directory that is
@@ -252,10 +255,10 @@ func (s *settling) next(digest string, now time.Time) (time.Duration, bool) {
 		return 0, false
 	}
 	if s.since.IsZero() || s.givenUp {
-		*s = settling{since: now, wait: firstWait}
+		*s = settling{patience: s.patience, since: now, wait: firstWait}
 	}
 	s.lastSeen = digest
-	left := patience - now.Sub(s.since)
+	left := s.patience - now.Sub(s.since)
 	if left <= 0 {
 		s.givenUp = true
 		return 0, false

@@ -108,35 +108,20 @@ func readFile(path string) ([]byte, error) {
 		}
 		return wrong("cannot be read: %v", err)
 	}
-	regular := func(info fs.FileInfo) error {
-		switch {
-		case !info.Mode().IsRegular():
-			return wrong("want a regular file, got %s", info.Mode())
-		case info.Size() > largestFile:
-			return wrong("want a file of at most %d bytes, got %d", largestFile, info.Size())
-		}
-		return nil
-	}
-	// Before it is opened, since opening alone does something to some devices...
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, because(err)
-	}
-	if err := regular(info); err != nil {
-		return nil, err
-	}
-	// ...and after, since it may have been replaced. A FIFO without a writer
-	// would block without O_NONBLOCK.
+	// A pipe without a writer would block without O_NONBLOCK.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, because(err)
 	}
 	defer func() { _ = f.Close() }()
-	if info, err = f.Stat(); err != nil {
+	info, err := f.Stat()
+	switch {
+	case err != nil:
 		return nil, because(err)
-	}
-	if err := regular(info); err != nil {
-		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, wrong("want a regular file, got %s", info.Mode())
+	case info.Size() > largestFile:
+		return nil, wrong("want a file of at most %d bytes, got %d", largestFile, info.Size())
 	}
 	data, err := readAll(f)
 	if err != nil {
