@@ -7,6 +7,7 @@ import (
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -41,14 +42,11 @@ func TestEveryRightIsNeeded(t *testing.T) {
 			}
 			w.take(t, test.rule, test.verb)
 			var err error
-			eventually(t, "the right is gone", func() bool {
-				if test.verb == "delete" {
-					err = w.source.Remove(t.Context(), w.namespace, secretName)
-				} else {
-					_, err = w.bundle(t)
-				}
-				return err != nil
-			})
+			if test.verb == "delete" {
+				err = w.source.Remove(t.Context(), w.namespace, secretName)
+			} else {
+				_, err = w.bundle(t)
+			}
 			require.ErrorContains(t, err, test.want)
 			assert.ErrorContains(t, err, "cannot "+test.verb+" resource")
 		})
@@ -73,6 +71,7 @@ func TestIssuerNeedNotBeReadable(t *testing.T) {
 // take removes a verb from a rule of the account.
 func (w *world) take(t *testing.T, rule int, verb string) {
 	t.Helper()
+	taken := rules()[rule]
 	role := &rbacv1.Role{}
 	require.NoError(t, w.client.Get(t.Context(), client.ObjectKey{Namespace: w.namespace, Name: "source"}, role))
 	role.Rules[rule].Verbs = slices.DeleteFunc(role.Rules[rule].Verbs, func(v string) bool { return v == verb })
@@ -80,4 +79,18 @@ func (w *world) take(t *testing.T, rule int, verb string) {
 		role.Rules = slices.Delete(role.Rules, rule, rule+1)
 	}
 	require.NoError(t, w.client.Update(t.Context(), role))
+	eventually(t, "the right is gone", func() bool { return !w.may(t, verb, taken) })
+}
+
+// may asks the API server whether the account has a right.
+func (w *world) may(t *testing.T, verb string, on rbacv1.PolicyRule) bool {
+	t.Helper()
+	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+		User: w.account.Impersonate.UserName,
+		ResourceAttributes: &authorizationv1.ResourceAttributes{
+			Namespace: w.namespace, Verb: verb, Group: on.APIGroups[0], Resource: on.Resources[0], Name: on.ResourceNames[0],
+		},
+	}}
+	w.create(t, review)
+	return review.Status.Allowed
 }

@@ -94,6 +94,7 @@ func newWorld(t *testing.T, root *certtest.Pair) *world {
 			return next.RoundTrip(r)
 		})
 	})
+	eventually(t, "the rights are granted", func() bool { return w.may(t, "get", rules()[0]) })
 	w.source, err = newSource(w.account, cmmeta.IssuerReference{Name: "ca"})
 	require.NoError(t, err)
 
