@@ -16,15 +16,19 @@ import (
 
 const (
 	secretName = "isthmus-webhook-ca"
-	user       = "isthmus-webhook-under-test"
+	// The users that replicas and keeper run as.
+	webhookUser    = "isthmus-webhook-under-test"
+	controllerUser = "isthmus-controller-under-test"
 )
 
 // installation is what the chart would have made: an empty Secret, a configuration
-// without a caBundle, and permission for those two by name.
+// without a caBundle, and permission for those two by name, to read for the webhook
+// and to write for the controller.
 type installation struct {
 	t             *testing.T
 	admin         kubernetes.Interface
 	webhook       kubernetes.Interface
+	controller    kubernetes.Interface
 	namespace     string
 	configuration string
 }
@@ -46,14 +50,22 @@ func install(t *testing.T, address string) *installation {
 	_, err = client.CoreV1().Secrets(i.namespace).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: secretName}, Type: corev1.SecretTypeOpaque}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	i.configure(address)
-	i.allow("secrets", "", secretName, "get", "watch", "update", "patch")
-	i.allow("mutatingwebhookconfigurations", "admissionregistration.k8s.io", i.configuration, "get", "watch", "patch")
+	i.allow(webhookUser, "secrets", "", secretName, "get", "watch")
+	i.allow(webhookUser, "mutatingwebhookconfigurations", "admissionregistration.k8s.io", i.configuration, "get", "watch")
+	i.allow(controllerUser, "secrets", "", secretName, "get", "watch", "update")
+	i.allow(controllerUser, "mutatingwebhookconfigurations", "admissionregistration.k8s.io", i.configuration, "get", "watch", "patch")
+	i.webhook, i.controller = i.as(webhookUser), i.as(controllerUser)
+	return i
+}
 
+// as returns a client with the rights of a user of this installation.
+func (i *installation) as(user string) kubernetes.Interface {
+	i.t.Helper()
 	restricted := rest.CopyConfig(admin)
 	restricted.Impersonate = rest.ImpersonationConfig{UserName: user + "-" + i.namespace}
-	i.webhook, err = kubernetes.NewForConfig(restricted)
-	require.NoError(t, err)
-	return i
+	client, err := kubernetes.NewForConfig(restricted)
+	require.NoError(i.t, err)
+	return client
 }
 
 func (i *installation) configure(address string) {
@@ -81,10 +93,10 @@ func (i *installation) configure(address string) {
 }
 
 // allow binds verbs on one named object; list and create are never among them.
-func (i *installation) allow(resource, group, name string, verbs ...string) {
+func (i *installation) allow(user, resource, group, name string, verbs ...string) {
 	i.t.Helper()
 	role, err := i.admin.RbacV1().ClusterRoles().Create(i.t.Context(), &rbacv1.ClusterRole{
-		ObjectMeta: metav1.ObjectMeta{Name: i.namespace + "-" + resource},
+		ObjectMeta: metav1.ObjectMeta{Name: i.namespace + "-" + user + "-" + resource},
 		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{group}, Resources: []string{resource}, ResourceNames: []string{name}, Verbs: verbs}},
 	}, metav1.CreateOptions{})
 	require.NoError(i.t, err)
@@ -99,9 +111,12 @@ func (i *installation) allow(resource, group, name string, verbs ...string) {
 func (i *installation) uninstall() {
 	ctx := context.Background() // the test's own has ended
 	_ = i.admin.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(ctx, i.configuration, metav1.DeleteOptions{})
-	for _, resource := range []string{"secrets", "mutatingwebhookconfigurations"} {
-		_ = i.admin.RbacV1().ClusterRoleBindings().Delete(ctx, i.namespace+"-"+resource, metav1.DeleteOptions{})
-		_ = i.admin.RbacV1().ClusterRoles().Delete(ctx, i.namespace+"-"+resource, metav1.DeleteOptions{})
+	for _, user := range []string{webhookUser, controllerUser} {
+		for _, resource := range []string{"secrets", "mutatingwebhookconfigurations"} {
+			name := i.namespace + "-" + user + "-" + resource
+			_ = i.admin.RbacV1().ClusterRoleBindings().Delete(ctx, name, metav1.DeleteOptions{})
+			_ = i.admin.RbacV1().ClusterRoles().Delete(ctx, name, metav1.DeleteOptions{})
+		}
 	}
 	_ = i.admin.CoreV1().Secrets(i.namespace).Delete(ctx, secretName, metav1.DeleteOptions{})
 	_ = i.admin.CoreV1().Namespaces().Delete(ctx, i.namespace, metav1.DeleteOptions{})

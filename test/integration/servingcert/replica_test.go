@@ -36,12 +36,30 @@ type replica struct {
 	leaves  sync.Map // serial number -> true
 }
 
+// keep runs a keeper, and returns what ends it.
+func (i *installation) keep(t *testing.T, l lifetimes) func() {
+	t.Helper()
+	keeper, err := serving.NewKeeper(serving.Options{
+		Client: i.controller, Namespace: i.namespace, SecretName: secretName, ConfigurationName: i.configuration,
+		CATTL: l.ca, PropagationDelay: l.delay, Log: testr.New(t),
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	var ended sync.WaitGroup
+	ended.Go(func() { assert.NoError(t, keeper.Start(ctx)) })
+	stop := func() {
+		cancel()
+		ended.Wait()
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
 func (i *installation) start(t *testing.T, l lifetimes) *replica {
 	t.Helper()
 	source, err := serving.New(serving.Options{
 		Client: i.webhook, Namespace: i.namespace, SecretName: secretName, ConfigurationName: i.configuration,
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		CATTL:       l.ca, LeafTTL: l.leaf, PropagationDelay: l.delay, Log: testr.New(t),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, LeafTTL: l.leaf, Log: testr.New(t),
 	})
 	require.NoError(t, err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

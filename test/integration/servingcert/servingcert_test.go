@@ -60,6 +60,7 @@ func TestRotationFailsNoReview(t *testing.T) {
 	s := newService(t)
 	i := install(t, s.listener.Addr().String())
 	short := lifetimes{ca: 24 * time.Second, leaf: 6 * time.Second, delay: 2 * time.Second}
+	leave := i.keep(t, short)
 	first, second := i.start(t, short), i.start(t, short)
 	s.set(first, second)
 	requireReady(t, first, second)
@@ -73,10 +74,12 @@ func TestRotationFailsNoReview(t *testing.T) {
 		return len(authorities) >= 4 && secret.Annotations[serving.PhaseAnnotation] == "stable"
 	})
 
-	// A replica restarts while the next CA is announced.
+	// A replica restarts while the next CA is announced, and another leads.
 	i.follow(time.Minute, func(secret *corev1.Secret) bool {
 		return secret.Annotations[serving.PhaseAnnotation] == "announced"
 	})
+	leave()
+	i.keep(t, short)
 	s.set(second)
 	first.stop()
 	third := i.start(t, short)
@@ -111,6 +114,7 @@ func TestRotationFailsNoReview(t *testing.T) {
 func TestCABundleIsKept(t *testing.T) {
 	s := newService(t)
 	i := install(t, s.listener.Addr().String())
+	leave := i.keep(t, lifetimes{})
 	r := i.start(t, lifetimes{})
 	s.set(r)
 	requireReady(t, r)
@@ -143,9 +147,18 @@ func TestCABundleIsKept(t *testing.T) {
 	t.Run("not written when it is right", func(t *testing.T) {
 		i.eventuallyCarriesBundle()
 		first, second := i.webhooks(), i.start(t, lifetimes{})
+		i.keep(t, lifetimes{})
 		s.set(r, second)
 		requireReady(t, second)
-		assert.Equal(t, first.ResourceVersion, i.webhooks().ResourceVersion, "a second replica finds nothing to do")
+		assert.Equal(t, first.ResourceVersion, i.webhooks().ResourceVersion, "a replica and a keeper that start find nothing to do")
+	})
+
+	t.Run("served on while nobody keeps it", func(t *testing.T) {
+		leave()
+		third := i.start(t, lifetimes{})
+		s.set(third)
+		requireReady(t, third)
+		assert.NoError(t, i.createPod())
 	})
 }
 
