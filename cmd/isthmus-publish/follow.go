@@ -132,11 +132,15 @@ func (f *follower) report(out publish.Outcome) {
 
 // complain logs a trouble once for as long as the last of its kind is the same.
 func (f *follower) complain(kind, message string, err error, fields ...any) {
+	same := err.Error()
+	if reason := certs.ReasonOf(err); reason != "" {
+		same = string(reason) // the text has the time in it
+	}
 	level := slog.LevelWarn
-	if f.said[kind] == err.Error() {
+	if f.said[kind] == same {
 		level = slog.LevelDebug
 	}
-	f.said[kind] = err.Error()
+	f.said[kind] = same
 	f.log.Log(context.Background(), level, message, append(fields, "error", err.Error())...)
 }
 

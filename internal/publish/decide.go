@@ -151,12 +151,23 @@ func (s Standing) weigh(c *candidate, rule Rule, now time.Time) Decision {
 	case c == nil:
 		return Decision{Cause: CauseNoCandidate}
 	case !c.trusted && certs.ReasonOf(s.Err) == certs.Untrusted:
-		// The other publisher would say the same of ours.
-		return Decision{Cause: CauseUntrusted, Again: useless(c.Bundle)}
+		return s.weighStrangers(c, rule, now)
 	case s.future != nil && !c.NotAfter().After(s.future.NotAfter()):
 		return Decision{Cause: CauseStale, Again: s.future.NotBefore()}
 	}
 	return write(CauseBad, c, now)
+}
+
+// weighStrangers decides between two that the mesh does not trust. Where the
+// candidate's own roots trust both, one is as good as the other. Where they do
+// not, whoever wrote the other would say the same of ours, and write again.
+func (s Standing) weighStrangers(c *candidate, rule Rule, now time.Time) Decision {
+	b, err := held(s.secret, s.target.ID, c.roots, now)
+	if err != nil {
+		return Decision{Cause: CauseUntrusted}
+	}
+	s.State, s.Bundle, s.RenewAfter = Good, b, renewAfter(s.secret, b)
+	return s.weighGood(&candidate{Bundle: c.Bundle, roots: c.roots, trusted: true}, rule, now)
 }
 
 func (s Standing) weighGood(c *candidate, rule Rule, now time.Time) Decision {

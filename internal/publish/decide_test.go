@@ -14,7 +14,7 @@ import (
 
 func TestDecide(t *testing.T) {
 	const h = time.Hour
-	m, strange := newMesh(t), newMesh(t)
+	m, strange, stranger := newMesh(t), newMesh(t), newMesh(t)
 	standing := m.bundle(0, 24*h)
 	secret := func(change func(*corev1.Secret)) *corev1.Secret { return published(t, standing, target(m), 0, change) }
 	torn := secret(func(s *corev1.Secret) { s.Data["tls.key"] = []byte("x") })
@@ -54,8 +54,14 @@ func TestDecide(t *testing.T) {
 		"if the mesh does not know the candidate's root, expect nothing while there is a good one": {secret(nil), ownRoot, publish.WhenDue, 9 * h, publish.CauseUntrusted, none, 24*h - time.Minute},
 		"if it does not and newer is enough, expect nothing either":                                {secret(nil), ownRoot, publish.WhenNewer, h, publish.CauseUntrusted, none, 8 * h},
 		"if there is none, expect even that":                                                       {nil, ownRoot, publish.WhenDue, 0, publish.CauseAbsent, 16 * h, 16 * h},
-		"if another such one stands there, expect no war": {
-			published(t, strange.bundle(0, 24*h), target(strange), 0, nil), ownRoot, publish.WhenDue, 0, publish.CauseUntrusted, none, 48*h - time.Minute,
+		"if another of another root that it does not know stands there, expect no war": {
+			published(t, stranger.bundle(0, 24*h), target(stranger), 0, nil), ownRoot, publish.WhenDue, 9 * h, publish.CauseUntrusted, none, none,
+		},
+		"if another of the same root that it does not know stands there, expect the same rules": {
+			published(t, strange.bundle(0, 24*h), target(strange), 0, nil), ownRoot, publish.WhenDue, 0, publish.CauseNotDue, none, 8 * h,
+		},
+		"if that is due, expect a write": {
+			published(t, strange.bundle(0, 24*h), target(strange), 0, nil), ownRoot, publish.WhenDue, 9 * h, publish.CauseDue, 22 * h, 22 * h,
 		},
 		"if another mesh's stands there, expect a write": {
 			published(t, strange.bundle(0, 24*h), target(strange), 0, nil), standing, publish.WhenDue, 0, publish.CauseBad, 8 * h, 8 * h,

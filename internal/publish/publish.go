@@ -47,12 +47,11 @@ type Rule int
 
 const (
 	// WhenDue replaces it at its renewal point, by one that lives at least a tenth
-	// longer. So
-	// the publishers of many replicas make one write per rotation.
+	// longer. So the publishers of many replicas make one write per rotation.
 	WhenDue Rule = iota
-	// WhenNewer replaces it by one that lives longer, or differs and lives as
-	// long, at once; at the renewal point too by none that lives shorter. For a
-	// source that has one certificate at a time.
+	// WhenNewer replaces it at once, by one that lives longer, or that differs and
+	// lives as long; never by one that lives shorter. For a source that has one
+	// certificate at a time.
 	WhenNewer
 )
 
