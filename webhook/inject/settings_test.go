@@ -26,7 +26,7 @@ func TestParseSettingsErrors(t *testing.T) {
 	for name, c := range map[string]struct{ yaml, want string }{
 		"no YAML":            {"mesh: [", "s.yaml: line 1: did not find expected node content"},
 		"a list":             {"- a\n", "s.yaml:1: want a mapping with the fields of a settings file"},
-		"unknown field":      {"defaults: {}\nmessh: {}\n", `s.yaml:2: a settings file has no field "messh"; known are defaults, excludedNamespaces, imagePullSecrets, mesh, publisherImage, secretNames`},
+		"unknown field":      {"defaults: {}\nmessh: {}\n", `s.yaml:2: a settings file has no field "messh"; known are defaults, excludedNamespaces, imagePullSecrets, mesh, mirrorSecretNames, publisherImage, secretNames`},
 		"unknown mesh field": {"mesh:\n  trustDomian: x\n", `s.yaml:2: mesh has no field "trustDomian"; known are caAddress, certProvider, clusterDomain, clusterID, discoveryAddress, imagePullPolicy, maxCertTTL, meshID, network, proxyImage, revision, rootClusterTrustBundle, rootConfigMap, tokenAudience, trustDomain`},
 		"field twice":        {"mesh: {}\nmesh: {}\n", `s.yaml:2: a settings file has the field "mesh" twice`},
 		"wrong type":         {"secretNames: istio-certs\n", "s.yaml:1: json: cannot unmarshal string"},
@@ -38,6 +38,7 @@ func TestParseSettingsErrors(t *testing.T) {
 		"publisher's image":  {"publisherImage: Not An Image\n", `s.yaml: publisherImage "Not An Image": `},
 		"source":             {"defaults: {source: vault}\n", `s.yaml: defaults: default for isthmus.dev/source: "vault" is not allowed; want istio-ca, agent, cert-manager or mirror`},
 		"secret name":        {"secretNames: [A_B]\n", `s.yaml: secretNames[0] "A_B": a lowercase RFC 1123 subdomain`},
+		"mirrored secret":    {"mirrorSecretNames: [A_B]\n", `s.yaml: mirrorSecretNames[0] "A_B": a lowercase RFC 1123 subdomain`},
 		"default secret":     {"defaults: {secretName: x}\n", `s.yaml: defaults: default for isthmus.dev/secret-name: "x" is not allowed; want one of the names that the chart allows: istio-certs`},
 	} {
 		t.Run(name, func(t *testing.T) {
