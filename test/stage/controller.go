@@ -76,6 +76,27 @@ func (w *World) ControllerAt(ctx context.Context, server string, flags ...string
 	})
 }
 
+// Publisher starts an isthmus-publish as a service account of an edge, which has
+// the rights that the controller binds. roots is a file with the mesh's roots;
+// server is as in ControllerAt.
+func (w *World) Publisher(ctx context.Context, namespace, account, dir, roots, server string) (*Server, error) {
+	kubeconfig, err := w.Kubeconfig(ctx, namespace, account, server)
+	if err != nil {
+		return nil, err
+	}
+	w.started++
+	s := &Server{Log: filepath.Join(w.folder, fmt.Sprintf("publisher-%d.log", w.started))}
+	s.Process, err = process.Start(process.Options{
+		Name: "isthmus-publish", Program: w.Program("isthmus-publish"), Log: s.Log,
+		Arguments: []string{
+			"--dir=" + dir, "--secret=istio-certs", "--trust-domain=cluster.local", "--roots-file=" + roots,
+			"--kubeconfig=" + kubeconfig, "--check-every=2s", "--log-level=debug",
+		},
+		Env: []string{"POD_NAMESPACE=" + namespace, "SERVICE_ACCOUNT=" + account, "POD_NAME=front", "GOMEMLIMIT=48MiB"},
+	})
+	return s, err
+}
+
 // Kubeconfig writes a kubeconfig with a token of a service account.
 func (w *World) Kubeconfig(ctx context.Context, namespace, account, server string) (string, error) {
 	token, err := w.Token(ctx, namespace, account)

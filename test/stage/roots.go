@@ -3,11 +3,27 @@ package stage
 import (
 	"context"
 	"crypto/x509"
+	"os"
+	"path/filepath"
+	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
 	"github.com/isthmus-mesh/isthmus/test/istio"
 )
+
+// RootsFile writes the mesh's roots of the moment into a file, as the kubelet
+// mounts them.
+func (w *World) RootsFile(t testing.TB) string {
+	t.Helper()
+	data, err := w.Istiod.Roots(t.Context(), istio.Namespace)
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "root-cert.pem")
+	require.NoError(t, os.WriteFile(path, data, 0o600))
+	return path
+}
 
 // roots are the mesh's roots of the moment, as istiod publishes them.
 func (w *World) roots() ([]*x509.Certificate, error) {

@@ -1,0 +1,261 @@
+//go:build soak
+
+package soak
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/isthmus-mesh/isthmus/test/istio"
+	"github.com/isthmus-mesh/isthmus/test/stage"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+const (
+	soon = 2 * time.Minute
+	tick = 100 * time.Millisecond
+)
+
+// event waits for an Event about istio-certs in whose note a text occurs.
+func event(t *testing.T, namespace, reason, text string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		list, err := world.Kube.EventsV1().Events(namespace).List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			return false
+		}
+		for _, e := range list.Items {
+			if e.Regarding.Kind == "Secret" && e.Reason == reason && strings.Contains(e.Note, text) {
+				return true
+			}
+		}
+		return false
+	}, soon, tick, "Event %s with %q in namespace %s", reason, text, namespace)
+}
+
+// says waits until a log contains a text.
+func says(t *testing.T, s *stage.Server, text string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		log, err := os.ReadFile(s.Log)
+		return err == nil && strings.Contains(string(log), text)
+	}, soon, tick, "the log says %q", text)
+}
+
+// counts waits until a metric is above a value.
+func counts(t *testing.T, s *stage.Server, above float64, name string, labels ...string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		v, err := s.Metric(t.Context(), name, labels...)
+		return err == nil && v > above
+	}, soon, tick, "%s%v above %v", name, labels, above)
+}
+
+// istiod is away past the renewal point, which comes after 20 of 60 seconds.
+func TestIstiodAway(t *testing.T) {
+	c := controller(t)
+	ns := world.Space(t, nil, "edge", "reviews")
+	id := stage.Identity(t, ns, "edge")
+	ledger := world.Follow(t, ns, id)
+	upstream := world.Upstream(t, ns, "reviews", id)
+	world.Edge(t, ns, "front", "edge")
+	calls := world.Call(t, ledger, upstream)
+
+	standing := ledger.Current().ResourceVersion
+	world.Istiod.Kill()
+	event(t, ns, "Failed", "istiod")
+	says(t, c, "certificate for secret "+ns+"/istio-certs")
+	assert.Equal(t, standing, ledger.Current().ResourceVersion, "the old one stays")
+	back := time.Now()
+	require.NoError(t, world.Istiod.Restart(t.Context()))
+	ledger.AwaitSerials(t, 2, soon)
+	t.Logf("healed %s after istiod was started again", time.Since(back))
+	flawless(t, ledger, calls)
+}
+
+// The API server is away for a minute, for controller and publisher.
+func TestAPIServerAway(t *testing.T) {
+	door := world.APIDoor(t)
+	c, err := world.ControllerAt(t.Context(), door.URL(), "--look-interval=2s", "--leader-elect=false")
+	require.NoError(t, err)
+	t.Cleanup(c.Kill)
+	byController := world.Space(t, nil, "edge")
+	byAgent := world.Space(t, map[string]string{policy.SourceKey: "agent"}, "edge")
+	agent, err := istio.StartAgent(t.Context(), world.Istiod, istio.AgentOptions{Namespace: byAgent, ServiceAccount: "edge", TTL: time.Minute})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, agent.Stop()) })
+	publisher, err := world.Publisher(t.Context(), byAgent, "edge", agent.Dir, world.RootsFile(t), door.URL())
+	require.NoError(t, err)
+	t.Cleanup(publisher.Kill)
+	var ledgers []*stage.Ledger
+	for _, ns := range []string{byController, byAgent} {
+		ledgers = append(ledgers, world.Follow(t, ns, stage.Identity(t, ns, "edge")))
+		world.Edge(t, ns, "front", "edge")
+		ledgers[len(ledgers)-1].AwaitSerials(t, 1, soon)
+	}
+
+	door.Shut()
+	time.Sleep(time.Minute) //nolint:forbidigo // that is how long it is away
+	known := []int{len(ledgers[0].Entries()), len(ledgers[1].Entries())}
+	door.Open()
+	back := time.Now()
+	for i, l := range ledgers {
+		require.Eventually(t, func() bool { return len(l.Entries()) > known[i] }, soon, tick, "healed")
+		assert.Empty(t, l.Wrong())
+		t.Logf("written again %s after the API server came back", time.Since(back))
+	}
+	assert.True(t, c.Running(), "the controller lives through it")
+	assert.True(t, publisher.Running(), "the publisher lives through it")
+}
+
+// The controller is killed again and again while it is busy: every time the
+// Secret is gone and has to be issued and written.
+func TestControllerKilled(t *testing.T) {
+	ns := world.Space(t, nil, "edge")
+	ledger := world.Follow(t, ns, stage.Identity(t, ns, "edge"))
+	world.Edge(t, ns, "front", "edge")
+	api := world.Kube.CoreV1().Secrets(ns)
+	for i := range 20 {
+		c, err := world.Controller(t.Context(), "--look-interval=1s", "--leader-elect=false")
+		require.NoError(t, err)
+		// From right after it is ready until it has written.
+		time.Sleep(time.Duration(i) * 60 * time.Millisecond) //nolint:forbidigo // the moment of the kill is what varies
+		c.Kill()
+		if err := api.Delete(t.Context(), "istio-certs", metav1.DeleteOptions{}); err != nil {
+			require.True(t, apierrors.IsNotFound(err), err)
+		}
+	}
+	seen := len(ledger.Entries())
+	controller(t)
+	require.Eventually(t, func() bool { return len(ledger.Entries()) > seen && !ledger.Entries()[len(ledger.Entries())-1].Gone }, soon, tick)
+	assert.Empty(t, ledger.Wrong())
+	assert.Greater(t, len(ledger.Serials()), 3, "some were killed after they had written")
+	t.Logf("20 kills, %d versions of the Secret, none wrong", len(ledger.Entries()))
+}
+
+// The controller believes in another trust domain than istiod.
+func TestWrongTrustDomain(t *testing.T) {
+	settings := filepath.Join(t.TempDir(), "settings.yaml")
+	require.NoError(t, os.WriteFile(settings, []byte("mesh: {trustDomain: other.example.org}\n"), 0o600))
+	c := controller(t, "--settings="+settings)
+	ns := world.Space(t, nil, "edge")
+	world.Edge(t, ns, "front", "edge")
+	event(t, ns, "Rejected", "wrong-identity")
+	says(t, c, "wrong-identity")
+	counts(t, c, 0, "isthmus_bundle_rejected_total", `reason="wrong-identity"`)
+	_, err := world.Kube.CoreV1().Secrets(ns).Get(t.Context(), "istio-certs", metav1.GetOptions{})
+	assert.True(t, apierrors.IsNotFound(err), "nothing wrong is published")
+	c.Stop()
+
+	ledger := world.Follow(t, ns, stage.Identity(t, ns, "edge"))
+	controller(t)
+	ledger.AwaitSerials(t, 1, soon)
+	assert.Empty(t, ledger.Wrong())
+}
+
+// The publisher finds the files of another service account, then garbage, then
+// its own.
+func TestWrongDirectory(t *testing.T) {
+	controller(t)
+	ns := world.Space(t, map[string]string{policy.SourceKey: "agent"}, "edge", "other")
+	ledger := world.Follow(t, ns, stage.Identity(t, ns, "edge"))
+	world.Edge(t, ns, "front", "edge")
+	files := map[string]string{}
+	for _, account := range []string{"edge", "other"} {
+		agent, err := istio.StartAgent(t.Context(), world.Istiod, istio.AgentOptions{Namespace: ns, ServiceAccount: account, TTL: time.Minute})
+		require.NoError(t, err)
+		t.Cleanup(func() { assert.NoError(t, agent.Stop()) })
+		files[account] = agent.Dir
+	}
+	dir := t.TempDir()
+	put := func(account, name string, change func([]byte) []byte) {
+		t.Helper()
+		data, err := os.ReadFile(filepath.Join(files[account], name))
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "new"), change(data), 0o600))
+		require.NoError(t, os.Rename(filepath.Join(dir, "new"), filepath.Join(dir, name)))
+	}
+	whole := func(data []byte) []byte { return data }
+	half := func(data []byte) []byte { return data[:len(data)/2] }
+	for _, name := range []string{"key.pem", "cert-chain.pem", "root-cert.pem"} {
+		put("other", name, whole)
+	}
+	publisher, err := world.Publisher(t.Context(), ns, "edge", dir, world.RootsFile(t), "")
+	require.NoError(t, err)
+	t.Cleanup(publisher.Kill)
+	says(t, publisher, "wrong-identity")
+	put("edge", "key.pem", whole) // now it is torn
+	says(t, publisher, "key-mismatch")
+	put("edge", "cert-chain.pem", half)
+	says(t, publisher, "malformed")
+	assert.Empty(t, ledger.Entries(), "nothing of it is published")
+	put("edge", "cert-chain.pem", whole)
+	put("edge", "root-cert.pem", whole)
+	ledger.AwaitSerials(t, 1, soon)
+	put("other", "key.pem", whole)
+	put("edge", "cert-chain.pem", half)
+	time.Sleep(5 * time.Second) //nolint:forbidigo // two looks and a half of the publisher's
+	assert.Len(t, ledger.Serials(), 1, "the good old one is not lost to a bad new one")
+	assert.Empty(t, ledger.Wrong())
+}
+
+// The certificate volume is full when the agent rotates.
+func TestDiskFull(t *testing.T) {
+	controller(t)
+	ns := world.Space(t, map[string]string{policy.SourceKey: "agent"}, "edge")
+	ledger := world.Follow(t, ns, stage.Identity(t, ns, "edge"))
+	world.Edge(t, ns, "front", "edge")
+	dir := t.TempDir()
+	out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", dir).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	t.Cleanup(func() {
+		out, err := exec.Command("umount", "--lazy", dir).CombinedOutput()
+		assert.NoError(t, err, "%s", out)
+	})
+	agent, err := istio.StartAgent(t.Context(), world.Istiod, istio.AgentOptions{Namespace: ns, ServiceAccount: "edge", TTL: time.Minute, Dir: dir})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, agent.Stop()) })
+	publisher, err := world.Publisher(t.Context(), ns, "edge", dir, world.RootsFile(t), "")
+	require.NoError(t, err)
+	t.Cleanup(publisher.Kill)
+	ledger.AwaitSerials(t, 1, soon)
+
+	junk := filepath.Join(dir, "junk")
+	require.Error(t, os.WriteFile(junk, make([]byte, 128<<10), 0o600), "it is full")
+	time.Sleep(40 * time.Second) //nolint:forbidigo // the agent rotates after 30
+	assert.Len(t, ledger.Serials(), 1)
+	assert.Empty(t, ledger.Wrong())
+	require.NoError(t, os.Remove(junk))
+	freed := time.Now()
+	ledger.AwaitSerials(t, 2, soon)
+	t.Logf("healed %s after there was room again", time.Since(freed))
+	assert.Empty(t, ledger.Wrong())
+}
+
+// An `istio.<service account>` of an old Istio, and its successor.
+func TestMirror(t *testing.T) {
+	controller(t)
+	ns := world.Space(t, map[string]string{policy.SourceKey: "mirror"}, "edge", "reviews")
+	id := stage.Identity(t, ns, "edge")
+	ledger := world.Follow(t, ns, id)
+	world.Edge(t, ns, "front", "edge")
+	event(t, ns, "Failed", "istio.edge")
+	upstream := world.Upstream(t, ns, "reviews", id)
+	old := world.OldIstio(t, ns, "edge")
+	calls := world.Call(t, ledger, upstream)
+	for n := 1; n <= 3; n++ {
+		ledger.AwaitSerials(t, n, soon)
+		old.Rotate(t)
+	}
+	ledger.AwaitSerials(t, 4, soon)
+	flawless(t, ledger, calls)
+}

@@ -1,0 +1,59 @@
+//go:build soak
+
+// Package soak holds the trials that take minutes: ten rotations each of the
+// controller and of the publisher beside the real agent, a rotation of the
+// mesh's root, and everything that breaks in between. `make soak` runs it.
+package soak
+
+import (
+	"os"
+	"testing"
+
+	"github.com/go-logr/logr"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/isthmus-mesh/isthmus/test/certtest"
+	"github.com/isthmus-mesh/isthmus/test/istio"
+	"github.com/isthmus-mesh/isthmus/test/stage"
+)
+
+var (
+	world *stage.World
+	// before and after are the two roots of the mesh's life.
+	before, after *certtest.Pair
+)
+
+// lifetime is that of every certificate here.
+const lifetime = "60s"
+
+func TestMain(m *testing.M) {
+	ctrllog.SetLogger(logr.Discard())
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	authorities := &certificates{}
+	before, after = authorities.root("before"), authorities.root("after")
+	if authorities.failed {
+		return 1
+	}
+	o := istio.Options{
+		Env: map[string]string{"DEFAULT_WORKLOAD_CERT_TTL": lifetime, "MAX_WORKLOAD_CERT_TTL": lifetime},
+		CA:  istio.NewCA(before.Intermediate(authorities), before),
+	}
+	return stage.Main(m, o, "{controller: {mirrorSecretNames: [istio.edge]}}", func(w *stage.World) { world = w })
+}
+
+// certificates stands in for a test where there is none yet.
+type certificates struct {
+	testing.TB
+	failed bool
+}
+
+func (c *certificates) Helper()               {}
+func (c *certificates) Errorf(string, ...any) { c.failed = true }
+func (c *certificates) FailNow()              { panic("no certificate could be made") }
+
+func (c *certificates) root(name string) *certtest.Pair {
+	return certtest.NewAuthority(c, certtest.CommonName(name))
+}
