@@ -22,11 +22,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/isthmus-mesh/isthmus/test/certtest"
 )
 
-// testServer starts the real program with the arguments of the installed
-// Deployment and the rights of its service account: the two fit when it
-// becomes ready, keeps its CA and caBundle, and is forbidden nothing.
+// testServer starts the real programs with the arguments of the installed
+// Deployments and the rights of their service accounts: the two fit when both
+// become ready, CA and caBundle are kept, and nothing is forbidden.
 func testServer(t *testing.T, c *cluster) {
 	c.namespace(t, "served", nil)
 	c.namespace(t, "served-mesh", nil)
@@ -43,24 +45,37 @@ profiles: {kong: {description: A gateway., match: [{images: [kong/kong-gateway]}
 			t.Errorf("uninstall: %v", err)
 		}
 	})
-	deployment, err := c.client.AppsV1().Deployments("served").Get(t.Context(), "isthmus-webhook", metav1.GetOptions{})
+	_, err = c.client.CoreV1().ConfigMaps("served-mesh").Create(t.Context(), &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: "istio-ca-root-cert"},
+		Data:       map[string]string{"root-cert.pem": string(certtest.NewAuthority(t).CertificatePEM)},
+	}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	settings, err := c.client.CoreV1().ConfigMaps("served").Get(t.Context(), "isthmus-settings", metav1.GetOptions{})
 	require.NoError(t, err)
 
-	health := freeAddress(t)
-	log := serve(t, c, arguments(t, deployment, settings, health))
-	assert.NoError(t, wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
-		return isReady(ctx, health), nil
-	}), "await /readyz")
+	program := build(t)
+	var logs []func() []string
+	for _, name := range []string{"isthmus-controller", "isthmus-webhook"} {
+		deployment, err := c.client.AppsV1().Deployments("served").Get(t.Context(), name, metav1.GetOptions{})
+		require.NoError(t, err)
+		health := freeAddress(t)
+		logs = append(logs, serve(t, c, program, name, arguments(t, deployment, settings, health)))
+		assert.NoError(t, wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
+			return isReady(ctx, health), nil
+		}), "await /readyz of %s", name)
+	}
 	for _, hook := range configuration(t, c).Webhooks {
 		assert.Contains(t, string(hook.ClientConfig.CABundle), "BEGIN CERTIFICATE", hook.Name)
 	}
 	secret, err := c.client.CoreV1().Secrets("served").Get(t.Context(), "isthmus-webhook-ca", metav1.GetOptions{})
 	require.NoError(t, err)
 	assert.NotEmpty(t, secret.Data)
-	for _, line := range log() {
-		assert.NotContains(t, line, "forbidden")
+	_, err = c.client.CoordinationV1().Leases("served").Get(t.Context(), "isthmus-controller", metav1.GetOptions{})
+	assert.NoError(t, err, "one controller leads")
+	for _, log := range logs {
+		for _, line := range log() {
+			assert.NotContains(t, line, "forbidden")
+		}
 	}
 }
 
@@ -82,6 +97,7 @@ func arguments(t *testing.T, deployment *appsv1.Deployment, settings *corev1.Con
 		switch flag, _, _ := strings.Cut(argument, "="); flag {
 		case "--port":
 			argument = flag + "=" + port
+			list = append(list, "--host=127.0.0.1")
 		case "--health-probe-bind-address":
 			argument = flag + "=" + health
 		case "--metrics-bind-address":
@@ -94,20 +110,20 @@ func arguments(t *testing.T, deployment *appsv1.Deployment, settings *corev1.Con
 	return list
 }
 
-// serve builds and runs the program as the webhook's service account until the
-// test ends. What it returns ends the program and gives the lines of its log.
-func serve(t *testing.T, c *cluster, arguments []string) func() []string {
+// serve runs the program as a service account until the test ends. What it returns
+// ends the program and gives the lines of its log.
+func serve(t *testing.T, c *cluster, program, account string, arguments []string) func() []string {
 	t.Helper()
 	kubeconfig, err := clientcmd.LoadFromFile(c.kubeconfig)
 	require.NoError(t, err)
 	for _, user := range kubeconfig.AuthInfos {
-		user.Impersonate = "system:serviceaccount:served:isthmus-webhook"
+		user.Impersonate = "system:serviceaccount:served:" + account
 		user.ImpersonateGroups = []string{"system:serviceaccounts", "system:authenticated"}
 	}
 	file := filepath.Join(t.TempDir(), "kubeconfig")
 	require.NoError(t, clientcmd.WriteToFile(*kubeconfig, file))
 
-	command := exec.Command(build(t), append(arguments, "--host=127.0.0.1", "--kubeconfig="+file)...)
+	command := exec.Command(program, append(arguments, "--kubeconfig="+file)...)
 	output, err := command.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, command.Start())

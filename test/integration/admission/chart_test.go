@@ -29,6 +29,7 @@ const (
 	configurationName = "isthmus-injector"
 	caSecretName      = "isthmus-webhook-ca"
 	webhookName       = "isthmus-webhook"
+	controllerName    = "isthmus-controller"
 	settingsName      = "isthmus-settings"
 )
 
@@ -145,10 +146,10 @@ func rendered[T any](e *environment, kind, name string) (*T, error) {
 	return nil, fmt.Errorf("the chart renders no %s %s", kind, name)
 }
 
-// arguments are the webhook's, as the chart's Deployment gives them, with the
-// file that its volume would hold.
-func (e *environment) arguments() ([]string, error) {
-	deployment, err := rendered[appsv1.Deployment](e, "Deployment", webhookName)
+// arguments are those of one of the chart's Deployments, with the file that its
+// volume would hold.
+func (e *environment) arguments(name string) ([]string, error) {
+	deployment, err := rendered[appsv1.Deployment](e, "Deployment", name)
 	if err != nil {
 		return nil, err
 	}

@@ -26,8 +26,8 @@ import (
 // needs, for machines that are busy.
 const patience = 60 * time.Second
 
-// environment is an API server with the chart installed and a webhook server
-// behind a door.
+// environment is an API server with the chart installed, a controller, and a
+// webhook server behind a door.
 type environment struct {
 	folder  string
 	plane   *plane.Plane
@@ -42,7 +42,10 @@ type environment struct {
 	// can change.
 	door *door
 	// server is the replica that answers unless a test says otherwise.
-	server   *replica
+	server *replica
+	// controller keeps the CA and the caBundle.
+	controller *replica
+	// replicas are all processes that were ever started.
 	replicas []*replica
 }
 
@@ -78,15 +81,23 @@ func newEnvironment(ctx context.Context, folder string) (*environment, error) {
 	return e, err
 }
 
-// startServer starts the replica that answers, and returns when the API server
-// gets answers from it.
+// startServer starts the controller and the replica that answers, and returns when
+// the API server gets answers from it.
 func (e *environment) startServer(ctx context.Context) error {
 	var err error
+	if e.controller, err = e.startController(ctx); err != nil {
+		return err
+	}
 	if e.server, err = e.startReplica(ctx); err != nil {
 		return err
 	}
 	e.door.lead(e.server)
 	return e.awaitInjection(ctx)
+}
+
+// stopServer ends what startServer started.
+func (e *environment) stopServer(ctx context.Context) error {
+	return errors.Join(e.server.stop(ctx), e.controller.stop(ctx))
 }
 
 // close ends everything. The logs of the processes are of interest only when a
@@ -96,7 +107,7 @@ func (e *environment) close(ctx context.Context, failed bool) error {
 	for _, r := range e.replicas {
 		errs = append(errs, r.stop(ctx))
 		if failed {
-			_, _ = fmt.Fprintf(os.Stderr, "--- log of the server on port %d:\n%s\n", r.port, r.tail())
+			_, _ = fmt.Fprintf(os.Stderr, "--- %s:\n%s\n", filepath.Base(r.log), r.tail())
 		}
 	}
 	if e.door != nil {

@@ -31,16 +31,19 @@ func TestNoReviewFailsWhileCertificatesRotateAndReplicasRestart(t *testing.T) {
 		t.Skip("it takes a minute")
 	}
 	s := newSpace(t, enabled)
-	brief := []string{"--ca-ttl=20s", "--leaf-ttl=8s", "--propagation-delay=3s", "--shutdown-delay=2s", "--log-level=info"}
-	require.NoError(t, world.server.stop(t.Context()))
+	brief := []string{"--leaf-ttl=8s", "--shutdown-delay=2s", "--log-level=info"}
+	require.NoError(t, world.stopServer(t.Context()))
 	// The CA that is there would live for a year.
 	require.NoError(t, world.emptyCA(t.Context()))
+	controller, err := world.startController(t.Context(), "--ca-ttl=20s", "--propagation-delay=3s")
+	require.NoError(t, err)
 	var replicas []*replica
 	t.Cleanup(func() {
 		ctx := context.WithoutCancel(t.Context())
 		for _, r := range replicas {
 			assert.NoError(t, r.stop(ctx))
 		}
+		assert.NoError(t, controller.stop(ctx))
 		require.NoError(t, world.emptyCA(ctx))
 		require.NoError(t, world.startServer(ctx))
 	})

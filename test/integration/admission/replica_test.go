@@ -24,7 +24,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/plane"
 )
 
-// replica is one process of the webhook.
+// replica is one process of the webhook, or of the controller.
 type replica struct {
 	port, health, metrics int
 	command               *exec.Cmd
@@ -38,43 +38,63 @@ type replica struct {
 // as the chart's service account, and returns when it is ready. Further flags
 // win over the chart's.
 func (e *environment) startReplica(ctx context.Context, flags ...string) (*replica, error) {
-	arguments, err := e.arguments()
-	if err != nil {
-		return nil, err
-	}
-	kubeconfig, err := e.serviceAccountKubeconfig(ctx)
-	if err != nil {
-		return nil, err
-	}
 	ports, err := freePorts(3)
 	if err != nil {
 		return nil, err
 	}
-	r := &replica{port: ports[0], health: ports[1], metrics: ports[2], done: make(chan struct{})}
-	local := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
-	arguments = append(arguments,
-		"--host=127.0.0.1", "--port="+strconv.Itoa(r.port),
-		"--health-probe-bind-address="+local(r.health), "--metrics-bind-address="+local(r.metrics),
-		"--serving-name=127.0.0.1", "--kubeconfig="+kubeconfig, "--log-level=debug", "--shutdown-delay=1s",
-	)
-	r.log = filepath.Join(e.folder, fmt.Sprintf("webhook-%d.log", r.port))
-	out, err := os.Create(r.log)
+	r := &replica{port: ports[0], health: ports[1], metrics: ports[2]}
+	own := []string{"--host=127.0.0.1", "--port=" + strconv.Itoa(r.port), "--serving-name=127.0.0.1", "--shutdown-delay=1s"}
+	if err := e.launch(ctx, r, webhookName, append(own, flags...)); err != nil {
+		return nil, err
+	}
+	return r, await(ctx, r.ready)
+}
+
+// startController runs the controller in the same way. It keeps the CA and the
+// caBundle, without which no replica becomes ready; itself it would be ready only
+// with an Istio that has roots.
+func (e *environment) startController(ctx context.Context, flags ...string) (*replica, error) {
+	ports, err := freePorts(2)
 	if err != nil {
 		return nil, err
+	}
+	r := &replica{health: ports[0], metrics: ports[1]}
+	return r, e.launch(ctx, r, controllerName, flags)
+}
+
+func (e *environment) launch(ctx context.Context, r *replica, name string, flags []string) error {
+	arguments, err := e.arguments(name)
+	if err != nil {
+		return err
+	}
+	kubeconfig, err := e.serviceAccountKubeconfig(ctx, name)
+	if err != nil {
+		return err
+	}
+	local := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+	arguments = append(arguments,
+		"--health-probe-bind-address="+local(r.health), "--metrics-bind-address="+local(r.metrics),
+		"--kubeconfig="+kubeconfig, "--log-level=debug",
+	)
+	r.log = filepath.Join(e.folder, fmt.Sprintf("%s-%d.log", name, r.health))
+	out, err := os.Create(r.log)
+	if err != nil {
+		return err
 	}
 	defer func() { _ = out.Close() }()
 	// No context: it ends by a signal, and has to show that it can.
 	r.command = exec.Command(e.binary, append(arguments, flags...)...)
 	r.command.Stdout, r.command.Stderr = out, out
 	if err := r.command.Start(); err != nil {
-		return nil, err
+		return err
 	}
+	r.done = make(chan struct{})
 	go func() {
 		r.exit = r.command.Wait()
 		close(r.done)
 	}()
 	e.replicas = append(e.replicas, r)
-	return r, await(ctx, r.ready)
+	return nil
 }
 
 // ready asks what the kubelet would ask.
@@ -107,7 +127,7 @@ func (r *replica) stop(ctx context.Context) error {
 	case <-r.done:
 		return r.exit
 	case <-ctx.Done():
-		return errors.Join(fmt.Errorf("the server on port %d does not end", r.port), r.command.Process.Kill())
+		return errors.Join(fmt.Errorf("the process with log %s does not end", r.log), r.command.Process.Kill())
 	}
 }
 
@@ -159,20 +179,20 @@ func get(ctx context.Context, url string) (string, error) {
 	return string(body), err
 }
 
-// serviceAccountKubeconfig writes a kubeconfig with nothing but a token of the
-// chart's service account: what its roles do not allow, the server cannot do.
-func (e *environment) serviceAccountKubeconfig(ctx context.Context) (string, error) {
+// serviceAccountKubeconfig writes a kubeconfig with nothing but a token of one of
+// the chart's service accounts: what its roles do not allow, the process cannot do.
+func (e *environment) serviceAccountKubeconfig(ctx context.Context, name string) (string, error) {
 	seconds := int64(3600)
-	token, err := e.client.CoreV1().ServiceAccounts(releaseNamespace).CreateToken(ctx, webhookName,
+	token, err := e.client.CoreV1().ServiceAccounts(releaseNamespace).CreateToken(ctx, name,
 		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}, metav1.CreateOptions{})
 	if err != nil {
-		return "", fmt.Errorf("token of service account %s: %w", webhookName, err)
+		return "", fmt.Errorf("token of service account %s: %w", name, err)
 	}
 	config := rest.CopyConfig(e.config)
 	if err := rest.LoadTLSFiles(config); err != nil {
 		return "", err
 	}
-	path := filepath.Join(e.folder, "webhook.kubeconfig")
+	path := filepath.Join(e.folder, name+".kubeconfig")
 	return path, writeKubeconfig(path, config.Host, config.CAData, token.Status.Token)
 }
 
@@ -217,8 +237,8 @@ func (e *environment) caBundle(ctx context.Context) ([]byte, error) {
 	return configuration.Webhooks[0].ClientConfig.CABundle, nil
 }
 
-// emptyCA makes the Secret as the chart creates it. The replicas that come next
-// make a CA of their own.
+// emptyCA makes the Secret as the chart creates it. The controller that comes next
+// makes a CA of its own.
 func (e *environment) emptyCA(ctx context.Context) error {
 	secrets := e.client.CoreV1().Secrets(releaseNamespace)
 	secret, err := secrets.Get(ctx, caSecretName, metav1.GetOptions{})

@@ -16,7 +16,7 @@ import (
 // be left over that stops pods.
 func TestUninstallLeavesNothingThatStopsPods(t *testing.T) {
 	s := newSpace(t, enabled)
-	require.NoError(t, world.server.stop(t.Context()))
+	require.NoError(t, world.stopServer(t.Context()))
 	t.Cleanup(func() {
 		ctx := context.WithoutCancel(t.Context())
 		for _, name := range []string{releaseNamespace, istioNamespace, excludedNamespace} {

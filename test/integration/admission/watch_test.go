@@ -62,7 +62,7 @@ func delayWatches(t *testing.T, path string) *delayedWatches {
 		server.Close()
 	})
 
-	direct, err := world.serviceAccountKubeconfig(t.Context())
+	direct, err := world.serviceAccountKubeconfig(t.Context(), webhookName)
 	require.NoError(t, err)
 	config, err := clientcmd.BuildConfigFromFlags("", direct)
 	require.NoError(t, err)
