@@ -19,20 +19,7 @@ import (
 )
 
 // issue has a request certified and returns the chain as PEM, the leaf first.
-func (s *Source) issue(ctx context.Context, r certs.Request, csr []byte, token string) ([]byte, error) {
-	roots, err := s.options.Roots()
-	if err == nil && len(roots) == 0 {
-		err = errors.New("there are none")
-	}
-	if err != nil {
-		return nil, problem(r, NoRoots, err)
-	}
-	c, err := s.connections.take(r.CAAddress, s.options.ServerName, roots)
-	if err != nil {
-		return nil, problem(r, Unavailable, err)
-	}
-	defer c.release()
-
+func (s *Source) issue(ctx context.Context, c *connection, r certs.Request, csr []byte, token string) ([]byte, error) {
 	ttl := r.TTL
 	if s.limits.refuses(r.CAAddress, ttl, s.options.Now()) {
 		ttl = 0

@@ -70,6 +70,11 @@ func (s *Source) Bundle(ctx context.Context, r certs.Request) (*certs.Bundle, er
 	if r.TokenAudience == "" {
 		r.TokenAudience = DefaultAudience
 	}
+	c, err := s.connect(r)
+	if err != nil {
+		return nil, err
+	}
+	defer c.release()
 	key, csr, err := newKey(r.Want.ID)
 	if err != nil {
 		return nil, problem(r, Internal, err)
@@ -78,7 +83,7 @@ func (s *Source) Bundle(ctx context.Context, r certs.Request) (*certs.Bundle, er
 	if err != nil {
 		return nil, err
 	}
-	chain, err := s.issue(ctx, r, csr, token)
+	chain, err := s.issue(ctx, c, r, csr, token)
 	if err != nil {
 		return nil, err
 	}
@@ -91,6 +96,22 @@ func (s *Source) Bundle(ctx context.Context, r certs.Request) (*certs.Bundle, er
 		return nil, problem(r, Rejected, err)
 	}
 	return bundle, nil
+}
+
+// connect returns the connection to the authority, by the roots of this moment.
+func (s *Source) connect(r certs.Request) (*connection, error) {
+	roots, err := s.options.Roots()
+	if err == nil && len(roots) == 0 {
+		err = errors.New("there are none")
+	}
+	if err != nil {
+		return nil, problem(r, NoRoots, err)
+	}
+	c, err := s.connections.take(r.CAAddress, s.options.ServerName, roots)
+	if err != nil {
+		return nil, problem(r, Unavailable, err)
+	}
+	return c, nil
 }
 
 // Close closes the connections once their calls have ended. The Source is of no

@@ -1,0 +1,344 @@
+package istioca
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes/fake"
+	ktesting "k8s.io/client-go/testing"
+
+	"github.com/isthmus-mesh/isthmus/internal/certs"
+	"github.com/isthmus-mesh/isthmus/test/certtest"
+)
+
+func TestWhatIsAsked(t *testing.T) {
+	a := newAuthority(t)
+	client, specs := tokens(nil)
+	s, r := a.source(t, func(o *Options) { o.Client = client }), a.request(t)
+	r.TTL, r.ClusterID = 1500*time.Millisecond+time.Hour, "our-cluster"
+	b, err := s.Bundle(t.Context(), r)
+	require.NoError(t, err)
+	assert.Equal(t, edgeID, b.ID().String())
+	chain, err := certs.ParseCertificates(b.Chain())
+	require.NoError(t, err)
+	assert.Len(t, chain, 1, "without the root")
+
+	seconds := int64(600)
+	assert.Equal(t, map[string]authenticationv1.TokenRequestSpec{
+		"front/edge": {Audiences: []string{"istio-ca"}, ExpirationSeconds: &seconds},
+	}, specs())
+	require.Len(t, a.asked(), 1)
+	asked := a.asked()[0]
+	assert.Equal(t, []string{"Bearer " + token}, asked.headers.Get("authorization"))
+	assert.Equal(t, []string{"our-cluster"}, asked.headers.Get("ClusterID"))
+	assert.Equal(t, int64(3602), asked.ValidityDuration)
+	block, _ := pem.Decode([]byte(asked.Csr))
+	csr, err := x509.ParseCertificateRequest(block.Bytes)
+	require.NoError(t, err)
+	require.NoError(t, csr.CheckSignature())
+	require.Len(t, csr.URIs, 1)
+	assert.Equal(t, edgeID, csr.URIs[0].String())
+	assert.Empty(t, csr.Subject.String())
+	key, ok := csr.PublicKey.(*ecdsa.PublicKey)
+	require.True(t, ok)
+	assert.Equal(t, elliptic.P256(), key.Curve)
+
+	r.TokenAudience, r.ClusterID = "another", ""
+	again, err := s.Bundle(t.Context(), r)
+	require.NoError(t, err)
+	assert.NotEqual(t, b.Key(), again.Key(), "every certificate has its own key")
+	assert.Equal(t, []string{"another"}, specs()["front/edge"].Audiences)
+	assert.Empty(t, a.asked()[1].headers.Get("clusterid"))
+	opened, _ := a.connections()
+	assert.Equal(t, 1, opened, "one connection for both")
+}
+
+func TestAnswers(t *testing.T) {
+	stranger := certtest.NewAuthority(t)
+	refuses := func(code codes.Code, text string) func(*authority) answer {
+		return func(*authority) answer {
+			return func(context.Context, request) ([]string, error) { return nil, status.Error(code, text) }
+		}
+	}
+	certifies := func(signer *certtest.Pair, id string, from time.Time, ttl time.Duration) func(*authority) answer {
+		return func(a *authority) answer {
+			return func(_ context.Context, r request) ([]string, error) {
+				if signer == nil {
+					signer = a.root
+				}
+				return a.certify(r, signer, id, from, ttl)
+			}
+		}
+	}
+	says := func(chain ...string) func(*authority) answer {
+		return func(*authority) answer {
+			return func(context.Context, request) ([]string, error) { return chain, nil }
+		}
+	}
+	other := stranger.SPIFFELeaf(t, edgeID)
+
+	for name, c := range map[string]struct {
+		answer   func(*authority) answer
+		reason   Reason
+		rejected certs.Reason
+		says     string
+	}{
+		"if the chain is empty, expect malformed":                     {says(), Rejected, certs.Malformed, "certificate chain"},
+		"if the chain is no PEM, expect malformed":                    {says("MII", "MII"), Rejected, certs.Malformed, "certificate chain"},
+		"if the chain holds a key, expect malformed":                  {says(string(other.CertificatePEM), string(other.KeyPEM)), Rejected, certs.Malformed, "certificate chain"},
+		"if the key is another one, expect key-mismatch":              {says(string(other.CertificatePEM)), Rejected, certs.KeyMismatch, "does not belong"},
+		"if the root comes alone, expect key-mismatch":                {says(string(stranger.CertificatePEM)), Rejected, certs.KeyMismatch, "does not belong"},
+		"if the identity is another, expect wrong-identity":           {certifies(nil, "spiffe://cluster.local/ns/front/sa/other", time.Now().Add(-time.Minute), time.Hour), Rejected, certs.WrongIdentity, "sa/other"},
+		"if another root signs and is sent along, expect untrusted":   {certifies(stranger, edgeID, time.Now().Add(-time.Minute), time.Hour), Rejected, certs.Untrusted, "unknown authority"},
+		"if it is expired, expect expired":                            {certifies(nil, edgeID, time.Now().Add(-time.Hour), -time.Second), Rejected, certs.Expired, "valid until"},
+		"if the token is not accepted, expect unauthenticated":        {refuses(codes.Unauthenticated, "request authenticate failure"), Unauthenticated, "", "audience \"istio-ca\", and its CLUSTER_ID be the cluster id none"},
+		"if it is forbidden, expect refused":                          {refuses(codes.PermissionDenied, "no"), Refused, "", "refused: PermissionDenied: no"},
+		"if there is no such service, expect refused":                 {refuses(codes.Unimplemented, "unknown service"), Refused, "", "Unimplemented: unknown service"},
+		"if the CA is not ready, expect refused":                      {refuses(codes.Internal, "CSR signing error (Istio CA is not ready)"), Refused, "", "Istio CA is not ready"},
+		"if the request is refused with any lifetime, expect refused": {refuses(codes.InvalidArgument, "CSR signing error"), Refused, "", "InvalidArgument: CSR signing error"},
+		"if it stays unavailable, expect unavailable":                 {refuses(codes.Unavailable, "shutting down"), Unavailable, "", "shutting down"},
+		"if the token is echoed, expect it blotted out":               {refuses(codes.Aborted, "token "+token+"\nrefused "+strings.Repeat("x", 1<<12)), Refused, "", "token [token] refused xxx"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAuthority(t)
+			a.answers(c.answer(a))
+			b, err := a.source(t).Bundle(t.Context(), a.request(t))
+			require.Error(t, err)
+			assert.Nil(t, b)
+			assert.Equal(t, c.reason, ReasonOf(err), "%v", err)
+			assert.Contains(t, Reasons(), ReasonOf(err))
+			assert.Equal(t, c.rejected, certs.ReasonOf(err), "%v", err)
+			assert.ErrorContains(t, err, c.says)
+			assert.ErrorContains(t, err, "certificate for service account front/edge from "+a.address+": ")
+			for _, shown := range []string{err.Error(), fmt.Sprintf("%+v %#v", err, errors.Unwrap(err))} {
+				assert.NotContains(t, shown, token)
+				assert.NotContains(t, shown, "-----BEGIN")
+				assert.Less(t, len(shown), 2000)
+			}
+		})
+	}
+}
+
+func TestTokenRefusals(t *testing.T) {
+	accounts := schema.GroupResource{Resource: "serviceaccounts"}
+	for name, c := range map[string]struct {
+		err    error
+		reason Reason
+		says   string
+	}{
+		"if RBAC says no, expect token-forbidden":              {apierrors.NewForbidden(accounts, "edge", errors.New("no role")), TokenForbidden, "isthmus.dev/injection=enabled"},
+		"if a policy says no, expect token-forbidden":          {apierrors.NewInvalid(schema.GroupKind{Kind: "TokenRequest"}, "edge", nil), TokenForbidden, "ValidatingAdmissionPolicy"},
+		"if there is no such account, expect account-missing":  {apierrors.NewNotFound(accounts, "edge"), AccountMissing, `serviceaccounts "edge" not found (create it`},
+		"if the API server is overloaded, expect token-failed": {apierrors.NewTooManyRequests("later", 1), TokenFailed, "later"},
+		"if it is gone, expect token-failed":                   {errors.New("connection refused"), TokenFailed, "ask the API server for a token: connection refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAuthority(t)
+			client, _ := tokens(c.err)
+			_, err := a.source(t, func(o *Options) { o.Client = client }).Bundle(t.Context(), a.request(t))
+			assert.Equal(t, c.reason, ReasonOf(err), "%v", err)
+			assert.ErrorContains(t, err, c.says)
+			assert.Empty(t, a.asked())
+		})
+	}
+	t.Run("if the token is empty, expect token-failed", func(t *testing.T) {
+		a := newAuthority(t)
+		client := fake.NewClientset()
+		client.PrependReactor("create", "serviceaccounts", func(ktesting.Action) (bool, runtime.Object, error) {
+			return true, &authenticationv1.TokenRequest{}, nil
+		})
+		_, err := a.source(t, func(o *Options) { o.Client = client }).Bundle(t.Context(), a.request(t))
+		assert.Equal(t, TokenFailed, ReasonOf(err), "%v", err)
+	})
+}
+
+func TestLifetimeRefusalIsForgotten(t *testing.T) {
+	a := newAuthority(t)
+	most := atomic.Int64{}
+	most.Store(1800)
+	granted := func(_ context.Context, r request) ([]string, error) {
+		if r.ValidityDuration > most.Load() {
+			return nil, status.Error(codes.InvalidArgument, "too long")
+		}
+		// It is valid whatever the clock below says.
+		return a.certify(r, a.root, edgeID, time.Now().Add(-time.Minute), 12*time.Hour)
+	}
+	a.answers(granted)
+	var later time.Duration
+	s := a.source(t, func(o *Options) { o.Now = func() time.Time { return time.Now().Add(later) } })
+	ask := func(ttl time.Duration) []int64 {
+		t.Helper()
+		before := len(a.asked())
+		r := a.request(t)
+		r.TTL = ttl
+		_, err := s.Bundle(t.Context(), r)
+		require.NoError(t, err)
+		var asked []int64
+		for _, r := range a.asked()[before:] {
+			asked = append(asked, r.ValidityDuration)
+		}
+		return asked
+	}
+	assert.Equal(t, []int64{7200, 0}, ask(2*time.Hour))
+	assert.Equal(t, []int64{0}, ask(2*time.Hour))
+	assert.Equal(t, []int64{0}, ask(3*time.Hour))
+	assert.Equal(t, []int64{3600, 0}, ask(time.Hour), "less may be allowed")
+	assert.Equal(t, []int64{0}, ask(90*time.Minute), "the least refused one counts")
+	assert.Equal(t, []int64{1800}, ask(30*time.Minute))
+
+	most.Store(7200)
+	later = limitMemory - time.Minute
+	assert.Equal(t, []int64{0}, ask(2*time.Hour))
+	later = limitMemory + time.Minute
+	assert.Equal(t, []int64{7200}, ask(2*time.Hour), "an hour later it is tried again")
+
+	// What fails without a lifetime too was no matter of lifetime.
+	a.answers(func(context.Context, request) ([]string, error) {
+		return nil, status.Error(codes.InvalidArgument, "bad")
+	})
+	r := a.request(t)
+	_, err := s.Bundle(t.Context(), r)
+	assert.Equal(t, Refused, ReasonOf(err))
+	a.answers(granted)
+	assert.Equal(t, []int64{3600}, ask(time.Hour))
+}
+
+func TestRootsChangeDuringACall(t *testing.T) {
+	a := newAuthority(t)
+	other := certtest.NewAuthority(t).Certificate
+	roots := atomic.Pointer[[]*x509.Certificate]{}
+	roots.Store(&[]*x509.Certificate{a.root.Certificate})
+	s := a.source(t, func(o *Options) { o.Roots = func() ([]*x509.Certificate, error) { return *roots.Load(), nil } })
+	entered, leave := make(chan struct{}), make(chan struct{})
+	a.answers(func(ctx context.Context, r request) ([]string, error) {
+		close(entered)
+		<-leave
+		return a.sign(ctx, r)
+	})
+	first := make(chan error, 1)
+	go func() {
+		_, err := s.Bundle(t.Context(), a.request(t))
+		first <- err
+	}()
+	<-entered
+	a.answers(a.sign)
+	roots.Store(&[]*x509.Certificate{a.root.Certificate, other})
+	for range 2 {
+		_, err := s.Bundle(t.Context(), a.request(t))
+		require.NoError(t, err)
+	}
+	opened, closed := a.connections()
+	assert.Equal(t, 2, opened, "a connection by the new roots")
+	assert.Zero(t, closed, "the old one is in use")
+	close(leave)
+	require.NoError(t, <-first)
+	require.Eventually(t, func() bool { _, closed := a.connections(); return closed == 1 }, 15*time.Second, time.Millisecond)
+
+	roots.Store(&[]*x509.Certificate{other})
+	s.options.Timeout = 300 * time.Millisecond
+	_, err := s.Bundle(t.Context(), a.request(t))
+	assert.Equal(t, Untrusted, ReasonOf(err), "%v", err)
+	assert.ErrorContains(t, err, "are the mesh's roots its own?")
+}
+
+func TestNoRoots(t *testing.T) {
+	a := newAuthority(t)
+	client, specs := tokens(nil)
+	for name, c := range map[string]error{
+		"if the roots are not known, expect no-roots": errors.New("not read yet"),
+		"if there are none, expect no-roots":          nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := a.source(t, func(o *Options) {
+				o.Client = client
+				o.Roots = func() ([]*x509.Certificate, error) { return nil, c }
+			})
+			_, err := s.Bundle(t.Context(), a.request(t))
+			assert.Equal(t, NoRoots, ReasonOf(err), "%v", err)
+			assert.Empty(t, specs(), "no token is made in vain")
+		})
+	}
+}
+
+func TestPatience(t *testing.T) {
+	a := newAuthority(t)
+	a.answers(func(ctx context.Context, _ request) ([]string, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	})
+	s := a.source(t, func(o *Options) { o.Timeout = 200 * time.Millisecond })
+	_, err := s.Bundle(t.Context(), a.request(t))
+	assert.Equal(t, Unavailable, ReasonOf(err), "%v", err)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	s = a.source(t)
+	go func() {
+		assert.Eventually(t, func() bool { return len(a.asked()) == 2 }, 15*time.Second, time.Millisecond)
+		cancel()
+	}()
+	_, err = s.Bundle(ctx, a.request(t))
+	assert.Equal(t, Canceled, ReasonOf(err), "%v", err)
+
+	// A call that broke off is repeated.
+	var calls atomic.Int32
+	a.answers(func(ctx context.Context, r request) ([]string, error) {
+		if calls.Add(1) == 1 {
+			return nil, status.Error(codes.Unavailable, "just now")
+		}
+		return a.sign(ctx, r)
+	})
+	_, err = s.Bundle(t.Context(), a.request(t))
+	require.NoError(t, err)
+	assert.Equal(t, int32(2), calls.Load())
+}
+
+func TestJudgedAtTheTimeOfTheAnswer(t *testing.T) {
+	a := newAuthority(t)
+	r := a.request(t)
+	r.Want.Now = time.Now().Add(-time.Hour) // before the certificate is valid
+	_, err := a.source(t).Bundle(t.Context(), r)
+	require.NoError(t, err)
+
+	r.Want.Now = time.Now()
+	slow := a.source(t, func(o *Options) { o.Now = func() time.Time { return time.Now().Add(-time.Hour) } })
+	_, err = slow.Bundle(t.Context(), r)
+	assert.Equal(t, certs.NotYetValid, certs.ReasonOf(err), "%v", err)
+}
+
+func TestBadUse(t *testing.T) {
+	client, _ := tokens(nil)
+	_, err := New(Options{})
+	assert.EqualError(t, err, "istio-ca: no client given")
+	_, err = New(Options{Client: client})
+	assert.EqualError(t, err, "istio-ca: no roots given")
+
+	a := newAuthority(t)
+	s, r := a.source(t), a.request(t)
+	for _, address := range []string{"", "istiod", ":15012"} {
+		r.CAAddress = address
+		_, err = s.Bundle(t.Context(), r)
+		assert.Equal(t, Unavailable, ReasonOf(err), "%v", err)
+		assert.ErrorContains(t, err, fmt.Sprintf("address %q: want host:port", address))
+	}
+	s.Close()
+	_, err = s.Bundle(t.Context(), a.request(t))
+	assert.Equal(t, Unavailable, ReasonOf(err), "%v", err)
+	assert.Empty(t, ReasonOf(errors.New("another")))
+}
