@@ -1,0 +1,130 @@
+package certmanager
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+
+	"github.com/isthmus-mesh/isthmus/internal/certs"
+)
+
+// What needs cert-manager is tested in test/mesh/certmanager.
+
+type unused struct{}
+
+func (unused) Get(context.Context, string, string) (*corev1.Secret, error) { panic("asked") }
+
+func (unused) Delete(context.Context, string, string, types.UID, string) error { panic("asked") }
+
+func newSource(t *testing.T, issuer cmmeta.IssuerReference) *Source {
+	t.Helper()
+	s, err := New(Options{Dynamic: dynamic.New(&rest.RESTClient{}), Secrets: unused{}, Issuer: issuer})
+	require.NoError(t, err)
+	return s
+}
+
+func TestNew(t *testing.T) {
+	_, err := New(Options{})
+	require.EqualError(t, err, "certmanager: a dynamic client and Secrets are required")
+	_, err = newSource(t, cmmeta.IssuerReference{}).Bundle(t.Context(), certs.Request{})
+	require.ErrorIs(t, err, ErrNoIssuer)
+	assert.EqualError(t, err, "the source cert-manager needs an issuer: set the chart's value controller.certManager.issuerRef.name")
+}
+
+func TestLifetime(t *testing.T) {
+	for name, test := range map[string]struct {
+		ttl, want time.Duration
+		err       string
+	}{
+		"if nothing is asked for, expect cert-manager's default": {},
+		"if an hour is asked for, expect it":                     {ttl: time.Hour, want: time.Hour},
+		"if less is asked for, expect an hour and a word": {
+			ttl: 59 * time.Minute, want: time.Hour,
+			err: "cert-manager issues for an hour or more: a certificate lifetime of 59m0s is asked for, and 1h0m0s used",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := Lifetime(test.ttl)
+			assert.Equal(t, test.want, got)
+			if test.err == "" {
+				assert.NoError(t, err)
+			} else {
+				assert.EqualError(t, err, test.err)
+			}
+		})
+	}
+}
+
+// cert-manager's webhook wants five minutes and more between renewal and end,
+// and takes the percentage for what has passed, not for what is left.
+func TestRenewalPassesTheWebhookForTheShortestLifetime(t *testing.T) {
+	before := cmapi.MinimumCertificateDuration * (100 - renewBeforePercentage) / 100
+	assert.GreaterOrEqual(t, before, cmapi.MinimumRenewBefore)
+}
+
+func TestDesired(t *testing.T) {
+	id, err := certs.Identity("cluster.local", "ingress", "emissary-ingress")
+	require.NoError(t, err)
+	r := certs.Request{Namespace: "ingress", Secret: "istio-certs", Want: certs.Want{ID: id}}
+	for name, test := range map[string]struct {
+		issuer, want cmmeta.IssuerReference
+	}{
+		"if only a name is given, expect an Issuer": {
+			issuer: cmmeta.IssuerReference{Name: "ca"},
+			want:   cmmeta.IssuerReference{Name: "ca", Kind: "Issuer", Group: "cert-manager.io"},
+		},
+		"if all is given, expect it": {
+			issuer: cmmeta.IssuerReference{Name: "ca", Kind: "AWSPCAClusterIssuer", Group: "awspca.cert-manager.io"},
+			want:   cmmeta.IssuerReference{Name: "ca", Kind: "AWSPCAClusterIssuer", Group: "awspca.cert-manager.io"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			assert.Equal(t, test.want, newSource(t, test.issuer).desired(r).Spec.IssuerRef)
+		})
+	}
+
+	c := newSource(t, cmmeta.IssuerReference{Name: "ca"}).desired(r)
+	assert.Equal(t, "istio-certs", c.Name)
+	assert.Equal(t, "istio-certs-issued", c.Spec.SecretName)
+	assert.Equal(t, []string{"spiffe://cluster.local/ns/ingress/sa/emissary-ingress"}, c.Spec.URIs)
+	assert.Equal(t, []cmapi.KeyUsage{"digital signature", "client auth", "server auth"}, c.Spec.Usages)
+	assert.Equal(t, &cmapi.CertificatePrivateKey{RotationPolicy: "Always", Algorithm: "ECDSA", Size: 256}, c.Spec.PrivateKey)
+	assert.Nil(t, c.Spec.Duration, "left to cert-manager")
+	assert.Equal(t, int32(1), *c.Spec.RevisionHistoryLimit)
+}
+
+func TestDiffers(t *testing.T) {
+	s := newSource(t, cmmeta.IssuerReference{Name: "ca"})
+	r := certs.Request{Namespace: "ingress", Secret: "istio-certs", TTL: 6 * time.Hour}
+	for name, test := range map[string]struct {
+		change func(*cmapi.CertificateSpec)
+		want   bool
+	}{
+		"if nothing changed, expect nothing":               {func(*cmapi.CertificateSpec) {}, false},
+		"if the API server filled a field, expect nothing": {func(c *cmapi.CertificateSpec) { c.PrivateKey.Encoding = cmapi.PKCS1 }, false},
+		"if the lifetime changed, expect a difference":     {func(c *cmapi.CertificateSpec) { c.Duration.Duration++ }, true},
+		"if the lifetime went, expect a difference":        {func(c *cmapi.CertificateSpec) { c.Duration = nil }, true},
+		"if a URI was added, expect a difference":          {func(c *cmapi.CertificateSpec) { c.URIs = append(c.URIs, "spiffe://x/y") }, true},
+		"if a usage was added, expect a difference":        {func(c *cmapi.CertificateSpec) { c.Usages = append(c.Usages, cmapi.UsageCertSign) }, true},
+		"if the issuer changed, expect a difference":       {func(c *cmapi.CertificateSpec) { c.IssuerRef.Name = "other" }, true},
+		"if keys are kept, expect a difference":            {func(c *cmapi.CertificateSpec) { c.PrivateKey.RotationPolicy = cmapi.RotationPolicyNever }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			standing := s.desired(r)
+			test.change(&standing.Spec)
+			assert.Equal(t, test.want, differs(s.desired(r), standing))
+		})
+	}
+	noTTL := r
+	noTTL.TTL = 0
+	assert.True(t, differs(s.desired(noTTL), s.desired(r)), "a lifetime that is not asked for any more")
+}
