@@ -112,8 +112,10 @@ func (d *demo) clear(ctx context.Context, entries []os.DirEntry) error {
 			return fmt.Errorf("%s holds %s, which is not the demo's: move it away", d.folder, entry.Name())
 		}
 	}
-	if err := d.webhook().end(10 * time.Second); err != nil {
-		return err
+	for _, name := range []string{webhookName, controllerName} {
+		if err := d.process(name).end(10 * time.Second); err != nil {
+			return err
+		}
 	}
 	if _, err := os.Stat(d.path("cluster")); err == nil {
 		if _, err := os.Stat(d.path("bin", "cluster")); err != nil {
@@ -133,8 +135,9 @@ func (d *demo) clear(ctx context.Context, entries []os.DirEntry) error {
 // ours are the names in the demo's folder; it is going to be removed.
 func ours(name string) bool {
 	switch name {
-	case "bin", "cluster", "helm", "kube", "pods", "settings", "webhook.json", "webhook.kubeconfig", "webhook.log":
+	case "bin", "cluster", "helm", "kube", "pods", "settings":
 		return true
 	}
-	return false
+	base, extension, _ := strings.Cut(name, ".")
+	return (base == webhookName || base == controllerName) && (extension == "json" || extension == "kubeconfig" || extension == "log")
 }

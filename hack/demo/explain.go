@@ -87,7 +87,7 @@ type review struct {
 // reviewed finds the line of the log that tells of a pod. The pod had no name
 // yet when it was reviewed, only the one that its name begins with.
 func (d *demo) reviewed(p pod) (string, error) {
-	log, err := os.Open(d.path("webhook.log"))
+	log, err := os.Open(d.path(webhookName + ".log"))
 	if err != nil {
 		return "", err
 	}
@@ -111,7 +111,7 @@ func (d *demo) reviewed(p pod) (string, error) {
 
 // admissions are the lines of the webhook's metric.
 func (d *demo) admissions(ctx context.Context) string {
-	page, err := get(ctx, fmt.Sprintf("http://127.0.0.1:%d/metrics", d.webhook().Metrics))
+	page, err := get(ctx, fmt.Sprintf("http://127.0.0.1:%d/metrics", d.process(webhookName).Metrics))
 	if err != nil {
 		return err.Error()
 	}
@@ -142,5 +142,5 @@ Try it, in this folder:
   isthmus inject -f samples/emissary/deployment.yaml -o diff   # the same engine, offline
   less +F %s
 
-  make demo-down                                    # ends it`, d.kubeconfig(), d.path("bin"), d.path("webhook.log")))
+  make demo-down                                    # ends it`, d.kubeconfig(), d.path("bin"), d.path(webhookName+".log")))
 }

@@ -19,7 +19,7 @@ var errLeft = errors.New("something of the demo is left, try make demo-down")
 
 // up does all of it, or leaves nothing.
 func (d *demo) up(ctx context.Context) (err error) {
-	if r := d.webhook(); r.alive() {
+	if d.process(webhookName).alive() && d.process(controllerName).alive() {
 		if _, err := d.output(ctx, "kubectl", "get", "--raw=/readyz"); err == nil {
 			d.screen.print("The demo is up already. make demo-down ends it.")
 			d.invite()
@@ -119,13 +119,18 @@ func (d *demo) install(ctx context.Context, server string) error {
 	if err := d.show(ctx, "helm", "list", "--namespace", systemSpace); err != nil {
 		return err
 	}
-	d.screen.say("There is no node here to run the chart's pods: the same webhook starts as a process,\n" +
-		"with the chart's flags, settings and ServiceAccount.")
-	r, err := d.serve(ctx, server)
+	d.screen.say("There is no node here to run the chart's pods: the same controller and webhook start as\n" +
+		"processes, with the chart's flags, settings and ServiceAccounts.")
+	controller, err := d.serve(ctx, server, controllerName)
+	if err != nil {
+		return fmt.Errorf("start the controller: %w", err)
+	}
+	d.screen.say("The controller is ready: process %d. It keeps the CA of the webhook's certificate", controller.PID)
+	webhook, err := d.serve(ctx, server, webhookName)
 	if err != nil {
 		return fmt.Errorf("start the webhook: %w", err)
 	}
-	d.screen.say("The webhook is ready: process %d, reviews on 127.0.0.1:%d", r.PID, r.Port)
+	d.screen.say("The webhook is ready: process %d, reviews on 127.0.0.1:%d", webhook.PID, webhook.Port)
 	return nil
 }
 
@@ -161,7 +166,7 @@ func (d *demo) injected(ctx context.Context) (pod, error) {
 	}
 	found, err := d.edge(ctx, ",isthmus.dev/injected")
 	if err != nil {
-		return nil, fmt.Errorf("%w; the webhook's log ends with\n%s", err, d.lastLog())
+		return nil, fmt.Errorf("%w; the webhook's log ends with\n%s", err, d.lastLog(webhookName))
 	}
 	if err := d.list(ctx); err != nil {
 		return nil, err

@@ -24,25 +24,33 @@ const (
 	configuration = "isthmus-injector"
 )
 
-// running is the webhook's process, as it is written down for demo-down.
+// The chart's Deployments and ServiceAccounts, in the order in which they start:
+// the controller makes the CA that the webhook's certificate is signed with.
+const (
+	controllerName = "isthmus-controller"
+	webhookName    = "isthmus-webhook"
+)
+
+// running is a process of the chart's, as it is written down for demo-down.
 type running struct {
 	identity
-	// Port serves reviews, Health /readyz, Metrics /metrics; all on 127.0.0.1.
+	// Port serves the webhook's reviews, Health /readyz, Metrics /metrics; all on
+	// 127.0.0.1.
 	Port, Health, Metrics int
 }
 
-// webhook reads what runs; the zero value when nothing does.
-func (d *demo) webhook() running {
+// process reads what runs under a name; the zero value when nothing does.
+func (d *demo) process(name string) running {
 	var r running
-	if content, err := os.ReadFile(d.path("webhook.json")); err == nil {
+	if content, err := os.ReadFile(d.path(name + ".json")); err == nil {
 		_ = json.Unmarshal(content, &r) // what cannot be read names no process
 	}
 	return r
 }
 
-// serve starts the webhook that the chart installed as a process of this
+// serve starts a Deployment that the chart installed as a process of this
 // machine: the control plane has no node that could run the chart's pods.
-func (d *demo) serve(ctx context.Context, server string) (running, error) {
+func (d *demo) serve(ctx context.Context, server, name string) (running, error) {
 	var r running
 	for _, port := range []*int{&r.Port, &r.Health, &r.Metrics} {
 		free, err := freePort(ctx)
@@ -51,17 +59,19 @@ func (d *demo) serve(ctx context.Context, server string) (running, error) {
 		}
 		*port = free
 	}
-	arguments, err := d.arguments(ctx, r)
+	arguments, err := d.arguments(ctx, name, r)
 	if err != nil {
 		return r, err
 	}
-	if err := d.account(ctx, server); err != nil {
+	if err := d.account(ctx, server, name); err != nil {
 		return r, err
 	}
-	if err := d.redirect(ctx, r.Port); err != nil {
-		return r, err
+	if name == webhookName {
+		if err := d.redirect(ctx, r.Port); err != nil {
+			return r, err
+		}
 	}
-	log, err := os.Create(d.path("webhook.log"))
+	log, err := os.Create(d.path(name + ".log"))
 	if err != nil {
 		return r, err
 	}
@@ -87,14 +97,14 @@ func (d *demo) serve(ctx context.Context, server string) (running, error) {
 	if err != nil {
 		return r, err
 	}
-	if err := os.WriteFile(d.path("webhook.json"), content, 0o600); err != nil {
+	if err := os.WriteFile(d.path(name+".json"), content, 0o600); err != nil {
 		return r, errors.Join(err, r.end(time.Second))
 	}
 	return r, await(ctx, time.Minute, func() error {
 		select {
 		case err := <-ended:
 			ended <- err
-			return fmt.Errorf("the webhook ended: %w; its log ends with\n%s", err, d.lastLog())
+			return fmt.Errorf("%s ended: %w; its log ends with\n%s", name, err, d.lastLog(name))
 		default:
 		}
 		_, err := get(ctx, fmt.Sprintf("http://127.0.0.1:%d/readyz?verbose", r.Health))
@@ -104,15 +114,15 @@ func (d *demo) serve(ctx context.Context, server string) (running, error) {
 
 // arguments are the flags of the chart's Deployment, with the files, ports and
 // the kubeconfig that a process outside the cluster needs.
-func (d *demo) arguments(ctx context.Context, r running) ([]string, error) {
-	out, err := d.output(ctx, "kubectl", "--namespace", systemSpace, "get", "deployment", "isthmus-webhook",
+func (d *demo) arguments(ctx context.Context, name string, r running) ([]string, error) {
+	out, err := d.output(ctx, "kubectl", "--namespace", systemSpace, "get", "deployment", name,
 		"--output", "jsonpath={.spec.template.spec.containers[0].args}")
 	if err != nil {
 		return nil, err
 	}
 	var arguments []string
 	if err := json.Unmarshal(out, &arguments); err != nil {
-		return nil, fmt.Errorf("flags of the chart's Deployment: %w in %q", err, out)
+		return nil, fmt.Errorf("flags of the chart's Deployment %s: %w in %q", name, err, out)
 	}
 	for i, argument := range arguments {
 		argument = strings.ReplaceAll(argument, "$(POD_NAMESPACE)", systemSpace)
@@ -121,16 +131,16 @@ func (d *demo) arguments(ctx context.Context, r running) ([]string, error) {
 	if err := d.settings(ctx); err != nil {
 		return nil, err
 	}
-	return append(arguments,
-		"--kubeconfig="+d.path("webhook.kubeconfig"),
-		"--host=127.0.0.1",
-		fmt.Sprintf("--port=%d", r.Port),
+	arguments = append(arguments,
+		"--kubeconfig="+d.path(name+".kubeconfig"),
 		fmt.Sprintf("--health-probe-bind-address=127.0.0.1:%d", r.Health),
 		fmt.Sprintf("--metrics-bind-address=127.0.0.1:%d", r.Metrics),
-		"--serving-name=127.0.0.1",
-		"--shutdown-delay=0s",
 		"--log-level=debug",
-	), nil
+	)
+	if name == webhookName {
+		arguments = append(arguments, "--host=127.0.0.1", fmt.Sprintf("--port=%d", r.Port), "--serving-name=127.0.0.1", "--shutdown-delay=0s")
+	}
+	return arguments, nil
 }
 
 // settings writes the chart's ConfigMap to files, as the kubelet would.
@@ -155,9 +165,9 @@ func (d *demo) settings(ctx context.Context) error {
 }
 
 // account writes a kubeconfig with a token of the chart's own ServiceAccount:
-// the webhook may do here what it may do in a cluster, and no more.
-func (d *demo) account(ctx context.Context, server string) error {
-	token, err := d.output(ctx, "kubectl", "--namespace", systemSpace, "create", "token", "isthmus-webhook", "--duration=720h")
+// the process may do here what it may do in a cluster, and no more.
+func (d *demo) account(ctx context.Context, server, name string) error {
+	token, err := d.output(ctx, "kubectl", "--namespace", systemSpace, "create", "token", name, "--duration=720h")
 	if err != nil {
 		return err
 	}
@@ -170,14 +180,14 @@ func (d *demo) account(ctx context.Context, server string) error {
 		"clusters": []any{map[string]any{"name": "demo", "cluster": map[string]any{
 			"server": server, "certificate-authority-data": base64.StdEncoding.EncodeToString(authority),
 		}}},
-		"users":    []any{map[string]any{"name": "isthmus-webhook", "user": map[string]any{"token": string(bytes.TrimSpace(token))}}},
-		"contexts": []any{map[string]any{"name": "demo", "context": map[string]any{"cluster": "demo", "user": "isthmus-webhook"}}},
+		"users":    []any{map[string]any{"name": name, "user": map[string]any{"token": string(bytes.TrimSpace(token))}}},
+		"contexts": []any{map[string]any{"name": "demo", "context": map[string]any{"cluster": "demo", "user": name}}},
 	}
 	content, err := json.Marshal(config)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(d.path("webhook.kubeconfig"), content, 0o600)
+	return os.WriteFile(d.path(name+".kubeconfig"), content, 0o600)
 }
 
 // redirect points the chart's configuration at this machine instead of at the
@@ -199,9 +209,9 @@ func (d *demo) redirect(ctx context.Context, port int) error {
 	return err
 }
 
-// lastLog is the end of the webhook's log.
-func (d *demo) lastLog() string {
-	content, err := os.ReadFile(d.path("webhook.log"))
+// lastLog is the end of a process's log.
+func (d *demo) lastLog(name string) string {
+	content, err := os.ReadFile(d.path(name + ".log"))
 	if err != nil {
 		return err.Error()
 	}

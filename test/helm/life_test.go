@@ -42,7 +42,7 @@ func testLife(t *testing.T, c *cluster) {
 
 	t.Run("a second release is refused", func(t *testing.T) {
 		_, err := c.helm("install", "second", chart, "--namespace", "life-second", "--set", "istio.namespace=life-mesh")
-		assert.ErrorContains(t, err, `ClusterRole "isthmus-webhook" in namespace "" exists and cannot be imported into the current release`)
+		assert.ErrorContains(t, err, `ClusterRole "isthmus-controller" in namespace "" exists and cannot be imported into the current release`)
 		assert.ErrorContains(t, err, `key "meta.helm.sh/release-name" must equal "second": current value is "first"`)
 		secrets, err := c.client.CoreV1().Secrets("life-second").List(t.Context(), metav1.ListOptions{})
 		require.NoError(t, err)
