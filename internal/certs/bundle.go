@@ -111,7 +111,7 @@ func (b *Bundle) RootNotAfter() time.Time {
 	return first
 }
 
-// Key is the private key, one PEM block in the encoding it came in.
+// Key is the private key, one PEM block in PKCS#8.
 func (b *Bundle) Key() []byte { return bytes.Clone(b.key()) }
 
 // Chain is the leaf and the intermediates above it, as PEM.

@@ -232,10 +232,10 @@ func TestNewAccepts(t *testing.T) {
 		"if it leads to both roots, expect both":                 {certs.Material{Key: young.KeyPEM, Chain: joined(young, bridge, next)}, wanted(root, next), list(young, bridge), list(root, next)},
 		"if there is text around the blocks, expect it ignored":  {certs.Material{Key: text(leaf.KeyPEM), Chain: text(leaf.ChainPEM), Roots: text(root.CertificatePEM)}, wanted(), list(leaf), list(root)},
 		"if lines end as on Windows, expect no difference":       {certs.Material{Key: leaf.KeyPEM, Chain: bytes.ReplaceAll(leaf.ChainPEM, []byte("\n"), []byte("\r\n"))}, wanted(root), list(leaf), list(root)},
-		"if the key is RSA in PKCS#8, expect it as it is":        {material(rsaLeaf), wanted(rsaRoot), list(rsaLeaf), list(rsaRoot)},
-		"if the key is RSA in PKCS#1, expect it as it is":        {certs.Material{Key: rsaLeaf.PKCS1PEM(t), Chain: rsaLeaf.ChainPEM}, wanted(rsaRoot), list(rsaLeaf), list(rsaRoot)},
-		"if the key is EC in SEC 1, expect it as it is":          {certs.Material{Key: leaf.SEC1PEM(t), Chain: leaf.ChainPEM}, wanted(root), list(leaf), list(root)},
-		"if the key is Ed25519, expect it as it is":              {material(edLeaf), wanted(root), list(edLeaf), list(root)},
+		"if the key is RSA in PKCS#8, expect PKCS#8":             {material(rsaLeaf), wanted(rsaRoot), list(rsaLeaf), list(rsaRoot)},
+		"if the key is RSA in PKCS#1, expect PKCS#8":             {certs.Material{Key: rsaLeaf.PKCS1PEM(t), Chain: rsaLeaf.ChainPEM}, wanted(rsaRoot), list(rsaLeaf), list(rsaRoot)},
+		"if the key is EC in SEC 1, expect PKCS#8":               {certs.Material{Key: leaf.SEC1PEM(t), Chain: leaf.ChainPEM}, wanted(root), list(leaf), list(root)},
+		"if the key is Ed25519, expect PKCS#8":                   {material(edLeaf), wanted(root), list(edLeaf), list(root)},
 		"if there is no limit to the key's usage, expect it":     {material(leafOf(t, root, certtest.KeyUsage(0))), wanted(root), nil, list(root)},
 		"if any extended usage is allowed, expect it":            {material(leafOf(t, root, certtest.Usages(x509.ExtKeyUsageAny))), wanted(root), nil, list(root)},
 		"if a minute of two hours is left, expect it":            {material(leafOf(t, root, around(2*time.Hour, time.Minute))), wanted(root), nil, list(root)},
@@ -258,7 +258,7 @@ func TestNewAccepts(t *testing.T) {
 				names = append(names, serial(r))
 			}
 			assert.ElementsMatch(t, names, serials(t, b.Roots()))
-			assert.Contains(t, string(test.material.Key), string(b.Key()))
+			assert.True(t, strings.HasPrefix(string(b.Key()), "-----BEGIN PRIVATE KEY-----\n"), "PKCS#8, whatever it came in")
 			_, err = tls.X509KeyPair(b.Chain(), b.Key())
 			assert.NoError(t, err)
 			assert.Equal(t, edge, b.ID().String())
@@ -351,7 +351,7 @@ func TestEqual(t *testing.T) {
 	assert.True(t, b.Equal(bundle(material(leaf, root), root)), "the same content")
 	assert.False(t, b.Equal(bundle(material(other), root)), "another certificate")
 	assert.False(t, b.Equal(bundle(material(leaf), root, next)), "another root")
-	assert.False(t, b.Equal(bundle(certs.Material{Key: leaf.SEC1PEM(t), Chain: leaf.ChainPEM}, root)), "another encoding of the key")
+	assert.True(t, b.Equal(bundle(certs.Material{Key: leaf.SEC1PEM(t), Chain: leaf.ChainPEM}, root)), "another encoding of the key")
 	assert.False(t, b.Equal(nil))
 }
 

@@ -11,7 +11,10 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// matches returns the key as one PEM block when it belongs to the leaf.
+// matches returns the key as one PEM block when it belongs to the leaf: in
+// PKCS#8, whatever it came in, so that who reads the Secret sees one encoding
+// from every source. Istio's agent writes PKCS#1 and SEC 1, which some readers
+// of TLS Secrets do not know (Java, go-spiffe).
 func matches(leaf *x509.Certificate, key []byte) ([]byte, error) {
 	block, signer, err := parseKey(key)
 	if err != nil {
@@ -21,7 +24,11 @@ func matches(leaf *x509.Certificate, key []byte) ([]byte, error) {
 	if !ok || !public.Equal(leaf.PublicKey) {
 		return nil, reject(KeyMismatch, "the private key does not belong to the certificate with serial %s", Serial(leaf))
 	}
-	return pem.EncodeToMemory(block), nil
+	der, err := x509.MarshalPKCS8PrivateKey(signer)
+	if err != nil {
+		return nil, reject(Malformed, "private key: a %s cannot be written as PKCS#8", block.Type)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
 // identifies checks the SPIFFE ID. An X.509-SVID has exactly one URI SAN
