@@ -262,7 +262,7 @@ func TestProcessPublishesWhenDue(t *testing.T) {
 	e := newEdge(t)
 	a, h := newAgent(t, e), e.watch()
 	now := time.Now()
-	first, second := e.leaf(now.Add(-2*time.Minute), now.Add(30*time.Second)), e.leaf(now, now.Add(time.Hour))
+	first, second := e.leaf(now.Add(-time.Second), now.Add(12*time.Second)), e.leaf(now, now.Add(time.Hour))
 	a.rotate(first)
 	p := a.start("--log-level=debug", "--check-every=1h")
 	h.await(t, serialOf(first))
