@@ -32,10 +32,10 @@ endif
 CLUSTER := $(GO) -C test/cluster run .
 TOOL = $$($(CLUSTER) bin $(1))
 
-# The tests start the control plane, unless they are given a running one, and
-# render the chart.
+# The tests start the control plane, unless they are given a running one, beside
+# it Istio's and cert-manager's own programs, and render the chart.
 CONTROL_PLANE := etcd kube-apiserver kubectl kube-controller-manager
-TEST_TOOLS := $(if $(KUBECONFIG),,$(CONTROL_PLANE)) helm
+TEST_TOOLS := $(if $(KUBECONFIG),,$(CONTROL_PLANE)) kubectl pilot-discovery pilot-agent cert-manager-controllers helm
 
 .PHONY: help
 help: ## Show this help
@@ -62,8 +62,12 @@ test: control-plane compile ## Run unit and integration tests (minutes the first
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no control plane
-	$(GO) test $(RACE) $(TESTFLAGS) $$($(GO) list ./... | grep -v -e /test/integration -e /test/helm -e /test/e2e)
+	$(GO) test $(RACE) $(TESTFLAGS) $$($(GO) list ./... | grep -v -e /test/integration -e /test/mesh -e /test/istio -e /test/helm)
 	$(GO) -C test/cluster test $(TESTFLAGS) ./internal/...
+
+.PHONY: soak
+soak: control-plane compile ## Run the trials that take minutes: rotations, faults and scale, on the real istiod
+	$(GO) test -tags soak $(TESTFLAGS) -v -p 1 -timeout 45m ./test/soak/...
 
 .PHONY: control-plane
 control-plane: ## Build the tests' control plane and Helm into the cache, with progress
@@ -114,12 +118,14 @@ verify: lint vet generated chart-lint chart-test ## Run everything that CI check
 
 .PHONY: lint
 lint: ## Run the linters
-	@linter=$(call TOOL,golangci-lint) && $$linter run ./... && cd test/cluster && $$linter run -c ../../.golangci.yml ./...
+	@linter=$(call TOOL,golangci-lint) && $$linter run --build-tags soak ./... && cd test/cluster && $$linter run -c ../../.golangci.yml ./... && \
+		cd certmanager && $$linter run -c ../../../.golangci.yml ./...
 
 .PHONY: vet
 vet: ## Run go vet, and check that go.mod files are tidy
-	$(GO) vet ./...
+	$(GO) vet -tags soak ./...
 	$(GO) -C test/cluster vet ./...
+	$(GO) -C test/cluster/certmanager vet ./...
 	$(GO) mod tidy -diff
 	$(GO) -C test/cluster mod tidy -diff
 

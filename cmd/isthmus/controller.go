@@ -188,7 +188,7 @@ func (f *controllerFlags) addAll(mgr manager.Manager, options inject.Options, lo
 	})
 }
 
-// sources are those that this installation has. cert-manager needs an issuer.
+// sources are where certificates come from.
 func (f *controllerFlags) sources(
 	kube kubernetes.Interface, objects dynamic.Interface, secrets *publish.Client, roots *mesh.Roots, log logr.Logger,
 ) (map[policy.Source]controller.Source, error) {
@@ -196,11 +196,11 @@ func (f *controllerFlags) sources(
 	if err != nil {
 		return nil, err
 	}
-	sources := map[policy.Source]controller.Source{policy.IstioCA: ca, policy.Mirror: &mirror.Mirror{Secrets: secrets}}
-	if f.issuer.Name != "" {
-		if sources[policy.CertManager], err = certmanager.New(certmanager.Options{Dynamic: objects, Secrets: secrets, Issuer: f.issuer}); err != nil {
-			return nil, err
-		}
+	issued, err := certmanager.New(certmanager.Options{Dynamic: objects, Secrets: secrets, Issuer: f.issuer})
+	if err != nil {
+		return nil, err
 	}
-	return sources, nil
+	return map[policy.Source]controller.Source{
+		policy.IstioCA: ca, policy.CertManager: issued, policy.Mirror: &mirror.Mirror{Secrets: secrets},
+	}, nil
 }

@@ -24,6 +24,8 @@ type kept struct {
 	// again until pendingUntil, half of its life: no need to trouble the CA.
 	pending      *certs.Bundle
 	pendingUntil time.Time
+	// asked is since when a source that has begun is pending.
+	asked time.Time
 	// standing is what stood there at the last look.
 	standing publish.Standing
 	target   publish.Target
@@ -211,6 +213,12 @@ func (r *reconciler) renew(ctx context.Context, p *place, secret string, k *kept
 	switch {
 	case errors.Is(err, certs.ErrPending):
 		log.FromContext(ctx).V(1).Info("certificate is not issued yet", "secret", secret, "why", err.Error())
+		if k.asked.IsZero() {
+			k.asked = r.Clock.Now()
+		}
+		if r.Clock.Since(k.asked) > pendingTold {
+			r.tell(p, o, corev1.EventTypeWarning, EventFailed, err.Error())
+		}
 		return r.Clock.Now().Add(spread(pendingRetry, 0.2)), nil
 	case err != nil:
 		reason := EventFailed
@@ -232,7 +240,7 @@ func (r *reconciler) renew(ctx context.Context, p *place, secret string, k *kept
 		r.tell(p, o, corev1.EventTypeWarning, EventFailed, err.Error())
 		return time.Time{}, err
 	}
-	k.pending = nil
+	k.pending, k.asked = nil, time.Time{}
 	if outcome.Result != publish.Published {
 		return k.due, nil
 	}
@@ -251,8 +259,12 @@ func (r *reconciler) renew(ctx context.Context, p *place, secret string, k *kept
 	return k.due, nil
 }
 
-// pendingRetry is how soon a source that has begun is asked again.
-const pendingRetry = 2 * time.Second
+const (
+	// pendingRetry is how soon a source that has begun is asked again.
+	pendingRetry = 2 * time.Second
+	// pendingTold is after how long it is worth an Event that there is nothing yet.
+	pendingTold = time.Minute
+)
 
 func (r *reconciler) publisher() *publish.Publisher {
 	return &publish.Publisher{Secrets: r.Secrets, Now: r.Clock.Now}
@@ -262,7 +274,7 @@ func (r *reconciler) publisher() *publish.Publisher {
 func (r *reconciler) obtain(ctx context.Context, p *place, k *kept, w winner) (*certs.Bundle, error) {
 	source, ok := r.Sources[w.source]
 	if !ok {
-		return nil, fmt.Errorf("source %s is not set up in this installation; set the chart's value controller.certManager.issuerRef, or choose another with annotation %s", w.source, policy.SourceKey)
+		return nil, fmt.Errorf("source %s is not set up in this installation; choose another with annotation %s", w.source, policy.SourceKey)
 	}
 	request := r.request(p, w)
 	if w.source == policy.Mirror && !slices.Contains(r.Settings.MirrorSecretNames, request.MirrorSecret) {
@@ -294,7 +306,7 @@ func (r *reconciler) request(p *place, w winner) certs.Request {
 	ttl := w.options.CertTTL
 	if ttl == 0 {
 		ttl = defaultTTL
-		if limit := time.Duration(w.mesh.MaxCertTTL); limit > 0 {
+		if limit := time.Duration(w.mesh.MaxCertTTL); limit > 0 && w.source == policy.IstioCA {
 			ttl = min(ttl, limit)
 		}
 	}
