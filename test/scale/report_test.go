@@ -1,0 +1,133 @@
+package scale
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"testing"
+	"text/tabwriter"
+	"time"
+)
+
+// phase is what was measured of one replica for a while.
+type phase struct {
+	name     string
+	size     int
+	took     time.Duration
+	requests map[call]int
+	memory   memory
+	// busy is the processor time, of a phase that is still.
+	busy  time.Duration
+	still bool
+}
+
+// report is all that was measured.
+type report struct {
+	phases []phase
+	// writes is how often Secrets were published for new roots.
+	writes int
+}
+
+// add notes a phase and prints it, so that what was measured is seen even when
+// something breaks later.
+func (r *report) add(b *testing.B, p phase) {
+	b.Helper()
+	r.phases = append(r.phases, p)
+	fmt.Printf("%s: %s, %s MiB resident (peak %s), %d requests\n",
+		p.name, p.took.Round(100*time.Millisecond), mib(p.memory.resident), mib(p.memory.peak), sum(p.requests))
+}
+
+// print writes the tables.
+func (r *report) print(out io.Writer, took time.Duration) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	_, _ = fmt.Fprint(w, "\nphase\ttook\tSecrets/s\tresident MiB\tanonymous\tpeak\trequests\tlists of Secrets\tCPU\t\n")
+	for _, p := range r.phases {
+		rate, busy := "", ""
+		if !p.still {
+			rate = fmt.Sprintf("%.0f", float64(p.size)/p.took.Seconds())
+		}
+		if p.busy > 0 {
+			busy = fmt.Sprintf("%.1f %%", 100*p.busy.Seconds()/p.took.Seconds())
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t\n", p.name, p.took.Round(100*time.Millisecond), rate,
+			mib(p.memory.resident), mib(p.memory.anonymous), mib(p.memory.peak), sum(p.requests), lists(p.requests), busy)
+	}
+	_ = w.Flush()
+	r.printRequests(out)
+	r.printGrowth(out)
+	worst := r.worst()
+	_, _ = fmt.Fprintf(out, "\nwrites for new roots: %d\nmemory: peak %s MiB of all phases (bar %d)\nlists and watches of Secrets: %d (bar 0)\nall of it took %s\n\n",
+		r.writes, mib(worst.memory.peak), memoryBar>>20, r.lists(), took.Round(time.Second))
+}
+
+// printRequests writes who was asked for what, a column for each phase.
+func (r *report) printRequests(out io.Writer) {
+	all := map[call]int{}
+	for _, p := range r.phases {
+		for c, n := range p.requests {
+			all[c] += n
+		}
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	_, _ = fmt.Fprint(w, "\nrequests")
+	for _, p := range r.phases {
+		_, _ = fmt.Fprintf(w, "\t%s", p.name)
+	}
+	_, _ = fmt.Fprintln(w, "\t")
+	for _, c := range sorted(all) {
+		_, _ = fmt.Fprint(w, c)
+		for _, p := range r.phases {
+			_, _ = fmt.Fprintf(w, "\t%d", p.requests[c])
+		}
+		_, _ = fmt.Fprintln(w, "\t")
+	}
+	_ = w.Flush()
+}
+
+// printGrowth writes how the larger size compares with the smaller.
+func (r *report) printGrowth(out io.Writer) {
+	if len(r.phases) < 4 {
+		return
+	}
+	for i, what := range []string{"first Secrets", "steady minute"} {
+		few, many := r.phases[i], r.phases[i+2]
+		_, _ = fmt.Fprintf(out, "\n%s, from %d to %d namespaces (x %.1f): memory x %.2f (%.1f KiB for each more), requests x %.1f",
+			what, few.size, many.size, float64(many.size)/float64(few.size),
+			float64(many.memory.resident)/float64(few.memory.resident),
+			float64(many.memory.resident-few.memory.resident)/1024/float64(many.size-few.size),
+			float64(sum(many.requests))/float64(sum(few.requests)))
+	}
+	_, _ = fmt.Fprintln(out)
+}
+
+func (r *report) worst() phase {
+	if len(r.phases) == 0 {
+		return phase{}
+	}
+	return slices.MaxFunc(r.phases, func(a, b phase) int { return int(a.memory.peak - b.memory.peak) })
+}
+
+func (r *report) lists() int {
+	n := 0
+	for _, p := range r.phases {
+		n += lists(p.requests)
+	}
+	return n
+}
+
+// judge fails where a bar is missed.
+func (r *report) judge(b *testing.B) {
+	b.Helper()
+	if worst := r.worst(); worst.memory.peak > memoryBar {
+		b.Errorf("%s: %s MiB resident at the peak, want at most %d", worst.name, mib(worst.memory.peak), memoryBar>>20)
+	}
+	if n := r.lists(); n > 0 {
+		b.Errorf("%d lists or watches of Secrets, want none", n)
+	}
+	for _, p := range r.phases {
+		if sum(p.requests) == 0 {
+			b.Errorf("%s: no request was counted, so nothing was measured", p.name)
+		}
+	}
+	b.ReportMetric(float64(r.worst().memory.peak)/(1<<20), "MiB-peak")
+}

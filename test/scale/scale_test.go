@@ -1,0 +1,227 @@
+// Package scale measures the controller against a real API server and a real
+// istiod, with hundreds and then with thousands of edge namespaces: memory,
+// requests, and how both grow. `make bench-scale` runs it.
+package scale
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/stretchr/testify/require"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/isthmus-mesh/isthmus/test/certtest"
+	"github.com/isthmus-mesh/isthmus/test/istio"
+	"github.com/isthmus-mesh/isthmus/test/stage"
+)
+
+const (
+	// memoryBar is the most that the controller may hold, in bytes.
+	memoryBar = 150 << 20
+	// steady is how long the steady state is watched.
+	steady = time.Minute
+	// patience is how long each part may take.
+	patience = 8 * time.Minute
+	// settle is how long a replica is left alone before it is measured: what was
+	// written just now comes back as Events, and Go gives memory back.
+	settle = 3 * time.Second
+)
+
+// sizes are how many edge namespaces there are. ISTHMUS_SCALE=50,500 makes a
+// short run, to work on the bench itself.
+func sizes(b *testing.B) (few, many int) {
+	b.Helper()
+	few, many = 500, 5000
+	if text := os.Getenv("ISTHMUS_SCALE"); text != "" {
+		_, err := fmt.Sscanf(text, "%d,%d", &few, &many)
+		require.NoError(b, err, "ISTHMUS_SCALE: want two numbers, as in 50,500")
+	}
+	return few, many
+}
+
+func BenchmarkController(b *testing.B) {
+	if runtime.GOOS != "linux" {
+		b.Skip("memory and processor time are read from /proc, which only Linux has")
+	}
+	ctrllog.SetLogger(logr.Discard())
+	few, many := sizes(b)
+	begun := time.Now()
+	root, next := certtest.NewAuthority(b, certtest.CommonName("root")), certtest.NewAuthority(b, certtest.CommonName("next root"))
+	signer := root.Intermediate(b)
+	w := begin(b, istio.Options{CA: istio.NewCA(signer, root)})
+	e := newEdges(b, w)
+	if w.Plane.Logs == "" {
+		b.Cleanup(func() { e.remove(b) })
+	}
+	r := &report{}
+	b.Cleanup(func() { r.print(os.Stdout, time.Since(begun)) })
+	for b.Loop() {
+		e.grow(b, few)
+		small, _ := fill(b, w, e, r)
+		small.Stop()
+		e.removeSecrets(b)
+
+		e.grow(b, many)
+		leader, counts := fill(b, w, e, r)
+		wait, waitCounts := follow(b, w, r)
+
+		storm(b, w, e, leader, counts, r, func() {
+			w.Istiod.Options.CA = istio.NewCA(signer, root, next)
+			require.NoError(b, w.Istiod.Restart(b.Context()))
+		})
+		takeOver(b, e, leader, wait, waitCounts, r)
+	}
+	r.judge(b)
+}
+
+// begin sets the stage.
+func begin(b *testing.B, o istio.Options) *stage.World {
+	b.Helper()
+	stop := progress(func() string { return "starting etcd, API server and istiod, installing the chart" })
+	defer stop()
+	w, err := stage.Start(b.Context(), o, "{}")
+	require.NoError(b, err)
+	b.Cleanup(func() {
+		if b.Failed() {
+			w.Dump(os.Stderr)
+		}
+		if err := w.Stop(); err != nil {
+			b.Error(err)
+		}
+	})
+	return w
+}
+
+// replica starts a controller with the chart's own arguments and rights.
+func replica(b *testing.B, w *stage.World) (*stage.Server, *counter) {
+	b.Helper()
+	counts := newCounter(b, w)
+	s, err := counts.world.Controller(b.Context())
+	require.NoError(b, err)
+	b.Cleanup(s.Kill)
+	return s, counts
+}
+
+// fill starts a controller where there is no Secret yet, waits until all are
+// there, and watches the steady state.
+func fill(b *testing.B, w *stage.World, e *edges, r *report) (*stage.Server, *counter) {
+	b.Helper()
+	begun := time.Now()
+	s, counts := replica(b, w)
+	what := fmt.Sprintf("%d namespaces: first Secrets", e.n)
+	await(b, counts, what, e.n, func() int { _, written := counts.secrets(); return written })
+	took := time.Since(begun)
+	pause(b, "settling", settle)
+	r.add(b, phase{name: what, size: e.n, took: took, requests: counts.requests(), memory: memoryOf(b, s)})
+	e.check(b, 1)
+
+	r.add(b, still(b, fmt.Sprintf("%d namespaces: steady minute", e.n), e.n, s, counts))
+	return s, counts
+}
+
+// still watches a replica that has nothing new to do.
+func still(b *testing.B, what string, size int, s *stage.Server, counts *counter) phase {
+	b.Helper()
+	resetPeak(b, s)
+	counts.forget()
+	used := processor(b, s)
+	pause(b, what, steady)
+	return phase{
+		name: what, size: size, took: steady, requests: counts.requests(), memory: memoryOf(b, s),
+		busy: processor(b, s) - used, still: true,
+	}
+}
+
+// follow starts a second replica, which waits to become leader.
+func follow(b *testing.B, w *stage.World, r *report) (*stage.Server, *counter) {
+	b.Helper()
+	s, counts := replica(b, w)
+	what := "the replica that waits"
+	pause(b, what, 10*time.Second)
+	r.add(b, phase{name: what, took: 10 * time.Second, requests: counts.requests(), memory: memoryOf(b, s), still: true})
+	return s, counts
+}
+
+// storm has the mesh's roots change: every Secret follows, its key and leaf as
+// they were.
+func storm(b *testing.B, w *stage.World, e *edges, s *stage.Server, counts *counter, r *report, change func()) {
+	b.Helper()
+	before, err := s.Metric(b.Context(), "isthmus_publish_total", `result="published"`)
+	require.NoError(b, err)
+	resetPeak(b, s)
+	counts.forget()
+	begun := time.Now()
+	change()
+	what := fmt.Sprintf("%d namespaces: new roots", e.n)
+	await(b, counts, what, e.n, func() int { _, written := counts.secrets(); return written })
+	took := time.Since(begun)
+	pause(b, "settling", settle)
+	r.add(b, phase{name: what, size: e.n, took: took, requests: counts.requests(), memory: memoryOf(b, s)})
+	after, err := s.Metric(b.Context(), "isthmus_publish_total", `result="published"`)
+	require.NoError(b, err)
+	r.writes = int(after - before)
+	e.check(b, 2)
+}
+
+// takeOver ends the leader, so that the replica that waited has to look at
+// everything: the same as the restart of a leader, but for reading its caches.
+func takeOver(b *testing.B, e *edges, leader, s *stage.Server, counts *counter, r *report) {
+	b.Helper()
+	resetPeak(b, s)
+	counts.forget()
+	begun := time.Now()
+	leader.Stop()
+	what := fmt.Sprintf("%d namespaces: another leads", e.n)
+	await(b, counts, what, e.n, func() int { read, _ := counts.secrets(); return read })
+	took := time.Since(begun)
+	pause(b, "settling", settle)
+	r.add(b, phase{name: what, size: e.n, took: took, requests: counts.requests(), memory: memoryOf(b, s)})
+}
+
+// await waits until a number is reached.
+func await(b *testing.B, counts *counter, what string, n int, reached func() int) {
+	b.Helper()
+	stop := progress(func() string {
+		return fmt.Sprintf("%s: %d of %d, %d requests", what, reached(), n, sum(counts.requests()))
+	})
+	defer stop()
+	require.Eventually(b, func() bool { return reached() >= n }, patience, 50*time.Millisecond, what)
+}
+
+// pause lets time pass.
+func pause(b *testing.B, what string, d time.Duration) {
+	b.Helper()
+	until := time.Now().Add(d)
+	stop := progress(func() string { return fmt.Sprintf("%s: %s to go", what, time.Until(until).Round(time.Second)) })
+	defer stop()
+	select {
+	case <-time.After(d):
+	case <-b.Context().Done():
+	}
+}
+
+// progress says every few seconds how far something is, until it is stopped.
+func progress(say func() string) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	begun := time.Now()
+	go func() {
+		defer close(done)
+		wait := 2 * time.Second
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(wait):
+			}
+			wait = 10 * time.Second
+			fmt.Fprintf(os.Stderr, "%5.0fs  %s\n", time.Since(begun).Seconds(), say())
+		}
+	}()
+	return func() { cancel(); <-done }
+}
