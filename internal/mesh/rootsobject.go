@@ -121,14 +121,15 @@ func (p rootPlace) roots(s *selection) ([]*x509.Certificate, error) {
 	if err := s.refusal(); err != nil {
 		return nil, fmt.Errorf("%s: %w", p, err)
 	}
-	for _, o := range s.informer.GetStore().List() {
-		roots, err := parseRoots(rootText(o))
-		if err != nil {
-			return nil, fmt.Errorf("%s %s: %w", p, p.field(), err)
-		}
-		return roots, nil
+	found := s.informer.GetStore().List()
+	if len(found) == 0 {
+		return nil, fmt.Errorf("%s does not exist", p)
 	}
-	return nil, fmt.Errorf("%s does not exist", p)
+	roots, err := parseRoots(rootText(found[0])) // there is one of a name
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", p, p.field(), err)
+	}
+	return roots, nil
 }
 
 // open prepares the watch of one object by its name, so that the right to get

@@ -111,12 +111,18 @@ func (p *process) explain(err error) error {
 // freeAddresses returns addresses of the loopback that were free a moment ago.
 func freeAddresses(n int) ([]string, error) {
 	var found []string
+	var held []net.Listener
+	defer func() {
+		for _, l := range held {
+			_ = l.Close()
+		}
+	}()
 	for range n {
 		l, err := net.Listen("tcp4", "127.0.0.1:0")
 		if err != nil {
 			return nil, err
 		}
-		defer func() { _ = l.Close() }()
+		held = append(held, l)
 		found = append(found, l.Addr().String())
 	}
 	return found, nil

@@ -233,8 +233,9 @@ func TestRootsChangeDuringACall(t *testing.T) {
 		return a.sign(ctx, r)
 	})
 	first := make(chan error, 1)
+	r := a.request(t)
 	go func() {
-		_, err := s.Bundle(t.Context(), a.request(t))
+		_, err := s.Bundle(t.Context(), r)
 		first <- err
 	}()
 	<-entered
@@ -295,6 +296,15 @@ func TestPatience(t *testing.T) {
 	}()
 	_, err = s.Bundle(ctx, a.request(t))
 	assert.Equal(t, Canceled, ReasonOf(err), "%v", err)
+
+	// Where nobody is, it waits for somebody: repeated calls alone give up
+	// sooner.
+	nowhere := a.request(t)
+	nowhere.CAAddress = "127.0.0.1:1"
+	s = a.source(t, func(o *Options) { o.Timeout = 2500 * time.Millisecond })
+	_, err = s.Bundle(t.Context(), nowhere)
+	assert.Equal(t, Unavailable, ReasonOf(err), "%v", err)
+	assert.ErrorContains(t, err, "DeadlineExceeded: ")
 
 	// A call that broke off is repeated.
 	var calls atomic.Int32

@@ -242,9 +242,9 @@ func TestRootRotation(t *testing.T) {
 
 func TestManyAtOnce(t *testing.T) {
 	e := newEdge(t, "many")
-	s, r := e.source(t), e.request(t)
+	r := e.request(t)
 	roots := r.Want.Roots
-	s = e.source(t, func(o *istioca.Options) { o.Roots = func() ([]*x509.Certificate, error) { return roots, nil } })
+	s := e.source(t, func(o *istioca.Options) { o.Roots = func() ([]*x509.Certificate, error) { return roots, nil } })
 	const many = 200
 	var mu sync.Mutex
 	serials := make(map[string]bool)
