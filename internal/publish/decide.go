@@ -213,8 +213,12 @@ func (s Standing) whenLonger(c *candidate, now time.Time) time.Time {
 	return at
 }
 
-// isNewer: it lives longer, or it differs and lives as long.
+// isNewer: it was issued later, even for a shorter life, as after a lifetime was
+// cut; of two of the same moment, the longer one, or another that lives as long.
 func isNewer(c, standing *certs.Bundle) bool {
+	if !c.NotBefore().Equal(standing.NotBefore()) {
+		return c.NotBefore().After(standing.NotBefore())
+	}
 	return c.NotAfter().After(standing.NotAfter()) || c.NotAfter().Equal(standing.NotAfter()) && !same(c, standing)
 }
 

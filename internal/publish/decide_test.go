@@ -48,8 +48,9 @@ func TestDecide(t *testing.T) {
 		"if newer is enough and it lives longer, expect a write": {secret(nil), m.bundle(h, 25*h), publish.WhenNewer, h, publish.CauseNewer, 9 * h, 9 * h},
 		"if it lives as long and differs, expect a write":        {secret(nil), m.bundle(0, 24*h), publish.WhenNewer, 0, publish.CauseNewer, 8 * h, 8 * h},
 		"if it is the same, expect nothing":                      {secret(nil), standing, publish.WhenNewer, 0, publish.CauseNotDue, none, 8 * h},
-		"if it is shorter, expect nothing":                       {secret(nil), m.bundle(h, 20*h), publish.WhenNewer, h, publish.CauseNotDue, none, 8 * h},
-		"if it is shorter and due, expect nothing":               {secret(nil), m.bundle(h, 20*h), publish.WhenNewer, 9 * h, publish.CauseNoBetter, none, 24*h - time.Minute},
+		"if it was issued later for less, expect a write":        {secret(nil), m.bundle(h, 20*h), publish.WhenNewer, h, publish.CauseNewer, 7*h + 20*time.Minute, 7*h + 20*time.Minute},
+		"if it is older, expect nothing":                         {secret(nil), m.bundle(-h, 20*h), publish.WhenNewer, h, publish.CauseNotDue, none, 8 * h},
+		"if it is older and due, expect nothing":                 {secret(nil), m.bundle(-h, 20*h), publish.WhenNewer, 9 * h, publish.CauseNoBetter, none, 24*h - time.Minute},
 
 		"if the mesh does not know the candidate's root, expect nothing while there is a good one": {secret(nil), ownRoot, publish.WhenDue, 9 * h, publish.CauseUntrusted, none, 24*h - time.Minute},
 		"if it does not and newer is enough, expect nothing either":                                {secret(nil), ownRoot, publish.WhenNewer, h, publish.CauseUntrusted, none, 8 * h},
