@@ -102,6 +102,10 @@ bench: ## Measure the admission handler against the cost of decoding alone
 bench-memory: control-plane ## Measure the webhook's memory: 100 namespaces, idle and after 100,000 reviews
 	$(GO) test -run '^$$' -bench '^BenchmarkMemory$$' -benchtime 1x ./test/integration/admission
 
+.PHONY: bench-publish
+bench-publish: control-plane ## Measure the publisher: from a rotated file to the Secret, and its memory
+	$(GO) test -run '^$$' -bench '^BenchmarkRotation$$' -benchtime 1x ./test/integration/publish
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz test for FUZZTIME (60s)
 	@for folder in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
