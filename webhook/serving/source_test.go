@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -170,7 +171,9 @@ func TestReadySaysWhatIsMissing(t *testing.T) {
 		require.NoError(t, c.CoreV1().Secrets(testNamespace).Delete(t.Context(), testSecret, metav1.DeleteOptions{}))
 		require.Eventually(t, func() bool { _, problem := s.authority.status(); return problem != nil }, 10*time.Second, 5*time.Millisecond)
 		assert.NoError(t, s.Ready(), "it serves on")
-		assert.Equal(t, bundle, c.configuration().Webhooks[0].ClientConfig.CABundle)
+		c.editConfiguration(func(c *admissionregistrationv1.MutatingWebhookConfiguration) { c.Webhooks[0].ClientConfig.CABundle = nil })
+		assert.Eventually(t, func() bool { return bytes.Equal(bundle, c.configuration().Webhooks[0].ClientConfig.CABundle) },
+			10*time.Second, 5*time.Millisecond, "the keeper knows what leaves in use are verified by")
 	})
 }
 
