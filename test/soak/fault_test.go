@@ -164,8 +164,7 @@ func TestWrongTrustDomain(t *testing.T) {
 
 // The publisher finds the files of another service account, then garbage, then
 // its own.
-func TestWrongDirectory(t *testing.T) {
-	controller(t)
+func wrongDirectory(t *testing.T) {
 	ns := world.Space(t, map[string]string{policy.SourceKey: "agent"}, "edge", "other")
 	ledger := world.Follow(t, ns, stage.Identity(t, ns, "edge"))
 	world.Edge(t, ns, "front", "edge")
@@ -209,8 +208,7 @@ func TestWrongDirectory(t *testing.T) {
 }
 
 // The certificate volume is full when the agent rotates.
-func TestDiskFull(t *testing.T) {
-	controller(t)
+func diskFull(t *testing.T) {
 	ns := world.Space(t, map[string]string{policy.SourceKey: "agent"}, "edge")
 	ledger := world.Follow(t, ns, stage.Identity(t, ns, "edge"))
 	world.Edge(t, ns, "front", "edge")
@@ -242,8 +240,7 @@ func TestDiskFull(t *testing.T) {
 }
 
 // An `istio.<service account>` of an old Istio, and its successor.
-func TestMirror(t *testing.T) {
-	controller(t)
+func mirror(t *testing.T) {
 	ns := world.Space(t, map[string]string{policy.SourceKey: "mirror"}, "edge", "reviews")
 	id := stage.Identity(t, ns, "edge")
 	ledger := world.Follow(t, ns, id)

@@ -4,6 +4,7 @@ package soak
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"testing"
 	"time"
@@ -62,7 +63,7 @@ func TestRootRotation(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		world.Istiod.Options.CA = istio.NewCA(before.Intermediate(t), before)
-		assert.NoError(t, world.Istiod.Restart(t.Context()))
+		assert.NoError(t, world.Istiod.Restart(context.Background()))
 	})
 
 	turn(before, before, after)

@@ -27,12 +27,22 @@ func controller(t *testing.T, flags ...string) *stage.Server {
 	return c
 }
 
-// The two trials share a controller, istiod and the minutes.
-func TestRotations(t *testing.T) {
+// These trials share a controller, istiod and the minutes.
+func TestBesideOneController(t *testing.T) {
 	controller(t)
-	t.Run("group", func(t *testing.T) {
-		t.Run("controller", func(t *testing.T) { t.Parallel(); renewals(t) })
-		t.Run("agent", func(t *testing.T) { t.Parallel(); agentRotations(t) })
+	t.Run("trials", func(t *testing.T) {
+		for name, trial := range map[string]func(*testing.T){
+			"ten renewals of the controller": renewals,
+			"ten rotations of the agent":     agentRotations,
+			"wrong directory":                wrongDirectory,
+			"disk full":                      diskFull,
+			"mirror":                         mirror,
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				trial(t)
+			})
+		}
 	})
 }
 

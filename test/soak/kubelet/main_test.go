@@ -1,0 +1,116 @@
+//go:build soak
+
+// Package kubelet asks Kubernetes' own kubelet, over a runtime that only
+// pretends, what becomes of an edge beside the injected containers. It takes
+// about a minute.
+package kubelet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/isthmus-mesh/isthmus/test/plane"
+	"github.com/isthmus-mesh/isthmus/test/process"
+)
+
+const node = "hollow"
+
+// The images whose containers do not simply run.
+const (
+	absent  = "registry.example/isthmus:absent"
+	broken  = "registry.example/isthmus:broken"
+	brittle = "registry.example/isthmus:brittle"
+)
+
+var (
+	client *kubernetes.Clientset
+	// asked is the file in which the runtime keeps what the kubelet asked for.
+	asked string
+	// release is the kubelet's version, as its Node has it.
+	release string
+)
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	stop, err := start(context.Background())
+	defer stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
+// start brings a node up. What it returns takes everything down again, in any
+// case.
+func start(ctx context.Context) (stop func(), err error) {
+	var undo []func()
+	stop = func() {
+		for i := len(undo) - 1; i >= 0; i-- {
+			undo[i]()
+		}
+	}
+	program, err := plane.Tool(ctx, "hollow-kubelet")
+	if err != nil {
+		return stop, err
+	}
+	p, err := plane.Start(ctx)
+	if err != nil {
+		return stop, err
+	}
+	undo = append(undo, func() { _ = p.Stop() })
+	admin, err := p.Admin()
+	if err != nil {
+		return stop, err
+	}
+	if client, err = kubernetes.NewForConfig(admin); err != nil {
+		return stop, err
+	}
+	folder, err := os.MkdirTemp("", "kubelet-")
+	if err != nil {
+		return stop, err
+	}
+	undo = append(undo, func() { _ = os.RemoveAll(folder) })
+	asked = filepath.Join(folder, "asked")
+	kubelet, err := process.Start(process.Options{
+		Name: "the kubelet", Program: program, Log: filepath.Join(folder, "log"),
+		Arguments: []string{
+			"--kubeconfig", p.Kubeconfig, "--node", node, "--folder", folder, "--ledger", asked,
+			"--refuse", absent, "--exit", broken + "=0s", "--exit", brittle + "=3s",
+		},
+	})
+	if err != nil {
+		return stop, err
+	}
+	undo = append(undo, func() { _ = client.CoreV1().Nodes().Delete(context.Background(), node, metav1.DeleteOptions{}) },
+		func() { kubelet.End(syscall.SIGTERM) })
+	limited, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	return stop, kubelet.Await(limited, isReady)
+}
+
+// isReady returns nil once the node is ready.
+func isReady(ctx context.Context) error {
+	n, err := client.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue {
+			release = n.Status.NodeInfo.KubeletVersion
+			return nil
+		}
+	}
+	return errors.New("the node is not ready")
+}
