@@ -351,7 +351,7 @@ func TestEqual(t *testing.T) {
 	assert.True(t, b.Equal(bundle(material(leaf, root), root)), "the same content")
 	assert.False(t, b.Equal(bundle(material(other), root)), "another certificate")
 	assert.False(t, b.Equal(bundle(material(leaf), root, next)), "another root")
-	assert.True(t, b.Equal(bundle(certs.Material{Key: leaf.SEC1PEM(t), Chain: leaf.ChainPEM}, root)), "another encoding of the key")
+	assert.True(t, b.Equal(bundle(certs.Material{Key: leaf.SEC1PEM(t), Chain: leaf.ChainPEM}, root)), "whatever the encoding of its key")
 	assert.False(t, b.Equal(nil))
 }
 
