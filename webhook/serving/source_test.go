@@ -171,7 +171,9 @@ func TestReadySaysWhatIsMissing(t *testing.T) {
 		require.NoError(t, c.CoreV1().Secrets(testNamespace).Delete(t.Context(), testSecret, metav1.DeleteOptions{}))
 		require.Eventually(t, func() bool { _, problem := s.authority.status(); return problem != nil }, 10*time.Second, 5*time.Millisecond)
 		assert.NoError(t, s.Ready(), "it serves on")
-		c.editConfiguration(func(c *admissionregistrationv1.MutatingWebhookConfiguration) { c.Webhooks[0].ClientConfig.CABundle = nil })
+		c.editConfiguration(func(c *admissionregistrationv1.MutatingWebhookConfiguration) {
+			c.Webhooks[0].ClientConfig.CABundle = nil
+		})
 		assert.Eventually(t, func() bool { return bytes.Equal(bundle, c.configuration().Webhooks[0].ClientConfig.CABundle) },
 			10*time.Second, 5*time.Millisecond, "the keeper knows what leaves in use are verified by")
 	})
