@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unique"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -18,7 +19,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// kept is what is remembered of one Secret between two looks.
+// kept is what is remembered of one Secret between two looks. There are
+// thousands, so it holds on to no Secret and, but for pending, no certificate.
 type kept struct {
 	// pending was issued and could not be published yet. It is worth trying
 	// again until pendingUntil, half of its life: no need to trouble the CA.
@@ -26,11 +28,28 @@ type kept struct {
 	pendingUntil time.Time
 	// asked is since when a source that has begun is pending.
 	asked time.Time
-	// standing is what stood there at the last look.
-	standing publish.Standing
-	target   publish.Target
+	// state, trouble and renewAfter are what stood there at the last look.
+	state      publish.State
+	trouble    string
+	renewAfter time.Time
+	// roots are those of the last good bundle, as PEM: the same for all Secrets.
+	roots unique.Handle[string]
+	// target is for whom it was kept, without roots.
+	target publish.Target
 	// due is when the bundle is to be replaced, spread a little.
 	due time.Time
+}
+
+// remember notes what stands there.
+func (k *kept) remember(t publish.Target, s publish.Standing) {
+	t.Roots = nil
+	k.target, k.state, k.trouble, k.renewAfter = t, s.State, "", s.RenewAfter
+	if s.Err != nil {
+		k.trouble = s.Err.Error()
+	}
+	if s.State == publish.Good {
+		k.roots = unique.Make(string(s.Bundle.Roots()))
+	}
 }
 
 func (k *kept) wait(b *certs.Bundle, now time.Time) {
@@ -43,7 +62,7 @@ func (k *kept) wait(b *certs.Bundle, now time.Time) {
 // keep makes one Secret true and says when to look at it again.
 func (r *reconciler) keep(ctx context.Context, p *place, secret string, claims []claim) (time.Time, error) {
 	k := r.remembered(p, secret)
-	look := r.Clock.Now().Add(spread(r.lookEvery(), 0.1))
+	look := r.nextLook(k)
 	current, err := r.Secrets.Get(ctx, p.namespace, secret)
 	if err != nil && !apierrors.IsNotFound(err) {
 		r.metrics.publish(publish.Failed)
@@ -69,11 +88,21 @@ func (r *reconciler) keep(ctx context.Context, p *place, secret string, claims [
 	if w.source == policy.Agent {
 		return look, nil // written from inside the pod
 	}
-	next, err := r.renew(ctx, p, secret, k, w)
+	next, err := r.renew(ctx, p, k, w, current)
 	if next.IsZero() || look.Before(next) {
 		next = look
 	}
 	return next, err
+}
+
+// nextLook is a period away. The first is spread widely: thousands of Secrets
+// that were first seen within a minute must not come back all at once.
+func (r *reconciler) nextLook(k *kept) time.Time {
+	fraction := 0.1
+	if k.target.Name == "" {
+		fraction = 0.5
+	}
+	return r.Clock.Now().Add(spread(r.lookEvery(), fraction))
 }
 
 func (r *reconciler) remembered(p *place, secret string) *kept {
@@ -168,22 +197,22 @@ func (r *reconciler) disappoint(p *place, secret string, w winner, claims []clai
 
 // notice brings metrics and Events up to date with what stands in the Secret.
 func (r *reconciler) notice(p *place, secret string, k *kept, w winner) {
-	was := k.standing
+	state, trouble, renewAfter := k.state, k.trouble, k.renewAfter
 	if k.target.Name != "" && (k.target.ID != w.target.ID || k.target.Source != w.target.Source) {
 		r.metrics.dropSecret(k.target)
 	}
-	k.standing, k.target = w.standing, w.target
+	k.remember(w.target, w.standing)
 	r.metrics.secret(w.target, w.standing)
 	o := aboutSecret(p.namespace, secret)
 	switch w.standing.State {
 	case publish.Bad:
-		if was.State != publish.Bad || was.Err.Error() != w.standing.Err.Error() {
+		if state != publish.Bad || trouble != k.trouble {
 			r.metrics.reject(w.standing.Err)
 		}
 		r.tell(p, o, corev1.EventTypeWarning, EventRejected, "what stands in the Secret: "+w.standing.Err.Error())
 	case publish.Good:
 		p.calm(o, EventRejected, EventFailed)
-		if k.due.IsZero() || !was.RenewAfter.Equal(w.standing.RenewAfter) {
+		if k.due.IsZero() || !renewAfter.Equal(w.standing.RenewAfter) {
 			rest := w.standing.Bundle.NotAfter().Sub(w.standing.RenewAfter)
 			k.due = w.standing.RenewAfter.Add(spread(rest/20, 1)) // up to a tenth of the rest later
 		}
@@ -207,7 +236,8 @@ func (r *reconciler) refused(p *place, secret string, w winner) {
 
 // renew asks the source when something is due, and publishes. It returns when
 // something will be due next.
-func (r *reconciler) renew(ctx context.Context, p *place, secret string, k *kept, w winner) (time.Time, error) {
+func (r *reconciler) renew(ctx context.Context, p *place, k *kept, w winner, current *corev1.Secret) (time.Time, error) {
+	secret := w.target.Name
 	o := aboutSecret(p.namespace, secret)
 	bundle, err := r.obtain(ctx, p, k, w)
 	switch {
@@ -231,7 +261,7 @@ func (r *reconciler) renew(ctx context.Context, p *place, secret string, k *kept
 	case bundle == nil && !w.standing.RootsDiffer && !w.standing.LabelsDiffer:
 		return k.due, nil
 	}
-	outcome, err := r.publisher().Publish(ctx, w.target, bundle, publish.WhenNewer)
+	outcome, err := r.publisher(current).Publish(ctx, w.target, bundle, publish.WhenNewer)
 	r.metrics.publish(outcome.Result)
 	if err != nil {
 		if outcome.Result == publish.Failed {
@@ -266,8 +296,30 @@ const (
 	pendingTold = time.Minute
 )
 
-func (r *reconciler) publisher() *publish.Publisher {
-	return &publish.Publisher{Secrets: r.Secrets, Now: r.Clock.Now}
+func (r *reconciler) publisher(current *corev1.Secret) *publish.Publisher {
+	return &publish.Publisher{Secrets: &readOnce{Secrets: r.Secrets, current: current}, Now: r.Clock.Now}
+}
+
+// readOnce spares a publisher its first read: what stands there was read a
+// moment ago, and a write carries the version of it. After a conflict it is read
+// anew.
+type readOnce struct {
+	Secrets
+	// current is nil where there is no Secret.
+	current *corev1.Secret
+	given   bool
+}
+
+// Get implements publish.Secrets.
+func (o *readOnce) Get(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
+	if o.given {
+		return o.Secrets.Get(ctx, namespace, name)
+	}
+	o.given = true
+	if o.current == nil {
+		return nil, apierrors.NewNotFound(corev1.Resource("secrets"), name)
+	}
+	return o.current, nil
 }
 
 // obtain returns what is to be published, nil when nothing is due.

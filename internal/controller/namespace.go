@@ -29,6 +29,8 @@ type place struct {
 	// namespace they were judged by.
 	surveyed time.Time
 	basis    string
+	// settled is true from the second survey on.
+	settled bool
 	// stale and missing are the counts of the last survey, by mode.
 	stale, missing map[policy.Mode]int
 	// kept are the Secrets, by name.
@@ -107,7 +109,13 @@ func (r *reconciler) meet(ctx context.Context, ns policy.Namespace, p *place) er
 		if err := r.survey(ctx, ns, p); err != nil {
 			return err
 		}
-		p.basis, p.surveyed = basis, r.Clock.Now()
+		p.settled, p.basis = !p.surveyed.IsZero(), basis
+		p.surveyed = r.Clock.Now()
+		if !p.settled {
+			// As if it had been a while ago: thousands of namespaces that were first
+			// met within a minute must not all be surveyed within one again.
+			p.surveyed = p.surveyed.Add(-spread(r.SurveyEvery/4, 1))
+		}
 		return nil
 	}
 	present, err := r.injected(ctx, ns.Name)

@@ -85,9 +85,12 @@ func (r *reconciler) disown(ctx context.Context, namespace string, k resource) e
 	return nil
 }
 
-// notWanted disowns once; after that the place is known to be empty.
+// notWanted disowns once; after that the place is known to be empty. What may
+// be left from before this process is looked for at the second survey: most
+// namespaces never had any, and a new leader has more urgent work.
 func (r *reconciler) notWanted(ctx context.Context, p *place, k resource) error {
-	if state, known := p.applied[k.name]; known && state == "" {
+	state, known := p.applied[k.name]
+	if known && state == "" || !known && !p.settled {
 		return nil
 	}
 	if err := r.disown(ctx, p.namespace, k); err != nil {

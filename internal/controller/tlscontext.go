@@ -68,10 +68,10 @@ func ambassadorIDs(claims []claim) []any {
 // keepRoots keeps the Secret of the roots; false while they are not known.
 func (r *reconciler) keepRoots(ctx context.Context, p *place, secret string) (bool, error) {
 	k, ok := p.kept[secret]
-	if !ok || k.standing.State != publish.Good {
+	if !ok || k.state != publish.Good {
 		return false, nil
 	}
-	name, roots := secret+RootsSuffix, string(k.standing.Bundle.Roots())
+	name, roots := secret+RootsSuffix, k.roots.Value()
 	if p.applied[name] == roots {
 		return true, nil
 	}
