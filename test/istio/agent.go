@@ -19,6 +19,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/patches"
 	"github.com/isthmus-mesh/isthmus/test/plane"
+	"github.com/isthmus-mesh/isthmus/test/process"
 )
 
 // AgentOptions say for whom an agent runs.
@@ -48,7 +49,8 @@ type Agent struct {
 	istiod    *Istiod
 	namespace string
 	folder    string
-	process   *process
+	log       string
+	process   *process.Process
 }
 
 // StartAgent starts a pilot-agent with the arguments and the environment of the
@@ -76,16 +78,18 @@ func StartAgent(ctx context.Context, i *Istiod, o AgentOptions) (*Agent, error) 
 		return nil, errors.Join(err, a.Stop())
 	}
 	begun := time.Now()
-	log := filepath.Join(i.logs, fmt.Sprintf("agent-%d.log", i.agents.Add(1)))
+	a.log = filepath.Join(i.logs, fmt.Sprintf("agent-%d.log", i.agents.Add(1)))
 	env := environment(sidecar, o)
 	arguments := strings.ReplaceAll(strings.Join(sidecar.Args, "\n"), "$(POD_NAMESPACE)", o.Namespace)
-	a.process, err = launch("pilot-agent", a.folder, log, program, env, strings.Split(arguments, "\n"))
+	a.process, err = process.Start(process.Options{
+		Name: "pilot-agent", Program: program, Arguments: strings.Split(arguments, "\n"), Env: env, Folder: a.folder, Log: a.log,
+	})
 	if err != nil {
 		return nil, errors.Join(err, a.Stop())
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if err := a.process.await(ctx, func(ctx context.Context) error { return answers(ctx, a.Ready) }); err != nil {
+	if err := a.process.Await(ctx, func(ctx context.Context) error { return answers(ctx, a.Ready) }); err != nil {
 		return nil, errors.Join(err, a.Stop())
 	}
 	a.Took = time.Since(begun)
@@ -94,7 +98,7 @@ func StartAgent(ctx context.Context, i *Istiod, o AgentOptions) (*Agent, error) 
 
 // render returns the injected container, and notes where it will be probed.
 func (a *Agent) render(o AgentOptions) (corev1.Container, error) {
-	addresses, err := freeAddresses(1)
+	addresses, err := process.FreeAddresses(1)
 	if err != nil {
 		return corev1.Container{}, err
 	}
@@ -182,17 +186,17 @@ func (a *Agent) write(name string, content []byte) error {
 }
 
 // Kill ends the agent without a warning; its files stay.
-func (a *Agent) Kill() { a.process.end(syscall.SIGKILL) }
+func (a *Agent) Kill() { a.process.End(syscall.SIGKILL) }
 
 // Stop ends the agent and removes its folders, but for a Dir that was given.
 func (a *Agent) Stop() error {
 	if a.process != nil {
-		a.process.end(syscall.SIGTERM)
+		a.process.End(syscall.SIGTERM)
 	}
 	return os.RemoveAll(a.folder)
 }
 
 // Dump writes the end of the agent's log.
 func (a *Agent) Dump(w io.Writer) {
-	_, _ = fmt.Fprintf(w, "--- pilot-agent:\n%s\n", plane.Tail(a.process.log, 30))
+	_, _ = fmt.Fprintf(w, "--- pilot-agent:\n%s\n", plane.Tail(a.log, 30))
 }

@@ -60,7 +60,7 @@ func (i *Istiod) CreateNamespace(ctx context.Context, name string, labels map[st
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	return i.process.await(ctx, func(ctx context.Context) error {
+	return i.process.Await(ctx, func(ctx context.Context) error {
 		_, err := i.Roots(ctx, name)
 		return err
 	})

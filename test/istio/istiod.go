@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/isthmus-mesh/isthmus/test/plane"
+	"github.com/isthmus-mesh/isthmus/test/process"
 )
 
 const (
@@ -74,7 +75,7 @@ type Istiod struct {
 	program   string
 	flags     []string
 	http      string
-	process   *process
+	process   *process.Process
 	agents    atomic.Int32
 }
 
@@ -96,7 +97,7 @@ func Start(ctx context.Context, p *plane.Plane, o Options) (*Istiod, error) {
 	if err := i.settle(p); err != nil {
 		return nil, err
 	}
-	addresses, err := freeAddresses(5)
+	addresses, err := process.FreeAddresses(5)
 	if err != nil {
 		return nil, errors.Join(err, i.Stop())
 	}
@@ -133,7 +134,7 @@ func (i *Istiod) settle(p *plane.Plane) (err error) {
 // with Options as they are now.
 func (i *Istiod) Restart(ctx context.Context) error {
 	if i.process != nil {
-		i.process.end(syscall.SIGTERM)
+		i.process.End(syscall.SIGTERM)
 	}
 	begun := time.Now()
 	if err := i.writeCA(); err != nil {
@@ -147,12 +148,14 @@ func (i *Istiod) Restart(ctx context.Context) error {
 		env = append(env, name+"="+i.Options.Env[name])
 	}
 	var err error
-	if i.process, err = launch("istiod", i.folder, i.log(), i.program, env, i.flags); err != nil {
+	if i.process, err = process.Start(process.Options{
+		Name: "istiod", Program: i.program, Arguments: i.flags, Env: env, Folder: i.folder, Log: i.log(),
+	}); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if err := i.process.await(ctx, i.ready); err != nil {
+	if err := i.process.Await(ctx, i.ready); err != nil {
 		return err
 	}
 	i.Took = time.Since(begun)
@@ -162,14 +165,14 @@ func (i *Istiod) Restart(ctx context.Context) error {
 // Kill ends istiod without a warning, as a node's end would.
 func (i *Istiod) Kill() {
 	if i.process != nil {
-		i.process.end(syscall.SIGKILL)
+		i.process.End(syscall.SIGKILL)
 	}
 }
 
 // Stop ends istiod and removes what it left on disk.
 func (i *Istiod) Stop() error {
 	if i.process != nil {
-		i.process.end(syscall.SIGTERM)
+		i.process.End(syscall.SIGTERM)
 	}
 	if i.temporary {
 		return os.RemoveAll(i.folder)
