@@ -106,6 +106,10 @@ bench-memory: control-plane ## Measure the webhook's memory: 100 namespaces, idl
 bench-publish: control-plane ## Measure the publisher: from a rotated file to the Secret, and its memory
 	$(GO) test -run '^$$' -bench '^BenchmarkRotation$$' -benchtime 1x ./test/integration/publish
 
+.PHONY: bench-scale
+bench-scale: control-plane ## Measure the controller with 500 and 5,000 edge namespaces: memory, requests, growth
+	$(GO) test -run '^$$' -bench '^BenchmarkController$$' -benchtime 1x -timeout 30m ./test/scale
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz test for FUZZTIME (60s)
 	@for folder in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \

@@ -115,6 +115,10 @@ func callOf(r *http.Request) (is call, namespace string) {
 		if watch := r.URL.Query().Get("watch"); watch == "true" || watch == "1" {
 			is.verb = "watch"
 		}
+		// The Secret of the webhook's authority is watched by its name.
+		if strings.HasPrefix(r.URL.Query().Get("fieldSelector"), "metadata.name=") && namespace == stage.Namespace {
+			is.resource += " (one, its own)"
+		}
 	case http.MethodPost:
 		is.verb = "create"
 	case http.MethodPut:

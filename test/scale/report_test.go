@@ -16,8 +16,9 @@ type phase struct {
 	took     time.Duration
 	requests map[call]int
 	memory   memory
-	// busy is the processor time, of a phase that is still.
-	busy  time.Duration
+	// busy is the processor time.
+	busy time.Duration
+	// still: nothing new was to be done.
 	still bool
 }
 
@@ -39,18 +40,16 @@ func (r *report) add(b *testing.B, p phase) {
 
 // print writes the tables.
 func (r *report) print(out io.Writer, took time.Duration) {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	_, _ = fmt.Fprint(w, "\nphase\ttook\tSecrets/s\tresident MiB\tanonymous\tpeak\trequests\tlists of Secrets\tCPU\t\n")
-	for _, p := range r.phases {
-		rate, busy := "", ""
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprint(w, "\n\tphase\ttook\tSecrets/s\tMiB: resident\tanonymous\tpeak\tCPU s\tof a core\trequests\tper second\tlists of Secrets\n")
+	for i, p := range r.phases {
+		rate := ""
 		if !p.still {
 			rate = fmt.Sprintf("%.0f", float64(p.size)/p.took.Seconds())
 		}
-		if p.busy > 0 {
-			busy = fmt.Sprintf("%.1f %%", 100*p.busy.Seconds()/p.took.Seconds())
-		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t\n", p.name, p.took.Round(100*time.Millisecond), rate,
-			mib(p.memory.resident), mib(p.memory.anonymous), mib(p.memory.peak), sum(p.requests), lists(p.requests), busy)
+		_, _ = fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%.1f\t%.1f %%\t%d\t%.1f\t%d\n", i+1, p.name, p.took.Round(100*time.Millisecond), rate,
+			mib(p.memory.resident), mib(p.memory.anonymous), mib(p.memory.peak), p.busy.Seconds(), 100*p.busy.Seconds()/p.took.Seconds(),
+			sum(p.requests), float64(sum(p.requests))/p.took.Seconds(), lists(p.requests))
 	}
 	_ = w.Flush()
 	r.printRequests(out)
@@ -60,7 +59,7 @@ func (r *report) print(out io.Writer, took time.Duration) {
 		r.writes, mib(worst.memory.peak), memoryBar>>20, r.lists(), took.Round(time.Second))
 }
 
-// printRequests writes who was asked for what, a column for each phase.
+// printRequests writes what was asked for, a column for each phase.
 func (r *report) printRequests(out io.Writer) {
 	all := map[call]int{}
 	for _, p := range r.phases {
@@ -69,9 +68,9 @@ func (r *report) printRequests(out io.Writer) {
 		}
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	_, _ = fmt.Fprint(w, "\nrequests")
-	for _, p := range r.phases {
-		_, _ = fmt.Fprintf(w, "\t%s", p.name)
+	_, _ = fmt.Fprint(w, "\nrequests in phase")
+	for i := range r.phases {
+		_, _ = fmt.Fprintf(w, "\t%d", i+1)
 	}
 	_, _ = fmt.Fprintln(w, "\t")
 	for _, c := range sorted(all) {

@@ -53,7 +53,7 @@ func BenchmarkController(b *testing.B) {
 	begun := time.Now()
 	root, next := certtest.NewAuthority(b, certtest.CommonName("root")), certtest.NewAuthority(b, certtest.CommonName("next root"))
 	signer := root.Intermediate(b)
-	w := begin(b, istio.Options{CA: istio.NewCA(signer, root)})
+	w := set(b, istio.Options{CA: istio.NewCA(signer, root)})
 	e := newEdges(b, w)
 	if w.Plane.Logs == "" {
 		b.Cleanup(func() { e.remove(b) })
@@ -70,7 +70,7 @@ func BenchmarkController(b *testing.B) {
 		leader, counts := fill(b, w, e, r)
 		wait, waitCounts := follow(b, w, r)
 
-		storm(b, w, e, leader, counts, r, func() {
+		storm(b, e, leader, counts, r, func() {
 			w.Istiod.Options.CA = istio.NewCA(signer, root, next)
 			require.NoError(b, w.Istiod.Restart(b.Context()))
 		})
@@ -79,8 +79,8 @@ func BenchmarkController(b *testing.B) {
 	r.judge(b)
 }
 
-// begin sets the stage.
-func begin(b *testing.B, o istio.Options) *stage.World {
+// set sets the stage.
+func set(b *testing.B, o istio.Options) *stage.World {
 	b.Helper()
 	stop := progress(func() string { return "starting etcd, API server and istiod, installing the chart" })
 	defer stop()
@@ -117,51 +117,37 @@ func fill(b *testing.B, w *stage.World, e *edges, r *report) (*stage.Server, *co
 	await(b, counts, what, e.n, func() int { _, written := counts.secrets(); return written })
 	took := time.Since(begun)
 	pause(b, "settling", settle)
-	r.add(b, phase{name: what, size: e.n, took: took, requests: counts.requests(), memory: memoryOf(b, s)})
+	r.add(b, phase{name: what, size: e.n, took: took, requests: counts.requests(), memory: memoryOf(b, s), busy: processor(b, s)})
 	e.check(b, 1)
 
-	r.add(b, still(b, fmt.Sprintf("%d namespaces: steady minute", e.n), e.n, s, counts))
-	return s, counts
-}
-
-// still watches a replica that has nothing new to do.
-func still(b *testing.B, what string, size int, s *stage.Server, counts *counter) phase {
-	b.Helper()
-	resetPeak(b, s)
-	counts.forget()
-	used := processor(b, s)
+	m := begin(b, s, counts)
+	what = fmt.Sprintf("%d namespaces: steady minute", e.n)
 	pause(b, what, steady)
-	return phase{
-		name: what, size: size, took: steady, requests: counts.requests(), memory: memoryOf(b, s),
-		busy: processor(b, s) - used, still: true,
-	}
+	r.add(b, m.end(phase{name: what, size: e.n, still: true}))
+	return s, counts
 }
 
 // follow starts a second replica, which waits to become leader.
 func follow(b *testing.B, w *stage.World, r *report) (*stage.Server, *counter) {
 	b.Helper()
 	s, counts := replica(b, w)
-	what := "the replica that waits"
-	pause(b, what, 10*time.Second)
-	r.add(b, phase{name: what, took: 10 * time.Second, requests: counts.requests(), memory: memoryOf(b, s), still: true})
+	m := begin(b, s, counts)
+	pause(b, "the replica that waits", 10*time.Second)
+	r.add(b, m.end(phase{name: "a second replica, waiting", still: true}))
 	return s, counts
 }
 
 // storm has the mesh's roots change: every Secret follows, its key and leaf as
 // they were.
-func storm(b *testing.B, w *stage.World, e *edges, s *stage.Server, counts *counter, r *report, change func()) {
+func storm(b *testing.B, e *edges, s *stage.Server, counts *counter, r *report, change func()) {
 	b.Helper()
 	before, err := s.Metric(b.Context(), "isthmus_publish_total", `result="published"`)
 	require.NoError(b, err)
-	resetPeak(b, s)
-	counts.forget()
-	begun := time.Now()
+	m := begin(b, s, counts)
 	change()
 	what := fmt.Sprintf("%d namespaces: new roots", e.n)
 	await(b, counts, what, e.n, func() int { _, written := counts.secrets(); return written })
-	took := time.Since(begun)
-	pause(b, "settling", settle)
-	r.add(b, phase{name: what, size: e.n, took: took, requests: counts.requests(), memory: memoryOf(b, s)})
+	r.add(b, m.end(phase{name: what, size: e.n}))
 	after, err := s.Metric(b.Context(), "isthmus_publish_total", `result="published"`)
 	require.NoError(b, err)
 	r.writes = int(after - before)
@@ -169,18 +155,42 @@ func storm(b *testing.B, w *stage.World, e *edges, s *stage.Server, counts *coun
 }
 
 // takeOver ends the leader, so that the replica that waited has to look at
-// everything: the same as the restart of a leader, but for reading its caches.
+// everything: the same as the restart of a leader, but for its own start.
 func takeOver(b *testing.B, e *edges, leader, s *stage.Server, counts *counter, r *report) {
+	b.Helper()
+	m := begin(b, s, counts)
+	leader.Stop()
+	what := fmt.Sprintf("%d namespaces: the second leads", e.n)
+	await(b, counts, what, e.n, func() int { read, _ := counts.secrets(); return read })
+	r.add(b, m.end(phase{name: what, size: e.n}))
+}
+
+// measure is the beginning of a phase.
+type measure struct {
+	b      *testing.B
+	server *stage.Server
+	counts *counter
+	begun  time.Time
+	busy   time.Duration
+}
+
+func begin(b *testing.B, s *stage.Server, counts *counter) measure {
 	b.Helper()
 	resetPeak(b, s)
 	counts.forget()
-	begun := time.Now()
-	leader.Stop()
-	what := fmt.Sprintf("%d namespaces: another leads", e.n)
-	await(b, counts, what, e.n, func() int { read, _ := counts.secrets(); return read })
-	took := time.Since(begun)
-	pause(b, "settling", settle)
-	r.add(b, phase{name: what, size: e.n, took: took, requests: counts.requests(), memory: memoryOf(b, s)})
+	return measure{b: b, server: s, counts: counts, begun: time.Now(), busy: processor(b, s)}
+}
+
+// end completes a phase. What was written last comes back as Events, so the
+// requests and the memory of a phase that was busy are read a little later.
+func (m measure) end(p phase) phase {
+	m.b.Helper()
+	p.took = time.Since(m.begun)
+	if !p.still {
+		pause(m.b, "settling", settle)
+	}
+	p.requests, p.memory, p.busy = m.counts.requests(), memoryOf(m.b, m.server), processor(m.b, m.server)-m.busy
+	return p
 }
 
 // await waits until a number is reached.
