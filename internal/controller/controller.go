@@ -17,7 +17,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -143,7 +142,7 @@ type reconciler struct {
 	cached client.Reader
 	// live reads pods themselves.
 	live    client.Reader
-	events  events.EventRecorder
+	events  *recorder
 	metrics *meters
 
 	mu     sync.Mutex
@@ -164,7 +163,10 @@ func Add(mgr manager.Manager, o Options) error {
 	}
 	r := &reconciler{
 		Options: o, metrics: metrics, places: map[string]*place{},
-		cached: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(Name),
+		cached: mgr.GetClient(), live: mgr.GetAPIReader(), events: newRecorder(mgr.GetClient()),
+	}
+	if err := mgr.Add(r.events); err != nil {
+		return err
 	}
 	again := make(chan event.GenericEvent)
 	if err := mgr.Add(&rootFollower{reconciler: r, again: again}); err != nil {

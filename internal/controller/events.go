@@ -60,7 +60,7 @@ func (r *reconciler) tell(p *place, regarding *corev1.ObjectReference, kind, rea
 		p.said = map[string]string{}
 	}
 	p.said[key] = note
-	r.events.Eventf(regarding, nil, kind, reason, "Keep", "%s", note)
+	r.events.record(regarding, kind, reason, note)
 }
 
 // calm forgets what was told, so that the same trouble is told again when it
