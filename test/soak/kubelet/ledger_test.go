@@ -29,7 +29,7 @@ func history(t testing.TB, pod string) []line {
 		}
 		var l line
 		require.NoError(t, json.Unmarshal(raw, &l), string(raw))
-		if l.Pod == pod {
+		if l.Pod == space+"/"+pod {
 			lines = append(lines, l)
 		}
 	}
@@ -39,6 +39,11 @@ func history(t testing.TB, pod string) []line {
 // started counts the starts of a pod's container.
 func started(t testing.TB, pod, container string) int {
 	return count(t, pod, func(l line) bool { return l.Did == "started" && l.Container == container })
+}
+
+// ended counts how often a pod's container was stopped or exited.
+func ended(t testing.TB, pod, container string) int {
+	return count(t, pod, func(l line) bool { return (l.Did == "stopped" || l.Did == "exited") && l.Container == container })
 }
 
 // failed counts how often an image could not be pulled for a pod, or a container

@@ -25,8 +25,10 @@ import (
 
 const node = "hollow"
 
-// The images whose containers do not simply run.
+// The publisher's images: sound runs, absent cannot be pulled, broken exits with
+// status 1 at once, before the kubelet sees it run, and brittle after 3 s.
 const (
+	sound   = "registry.example/isthmus:sound"
 	absent  = "registry.example/isthmus:absent"
 	broken  = "registry.example/isthmus:broken"
 	brittle = "registry.example/isthmus:brittle"
@@ -93,8 +95,7 @@ func start(ctx context.Context) (stop func(), err error) {
 	if err != nil {
 		return stop, err
 	}
-	undo = append(undo, func() { _ = client.CoreV1().Nodes().Delete(context.Background(), node, metav1.DeleteOptions{}) },
-		func() { kubelet.End(syscall.SIGTERM) })
+	undo = append(undo, func() { kubelet.End(syscall.SIGTERM) })
 	limited, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	return stop, kubelet.Await(limited, isReady)

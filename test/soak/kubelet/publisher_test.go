@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"text/tabwriter"
 	"time"
@@ -22,9 +21,10 @@ import (
 const (
 	// patience is how long the kubelet may take for something that it has to do.
 	patience = 90 * time.Second
-	// tries is how often the publisher fails before the pod is looked at; with
-	// the kubelet's back-off of 10 s and 20 s that is half a minute.
-	tries = 3
+	// A pod whose publisher fails is looked at after this time and so many
+	// failures; the kubelet backs off for 10 s, then for 20 s.
+	trial  = 30 * time.Second
+	trials = 3
 )
 
 // form is where the publisher stands in a pod.
@@ -35,73 +35,89 @@ type form struct {
 
 var (
 	ordinary = form{"ordinary", func(testing.TB, *corev1.Pod) {}}
-	last     = form{"native, last", func(t testing.TB, pod *corev1.Pod) { native(t, pod, func(n int) int { return n }) }}
-	first    = form{"native, first", func(t testing.TB, pod *corev1.Pod) { native(t, pod, func(int) int { return 0 }) }}
+	last     = form{"native-last", func(t testing.TB, pod *corev1.Pod) { native(t, pod, func(n int) int { return n }) }}
+	first    = form{"native-first", func(t testing.TB, pod *corev1.Pod) { native(t, pod, func(int) int { return 0 }) }}
 )
 
-// The publisher is an ordinary container so that it cannot hold the edge back.
-// The other forms are here for the reason: they do.
+// outcome is what becomes of a pod.
+type outcome struct {
+	// agent and edge are true where their containers start.
+	agent, edge bool
+	ready       bool
+}
+
+// The publisher is an ordinary container, so that it cannot hold the edge back.
+// The other forms are here for the reason: a native sidecar would.
 func TestPublisher(t *testing.T) {
 	open(t)
-	table := &table{}
-	t.Cleanup(func() { t.Log(table.String()) })
-	for name, c := range map[string]struct {
-		form  form
-		image string
-		// edge and ready are what becomes of the edge's process and of the pod.
-		edge, ready bool
+	cases := map[string]struct {
+		form   form
+		image  string
+		expect outcome
 	}{
-		"if it runs, expect a ready pod":                                          {ordinary, "registry.example/isthmus:1", true, true},
-		"if its image is missing, expect the edge":                                {ordinary, absent, true, false},
-		"if it exits at once, expect the edge":                                    {ordinary, broken, true, false},
-		"if it exits soon, expect the edge":                                       {ordinary, brittle, true, false},
-		"if it runs as last native sidecar, expect a ready pod":                   {last, "registry.example/isthmus:1", true, true},
-		"if the last native sidecar's image is missing, expect no edge":           {last, absent, false, false},
-		"if the last native sidecar exits at once, expect no edge":                {last, broken, false, false},
-		"if the last native sidecar exits soon, expect the edge":                  {last, brittle, true, false},
-		"if it runs as first native sidecar, expect a ready pod":                  {first, "registry.example/isthmus:1", true, true},
-		"if the first native sidecar's image is missing, expect not even agent":   {first, absent, false, false},
-		"if the first native sidecar exits at once, expect not even the agent":    {first, broken, false, false},
-		"if the first native sidecar exits soon, expect the edge after the agent": {first, brittle, true, false},
-	} {
+		"if it runs, expect a ready pod":                                {ordinary, sound, outcome{true, true, true}},
+		"if its image is missing, expect the edge":                      {ordinary, absent, outcome{true, true, false}},
+		"if it exits at once, expect the edge":                          {ordinary, broken, outcome{true, true, false}},
+		"if it exits soon, expect the edge":                             {ordinary, brittle, outcome{true, true, false}},
+		"if it runs as the last native sidecar, expect a ready pod":     {last, sound, outcome{true, true, true}},
+		"if the last native sidecar's image is missing, expect no edge": {last, absent, outcome{true, false, false}},
+		"if the last native sidecar exits at once, expect no edge":      {last, broken, outcome{true, false, false}},
+		"if the last native sidecar exits soon, expect the edge":        {last, brittle, outcome{true, true, false}},
+		"if it runs as the first native sidecar, expect a ready pod":    {first, sound, outcome{true, true, true}},
+		"if the first native sidecar's image is missing, expect none":   {first, absent, outcome{}},
+		"if the first native sidecar exits at once, expect none":        {first, broken, outcome{}},
+		"if the first native sidecar exits soon, expect the edge":       {first, brittle, outcome{true, true, false}},
+	}
+	// All pods live at the same time, on one node.
+	agents := map[string]*agent{}
+	pods := map[string]string{}
+	for name, c := range cases {
+		agents[name] = newAgent(t)
+		_, tag, _ := strings.Cut(c.image, ":")
+		pod := injected(t, c.form.name+"-"+tag, c.image, agents[name].port)
+		c.form.edit(t, pod)
+		_, err := client.CoreV1().Pods(space).Create(t.Context(), pod, metav1.CreateOptions{})
+		require.NoError(t, err)
+		pods[name] = pod.Name
+	}
+	for name, c := range cases {
+		if c.expect.agent {
+			require.Eventually(t, func() bool { return agents[name].turned.Load() >= 5 }, patience, 100*time.Millisecond, "%s: the agent is probed", name)
+		}
+		assert.Zero(t, started(t, pods[name], edgeName), "%s: the edge waits for the agent", name)
+		agents[name].ready.Store(true)
+	}
+	probed := time.Now()
+
+	seen := &table{}
+	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			agent := newAgent(t)
-			tag := c.image[strings.LastIndex(c.image, ":")+1:]
-			pod := injected(t, strings.ReplaceAll(c.form.name, ", ", "-")+"-"+tag, c.image, agent.port)
-			c.form.edit(t, pod)
-			_, err := client.CoreV1().Pods(space).Create(t.Context(), pod, metav1.CreateOptions{})
-			require.NoError(t, err)
-			id := space + "/" + pod.Name
-
-			held := false
-			if c.form.name != first.name || c.edge {
-				require.Eventually(t, func() bool { return agent.turned.Load() >= 5 }, patience, 100*time.Millisecond, "the agent is probed")
-				assert.Zero(t, started(t, id, edgeName), "the edge waits for the agent's certificates")
-				held = true
+			pod := pods[name]
+			if c.expect.edge {
+				require.Eventually(t, func() bool { return started(t, pod, edgeName) > 0 }, patience, 100*time.Millisecond, "the edge starts")
 			}
-			agent.ready.Store(true)
-			if c.edge {
-				require.Eventually(t, func() bool { return started(t, id, edgeName) > 0 }, patience, 100*time.Millisecond, "the edge starts")
-			}
-			if strings.HasSuffix(c.image, ":1") {
-				require.Eventually(t, func() bool { return isTrue(look(t, pod.Name), corev1.PodReady) }, patience, 100*time.Millisecond, "the pod is ready")
+			var got *corev1.Pod
+			if c.image == sound {
+				require.Eventually(t, func() bool {
+					got = look(t, pod)
+					return isTrue(got, corev1.PodReady)
+				}, patience, 100*time.Millisecond, "the pod is ready")
 			} else {
-				require.Eventually(t, func() bool { return failed(t, id, c.image) >= tries }, patience, 100*time.Millisecond, "the publisher fails again and again")
+				require.Eventually(t, func() bool {
+					got = look(t, pod)
+					return time.Since(probed) >= trial && failed(t, pod, c.image) >= trials && !publisherRuns(got)
+				}, patience, 100*time.Millisecond, "the publisher fails again and again")
 			}
+			seen.add(t, c.form, c.image, got)
 
-			seen := look(t, pod.Name)
-			table.add(t, c.form, tag, seen, held)
-			edges := 0
-			if c.edge {
-				edges = 1
-			}
-			assert.Equal(t, edges, started(t, id, edgeName), "starts of the edge")
-			assert.Zero(t, count(t, id, func(l line) bool { return l.Did == "stopped" }), "containers that were stopped")
-			assert.Equal(t, c.ready, isTrue(seen, corev1.PodReady), "the pod is ready")
-			assert.Equal(t, c.edge, edgeIsReady(seen), "the edge's container is ready")
+			assert.Equal(t, c.expect.agent, started(t, pod, patches.SidecarName) == 1, "the agent starts, once")
+			assert.Equal(t, c.expect.edge, started(t, pod, edgeName) == 1, "the edge starts, once")
+			assert.Zero(t, ended(t, pod, edgeName), "the edge ends")
+			assert.Equal(t, c.expect.edge, edgeIsReady(got), "the edge's container is ready")
+			assert.Equal(t, c.expect.ready, isTrue(got, corev1.PodReady), "the pod is ready")
 		})
 	}
+	t.Log(seen)
 }
 
 func look(t testing.TB, name string) *corev1.Pod {
@@ -121,7 +137,7 @@ func isTrue(pod *corev1.Pod, condition corev1.PodConditionType) bool {
 }
 
 func edgeIsReady(pod *corev1.Pod) bool {
-	for _, c := range pod.Status.ContainerStatuses {
+	for _, c := range containers(pod) {
 		if c.Name == edgeName {
 			return c.Ready
 		}
@@ -129,24 +145,32 @@ func edgeIsReady(pod *corev1.Pod) bool {
 	return false
 }
 
-// table is what was seen, a row for each pod.
-type table struct {
-	mu   sync.Mutex
-	rows []string
+func publisherRuns(pod *corev1.Pod) bool {
+	for _, c := range containers(pod) {
+		if c.Name == patches.PublisherName {
+			return c.State.Running != nil
+		}
+	}
+	return false
 }
 
-func (o *table) add(t testing.TB, f form, tag string, pod *corev1.Pod, held bool) {
-	id := space + "/" + pod.Name
+// containers returns the status of each container, in the order of their starts.
+func containers(pod *corev1.Pod) []corev1.ContainerStatus {
+	return slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
+}
+
+// table is what was seen, a row for each pod.
+type table struct{ rows []string }
+
+func (o *table) add(t testing.TB, f form, image string, pod *corev1.Pod) {
 	var states []string
-	for _, c := range append(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses...) {
+	for _, c := range containers(pod) {
 		states = append(states, c.Name+" "+state(c.State))
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.rows = append(o.rows, fmt.Sprintf("%s\t%s\t%d\t%d\t%d\t%t\t%s\t%t\t%t\t%t\t%s", f.name, tag,
-		started(t, id, patches.SidecarName), started(t, id, patches.PublisherName), started(t, id, edgeName), held,
-		pod.Status.Phase, isTrue(pod, corev1.PodInitialized), isTrue(pod, corev1.ContainersReady), isTrue(pod, corev1.PodReady),
-		strings.Join(states, ", ")))
+	_, tag, _ := strings.Cut(image, ":")
+	o.rows = append(o.rows, fmt.Sprintf("%s\t%s\t%d\t%d\t%d\t%d\t%s\t%t\t%t\t%s", f.name, tag,
+		started(t, pod.Name, patches.SidecarName), started(t, pod.Name, patches.PublisherName), failed(t, pod.Name, image), started(t, pod.Name, edgeName),
+		pod.Status.Phase, isTrue(pod, corev1.PodInitialized), isTrue(pod, corev1.PodReady), strings.Join(states, ", ")))
 }
 
 func state(s corev1.ContainerState) string {
@@ -162,15 +186,13 @@ func state(s corev1.ContainerState) string {
 }
 
 func (o *table) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
 	slices.Sort(o.rows)
 	var b strings.Builder
-	fmt.Fprintf(&b, "kubelet %s\n", release)
+	_, _ = fmt.Fprintf(&b, "kubelet %s; starts of containers, and what the pod's status says:\n", release)
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "publisher\timage\tagent\tpublisher\tedge\theld\tphase\tInitialized\tContainersReady\tReady\tcontainers")
+	_, _ = fmt.Fprintln(w, "publisher\timage\tagent\tpublisher\tits failures\tedge\tphase\tInitialized\tReady\tcontainers")
 	for _, row := range o.rows {
-		fmt.Fprintln(w, row)
+		_, _ = fmt.Fprintln(w, row)
 	}
 	_ = w.Flush()
 	return b.String()
