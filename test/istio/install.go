@@ -16,9 +16,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/plane"
 )
 
-// install brings into the cluster what istiod needs: CRDs, its namespace and the
+// Install brings into the cluster what istiod needs: CRDs, its namespace and the
 // mesh's configuration, which says where istiod is reached.
-func (i *Istiod) install(ctx context.Context) error {
+func (d *Discovery) Install(ctx context.Context) error {
 	crds, err := crds(ctx)
 	if err != nil {
 		return err
@@ -27,19 +27,19 @@ func (i *Istiod) install(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	out, err := exec.CommandContext(ctx, kubectl, "--kubeconfig", i.kubeconfig, "apply", "--server-side", "-f", crds).CombinedOutput()
+	out, err := exec.CommandContext(ctx, kubectl, "--kubeconfig", d.kubeconfig, "apply", "--server-side", "-f", crds).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("apply Istio's CRDs: %w: %s", err, out)
 	}
 	apply := metav1.ApplyOptions{FieldManager: "test", Force: true}
-	if _, err := i.Client.CoreV1().Namespaces().Apply(ctx, applycorev1.Namespace(Namespace), apply); err != nil {
+	if _, err := d.Client.CoreV1().Namespaces().Apply(ctx, applycorev1.Namespace(Namespace), apply); err != nil {
 		return fmt.Errorf("create namespace %s: %w", Namespace, err)
 	}
-	settings := fmt.Sprintf("trustDomain: %s\ndefaultConfig:\n  discoveryAddress: %s\n", TrustDomain, i.Address)
+	settings := fmt.Sprintf("trustDomain: %s\ndefaultConfig:\n  discoveryAddress: %s\n", TrustDomain, d.Address)
 	mesh := applycorev1.ConfigMap("istio", Namespace).
 		WithLabels(map[string]string{"istio.io/rev": "default"}).
 		WithData(map[string]string{"mesh": settings})
-	if _, err := i.Client.CoreV1().ConfigMaps(Namespace).Apply(ctx, mesh, apply); err != nil {
+	if _, err := d.Client.CoreV1().ConfigMaps(Namespace).Apply(ctx, mesh, apply); err != nil {
 		return fmt.Errorf("write the mesh's configuration: %w", err)
 	}
 	return nil

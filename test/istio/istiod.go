@@ -5,13 +5,10 @@ package istio
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,7 +16,6 @@ import (
 	"syscall"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -56,25 +52,17 @@ type Options struct {
 
 // Istiod is a running istiod. There can be one for a control plane.
 type Istiod struct {
+	*Discovery
 	// Options are what the next Restart takes.
 	Options Options
-	// Address is host:port of xDS and certificates.
-	Address string
-	// MonitoringAddress is host:port of its metrics.
-	MonitoringAddress string
 	// Took is how long the last start lasted until istiod answered.
 	Took time.Duration
-	// Client is the cluster's administrator.
-	Client kubernetes.Interface
 
-	kubeconfig string
-	folder     string
+	folder string
 	// temporary is true when the folder is nobody else's to remove.
 	temporary bool
 	logs      string
 	program   string
-	flags     []string
-	http      string
 	process   *process.Process
 	agents    atomic.Int32
 }
@@ -87,8 +75,12 @@ func Start(ctx context.Context, p *plane.Plane, o Options) (*Istiod, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &Istiod{Options: o, kubeconfig: p.Kubeconfig}
-	if i.Client, err = kubernetes.NewForConfig(admin); err != nil {
+	client, err := kubernetes.NewForConfig(admin)
+	if err != nil {
+		return nil, err
+	}
+	i := &Istiod{Options: o}
+	if i.Discovery, err = NewDiscovery(p.Kubeconfig, client); err != nil {
 		return nil, err
 	}
 	if i.program, err = plane.Tool(ctx, "pilot-discovery"); err != nil {
@@ -97,17 +89,7 @@ func Start(ctx context.Context, p *plane.Plane, o Options) (*Istiod, error) {
 	if err := i.settle(p); err != nil {
 		return nil, err
 	}
-	addresses, err := process.FreeAddresses(5)
-	if err != nil {
-		return nil, errors.Join(err, i.Stop())
-	}
-	i.Address, i.MonitoringAddress, i.http = addresses[0], addresses[1], addresses[2]
-	i.flags = []string{
-		"discovery", "--kubeconfig", i.kubeconfig, "--ctrlz_port", "0",
-		"--secureGRPCAddr", i.Address, "--monitoringAddr", i.MonitoringAddress, "--httpAddr", i.http,
-		"--httpsAddr", addresses[3], "--grpcAddr", addresses[4],
-	}
-	if err := i.install(ctx); err != nil {
+	if err := i.Install(ctx); err != nil {
 		return nil, errors.Join(err, i.Stop())
 	}
 	if err := i.Restart(ctx); err != nil {
@@ -140,16 +122,13 @@ func (i *Istiod) Restart(ctx context.Context) error {
 	if err := i.writeCA(); err != nil {
 		return err
 	}
-	env := []string{
-		"POD_NAMESPACE=" + Namespace, "POD_NAME=istiod-0", "REVISION=default", "PILOT_CERT_PROVIDER=istiod",
-		"CLUSTER_ID=" + ClusterID, "ROOT_CA_DIR=" + i.caFolder(),
-	}
+	env := append(i.Environment(), "ROOT_CA_DIR="+i.caFolder())
 	for _, name := range slices.Sorted(maps.Keys(i.Options.Env)) {
 		env = append(env, name+"="+i.Options.Env[name])
 	}
 	var err error
 	if i.process, err = process.Start(process.Options{
-		Name: "istiod", Program: i.program, Arguments: i.flags, Env: env, Folder: i.folder, Log: i.log(),
+		Name: "istiod", Program: i.program, Arguments: i.Flags(), Env: env, Folder: i.folder, Log: i.log(),
 	}); err != nil {
 		return err
 	}
@@ -187,59 +166,18 @@ func (i *Istiod) Dump(w io.Writer) {
 
 func (i *Istiod) log() string { return filepath.Join(i.logs, "istiod.log") }
 
-// Roots returns the root certificates that istiod has published in a namespace,
-// as PEM.
-func (i *Istiod) Roots(ctx context.Context, namespace string) ([]byte, error) {
-	cm, err := i.Client.CoreV1().ConfigMaps(namespace).Get(ctx, RootConfigMap, metav1.GetOptions{})
-	if err != nil {
-		return nil, err
-	}
-	roots := cm.Data["root-cert.pem"]
-	if roots == "" {
-		return nil, fmt.Errorf("ConfigMap %s/%s has no root-cert.pem", namespace, RootConfigMap)
-	}
-	return []byte(roots), nil
-}
-
-// ready is nil when istiod says so, its certificate verifies to the roots that
-// are published, and these are those of the plugged-in authority.
+// ready is nil when istiod is, with the roots of the plugged-in authority.
 func (i *Istiod) ready(ctx context.Context) error {
-	if err := answers(ctx, "http://"+i.http+"/ready"); err != nil {
-		return err
+	if ca := i.Options.CA; ca != nil {
+		roots, err := i.Roots(ctx, Namespace)
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(bytes.TrimSpace(roots), bytes.TrimSpace(ca.Roots)) {
+			return errors.New("the published roots are not those of the authority yet")
+		}
 	}
-	roots, err := i.Roots(ctx, Namespace)
-	if err != nil {
-		return err
-	}
-	if ca := i.Options.CA; ca != nil && !bytes.Equal(bytes.TrimSpace(roots), bytes.TrimSpace(ca.Roots)) {
-		return errors.New("the published roots are not those of the authority yet")
-	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(roots)
-	dialer := tls.Dialer{Config: &tls.Config{RootCAs: pool, ServerName: ServerName, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}}}
-	conn, err := dialer.DialContext(ctx, "tcp", i.Address)
-	if err != nil {
-		return err
-	}
-	return conn.Close()
-}
-
-// answers is nil when a GET is answered with 200.
-func answers(ctx context.Context, url string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
-	if err != nil {
-		return err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = response.Body.Close() }()
-	if response.StatusCode != http.StatusOK {
-		body, _ := io.ReadAll(io.LimitReader(response.Body, 200))
-		return fmt.Errorf("%s: %s: %s", url, response.Status, body)
-	}
-	return nil
+	return i.Ready(ctx)
 }
 
 // Main runs the tests of a package with a control plane and istiod, which use is

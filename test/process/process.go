@@ -46,12 +46,7 @@ func Start(o Options) (*Process, error) {
 	}
 	command := exec.Command(o.Program, o.Arguments...)
 	command.Dir = o.Folder
-	command.Env = append([]string{}, o.Env...)
-	for _, variable := range []string{"PATH", "HOME", "TMPDIR"} {
-		if value, ok := os.LookupEnv(variable); ok {
-			command.Env = append(command.Env, variable+"="+value)
-		}
-	}
+	command.Env = Environment(o.Env)
 	command.Stdout, command.Stderr = out, out
 	command.SysProcAttr = attributes()
 	p := &Process{options: o, command: command, done: make(chan struct{})}
@@ -73,6 +68,17 @@ func Start(o Options) (*Process, error) {
 		return nil, fmt.Errorf("start %s: %w", o.Name, err)
 	}
 	return p, nil
+}
+
+// Environment adds to the variables those of this process that configure nothing.
+func Environment(variables []string) []string {
+	env := append([]string{}, variables...)
+	for _, name := range []string{"PATH", "HOME", "TMPDIR"} {
+		if value, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
 }
 
 // Running says whether the program has not ended yet.
