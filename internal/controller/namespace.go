@@ -135,7 +135,7 @@ func (r *reconciler) meet(ctx context.Context, ns policy.Namespace, p *place) er
 		case err != nil:
 			return fmt.Errorf("read pod %s/%s: %w", ns.Name, name, err)
 		}
-		r.judge(ctx, ns, p, pod)
+		r.judge(ns, p, pod)
 	}
 	return nil
 }

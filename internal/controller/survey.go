@@ -43,7 +43,7 @@ func (r *reconciler) survey(ctx context.Context, ns policy.Namespace, p *place) 
 			if c, known := before[pod.UID]; known {
 				p.claims[pod.UID] = c // stays if the namespace's annotations turned bad
 			}
-			r.judge(ctx, ns, p, pod)
+			r.judge(ns, p, pod)
 		}
 		if list.Continue == "" {
 			p.doubt()
@@ -70,7 +70,7 @@ func (p *place) doubt() {
 }
 
 // judge files one pod.
-func (r *reconciler) judge(ctx context.Context, ns policy.Namespace, p *place, pod *corev1.Pod) {
+func (r *reconciler) judge(ns policy.Namespace, p *place, pod *corev1.Pod) {
 	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
 		delete(p.claims, pod.UID)
 		return
@@ -97,14 +97,14 @@ func (r *reconciler) judge(ctx context.Context, ns policy.Namespace, p *place, p
 	_, seen := p.claims[pod.UID]
 	p.claims[pod.UID] = c
 	if !seen && r.Clock.Since(c.created) < fresh {
-		r.repeat(ctx, ns, p, pod, c)
+		r.repeat(ns, p, pod, c)
 	}
 }
 
 // repeat tells the warnings of the webhook again, as Events: those of a
 // Deployment's pods went to a ReplicaSet's controller, which drops them.
-func (r *reconciler) repeat(ctx context.Context, ns policy.Namespace, p *place, pod *corev1.Pod, c claim) {
-	for _, w := range r.warnings(ctx, ns, pod) {
+func (r *reconciler) repeat(ns policy.Namespace, p *place, pod *corev1.Pod, c claim) {
+	for _, w := range r.warnings(ns, pod) {
 		for _, o := range subjects(pod, c) {
 			r.tell(p, o, corev1.EventTypeWarning, w.Code, w.Text)
 		}
@@ -113,7 +113,7 @@ func (r *reconciler) repeat(ctx context.Context, ns policy.Namespace, p *place, 
 
 // warnings are those that the pod was injected with: the engine is asked again
 // about the pod as it was before.
-func (r *reconciler) warnings(ctx context.Context, ns policy.Namespace, pod *corev1.Pod) []policy.Warning {
+func (r *reconciler) warnings(ns policy.Namespace, pod *corev1.Pod) []policy.Warning {
 	status, err := inject.ReadStatus(pod)
 	if err != nil || status == nil || len(status.Warnings) == 0 {
 		return nil

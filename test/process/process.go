@@ -138,13 +138,18 @@ func (p *Process) Explain(err error) error {
 // FreeAddresses returns addresses of the loopback that were free a moment ago.
 func FreeAddresses(n int) ([]string, error) {
 	var found []string
+	var listeners []net.Listener
+	defer func() {
+		for _, l := range listeners {
+			_ = l.Close()
+		}
+	}()
 	for range n {
 		l, err := net.Listen("tcp4", "127.0.0.1:0")
 		if err != nil {
 			return nil, err
 		}
-		defer func() { _ = l.Close() }()
-		found = append(found, l.Addr().String())
+		listeners, found = append(listeners, l), append(found, l.Addr().String())
 	}
 	return found, nil
 }

@@ -104,7 +104,7 @@ func TestAPIServerAway(t *testing.T) {
 	}
 
 	door.Shut()
-	time.Sleep(time.Minute) //nolint:forbidigo // that is how long it is away
+	time.Sleep(time.Minute) // that is how long it is away
 	known := []int{len(ledgers[0].Entries()), len(ledgers[1].Entries())}
 	door.Open()
 	back := time.Now()
@@ -128,7 +128,7 @@ func TestControllerKilled(t *testing.T) {
 		c, err := world.Controller(t.Context(), "--look-interval=1s", "--leader-elect=false")
 		require.NoError(t, err)
 		// From right after it is ready until it has written.
-		time.Sleep(time.Duration(i) * 60 * time.Millisecond) //nolint:forbidigo // the moment of the kill is what varies
+		time.Sleep(time.Duration(i) * 60 * time.Millisecond) // the moment of the kill is what varies
 		c.Kill()
 		if err := api.Delete(t.Context(), "istio-certs", metav1.DeleteOptions{}); err != nil {
 			require.True(t, apierrors.IsNotFound(err), err)
@@ -202,7 +202,7 @@ func wrongDirectory(t *testing.T) {
 	ledger.AwaitSerials(t, 1, soon)
 	put("other", "key.pem", whole)
 	put("edge", "cert-chain.pem", half)
-	time.Sleep(5 * time.Second) //nolint:forbidigo // two looks and a half of the publisher's
+	time.Sleep(5 * time.Second) // two looks and a half of the publisher's
 	assert.Len(t, ledger.Serials(), 1, "the good old one is not lost to a bad new one")
 	assert.Empty(t, ledger.Wrong())
 }
@@ -229,7 +229,7 @@ func diskFull(t *testing.T) {
 
 	junk := filepath.Join(dir, "junk")
 	require.Error(t, os.WriteFile(junk, make([]byte, 128<<10), 0o600), "it is full")
-	time.Sleep(40 * time.Second) //nolint:forbidigo // the agent rotates after 30
+	time.Sleep(40 * time.Second) // the agent rotates after 30
 	assert.Len(t, ledger.Serials(), 1)
 	assert.Empty(t, ledger.Wrong())
 	require.NoError(t, os.Remove(junk))

@@ -72,7 +72,7 @@ func TestRootRotation(t *testing.T) {
 	})
 	turn(after, before, after)
 	await("the new root signed", func(s *corev1.Secret) bool { return issuedUnder(s, after) })
-	time.Sleep(10 * time.Second) //nolint:forbidigo // the upstream, which is no part of Isthmus, renews every five
+	time.Sleep(10 * time.Second) // the upstream, which is no part of Isthmus, renews every five
 	turn(after, after)
 	await("the old root is gone", func(s *corev1.Secret) bool {
 		return bytes.Equal(s.Data["ca.crt"], after.CertificatePEM)

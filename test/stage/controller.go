@@ -70,10 +70,11 @@ func (w *World) ControllerAt(ctx context.Context, server string, flags ...string
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	return s, s.Await(ctx, func(ctx context.Context) error {
+	err = s.Await(ctx, func(ctx context.Context) error {
 		_, err := read(ctx, "http://"+s.health+"/readyz")
 		return err
 	})
+	return s, err
 }
 
 // Publisher starts an isthmus-publish as a service account of an edge, which has

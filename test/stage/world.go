@@ -76,7 +76,8 @@ func Start(ctx context.Context, o istio.Options, values string) (w *World, err e
 	if err := w.build(ctx, "isthmus", "isthmus-publish"); err != nil {
 		return w, err
 	}
-	return w, w.install(ctx, values)
+	err = w.install(ctx, values)
+	return w, err
 }
 
 // Main runs the tests of a package on a stage and returns the status to exit with.
