@@ -2,7 +2,6 @@ package controller
 
 import (
 	"fmt"
-	"maps"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -47,11 +46,25 @@ func keepOf(others sets.Set[string]) func(any) (any, error) {
 			return in, nil // a tombstone
 		}
 		o.ManagedFields, o.OwnerReferences, o.Finalizers, o.GenerateName = nil, nil, nil, ""
-		drop := func(key, _ string) bool {
-			return others == nil || !strings.HasPrefix(key, policy.Domain) && !others.Has(key) && key != policy.OpenShiftUIDRangeKey
-		}
-		maps.DeleteFunc(o.Annotations, drop)
-		maps.DeleteFunc(o.Labels, drop)
+		o.Annotations, o.Labels = only(o.Annotations, others), only(o.Labels, others)
 		return o, nil
 	}
+}
+
+// only makes a map of what is kept: one that things are deleted from stays as
+// large as it was.
+func only(all map[string]string, others sets.Set[string]) map[string]string {
+	if others == nil {
+		return nil
+	}
+	var kept map[string]string
+	for key, value := range all {
+		if strings.HasPrefix(key, policy.Domain) || others.Has(key) || key == policy.OpenShiftUIDRangeKey {
+			if kept == nil {
+				kept = map[string]string{}
+			}
+			kept[key] = value
+		}
+	}
+	return kept
 }
