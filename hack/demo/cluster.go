@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -22,7 +23,7 @@ func (d *demo) build(ctx context.Context) error {
 	if err := d.compile(ctx, filepath.Join(d.root, "test", "cluster"), "cluster", ""); err != nil {
 		return err
 	}
-	tools := []string{"kubectl", "helm", "etcd", "kube-apiserver", "kube-controller-manager"}
+	tools := []string{"kubectl", "helm", "pilot-discovery", "etcd", "kube-apiserver", "kube-controller-manager"}
 	command := d.cluster(ctx, append([]string{"build"}, tools...)...)
 	command.Stderr = d.screen
 	paths, err := command.Output()
@@ -33,7 +34,7 @@ func (d *demo) build(ctx context.Context) error {
 	if len(lines) != len(tools) {
 		return fmt.Errorf("build the control plane: want %d paths, got %q", len(tools), paths)
 	}
-	for i, tool := range tools[:2] {
+	for i, tool := range tools[:3] {
 		if err := os.Symlink(lines[i], d.path("bin", tool)); err != nil {
 			return err
 		}
@@ -112,7 +113,7 @@ func (d *demo) clear(ctx context.Context, entries []os.DirEntry) error {
 			return fmt.Errorf("%s holds %s, which is not the demo's: move it away", d.folder, entry.Name())
 		}
 	}
-	for _, name := range []string{webhookName, controllerName} {
+	for _, name := range servers() {
 		if err := d.process(name).end(10 * time.Second); err != nil {
 			return err
 		}
@@ -135,9 +136,9 @@ func (d *demo) clear(ctx context.Context, entries []os.DirEntry) error {
 // ours are the names in the demo's folder; it is going to be removed.
 func ours(name string) bool {
 	switch name {
-	case "bin", "cluster", "helm", "kube", "pods", "settings":
+	case "bin", "cluster", "helm", istiodName, "kube", "pods", "settings":
 		return true
 	}
 	base, extension, _ := strings.Cut(name, ".")
-	return (base == webhookName || base == controllerName) && (extension == "json" || extension == "kubeconfig" || extension == "log")
+	return slices.Contains(servers(), base) && (extension == "json" || extension == "kubeconfig" || extension == "log")
 }

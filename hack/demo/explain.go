@@ -111,18 +111,23 @@ func (d *demo) reviewed(p pod) (string, error) {
 
 // admissions are the lines of the webhook's metric.
 func (d *demo) admissions(ctx context.Context) string {
-	page, err := get(ctx, fmt.Sprintf("http://127.0.0.1:%d/metrics", d.process(webhookName).Metrics))
+	return d.metric(ctx, webhookName, "isthmus_admission_total")
+}
+
+// metric are the lines of a process's metrics that begin like this.
+func (d *demo) metric(ctx context.Context, name, beginning string) string {
+	page, err := get(ctx, fmt.Sprintf("http://127.0.0.1:%d/metrics", d.process(name).Metrics))
 	if err != nil {
 		return err.Error()
 	}
 	var found []string
 	for line := range strings.SplitSeq(page, "\n") {
-		if strings.HasPrefix(line, "isthmus_admission_total") {
+		if strings.HasPrefix(line, beginning) {
 			found = append(found, line)
 		}
 	}
 	if len(found) == 0 {
-		return "isthmus_admission_total has counted nothing"
+		return beginning + " has counted nothing"
 	}
 	return strings.Join(found, "\n  ")
 }
@@ -140,7 +145,10 @@ Try it, in this folder:
   kubectl apply -f samples/pods/opt-in.yaml         # a pod that asks for itself, without a label on its namespace
   kubectl apply -f samples/pods/wrong-mode.yaml     # a mode that there is not: denied, with the reason
   isthmus inject -f samples/emissary/deployment.yaml -o diff   # the same engine, offline
+  kubectl -n emissary describe secret istio-certs   # never shows the key
+  kubectl -n emissary events --for secret/istio-certs
+  less +F %s
   less +F %s
 
-  make demo-down                                    # ends it`, d.kubeconfig(), d.path("bin"), d.path(webhookName+".log")))
+  make demo-down                                    # ends it`, d.kubeconfig(), d.path("bin"), d.path(webhookName+".log"), d.path(controllerName+".log")))
 }

@@ -1,6 +1,6 @@
-// Command demo brings up a Kubernetes control plane with Isthmus in it, shows
-// what is injected into a real Emissary Deployment and why, and leaves all of
-// it running to try.
+// Command demo brings up a Kubernetes control plane with istiod and Isthmus in
+// it, shows what is injected into a real Emissary Deployment and why, which
+// Secret is kept for it and how that heals, and leaves all of it running to try.
 package main
 
 import (

@@ -19,12 +19,10 @@ var errLeft = errors.New("something of the demo is left, try make demo-down")
 
 // up does all of it, or leaves nothing.
 func (d *demo) up(ctx context.Context) (err error) {
-	if d.process(webhookName).alive() && d.process(controllerName).alive() {
-		if _, err := d.output(ctx, "kubectl", "get", "--raw=/readyz"); err == nil {
-			d.screen.print("The demo is up already. make demo-down ends it.")
-			d.invite()
-			return nil
-		}
+	if d.alive(ctx) {
+		d.screen.print("The demo is up already. make demo-down ends it.")
+		d.invite()
+		return nil
 	}
 	if entries, err := os.ReadDir(d.folder); err == nil {
 		d.screen.print("Clearing away what an earlier demo left")
@@ -51,9 +49,9 @@ func (d *demo) up(ctx context.Context) (err error) {
 // steps are what the user sees.
 func (d *demo) steps(ctx context.Context) error {
 	s := d.screen
-	s.steps = 7
+	s.steps = 10
 
-	s.step("Build Isthmus, kubectl, Helm and a Kubernetes control plane (minutes the first time, then kept)")
+	s.step("Build Isthmus, kubectl, Helm, a Kubernetes control plane and istiod (minutes the first time, then kept)")
 	if err := d.build(ctx); err != nil {
 		return err
 	}
@@ -65,6 +63,12 @@ func (d *demo) steps(ctx context.Context) error {
 		return err
 	}
 	s.say("Kubernetes listens on %s", server)
+	s.done()
+
+	s.step("Start istiod, the certificate authority of the mesh")
+	if err := d.mesh(ctx); err != nil {
+		return fmt.Errorf("start istiod: %w", err)
+	}
 	s.done()
 
 	s.step("Install Isthmus with Helm")
@@ -93,6 +97,18 @@ func (d *demo) steps(ctx context.Context) error {
 	}
 	s.done()
 
+	s.step("The Secret " + secretName + ": issued by istiod, checked and published by the controller")
+	if err := d.published(ctx); err != nil {
+		return err
+	}
+	s.done()
+
+	s.step("It heals: delete the Secret, then put a key into it that is not its own")
+	if err := d.healed(ctx); err != nil {
+		return err
+	}
+	s.done()
+
 	s.step("What is wrong is said: a value that is not allowed is denied, a misspelt key is warned of")
 	if err := d.wrong(ctx); err != nil {
 		return err
@@ -108,10 +124,6 @@ func (d *demo) steps(ctx context.Context) error {
 }
 
 func (d *demo) install(ctx context.Context, server string) error {
-	// Where Istio would be; without it the documented defaults count.
-	if err := d.show(ctx, "kubectl", "create", "namespace", "istio-system"); err != nil {
-		return err
-	}
 	d.screen.command("helm install " + release + " charts/isthmus --namespace " + systemSpace + " --create-namespace")
 	if _, err := d.output(ctx, "helm", "install", release, "charts/isthmus", "--namespace", systemSpace, "--create-namespace"); err != nil {
 		return err
@@ -119,13 +131,14 @@ func (d *demo) install(ctx context.Context, server string) error {
 	if err := d.show(ctx, "helm", "list", "--namespace", systemSpace); err != nil {
 		return err
 	}
-	d.screen.say("There is no node here to run the chart's pods: the same controller and webhook start as\n" +
-		"processes, with the chart's flags, settings and ServiceAccounts.")
+	d.screen.say("There is no node here to run the chart's pods: the same controller and webhook start as\n"+
+		"processes, with the chart's flags, settings and ServiceAccounts (the controller looks at its Secrets\n"+
+		"every %s here, not every half minute).", lookEvery)
 	controller, err := d.serve(ctx, server, controllerName)
 	if err != nil {
 		return fmt.Errorf("start the controller: %w", err)
 	}
-	d.screen.say("The controller is ready: process %d. It keeps the CA of the webhook's certificate", controller.PID)
+	d.screen.say("The controller is ready: process %d. It keeps the edges' Secrets, and the CA of the webhook's certificate", controller.PID)
 	webhook, err := d.serve(ctx, server, webhookName)
 	if err != nil {
 		return fmt.Errorf("start the webhook: %w", err)

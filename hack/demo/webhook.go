@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -31,22 +29,9 @@ const (
 	webhookName    = "isthmus-webhook"
 )
 
-// running is a process of the chart's, as it is written down for demo-down.
-type running struct {
-	identity
-	// Port serves the webhook's reviews, Health /readyz, Metrics /metrics; all on
-	// 127.0.0.1.
-	Port, Health, Metrics int
-}
-
-// process reads what runs under a name; the zero value when nothing does.
-func (d *demo) process(name string) running {
-	var r running
-	if content, err := os.ReadFile(d.path(name + ".json")); err == nil {
-		_ = json.Unmarshal(content, &r) // what cannot be read names no process
-	}
-	return r
-}
+// lookEvery is how often the demo's controller looks at a Secret: half a minute,
+// the default, is long for who watches.
+const lookEvery = 2 * time.Second
 
 // serve starts a Deployment that the chart installed as a process of this
 // machine: the control plane has no node that could run the chart's pods.
@@ -71,45 +56,14 @@ func (d *demo) serve(ctx context.Context, server, name string) (running, error) 
 			return r, err
 		}
 	}
-	log, err := os.Create(d.path(name + ".log"))
-	if err != nil {
-		return r, err
-	}
-	defer func() { _ = log.Close() }()
 	// It outlives this program.
 	command := exec.CommandContext(context.WithoutCancel(ctx), d.path("bin", "isthmus"), arguments...)
-	command.Dir, command.Stdout, command.Stderr = d.folder, log, log
-	command.Env = append(os.Environ(), "POD_NAMESPACE="+systemSpace, "GOMEMLIMIT=128MiB")
-	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := command.Start(); err != nil {
-		return r, err
-	}
-	ended := make(chan error, 1)
-	go func() {
-		err := command.Wait()
-		if err == nil {
-			err = errors.New("exit status 0")
-		}
-		ended <- err
-	}()
-	r.identity = identify(command.Process.Pid)
-	content, err := json.Marshal(r)
-	if err != nil {
-		return r, err
-	}
-	if err := os.WriteFile(d.path(name+".json"), content, 0o600); err != nil {
-		return r, errors.Join(err, r.end(time.Second))
-	}
-	return r, await(ctx, time.Minute, func() error {
-		select {
-		case err := <-ended:
-			ended <- err
-			return fmt.Errorf("%s ended: %w; its log ends with\n%s", name, err, d.lastLog(name))
-		default:
-		}
+	command.Dir, command.Env = d.folder, append(os.Environ(), "POD_NAMESPACE="+systemSpace, "GOMEMLIMIT=128MiB")
+	err = d.launch(ctx, name, &r, command, func() error {
 		_, err := get(ctx, fmt.Sprintf("http://127.0.0.1:%d/readyz?verbose", r.Health))
 		return err
 	})
+	return r, err
 }
 
 // arguments are the flags of the chart's Deployment, with the files, ports and
@@ -137,7 +91,10 @@ func (d *demo) arguments(ctx context.Context, name string, r running) ([]string,
 		fmt.Sprintf("--metrics-bind-address=127.0.0.1:%d", r.Metrics),
 		"--log-level=debug",
 	)
-	if name == webhookName {
+	switch name {
+	case controllerName:
+		arguments = append(arguments, "--look-interval="+lookEvery.String())
+	case webhookName:
 		arguments = append(arguments, "--host=127.0.0.1", fmt.Sprintf("--port=%d", r.Port), "--serving-name=127.0.0.1", "--shutdown-delay=0s")
 	}
 	return arguments, nil
@@ -207,16 +164,6 @@ func (d *demo) redirect(ctx context.Context, port int) error {
 	}
 	_, err = d.output(ctx, "kubectl", "patch", "mutatingwebhookconfiguration", configuration, "--type=json", "--patch", string(content))
 	return err
-}
-
-// lastLog is the end of a process's log.
-func (d *demo) lastLog(name string) string {
-	content, err := os.ReadFile(d.path(name + ".log"))
-	if err != nil {
-		return err.Error()
-	}
-	lines := strings.Split(strings.TrimSpace(string(content)), "\n")
-	return strings.Join(lines[max(0, len(lines)-10):], "\n")
 }
 
 func freePort(ctx context.Context) (int, error) {
