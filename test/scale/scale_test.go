@@ -7,7 +7,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/signal"
 	"runtime"
+	"syscall"
 	"testing"
 	"time"
 
@@ -86,6 +88,7 @@ func set(b *testing.B, o istio.Options) *stage.World {
 	defer stop()
 	w, err := stage.Start(b.Context(), o, "{}")
 	require.NoError(b, err)
+	endEarly(b, w)
 	b.Cleanup(func() {
 		if b.Failed() {
 			w.Dump(os.Stderr)
@@ -95,6 +98,23 @@ func set(b *testing.B, o istio.Options) *stage.World {
 		}
 	})
 	return w
+}
+
+// endEarly leaves nothing behind when somebody has seen enough.
+func endEarly(b *testing.B, w *stage.World) {
+	b.Helper()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	b.Cleanup(func() {
+		signal.Stop(signals)
+		close(signals)
+	})
+	go func() {
+		if _, told := <-signals; told {
+			_ = w.Stop() // what runs ends with this process
+			os.Exit(1)
+		}
+	}()
 }
 
 // replica starts a controller with the chart's own arguments and rights.
