@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -142,6 +143,7 @@ type reconciler struct {
 	cached client.Reader
 	// live reads pods themselves.
 	live    client.Reader
+	log     logr.Logger
 	events  *recorder
 	metrics *meters
 
@@ -163,7 +165,7 @@ func Add(mgr manager.Manager, o Options) error {
 	}
 	r := &reconciler{
 		Options: o, metrics: metrics, places: map[string]*place{},
-		cached: mgr.GetClient(), live: mgr.GetAPIReader(), events: newRecorder(mgr.GetClient()),
+		cached: mgr.GetClient(), live: mgr.GetAPIReader(), log: mgr.GetLogger().WithName(Name), events: newRecorder(mgr.GetClient()),
 	}
 	if err := mgr.Add(r.events); err != nil {
 		return err

@@ -46,8 +46,8 @@ func subjects(pod metav1.Object, c claim) []*corev1.ObjectReference {
 // maxNote is the longest note that the events API takes.
 const maxNote = 1024
 
-// tell makes an Event, unless the last one for this object and reason said the
-// same.
+// tell makes an Event and a line in the log, unless the last ones for this object
+// and reason said the same.
 func (r *reconciler) tell(p *place, regarding *corev1.ObjectReference, kind, reason, note string) {
 	if len(note) > maxNote {
 		note = note[:maxNote-3] + "..."
@@ -60,6 +60,7 @@ func (r *reconciler) tell(p *place, regarding *corev1.ObjectReference, kind, rea
 		p.said = map[string]string{}
 	}
 	p.said[key] = note
+	r.log.Info("said", "kind", regarding.Kind, "namespace", regarding.Namespace, "name", regarding.Name, "type", kind, "reason", reason, "note", note)
 	r.events.record(regarding, kind, reason, note)
 }
 

@@ -73,8 +73,10 @@ func (r *reconciler) keep(ctx context.Context, p *place, secret string, claims [
 	}
 	w, err := r.choose(p, secret, current, claims)
 	if err != nil {
+		// Without roots or settings nothing can be judged, and asking again soon
+		// does not bring them.
 		r.tell(p, aboutSecret(p.namespace, secret), corev1.EventTypeWarning, EventFailed, err.Error())
-		return time.Time{}, err
+		return look, nil
 	}
 	r.disappoint(p, secret, w, claims)
 	r.notice(p, secret, k, w)
@@ -89,8 +91,8 @@ func (r *reconciler) keep(ctx context.Context, p *place, secret string, claims [
 		return look, nil // written from inside the pod
 	}
 	next, err := r.renew(ctx, p, k, w, current)
-	if next.IsZero() || look.Before(next) {
-		next = look
+	if look.Before(next) || !next.After(r.Clock.Now()) {
+		next = look // what is due and was not delivered is asked for again then
 	}
 	return next, err
 }

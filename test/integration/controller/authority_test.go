@@ -23,12 +23,15 @@ type authority struct {
 	lifetime time.Duration
 	issued   map[string]int
 	refusal  error
+	// stubborn: everybody gets what he got before.
+	stubborn bool
+	last     map[string]*certs.Bundle
 	changed  func()
 }
 
 func newAuthority(t testing.TB) *authority {
 	root := certtest.NewAuthority(t)
-	return &authority{t: t, signer: root, roots: []*x509.Certificate{root.Certificate}, lifetime: 24 * time.Hour, changed: func() {}, issued: map[string]int{}}
+	return &authority{t: t, signer: root, roots: []*x509.Certificate{root.Certificate}, lifetime: 24 * time.Hour, changed: func() {}, issued: map[string]int{}, last: map[string]*certs.Bundle{}}
 }
 
 // Bundle implements controller.Source.
@@ -39,9 +42,14 @@ func (a *authority) Bundle(_ context.Context, r certs.Request) (*certs.Bundle, e
 		return nil, a.refusal
 	}
 	a.issued[r.Namespace]++
+	if a.stubborn {
+		return a.last[r.Namespace], nil
+	}
 	now := time.Now()
 	leaf := a.signer.Leaf(a.t, certtest.URIs(r.Want.ID.URL()), certtest.Validity(now.Add(-time.Second), now.Add(a.lifetime)))
-	return certs.New(certs.Material{Key: leaf.KeyPEM, Chain: leaf.ChainPEM, Roots: a.signer.CertificatePEM}, r.Want)
+	b, err := certs.New(certs.Material{Key: leaf.KeyPEM, Chain: leaf.ChainPEM, Roots: a.signer.CertificatePEM}, r.Want)
+	a.last[r.Namespace] = b
+	return b, err
 }
 
 // Roots implements controller.Roots.

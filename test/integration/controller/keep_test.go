@@ -111,6 +111,21 @@ func TestSourceAway(t *testing.T) {
 	w.mesh.holds(t, healed.Data, idOf(ns, "edge"))
 }
 
+func TestStubbornSource(t *testing.T) {
+	w := start(t)
+	w.mesh.set(6*time.Second, nil)
+	ns := w.namespace(nil, "edge")
+	w.edge(ns, plain("front", "edge", nil))
+	w.secret(ns, "istio-certs", anything)
+	w.mesh.mu.Lock()
+	w.mesh.stubborn = true
+	w.mesh.mu.Unlock()
+	require.Eventually(t, func() bool { return w.mesh.count(ns) > 1 }, patience, tick, "it is due")
+	before, begun := w.mesh.count(ns), time.Now()
+	require.Eventually(t, func() bool { return w.mesh.count(ns) >= before+10 }, patience, tick)
+	assert.Greater(t, time.Since(begun), 500*time.Millisecond, "asked once with every look, and no more often")
+}
+
 func TestForeignSecret(t *testing.T) {
 	w := start(t)
 	ns := w.namespace(nil, "edge")
