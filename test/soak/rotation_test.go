@@ -15,8 +15,12 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// rotations is how many each trial goes through.
-const rotations = 10
+const (
+	// rotations is how many each trial goes through.
+	rotations = 10
+	// slack is how much later than the publisher this test may hear of a rename.
+	slack = time.Second
+)
 
 // controller starts the controller until the test ends.
 func controller(t *testing.T, flags ...string) *stage.Server {
@@ -84,11 +88,12 @@ func agentRotations(t *testing.T) {
 
 	var worst time.Duration
 	for i, e := range ledger.Entries()[1:] {
-		at := renames.last(e.Seen)
-		t.Logf("rotation %d: in the Secret %s after the last rename", i+1, e.Seen.Sub(at))
-		worst = max(worst, e.Seen.Sub(at))
+		took := max(e.Seen.Sub(renames.last(e.Seen.Add(slack))), 0)
+		t.Logf("rotation %d: in the Secret %s after the last rename", i+1, took)
+		worst = max(worst, took)
 	}
 	t.Logf("slowest of %d rotations: %s from the last rename to the Secret (bar 250ms)", rotations, worst)
+	assert.Less(t, worst, 10*time.Second, "no rotation was missed")
 }
 
 // flawless judges a trial.

@@ -71,7 +71,7 @@ func open(t testing.TB) {
 }
 
 // injected is an Emissary with the publisher, as the engine makes it.
-func injected(t testing.TB, name, publisher, agentPort string) *corev1.Pod {
+func injected(t testing.TB, name, edge, publisher, agentPort string) *corev1.Pod {
 	t.Helper()
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: space, Annotations: map[string]string{
@@ -79,7 +79,7 @@ func injected(t testing.TB, name, publisher, agentPort string) *corev1.Pod {
 		}},
 		Spec: corev1.PodSpec{
 			NodeName: node, ServiceAccountName: account, AutomountServiceAccountToken: ptr.To(false),
-			Containers: []corev1.Container{{Name: edgeName, Image: "docker.io/emissaryingress/emissary:3.9.1"}},
+			Containers: []corev1.Container{{Name: edgeName, Image: edge}},
 		},
 	}
 	engine, err := inject.New(inject.Options{Settings: inject.Settings{PublisherImage: publisher}})

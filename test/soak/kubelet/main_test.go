@@ -25,13 +25,21 @@ import (
 
 const node = "hollow"
 
-// The publisher's images: sound runs, absent cannot be pulled, broken exits with
-// status 1 at once, before the kubelet sees it run, and brittle after 3 s.
+// The publisher's images: sound runs, absent cannot be pulled, stuck is pulled for
+// ever, broken exits with status 1 at once, before the kubelet sees it run, and
+// brittle after 3 s.
 const (
 	sound   = "registry.example/isthmus:sound"
 	absent  = "registry.example/isthmus:absent"
+	stuck   = "registry.example/isthmus:stuck"
 	broken  = "registry.example/isthmus:broken"
 	brittle = "registry.example/isthmus:brittle"
+)
+
+// The edge's images: of steady it runs, of crashing it exits after 10 s.
+const (
+	steady   = "docker.io/emissaryingress/emissary:steady"
+	crashing = "docker.io/emissaryingress/emissary:crashing"
 )
 
 var (
@@ -51,7 +59,11 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	return m.Run()
+	status := m.Run()
+	if status != 0 {
+		fmt.Fprintf(os.Stderr, "--- the kubelet:\n%s\n", plane.Tail(filepath.Join(filepath.Dir(asked), "log"), 15))
+	}
+	return status
 }
 
 // start brings a node up. What it returns takes everything down again, in any
@@ -89,7 +101,7 @@ func start(ctx context.Context) (stop func(), err error) {
 		Name: "the kubelet", Program: program, Log: filepath.Join(folder, "log"),
 		Arguments: []string{
 			"--kubeconfig", p.Kubeconfig, "--node", node, "--folder", folder, "--ledger", asked,
-			"--refuse", absent, "--exit", broken + "=0s", "--exit", brittle + "=3s",
+			"--refuse", absent, "--hang", stuck, "--exit", broken + "=0s", "--exit", brittle + "=3s", "--exit", crashing + "=10s",
 		},
 	})
 	if err != nil {

@@ -35,46 +35,66 @@ type form struct {
 
 var (
 	ordinary = form{"ordinary", func(testing.TB, *corev1.Pod) {}}
+	front    = form{"ordinary-first", func(_ testing.TB, pod *corev1.Pod) { slices.Reverse(pod.Spec.Containers) }}
 	last     = form{"native-last", func(t testing.TB, pod *corev1.Pod) { native(t, pod, func(n int) int { return n }) }}
 	first    = form{"native-first", func(t testing.TB, pod *corev1.Pod) { native(t, pod, func(int) int { return 0 }) }}
 )
 
 // outcome is what becomes of a pod.
 type outcome struct {
-	// agent and edge are true where their containers start.
-	agent, edge bool
-	ready       bool
+	// agent is true where its container starts.
+	agent bool
+	edge  starts
+	ready bool
 }
 
-// The publisher is an ordinary container, so that it cannot hold the edge back.
-// The other forms are here for the reason: a native sidecar would.
+// starts says how often a container starts: at least so often, and more often
+// only for again.
+type starts int
+
+const (
+	never starts = iota
+	once
+	again
+)
+
+// The publisher is an ordinary container, after the edge, so that it cannot hold
+// the edge back. The other forms are here for the reason: they would.
 func TestPublisher(t *testing.T) {
 	open(t)
 	cases := map[string]struct {
-		form   form
-		image  string
-		expect outcome
+		form        form
+		edge, image string
+		expect      outcome
 	}{
-		"if it runs, expect a ready pod":                                {ordinary, sound, outcome{true, true, true}},
-		"if its image is missing, expect the edge":                      {ordinary, absent, outcome{true, true, false}},
-		"if it exits at once, expect the edge":                          {ordinary, broken, outcome{true, true, false}},
-		"if it exits soon, expect the edge":                             {ordinary, brittle, outcome{true, true, false}},
-		"if it runs as the last native sidecar, expect a ready pod":     {last, sound, outcome{true, true, true}},
-		"if the last native sidecar's image is missing, expect no edge": {last, absent, outcome{true, false, false}},
-		"if the last native sidecar exits at once, expect no edge":      {last, broken, outcome{true, false, false}},
-		"if the last native sidecar exits soon, expect the edge":        {last, brittle, outcome{true, true, false}},
-		"if it runs as the first native sidecar, expect a ready pod":    {first, sound, outcome{true, true, true}},
-		"if the first native sidecar's image is missing, expect none":   {first, absent, outcome{}},
-		"if the first native sidecar exits at once, expect none":        {first, broken, outcome{}},
-		"if the first native sidecar exits soon, expect the edge":       {first, brittle, outcome{true, true, false}},
+		"if it runs, expect a ready pod":                            {ordinary, steady, sound, outcome{true, once, true}},
+		"if its image is missing, expect the edge":                  {ordinary, steady, absent, outcome{true, once, false}},
+		"if its image never comes, expect the edge":                 {ordinary, steady, stuck, outcome{true, once, false}},
+		"if it exits at once, expect the edge":                      {ordinary, steady, broken, outcome{true, once, false}},
+		"if it exits soon, expect the edge":                         {ordinary, steady, brittle, outcome{true, once, false}},
+		"if the edge exits beside a missing image, expect it again": {ordinary, crashing, absent, outcome{true, again, false}},
+		// Pulling is part of the pod's one loop, so nothing restarts meanwhile.
+		"if the edge exits while the image is pulled, expect it to wait": {ordinary, crashing, stuck, outcome{true, once, false}},
+		"if the edge exits beside one that exits, expect it again":       {ordinary, crashing, broken, outcome{true, again, false}},
+		"if its image is missing and it comes first, expect the edge":    {front, steady, absent, outcome{true, once, false}},
+		"if its image never comes and it comes first, expect no edge":    {front, steady, stuck, outcome{true, never, false}},
+		"if it runs as the last native sidecar, expect a ready pod":      {last, steady, sound, outcome{true, once, true}},
+		"if the last native sidecar's image is missing, expect no edge":  {last, steady, absent, outcome{true, never, false}},
+		"if the last native sidecar's image never comes, expect none":    {last, steady, stuck, outcome{true, never, false}},
+		"if the last native sidecar exits at once, expect no edge":       {last, steady, broken, outcome{true, never, false}},
+		"if the last native sidecar exits soon, expect the edge":         {last, steady, brittle, outcome{true, once, false}},
+		"if it runs as the first native sidecar, expect a ready pod":     {first, steady, sound, outcome{true, once, true}},
+		"if the first native sidecar's image is missing, expect none":    {first, steady, absent, outcome{false, never, false}},
+		"if the first native sidecar's image never comes, expect none":   {first, steady, stuck, outcome{false, never, false}},
+		"if the first native sidecar exits at once, expect none":         {first, steady, broken, outcome{false, never, false}},
+		"if the first native sidecar exits soon, expect the edge":        {first, steady, brittle, outcome{true, once, false}},
 	}
 	// All pods live at the same time, on one node.
 	agents := map[string]*agent{}
 	pods := map[string]string{}
 	for name, c := range cases {
 		agents[name] = newAgent(t)
-		_, tag, _ := strings.Cut(c.image, ":")
-		pod := injected(t, c.form.name+"-"+tag, c.image, agents[name].port)
+		pod := injected(t, fmt.Sprintf("%s-%s-%s", c.form.name, tag(c.image), tag(c.edge)), c.edge, c.image, agents[name].port)
 		c.form.edit(t, pod)
 		_, err := client.CoreV1().Pods(space).Create(t.Context(), pod, metav1.CreateOptions{})
 		require.NoError(t, err)
@@ -93,27 +113,35 @@ func TestPublisher(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			pod := pods[name]
-			if c.expect.edge {
-				require.Eventually(t, func() bool { return started(t, pod, edgeName) > 0 }, patience, 100*time.Millisecond, "the edge starts")
-			}
+			require.Eventually(t, func() bool { return started(t, pod, edgeName) >= int(c.expect.edge) }, patience, 100*time.Millisecond, "the edge starts")
 			var got *corev1.Pod
-			if c.image == sound {
+			switch c.image {
+			case sound:
 				require.Eventually(t, func() bool {
 					got = look(t, pod)
 					return isTrue(got, corev1.PodReady)
 				}, patience, 100*time.Millisecond, "the pod is ready")
-			} else {
+			case stuck:
+				require.Eventually(t, func() bool { return time.Since(probed) >= trial }, patience, 100*time.Millisecond)
+				got = look(t, pod)
+			default:
 				require.Eventually(t, func() bool {
 					got = look(t, pod)
 					return time.Since(probed) >= trial && failed(t, pod, c.image) >= trials && !publisherRuns(got)
 				}, patience, 100*time.Millisecond, "the publisher fails again and again")
 			}
-			seen.add(t, c.form, c.image, got)
+			seen.add(t, c.form, c.edge, c.image, got)
 
 			assert.Equal(t, c.expect.agent, started(t, pod, patches.SidecarName) == 1, "the agent starts, once")
-			assert.Equal(t, c.expect.edge, started(t, pod, edgeName) == 1, "the edge starts, once")
-			assert.Zero(t, ended(t, pod, edgeName), "the edge ends")
-			assert.Equal(t, c.expect.edge, edgeIsReady(got), "the edge's container is ready")
+			if c.expect.edge != again {
+				assert.Equal(t, int(c.expect.edge), started(t, pod, edgeName), "starts of the edge")
+			}
+			if c.edge == steady {
+				assert.Zero(t, ended(t, pod, edgeName), "the edge ends")
+			}
+			if c.edge == steady && c.image != stuck { // while it is pulled the status says nothing new
+				assert.Equal(t, c.expect.edge == once, edgeIsReady(got), "the edge's container is ready")
+			}
 			assert.Equal(t, c.expect.ready, isTrue(got, corev1.PodReady), "the pod is ready")
 		})
 	}
@@ -159,17 +187,21 @@ func containers(pod *corev1.Pod) []corev1.ContainerStatus {
 	return slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
 }
 
+func tag(image string) string {
+	_, found, _ := strings.Cut(image, ":")
+	return found
+}
+
 // table is what was seen, a row for each pod.
 type table struct{ rows []string }
 
-func (o *table) add(t testing.TB, f form, image string, pod *corev1.Pod) {
+func (o *table) add(t testing.TB, f form, edge, image string, pod *corev1.Pod) {
 	var states []string
 	for _, c := range containers(pod) {
 		states = append(states, c.Name+" "+state(c.State))
 	}
-	_, tag, _ := strings.Cut(image, ":")
-	o.rows = append(o.rows, fmt.Sprintf("%s\t%s\t%d\t%d\t%d\t%d\t%s\t%t\t%t\t%s", f.name, tag,
-		started(t, pod.Name, patches.SidecarName), started(t, pod.Name, patches.PublisherName), failed(t, pod.Name, image), started(t, pod.Name, edgeName),
+	o.rows = append(o.rows, fmt.Sprintf("%s\t%s\t%d\t%d\t%d\t%d (%s)\t%s\t%t\t%t\t%s", f.name, tag(image),
+		started(t, pod.Name, patches.SidecarName), started(t, pod.Name, patches.PublisherName), failed(t, pod.Name, image), started(t, pod.Name, edgeName), tag(edge),
 		pod.Status.Phase, isTrue(pod, corev1.PodInitialized), isTrue(pod, corev1.PodReady), strings.Join(states, ", ")))
 }
 
