@@ -7,6 +7,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -14,7 +15,9 @@ import (
 )
 
 func main() {
-	s := summary{out: os.Stdout, outputs: map[key][]string{}, failures: map[string]int{}}
+	logs := flag.String("logs", "", "print what tests log although they pass, in packages whose path has this `text` in it")
+	flag.Parse()
+	s := summary{out: os.Stdout, logs: *logs, outputs: map[key][]string{}, failures: map[string]int{}}
 	if err := s.read(os.Stdin); err != nil {
 		fmt.Fprintln(os.Stderr, "testsummary:", err)
 		os.Exit(1)
@@ -37,7 +40,9 @@ type event struct {
 type key struct{ pkg, test string }
 
 type summary struct {
-	out                     io.Writer
+	out io.Writer
+	// logs is in the path of packages whose logs are wanted; empty: of none.
+	logs                    string
 	passed, failed, skipped int
 	// outputs are what tests printed that have not ended yet.
 	outputs map[key][]string
@@ -99,6 +104,7 @@ func (s *summary) ended(action string, at key) {
 	case at.test == "":
 	case action == "pass":
 		s.passed++
+		s.log(at)
 	case action == "skip":
 		s.skipped++
 	case action == "fail":
@@ -106,6 +112,18 @@ func (s *summary) ended(action string, at key) {
 		s.failures[at.pkg]++
 		for _, output := range s.outputs[at] {
 			s.print(output)
+		}
+	}
+}
+
+// log prints what a test logged, where that is wanted.
+func (s *summary) log(at key) {
+	if s.logs == "" || !strings.Contains(at.pkg, s.logs) {
+		return
+	}
+	for _, output := range s.outputs[at] {
+		if !strings.HasPrefix(output, "===") && !strings.HasPrefix(strings.TrimSpace(output), "---") {
+			s.print(at.test + ": " + strings.TrimSpace(output) + "\n")
 		}
 	}
 }
