@@ -68,6 +68,7 @@ test-unit: ## Run the tests that need no control plane
 .PHONY: soak
 soak: control-plane compile ## Run the trials that take minutes: rotations, faults and scale, on the real istiod
 	$(GO) test -tags soak $(TESTFLAGS) -v -p 1 -parallel 8 -timeout 45m ./test/soak/...
+	@$(MAKE) --no-print-directory bench-scale
 
 .PHONY: control-plane
 control-plane: ## Build the tests' control plane and Helm into the cache, with progress

@@ -51,11 +51,22 @@ func TestSummary(t *testing.T) {
 			want: "1 skipped\n1 passed, 0 failed\n",
 			well: true,
 		},
+		"if a package's logs are wanted, expect them of what passes": {
+			in: `{"Action":"output","Package":"x/soak","Test":"TestOne","Output":"=== RUN   TestOne\n"}
+{"Action":"output","Package":"x/soak","Test":"TestOne","Output":"    a_test.go:7: 5 calls\n"}
+{"Action":"output","Package":"x/soak","Test":"TestOne","Output":"--- PASS: TestOne (1.00s)\n"}
+{"Action":"pass","Package":"x/soak","Test":"TestOne"}
+{"Action":"output","Package":"a","Test":"TestTwo","Output":"    a_test.go:9: 6 calls\n"}
+{"Action":"pass","Package":"a","Test":"TestTwo"}
+`,
+			want: "TestOne: a_test.go:7: 5 calls\n2 passed, 0 failed\n",
+			well: true,
+		},
 		"if there is no test, expect failure": {in: "nothing to do\n", want: "nothing to do\n0 passed, 0 failed\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
-			s := summary{out: &out, outputs: map[key][]string{}, failures: map[string]int{}}
+			s := summary{out: &out, logs: "/soak", outputs: map[key][]string{}, failures: map[string]int{}}
 			require.NoError(t, s.read(strings.NewReader(test.in)))
 			well := s.close()
 			assert.Equal(t, test.want, out.String())
