@@ -114,7 +114,7 @@ func (r *reconciler) meet(ctx context.Context, ns policy.Namespace, p *place) er
 		if !p.settled {
 			// As if it had been a while ago: thousands of namespaces that were first
 			// met within a minute must not all be surveyed within one again.
-			p.surveyed = p.surveyed.Add(-spread(r.SurveyEvery/4, 1))
+			p.surveyed = p.surveyed.Add(-spread(r.SurveyEvery/2, 1))
 		}
 		return nil
 	}
