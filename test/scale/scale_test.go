@@ -124,7 +124,23 @@ func replica(b *testing.B, w *stage.World) (*stage.Server, *counter) {
 	s, err := counts.world.Controller(b.Context())
 	require.NoError(b, err)
 	b.Cleanup(s.Kill)
+	ctx, cancel := context.WithCancel(b.Context())
+	b.Cleanup(cancel)
+	go scrape(ctx, s)
 	return s, counts
+}
+
+// scrape reads the metrics as often as Prometheus does: with series for
+// thousands of Secrets that takes memory too.
+func scrape(ctx context.Context, s *stage.Server) {
+	for s.Running() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(15 * time.Second):
+		}
+		_, _ = s.Metric(ctx, "isthmus_publish_total") // it may end meanwhile
+	}
 }
 
 // fill starts a controller where there is no Secret yet, waits until all are
