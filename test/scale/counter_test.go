@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"k8s.io/client-go/rest"
@@ -30,6 +31,8 @@ type counter struct {
 	count map[call]int
 	// read and written are the namespaces whose Secret was read and was written.
 	read, written map[string]bool
+	// first is when the first of them was written.
+	first time.Time
 }
 
 // call is a verb, as RBAC calls it, and a resource with its subresource.
@@ -87,6 +90,9 @@ func (c *counter) note(r *http.Response) {
 		c.read[namespace] = true
 	case is.verb == "patch" && r.StatusCode < http.StatusMultipleChoices:
 		c.written[namespace] = true
+		if c.first.IsZero() {
+			c.first = time.Now()
+		}
 	}
 }
 
@@ -133,7 +139,7 @@ func callOf(r *http.Request) (is call, namespace string) {
 func (c *counter) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.count, c.read, c.written = map[call]int{}, map[string]bool{}, map[string]bool{}
+	c.count, c.read, c.written, c.first = map[call]int{}, map[string]bool{}, map[string]bool{}, time.Time{}
 }
 
 // requests are those since forget.
@@ -148,6 +154,13 @@ func (c *counter) secrets() (read, written int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.read), len(c.written)
+}
+
+// firstWrite is when a Secret was first written since forget.
+func (c *counter) firstWrite() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.first
 }
 
 func sum(requests map[call]int) int {
