@@ -81,6 +81,7 @@ func (d *demo) healed(ctx context.Context) error {
 // says how long that took.
 func (d *demo) restored(ctx context.Context, what string, before *corev1.Secret) (*corev1.Secret, error) {
 	begun := time.Now()
+	d.screen.say("Waiting for the controller to look at it")
 	found, err := d.standing(ctx, serial(before))
 	if err != nil {
 		return nil, fmt.Errorf("%w; the controller's log ends with\n%s", err, d.lastLog(controllerName))
