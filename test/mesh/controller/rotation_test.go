@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"os"
 	"testing"
 	"time"
 
@@ -40,4 +41,11 @@ func TestRotation(t *testing.T) {
 	require.NoError(t, err)
 	assert.Positive(t, published)
 	t.Logf("%d calls through %d certificates", n, len(ledger.Serials()))
+	for _, s := range []*stage.Server{leader, second} {
+		log, err := os.ReadFile(s.Log)
+		require.NoError(t, err)
+		assert.NotContains(t, string(log), "forbidden", "the chart's rights are enough")
+		assert.NotContains(t, string(log), "PRIVATE KEY")
+		assert.Contains(t, string(log), `"reason":"Published"`)
+	}
 }
