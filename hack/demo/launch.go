@@ -78,7 +78,7 @@ func (d *demo) launch(ctx context.Context, name string, r *running, command *exe
 		select {
 		case err := <-ended:
 			ended <- err
-			return fmt.Errorf("%s ended: %w; its log ends with\n%s", name, err, d.lastLog(name))
+			return fmt.Errorf("%s %w: %w; its log ends with\n%s", name, errEnded, err, d.lastLog(name))
 		default:
 			return ready()
 		}

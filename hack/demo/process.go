@@ -109,12 +109,16 @@ func gently(command *exec.Cmd) {
 	command.WaitDelay = 30 * time.Second
 }
 
-// await asks until there is no error, and returns the last one after patience.
+// errEnded says that a process is no more: there is nothing to wait for.
+var errEnded = errors.New("ended")
+
+// await asks until there is no error, and returns the last one after patience,
+// at once when it is errEnded.
 func await(ctx context.Context, patience time.Duration, ask func() error) error {
 	deadline := time.Now().Add(patience)
 	for {
 		err := ask()
-		if err == nil || time.Now().After(deadline) {
+		if err == nil || errors.Is(err, errEnded) || time.Now().After(deadline) {
 			return err
 		}
 		select {
