@@ -15,11 +15,14 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
+	app "k8s.io/kubernetes/cmd/kubelet/app/options"
+	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
 	cadvisor "k8s.io/kubernetes/pkg/kubelet/cadvisor/testing"
 	"k8s.io/kubernetes/pkg/kubelet/cm"
 	"k8s.io/kubernetes/pkg/kubemark"
@@ -51,6 +54,7 @@ func parse(arguments []string) (options, error) {
 	flags.StringVar(&o.folder, "folder", "", "folder for the kubelet's files (required)")
 	flags.StringVar(&o.ledger, "ledger", "", "file that tells what the kubelet asked of the runtime, a line of JSON each (required)")
 	flags.Func("refuse", "image that cannot be pulled; may be repeated", o.images.refuse)
+	flags.Func("hang", "image that is pulled for ever; may be repeated", o.images.hang)
 	flags.Func("exit", "IMAGE=DURATION: its containers exit with status 1 after that time; may be repeated", o.images.exit)
 	if err := flags.Parse(arguments); err != nil {
 		return o, err
@@ -69,10 +73,6 @@ func run(ctx context.Context, arguments []string) error {
 	if err != nil {
 		return err
 	}
-	// Kubemark makes its folders where temporary ones go.
-	if err := os.Setenv("TMPDIR", o.folder); err != nil {
-		return err
-	}
 	access, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
 	if err != nil {
 		return err
@@ -88,17 +88,37 @@ func run(ctx context.Context, arguments []string) error {
 	}
 	pretended := pretend(o.images, &ledger{out: book})
 
-	flags, config := kubemark.GetHollowKubeletConfig(&kubemark.HollowKubeletOptions{
-		NodeName: o.node,
-		MaxPods:  110,
-		// In a cluster that was given, nobody else's pods come here.
-		RegisterWithTaints: []corev1.Taint{{Key: "isthmus.dev/hollow", Effect: corev1.TaintEffectNoSchedule}},
-	})
-	config.EnableServer = false
+	flags, config, err := configure(o)
+	if err != nil {
+		return err
+	}
 	k := kubemark.NewHollowKubelet(flags, config, client, client, &cadvisor.Fake{NodeName: o.node}, pretended.images(), pretended, cm.NewStubContainerManager())
 	// Nil means the kubelet's own.
 	k.KubeletDeps.ProbeManager = nil
 	go k.Run(ctx)
 	<-ctx.Done()
 	return nil
+}
+
+// configure is kubemark's configuration, with what would reach beyond the folder
+// or hold pods up turned off.
+func configure(o options) (*app.KubeletFlags, *kubeletconfig.KubeletConfiguration, error) {
+	flags, config := kubemark.GetHollowKubeletConfig(&kubemark.HollowKubeletOptions{
+		NodeName: o.node,
+		MaxPods:  110,
+		// In a cluster that was given, nobody else's pods come here.
+		RegisterWithTaints: []corev1.Taint{{Key: "isthmus.dev/hollow", Effect: corev1.TaintEffectNoSchedule}},
+	})
+	// It makes folders of its own under /tmp, whatever TMPDIR says.
+	if err := os.RemoveAll(flags.RootDirectory); err != nil {
+		return nil, nil, err
+	}
+	flags.RootDirectory = filepath.Join(o.folder, "root")
+	config.PodLogsDir = filepath.Join(o.folder, "logs")
+	config.StaticPodPath = ""
+	config.EnableServer = false
+	config.MakeIPTablesUtilChains = false
+	// Pods do not wait for each other's images, nor for a rate of pulls.
+	config.SerializeImagePulls, config.RegistryPullQPS = false, 0
+	return flags, config, nil
 }

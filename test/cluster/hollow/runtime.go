@@ -19,8 +19,8 @@ type behaviour map[string]fate
 
 // fate is what becomes of an image's containers.
 type fate struct {
-	// refused images cannot be pulled.
-	refused bool
+	// refused images cannot be pulled, stuck ones are pulled for ever.
+	refused, stuck bool
 	// exits is true where containers end with status 1, after that time.
 	exits bool
 	after time.Duration
@@ -28,6 +28,11 @@ type fate struct {
 
 func (b behaviour) refuse(image string) error {
 	b[image] = fate{refused: true}
+	return nil
+}
+
+func (b behaviour) hang(image string) error {
+	b[image] = fate{stuck: true}
 	return nil
 }
 
@@ -152,9 +157,13 @@ type registry struct {
 	book  *ledger
 }
 
-// PullImage pulls every image but those refused.
+// PullImage pulls every image but those that are refused or stuck.
 func (r *registry) PullImage(ctx context.Context, image *runtimeapi.ImageSpec, auth *runtimeapi.AuthConfig, pod *runtimeapi.PodSandboxConfig) (string, error) {
-	if r.fates[image.GetImage()].refused {
+	switch f := r.fates[image.GetImage()]; {
+	case f.stuck:
+		<-ctx.Done()
+		return "", ctx.Err()
+	case f.refused:
 		m := pod.GetMetadata()
 		r.book.write(line{Pod: m.GetNamespace() + "/" + m.GetName(), Did: "refused", Image: image.GetImage()})
 		return "", fmt.Errorf("image %q: not found", image.GetImage())
