@@ -15,9 +15,6 @@ CHART := charts/isthmus
 # The race detector needs a C compiler; without one Go turns cgo off.
 RACE ?= $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 
-# Further flags of go test, such as -run or -json.
-TESTFLAGS ?=
-
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 DATE ?= $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
@@ -71,7 +68,7 @@ soak: control-plane compile ## Run the trials that take minutes: rotations, faul
 	@$(MAKE) --no-print-directory bench-scale
 
 .PHONY: control-plane
-control-plane: ## Build the tests' control plane and Helm into the cache, with progress
+control-plane: ## Build the tests' control plane, Istio's programs and Helm into the cache, with progress
 	@$(CLUSTER) build $(TEST_TOOLS) >/dev/null
 
 # go test is silent while it compiles; this shows how far it is.
@@ -162,7 +159,7 @@ chart-test: ## Run the chart's unit tests
 ##@ Try
 
 .PHONY: demo
-demo: ## Bring up a control plane with Isthmus in it, and show what it injects
+demo: ## Bring up a control plane with istiod and Isthmus in it, and show what they do
 	@hack/demo.sh up
 
 .PHONY: demo-down
