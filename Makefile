@@ -52,9 +52,11 @@ clean: ## Remove what was built here; the cache of tools stays
 
 ##@ Test
 
+# Go's cache of test results does not see the programs that tests build and run:
+# hence -count=1.
 .PHONY: test
 test: control-plane compile ## Run unit and integration tests (minutes the first time, it builds a control plane)
-	$(GO) test $(RACE) $(TESTFLAGS) -timeout 15m ./...
+	$(GO) test $(RACE) -count=1 $(TESTFLAGS) -timeout 15m ./...
 	$(GO) -C test/cluster test $(TESTFLAGS) -timeout 5m $(if $(KUBECONFIG),./internal/...,./...)
 
 .PHONY: test-unit
@@ -64,7 +66,7 @@ test-unit: ## Run the tests that need no control plane
 
 .PHONY: soak
 soak: control-plane compile ## Run the trials that take minutes: rotations, faults and scale, on the real istiod
-	$(GO) test -tags soak $(TESTFLAGS) -v -p 1 -parallel 8 -timeout 45m ./test/soak/...
+	$(GO) test -tags soak -count=1 $(TESTFLAGS) -v -p 1 -parallel 8 -timeout 45m ./test/soak/...
 	@$(MAKE) --no-print-directory bench-scale
 
 .PHONY: control-plane

@@ -84,12 +84,7 @@ func (f *controllerFlags) run(cmd *cobra.Command) error {
 	if err := f.check(); err != nil {
 		return err
 	}
-	log := f.logger(cmd)
-	options, err := engineOptions(f.settings, f.profiles)
-	if err != nil {
-		return err
-	}
-	config, err := f.restConfig()
+	log, options, config, err := f.begin(cmd)
 	if err != nil {
 		return err
 	}
@@ -129,85 +124,124 @@ func (f *controllerFlags) manager(config *rest.Config, log logr.Logger) (manager
 	return mgr, errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping))
 }
 
+// clients are the ways in which the controller reaches the API server.
+type clients struct {
+	kube    kubernetes.Interface
+	objects dynamic.Interface
+	secrets *publish.Client
+}
+
+func newClients(mgr manager.Manager) (c clients, err error) {
+	if c.kube, err = kubernetes.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient()); err != nil {
+		return c, fmt.Errorf("make client: %w", err)
+	}
+	if c.objects, err = dynamic.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient()); err != nil {
+		return c, fmt.Errorf("make client: %w", err)
+	}
+	if c.secrets, err = publish.NewClient(mgr.GetConfig()); err != nil {
+		return c, fmt.Errorf("make client: %w", err)
+	}
+	return c, nil
+}
+
 // addAll wires the controller, what it reads from, and the keeper of the
 // webhook's certificate authority.
 func (f *controllerFlags) addAll(mgr manager.Manager, options inject.Options, log logr.Logger) error {
-	kube, err := kubernetes.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
-	if err != nil {
-		return fmt.Errorf("make client: %w", err)
-	}
-	objects, err := dynamic.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
-	if err != nil {
-		return fmt.Errorf("make client: %w", err)
-	}
-	secrets, err := publish.NewClient(mgr.GetConfig())
-	if err != nil {
-		return fmt.Errorf("make client: %w", err)
-	}
-	settings, err := f.meshSettings(kube, options.Settings.Mesh, log)
+	c, err := newClients(mgr)
 	if err != nil {
 		return err
 	}
-	options.Mesh = settings.mesh
-	roots, err := mesh.NewRoots(mesh.RootsOptions{
-		Client: kube, Namespace: cmp.Or(f.rootsNamespace, f.istioNamespace, mesh.DefaultNamespace), Log: log.WithName("roots"),
-		Mesh: func() (patches.Mesh, error) { return settings.mesh("") },
-	})
+	m, err := f.follow(mgr, c.kube, options.Settings.Mesh, log)
 	if err != nil {
 		return err
 	}
+	if err := f.keepAuthority(mgr, c.kube, log); err != nil {
+		return err
+	}
+	options.Mesh = m.settings
 	engine, err := inject.New(options)
 	if err != nil {
 		return err
 	}
-	sources, err := f.sources(kube, objects, secrets, roots, log)
+	sources, err := f.sources(c, m.roots, log)
 	if err != nil {
-		return err
-	}
-	runnables := append(settings.runnables, roots)
-	if f.caSecret != "" {
-		keeper, err := serving.NewKeeper(serving.Options{
-			Client: kube, Namespace: f.namespace, SecretName: f.caSecret, ConfigurationName: f.configuration,
-			CATTL: f.caTTL, PropagationDelay: f.propagation, Log: log.WithName("serving"),
-		})
-		if err != nil {
-			return err
-		}
-		runnables = append(runnables, keeper)
-	}
-	for _, r := range runnables {
-		if err := mgr.Add(r); err != nil {
-			return err
-		}
-	}
-	ready := func() error {
-		if !roots.HasSynced() {
-			return errors.New("the roots of the mesh are not read yet")
-		}
-		return settings.ready()
-	}
-	if err := mgr.AddReadyzCheck("mesh", func(*http.Request) error { return ready() }); err != nil {
 		return err
 	}
 	return controller.Add(mgr, controller.Options{
-		Settings: options.Settings, Engine: engine, Mesh: options.Mesh, Roots: roots, Secrets: secrets,
-		Sources: sources, Dynamic: objects, Ready: ready, Registerer: metrics.Registry, SurveyEvery: f.survey, LookEvery: f.look,
+		Settings: options.Settings, Engine: engine, Mesh: m.settings, Roots: m.roots, Ready: m.ready,
+		Secrets: c.secrets, Dynamic: c.objects, Sources: sources,
+		Registerer: metrics.Registry, SurveyEvery: f.survey, LookEvery: f.look,
 	})
 }
 
+// followed is the mesh as the manager follows it.
+type followed struct {
+	settings func(revision string) (patches.Mesh, error)
+	roots    *mesh.Roots
+	ready    func() error
+}
+
+// follow adds what follows the mesh's settings and roots to the manager, whose
+// readiness waits for both.
+func (f *controllerFlags) follow(mgr manager.Manager, kube kubernetes.Interface, explicit patches.Mesh, log logr.Logger) (followed, error) {
+	settled := explicit.Defaults()
+	m := followed{settings: func(string) (patches.Mesh, error) { return settled, nil }}
+	watcher, err := f.watcher(kube, explicit, log)
+	if err != nil {
+		return m, err
+	}
+	if watcher != nil {
+		m.settings = watcher.Mesh
+		if err := mgr.Add(watcher); err != nil {
+			return m, err
+		}
+	}
+	m.roots, err = mesh.NewRoots(mesh.RootsOptions{
+		Client: kube, Namespace: cmp.Or(f.rootsNamespace, f.istioNamespace, mesh.DefaultNamespace), Log: log.WithName("roots"),
+		Mesh: func() (patches.Mesh, error) { return m.settings("") },
+	})
+	if err != nil {
+		return m, err
+	}
+	m.ready = func() error {
+		if !m.roots.HasSynced() {
+			return errors.New("the roots of the mesh are not read yet")
+		}
+		if watcher != nil {
+			return watcher.Ready()
+		}
+		return nil
+	}
+	return m, errors.Join(mgr.Add(m.roots), mgr.AddReadyzCheck("mesh", func(*http.Request) error { return m.ready() }))
+}
+
+// keepAuthority has the leader keep the webhook's CA and caBundle, where there is
+// a Secret for it.
+func (f *controllerFlags) keepAuthority(mgr manager.Manager, kube kubernetes.Interface, log logr.Logger) error {
+	if f.caSecret == "" {
+		return nil
+	}
+	keeper, err := serving.NewKeeper(serving.Options{
+		Client: kube, Namespace: f.namespace, SecretName: f.caSecret, ConfigurationName: f.configuration,
+		CATTL: f.caTTL, PropagationDelay: f.propagation, Log: log.WithName("serving"),
+	})
+	if err != nil {
+		return err
+	}
+	return mgr.Add(keeper)
+}
+
 // sources are where certificates come from.
-func (f *controllerFlags) sources(
-	kube kubernetes.Interface, objects dynamic.Interface, secrets *publish.Client, roots *mesh.Roots, log logr.Logger,
-) (map[policy.Source]controller.Source, error) {
-	ca, err := istioca.New(istioca.Options{Client: kube, Roots: roots.Roots, Log: log.WithName("istio-ca")})
+func (f *controllerFlags) sources(c clients, roots *mesh.Roots, log logr.Logger) (map[policy.Source]controller.Source, error) {
+	ca, err := istioca.New(istioca.Options{Client: c.kube, Roots: roots.Roots, Log: log.WithName("istio-ca")})
 	if err != nil {
 		return nil, err
 	}
-	issued, err := certmanager.New(certmanager.Options{Dynamic: objects, Secrets: secrets, Issuer: f.issuer})
+	issued, err := certmanager.New(certmanager.Options{Dynamic: c.objects, Secrets: c.secrets, Issuer: f.issuer})
 	if err != nil {
 		return nil, err
 	}
 	return map[policy.Source]controller.Source{
-		policy.IstioCA: ca, policy.CertManager: issued, policy.Mirror: &mirror.Mirror{Secrets: secrets},
+		policy.IstioCA: ca, policy.CertManager: issued, policy.Mirror: &mirror.Mirror{Secrets: c.secrets},
 	}, nil
 }

@@ -13,11 +13,11 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/isthmus-mesh/isthmus/internal/mesh"
 	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
 // serverFlags are the flags that webhook and controller share. The chart sets
@@ -80,29 +80,26 @@ func (f *serverFlags) restConfig() (*rest.Config, error) {
 	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
 }
 
-// meshSource is where a server has its mesh settings from.
-type meshSource struct {
-	mesh  func(revision string) (patches.Mesh, error)
-	ready func() error
-	// runnables follow the cluster; none where nothing is discovered.
-	runnables []manager.Runnable
+// begin makes what both servers start from: the logger, what an engine is made
+// of, and the way to the API server.
+func (f *serverFlags) begin(cmd *cobra.Command) (logr.Logger, inject.Options, *rest.Config, error) {
+	log := f.logger(cmd)
+	options, err := engineOptions(f.settings, f.profiles)
+	if err != nil {
+		return log, options, nil, err
+	}
+	config, err := f.restConfig()
+	return log, options, config, err
 }
 
-// meshSettings follows the Istio of the cluster, or takes the settings alone.
-func (f *serverFlags) meshSettings(client kubernetes.Interface, explicit patches.Mesh, log logr.Logger) (meshSource, error) {
+// watcher follows the settings of the Istio in the cluster; nil where nothing is
+// to be discovered.
+func (f *serverFlags) watcher(client kubernetes.Interface, explicit patches.Mesh, log logr.Logger) (*mesh.Watcher, error) {
 	if f.istioNamespace == "" {
-		settled := explicit.Defaults()
-		return meshSource{
-			mesh:  func(string) (patches.Mesh, error) { return settled, nil },
-			ready: func() error { return nil },
-		}, nil
+		return nil, nil //nolint:nilnil // there is none to want
 	}
-	watcher, err := mesh.NewWatcher(mesh.Options{
+	return mesh.NewWatcher(mesh.Options{
 		Client: client, Namespace: f.istioNamespace, Explicit: explicit,
 		Log: log.WithName("mesh"), Registerer: metrics.Registry,
 	})
-	if err != nil {
-		return meshSource{}, err
-	}
-	return meshSource{mesh: watcher.Mesh, ready: watcher.Ready, runnables: []manager.Runnable{watcher}}, nil
 }

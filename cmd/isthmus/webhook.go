@@ -11,7 +11,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
-	"github.com/isthmus-mesh/isthmus/internal/mesh"
 	"github.com/isthmus-mesh/isthmus/webhook"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/serving"
@@ -69,12 +68,7 @@ func (f *webhookFlags) run(cmd *cobra.Command) error {
 	if err := f.check(); err != nil {
 		return err
 	}
-	log := f.logger(cmd)
-	options, err := engineOptions(f.settings, f.profiles)
-	if err != nil {
-		return err
-	}
-	config, err := f.restConfig()
+	log, options, config, err := f.begin(cmd)
 	if err != nil {
 		return err
 	}
@@ -82,14 +76,11 @@ func (f *webhookFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return fmt.Errorf("make client: %w", err)
 	}
-	if f.istioNamespace != "" {
-		watcher, err := mesh.NewWatcher(mesh.Options{
-			Client: client, Namespace: f.istioNamespace, Explicit: options.Settings.Mesh,
-			Log: log.WithName("mesh"), Registerer: metrics.Registry,
-		})
-		if err != nil {
-			return err
-		}
+	watcher, err := f.watcher(client, options.Settings.Mesh, log)
+	if err != nil {
+		return err
+	}
+	if watcher != nil {
 		options.Mesh, f.server.Mesh = watcher.Mesh, watcher
 	}
 	if f.server.Engine, err = inject.New(options); err != nil {
