@@ -3,6 +3,7 @@
 package kubelet
 
 import (
+	"context"
 	"encoding/json"
 	"net"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -60,6 +62,9 @@ func open(t testing.TB) {
 	labels := map[string]string{policy.InjectionLabel: policy.InjectionEnabled}
 	_, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: space, Labels: labels}}, metav1.CreateOptions{})
 	require.NoError(t, err)
+	t.Cleanup(func() {
+		assert.NoError(t, client.CoreV1().Namespaces().Delete(context.WithoutCancel(ctx), space, metav1.DeleteOptions{}))
+	})
 	_, err = client.CoreV1().ServiceAccounts(space).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	for name, key := range map[string]string{"istio-ca-root-cert": "root-cert.pem", "kube-root-ca.crt": "ca.crt"} {

@@ -107,7 +107,11 @@ func start(ctx context.Context) (stop func(), err error) {
 	if err != nil {
 		return stop, err
 	}
-	undo = append(undo, func() { kubelet.End(syscall.SIGTERM) })
+	// In a cluster that was given, the pods go with the node.
+	undo = append(undo,
+		func() { _ = client.CoreV1().Nodes().Delete(context.WithoutCancel(ctx), node, metav1.DeleteOptions{}) },
+		func() { kubelet.End(syscall.SIGTERM) },
+	)
 	limited, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	return stop, kubelet.Await(limited, isReady)
