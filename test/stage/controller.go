@@ -63,7 +63,7 @@ func (w *World) ControllerAt(ctx context.Context, server string, flags ...string
 	s := &Server{Log: filepath.Join(w.folder, fmt.Sprintf("controller-%d.log", w.started)), health: addresses[0], metrics: addresses[1]}
 	s.Process, err = process.Start(process.Options{
 		Name: "isthmus controller", Program: w.Program("isthmus"), Arguments: append(arguments, flags...),
-		Env: []string{"GOMEMLIMIT=160MiB"}, Log: s.Log,
+		Env: []string{fmt.Sprintf("GOMEMLIMIT=%d", w.memory)}, Log: s.Log,
 	})
 	if err != nil {
 		return nil, err

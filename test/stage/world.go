@@ -44,8 +44,10 @@ type World struct {
 	Kube kubernetes.Interface
 
 	folder string
-	// arguments are those of the controller's Deployment.
+	// arguments are those of the controller's Deployment, and memory its limit in
+	// bytes.
 	arguments []string
+	memory    int64
 	started   int
 }
 
@@ -210,6 +212,7 @@ func (w *World) sort(rendered []byte) ([]byte, error) {
 				return nil, err
 			}
 			w.arguments = d.Spec.Template.Spec.Containers[0].Args
+			w.memory = d.Spec.Template.Spec.Containers[0].Resources.Limits.Memory().Value()
 		}
 		kept.Write(append(data, '\n'))
 	}
