@@ -23,8 +23,10 @@ import (
 // and found again by looking.
 type place struct {
 	namespace string
-	// claims are those of the pods, by their UID.
+	// claims are those of the pods, by their UID, and idle are the pods that were
+	// read and claim nothing.
 	claims map[types.UID]claim
+	idle   map[types.UID]bool
 	// surveyed is when the pods were last listed, and basis what of the
 	// namespace they were judged by.
 	surveyed time.Time
@@ -124,7 +126,7 @@ func (r *reconciler) meet(ctx context.Context, ns policy.Namespace, p *place) er
 	}
 	maps.DeleteFunc(p.claims, func(uid types.UID, _ claim) bool { _, there := present[uid]; return !there })
 	for uid, name := range present {
-		if _, known := p.claims[uid]; known {
+		if _, known := p.claims[uid]; known || p.idle[uid] {
 			continue
 		}
 		pod := &corev1.Pod{}

@@ -30,7 +30,7 @@ const fresh = time.Hour
 // template.
 func (r *reconciler) survey(ctx context.Context, ns policy.Namespace, p *place) error {
 	before := p.claims
-	p.claims = map[types.UID]claim{}
+	p.claims, p.idle = map[types.UID]claim{}, map[types.UID]bool{}
 	p.stale, p.missing = map[policy.Mode]int{}, map[policy.Mode]int{}
 	list := &corev1.PodList{}
 	for {
@@ -71,30 +71,32 @@ func (p *place) doubt() {
 
 // judge files one pod.
 func (r *reconciler) judge(ns policy.Namespace, p *place, pod *corev1.Pod) {
-	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
-		delete(p.claims, pod.UID)
-		return
-	}
-	result := r.Engine.Inject(inject.Request{Pod: pod, Namespace: ns})
 	mode, injected := pod.Labels[policy.InjectedLabel]
+	ended := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 	if !injected {
-		if result.Reason == policy.Injected && pod.DeletionTimestamp.IsZero() {
-			p.missing[result.Mode]++
+		if !ended && pod.DeletionTimestamp.IsZero() {
+			if result := r.Engine.Inject(inject.Request{Pod: pod, Namespace: ns}); result.Reason == policy.Injected {
+				p.missing[result.Mode]++
+			}
 		}
 		return
 	}
+	if ended || policy.Mode(mode) == policy.Ambient {
+		delete(p.claims, pod.UID)
+		p.idle[pod.UID] = true
+		return
+	}
+	result := r.Engine.Inject(inject.Request{Pod: pod, Namespace: ns})
 	if result.Reason != policy.AlreadyInjected || slices.ContainsFunc(result.Warnings, func(w policy.Warning) bool { return w.Code == inject.StaleTemplate }) {
 		p.stale[known(mode)]++
 	}
-	if policy.Mode(mode) == policy.Ambient {
-		return
-	}
 	c, problem := r.claimOf(pod, ns)
+	_, seen := p.claims[pod.UID]
 	if problem != nil {
+		p.idle[pod.UID] = !seen
 		r.tell(p, about(pod), corev1.EventTypeWarning, string(policy.InvalidOverride), problem.Message)
 		return
 	}
-	_, seen := p.claims[pod.UID]
 	p.claims[pod.UID] = c
 	if !seen && r.Clock.Since(c.created) < fresh {
 		r.repeat(ns, p, pod, c)

@@ -152,3 +152,17 @@ func TestStaleTemplate(t *testing.T) {
 	_, ok := w.metric("isthmus_edge_pods", edges("injected"))
 	assert.False(t, ok)
 }
+
+func TestEndedPodsClaimNothing(t *testing.T) {
+	w := start(t)
+	ns := w.namespace(nil, "edge", "job")
+	ended := w.edge(ns, plain("ended", "job", nil))
+	w.secret(ns, "istio-certs", anything)
+	ended.Status.Phase = corev1.PodSucceeded
+	_, err := w.kube.CoreV1().Pods(ns).UpdateStatus(t.Context(), ended, metav1.UpdateOptions{})
+	require.NoError(t, err)
+	w.reachesNothing("isthmus_edge_pods", map[string]string{"namespace": ns, "state": "injected"})
+	w.edge(ns, plain("front", "edge", map[string]string{policy.SecretNameKey: "istio-other"}))
+	w.mesh.holds(t, w.secret(ns, "istio-other", anything).Data, idOf(ns, "edge"))
+	w.reaches("isthmus_edge_pods", map[string]string{"namespace": ns, "state": "injected"}, 1)
+}

@@ -278,6 +278,15 @@ func (w *world) reaches(name string, labels map[string]string, want float64) {
 	}, patience, tick, "%s%v never was %v", name, labels, want)
 }
 
+// reachesNothing waits until a metric has no such series.
+func (w *world) reachesNothing(name string, labels map[string]string) {
+	w.t.Helper()
+	assert.Eventually(w.t, func() bool {
+		_, ok := w.metric(name, labels)
+		return !ok
+	}, patience, tick, "%s%v is still there", name, labels)
+}
+
 // problems are what a linter says of the metrics.
 func (w *world) problems() []string {
 	w.t.Helper()

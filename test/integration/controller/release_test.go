@@ -56,7 +56,7 @@ func TestLastPodGone(t *testing.T) {
 	first := w.secret(ns, "istio-certs", anything)
 	w.end(pod)
 	edges := map[string]string{"namespace": ns, "state": "injected"}
-	require.Eventually(t, func() bool { _, ok := w.metric("isthmus_edge_pods", edges); return !ok }, patience, tick)
+	w.reachesNothing("isthmus_edge_pods", edges)
 	w.edge(ns, plain("front-again", "edge", nil))
 	w.reaches("isthmus_edge_pods", edges, 1)
 	assert.Equal(t, first.UID, w.secret(ns, "istio-certs", anything).UID, "it stays for the next pod")
