@@ -50,7 +50,7 @@ func Floor(lifetime time.Duration) time.Duration {
 //   - key and leaf match;
 //   - the leaf carries exactly one URI, the SPIFFE ID that is wanted, is for
 //     clients and servers, and is no CA;
-//   - it is valid now, with Floor of its life left;
+//   - it is valid now, with Floor of its life left, counted from its issue;
 //   - the chain leads to a root of the mesh or of the material itself, for
 //     clients and for servers.
 //
@@ -96,6 +96,13 @@ func (b *Bundle) Serial() string { return Serial(b.chain[0]) }
 // before the issuance (ClockSkewGracePeriod in security/pkg/pki/util), so it
 // says nothing about the certificate's age.
 func (b *Bundle) NotBefore() time.Time { return b.chain[0].NotBefore }
+
+// Issued is the latest time of issue that the dates suggest: Istio's CA may have
+// dated the certificate back. A life counts from there.
+func (b *Bundle) Issued() time.Time { return issued(b.chain[0]) }
+
+// UsefulUntil is when so little of the life is left that New would refuse it.
+func (b *Bundle) UsefulUntil() time.Time { return usefulUntil(b.chain[0]) }
 
 // NotAfter is where the leaf's validity ends.
 func (b *Bundle) NotAfter() time.Time { return b.chain[0].NotAfter }

@@ -68,6 +68,21 @@ func isForBothSides(leaf *x509.Certificate) error {
 	return nil
 }
 
+// backdating is by how much Istio's CA dates a certificate back
+// (ClockSkewGracePeriod in security/pkg/pki/util). With a lifetime of a minute
+// that is two thirds of the validity.
+const backdating = 2 * time.Minute
+
+// issued is the end of the backdating, or two thirds into the validity where that
+// is short.
+func issued(leaf *x509.Certificate) time.Time {
+	return leaf.NotBefore.Add(min(backdating, leaf.NotAfter.Sub(leaf.NotBefore)*2/3))
+}
+
+func usefulUntil(leaf *x509.Certificate) time.Time {
+	return leaf.NotAfter.Add(-Floor(leaf.NotAfter.Sub(issued(leaf))))
+}
+
 func isValid(leaf *x509.Certificate, now time.Time) error {
 	at := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 	rest := leaf.NotAfter.Sub(now)
@@ -76,7 +91,7 @@ func isValid(leaf *x509.Certificate, now time.Time) error {
 		return reject(NotYetValid, "valid from %s, and it is %s", at(leaf.NotBefore), at(now))
 	case rest <= 0:
 		return reject(Expired, "valid until %s, and it is %s", at(leaf.NotAfter), at(now))
-	case rest < Floor(leaf.NotAfter.Sub(leaf.NotBefore)):
+	case now.After(usefulUntil(leaf)):
 		return reject(Expired, "valid until %s only, and it is %s", at(leaf.NotAfter), at(now))
 	}
 	return nil

@@ -176,7 +176,7 @@ func (s Standing) weighGood(c *candidate, rule Rule, now time.Time) Decision {
 	case !due && (c == nil || rule != WhenNewer):
 		return Decision{Cause: CauseNotDue, Again: s.RenewAfter}
 	case c == nil:
-		return Decision{Cause: CauseNoCandidate, Again: useless(s.Bundle)}
+		return Decision{Cause: CauseNoCandidate, Again: s.Bundle.UsefulUntil()}
 	case !c.trusted:
 		return Decision{Cause: CauseUntrusted, Again: s.later(now)}
 	case rule == WhenNewer && isNewer(c.Bundle, s.Bundle):
@@ -194,14 +194,14 @@ func (s Standing) later(now time.Time) time.Time {
 	if now.Before(s.RenewAfter) {
 		return s.RenewAfter
 	}
-	return useless(s.Bundle)
+	return s.Bundle.UsefulUntil()
 }
 
 // whenLonger is when the candidate, of which more is left, will be a tenth
 // longer than the shrinking rest of what stands there: that is ten times the
 // difference before the end. At the latest it is when that becomes useless.
 func (s Standing) whenLonger(c *candidate, now time.Time) time.Time {
-	end := useless(s.Bundle)
+	end := s.Bundle.UsefulUntil()
 	difference := c.NotAfter().Sub(s.Bundle.NotAfter())
 	if difference <= 0 {
 		return end

@@ -165,14 +165,9 @@ func (s *Standing) inspectOther(now time.Time) {
 	if err != nil {
 		return
 	}
-	s.State, s.until = OtherIdentity, useless(other)
+	s.State, s.until = OtherIdentity, other.UsefulUntil()
 	s.Err = fmt.Errorf("secret %s holds a certificate of %s that is valid until %s, and %s is wanted: two edges with two service accounts need two names, see %s",
 		s.target, id, stamp(other.NotAfter()), s.target.ID, policy.SecretNameKey)
-}
-
-// useless is when what is left of a bundle's life is less than the floor.
-func useless(b *certs.Bundle) time.Time {
-	return b.NotAfter().Add(-certs.Floor(b.NotAfter().Sub(b.NotBefore())))
 }
 
 // inspectRoots compares what ca.crt and root-cert.pem hold with the mesh's
@@ -233,18 +228,9 @@ func renewAfter(secret *corev1.Secret, b *certs.Bundle) time.Time {
 	return at
 }
 
-// backdating is by how much Istio's CA dates a certificate back
-// (ClockSkewGracePeriod in security/pkg/pki/util). With a lifetime of a minute
-// that is two thirds of the validity.
-const backdating = 2 * time.Minute
-
-// partOfLife is so many thirds into the life, which begins at the latest time of
-// issue that the dates suggest: after the backdating, or two thirds of the
-// validity where that is short.
+// partOfLife is so many thirds into the life.
 func partOfLife(b *certs.Bundle, thirds time.Duration) time.Time {
-	validity := b.NotAfter().Sub(b.NotBefore())
-	issued := b.NotBefore().Add(min(backdating, validity*2/3))
-	return issued.Add(b.NotAfter().Sub(issued) * thirds / 3)
+	return b.Issued().Add(b.NotAfter().Sub(b.Issued()) * thirds / 3)
 }
 
 // errNoRoots: without the mesh's roots nothing can be judged.

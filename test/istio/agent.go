@@ -30,8 +30,6 @@ type AgentOptions struct {
 	// Default: a folder that Stop removes.
 	Dir string
 	// TTL is the lifetime to ask for. Default 24h, as for an injected sidecar.
-	// istiod backdates every certificate by two minutes, and certs.Floor counts
-	// from there: of one that is asked for less than 14 s nothing is usable.
 	TTL time.Duration
 	// Env is added to the agent's environment.
 	Env map[string]string
