@@ -323,7 +323,7 @@ func TestNoReviewFailsThroughDamage(t *testing.T) {
 		})
 	}
 	t.Run("anything at any time, keepers and replicas come and go", func(t *testing.T) {
-		for seed := range int64(3) {
+		for seed := range int64(seeds) {
 			s := newSimulation(t, seed, 3)
 			s.log = logr.Discard()
 			require.NoError(t, s.run(4*caTTL, func(int) {

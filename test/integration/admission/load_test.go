@@ -22,14 +22,11 @@ const (
 	loadRoots = 3
 )
 
-// TestNoReviewFailsWhileCertificatesRotateAndReplicasRestart puts two replicas
+// noReviewFails puts two replicas
 // behind the door, lets certificates live for seconds, and restarts one replica
 // after the other, while clients ask. A review that failed would have been a pod
 // of a front door.
-func TestNoReviewFailsWhileCertificatesRotateAndReplicasRestart(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes a minute")
-	}
+func noReviewFails(t *testing.T) {
 	s := newSpace(t, enabled)
 	brief := []string{"--leaf-ttl=8s", "--shutdown-delay=2s", "--log-level=info"}
 	require.NoError(t, world.stopServer(t.Context()))
