@@ -15,7 +15,7 @@ import (
 const (
 	// firstRetry is the wait after the first failure; it doubles up to lastRetry.
 	firstRetry = 500 * time.Millisecond
-	lastRetry  = 30 * time.Second
+	lastRetry  = 10 * time.Second
 	// spread is over how long replicas whose renewal point is the same spread
 	// their looks, but for short-lived certificates.
 	spread = 10 * time.Second
