@@ -54,10 +54,10 @@ func TestRetryBacksOff(t *testing.T) {
 		most = append(most, f.retry())
 	}
 	ms := time.Millisecond
-	assert.Equal(t, []time.Duration{250 * ms, 500 * ms, 1000 * ms, 2000 * ms, 4000 * ms, 8000 * ms, 15000 * ms, 15000 * ms}, least)
-	assert.Equal(t, []time.Duration{500 * ms, 1000 * ms, 2000 * ms, 4000 * ms, 8000 * ms, 16000 * ms, 30000 * ms, 30000 * ms}, most)
+	assert.Equal(t, []time.Duration{250 * ms, 500 * ms, 1000 * ms, 2000 * ms, 4000 * ms, 5000 * ms, 5000 * ms, 5000 * ms}, least)
+	assert.Equal(t, []time.Duration{500 * ms, 1000 * ms, 2000 * ms, 4000 * ms, 8000 * ms, 10000 * ms, 10000 * ms, 10000 * ms}, most)
 	f.failures = 1 << 20
-	assert.Equal(t, 30*time.Second, f.retry())
+	assert.Equal(t, 10*time.Second, f.retry())
 }
 
 func TestTheSameTroubleIsSaidOnce(t *testing.T) {
