@@ -25,6 +25,9 @@ ifeq ($(HOME),)
 export HOME := $(CURDIR)/bin/.home
 endif
 
+# How many packages are tested at once: many of them wait more than they work.
+PACKAGES ?= 4
+
 # Where the race detector has nothing to see and costs the most: one goroutine,
 # or programs that are processes of their own.
 UNRACED := /internal/manifest /test/helm /test/istio /test/mesh /test/integration/mesh /test/integration/rbac
@@ -61,8 +64,8 @@ clean: ## Remove what was built here; the cache of tools stays
 .PHONY: test
 test: control-plane compile ## Run unit and integration tests (minutes the first time, it builds a control plane)
 	@status=0; \
-	$(GO) test $(RACE) -count=1 $(TESTFLAGS) -timeout 15m $$($(GO) list ./... | grep -v $(addprefix -e ,$(UNRACED))) || status=1; \
-	$(GO) test -count=1 $(TESTFLAGS) -timeout 15m $$($(GO) list ./... | grep $(addprefix -e ,$(UNRACED))) || status=1; \
+	$(GO) test $(RACE) -p $(PACKAGES) -count=1 $(TESTFLAGS) -timeout 15m $$($(GO) list ./... | grep -v $(addprefix -e ,$(UNRACED))) || status=1; \
+	$(GO) test -p $(PACKAGES) -count=1 $(TESTFLAGS) -timeout 15m $$($(GO) list ./... | grep $(addprefix -e ,$(UNRACED))) || status=1; \
 	exit $$status
 	$(GO) -C test/cluster test $(TESTFLAGS) -timeout 5m $(if $(KUBECONFIG),./internal/...,./...)
 
@@ -75,7 +78,7 @@ test-unit: ## Run the tests that need no control plane
 soak: control-plane ## Run the trials that take minutes: rotations, faults and scale, on the real istiod
 	@status=0; \
 	$(GO) test -tags soak -count=1 $(TESTFLAGS) -v -p 1 -parallel 8 -timeout 45m ./test/soak/... || status=1; \
-	$(GO) test -tags soak -count=1 $(TESTFLAGS) -p 1 -timeout 20m -run NoReviewFails ./webhook/serving ./test/integration/admission || status=1; \
+	$(GO) test -tags soak -count=1 $(TESTFLAGS) -p 1 -timeout 20m -run NoReviewFails ./webhook/serving ./test/integration/admission ./test/integration/servingcert || status=1; \
 	exit $$status
 	@$(MAKE) --no-print-directory bench-scale
 

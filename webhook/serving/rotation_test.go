@@ -305,7 +305,7 @@ func TestNoReviewFailsThroughDamage(t *testing.T) {
 		t.Run(damage.name, func(t *testing.T) {
 			s := newSimulation(t, 3, 2)
 			// Every 92 minutes hits every phase of some rotation.
-			require.NoError(t, s.run(2*caTTL, func(step int) {
+			require.NoError(t, s.run(lives*caTTL, func(step int) {
 				if step%23 == 22 {
 					s.cluster.editSecret(damage.do)
 				}

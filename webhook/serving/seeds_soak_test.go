@@ -2,6 +2,10 @@
 
 package serving
 
-// seeds is how many lives with accidents are simulated: each takes seconds, and
-// the more of them are for make soak.
-const seeds = 3
+// Simulated lives take seconds each, and the more of them are for make soak.
+const (
+	// seeds is how many lives with accidents of every kind there are.
+	seeds = 3
+	// lives is through how many lives of a CA one kind of damage is done.
+	lives = 2
+)

@@ -56,7 +56,9 @@ func (l *load) stop(t *testing.T) {
 	}
 }
 
-func TestRotationFailsNoReview(t *testing.T) {
+// rotationFailsNoReview goes through four authorities, keepers and replicas
+// coming and going, while pods are created.
+func rotationFailsNoReview(t *testing.T) {
 	s := newService(t)
 	i := install(t, s.listener.Addr().String())
 	short := lifetimes{ca: 24 * time.Second, leaf: 6 * time.Second, delay: 2 * time.Second}
