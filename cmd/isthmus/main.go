@@ -115,5 +115,8 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
+	if cmd.Flags().ShorthandLookup("f") == nil {
+		return usagef("unexpected argument %q: %q takes flags alone", args[0], cmd.CommandPath())
+	}
 	return usagef("unexpected argument %q: files are named by -f, as in %q", args[0], cmd.CommandPath()+" -f "+args[0])
 }

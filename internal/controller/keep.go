@@ -145,12 +145,17 @@ type winner struct {
 }
 
 // choose finds for whom a Secret is kept when several service accounts want it:
-// for the one whose identity it holds already, else for the first. So there is
-// never a war of writes.
+// for the one whose identity it holds, or held before it expired, was damaged or
+// deleted; else for the first. So there is never a war of writes, and no edge
+// loses its Secret to another for a moment's trouble.
 func (r *reconciler) choose(p *place, secret string, current *corev1.Secret, claims []claim) (winner, error) {
 	roots, err := r.Roots.Roots()
 	if err != nil {
 		return winner{}, fmt.Errorf("roots of the mesh: %w", err)
+	}
+	before := p.kept[secret].target.ID.String()
+	if current != nil && current.Annotations[policy.SPIFFEIDKey] != "" {
+		before = current.Annotations[policy.SPIFFEIDKey]
 	}
 	var first winner
 	tried := map[string]bool{}
@@ -175,7 +180,7 @@ func (r *reconciler) choose(p *place, secret string, current *corev1.Secret, cla
 		if w.standing.State == publish.Good {
 			return w, nil
 		}
-		if first.target.Name == "" {
+		if first.target.Name == "" || id.String() == before {
 			first = w
 		}
 	}

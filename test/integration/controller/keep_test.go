@@ -169,6 +169,38 @@ func TestTwoEdgesOneName(t *testing.T) {
 	w.mesh.holds(t, w.secret(ns, "istio-other", anything).Data, idOf(ns, "two"))
 }
 
+// The second comes before the first by every order, name or age: the Secret
+// stays the first's all the same, and is renewed for it.
+func TestTwoEdgesOneNameRenewed(t *testing.T) {
+	w := start(t)
+	w.mesh.set(6*time.Second, nil)
+	ns := w.namespace(nil, "z-first", "a-second")
+	first := w.edge(ns, plain("front-first", "z-first", nil))
+	w.secret(ns, "istio-certs", anything)
+	w.edge(ns, plain("front-second", "a-second", nil))
+	w.event(ns, "Pod", "front-second", "Conflict")
+	w.edge(ns, plain("front-first-new", "z-first", nil))
+	w.end(first)
+	serials := map[string]bool{}
+	for range 4 {
+		s := w.secret(ns, "istio-certs", func(s *corev1.Secret) bool { return !serials[s.Annotations[policy.SerialKey]] })
+		w.mesh.holds(t, s.Data, idOf(ns, "z-first"))
+		serials[s.Annotations[policy.SerialKey]] = true
+	}
+
+	require.NoError(t, w.kube.CoreV1().Secrets(ns).Delete(t.Context(), "istio-certs", metav1.DeleteOptions{}))
+	w.mesh.holds(t, w.secret(ns, "istio-certs", anything).Data, idOf(ns, "z-first"))
+
+	w.mesh.set(6*time.Second, errAway)
+	w.reaches("isthmus_bundle_rejected_total", map[string]string{"reason": "expired"}, 1)
+	w.mesh.set(time.Hour, nil)
+	healed := w.secret(ns, "istio-certs", func(s *corev1.Secret) bool {
+		at, err := time.Parse(time.RFC3339, s.Annotations[policy.NotAfterKey])
+		return err == nil && time.Until(at) > time.Minute
+	})
+	w.mesh.holds(t, healed.Data, idOf(ns, "z-first"))
+}
+
 // follow watches istio-certs; the function that it returns lists the events that
 // came since.
 func (w *world) follow(namespace string) func() []watch.EventType {
