@@ -96,7 +96,7 @@ func (f *serverFlags) begin(cmd *cobra.Command) (logr.Logger, inject.Options, *r
 // to be discovered.
 func (f *serverFlags) watcher(client kubernetes.Interface, explicit patches.Mesh, log logr.Logger) (*mesh.Watcher, error) {
 	if f.istioNamespace == "" {
-		return nil, nil //nolint:nilnil // there is none to want
+		return nil, nil // there is none to want
 	}
 	return mesh.NewWatcher(mesh.Options{
 		Client: client, Namespace: f.istioNamespace, Explicit: explicit,

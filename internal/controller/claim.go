@@ -29,7 +29,7 @@ type claim struct {
 // API server has checked; nothing is taken from what its author may have written
 // into our own annotations.
 func (r *reconciler) claimOf(pod *corev1.Pod, ns policy.Namespace) (claim, *policy.Problem) {
-	options, problem := policy.Resolve(pod.Labels, pod.Annotations, ns, r.Settings.Defaults, r.secretNames())
+	options, problem := policy.Resolve(pod.Labels, pod.Annotations, ns, r.Settings.Defaults, r.Settings.SecretNames)
 	c := claim{
 		pod: types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, uid: pod.UID,
 		created: pod.CreationTimestamp.Time, serviceAccount: pod.Spec.ServiceAccountName,
@@ -46,13 +46,6 @@ func (r *reconciler) claimOf(pod *corev1.Pod, ns policy.Namespace) (claim, *poli
 		}
 	}
 	return c, problem
-}
-
-func (r *reconciler) secretNames() []string {
-	if len(r.Settings.SecretNames) == 0 {
-		return []string{"istio-certs"}
-	}
-	return r.Settings.SecretNames
 }
 
 // bySecret groups claims by the Secret they want, each group by precedence: the

@@ -111,6 +111,7 @@ const (
 const concurrency = 8
 
 func (o Options) withDefaults() Options {
+	o.Settings = o.Settings.WithDefaults()
 	if o.SurveyEvery == 0 {
 		o.SurveyEvery = DefaultSurveyEvery
 	}

@@ -345,7 +345,7 @@ func (r *reconciler) obtain(ctx context.Context, p *place, k *kept, w winner) (*
 		return source.Bundle(ctx, request)
 	}
 	if w.standing.State == publish.Good && r.Clock.Now().Before(k.due) {
-		return nil, nil //nolint:nilnil // neither is there
+		return nil, nil // neither is there
 	}
 	if k.pending != nil && k.pending.ID() == w.target.ID && r.Clock.Now().Before(k.pendingUntil) {
 		return k.pending, nil

@@ -66,7 +66,7 @@ func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	}
 	next := p.surveyed.Add(spread(r.SurveyEvery, 0.1))
 	claims := slices.Collect(maps.Values(p.claims))
-	options, problem := policy.Resolve(nil, nil, ns, r.Settings.Defaults, r.secretNames())
+	options, problem := policy.Resolve(nil, nil, ns, r.Settings.Defaults, r.Settings.SecretNames)
 	if problem == nil && options.ServiceAccount != "" {
 		// Its Secret is kept even while no pod of it runs.
 		claims = append(claims, claim{serviceAccount: options.ServiceAccount, options: options})
@@ -168,7 +168,7 @@ func (r *reconciler) release(ctx context.Context, namespace string) error {
 		return nil
 	}
 	var errs []error
-	for _, name := range r.secretNames() {
+	for _, name := range r.Settings.SecretNames {
 		errs = append(errs, r.removeSecret(ctx, namespace, name))
 		for _, source := range r.Sources {
 			if remover, ok := source.(Remover); ok {

@@ -64,7 +64,7 @@ func (r *reconciler) own(ctx context.Context, p *place, k resource, fields map[s
 	return nil
 }
 
-// disown deletes an object when it is ours. absent in p.applied spares the look.
+// disown deletes an object when it is ours.
 func (r *reconciler) disown(ctx context.Context, namespace string, k resource) error {
 	api := r.Dynamic.Resource(k.GroupVersionResource).Namespace(namespace)
 	current, err := api.Get(ctx, k.name, metav1.GetOptions{})

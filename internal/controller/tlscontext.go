@@ -101,7 +101,7 @@ func (r *reconciler) removeTLSContext(ctx context.Context, namespace string) err
 	if err := r.disown(ctx, namespace, tlsContext); err != nil {
 		return err
 	}
-	for _, name := range r.secretNames() {
+	for _, name := range r.Settings.SecretNames {
 		if err := r.removeSecret(ctx, namespace, name+RootsSuffix); err != nil {
 			return err
 		}

@@ -123,7 +123,7 @@ type candidate struct {
 // roots. No candidate is no error.
 func (s Standing) reconsider(b *certs.Bundle, now time.Time) (*candidate, error) {
 	if b == nil {
-		return nil, nil //nolint:nilnil // neither is there
+		return nil, nil // neither is there
 	}
 	m := certs.Material{Key: b.Key(), Chain: b.Chain(), Roots: b.Roots()}
 	want := certs.Want{ID: s.target.ID, Roots: s.target.Roots, Now: now}

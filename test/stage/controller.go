@@ -3,8 +3,6 @@ package stage
 import (
 	"context"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -20,6 +18,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/isthmus-mesh/isthmus/test/process"
+	"github.com/isthmus-mesh/isthmus/test/scrape"
 )
 
 // patience is how long a start may take on a busy machine.
@@ -71,8 +70,11 @@ func (w *World) ControllerAt(ctx context.Context, server string, flags ...string
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	err = s.Await(ctx, func(ctx context.Context) error {
-		_, err := read(ctx, "http://"+s.health+"/readyz")
-		return err
+		body, err := scrape.Get(ctx, "http://"+s.health+"/readyz?verbose")
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, body)
+		}
+		return nil
 	})
 	return s, err
 }
@@ -148,29 +150,7 @@ func (s *Server) Kill() { s.End(syscall.SIGKILL) }
 // Metric sums the samples of a metric whose labels contain all of these texts,
 // each as in the exposition: `reason="expired"`.
 func (s *Server) Metric(ctx context.Context, name string, labels ...string) (float64, error) {
-	text, err := read(ctx, "http://"+s.metrics+"/metrics")
-	if err != nil {
-		return 0, err
-	}
-	sum := 0.0
-samples:
-	for line := range strings.Lines(text) {
-		sample, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if base, _, _ := strings.Cut(sample, "{"); base != name {
-			continue
-		}
-		for _, label := range labels {
-			if !strings.Contains(sample, label) {
-				continue samples
-			}
-		}
-		v, err := strconv.ParseFloat(value, 64)
-		if err != nil {
-			return 0, fmt.Errorf("%s: %w", line, err)
-		}
-		sum += v
-	}
-	return sum, nil
+	return scrape.Metric(ctx, "http://"+s.metrics+"/metrics", name, labels...)
 }
 
 // Memory is the resident memory of the process, in bytes: all of it, and the
@@ -197,21 +177,4 @@ func (s *Server) Memory() (resident, anonymous int64, err error) {
 		}
 	}
 	return resident, anonymous, nil
-}
-
-func read(ctx context.Context, url string) (string, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return "", err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s: %s", url, response.Status, body)
-	}
-	return string(body), err
 }

@@ -21,7 +21,7 @@ func (s *subject) again(text string) Result {
 	}
 	s.profile = s.engine.profiles.Named(st.Profile)
 	if hash := s.currentHash(st); hash != "" && hash != st.Template {
-		s.warn("stale-template", "the pod was injected with template %s and the current one is %s; inject it anew to bring it up to date", st.Template, hash)
+		s.warn(StaleTemplate, "the pod was injected with template %s and the current one is %s; inject it anew to bring it up to date", st.Template, hash)
 	}
 	return Result{Reason: policy.AlreadyInjected}
 }

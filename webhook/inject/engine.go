@@ -56,7 +56,7 @@ func New(o Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{
-		settings: o.Settings.withDefaults(),
+		settings: o.Settings.WithDefaults(),
 		profiles: o.Profiles,
 		mesh:     o.Mesh,
 		version:  o.Version,

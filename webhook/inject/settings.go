@@ -59,7 +59,7 @@ func ParseSettings(file string, data []byte) (Settings, error) {
 // Validate says everything that is wrong, each error naming field, value and
 // what is allowed.
 func (s Settings) Validate() error {
-	s = s.withDefaults()
+	s = s.WithDefaults()
 	var errs []error
 	if err := s.Mesh.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("mesh: %w", err))
@@ -90,7 +90,8 @@ func (s Settings) Validate() error {
 	return errors.Join(errs...)
 }
 
-func (s Settings) withDefaults() Settings {
+// WithDefaults fills in what is not set and has a default.
+func (s Settings) WithDefaults() Settings {
 	if len(s.SecretNames) == 0 {
 		s.SecretNames = []string{"istio-certs"}
 	}

@@ -1,18 +1,14 @@
 package admission
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -22,6 +18,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/isthmus-mesh/isthmus/test/plane"
+	"github.com/isthmus-mesh/isthmus/test/scrape"
 )
 
 // replica is one process of the webhook, or of the controller.
@@ -104,7 +101,7 @@ func (r *replica) ready(ctx context.Context) error {
 		return fmt.Errorf("the server ended: %w", errors.Join(r.exit, errors.New(r.tail())))
 	default:
 	}
-	body, err := get(ctx, fmt.Sprintf("http://127.0.0.1:%d/readyz?verbose", r.health))
+	body, err := scrape.Get(ctx, fmt.Sprintf("http://127.0.0.1:%d/readyz?verbose", r.health))
 	if err != nil {
 		return fmt.Errorf("not ready: %w: %s", err, body)
 	}
@@ -136,47 +133,7 @@ func (r *replica) tail() string { return plane.Tail(r.log, 60) }
 // counter sums the samples of a metric that carry all the labels, each written
 // as in the exposition: `reason="injected"`.
 func (r *replica) counter(ctx context.Context, metric string, labels ...string) (float64, error) {
-	body, err := get(ctx, fmt.Sprintf("http://127.0.0.1:%d/metrics", r.metrics))
-	if err != nil {
-		return 0, err
-	}
-	sum, lines := 0.0, bufio.NewScanner(strings.NewReader(body))
-lines:
-	for lines.Scan() {
-		sample, value, _ := strings.Cut(lines.Text(), " ")
-		name, set, _ := strings.Cut(sample, "{")
-		if name != metric {
-			continue
-		}
-		for _, label := range labels {
-			if !strings.Contains(set, label) {
-				continue lines
-			}
-		}
-		number, err := strconv.ParseFloat(value, 64)
-		if err != nil {
-			return 0, fmt.Errorf("metric %s: %w", sample, err)
-		}
-		sum += number
-	}
-	return sum, lines.Err()
-}
-
-func get(ctx context.Context, url string) (string, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
-	if err != nil {
-		return "", err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode != http.StatusOK {
-		err = fmt.Errorf("GET %s: %s", url, response.Status)
-	}
-	return string(body), err
+	return scrape.Metric(ctx, fmt.Sprintf("http://127.0.0.1:%d/metrics", r.metrics), metric, labels...)
 }
 
 // serviceAccountKubeconfig writes a kubeconfig with nothing but a token of one of
