@@ -23,8 +23,25 @@ type Options struct {
 	// the default one. Default: Settings.Mesh over the documented defaults,
 	// whatever the revision.
 	Mesh func(revision string) (patches.Mesh, error)
+	// Injector says how Istio's own injector serves a pod, for mode istio. Default:
+	// unknown, taken to be as Istio's chart makes it; so it is offline.
+	Injector func(revision string) (Injector, error)
 	// Version of Isthmus, kept in the status. Default "dev".
 	Version string
+}
+
+// Injector is what mode istio must know of Istio's injector for one revision or
+// tag. An error in its place says that none serves the revision, naming those
+// that are served.
+type Injector struct {
+	// Configuration is the name of its MutatingWebhookConfiguration.
+	Configuration string
+	// RunsFirst is true when the configuration's name sorts before that of
+	// Isthmus': then Istio's injector does not see our edit.
+	RunsFirst bool
+	// Reinvoked is true when all its webhooks have reinvocationPolicy IfNeeded:
+	// then a pod that it injected first is shown to it again after our edit.
+	Reinvoked bool
 }
 
 // publisherRepository holds the images of Isthmus' releases.

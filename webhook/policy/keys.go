@@ -96,6 +96,31 @@ const (
 	OpenShiftUIDRangeKey   = "openshift.io/sa.scc.uid-range"
 	NamespaceNameLabel     = "kubernetes.io/metadata.name"
 	MirrorPodAnnotationKey = "kubernetes.io/config.mirror"
+
+	// IstioInjectionLabel on a namespace: "enabled" sends its pods to the injector
+	// of the default revision, any other value to none (mutatingwebhook.yaml of
+	// Istio's chart).
+	IstioInjectionLabel = "istio-injection"
+	// IstioStatusKey is the annotation that Istio's injector leaves.
+	IstioStatusKey = "sidecar.istio.io/status"
+	// IstioUserVolumeKey adds volumes to a pod that Istio injects.
+	IstioUserVolumeKey = "sidecar.istio.io/userVolume"
+	// IstioInboundPortsKey are the ports that Istio captures; "" captures none.
+	IstioInboundPortsKey = "traffic.sidecar.istio.io/includeInboundPorts"
+	// IstioOutboundRangesKey are the addresses that Istio captures; "" captures
+	// none.
+	IstioOutboundRangesKey = "traffic.sidecar.istio.io/includeOutboundIPRanges"
+	// AmbientBypassKey keeps ztunnel from capturing what comes to the pod. Since
+	// Istio 1.24.
+	AmbientBypassKey = "ambient.istio.io/bypass-inbound-capture"
+	// IstioUseWaypointLabel names the waypoint that traffic to the pod goes through.
+	IstioUseWaypointLabel = "istio.io/use-waypoint"
+	// IstioIngressWaypointLabel is for Services and namespaces, and heeded by
+	// Istio's own gateways alone.
+	IstioIngressWaypointLabel = "istio.io/ingress-use-waypoint"
+	// PodSecurityEnforceLabel on a namespace: the Pod Security level that its pods
+	// have to pass.
+	PodSecurityEnforceLabel = "pod-security.kubernetes.io/enforce"
 )
 
 // place says where a key of ours belongs.
