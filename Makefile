@@ -30,7 +30,7 @@ PACKAGES ?= 4
 
 # Where the race detector has nothing to see and costs the most: one goroutine,
 # or programs that are processes of their own.
-UNRACED := /internal/manifest /test/helm /test/istio /test/mesh /test/integration/mesh /test/integration/rbac
+UNRACED := /internal/manifest /test/helm /test/istio /test/mesh /test/integration/mesh /test/integration/rbac /test/integration/prometheus
 
 # Prints the path of a tool, after building it where it is missing.
 CLUSTER := $(GO) -C test/cluster run .
@@ -40,6 +40,9 @@ TOOL = $$($(CLUSTER) bin $(1))
 # it Istio's and cert-manager's own programs, and render the chart.
 CONTROL_PLANE := etcd kube-apiserver kubectl kube-controller-manager
 TEST_TOOLS := $(if $(KUBECONFIG),kubectl,$(CONTROL_PLANE)) pilot-discovery pilot-agent cert-manager-controllers helm
+
+# These are not built: they are found on the PATH, else fetched as Debian's packages.
+PACKAGED_TOOLS := prometheus promtool
 
 .PHONY: help
 help: ## Show this help
@@ -85,6 +88,7 @@ soak: control-plane ## Run the trials that take minutes: rotations, faults and s
 .PHONY: control-plane
 control-plane: ## Build the tests' control plane, Istio's programs and Helm into the cache, with progress
 	@$(CLUSTER) build $(TEST_TOOLS) >/dev/null
+	@$(CLUSTER) build $(PACKAGED_TOOLS) >/dev/null || echo "the tests that need it will fail, the others run"
 
 # go test is silent while it compiles; this shows how far it is.
 .PHONY: compile

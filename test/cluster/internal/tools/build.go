@@ -32,10 +32,16 @@ type Builder struct {
 }
 
 // Build returns the absolute paths of these tools, by name, and builds what the
-// cache does not hold yet, one module at a time.
+// cache does not hold yet, one module at a time. Those that come from a package
+// are found or fetched.
 func (b Builder) Build(ctx context.Context, names ...string) (map[string]string, error) {
 	wanted := map[string][]Tool{}
+	var packaged []Packaged
 	for _, name := range names {
+		if p, ok := findPackaged(name); ok {
+			packaged = append(packaged, p)
+			continue
+		}
 		module, tool, err := Find(name)
 		if err != nil {
 			return nil, err
@@ -61,6 +67,13 @@ func (b Builder) Build(ctx context.Context, names ...string) (map[string]string,
 		for _, tool := range built {
 			paths[tool.Name] = filepath.Join(folder, tool.Name)
 		}
+	}
+	for _, p := range packaged {
+		path, err := b.provide(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		paths[p.Name] = path
 	}
 	return paths, nil
 }

@@ -124,7 +124,8 @@ func Catalogue() []Module {
 	}
 }
 
-// Names lists every tool of the catalogue, in its order.
+// Names lists every tool of the catalogue, in its order; those that come from a
+// package are not among them.
 func Names() []string {
 	var names []string
 	for _, module := range Catalogue() {
@@ -135,7 +136,8 @@ func Names() []string {
 	return names
 }
 
-// Find returns the module that pins the tool of this name.
+// Find returns the module that pins the tool of this name. An error names all
+// that there are, those from packages too.
 func Find(name string) (Module, Tool, error) {
 	for _, module := range Catalogue() {
 		for _, tool := range module.Tools {
@@ -144,7 +146,11 @@ func Find(name string) (Module, Tool, error) {
 			}
 		}
 	}
-	return Module{}, Tool{}, fmt.Errorf("unknown tool %q: choose from %s", name, strings.Join(Names(), ", "))
+	known := Names()
+	for _, p := range PackagedTools() {
+		known = append(known, p.Name)
+	}
+	return Module{}, Tool{}, fmt.Errorf("unknown tool %q: choose from %s", name, strings.Join(known, ", "))
 }
 
 // Root returns the repository's root: the nearest folder at or above from that
