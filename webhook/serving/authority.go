@@ -14,7 +14,9 @@ import (
 
 // authority is cert-manager's Authority for one replica: it signs with the
 // authority that the Secret holds, and writes nothing. What it signs with stays in
-// memory, so that leaves are renewed also while nobody can read the Secret.
+// memory, so that leaves are renewed also while nobody can read the Secret. Of the
+// two configurations it reads the mutating one alone: the Keeper has waited for
+// both, and what is said at kubectl apply must not keep a replica from serving.
 type authority struct {
 	*objects
 	ready   chan struct{}
@@ -29,7 +31,7 @@ type authority struct {
 }
 
 func newAuthority(o Options) *authority {
-	return &authority{objects: newObjects(o), ready: make(chan struct{}), stopped: make(chan struct{})}
+	return &authority{objects: newObjects(o, mutatingConfiguration(o.Client, o.ConfigurationName)), ready: make(chan struct{}), stopped: make(chan struct{})}
 }
 
 // Run follows Secret and configuration until ctx ends. It may be called once.
@@ -50,10 +52,11 @@ func (a *authority) reconcile(ctx context.Context) time.Duration {
 // look reads the configuration before the Secret, so that it never takes the
 // configuration of later for the one that goes with what the Secret says.
 func (a *authority) look(ctx context.Context) error {
-	published, err := a.readConfiguration(ctx)
+	all, err := a.readConfigurations(ctx)
 	if err != nil {
 		return err
 	}
+	published := together(all)
 	secret, err := a.readSecret(ctx)
 	if err != nil {
 		return err

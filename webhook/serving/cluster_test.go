@@ -33,14 +33,16 @@ type cluster struct {
 	writes    atomic.Int64
 }
 
-// newCluster has what the chart installs: an empty Secret, and a configuration of
-// two webhooks without a caBundle.
+// newCluster has what the chart installs: an empty Secret, and two configurations of
+// two webhooks each without a caBundle.
 func newCluster(t testing.TB) *cluster {
 	t.Helper()
-	c := &cluster{Clientset: fake.NewClientset(emptySecret(), bareConfiguration()), t: t}
+	c := &cluster{Clientset: fake.NewClientset(emptySecret(), bareConfiguration(), bareValidation()), t: t}
 	c.PrependReactor("update", "secrets", c.update)
 	c.PrependReactor("update", "mutatingwebhookconfigurations", c.update)
 	c.PrependReactor("patch", "mutatingwebhookconfigurations", c.patch)
+	c.PrependReactor("update", "validatingwebhookconfigurations", c.update)
+	c.PrependReactor("patch", "validatingwebhookconfigurations", c.patch)
 	return c
 }
 
@@ -61,6 +63,17 @@ func bareConfiguration() *admissionregistrationv1.MutatingWebhookConfiguration {
 		Webhooks: []admissionregistrationv1.MutatingWebhook{
 			{Name: "namespace.isthmus.dev", ClientConfig: admissionregistrationv1.WebhookClientConfig{URL: &url}},
 			{Name: "pod.isthmus.dev", ClientConfig: admissionregistrationv1.WebhookClientConfig{URL: &url}},
+		},
+	}
+}
+
+func bareValidation() *admissionregistrationv1.ValidatingWebhookConfiguration {
+	url := "https://127.0.0.1:1/"
+	return &admissionregistrationv1.ValidatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: testConfiguration, ResourceVersion: "1"},
+		Webhooks: []admissionregistrationv1.ValidatingWebhook{
+			{Name: "template.isthmus.dev", ClientConfig: admissionregistrationv1.WebhookClientConfig{URL: &url}},
+			{Name: "namespaces.isthmus.dev", ClientConfig: admissionregistrationv1.WebhookClientConfig{URL: &url}},
 		},
 	}
 }
@@ -94,9 +107,9 @@ func (c *cluster) patch(action clienttesting.Action) (bool, runtime.Object, erro
 		c.conflicts.Add(1)
 		return true, nil, apierrors.NewGenericServerResponse(422, "patch", action.GetResource().GroupResource(), given.GetName(), err.Error(), 0, false)
 	}
-	var patched admissionregistrationv1.MutatingWebhookConfiguration
-	require.NoError(c.t, json.Unmarshal(after, &patched))
-	return true, &patched, c.save(action, &patched)
+	patched := current.DeepCopyObject()
+	require.NoError(c.t, json.Unmarshal(after, patched))
+	return true, patched, c.save(action, patched)
 }
 
 func (c *cluster) save(action clienttesting.Action, object runtime.Object) error {
@@ -132,6 +145,21 @@ func (c *cluster) configuration() *admissionregistrationv1.MutatingWebhookConfig
 	configuration, err := c.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(c.t.Context(), testConfiguration, metav1.GetOptions{})
 	require.NoError(c.t, err)
 	return configuration
+}
+
+func (c *cluster) validation() *admissionregistrationv1.ValidatingWebhookConfiguration {
+	c.t.Helper()
+	configuration, err := c.AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(c.t.Context(), testConfiguration, metav1.GetOptions{})
+	require.NoError(c.t, err)
+	return configuration
+}
+
+func (c *cluster) editValidation(edit func(*admissionregistrationv1.ValidatingWebhookConfiguration)) {
+	c.t.Helper()
+	configuration := c.validation()
+	edit(configuration)
+	_, err := c.AdmissionregistrationV1().ValidatingWebhookConfigurations().Update(c.t.Context(), configuration, metav1.UpdateOptions{})
+	require.NoError(c.t, err)
 }
 
 func (c *cluster) editConfiguration(edit func(*admissionregistrationv1.MutatingWebhookConfiguration)) {

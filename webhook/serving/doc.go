@@ -3,17 +3,18 @@
 //
 // One Secret, which the chart creates empty, holds a certificate authority. A
 // [Keeper], which the controller runs as leader, makes it and rotates it, and keeps
-// the caBundle of every webhook in one named MutatingWebhookConfiguration equal to
-// the authority's trust bundle. A [Source], which every replica of the admission
-// server runs, reads the two and writes nothing: it signs a leaf of its own, whose
-// key never leaves the process.
+// the caBundle of every webhook in one named MutatingWebhookConfiguration, and in the
+// ValidatingWebhookConfiguration of that name, equal to the authority's trust bundle.
+// A [Source], which every replica of the admission server runs, reads the Secret and
+// the first of the two and writes nothing: it signs a leaf of its own, whose key never
+// leaves the process.
 //
 // An API server verifies a leaf by the caBundle that it knows at that moment, so
 // the authority is never swapped in one step:
 //
 //	stable      tls.crt signs, and ca.crt holds it alone
 //	announcing  next.crt is made, and ca.crt holds both; nobody signs with it
-//	announced   the configuration carries both; wait until every API server knows
+//	announced   the configurations carry both; wait until every API server knows
 //	promoted    next.crt has become tls.crt, and the replicas sign anew; ca.crt
 //	            still holds both; wait until no old leaf is in use
 //	stable      ca.crt drops the old root

@@ -9,7 +9,6 @@ import (
 	k8sv1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/util/flowcontrol"
 )
@@ -28,8 +27,8 @@ var (
 	errCollided = errors.New("somebody else was first")
 )
 
-// Keeper keeps the authority in the Secret, and the trust bundle in the
-// configuration. It is a controller-runtime Runnable for a leader: two at once do
+// Keeper keeps the authority in the Secret, and the trust bundle in both
+// configurations. It is a controller-runtime Runnable for a leader: two at once do
 // no harm, since every write carries the resourceVersion that it was decided on,
 // but one is enough.
 type Keeper struct {
@@ -51,7 +50,9 @@ func NewKeeper(options Options) (*Keeper, error) {
 		return nil, fmt.Errorf("webhook's certificate authority: %w", err)
 	}
 	return &Keeper{
-		objects: newObjects(options),
+		objects: newObjects(options,
+			mutatingConfiguration(options.Client, options.ConfigurationName),
+			validatingConfiguration(options.Client, options.ConfigurationName)),
 		planner: planner{
 			delay: options.PropagationDelay,
 			make:  func(now time.Time) (*pair, error) { return newPair(now, options.CATTL) },
@@ -62,7 +63,7 @@ func NewKeeper(options Options) (*Keeper, error) {
 	}, nil
 }
 
-// Start keeps the Secret and the configuration until ctx ends, and then returns
+// Start keeps the Secret and the configurations until ctx ends, and then returns
 // nil. No problem of the cluster ends it: it logs and tries again.
 func (k *Keeper) Start(ctx context.Context) error {
 	k.follow(ctx, k.reconcile)
@@ -92,17 +93,17 @@ func (k *Keeper) reconcile(ctx context.Context) time.Duration {
 	return k.again(due, err)
 }
 
-// look reads the configuration before the Secret: the patch is tied to the
+// look reads the configurations before the Secret: a patch is tied to its
 // configuration's version, so a bundle that is older than it can never land in it.
 func (k *Keeper) look(ctx context.Context) (time.Time, error) {
-	published, err := k.readConfiguration(ctx)
+	all, err := k.readConfigurations(ctx)
 	if err != nil {
 		return time.Time{}, err
 	}
 	secret, err := k.readSecret(ctx)
 	if errors.Is(err, errNoSecret) && len(k.last.bundle) > 0 {
 		// Leaves of it are in use.
-		err = errors.Join(err, k.inject(ctx, published, k.last.bundle))
+		err = errors.Join(err, k.inject(ctx, all, k.last.bundle))
 	}
 	if err != nil {
 		return time.Time{}, err
@@ -110,7 +111,7 @@ func (k *Keeper) look(ctx context.Context) (time.Time, error) {
 
 	now := k.clock.Now()
 	d, err := k.planner.decide(observation{
-		now: now, secret: readState(secret, now, k.last), published: published,
+		now: now, secret: readState(secret, now, k.last), published: together(all),
 		publishedSince: k.publishedSince, last: k.last,
 	})
 	if err != nil {
@@ -120,7 +121,7 @@ func (k *Keeper) look(ctx context.Context) (time.Time, error) {
 		return time.Time{}, k.store(ctx, secret, d)
 	}
 	k.last = d.state
-	return d.due, k.inject(ctx, published, d.state.bundle)
+	return d.due, k.inject(ctx, all, d.state.bundle)
 }
 
 // store writes a decision, if the Secret is still the one that it was made on.
@@ -141,11 +142,23 @@ func (k *Keeper) store(ctx context.Context, secret *k8sv1.Secret, d decision) er
 	return errWrote
 }
 
-// inject gives the configuration the bundle.
-func (k *Keeper) inject(ctx context.Context, published view, bundle roots) error {
+// inject gives every configuration the bundle. One that cannot be given it does
+// not keep the others from it.
+func (k *Keeper) inject(ctx context.Context, all []view, bundle roots) error {
+	var errs []error
+	for i, published := range all {
+		errs = append(errs, k.injectInto(ctx, k.configurations[i], published, bundle))
+	}
+	return errors.Join(errs...)
+}
+
+func (k *Keeper) injectInto(ctx context.Context, c configuration, published view, bundle roots) error {
 	if !published.found {
+		if c.kind == validating {
+			return nil // somebody does without
+		}
 		k.publishedSince = k.clock.Now()
-		return fmt.Errorf("mutatingwebhookconfiguration %q does not exist, waiting for it: no pod is sent to the webhook without it", published.name)
+		return fmt.Errorf("%s, waiting for it: no pod is sent to the webhook without it", published.missing())
 	}
 	patch, err := published.patch(bundle.pem())
 	if err != nil || patch == nil {
@@ -153,17 +166,17 @@ func (k *Keeper) inject(ctx context.Context, published view, bundle roots) error
 	}
 	k.publishedSince = k.clock.Now()
 	if !k.writes.TryAccept() {
-		return fmt.Errorf("mutatingwebhookconfiguration %q: something else keeps changing its caBundle: take it away from cainjector or from whatever applies it",
-			published.name)
+		return fmt.Errorf("%s %q: something else keeps changing its caBundle: take it away from cainjector or from whatever applies it",
+			c.kind, c.name)
 	}
-	patched, err := k.configurations.Patch(ctx, published.name, types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
+	patched, err := c.patch(ctx, c.name, patch)
 	switch {
 	case apierrors.IsConflict(err), apierrors.IsInvalid(err), apierrors.IsNotFound(err):
 		// Invalid is what a JSON patch's failed test comes back as.
-		return fmt.Errorf("patch mutatingwebhookconfiguration %q: %w: %w", published.name, errCollided, err)
+		return fmt.Errorf("patch %s %q: %w: %w", c.kind, c.name, errCollided, err)
 	case err != nil:
-		return fmt.Errorf("patch mutatingwebhookconfiguration %q: %w", published.name, err)
+		return fmt.Errorf("patch %s %q: %w", c.kind, c.name, err)
 	}
-	k.log.Info("put the trust bundle into the configuration", "bundle", bundle.String(), "resourceVersion", patched.ResourceVersion)
+	k.log.Info("put the trust bundle into the configuration", "kind", c.kind, "bundle", bundle.String(), "resourceVersion", patched.GetResourceVersion())
 	return errWrote
 }

@@ -12,7 +12,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
-	admissionv1 "k8s.io/client-go/kubernetes/typed/admissionregistration/v1"
 	corev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/utils/clock"
 )
@@ -29,10 +28,10 @@ const (
 // errNoSecret is a Secret that is not there.
 var errNoSecret = errors.New("it is created empty by the chart, and by nothing else: helm upgrade brings it back")
 
-// objects are the Secret and the configuration, read by name and followed.
+// objects are the Secret and the configurations, read by name and followed.
 type objects struct {
 	secrets        corev1.SecretInterface
-	configurations admissionv1.MutatingWebhookConfigurationInterface
+	configurations []configuration
 	options        Options
 	log            logr.Logger
 	clock          clock.Clock
@@ -47,28 +46,29 @@ type objects struct {
 	problem   error
 }
 
-func newObjects(o Options) *objects {
+func newObjects(o Options, configurations ...configuration) *objects {
 	return &objects{
 		secrets:        o.Client.CoreV1().Secrets(o.Namespace),
-		configurations: o.Client.AdmissionregistrationV1().MutatingWebhookConfigurations(),
+		configurations: configurations,
 		options:        o,
 		log:            o.Log.WithValues("secret", o.Namespace+"/"+o.SecretName, "configuration", o.ConfigurationName),
 		clock:          o.Clock,
 		changed:        make(chan struct{}, 1),
-		published:      view{name: o.ConfigurationName},
+		published:      view{kind: mutating, name: o.ConfigurationName},
 		problem:        errors.New("nothing was looked at yet"),
 	}
 }
 
-// follow calls look until ctx ends: whenever one of the two may have changed, and
+// follow calls look until ctx ends: whenever one of them may have changed, and
 // after the time that look returns.
 func (o *objects) follow(ctx context.Context, look func(context.Context) time.Duration) {
 	var watches sync.WaitGroup
 	defer watches.Wait()
-	for _, watched := range []alarm{
-		{log: o.log, name: o.options.SecretName, open: o.secrets.Watch, wake: o.wake},
-		{log: o.log, name: o.options.ConfigurationName, open: o.configurations.Watch, wake: o.wake},
-	} {
+	alarms := []alarm{{log: o.log, name: o.options.SecretName, open: o.secrets.Watch, wake: o.wake}}
+	for _, c := range o.configurations {
+		alarms = append(alarms, alarm{log: o.log, name: c.name, open: c.open, wake: o.wake})
+	}
+	for _, watched := range alarms {
 		watches.Go(func() { watched.run(ctx) })
 	}
 	for {
@@ -91,19 +91,20 @@ func (o *objects) wake() {
 	}
 }
 
-func (o *objects) readConfiguration(ctx context.Context) (view, error) {
-	published := view{name: o.options.ConfigurationName}
-	configuration, err := o.configurations.Get(ctx, o.options.ConfigurationName, metav1.GetOptions{})
-	switch {
-	case err == nil:
-		published = viewOf(configuration)
-	case !apierrors.IsNotFound(err):
-		return view{}, fmt.Errorf("read mutatingwebhookconfiguration %q: %w", o.options.ConfigurationName, err)
+// readConfigurations returns what each of the configurations tells.
+func (o *objects) readConfigurations(ctx context.Context) ([]view, error) {
+	var all []view
+	for _, c := range o.configurations {
+		v, err := c.read(ctx)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, v)
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.published = published
-	return published, nil
+	o.published = together(all)
+	return all, nil
 }
 
 func (o *objects) readSecret(ctx context.Context) (*k8sv1.Secret, error) {

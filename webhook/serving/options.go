@@ -36,7 +36,8 @@ const (
 // Options say what a Keeper keeps and a Source serves with, and where it is.
 type Options struct {
 	// Client gets and watches the Secret and the configuration, both by name only.
-	// A Keeper's also updates the Secret and patches the configuration. Required.
+	// A Keeper's also updates the Secret and patches the configuration, and does the
+	// same with the validating one. Required.
 	Client kubernetes.Interface
 
 	// Namespace is where the Secret lives. Required.
@@ -46,8 +47,9 @@ type Options struct {
 	// at first; it is never created here. Required.
 	SecretName string
 
-	// ConfigurationName names the MutatingWebhookConfiguration whose webhooks all
-	// get the trust bundle as caBundle from the Keeper. Required.
+	// ConfigurationName names the MutatingWebhookConfiguration, and the
+	// ValidatingWebhookConfiguration if there is one, whose webhooks all get the
+	// trust bundle as caBundle from the Keeper. Required.
 	ConfigurationName string
 
 	// DNSNames go into every leaf. The API server calls a service as

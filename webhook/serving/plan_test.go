@@ -13,7 +13,7 @@ import (
 func decisionTime() time.Time { return time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC) }
 
 func carrying(pairs ...*pair) view {
-	v := view{found: true, name: testConfiguration, webhooks: []webhookView{{name: "one"}, {name: "two"}}}
+	v := view{found: true, kind: mutating, name: testConfiguration, webhooks: []webhookView{{name: "one"}, {name: "two"}}}
 	for i := range v.webhooks {
 		for _, p := range pairs {
 			v.webhooks[i].roots = v.webhooks[i].roots.with(p.root)

@@ -2,6 +2,7 @@ package serving
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"math/rand"
 	"testing"
@@ -13,6 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clienttesting "k8s.io/client-go/testing"
 	clocktesting "k8s.io/utils/clock/testing"
 )
 
@@ -39,9 +43,10 @@ type simulation struct {
 	made     int
 }
 
+// published is what both configurations carried, each of which an API server goes by.
 type published struct {
-	at     time.Time
-	bundle []byte
+	at      time.Time
+	bundles [2][]byte
 }
 
 // replica is an authority with the leaf that a DynamicSource would keep.
@@ -106,7 +111,10 @@ func (s *simulation) step() {
 			s.sign(s.replicas[i])
 		}
 	}
-	s.bundles = append(s.bundles, published{s.clock.Now(), s.cluster.configuration().Webhooks[0].ClientConfig.CABundle})
+	s.bundles = append(s.bundles, published{s.clock.Now(), [2][]byte{
+		s.cluster.configuration().Webhooks[0].ClientConfig.CABundle,
+		s.cluster.validation().Webhooks[0].ClientConfig.CABundle,
+	}})
 }
 
 // sign does what a DynamicSource does, as late as a slow one.
@@ -152,9 +160,11 @@ func (s *simulation) review() error {
 			if now.Sub(b.at) > lag {
 				continue
 			}
-			if err := r.verify(b.bundle, now); err != nil {
-				return fmt.Errorf("%s: %s shows a leaf of %s to an API server that is %s late: %w",
-					now.Format(time.DateTime), r.name, r.leaf.Issuer.CommonName, now.Sub(b.at), err)
+			for i, kind := range []string{mutating, validating} {
+				if err := r.verify(b.bundles[i], now); err != nil {
+					return fmt.Errorf("%s: %s shows a leaf of %s to an API server that goes by a %s and is %s late: %w",
+						now.Format(time.DateTime), r.name, r.leaf.Issuer.CommonName, kind, now.Sub(b.at), err)
+				}
 			}
 		}
 	}
@@ -320,6 +330,9 @@ func TestNoReviewFailsThroughDamage(t *testing.T) {
 			for _, webhook := range s.cluster.configuration().Webhooks {
 				assert.Equal(t, string(s.cluster.secret().Data[BundleKey]), string(webhook.ClientConfig.CABundle))
 			}
+			for _, webhook := range s.cluster.validation().Webhooks {
+				assert.Equal(t, string(s.cluster.secret().Data[BundleKey]), string(webhook.ClientConfig.CABundle))
+			}
 		})
 	}
 	t.Run("anything at any time, keepers and replicas come and go", func(t *testing.T) {
@@ -363,6 +376,62 @@ func TestWrongCABundleIsSetRight(t *testing.T) {
 	}
 }
 
+func TestWrongCABundleOfTheValidationIsSetRight(t *testing.T) {
+	s := newSimulation(t, 4, 2)
+	require.NoError(t, s.run(3*delay, nil))
+	before := s.cluster.validation()
+	s.cluster.editValidation(func(c *admissionregistrationv1.ValidatingWebhookConfiguration) {
+		c.Webhooks[1].ClientConfig.CABundle = nil
+	})
+	s.step()
+	after := s.cluster.validation()
+	before.ResourceVersion, after.ResourceVersion = "", ""
+	before.ManagedFields, after.ManagedFields = nil, nil // the fake's own, with a time
+	assert.Equal(t, before, after, "nothing but the caBundle was touched")
+}
+
+// The validating configuration says things at kubectl apply, no more: whoever
+// deletes it has the rotation go on, and whoever brings it back has it filled.
+func TestRotationNeedsNoValidation(t *testing.T) {
+	s := newSimulation(t, 9, 2)
+	require.NoError(t, s.run(3*delay, nil))
+	before := s.replicas[0].signer()
+	configurations := s.cluster.AdmissionregistrationV1().ValidatingWebhookConfigurations()
+	require.NoError(t, configurations.Delete(t.Context(), testConfiguration, metav1.DeleteOptions{}))
+	for range int(caTTL / interval) {
+		s.clock.Step(interval)
+		for _, r := range s.replicas {
+			r.reconcile(t.Context())
+		}
+		s.keepers[0].reconcile(t.Context())
+		s.keepers[0].reconcile(t.Context())
+	}
+	assert.False(t, before.is(s.replicas[0].signer()), "the CA was rotated")
+	_, problem := s.keepers[0].status()
+	assert.NoError(t, problem)
+
+	_, err := configurations.Create(t.Context(), bareValidation(), metav1.CreateOptions{})
+	require.NoError(t, err)
+	s.step()
+	s.step()
+	assert.Equal(t, string(s.cluster.secret().Data[BundleKey]), string(s.cluster.validation().Webhooks[0].ClientConfig.CABundle))
+}
+
+// A next CA signs only when API servers know it by both configurations.
+func TestNextCASignsWhenBothCarryIt(t *testing.T) {
+	s := newSimulation(t, 10, 1)
+	require.NoError(t, s.run(3*delay, nil))
+	signing := func() string { return string(s.cluster.secret().Data[corev1.TLSCertKey]) }
+	before := signing()
+	s.cluster.PrependReactor("patch", "validatingwebhookconfigurations", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil, errors.New("refused by somebody's policy")
+	})
+	require.NoError(t, s.run(caTTL-2*time.Hour, nil))
+	assert.Equal(t, before, signing())
+	_, problem := s.keepers[0].status()
+	assert.ErrorContains(t, problem, `patch validatingwebhookconfiguration "isthmus-webhook": refused by somebody's policy`)
+}
+
 func TestAnOlderBundleNeverReplacesANewerOne(t *testing.T) {
 	s := newSimulation(t, 5, 1)
 	require.NoError(t, s.run(3*delay, nil))
@@ -375,7 +444,7 @@ func TestAnOlderBundleNeverReplacesANewerOne(t *testing.T) {
 	stale, err := newPair(s.clock.Now(), caTTL)
 	require.NoError(t, err)
 
-	err = s.keepers[0].inject(t.Context(), older, roots{stale.root})
+	err = s.keepers[0].inject(t.Context(), []view{older, validatingViewOf(s.cluster.validation())}, roots{stale.root})
 	assert.ErrorIs(t, err, errCollided)
 	assert.Equal(t, string(newer.certPEM), string(s.cluster.configuration().Webhooks[0].ClientConfig.CABundle))
 }

@@ -4,14 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-
-	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	"slices"
 )
 
 // view is what a configuration tells the API servers to trust.
 type view struct {
 	found           bool
-	name            string
+	kind, name      string
 	resourceVersion string
 	webhooks        []webhookView
 }
@@ -22,29 +21,35 @@ type webhookView struct {
 	roots    roots
 }
 
-func viewOf(configuration *admissionregistrationv1.MutatingWebhookConfiguration) view {
-	v := view{found: true, name: configuration.Name, resourceVersion: configuration.ResourceVersion}
-	for _, webhook := range configuration.Webhooks {
-		trusted, _ := readRoots(webhook.ClientConfig.CABundle)
-		v.webhooks = append(v.webhooks, webhookView{name: webhook.Name, caBundle: webhook.ClientConfig.CABundle, roots: trusted})
+func (v *view) add(name string, caBundle []byte) {
+	trusted, _ := readRoots(caBundle)
+	v.webhooks = append(v.webhooks, webhookView{name: name, caBundle: caBundle, roots: trusted})
+}
+
+// together is what several configurations tell: a root is carried when every
+// webhook of each carries it. The first is the one that must be there.
+func together(all []view) view {
+	one := all[0]
+	for _, v := range all[1:] {
+		one.webhooks = append(slices.Clip(one.webhooks), v.webhooks...)
 	}
-	return v
+	return one
 }
 
 // missing says that there is no configuration.
 func (v view) missing() string {
-	return fmt.Sprintf("mutatingwebhookconfiguration %q does not exist", v.name)
+	return fmt.Sprintf("%s %q does not exist", v.kind, v.name)
 }
 
 // carriesAll is nil when every webhook trusts every given root, and names the
 // first one that does not.
 func (v view) carriesAll(wanted roots) error {
 	if !v.found {
-		return fmt.Errorf("there is no mutatingwebhookconfiguration %q yet", v.name)
+		return fmt.Errorf("there is no %s %q yet", v.kind, v.name)
 	}
 	for _, webhook := range v.webhooks {
 		if !webhook.roots.hasAll(wanted) {
-			return fmt.Errorf("webhook %q of mutatingwebhookconfiguration %q does not carry the CA %s",
+			return fmt.Errorf("webhook %q of configuration %q does not carry the CA %s",
 				webhook.name, v.name, wanted.without(webhook.roots...))
 		}
 	}
