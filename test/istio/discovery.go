@@ -24,6 +24,8 @@ type Discovery struct {
 	Address string
 	// MonitoringAddress is host:port of its metrics.
 	MonitoringAddress string
+	// Revision is the control plane's. Default: "", the default revision.
+	Revision string
 
 	kubeconfig        string
 	http, https, grpc string
@@ -52,8 +54,19 @@ func (d *Discovery) Flags() []string {
 }
 
 // Environment is what pilot-discovery reads beside its flags.
-func (*Discovery) Environment() []string {
-	return []string{"POD_NAMESPACE=" + Namespace, "POD_NAME=istiod-0", "REVISION=default", "PILOT_CERT_PROVIDER=istiod", "CLUSTER_ID=" + ClusterID}
+func (d *Discovery) Environment() []string {
+	return []string{
+		"POD_NAMESPACE=" + Namespace, "POD_NAME=istiod-" + d.revision() + "-0", "REVISION=" + d.revision(),
+		"PILOT_CERT_PROVIDER=istiod", "CLUSTER_ID=" + ClusterID,
+	}
+}
+
+// revision is the value of the label istio.io/rev on what is this istiod's.
+func (d *Discovery) revision() string {
+	if d.Revision == "" {
+		return "default"
+	}
+	return d.Revision
 }
 
 // Roots returns the root certificates that istiod has published in a namespace,

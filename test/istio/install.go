@@ -19,10 +19,11 @@ import (
 // Install brings into the cluster what istiod needs: CRDs, its namespace and the
 // mesh's configuration, which says where istiod is reached.
 func (d *Discovery) Install(ctx context.Context) error {
-	crds, err := crds(ctx)
+	module, err := module(ctx)
 	if err != nil {
 		return err
 	}
+	crds := filepath.Join(module, "manifests", "charts", "base", "files", "crd-all.gen.yaml")
 	kubectl, err := plane.Tool(ctx, "kubectl")
 	if err != nil {
 		return err
@@ -36,8 +37,12 @@ func (d *Discovery) Install(ctx context.Context) error {
 		return fmt.Errorf("create namespace %s: %w", Namespace, err)
 	}
 	settings := fmt.Sprintf("trustDomain: %s\ndefaultConfig:\n  discoveryAddress: %s\n", TrustDomain, d.Address)
-	mesh := applycorev1.ConfigMap("istio", Namespace).
-		WithLabels(map[string]string{"istio.io/rev": "default"}).
+	name := "istio"
+	if d.Revision != "" {
+		name += "-" + d.Revision
+	}
+	mesh := applycorev1.ConfigMap(name, Namespace).
+		WithLabels(map[string]string{"istio.io/rev": d.revision()}).
 		WithData(map[string]string{"mesh": settings})
 	if _, err := d.Client.CoreV1().ConfigMaps(Namespace).Apply(ctx, mesh, apply); err != nil {
 		return fmt.Errorf("write the mesh's configuration: %w", err)
@@ -66,8 +71,8 @@ func (i *Istiod) CreateNamespace(ctx context.Context, name string, labels map[st
 	})
 }
 
-// crds returns the path of Istio's CRDs, which lie in its module.
-func crds(ctx context.Context) (string, error) {
+// module returns the folder of Istio's module, with its CRDs and charts.
+func module(ctx context.Context) (string, error) {
 	_, here, _, _ := runtime.Caller(0)
 	folder := filepath.Join(filepath.Dir(filepath.Dir(here)), "cluster", "istio")
 	command := exec.CommandContext(ctx, "go", "-C", folder, "mod", "download", "-json", "istio.io/istio")
@@ -76,9 +81,9 @@ func crds(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find the module istio.io/istio: %w", err)
 	}
-	var module struct{ Dir string }
-	if err := json.Unmarshal(out, &module); err != nil {
+	var found struct{ Dir string }
+	if err := json.Unmarshal(out, &found); err != nil {
 		return "", fmt.Errorf("find the module istio.io/istio: %w", err)
 	}
-	return filepath.Join(module.Dir, "manifests", "charts", "base", "files", "crd-all.gen.yaml"), nil
+	return found.Dir, nil
 }

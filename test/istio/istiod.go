@@ -48,9 +48,14 @@ type Options struct {
 	// CA is the authority that istiod signs with. Default: one that istiod
 	// makes for itself.
 	CA *CA
+	// Revision is its revision. Default: "", the default one.
+	Revision string
+	// Injector has istiod serve its injection webhook, and the API server call it.
+	// Default: it does not.
+	Injector *Injector
 }
 
-// Istiod is a running istiod. There can be one for a control plane.
+// Istiod is a running istiod. There can be one for a control plane and revision.
 type Istiod struct {
 	*Discovery
 	// Options are what the next Restart takes.
@@ -83,6 +88,7 @@ func Start(ctx context.Context, p *plane.Plane, o Options) (*Istiod, error) {
 	if i.Discovery, err = NewDiscovery(p.Kubeconfig, client); err != nil {
 		return nil, err
 	}
+	i.Revision = o.Revision
 	if i.program, err = plane.Tool(ctx, "pilot-discovery"); err != nil {
 		return nil, err
 	}
@@ -92,8 +98,19 @@ func Start(ctx context.Context, p *plane.Plane, o Options) (*Istiod, error) {
 	if err := i.Install(ctx); err != nil {
 		return nil, errors.Join(err, i.Stop())
 	}
+	// istiod serves the injector only where its templates are there at the start.
+	if o.Injector != nil {
+		if err := i.writeInjector(ctx, *o.Injector); err != nil {
+			return nil, errors.Join(err, i.Stop())
+		}
+	}
 	if err := i.Restart(ctx); err != nil {
 		return nil, errors.Join(err, i.Stop())
+	}
+	if o.Injector != nil {
+		if err := i.awaitBundles(ctx); err != nil {
+			return nil, errors.Join(err, i.Stop())
+		}
 	}
 	return i, nil
 }
@@ -164,7 +181,7 @@ func (i *Istiod) Dump(w io.Writer) {
 	_, _ = fmt.Fprintf(w, "--- istiod:\n%s\n", plane.Tail(i.log(), 40))
 }
 
-func (i *Istiod) log() string { return filepath.Join(i.logs, "istiod.log") }
+func (i *Istiod) log() string { return filepath.Join(i.logs, "istiod-"+i.revision()+".log") }
 
 // ready is nil when istiod is, with the roots of the plugged-in authority.
 func (i *Istiod) ready(ctx context.Context) error {

@@ -29,6 +29,8 @@ type Server struct {
 	*process.Process
 	// Log is the path of its log.
 	Log string
+	// Reviews is the address that a webhook answers reviews at, before the path.
+	Reviews string
 
 	health, metrics string
 }
@@ -43,7 +45,17 @@ func (w *World) Controller(ctx context.Context, flags ...string) (*Server, error
 // ControllerAt starts a replica that reaches the API server at another address,
 // through a proxy for one; empty is the API server itself.
 func (w *World) ControllerAt(ctx context.Context, server string, flags ...string) (*Server, error) {
-	kubeconfig, err := w.Kubeconfig(ctx, Namespace, "isthmus-controller", server)
+	return w.serve(ctx, "controller", server, flags)
+}
+
+// serve starts a server of the chart: a subcommand of isthmus, with the arguments
+// and the service account of its Deployment. It returns when it is ready.
+func (w *World) serve(ctx context.Context, subcommand, server string, flags []string) (*Server, error) {
+	deployment, ok := w.deployments["isthmus-"+subcommand]
+	if !ok {
+		return nil, fmt.Errorf("the chart renders no Deployment isthmus-%s", subcommand)
+	}
+	kubeconfig, err := w.Kubeconfig(ctx, Namespace, "isthmus-"+subcommand, server)
 	if err != nil {
 		return nil, err
 	}
@@ -51,18 +63,18 @@ func (w *World) ControllerAt(ctx context.Context, server string, flags ...string
 	if err != nil {
 		return nil, err
 	}
-	arguments := make([]string, 0, len(w.arguments)+len(flags)+4)
-	for _, a := range w.arguments {
+	arguments := make([]string, 0, len(deployment.Args)+len(flags)+3)
+	for _, a := range deployment.Args {
 		a = strings.ReplaceAll(a, "$(POD_NAMESPACE)", Namespace)
 		arguments = append(arguments, strings.ReplaceAll(a, "/etc/isthmus/", w.folder+"/"))
 	}
 	arguments = append(arguments, "--kubeconfig="+kubeconfig,
 		"--health-probe-bind-address="+addresses[0], "--metrics-bind-address="+addresses[1])
 	w.started++
-	s := &Server{Log: filepath.Join(w.folder, fmt.Sprintf("controller-%d.log", w.started)), health: addresses[0], metrics: addresses[1]}
+	s := &Server{Log: filepath.Join(w.folder, fmt.Sprintf("%s-%d.log", subcommand, w.started)), health: addresses[0], metrics: addresses[1]}
 	s.Process, err = process.Start(process.Options{
-		Name: "isthmus controller", Program: w.Program("isthmus"), Arguments: append(arguments, flags...),
-		Env: []string{fmt.Sprintf("GOMEMLIMIT=%d", w.memory)}, Log: s.Log,
+		Name: "isthmus " + subcommand, Program: w.Program("isthmus"), Arguments: append(arguments, flags...),
+		Env: []string{fmt.Sprintf("GOMEMLIMIT=%d", deployment.Resources.Limits.Memory().Value())}, Log: s.Log,
 	})
 	if err != nil {
 		return nil, err

@@ -44,17 +44,17 @@ type World struct {
 	Kube kubernetes.Interface
 
 	folder string
-	// arguments are those of the controller's Deployment, and memory its limit in
-	// bytes.
-	arguments []string
-	memory    int64
-	started   int
+	// deployments are the containers of the chart's Deployments, by their names.
+	deployments map[string]corev1.Container
+	// configurations are those of the chart's webhooks, which Webhook applies.
+	configurations []*unstructured.Unstructured
+	started        int
 }
 
 // Start starts a control plane and istiod, and applies the chart with these
-// values (YAML). The configuration of the webhook is left out: no webhook runs.
+// values (YAML). The configuration of the webhook is left out until Webhook runs one.
 func Start(ctx context.Context, o istio.Options, values string) (w *World, err error) {
-	w = &World{}
+	w = &World{deployments: map[string]corev1.Container{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.Stop())
@@ -182,7 +182,7 @@ func (w *World) install(ctx context.Context, values string) error {
 }
 
 // sort keeps the objects to apply, as a stream of JSON, the files of the
-// settings, and the arguments of the controller.
+// settings, the containers of the servers, and the configurations of webhooks.
 func (w *World) sort(rendered []byte) ([]byte, error) {
 	var kept bytes.Buffer
 	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(rendered), 4096)
@@ -200,24 +200,23 @@ func (w *World) sort(rendered []byte) ([]byte, error) {
 			return nil, err
 		}
 		switch {
-		case len(o.Object) == 0, strings.HasSuffix(o.GetKind(), "WebhookConfiguration"), o.GetAnnotations()["helm.sh/hook"] != "":
+		case len(o.Object) == 0, o.GetAnnotations()["helm.sh/hook"] != "":
+			continue
+		case strings.HasSuffix(o.GetKind(), "WebhookConfiguration"):
+			w.configurations = append(w.configurations, o)
 			continue
 		case o.GetKind() == "ConfigMap" && o.GetName() == "isthmus-settings":
 			if err := w.settings(data); err != nil {
 				return nil, err
 			}
-		case o.GetKind() == "Deployment" && o.GetName() == "isthmus-controller":
+		case o.GetKind() == "Deployment":
 			d := &appsv1.Deployment{}
 			if err := json.Unmarshal(data, d); err != nil {
 				return nil, err
 			}
-			w.arguments = d.Spec.Template.Spec.Containers[0].Args
-			w.memory = d.Spec.Template.Spec.Containers[0].Resources.Limits.Memory().Value()
+			w.deployments[d.Name] = d.Spec.Template.Spec.Containers[0]
 		}
 		kept.Write(append(data, '\n'))
-	}
-	if len(w.arguments) == 0 {
-		return nil, errors.New("the chart renders no Deployment isthmus-controller")
 	}
 	return kept.Bytes(), nil
 }
