@@ -94,8 +94,12 @@ type Params struct {
 	// SecretName is the Secret that the publisher writes, or that mode secret
 	// mounts; empty where neither is asked.
 	SecretName string
-	// NoSidecar adds no container: the certificates come from SecretName alone.
+	// NoSidecar adds no container: the certificates come from SecretName, or from
+	// Istio's own sidecar through the CertsVolume.
 	NoSidecar bool
+	// CertsVolume adds the volume istio-certs where there is NoSidecar, unless the
+	// pod has its own.
+	CertsVolume bool
 }
 
 // Overrides are Istio's own annotations for the container, checked by the
@@ -127,7 +131,7 @@ type Sidecar struct {
 func (t *SidecarTemplate) Render(p Params) (*Sidecar, error) {
 	fill := filler(p.values())
 	if p.NoSidecar {
-		return t.renderSecret(p, fill), nil
+		return t.renderVolume(p, fill), nil
 	}
 	c := t.Container.DeepCopy()
 	volumes := make([]corev1.Volume, 0, len(t.Volumes)+2)
@@ -204,14 +208,25 @@ func (t *SidecarTemplate) renderPublisher(p Params, fill func(string) string) *c
 	return c
 }
 
-// renderSecret makes what mode secret adds: the Secret as a volume, or nothing
-// for an edge that reads it through the API.
-func (t *SidecarTemplate) renderSecret(p Params, fill func(string) string) *Sidecar {
+// renderVolume makes what the modes without a sidecar of ours add: the Secret as
+// a volume, the volume that Istio's sidecar writes to, or nothing for an edge that
+// reads Secrets through the API or has no certificate.
+func (t *SidecarTemplate) renderVolume(p Params, fill func(string) string) *Sidecar {
 	var volumes []corev1.Volume
-	if p.SecretName != "" {
+	switch {
+	case p.SecretName != "":
 		v := t.Secret.DeepCopy()
 		v.Secret.SecretName = fill(v.Secret.SecretName)
 		volumes = append(volumes, *v)
+	case p.CertsVolume && !p.OwnCertsVolume:
+		for _, v := range t.Volumes {
+			if v.Name == CertsVolume {
+				volumes = append(volumes, *v.DeepCopy())
+			}
+		}
+	}
+	if p.CertsVolume { // what the agent is told is part of what is injected
+		return &Sidecar{Volumes: volumes, Hash: hash(volumes, p.CertDir, p.CertTTL)}
 	}
 	return &Sidecar{Volumes: volumes, Hash: hash(volumes)}
 }
@@ -220,8 +235,8 @@ func (t *SidecarTemplate) renderSecret(p Params, fill func(string) string) *Side
 func (t *SidecarTemplate) Names(p Params) []string {
 	var names []string
 	if p.NoSidecar {
-		if p.SecretName != "" {
-			names = append(names, t.Secret.Name)
+		if p.SecretName != "" || p.CertsVolume && !p.OwnCertsVolume {
+			names = append(names, CertsVolume)
 		}
 		return names
 	}

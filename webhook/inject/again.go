@@ -38,9 +38,14 @@ func (s *subject) currentHash(st *Status) string {
 	_, added := st.Added.Volumes[patches.CertsVolume]
 	var params patches.Params
 	var message string
-	if options.Mode == policy.Secret {
+	switch options.Mode {
+	case policy.Secret:
 		params = s.secretParams(st.CertDir)
-	} else {
+	case policy.Ambient:
+		params = patches.Params{NoSidecar: true}
+	case policy.Istio:
+		params = patches.Params{NoSidecar: true, CertsVolume: true, OwnCertsVolume: !added, CertDir: st.CertDir, CertTTL: options.CertTTL}
+	default:
 		params, message = s.params(st.CertDir, !added)
 	}
 	if message != "" {

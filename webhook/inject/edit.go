@@ -78,6 +78,10 @@ func (s *subject) shape(p plan) string {
 		word(q.key, q.value)
 	}
 	b = append(b, '|')
+	for _, q := range p.replaced {
+		word(q.key, q.was, q.value)
+	}
+	b = append(b, '|')
 	word(p.pullSecrets...)
 	return string(b)
 }
@@ -133,7 +137,7 @@ func (s *subject) edit(p plan) (*edit, error) {
 		st.Added.Fields = append(st.Added.Fields, "/metadata/annotations")
 	}
 	st.Added.Annotations = asMap(p.annotations)
-
+	e.replace(p.replaced)
 	e.writePairs("/metadata/annotations", pod.Annotations != nil, append(p.annotations, pair{policy.StatusKey, string(encode(st))}))
 	return &edit{ops: e.ops, encoded: encode(e.ops)}, nil
 }
@@ -191,6 +195,17 @@ func (e *editor) writePairs(path string, exists bool, pairs []pair) {
 	}
 	for _, p := range pairs {
 		e.ops = append(e.ops, jsonpatch.NewOperation("add", path+"/"+escape(p.key), p.value))
+	}
+}
+
+// replace gives annotations another value, and notes the one they had.
+func (e *editor) replace(list []replacement) {
+	for _, r := range list {
+		if e.status.Replaced == nil {
+			e.status.Replaced = make(map[string]Replaced, len(list))
+		}
+		e.status.Replaced[r.key] = Replaced{Was: r.was, Value: r.value}
+		e.ops = append(e.ops, jsonpatch.NewOperation("replace", "/metadata/annotations/"+escape(r.key), r.value))
 	}
 }
 

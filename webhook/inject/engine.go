@@ -56,6 +56,7 @@ type Engine struct {
 	profiles *patches.Profiles
 	template *patches.SidecarTemplate
 	mesh     func(string) (patches.Mesh, error)
+	injector func(string) (Injector, error)
 	version  string
 	// rendered and edits keep sidecars and patches that were made before: a
 	// Deployment's pods are all alike, and rendering and encoding cost more
@@ -76,6 +77,7 @@ func New(o Options) (*Engine, error) {
 		settings: o.Settings.WithDefaults(),
 		profiles: o.Profiles,
 		mesh:     o.Mesh,
+		injector: o.Injector,
 		version:  o.Version,
 		rendered: lru.New(kept),
 		edits:    lru.New(kept),
@@ -89,6 +91,9 @@ func New(o Options) (*Engine, error) {
 	if e.mesh == nil {
 		mesh := o.Settings.Mesh.Defaults()
 		e.mesh = func(string) (patches.Mesh, error) { return mesh, nil }
+	}
+	if e.injector == nil {
+		e.injector = func(string) (Injector, error) { return Injector{}, nil }
 	}
 	var err error
 	if e.profiles == nil {
@@ -161,8 +166,8 @@ func (s *subject) decide() Result {
 	if isWindows(&s.Pod.Spec) {
 		return s.refuse(policy.UnsupportedOS, windows)
 	}
-	if found := handwork(s.Pod, s.edge); len(found.signs) > 0 {
-		return s.byHand(found)
+	if r := s.integrated(); r != nil {
+		return *r
 	}
 	s.warnings = append(s.warnings, policy.Ineffective(s.Pod.Annotations, s.Namespace, options)...)
 	if s.isAlone() {
@@ -173,6 +178,7 @@ func (s *subject) decide() Result {
 		s.limit()
 		s.warnAlone(options)
 	}
+	s.warnAmbient()
 	plan, reason, message := s.plan()
 	if message != "" {
 		return s.refuse(reason, message)
@@ -205,13 +211,16 @@ func (s *subject) isAlone() bool {
 
 // limit leaves a pod that is alone nothing but files.
 func (s *subject) limit() {
-	if s.isAlone() && s.options.Mode != policy.Secret {
+	if s.isAlone() && s.options.Mode != policy.Secret && s.options.Mode.HasCertificate() {
 		s.options.Delivery, s.options.Publish = policy.Files, false
 	}
 }
 
 // warnAlone says what the pod wanted and limit took.
 func (s *subject) warnAlone(wanted policy.Options) {
+	if !wanted.Mode.HasCertificate() {
+		return
+	}
 	text := "namespace %s has no label %s=%s, so no Secret is kept there: this pod gets certificate files only"
 	var without []string
 	if wanted.Delivery == policy.BySecret {

@@ -21,11 +21,14 @@ type handiwork struct {
 	signs []string
 	// missing says what an integration like this one also needs.
 	missing []string
+	// isForIstio is true when it leaves the sidecar to Istio's injector and
+	// nothing of it stands in the way of mode istio.
+	isForIstio bool
 }
 
 // handwork looks for an integration by hand. Kong's chart sets
 // includeInboundPorts "" by default, so that is no sign.
-func handwork(pod *corev1.Pod, edge int) handiwork {
+func handwork(pod *corev1.Pod, ns policy.Namespace, edge int) handiwork {
 	var h handiwork
 	sign := func(format string, args ...any) { h.signs = append(h.signs, fmt.Sprintf(format, args...)) }
 	need := func(ok bool, what string) {
@@ -36,7 +39,10 @@ func handwork(pod *corev1.Pod, edge int) handiwork {
 	c := &pod.Spec.Containers[edge]
 
 	proxy := ownProxy(pod)
-	if proxy != nil {
+	switch {
+	case proxy != nil && pod.Annotations[policy.IstioStatusKey] != "":
+		sign("container %s runs %s, put there by Istio's injector (annotation %s)", proxy.Name, proxy.Image, policy.IstioStatusKey)
+	case proxy != nil:
 		sign("container %s runs %s", proxy.Name, proxy.Image)
 	}
 	config := pod.Annotations[policy.IstioProxyConfigKey]
@@ -49,7 +55,10 @@ func handwork(pod *corev1.Pod, edge int) handiwork {
 	if asksMount {
 		sign("annotation %s names %s", policy.IstioUserVolumeMount, patches.CertsVolume)
 	}
-	if v := volumeNamed(pod, patches.CertsVolume); v != nil && v.EmptyDir == nil {
+	h.isForIstio = proxy == nil
+	volume := volumeNamed(pod, patches.CertsVolume)
+	if volume != nil && volume.EmptyDir == nil {
+		h.isForIstio = false
 		sign("volume %s is no emptyDir", patches.CertsVolume)
 	}
 	dir := envNamed(c, secretDirEnv)
@@ -77,8 +86,51 @@ func handwork(pod *corev1.Pod, edge int) handiwork {
 	}
 	need(asksOutput, "proxyMetadata.OUTPUT_CERTS in annotation "+policy.IstioProxyConfigKey)
 	need(asksMount, "annotation "+policy.IstioUserVolumeMount)
-	need(asksIstio, fmt.Sprintf("label %s: \"true\"", policy.IstioInjectKey))
+	if volume == nil && !strings.Contains(pod.Annotations[policy.IstioUserVolumeKey], patches.CertsVolume) {
+		need(false, "volume "+patches.CertsVolume)
+	}
+	for _, key := range []string{policy.IstioInboundPortsKey, policy.IstioOutboundRangesKey} {
+		_, ok := pod.Annotations[key]
+		need(ok, fmt.Sprintf("annotation %s: \"\"", key))
+	}
+	need(asksIstio || isCalled(pod, ns), fmt.Sprintf("label %s: \"true\"", policy.IstioInjectKey))
 	return h
+}
+
+// integrated says what becomes of a pod that brings an integration of its own;
+// nil means that it has none, or one that mode istio completes.
+func (s *subject) integrated() *Result {
+	found := handwork(s.Pod, s.Namespace, s.edge)
+	if len(found.signs) == 0 {
+		return nil
+	}
+	if s.options.Mode == policy.Istio && s.ranFirst() {
+		return nil
+	}
+	if s.options.Mode == policy.Istio && found.isForIstio {
+		if len(found.missing) > 0 {
+			return nil
+		}
+		s.warn(string(policy.IntegratedByHand), "left as it is, for it is prepared for Istio's injector by hand and lacks nothing; isthmus adopt turns it into a plain manifest")
+		return &Result{Reason: policy.IntegratedByHand, Message: "the pod is prepared for Istio's injector by hand"}
+	}
+	r := s.byHand(found)
+	return &r
+}
+
+// ranFirst reports whether Istio's injector, whose configuration sorts before
+// ours, has put its sidecar into the pod already. Whether that serves is for
+// checkInjector to say.
+func (s *subject) ranFirst() bool {
+	if s.Pod.Annotations[policy.IstioStatusKey] == "" {
+		return false
+	}
+	revision, never := policy.InjectorRevision(s.Pod.Labels, s.Namespace)
+	if never != "" {
+		return false
+	}
+	injector, err := s.engine.injector(revision)
+	return err == nil && injector.RunsFirst
 }
 
 // byHand leaves a pod that is integrated by hand as it is.
@@ -93,6 +145,18 @@ func (s *subject) byHand(h handiwork) Result {
 		s.warn("integration-incomplete", "the integration by hand lacks %s", strings.Join(h.missing, ", "))
 	}
 	return Result{Reason: policy.IntegratedByHand, Message: "the pod is integrated with Istio by hand: " + found}
+}
+
+// isCalled reports whether Istio's injector takes a pod that does not ask for it:
+// its namespace or a revision does, and the pod does not refuse.
+func isCalled(pod *corev1.Pod, ns policy.Namespace) bool {
+	for _, m := range []map[string]string{pod.Labels, pod.Annotations} {
+		if v, ok := m[policy.IstioInjectKey]; ok && !isTrue(v) {
+			return false
+		}
+	}
+	revision, never := policy.InjectorRevision(pod.Labels, ns)
+	return never == "" && (revision != "" || ns.Labels[policy.IstioInjectionLabel] != "")
 }
 
 // ownProxy finds a container istio-proxy that runs Istio's sidecar; ztunnel's

@@ -21,17 +21,27 @@ type plan struct {
 	env         []corev1.EnvVar
 	labels      []pair
 	annotations []pair
+	// replaced are annotations whose value changes, with the value that was.
+	replaced    []replacement
 	pullSecrets []string
 }
 
 type pair struct{ key, value string }
 
+type replacement struct{ key, was, value string }
+
 // plan checks for collisions with what the user has; message says the first,
 // and reason of which kind it is.
 func (s *subject) plan() (p plan, reason policy.Reason, message string) {
-	if s.options.Mode == policy.Secret {
+	switch s.options.Mode {
+	case policy.Secret:
 		p, message = s.planSecret()
 		return p, policy.Conflict, message
+	case policy.Ambient:
+		p, message = s.planAmbient()
+		return p, policy.Conflict, message
+	case policy.Istio:
+		return s.planIstio()
 	}
 	certDir, own, mounted, message := s.certDir()
 	if message != "" {
@@ -59,9 +69,8 @@ func (s *subject) params(certDir string, own bool) (patches.Params, string) {
 	if err != nil {
 		return patches.Params{}, err.Error()
 	}
-	if limit := time.Duration(mesh.MaxCertTTL); limit > 0 && o.CertTTL > limit {
-		return patches.Params{}, fmt.Sprintf("%s %s is above the %s that the CA grants (MAX_WORKLOAD_CERT_TTL of istiod); it would refuse every request",
-			policy.CertTTLKey, o.CertTTL, limit)
+	if message := tooLong(o.CertTTL, time.Duration(mesh.MaxCertTTL)); message != "" {
+		return patches.Params{}, message
 	}
 	_, openShift := s.Namespace.Annotations[policy.OpenShiftUIDRangeKey]
 	var publisher, secret string
@@ -88,6 +97,15 @@ func (s *subject) params(certDir string, own bool) (patches.Params, string) {
 			LogLevel: o.Proxy.LogLevel, AgentLogLevel: o.Proxy.AgentLogLevel, StatusPort: o.Proxy.StatusPort,
 		},
 	}, ""
+}
+
+// tooLong says that the CA grants less than is asked for; a limit of zero is not
+// known.
+func tooLong(ttl, limit time.Duration) string {
+	if limit <= 0 || ttl <= limit {
+		return ""
+	}
+	return fmt.Sprintf("%s %s is above the %s that the CA grants (MAX_WORKLOAD_CERT_TTL of istiod); it would refuse every request", policy.CertTTLKey, ttl, limit)
 }
 
 // certDir settles where the certificates go. A lone emptyDir istio-certs of the
@@ -140,6 +158,10 @@ func (s *subject) checkNames(p *plan) string {
 	spec := &s.Pod.Spec
 	names := []string{patches.SidecarName, patches.PublisherName}
 	switch {
+	case p.params.CertsVolume && s.ranFirst():
+		names = nil
+	case p.params.CertsVolume:
+		names = names[:1] // Istio adds it
 	case p.params.NoSidecar:
 		names = nil
 	case p.params.PublisherImage == "":
@@ -212,37 +234,74 @@ func (s *subject) statusPort() int32 {
 
 // planMetadata keeps other injectors away and marks the pod.
 func (s *subject) planMetadata(p *plan) string {
-	labels, annotations := s.Pod.Labels, s.Pod.Annotations
-	if v, ok := labels[policy.InjectedLabel]; ok {
-		return fmt.Sprintf("label %s (%q) is written by Isthmus; remove it", policy.InjectedLabel, v)
-	}
-	if v, ok := labels[policy.IstioTLSModeLabel]; ok && v != "disabled" {
-		return fmt.Sprintf("label %s is %q, which makes peers send mTLS to ports where mode %s terminates none; remove it", policy.IstioTLSModeLabel, v, s.options.Mode)
+	labels := s.Pod.Labels
+	if message := s.checkMarker(); message != "" {
+		return message
 	}
 	dataplane, hasDataplane := labels[policy.IstioDataplaneLabel]
 	if hasDataplane && dataplane != "none" {
 		return fmt.Sprintf("label %s is %q, which contradicts %s %s; remove one of them", policy.IstioDataplaneLabel, dataplane, policy.ModeKey, s.options.Mode)
 	}
-	add := func(list *[]pair, have map[string]string, key, value string) {
-		if _, ok := have[key]; !ok {
-			*list = append(*list, pair{key, value})
-		}
-	}
-	add(&p.labels, labels, policy.InjectedLabel, string(s.options.Mode))
-	add(&p.labels, labels, policy.IstioInjectKey, "false")
-	add(&p.labels, labels, policy.IstioTLSModeLabel, "disabled")
+	p.mark(s.Pod, s.options.Mode)
+	p.label(s.Pod, policy.IstioInjectKey, "false")
+	p.label(s.Pod, policy.IstioTLSModeLabel, "disabled")
 	if s.Namespace.Labels[policy.IstioDataplaneLabel] == "ambient" {
-		add(&p.labels, labels, policy.IstioDataplaneLabel, "none")
+		p.label(s.Pod, policy.IstioDataplaneLabel, "none")
 	}
-	add(&p.annotations, annotations, policy.IstioInjectKey, "false")
-	add(&p.annotations, annotations, policy.ConsulInjectKey, "false")
+	p.annotate(s.Pod, policy.IstioInjectKey, "false")
+	s.planConsul(p)
 	if s.options.Mode != policy.Secret { // no container is added
-		add(&p.annotations, annotations, policy.DefaultContainerKey, s.Pod.Spec.Containers[s.edge].Name)
-	}
-	if isTrue(annotations[policy.ConsulInjectKey]) {
-		s.warn("two-meshes", "annotation %s is %q: Consul adds a proxy of its own to this pod", policy.ConsulInjectKey, annotations[policy.ConsulInjectKey])
+		p.annotate(s.Pod, policy.DefaultContainerKey, s.Pod.Spec.Containers[s.edge].Name)
 	}
 	return ""
+}
+
+// checkMarker finds labels that would contradict ours.
+func (s *subject) checkMarker() string {
+	if v, ok := s.Pod.Labels[policy.InjectedLabel]; ok {
+		return fmt.Sprintf("label %s (%q) is written by Isthmus; remove it", policy.InjectedLabel, v)
+	}
+	if v, ok := s.Pod.Labels[policy.IstioTLSModeLabel]; ok && v != "disabled" {
+		return fmt.Sprintf("label %s is %q, which makes peers send mTLS to ports where mode %s terminates none; remove it", policy.IstioTLSModeLabel, v, s.options.Mode)
+	}
+	return ""
+}
+
+// planConsul keeps Consul's injector away, unless the user wants it.
+func (s *subject) planConsul(p *plan) {
+	p.annotate(s.Pod, policy.ConsulInjectKey, "false")
+	if v := s.Pod.Annotations[policy.ConsulInjectKey]; isTrue(v) {
+		s.warn("two-meshes", "annotation %s is %q: Consul adds a proxy of its own to this pod", policy.ConsulInjectKey, v)
+	}
+}
+
+// mark adds the label that the controller looks for.
+func (p *plan) mark(pod *corev1.Pod, mode policy.Mode) {
+	p.label(pod, policy.InjectedLabel, string(mode))
+}
+
+// label adds a label that the pod does not have.
+func (p *plan) label(pod *corev1.Pod, key, value string) {
+	if _, ok := pod.Labels[key]; !ok {
+		p.labels = append(p.labels, pair{key, value})
+	}
+}
+
+// annotate adds an annotation that the pod does not have.
+func (p *plan) annotate(pod *corev1.Pod, key, value string) {
+	if _, ok := pod.Annotations[key]; !ok {
+		p.annotations = append(p.annotations, pair{key, value})
+	}
+}
+
+// overwrite gives an annotation a value whatever it had.
+func (p *plan) overwrite(pod *corev1.Pod, key, value string) {
+	switch was, ok := pod.Annotations[key]; {
+	case !ok:
+		p.annotations = append(p.annotations, pair{key, value})
+	case was != value:
+		p.replaced = append(p.replaced, replacement{key, was, value})
+	}
 }
 
 // planEnv gives the edge what its profile says, where the user did not.

@@ -37,9 +37,12 @@ func TestInvalidOverride(t *testing.T) {
 		want string
 	}{
 		"inject":                {annotated(policy.InjectKey, "yes"), `annotation isthmus.dev/inject: "yes" is not allowed; want "true" or "false"`},
-		"mode misspelled":       {annotated(policy.ModeKey, "sidcar"), `annotation isthmus.dev/mode: "sidcar" is not allowed; want sidecar or secret`},
-		"mode istio, not built": {annotated(policy.ModeKey, "istio"), `annotation isthmus.dev/mode: "istio" is not allowed; mode istio is not in this version of Isthmus; want sidecar or secret`},
-		"mode ambient":          {annotated(policy.ModeKey, "ambient"), `annotation isthmus.dev/mode: "ambient" is not allowed; mode ambient is not in this version of Isthmus; want sidecar or secret`},
+		"mode misspelled":       {annotated(policy.ModeKey, "sidcar"), `annotation isthmus.dev/mode: "sidcar" is not allowed; want sidecar, istio, secret or ambient`},
+		"publish, mode istio":   {annotated(policy.PublishKey, "true", policy.ModeKey, "istio"), `annotation isthmus.dev/publish: "true" is not allowed; mode istio leaves the agent to Istio, and Isthmus adds none to the pod whose files could be published; want "false"`},
+		"no envoy, mode istio":  {annotated(policy.EnvoyKey, "false", policy.ModeKey, "istio"), `annotation isthmus.dev/envoy: "false" is not allowed; mode istio runs all of Istio's sidecar, Envoy with it; remove it, or choose isthmus.dev/mode: sidecar`},
+		"delivery, ambient":     {annotated(policy.DeliveryKey, "files", policy.ModeKey, "ambient"), `annotation isthmus.dev/delivery: "files" is not allowed; mode ambient gives the pod neither certificate nor sidecar; remove it, or choose another mode`},
+		"publish, ambient":      {annotated(policy.PublishKey, "true", policy.ModeKey, "ambient"), `annotation isthmus.dev/publish: "true" is not allowed; mode ambient has no agent in the pod whose files could be published; want "false"`},
+		"envoy, ambient":        {annotated(policy.EnvoyKey, "true", policy.ModeKey, "ambient"), `annotation isthmus.dev/envoy: "true" is not allowed; mode ambient gives the pod neither certificate nor sidecar; remove it, or choose another mode`},
 		"delivery":              {annotated(policy.DeliveryKey, "pigeon"), `annotation isthmus.dev/delivery: "pigeon" is not allowed; want files or secret`},
 		"profile":               {annotated(policy.ProfileKey, "traefik"), `annotation isthmus.dev/profile: "traefik" is not a profile; known are aes, ambassador, emissary, generic`},
 		"cert-dir relative":     {annotated(policy.CertDirKey, "certs"), `annotation isthmus.dev/cert-dir: "certs" is not allowed; want an absolute path such as /etc/istio-certs, without colon or dollar sign`},
@@ -171,8 +174,8 @@ func TestRefused(t *testing.T) {
 			want: `isthmus.dev/cert-ttl 48h0m0s is above the 24h0m0s that the CA grants (MAX_WORKLOAD_CERT_TTL of istiod); it would refuse every request`,
 		},
 		"namespace's mode": {
-			pod: edge(), ns: func(n *policy.Namespace) { n.Annotations = map[string]string{policy.ModeKey: "istio"} },
-			reason: policy.InvalidOverride, want: `annotation of namespace edge isthmus.dev/mode: "istio" is not allowed; mode istio is not in this version of Isthmus; want sidecar or secret`,
+			pod: edge(), ns: func(n *policy.Namespace) { n.Annotations = map[string]string{policy.ModeKey: "isto"} },
+			reason: policy.InvalidOverride, want: `annotation of namespace edge isthmus.dev/mode: "isto" is not allowed; want sidecar, istio, secret or ambient`,
 		},
 		"namespace's profile": {
 			pod: edge(), ns: func(n *policy.Namespace) { n.Annotations = map[string]string{policy.ProfileKey: "kong"} },
@@ -228,7 +231,7 @@ func TestRefused(t *testing.T) {
 			reason: policy.Conflict, want: `annotation isthmus.dev/status is not one that Isthmus wrote: invalid character 'i' looking for beginning of value; remove the annotation to have the pod injected`,
 		},
 		"status without its container": {
-			pod:    annotated(policy.StatusKey, `{"schema":1,"container":"emissary","added":{"initContainers":{"istio-proxy":{}}}}`),
+			pod:    annotated(policy.StatusKey, `{"schema":1,"mode":"sidecar","container":"emissary","added":{"initContainers":{"istio-proxy":{}}}}`),
 			reason: policy.Conflict, want: `annotation isthmus.dev/status says that Isthmus added init container istio-proxy, which is not there; remove the annotation to have the pod injected`,
 		},
 	} {

@@ -34,7 +34,7 @@ func TestParseSettingsErrors(t *testing.T) {
 		"no host":            {"mesh: {caAddress: istiod}\n", `s.yaml: mesh: caAddress "istiod": want host:port`},
 		"no image":           {"mesh: {proxyImage: Not An Image}\n", `s.yaml: mesh: proxyImage "Not An Image": `},
 		"pull policy":        {"mesh: {imagePullPolicy: Sometimes}\n", `s.yaml: mesh: imagePullPolicy "Sometimes": want Always, IfNotPresent or Never`},
-		"mode":               {"defaults: {mode: ambient}\n", `s.yaml: defaults: default for isthmus.dev/mode: "ambient" is not allowed; mode ambient is not in this version of Isthmus; want sidecar or secret`},
+		"mode":               {"defaults: {mode: waypoint}\n", `s.yaml: defaults: default for isthmus.dev/mode: "waypoint" is not allowed; want sidecar, istio, secret or ambient`},
 		"publisher's image":  {"publisherImage: Not An Image\n", `s.yaml: publisherImage "Not An Image": `},
 		"source":             {"defaults: {source: vault}\n", `s.yaml: defaults: default for isthmus.dev/source: "vault" is not allowed; want istio-ca, agent, cert-manager or mirror`},
 		"secret name":        {"secretNames: [A_B]\n", `s.yaml: secretNames[0] "A_B": a lowercase RFC 1123 subdomain`},

@@ -33,6 +33,14 @@ type Status struct {
 	// Warnings are the codes of the warnings that were given.
 	Warnings []string `json:"warnings,omitempty"`
 	Added    Added    `json:"added"`
+	// Replaced are the annotations whose value was changed, by key.
+	Replaced map[string]Replaced `json:"replaced,omitempty"`
+}
+
+// Replaced is the value of an annotation before and after.
+type Replaced struct {
+	Was   string `json:"was"`
+	Value string `json:"value"`
 }
 
 // Added lists what was added, with fingerprints of what others may change.
@@ -74,11 +82,13 @@ func (st *Status) wrong() string {
 	switch {
 	case st.Container == "":
 		return "it names no edge container"
-	case st.Mode != policy.Secret && len(st.Added.InitContainers) == 0:
+	case !st.Mode.Known():
+		return fmt.Sprintf("mode %q is none of Isthmus'", st.Mode)
+	case st.Mode == policy.Sidecar && len(st.Added.InitContainers) == 0:
 		return "it lists no container"
-	case st.Mode == policy.Secret && len(st.Added.InitContainers)+len(st.Added.Containers) > 0:
-		return "it lists a container, which mode secret adds none of"
-	case st.Mode == policy.Secret && st.Added.Labels[policy.InjectedLabel] != string(policy.Secret):
+	case st.Mode != policy.Sidecar && len(st.Added.InitContainers)+len(st.Added.Containers) > 0:
+		return fmt.Sprintf("it lists a container, which mode %s adds none of", st.Mode)
+	case st.Mode != policy.Sidecar && st.Added.Labels[policy.InjectedLabel] != string(st.Mode):
 		return "it lists no label " + policy.InjectedLabel
 	default:
 		return ""

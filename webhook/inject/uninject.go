@@ -42,6 +42,7 @@ func Uninject(pod *corev1.Pod) ([]jsonpatch.Operation, error) {
 		annotations = map[string]string{}
 	}
 	annotations[policy.StatusKey] = text
+	u.restore(pod.Annotations, st.Replaced)
 	u.pairs("metadata.annotations", "/metadata/annotations", pod.Annotations, annotations)
 	if len(u.errs) > 0 {
 		return nil, errors.Join(u.errs...)
@@ -149,6 +150,18 @@ func (u *undo) pullSecrets(pod *corev1.Pod) {
 		found = append(found, i)
 	}
 	u.items("/spec/imagePullSecrets", len(pod.Spec.ImagePullSecrets), found)
+}
+
+// restore gives annotations the value back that they had.
+func (u *undo) restore(have map[string]string, replaced map[string]Replaced) {
+	for _, key := range slices.Sorted(maps.Keys(replaced)) {
+		if now, ok := have[key]; !ok {
+			u.changed("metadata.annotations: %s is gone", key)
+		} else if now != replaced[key].Value {
+			u.changed("metadata.annotations: %s is %q and was %q when it was injected", key, now, replaced[key].Value)
+		}
+		u.ops = append(u.ops, jsonpatch.NewOperation("replace", "/metadata/annotations/"+escape(key), replaced[key].Was))
+	}
 }
 
 func (u *undo) pairs(field, path string, have, added map[string]string) {

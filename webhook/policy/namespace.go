@@ -20,12 +20,15 @@ type Warning struct {
 // Mode is how a pod gets its identity.
 type Mode string
 
-// The modes of the API. Not all are in this release; asking for one that is
-// not is refused by name.
+// The modes of the API.
 const (
+	// Sidecar: Istio's agent beside the edge, without Envoy.
 	Sidecar Mode = "sidecar"
-	Istio   Mode = "istio"
-	Secret  Mode = "secret"
+	// Istio: Istio's injector adds its sidecar, Isthmus prepares the pod for it.
+	Istio Mode = "istio"
+	// Secret: no container; the controller keeps the certificate in a Secret.
+	Secret Mode = "secret"
+	// Ambient: ztunnel carries the traffic, and the pod has no certificate.
 	Ambient Mode = "ambient"
 )
 

@@ -25,9 +25,6 @@ const (
 	BySecret Delivery = "secret"
 )
 
-// built are the modes of this release.
-var built = []Mode{Sidecar, Secret}
-
 // modes are all modes of the API.
 var modes = []Mode{Sidecar, Istio, Secret, Ambient}
 
@@ -36,7 +33,8 @@ var modes = []Mode{Sidecar, Istio, Secret, Ambient}
 type Defaults struct {
 	// Mode: default sidecar.
 	Mode Mode `json:"mode,omitempty"`
-	// Delivery: default files. Mode secret knows only secret, whatever it says.
+	// Delivery: default files. Mode secret knows only secret, and mode ambient
+	// none, whatever it says.
 	Delivery Delivery `json:"delivery,omitempty"`
 	// Envoy: default false.
 	Envoy bool `json:"envoy,omitempty"`
@@ -55,7 +53,8 @@ type Defaults struct {
 
 // Options is what pod, namespace and defaults say together. It is comparable.
 type Options struct {
-	Mode     Mode
+	Mode Mode
+	// Delivery is empty in mode ambient, which has no certificate to deliver.
 	Delivery Delivery
 	// Profile names the profile that the pod chose, bypassing matching.
 	Profile string
@@ -65,7 +64,8 @@ type Options struct {
 	// CertDirSet is true when pod or namespace chose CertDir.
 	CertDirSet bool
 	SecretName string
-	// Envoy is false in mode secret, which has no sidecar.
+	// Envoy is true in mode istio, whose sidecar is Istio's own, and false in the
+	// modes without a sidecar.
 	Envoy bool
 	// Publish adds the in-pod publisher.
 	Publish bool
@@ -123,14 +123,10 @@ func Resolve(labels, annotations map[string]string, ns Namespace, d Defaults, se
 	}
 	r.read(ModeKey, string(d.Mode), func(v string) string {
 		o.Mode = Mode(v)
-		switch {
-		case slices.Contains(built, o.Mode):
-			return ""
-		case slices.Contains(modes, o.Mode):
-			return fmt.Sprintf("mode %s is not in this version of Isthmus; want %s", v, join(built))
-		default:
-			return "want " + join(built)
+		if !o.Mode.Known() {
+			return "want " + join(modes)
 		}
+		return ""
 	})
 	delivery := string(d.Delivery)
 	if o.Mode == Secret {
@@ -160,9 +156,6 @@ func Resolve(labels, annotations map[string]string, ns Namespace, d Defaults, se
 		return ""
 	})
 	r.read(EnvoyKey, "", boolean(&o.Envoy))
-	if o.Mode == Secret {
-		o.Envoy = false
-	}
 	r.readSource(&o, d)
 	r.readNamespaceOnly(&o, d)
 	r.read(CertTTLKey, d.CertTTL, func(v string) string {
@@ -188,6 +181,7 @@ func Resolve(labels, annotations map[string]string, ns Namespace, d Defaults, se
 		o.Revision = ns.Labels[IstioRevisionLabel]
 	}
 	r.readProxy(&o.Proxy)
+	r.settleMode(&o)
 	if r.pods != nil {
 		return o, r.pods
 	}
@@ -360,5 +354,6 @@ func join(list []Mode) string {
 	for i, m := range list {
 		names[i] = string(m)
 	}
-	return strings.Join(names, " or ")
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " or " + names[last]
 }

@@ -18,13 +18,13 @@ func (r *resolver) readSource(o *Options, d Defaults) {
 		switch {
 		case !slices.Contains(sources, o.Source):
 			return "want istio-ca, agent, cert-manager or mirror"
-		case o.Source == Agent && o.Mode == Secret && (isExplicit || !r.says(ModeKey)):
-			return "mode secret has no agent in the pod; want istio-ca, cert-manager or mirror"
+		case o.Source == Agent && o.Mode != Sidecar && (isExplicit || !r.says(ModeKey)):
+			return fmt.Sprintf("%s; want istio-ca, cert-manager or mirror", o.Mode.noAgent())
 		default:
 			return ""
 		}
 	})
-	if o.Source == Agent && o.Mode == Secret && !isExplicit {
+	if o.Source == Agent && o.Mode != Sidecar && !isExplicit {
 		o.Source = IstioCA // a mode that somebody chose counts for more than a default source
 	}
 	o.Publish = o.Source == Agent
@@ -33,8 +33,8 @@ func (r *resolver) readSource(o *Options, d Defaults) {
 			return wrong
 		}
 		switch {
-		case o.Publish && o.Mode == Secret:
-			return `mode secret has no agent in the pod whose files could be published; want "false"`
+		case o.Publish && o.Mode != Sidecar:
+			return o.Mode.noAgent() + ` whose files could be published; want "false"`
 		case isExplicit && slices.Contains(sources, o.Source) && o.Publish != (o.Source == Agent):
 			return fmt.Sprintf("annotation %s of namespace %s is %q, and publish is \"true\" exactly when the source is agent; change one of the two", SourceKey, r.ns.Name, explicit)
 		case o.Publish:
@@ -79,31 +79,4 @@ func name(v, of string) string {
 		return "want the name of " + of + ": lower case letters, digits, dashes and dots"
 	}
 	return ""
-}
-
-// Ineffective warns of annotations that are known and in their place, and
-// change nothing beside these options.
-func Ineffective(annotations map[string]string, ns Namespace, o Options) []Warning {
-	var out []Warning
-	warn := func(format string, args ...any) {
-		out = append(out, Warning{"no-effect", fmt.Sprintf(format, args...)})
-	}
-	if v, ok := ns.Annotations[MirrorSecretKey]; ok && o.Source != Mirror {
-		warn("annotation of namespace %s %s: %q has no effect, for the source is %s; set %s: mirror, or remove it", ns.Name, MirrorSecretKey, v, o.Source, SourceKey)
-	}
-	if o.Mode != Secret {
-		return out
-	}
-	for _, key := range sidecarKeys {
-		if v, ok := annotations[key]; ok && v != "false" {
-			warn("annotation %s: %q has no effect, for mode secret adds no sidecar; remove it", key, v)
-		}
-	}
-	return out
-}
-
-// sidecarKeys are annotations of a pod that steer the sidecar alone.
-var sidecarKeys = []string{
-	EnvoyKey, IstioProxyImageKey, IstioProxyCPUKey, IstioProxyMemoryKey, IstioProxyCPULimitKey, IstioProxyMemLimitKey,
-	IstioLogLevelKey, IstioAgentLogLevelKey, IstioStatusPortKey,
 }

@@ -1,0 +1,63 @@
+package inject
+
+import (
+	"fmt"
+
+	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// planAmbient plans mode ambient: ztunnel carries what the edge sends, and what
+// comes from outside reaches the edge as it is. Nothing is mounted.
+func (s *subject) planAmbient() (p plan, message string) {
+	p.mounted = true
+	p.params = patches.Params{NoSidecar: true}
+	labels, annotations := s.Pod.Labels, s.Pod.Annotations
+	if s.Pod.Spec.HostNetwork {
+		return p, "the pod is on the host's network, where ztunnel captures nothing; choose " + policy.ModeKey + ": sidecar, or set hostNetwork: false"
+	}
+	if v, ok := labels[policy.IstioDataplaneLabel]; ok && v != "ambient" {
+		return p, contradiction("label", policy.IstioDataplaneLabel, v, policy.Ambient)
+	}
+	if v, ok := annotations[policy.AmbientBypassKey]; ok && v != "true" {
+		return p, fmt.Sprintf("annotation %s is %q, so ztunnel would capture what clients outside the mesh send, and refuse it where mutual TLS is STRICT; remove it", policy.AmbientBypassKey, v)
+	}
+	if v, ok := labels[policy.InjectedLabel]; ok {
+		return p, fmt.Sprintf("label %s (%q) is written by Isthmus; remove it", policy.InjectedLabel, v)
+	}
+	if v, ok := labels[policy.IstioTLSModeLabel]; ok && v != "disabled" {
+		return p, fmt.Sprintf("label %s is %q, which makes peers send mTLS to ports where mode %s terminates none; remove it", policy.IstioTLSModeLabel, v, policy.Ambient)
+	}
+	p.mark(s.Pod, policy.Ambient)
+	p.label(s.Pod, policy.IstioDataplaneLabel, "ambient")
+	p.label(s.Pod, policy.IstioInjectKey, "false")
+	p.annotate(s.Pod, policy.IstioInjectKey, "false")
+	p.annotate(s.Pod, policy.AmbientBypassKey, "true")
+	s.planConsul(&p)
+	if v, ok := labels[policy.IstioIngressWaypointLabel]; ok {
+		s.warn("ingress-waypoint", "label %s: %q has no effect on a pod: it is for Services and namespaces, and heeded by Istio's own gateways alone; the edge's calls go through the waypoint that a backend names with %s",
+			policy.IstioIngressWaypointLabel, v, policy.IstioUseWaypointLabel)
+	}
+	if mesh, err := s.engine.mesh(s.options.Revision); err == nil && mesh.OlderThan(bypassSince) {
+		s.warn("bypass-too-old", "annotation %s is heeded from Istio %s on, and the mesh's is older (%s): where mutual TLS is STRICT, it refuses clients outside the mesh", policy.AmbientBypassKey, bypassSince, mesh.ProxyImage)
+	}
+	return p, ""
+}
+
+// bypassSince is the first Istio that knows ambient.istio.io/bypass-inbound-capture
+// (its release notes of 1.24).
+const bypassSince = "1.24"
+
+func contradiction(kind, key, value string, mode policy.Mode) string {
+	return fmt.Sprintf("%s %s is %q, which contradicts %s %s; remove one of them", kind, key, value, policy.ModeKey, mode)
+}
+
+// warnAmbient says what an edge with a certificate cannot do among backends in
+// ambient mode.
+func (s *subject) warnAmbient() {
+	if !s.options.Mode.HasCertificate() || s.Namespace.Labels[policy.IstioDataplaneLabel] != "ambient" {
+		return
+	}
+	s.warn("ambient-backends", "namespace %s is in ambient mode (label %s): ztunnel does not terminate mutual TLS on a backend's own port, so a Mapping to such a backend must not originate it; with %s: ambient ztunnel encrypts the edge's calls",
+		s.Namespace.Name, policy.IstioDataplaneLabel, policy.ModeKey)
+}

@@ -1,0 +1,158 @@
+package inject
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// proxyConfig is the annotation proxy.istio.io/config, a ProxyConfig in YAML. It
+// is edited as a document, so that what the user wrote comes out as it was.
+type proxyConfig struct {
+	raw     string
+	doc     yaml.Node
+	changed bool
+}
+
+func parseProxyConfig(text string) (*proxyConfig, error) {
+	c := &proxyConfig{raw: text}
+	if err := yaml.Unmarshal([]byte(text), &c.doc); err != nil {
+		return nil, fmt.Errorf("%q is no YAML, so Istio would not read it: %w", text, err)
+	}
+	if len(c.doc.Content) == 0 || c.doc.Content[0].Tag == "!!null" {
+		c.doc = yaml.Node{Kind: yaml.DocumentNode, Content: []*yaml.Node{{Kind: yaml.MappingNode}}}
+	}
+	if c.root().Kind != yaml.MappingNode {
+		return nil, fmt.Errorf("%q is no mapping, so Istio would not read it; want ProxyConfig as YAML", text)
+	}
+	if m := child(c.root(), "proxyMetadata"); m != nil && m.Kind != yaml.MappingNode && m.Tag != "!!null" {
+		return nil, errors.New("proxyMetadata is no mapping, so Istio would not read it; want names and values")
+	}
+	return c, nil
+}
+
+func (c *proxyConfig) root() *yaml.Node { return c.doc.Content[0] }
+
+// metadata returns a value of proxyMetadata, empty when it is not there.
+func (c *proxyConfig) metadata(name string) string {
+	if m := child(c.root(), "proxyMetadata"); m != nil {
+		if v := child(m, name); v != nil {
+			return v.Value
+		}
+	}
+	return ""
+}
+
+// setMetadata adds a value to proxyMetadata where the user has none.
+func (c *proxyConfig) setMetadata(name, value string) {
+	m := child(c.root(), "proxyMetadata")
+	switch {
+	case m == nil:
+		m = &yaml.Node{Kind: yaml.MappingNode, Style: c.root().Style}
+		put(c.root(), "proxyMetadata", m)
+	case m.Kind != yaml.MappingNode: // empty
+		*m = yaml.Node{Kind: yaml.MappingNode, Style: c.root().Style}
+	}
+	if child(m, name) == nil {
+		put(m, name, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: value, Style: yaml.DoubleQuotedStyle})
+		c.changed = true
+	}
+}
+
+// hold has the edge wait for the sidecar, unless the user chose.
+func (c *proxyConfig) hold() {
+	if child(c.root(), "holdApplicationUntilProxyStarts") == nil {
+		put(c.root(), "holdApplicationUntilProxyStarts", &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: "true"})
+		c.changed = true
+	}
+}
+
+// text is the annotation's new value: the old one where nothing was added.
+func (c *proxyConfig) text() (string, error) {
+	if !c.changed {
+		return c.raw, nil
+	}
+	var b bytes.Buffer
+	e := yaml.NewEncoder(&b)
+	e.SetIndent(2)
+	if err := errors.Join(e.Encode(&c.doc), e.Close()); err != nil {
+		return "", err
+	}
+	return b.String(), nil
+}
+
+func child(m *yaml.Node, key string) *yaml.Node {
+	for i := 0; i+1 < len(m.Content); i += 2 {
+		if m.Content[i].Value == key {
+			return m.Content[i+1]
+		}
+	}
+	return nil
+}
+
+func put(m *yaml.Node, key string, value *yaml.Node) {
+	k := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: key}
+	if m.Style&yaml.FlowStyle != 0 {
+		k.Style = yaml.DoubleQuotedStyle // what was JSON stays JSON
+	}
+	m.Content = append(m.Content, k, value)
+}
+
+// volumeMount is what of a mount in userVolumeMount matters here.
+type volumeMount struct {
+	Name      string `json:"name,omitempty"`
+	MountPath string `json:"mountPath"`
+}
+
+// mergeMount adds a mount to sidecar.istio.io/userVolumeMount, which is a JSON
+// object by volume name, or a list. A mount of the volume at another path is an
+// error.
+func mergeMount(text, volume, dir string) (string, error) {
+	differs := func(m volumeMount) error {
+		if path.Clean(m.MountPath) != dir {
+			return fmt.Errorf("mounts volume %s at %q, but the certificate directory is %q; make them agree", volume, m.MountPath, dir)
+		}
+		return nil
+	}
+	switch first := strings.TrimSpace(text); {
+	case first == "":
+		return string(encode(map[string]volumeMount{volume: {MountPath: dir}})), nil
+	case first[0] == '[':
+		var list []json.RawMessage
+		if err := json.Unmarshal([]byte(text), &list); err != nil {
+			return "", fmt.Errorf("%q is no JSON list, so Istio would not read it: %w", text, err)
+		}
+		for _, item := range list {
+			var m volumeMount
+			if err := json.Unmarshal(item, &m); err != nil {
+				return "", fmt.Errorf("%s is no volume mount: %w", item, err)
+			}
+			if m.Name == volume {
+				return text, differs(m)
+			}
+		}
+		return string(encode(append(list, encode(volumeMount{volume, dir})))), nil
+	default:
+		var mounts map[string]json.RawMessage
+		if err := json.Unmarshal([]byte(text), &mounts); err != nil {
+			return "", fmt.Errorf("%q is neither a JSON object nor a list, so Istio would not read it: %w", text, err)
+		}
+		if raw, ok := mounts[volume]; ok {
+			var m volumeMount
+			if err := json.Unmarshal(raw, &m); err != nil {
+				return "", fmt.Errorf("%s is no volume mount: %w", raw, err)
+			}
+			return text, differs(m)
+		}
+		if mounts == nil {
+			mounts = map[string]json.RawMessage{}
+		}
+		mounts[volume] = encode(volumeMount{MountPath: dir})
+		return string(encode(mounts)), nil
+	}
+}
