@@ -15,8 +15,10 @@ import (
 // claim is what one edge pod, or the annotation of its namespace, needs kept.
 type claim struct {
 	// pod is empty when the namespace's annotation claims.
-	pod            types.NamespacedName
-	uid            types.UID
+	pod types.NamespacedName
+	uid types.UID
+	// mode is the one that the pod was injected in.
+	mode           policy.Mode
 	owner          *metav1.OwnerReference
 	created        time.Time
 	serviceAccount string
@@ -31,7 +33,7 @@ type claim struct {
 func (r *reconciler) claimOf(pod *corev1.Pod, ns policy.Namespace) (claim, *policy.Problem) {
 	options, problem := policy.Resolve(pod.Labels, pod.Annotations, ns, r.Settings.Defaults, r.Settings.SecretNames)
 	c := claim{
-		pod: types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, uid: pod.UID,
+		pod: types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, uid: pod.UID, mode: known(pod.Labels[policy.InjectedLabel]),
 		created: pod.CreationTimestamp.Time, serviceAccount: pod.Spec.ServiceAccountName,
 		owner: metav1.GetControllerOf(pod), options: options,
 	}
@@ -49,10 +51,13 @@ func (r *reconciler) claimOf(pod *corev1.Pod, ns policy.Namespace) (claim, *poli
 }
 
 // bySecret groups claims by the Secret they want, each group by precedence: the
-// namespace's own word, then the oldest pod.
+// namespace's own word, then the oldest pod. A pod in mode ambient wants none.
 func bySecret(claims []claim) map[string][]claim {
 	groups := map[string][]claim{}
 	for _, c := range claims {
+		if !c.mode.HasCertificate() {
+			continue
+		}
 		groups[c.options.SecretName] = append(groups[c.options.SecretName], c)
 	}
 	for _, g := range groups {

@@ -112,7 +112,7 @@ func (m *meters) reject(err error) {
 func (r *reconciler) count(p *place) {
 	injected := map[policy.Mode]int{}
 	for _, c := range p.claims {
-		injected[c.options.Mode]++
+		injected[c.mode]++
 	}
 	for _, mode := range policy.Modes() {
 		stale := p.stale[mode]

@@ -69,7 +69,7 @@ func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	options, problem := policy.Resolve(nil, nil, ns, r.Settings.Defaults, r.Settings.SecretNames)
 	if problem == nil && options.ServiceAccount != "" {
 		// Its Secret is kept even while no pod of it runs.
-		claims = append(claims, claim{serviceAccount: options.ServiceAccount, options: options})
+		claims = append(claims, claim{mode: options.Mode, serviceAccount: options.ServiceAccount, options: options})
 	}
 	groups := bySecret(claims)
 	var errs []error

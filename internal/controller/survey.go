@@ -81,7 +81,7 @@ func (r *reconciler) judge(ns policy.Namespace, p *place, pod *corev1.Pod) {
 		}
 		return
 	}
-	if ended || policy.Mode(mode) == policy.Ambient {
+	if ended {
 		delete(p.claims, pod.UID)
 		p.idle[pod.UID] = true
 		return
