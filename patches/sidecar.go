@@ -290,12 +290,8 @@ func fillVolume(v *corev1.Volume, mesh Mesh, fill func(string) string) {
 
 // values are the placeholders of sidecar.yaml.
 func (p Params) values() map[string]string {
-	image := p.Mesh.ProxyImage
-	if p.Overrides.Image != "" {
-		image = p.Overrides.Image
-	}
 	v := map[string]string{
-		"image":           image,
+		"image":           p.Image(),
 		"imagePullPolicy": p.Mesh.ImagePullPolicy,
 		"clusterDomain":   p.Mesh.ClusterDomain,
 		"certDir":         p.CertDir,
@@ -319,7 +315,8 @@ func (p Params) values() map[string]string {
 	if p.Envoy {
 		v["disableEnvoy"] = ""
 	}
-	if p.HostNetwork {
+	// An agent of unknown version is told too: the variable costs nothing.
+	if agent, known := AgentOf(p.Image()); p.HostNetwork && (!known || agent.Has(DebugPort)) {
 		v["xdsDebug"] = "false"
 	}
 	if p.Overrides.LogLevel != "" {

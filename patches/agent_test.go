@@ -1,0 +1,163 @@
+package patches
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestAgentOf(t *testing.T) {
+	const digest = "@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	for name, test := range map[string]struct {
+		image, version string
+		unknown, old   bool
+	}{
+		"if the tag is a version, expect it":                     {image: "docker.io/istio/proxyv2:1.20.8", version: "1.20.8"},
+		"if it names a variant, expect the version":              {image: "istio/proxyv2:1.24.3-distroless", version: "1.24.3"},
+		"if it begins with a v, expect the version":              {image: "istio/proxyv2:v1.31.1", version: "1.31.1"},
+		"if it is a release to come, expect its version":         {image: "istio/proxyv2:1.31.0-rc.0", version: "1.31.0"},
+		"if it has no patch, expect the minor":                   {image: "istio/proxyv2:1.24", version: "1.24"},
+		"if a minor names a variant, expect the minor":           {image: "istio/proxyv2:1.24-debug", version: "1.24"},
+		"if it comes from a mirror with a port, expect it":       {image: "registry.corp.example:5000/mesh/proxyv2:1.30.2", version: "1.30.2"},
+		"if a digest comes after the tag, expect the tag's":      {image: "istio/proxyv2:1.20.8" + digest, version: "1.20.8"},
+		"if it is newer than all that is known, expect it":       {image: "istio/proxyv2:1.99.0", version: "1.99.0"},
+		"if it is below the oldest, expect it to be too old":     {image: "istio/proxyv2:1.19.10", version: "1.19.10", old: true},
+		"if the tag is latest, expect it not known":              {image: "istio/proxyv2:latest", unknown: true},
+		"if there is a digest alone, expect it not known":        {image: "istio/proxyv2" + digest, unknown: true},
+		"if there is nothing but a port, expect it not known":    {image: "registry.corp.example:1.20/proxyv2", unknown: true},
+		"if it is a major version alone, expect it not known":    {image: "istio/proxyv2:1", unknown: true},
+		"if it is another product's, expect it not known":        {image: "registry.corp.example/proxyv2-rhel9:2.6.1", unknown: true},
+		"if it is the hash of a commit, expect it not known":     {image: "istio/proxyv2:1234567", unknown: true},
+		"if it is a branch of a release, expect it not known":    {image: "istio/proxyv2:release-1.20", unknown: true},
+		"if there is no image, expect it not known":              {unknown: true},
+		"if letters follow the minor at once, expect it unknown": {image: "istio/proxyv2:1.20beta", unknown: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			agent, known := AgentOf(test.image)
+			assert.Equal(t, !test.unknown, known)
+			assert.Equal(t, test.version, agent.Version)
+			assert.Equal(t, test.old, agent.TooOld())
+		})
+	}
+}
+
+func TestAgentHas(t *testing.T) {
+	const current = "istio/proxyv2:latest"
+	for name, test := range map[string]struct {
+		fact string
+		with []string
+		not  []string
+	}{
+		"if all have it, expect it always": {fact: "OUTPUT_CERTS", with: []string{":1.20.0", ":1.31.1", current}},
+		"if it ended, expect it up to then": {
+			fact: DebugPort, with: []string{":1.20.0", ":1.20", ":1.24.6-distroless"}, not: []string{":1.25.0", ":1.25", ":1.31.1", current},
+		},
+		"if it began, expect it from then on": {
+			fact: BypassInboundCapture, with: []string{":1.24.0", ":1.24", ":1.31.1", current}, not: []string{":1.20.8", ":1.23.6"},
+		},
+		"if it began with a patch, expect it from that on": {
+			fact: "new roots of istiod", with: []string{":1.20.1", ":1.21.0", current}, not: []string{":1.20.0"},
+		},
+		"if nobody knows it, expect it never": {fact: "ENABLE_TELEPATHY", not: []string{":1.20.0", ":1.31.1", current}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, image := range test.with {
+				agent, _ := AgentOf(image)
+				assert.True(t, agent.Has(test.fact), image)
+			}
+			for _, image := range test.not {
+				agent, _ := AgentOf(image)
+				assert.False(t, agent.Has(test.fact), image)
+			}
+		})
+	}
+}
+
+// What the template gives an agent is in the table, and nothing else is: who adds
+// a variable has to say which agents read it, and where.
+func TestFactsCoverTheTemplate(t *testing.T) {
+	template, err := LoadSidecar()
+	require.NoError(t, err)
+	names := []string{strings.Join(template.Container.Args[:2], " ")}
+	for _, argument := range template.Container.Args[2:] {
+		if strings.HasPrefix(argument, "--") {
+			names = append(names, argument)
+		}
+	}
+	flags := Params{Overrides: Overrides{LogLevel: "x", AgentLogLevel: "x"}}.values()
+	for _, argument := range []string{flags["logLevel"], flags["agentLogLevel"]} {
+		name, _, _ := strings.Cut(argument, "=")
+		names = append(names, name)
+	}
+	for _, e := range template.Container.Env {
+		names = append(names, e.Name)
+	}
+	var known []string
+	for _, f := range given {
+		known = append(known, f.Name)
+	}
+	assert.ElementsMatch(t, names, known)
+}
+
+func TestFactsAreWhole(t *testing.T) {
+	seen := map[string]bool{}
+	for _, f := range Facts() {
+		assert.False(t, seen[f.Name], "%s is there twice", f.Name)
+		seen[f.Name] = true
+		assert.NotEmpty(t, f.Says, f.Name)
+		assert.NotEmpty(t, f.Symbol, f.Name)
+		assert.Regexp(t, regexp.MustCompile(`^[a-z/-]+(\.go|go\.mod)$|^go\.mod$`), f.File, f.Name)
+		for _, bound := range []string{f.Since, f.Before} {
+			if bound != "" {
+				agent, known := AgentOf(":" + bound)
+				assert.True(t, known && !agent.TooOld(), "%s: %s", f.Name, bound)
+			}
+		}
+	}
+	for _, f := range differing {
+		assert.NotEqual(t, f.Since, f.Before, "%s differs nowhere", f.Name)
+	}
+	for _, name := range []string{DebugPort, BypassInboundCapture} {
+		assert.True(t, seen[name], name)
+	}
+}
+
+// Only an agent that has the port is told to keep it closed; one of unknown
+// version is told too, since that costs nothing.
+func TestDebugPort(t *testing.T) {
+	template, err := LoadSidecar()
+	require.NoError(t, err)
+	for name, test := range map[string]struct {
+		image, override string
+		podNetwork      bool
+		want            bool
+	}{
+		"if an old agent is on the host's network, expect the variable": {image: "istio/proxyv2:1.24.6", want: true},
+		"if it is a variant of one, expect the variable":                {image: "istio/proxyv2:1.20.8-distroless", want: true},
+		"if it is of unknown version, expect the variable":              {image: "istio/proxyv2:latest", want: true},
+		"if it is too old, expect the variable":                         {image: "istio/proxyv2:1.19.0", want: true},
+		"if it is a current one, expect none":                           {image: "istio/proxyv2:1.25.0"},
+		"if an old agent is on the pod's network, expect none":          {image: "istio/proxyv2:1.24.6", podNetwork: true},
+		"if the pod asks for a current one, expect none":                {image: "istio/proxyv2:1.24.0", override: "istio/proxyv2:1.30.0"},
+		"if the pod asks for an old one, expect the variable":           {image: "istio/proxyv2:1.31.1", override: "istio/proxyv2:1.22.0", want: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := Params{
+				Mesh: Mesh{ProxyImage: test.image}.Defaults(), CertDir: DefaultCertDir,
+				HostNetwork: !test.podNetwork, Overrides: Overrides{Image: test.override},
+			}
+			sidecar, err := template.Render(p)
+			require.NoError(t, err)
+			var have []string
+			for _, e := range sidecar.Container.Env {
+				have = append(have, e.Name)
+			}
+			assert.Equal(t, test.want, slices.Contains(have, DebugPort))
+			assert.Equal(t, p.Image(), sidecar.Container.Image)
+		})
+	}
+}

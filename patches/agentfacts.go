@@ -1,0 +1,103 @@
+package patches
+
+// Files of istio.io/istio that several facts are in.
+const (
+	commandFile = "pilot/cmd/pilot-agent/app/cmd.go"
+	optionsFile = "pilot/cmd/pilot-agent/options/options.go"
+	statusFile  = "pilot/cmd/pilot-agent/status/server.go"
+	agentFile   = "pkg/istio-agent/agent.go"
+	cacheFile   = "security/pkg/nodeagent/cache/secretcache.go"
+	caFile      = "security/pkg/nodeagent/caclient/providers/citadel/client.go"
+	pathsFile   = "pkg/config/constants/constants.go"
+	metaFile    = "pkg/bootstrap/config.go"
+	featureFile = "pilot/pkg/features/pilot.go"
+)
+
+// given is every argument and variable of the agent's container in sidecar.yaml.
+// All but the last are read by every agent since OldestIstio, under the same name.
+var given = []Fact{
+	{Name: "proxy sidecar", Says: "the command and the role of the proxy", File: commandFile, Symbol: "func newProxyCommand"},
+	{Name: "--domain", Says: "the DNS suffix of the pod's namespace", File: commandFile, Symbol: `"domain"`},
+	{Name: "--proxyLogLevel", Says: "Envoy's log level; set only when the pod asks for one", File: commandFile, Symbol: `"proxyLogLevel"`},
+	{Name: "--log_output_level", Says: "the agent's log level; set only when the pod asks for one", File: "pkg/log/options.go", Symbol: "log_output_level"},
+	{Name: "OUTPUT_CERTS", Says: "the folder of `key.pem`, `cert-chain.pem` and `root-cert.pem`", File: optionsFile, Symbol: "outputKeyCertToDir = env.Register"},
+	{Name: "DISABLE_ENVOY", Says: "no Envoy: the agent itself fetches and rotates the files", File: optionsFile, Symbol: "disableEnvoyEnv = env.Register"},
+	{Name: "CA_ADDR", Says: "the certificate authority; default the discovery address", File: optionsFile, Symbol: "caEndpointEnv = env.Register"},
+	{Name: "PILOT_CERT_PROVIDER", Says: "who signs istiod's certificate, so where its root is", File: featureFile, Symbol: `"PILOT_CERT_PROVIDER"`},
+	{Name: "SECRET_TTL", Says: "the lifetime asked of the authority; default 24 h", File: optionsFile, Symbol: `"SECRET_TTL", 24*time.Hour`},
+	{Name: "TRUST_DOMAIN", Says: "the trust domain; default `cluster.local`", File: optionsFile, Symbol: `"TRUST_DOMAIN", "cluster.local"`},
+	{Name: "PROXY_CONFIG", Says: "`discoveryAddress` and `statusPort`", File: optionsFile, Symbol: `"PROXY_CONFIG"`},
+	{Name: "ISTIO_META_CLUSTER_ID", Says: "the cluster that the token is from", File: optionsFile, Symbol: `"ISTIO_META_CLUSTER_ID"`},
+	{Name: "ISTIO_META_MESH_ID", Says: "metadata of the proxy", File: metaFile, Symbol: `IstioMetaPrefix = "ISTIO_META_"`},
+	{Name: "ISTIO_META_NETWORK", Says: "metadata of the proxy", File: metaFile, Symbol: `IstioMetaPrefix = "ISTIO_META_"`},
+	{Name: "ISTIO_META_NODE_NAME", Says: "metadata of the proxy", File: metaFile, Symbol: `IstioMetaPrefix = "ISTIO_META_"`},
+	{Name: "CLOUD_PLATFORM", Says: "`none` saves up to 5 s of asking for metadata of a cloud", File: "pkg/bootstrap/platform/discovery.go", Symbol: `"CLOUD_PLATFORM"`},
+	{Name: "POD_NAME", Says: "the proxy's id", File: optionsFile, Symbol: `"POD_NAME"`},
+	{Name: "POD_NAMESPACE", Says: "the proxy's id, and the namespace in the identity", File: optionsFile, Symbol: `"POD_NAMESPACE"`},
+	{Name: "SERVICE_ACCOUNT", Says: "the service account in the identity", File: optionsFile, Symbol: `"SERVICE_ACCOUNT"`},
+	{Name: "INSTANCE_IP", Says: "the pod's address", File: optionsFile, Symbol: `"INSTANCE_IP"`},
+	{Name: "HOST_IP", Says: "the node's address, for a tracer there", File: "pkg/bootstrap/option/convert.go", Symbol: `"HOST_IP"`},
+	{Name: "GOMEMLIMIT", Says: "read by Go itself, since Go 1.19; Istio 1.20 is built with 1.21", File: "go.mod", Symbol: "\ngo 1."},
+	{
+		Name: DebugPort, Before: "1.25", File: optionsFile, Symbol: `"PROXY_XDS_DEBUG_VIA_AGENT"`,
+		Says: "`false` on the host's network: the agent listens on 15004 of the loopback otherwise, and ends where that is taken",
+	},
+}
+
+// promised is what the pod relies on that is no setting.
+var promised = []Fact{
+	{
+		Name: "/healthz/ready", File: "pilot/cmd/pilot-agent/status/grpcready/probe.go", Symbol: "func (p *probe) Check() error",
+		Says: "503 until all three files exist, without Envoy too: the agent waits for the certificates that its gRPC bootstrap names",
+	},
+	{Name: "port 15020", Says: "`statusPort`, where that probe is answered", File: statusFile, Symbol: `"/healthz/ready"`},
+	{Name: "rotation without Envoy", Says: "with `DISABLE_ENVOY` the agent renews by itself, at half of the life", File: agentFile, Symbol: "if a.cfg.DisableEnvoy {"},
+	{Name: "files for every user", Says: "mode 0644 in a cluster, each replaced in one step", File: "security/pkg/nodeagent/util/util.go", Symbol: "os.FileMode(0o644)"},
+	{Name: "/var/run/secrets/tokens/istio-token", Says: "the token for the authority", File: pathsFile, Symbol: `"./var/run/secrets/tokens/istio-token"`},
+	{Name: "/var/run/secrets/istio/root-cert.pem", Says: "the root that istiod's certificate is verified by", File: agentFile, Symbol: `CitadelCACertPath = "./var/run/secrets/istio"`},
+	{Name: "/etc/istio/proxy", Says: "the one folder that the agent writes to beside the certificates'", File: pathsFile, Symbol: `"./etc/istio/proxy"`},
+}
+
+// differing is where versions behave differently.
+var differing = []Fact{
+	{
+		Name: "new roots of istiod", Since: "1.20.1", File: caFile, Symbol: "c.reconnect()",
+		Says: "the agent connects anew when it does not know the root of istiod's certificate; 1.20.0 renews no more after a change of roots until its pod is made anew",
+	},
+	{
+		Name: "any failure to renew", Since: "1.21", File: caFile, Symbol: `citadelClientLog.Errorf("failed to sign CSR`,
+		Says: "the agent connects anew after any failure, not only after one about roots",
+	},
+	{
+		Name: "JWT_POLICY=first-party-jwt", Before: "1.22", File: "pilot/cmd/pilot-agent/options/security.go", Symbol: "securityModel.K8sSAJwtFileName",
+		Says: "the agent takes the API server's token; never set by Isthmus, which always gives it a token for `istio-ca`, the default of every version",
+	},
+	{
+		Name: "PILOT_CERT_PROVIDER=kubernetes", Before: "1.24", File: agentFile, Symbol: "constants.CertProviderKubernetes",
+		Says: "istiod's root is the cluster's own; later agents take it for `istiod`",
+	},
+	{
+		Name: "SECRET_GRACE_PERIOD_RATIO_JITTER", Since: "1.24", File: cacheFile, Symbol: "graceRatioJitter",
+		Says: "agents renew at half of the life, up to 1 % of it sooner or later; earlier ones at half exactly",
+	},
+	{
+		Name: BypassInboundCapture, Since: "1.24", File: "cni/pkg/nodeagent/net.go", Symbol: "AmbientBypassInboundCapture",
+		Says: "what mode `ambient` needs, so that clients outside the mesh reach the edge",
+	},
+	{
+		Name: "--proxyLogLevel warning,misc:error", Before: "1.25", File: commandFile, Symbol: "warning,misc:error",
+		Says: "Envoy's log level when the pod asks for none; later `warning`",
+	},
+	{
+		Name: "ClusterTrustBundle", Since: "1.26", File: featureFile, Symbol: `"ENABLE_CLUSTER_TRUST_BUNDLE_API"`,
+		Says: "istiod can publish its roots as one instead of a ConfigMap in every namespace; Isthmus mounts what istiod says",
+	},
+	{
+		Name: "native sidecar by Istio's injector", Since: "1.27", File: featureFile, Symbol: `"ENABLE_NATIVE_SIDECARS", "auto"`,
+		Says: "its default where the nodes can; the container that Isthmus adds is one with every version",
+	},
+	{
+		Name: "memory limit of its own accord", Since: "1.30", File: "pilot/cmd/pilot-agent/main.go", Symbol: "automemlimit",
+		Says: "the agent reads its container's limit where `GOMEMLIMIT` is not set",
+	},
+}
