@@ -135,7 +135,7 @@ func TestInjectErrors(t *testing.T) {
 			"error: " + bad + ":5: document 2: does not parse: mapping values are not allowed in this context",
 			"error: " + bad + `:14: document 3 (Pod default/edge): spec.containers[0].env: want a list, got the string "A=b"`}},
 		"denied": {[]string{"-f", denied}, []string{
-			"error: " + denied + `:1: document 1 (Pod default/edge): denied (invalid-override): annotation isthmus.dev/mode: "bogus" is not allowed; want sidecar or secret`}},
+			"error: " + denied + `:1: document 1 (Pod default/edge): denied (invalid-override): annotation isthmus.dev/mode: "bogus" is not allowed; want sidecar, istio, secret or ambient`}},
 		"missing settings":          {[]string{"-f", bad, "--settings", missing}, []string{"error: open " + missing + ": no such file or directory"}},
 		"unknown field in settings": {[]string{"-f", bad, "--settings", settings}, []string{"error: " + settings + `:1: mesh has no field "trustDomian"; known are `}},
 		"bad value in settings":     {[]string{"-f", bad, "--settings", value}, []string{"error: " + value + `: mesh: trustDomain "a b": want a SPIFFE trust domain such as cluster.local`}},

@@ -22,7 +22,7 @@ func TestValuesThatAreRefused(t *testing.T) {
 		"an issuer without a name":             {`certificate: {mode: cert-manager, certManager: {issuerRef: {kind: ClusterIssuer}}}`, `at '/certificate/certManager/issuerRef': properties 'name' required, if 'kind' exists`},
 		"a lifetime in days":                   {`certificate: {certManager: {duration: 90d}}`, `at '/certificate/certManager/duration': '90d' does not match pattern`},
 		"a log level":                          {`logLevel: verbose`, `at '/logLevel': value must be one of 'info', 'debug'`},
-		"a mode that this version lacks":       {`defaults: {mode: ambient}`, `at '/defaults/mode': value must be one of 'sidecar', 'secret'`},
+		"a mode that there is not":             {`defaults: {mode: waypoint}`, `at '/defaults/mode': value must be one of 'sidecar', 'istio', 'secret', 'ambient'`},
 		"a source that does not exist":         {`defaults: {source: vault}`, `at '/defaults/source': value must be one of 'istio-ca', 'agent', 'cert-manager', 'mirror'`},
 		"an audience that breaks the policy":   {`mesh: {tokenAudience: "a' || 'b"}`, `at '/mesh/tokenAudience': 'a\' || \'b' does not match pattern`},
 		"a mirror in capitals":                 {`controller: {mirrorSecretNames: [Istio]}`, `at '/controller/mirrorSecretNames/0': 'Istio' does not match pattern`},

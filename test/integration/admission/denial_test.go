@@ -55,11 +55,11 @@ func TestDenial(t *testing.T) {
 		},
 		"mode that does not exist": {
 			nil, edgePod("edge", override("isthmus.dev/mode", "sidecars")),
-			`invalid-override: annotation isthmus.dev/mode: "sidecars" is not allowed; want sidecar or secret`,
+			`invalid-override: annotation isthmus.dev/mode: "sidecars" is not allowed; want sidecar, istio, secret or ambient`,
 		},
-		"mode that is not built yet": {
-			nil, edgePod("edge", override("isthmus.dev/mode", "ambient")),
-			`invalid-override: annotation isthmus.dev/mode: "ambient" is not allowed; mode ambient is not in this version of Isthmus; want sidecar or secret`,
+		"mode that contradicts another key": {
+			nil, edgePod("edge", override("isthmus.dev/mode", "ambient"), override("isthmus.dev/delivery", "files")),
+			`invalid-override: annotation isthmus.dev/delivery: "files" is not allowed; mode ambient gives the pod neither certificate nor sidecar; remove it, or choose another mode`,
 		},
 		"delivery": {
 			nil, edgePod("edge", override("isthmus.dev/delivery", "file")),
