@@ -1,13 +1,9 @@
 package webhook
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"mime"
 	"net/http"
-	"runtime/debug"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -28,10 +24,6 @@ const (
 	PodPath = "/inject/pod"
 )
 
-// maxReview is the largest review that is read: the API server takes objects
-// of up to 3 MiB, and a CREATE carries one.
-const maxReview = 7 << 20
-
 // defaultTimeout is the default of Handler.Timeout.
 const defaultTimeout = 5 * time.Second
 
@@ -44,11 +36,7 @@ type Namespaces interface {
 	Namespace(ctx context.Context, name string, labelled bool) (policy.Namespace, error)
 }
 
-// Handler answers admission reviews of pods. It is an http.Handler of its own,
-// not controller-runtime's admission.Webhook, for two reasons: an internal
-// error must be HTTP 500, so that the failurePolicy decides (there it is an
-// answer that denies), and decoding the review with the typed codec costs as
-// much again as all else.
+// Handler answers admission reviews of pods.
 type Handler struct {
 	// Engine decides.
 	Engine *inject.Engine
@@ -68,69 +56,11 @@ type Handler struct {
 
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	defer func() {
-		if p := recover(); p != nil {
-			h.fail(w, fmt.Errorf("panic: %v", p), "stack", string(debug.Stack()))
-		}
-	}()
-	if r.Method != http.MethodPost {
-		w.Header().Set("Allow", http.MethodPost)
-		http.Error(w, fmt.Sprintf("method %s: want POST of an AdmissionReview", r.Method), http.StatusMethodNotAllowed)
-		return
-	}
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		http.Error(w, fmt.Sprintf("content type %q: want application/json", r.Header.Get("Content-Type")), http.StatusUnsupportedMediaType)
-		return
-	}
-	// A client that sends byte by byte must not hold the memory of a review; a
-	// server that cannot set a deadline (as in a test) goes without.
-	timeout := cmp.Or(h.Timeout, defaultTimeout)
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(timeout))
-	s := scratches.Get().(*scratch)
-	defer scratches.Put(s)
-	s.body.Reset()
-	if _, err := s.body.ReadFrom(http.MaxBytesReader(w, r.Body, maxReview)); err != nil {
-		if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-			http.Error(w, fmt.Sprintf("review is larger than %d bytes", tooLarge.Limit), http.StatusRequestEntityTooLarge)
-			return
-		}
-		http.Error(w, "read review: "+err.Error(), http.StatusBadRequest)
-		return
-	}
-	var review admissionv1.AdmissionReview
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(s.body.Bytes(), &review); err != nil {
-		http.Error(w, "decode AdmissionReview: "+err.Error(), http.StatusBadRequest)
-		return
-	}
-	if review.Kind != "AdmissionReview" || review.Request == nil {
-		http.Error(w, fmt.Sprintf("got kind %q: want an AdmissionReview with a request", review.Kind), http.StatusBadRequest)
-		return
-	}
-	// A server that stops ends the contexts of its requests; this one is still
-	// to be answered.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), timeout)
-	defer cancel()
-	response, err := h.review(ctx, review.Request)
-	if err != nil {
-		h.fail(w, err, "uid", review.Request.UID, "namespace", review.Request.Namespace)
-		return
-	}
-	response.UID = review.Request.UID
-	w.Header().Set("Content-Type", "application/json")
-	if s.answer, err = appendReview(s.answer[:0], review.APIVersion, response); err != nil {
-		h.fail(w, err, "uid", review.Request.UID)
-		return
-	}
-	if _, err := w.Write(s.answer); err != nil {
-		h.Log.Error(err, "write response", "uid", review.Request.UID)
-	}
+	exchange{h, h.Log, h.Timeout}.serve(w, r)
 }
 
-// fail answers with HTTP 500, so that the failurePolicy decides.
-func (h *Handler) fail(w http.ResponseWriter, err error, keys ...any) {
+func (h *Handler) failed(*admissionv1.AdmissionRequest) {
 	h.Metrics.count(inject.Result{Reason: policy.InternalError}, "error")
-	h.Log.Error(err, "review failed", append(keys, "reason", policy.InternalError)...)
-	http.Error(w, string(policy.InternalError)+": "+err.Error(), http.StatusInternalServerError)
 }
 
 func (h *Handler) review(ctx context.Context, req *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, error) {
@@ -173,10 +103,15 @@ func (h *Handler) explain(req *admissionv1.AdmissionRequest, pod *corev1.Pod, re
 	if name == "" {
 		name = pod.GenerateName
 	}
-	codes := make([]string, len(result.Warnings))
-	for i, w := range result.Warnings {
-		codes[i] = w.Code
-	}
 	log.Info("reviewed pod", "namespace", req.Namespace, "pod", name, "uid", req.UID, "outcome", outcome, "reason", result.Reason,
-		"profile", result.Profile, "mode", result.Mode, "message", result.Message, "warnings", codes)
+		"profile", result.Profile, "mode", result.Mode, "message", result.Message, "warnings", codes(result.Warnings))
+}
+
+// codes are the codes of warnings, for the log.
+func codes(warnings []policy.Warning) []string {
+	list := make([]string, len(warnings))
+	for i, w := range warnings {
+		list[i] = w.Code
+	}
+	return list
 }

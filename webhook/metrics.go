@@ -6,11 +6,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
 // Metrics of the admission server. A nil Metrics counts nothing.
 type Metrics struct {
-	admissions *prometheus.CounterVec
+	admissions, validations *prometheus.CounterVec
 }
 
 // NewMetrics makes the metrics and registers them.
@@ -19,10 +20,27 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 		Name: "isthmus_admission_total",
 		Help: "Reviews of pods, by profile (none when no profile matched), mode, outcome (patched, allowed, denied, error) and reason.",
 	}, []string{"profile", "mode", "outcome", "reason"})}
-	if err := r.Register(m.admissions); err != nil {
-		return nil, fmt.Errorf("register metrics: %w", err)
+	m.validations = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "isthmus_validation_total",
+		Help: "Reviews of workload templates and namespaces, by kind (lower case), outcome (allowed, warned, denied, error) and reason (none when there is none).",
+	}, []string{"kind", "outcome", "reason"})
+	for _, c := range []prometheus.Collector{m.admissions, m.validations} {
+		if err := r.Register(c); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
 	}
 	return m, nil
+}
+
+// validated counts a review of a template or namespace.
+func (m *Metrics) validated(kind, outcome string, reason policy.Reason) {
+	if m == nil {
+		return
+	}
+	if reason == "" {
+		reason = "none"
+	}
+	m.validations.WithLabelValues(kind, outcome, string(reason)).Inc()
 }
 
 func (m *Metrics) count(result inject.Result, outcome string) {

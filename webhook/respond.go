@@ -29,24 +29,37 @@ var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
 // respond turns a decision into a response, without the UID.
 func respond(result inject.Result) *admissionv1.AdmissionResponse {
-	r := &admissionv1.AdmissionResponse{Allowed: !result.Denied, AuditAnnotations: audit(result)}
-	for _, w := range result.Warnings {
-		r.Warnings = append(r.Warnings, "isthmus: "+w.Text)
-	}
 	if result.Denied {
-		r.Result = &metav1.Status{
-			Status:  metav1.StatusFailure,
-			Message: string(result.Reason) + ": " + result.Message,
-			Reason:  metav1.StatusReasonForbidden,
-			Code:    http.StatusForbidden,
-		}
-		return r
+		return refuse(result.Reason, result.Message, result.Warnings, audit(result))
 	}
+	r := admit(result.Warnings, audit(result))
 	if len(result.EncodedPatch) == 0 {
 		return r
 	}
 	kind := admissionv1.PatchTypeJSONPatch
 	r.Patch, r.PatchType = result.EncodedPatch, &kind
+	return r
+}
+
+// admit allows with warnings.
+func admit(warnings []policy.Warning, annotations map[string]string) *admissionv1.AdmissionResponse {
+	r := &admissionv1.AdmissionResponse{Allowed: true, AuditAnnotations: annotations}
+	for _, w := range warnings {
+		r.Warnings = append(r.Warnings, "isthmus: "+w.Text)
+	}
+	return r
+}
+
+// refuse denies with a reason and a sentence.
+func refuse(reason policy.Reason, message string, warnings []policy.Warning, annotations map[string]string) *admissionv1.AdmissionResponse {
+	r := admit(warnings, annotations)
+	r.Allowed = false
+	r.Result = &metav1.Status{
+		Status:  metav1.StatusFailure,
+		Message: string(reason) + ": " + message,
+		Reason:  metav1.StatusReasonForbidden,
+		Code:    http.StatusForbidden,
+	}
 	return r
 }
 

@@ -79,6 +79,10 @@ func Serve(ctx context.Context, o ServerOptions) error {
 			Engine: o.Engine, Namespaces: namespaces, Metrics: counters, Log: o.Log, Labelled: labelled,
 		}))
 	}
+	validator := &Validator{Engine: o.Engine, Namespaces: namespaces, Metrics: counters, Log: o.Log}
+	for _, path := range []string{WorkloadPath, ValidateNamespacePath} {
+		mgr.GetWebhookServer().Register(path, sendAway(&stopping, validator))
+	}
 	runnables := []manager.Runnable{o.Certificate}
 	if o.Mesh != nil {
 		runnables = append(runnables, o.Mesh)
