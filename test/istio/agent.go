@@ -31,6 +31,12 @@ type AgentOptions struct {
 	Dir string
 	// TTL is the lifetime to ask for. Default 24h, as for an injected sidecar.
 	TTL time.Duration
+	// Image is the image that the sidecar is rendered for; its tag says which
+	// version of Istio the agent is of. Default: Isthmus' own default.
+	Image string
+	// Program is the pilot-agent to run. Default: the one that test/cluster
+	// builds, of the same Istio as istiod.
+	Program string
 	// Env is added to the agent's environment.
 	Env map[string]string
 }
@@ -46,15 +52,31 @@ type Agent struct {
 
 	istiod    *Istiod
 	namespace string
+	begun     time.Time
 	folder    string
 	log       string
 	process   *process.Process
 }
 
-// StartAgent starts a pilot-agent with the arguments and the environment of the
-// sidecar that Isthmus injects, and waits until it is ready.
+// StartAgent launches a pilot-agent and waits until it is ready.
 func StartAgent(ctx context.Context, i *Istiod, o AgentOptions) (*Agent, error) {
-	program, err := plane.Tool(ctx, "pilot-agent")
+	a, err := LaunchAgent(ctx, i, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.Await(ctx); err != nil {
+		return nil, errors.Join(err, a.Stop())
+	}
+	return a, nil
+}
+
+// LaunchAgent starts a pilot-agent with the arguments and the environment of the
+// sidecar that Isthmus injects, and does not wait.
+func LaunchAgent(ctx context.Context, i *Istiod, o AgentOptions) (*Agent, error) {
+	program, err := o.Program, error(nil)
+	if program == "" {
+		program, err = plane.Tool(ctx, "pilot-agent")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +97,7 @@ func StartAgent(ctx context.Context, i *Istiod, o AgentOptions) (*Agent, error) 
 	if err != nil {
 		return nil, errors.Join(err, a.Stop())
 	}
-	begun := time.Now()
+	a.begun = time.Now()
 	a.log = filepath.Join(i.logs, fmt.Sprintf("agent-%d.log", i.agents.Add(1)))
 	env := environment(sidecar, o)
 	arguments := strings.ReplaceAll(strings.Join(sidecar.Args, "\n"), "$(POD_NAMESPACE)", o.Namespace)
@@ -85,13 +107,18 @@ func StartAgent(ctx context.Context, i *Istiod, o AgentOptions) (*Agent, error) 
 	if err != nil {
 		return nil, errors.Join(err, a.Stop())
 	}
+	return a, nil
+}
+
+// Await returns when the agent is ready, or has ended.
+func (a *Agent) Await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := a.process.Await(ctx, func(ctx context.Context) error { return answers(ctx, a.Ready) }); err != nil {
-		return nil, errors.Join(err, a.Stop())
+		return err
 	}
-	a.Took = time.Since(begun)
-	return a, nil
+	a.Took = time.Since(a.begun)
+	return nil
 }
 
 // render returns the injected container, and notes where it will be probed.
@@ -111,7 +138,9 @@ func (a *Agent) render(o AgentOptions) (corev1.Container, error) {
 		return corev1.Container{}, err
 	}
 	sidecar, err := template.Render(patches.Params{
-		Mesh:    patches.Mesh{DiscoveryAddress: a.istiod.Address, TrustDomain: TrustDomain, ClusterID: ClusterID}.Defaults(),
+		Mesh: patches.Mesh{
+			DiscoveryAddress: a.istiod.Address, TrustDomain: TrustDomain, ClusterID: ClusterID, ProxyImage: o.Image,
+		}.Defaults(),
 		CertDir: a.Dir,
 		CertTTL: o.TTL,
 		// Every port but the status port stays closed, so that there can be

@@ -108,7 +108,7 @@ func (d *Discovery) writeInjector(ctx context.Context, o Injector) error {
 
 // renderInjector is what `helm template` says of Istio's chart.
 func (d *Discovery) renderInjector(ctx context.Context, o Injector) ([]byte, error) {
-	module, err := module(ctx)
+	module, err := Module(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,7 @@ import (
 // Install brings into the cluster what istiod needs: CRDs, its namespace and the
 // mesh's configuration, which says where istiod is reached.
 func (d *Discovery) Install(ctx context.Context) error {
-	module, err := module(ctx)
+	module, err := Module(ctx)
 	if err != nil {
 		return err
 	}
@@ -71,8 +71,8 @@ func (i *Istiod) CreateNamespace(ctx context.Context, name string, labels map[st
 	})
 }
 
-// module returns the folder of Istio's module, with its CRDs and charts.
-func module(ctx context.Context) (string, error) {
+// Module returns the folder of Istio's module, with its CRDs and charts.
+func Module(ctx context.Context) (string, error) {
 	_, here, _, _ := runtime.Caller(0)
 	folder := filepath.Join(filepath.Dir(filepath.Dir(here)), "cluster", "istio")
 	command := exec.CommandContext(ctx, "go", "-C", folder, "mod", "download", "-json", "istio.io/istio")
