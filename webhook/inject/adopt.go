@@ -1,0 +1,305 @@
+package inject
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	jsonpatch "github.com/evanphx/json-patch/v5"
+	operations "gomodules.xyz/jsonpatch/v2"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// envoyBaseEnv keeps two Envoys in one network apart.
+const envoyBaseEnv = "AMBASSADOR_ENVOY_BASE_ID"
+
+// AdoptOptions are the user's choices in an adoption.
+type AdoptOptions struct {
+	// ByNamespace leaves the pod without isthmus.dev/inject: the user labels its
+	// namespace instead. Default false.
+	ByNamespace bool
+	// KeepImage pins the image of the sidecar written by hand. Default false: the
+	// mesh says which one.
+	KeepImage bool
+	// KeepLabels must stay on the pod, for a selector names them.
+	KeepLabels []string
+}
+
+// Adoption is what Adopt found and how to make it plain.
+type Adoption struct {
+	// Reason is Injected when the pod can be adopted: then its plain form is
+	// injected. Any other says why there is nothing to adopt.
+	Reason policy.Reason
+	// Profile and Mode are those that the plain pod is injected with.
+	Profile string
+	Mode    policy.Mode
+	// Found says in a few words how the pod was integrated.
+	Found string
+	// Warnings are sentences for the user.
+	Warnings []string
+	// Patch turns the pod into the plain one, to be applied in order.
+	Patch []operations.Operation
+	// Differences are between the pod and its plain form once that is injected.
+	Differences []Difference
+}
+
+// Adopt says how to turn a pod that is integrated with Istio by hand into a plain
+// one that Isthmus integrates. An error names every field that cannot be adopted
+// faithfully, and the way out. A pod without such an integration has no patch and
+// no error.
+func (e *Engine) Adopt(req Request, o AdoptOptions) (Adoption, error) {
+	s := &subject{engine: e, Request: req, asked: policy.ByNamespace}
+	options, problem := policy.Resolve(req.Pod.Labels, req.Pod.Annotations, req.Namespace, e.settings.Defaults, e.settings.SecretNames)
+	s.options = options
+	if verdict := policy.Decide(req.Pod.Labels, req.Pod.Annotations, policy.Namespace{Name: req.Namespace.Name, Labels: labelled(nil)}, e.settings.ExcludedNamespaces); verdict.Asked == policy.Nobody {
+		if verdict.Denied {
+			return Adoption{}, errors.New(verdict.Message)
+		}
+		return Adoption{Reason: verdict.Reason}, nil
+	}
+	if isWindows(&req.Pod.Spec) {
+		return Adoption{Reason: policy.UnsupportedOS}, nil
+	}
+	if r := s.recognise(); r != nil {
+		if r.Reason == policy.NoProfile {
+			return Adoption{Reason: r.Reason}, nil
+		}
+		return Adoption{}, errors.New(r.Message)
+	}
+	if problem != nil {
+		return Adoption{}, errors.New(problem.Message)
+	}
+	a := &adopter{pod: req.Pod, edge: s.edge, options: options, choice: o}
+	a.plan()
+	if a.style == "" && len(a.errs) == 0 {
+		return Adoption{Reason: policy.OptedOut, Profile: s.profile.Name}, nil
+	}
+	if err := errors.Join(a.errs...); err != nil {
+		return Adoption{}, err
+	}
+	return e.finish(req, a)
+}
+
+// finish makes the patch, and injects its outcome: what would be refused later is
+// said now.
+func (e *Engine) finish(req Request, a *adopter) (Adoption, error) {
+	out := Adoption{Reason: policy.Injected, Found: a.style, Warnings: a.warnings, Patch: a.patch()}
+	plain, err := applied(req.Pod, out.Patch)
+	if err != nil {
+		return Adoption{}, err
+	}
+	req.Pod = plain
+	req.Namespace.Labels = labelled(req.Namespace.Labels)
+	result := e.Inject(req)
+	if result.Reason != policy.Injected {
+		return Adoption{}, fmt.Errorf("what is left cannot be injected (%s): %s", result.Reason, said(result))
+	}
+	injected, err := applied(plain, result.Patch)
+	if err != nil {
+		return Adoption{}, err
+	}
+	out.Profile, out.Mode = result.Profile, result.Mode
+	out.Differences = Compare(a.pod, injected)
+	out.Warnings = append(out.Warnings, otherMesh(a.proxy, runsAgent(injected))...)
+	return out, nil
+}
+
+// meshFacts are variables and flags of the agent that say which mesh it is in.
+var meshFacts = []struct {
+	variable string
+	flags    []string
+}{
+	{"TRUST_DOMAIN", []string{"--trust-domain", "--trustDomain"}},
+	{"CA_ADDR", nil},
+	{"PILOT_CERT_PROVIDER", nil},
+	{"ISTIO_META_NETWORK", nil},
+	{"ISTIO_META_CLUSTER_ID", nil},
+}
+
+// otherMesh says where the sidecar written by hand and that of Isthmus are in
+// different meshes: then the settings that were used are not those of its cluster.
+func otherMesh(before, after *corev1.Container) (warnings []string) {
+	if before == nil || after == nil {
+		return nil
+	}
+	words := make([]any, len(before.Args))
+	for i := range before.Args {
+		words[i] = before.Args[i]
+	}
+	given := flagsOf(words)
+	for _, f := range meshFacts {
+		is := envNamed(after, f.variable)
+		name, was := f.variable, ""
+		if v := envNamed(before, f.variable); v != nil {
+			was = v.Value
+		}
+		for _, flag := range f.flags {
+			if v, ok := given[flag].(string); ok && was == "" {
+				name, was = flag, v
+			}
+		}
+		if was != "" && is != nil && was != is.Value {
+			warnings = append(warnings, fmt.Sprintf("the sidecar written by hand sets %s to %q, and the mesh settings used here say %q; check them, with --from-cluster or --settings", name, was, is.Value))
+		}
+	}
+	return warnings
+}
+
+// labelled opts a namespace in, unless it locks itself.
+func labelled(labels map[string]string) map[string]string {
+	out := map[string]string{policy.InjectionLabel: policy.InjectionEnabled}
+	maps.Copy(out, labels)
+	return out
+}
+
+func said(r Result) string {
+	if r.Message != "" || len(r.Warnings) == 0 {
+		return r.Message
+	}
+	return r.Warnings[0].Text
+}
+
+// applied is a pod with a patch carried out.
+func applied(pod *corev1.Pod, patch []operations.Operation) (*corev1.Pod, error) {
+	out := pod.DeepCopy()
+	if len(patch) == 0 {
+		return out, nil
+	}
+	decoded, err := jsonpatch.DecodePatch(encode(patch))
+	if err != nil {
+		return nil, fmt.Errorf("patch: %w", err)
+	}
+	after, err := decoded.Apply(encode(pod))
+	if err != nil {
+		return nil, fmt.Errorf("patch: %w", err)
+	}
+	*out = corev1.Pod{}
+	if err := json.Unmarshal(after, out); err != nil {
+		return nil, fmt.Errorf("patch: %w", err)
+	}
+	return out, nil
+}
+
+// adopter is one pod on its way to a plain one.
+type adopter struct {
+	pod     *corev1.Pod
+	edge    int
+	options policy.Options
+	choice  AdoptOptions
+
+	// style says how the pod is integrated; empty when it is not.
+	style string
+	// byIstio: Istio's injector adds the sidecar, so mode istio takes its place.
+	byIstio bool
+	// proxy is the sidecar written by hand, nil where there is none.
+	proxy *corev1.Container
+	// volume holds the certificates. Empty when no volume does.
+	volume string
+	// dir is where the edge finds them.
+	dir string
+
+	keys            map[string]string
+	dropAnnotations []string
+	dropLabels      []string
+	setAnnotations  map[string]string
+	dropVolumes     []string
+	dropEnv         []string
+	dropMounts      []int
+	warnings        []string
+	errs            []error
+}
+
+// fail notes a field that cannot be adopted, and the way out.
+func (a *adopter) fail(field, format string, args ...any) {
+	a.errs = append(a.errs, fmt.Errorf("%s: %s", field, fmt.Sprintf(format, args...)))
+}
+
+func (a *adopter) warn(format string, args ...any) {
+	a.warnings = append(a.warnings, fmt.Sprintf(format, args...))
+}
+
+// key adds an annotation that stands for something that goes. One of another
+// value is the user's, and contradicts.
+func (a *adopter) key(key, value, instead string) {
+	if have, ok := a.pod.Annotations[key]; ok && have != value {
+		a.fail("metadata.annotations["+key+"]", "it is %q, and %s says %q; make them agree", have, instead, value)
+		return
+	}
+	a.keys[key] = value
+}
+
+// plan decides what goes and what comes.
+func (a *adopter) plan() {
+	a.keys, a.setAnnotations = map[string]string{}, map[string]string{}
+	a.proxy = ownProxy(a.pod)
+	if !a.recognise() {
+		return
+	}
+	a.findDirectory()
+	if a.proxy != nil {
+		a.takeProxy()
+	}
+	a.takeAnnotations()
+	a.takeVolume()
+	a.takeEdge()
+	a.addKeys()
+}
+
+// addKeys writes down what is to take the integration's place.
+func (a *adopter) addKeys() {
+	mode := policy.Sidecar
+	if a.byIstio {
+		mode = policy.Istio
+	}
+	if a.options.Mode != mode || a.byIstio {
+		a.key(policy.ModeKey, string(mode), "the integration by hand")
+	}
+	if a.dir != "" && a.dir != a.options.CertDir {
+		a.key(policy.CertDirKey, a.dir, "the certificates' directory")
+	}
+	if a.choice.ByNamespace {
+		return
+	}
+	if a.pod.Labels[policy.InjectKey] != "true" {
+		a.key(policy.InjectKey, "true", "adopting it")
+	}
+}
+
+// edgeContainer is the container of the edge, and its path.
+func (a *adopter) edgeContainer() (*corev1.Container, string) {
+	return &a.pod.Spec.Containers[a.edge], fmt.Sprintf("spec.containers[%d]", a.edge)
+}
+
+// indexed finds a container in its list.
+func (a *adopter) indexed(c *corev1.Container) (list string, index int) {
+	eachContainer(a.pod, func(l string, i int, have *corev1.Container) {
+		if have == c {
+			list, index = l, i
+		}
+	})
+	return list, index
+}
+
+// others names the containers that mount a volume, but for edge and sidecar.
+func (a *adopter) others(volume string) []string {
+	var names []string
+	edge, _ := a.edgeContainer()
+	eachContainer(a.pod, func(list string, i int, c *corev1.Container) {
+		if c == edge || c == a.proxy {
+			return
+		}
+		uses := mountOf(c, volume) != nil || slices.ContainsFunc(c.VolumeDevices, func(d corev1.VolumeDevice) bool { return d.Name == volume })
+		if uses {
+			names = append(names, fmt.Sprintf("spec.%s[%d] (%s)", list, i, c.Name))
+		}
+	})
+	return names
+}
+
+// several writes a list for a sentence.
+func several(names []string) string { return strings.Join(names, " and ") }

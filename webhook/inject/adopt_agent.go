@@ -1,0 +1,192 @@
+package inject
+
+import (
+	"path"
+	"regexp"
+	"strings"
+)
+
+// flags are the arguments of `pilot-agent proxy` from Istio 1.1 to the current
+// one (pilot/cmd/pilot-agent in its releases), with the reason why the sidecar of
+// Isthmus has them not, or with other values.
+var flags = map[string]string{
+	"0": "", "1": "", // proxy sidecar: any other is refused
+	"--domain":                       "the cluster's domain, " + fromMesh,
+	"--serviceCluster":               "a name for Envoy's telemetry; the flag is deprecated, and no Envoy runs",
+	"--discoveryAddress":             "deprecated flag; PROXY_CONFIG has the address, " + fromMesh,
+	"--connectTimeout":               "deprecated flag of Envoy's, and no Envoy runs",
+	"--statusPort":                   "deprecated flag; PROXY_CONFIG has the port",
+	"--trust-domain":                 "deprecated flag; TRUST_DOMAIN has it, " + fromMesh,
+	"--trustDomain":                  "deprecated flag; TRUST_DOMAIN has it, " + fromMesh,
+	"--controlPlaneBootstrap":        "gone from Istio",
+	"--controlPlaneAuthPolicy":       "gone from Istio: istiod is always reached by TLS",
+	"--proxyLogLevel":                "a level of Envoy's, and no Envoy runs",
+	"--proxyComponentLogLevel":       "a level of Envoy's, and no Envoy runs",
+	"--log_output_level":             "the agent's default level",
+	"--concurrency":                  "Envoy's threads, and no Envoy runs",
+	"--parentShutdownDuration":       "for Envoy's restarts, and no Envoy runs",
+	"--drainDuration":                "for Envoy's restarts, and no Envoy runs",
+	"--discoveryRefreshDelay":        "deprecated flag of Envoy's, and no Envoy runs",
+	"--proxyAdminPort":               "Envoy's port, and no Envoy runs",
+	"--configPath":                   "where Envoy's configuration is, and no Envoy runs",
+	"--binaryPath":                   "where Envoy is, and no Envoy runs",
+	"--zipkinAddress":                "Envoy's tracing, and no Envoy runs",
+	"--lightstepAddress":             "Envoy's tracing, and no Envoy runs",
+	"--lightstepAccessToken":         "Envoy's tracing, and no Envoy runs",
+	"--lightstepSecure":              "Envoy's tracing, and no Envoy runs",
+	"--lightstepCacertPath":          "Envoy's tracing, and no Envoy runs",
+	"--datadogAgentAddress":          "Envoy's tracing, and no Envoy runs",
+	"--statsdUdpAddress":             "Envoy's statistics, and no Envoy runs",
+	"--envoyMetricsService":          "Envoy's statistics, and no Envoy runs",
+	"--envoyMetricsServiceAddress":   "Envoy's statistics, and no Envoy runs",
+	"--envoyAccessLogService":        "Envoy's access log, and no Envoy runs",
+	"--envoyAccessLogServiceAddress": "Envoy's access log, and no Envoy runs",
+	"--outlierLogPath":               "Envoy's log, and no Envoy runs",
+	"--disableInternalTelemetry":     "Envoy's telemetry, and no Envoy runs",
+	"--dnsRefreshRate":               "for Envoy, and no Envoy runs",
+	"--applicationPorts":             "ports that Envoy would wait for, and no Envoy runs",
+	"--mixerIdentity":                "gone from Istio with Mixer",
+	"--pilotIdentity":                "gone from Istio",
+	"--controlPlanePort":             "gone from Istio",
+	"--log_as_json":                  "the agent's default format",
+	"--log_caller":                   "the agent's default format",
+	"--log_stacktrace_level":         "the agent's default format",
+	"--log_target":                   "the agent's default: standard output",
+	"--vklog":                        "the agent's default level",
+	"--id":                           "the pod's name, which the agent knows",
+	"--ip":                           "the pod's address, which the agent knows",
+	"--meshConfig":                   "the mesh's settings come from Isthmus",
+	"--profiling":                    "the agent's default",
+	"--kubeAppProberName":            "gone from Istio",
+	"--serviceregistry":              "Kubernetes, the default",
+	"--tokenManagerPlugin":           "for the token server, which nobody asked for",
+}
+
+// refusedFlags give the agent work that Isthmus' does not do.
+var refusedFlags = map[string]string{
+	"--customConfigFile": "Envoy runs with a configuration of your own",
+	"--templateFile":     "Envoy runs with a configuration of your own",
+	"--stsPort":          "the agent serves tokens to others",
+	"--caCertFile":       "the agent trusts a CA of your own",
+}
+
+// variables are what the agent reads from its environment (pkg/istio-agent,
+// pilot/cmd/pilot-agent and pkg/bootstrap of Istio), with the reason why the
+// sidecar of Isthmus has another value or none. A name that ends in * stands for
+// all that begin so.
+var variables = []struct{ name, why string }{
+	{"OUTPUT_CERTS", "one directory for agent and edge"},
+	{"DISABLE_ENVOY", noEnvoy},
+	{"CA_ADDR", fromMesh},
+	{"CA_PROVIDER", "istiod, the default"},
+	{"PILOT_CERT_PROVIDER", fromMesh},
+	{"TRUST_DOMAIN", fromMesh},
+	{"SECRET_TTL", "the lifetime asked of the CA, no more than it grants"},
+	{"PROXY_CONFIG", "istiod's address and the agent's port, " + fromMesh},
+	{"JWT_POLICY", "the agent takes the mounted token: third-party-jwt, the default"},
+	{"CLOUD_PLATFORM", "without it the agent asks metadata servers for up to 5 s"},
+	{"GOMEMLIMIT", "the agent heeds its memory limit"},
+	{"GOMAXPROCS", "Go heeds the CPU limit by itself"},
+	{"POD_NAME", identity},
+	{"POD_NAMESPACE", identity},
+	{"INSTANCE_IP", identity},
+	{"SERVICE_ACCOUNT", identity},
+	{"HOST_IP", identity},
+	{"ISTIO_META_CLUSTER_ID", fromMesh + ": a wrong one fails authentication, so it is unset when unknown"},
+	{"ISTIO_META_MESH_ID", fromMesh},
+	{"ISTIO_META_NETWORK", fromMesh},
+	{"ISTIO_META_NODE_NAME", identity},
+	{"ISTIO_META_DNS_CAPTURE", "DNS of an edge is not captured"},
+	{"ISTIO_META_DNS_AUTO_ALLOCATE", "DNS of an edge is not captured"},
+	{"ISTIO_META_*", telemetry},
+	{"ISTIO_METAJSON_*", telemetry},
+	{"ISTIO_PROMETHEUS_ANNOTATIONS", "Envoy's statistics, and no Envoy runs"},
+	{"ISTIO_AUTO_MTLS_ENABLED", "gone from Istio"},
+	{"ISTIO_BOOTSTRAP", "Envoy's configuration, and no Envoy runs"},
+	{"ISTIO_BOOTSTRAP_OVERRIDE", "Envoy's configuration, and no Envoy runs"},
+	{"ISTIO_CPU_LIMIT", "Envoy's threads, and no Envoy runs"},
+	{"ISTIO_NAMESPACE", "gone from Istio"},
+	{"ISTIO_DELTA_XDS", "Envoy's configuration, and no Envoy runs"},
+	{"ISTIO_AGENT_*", "the agent's defaults"},
+	{"CANONICAL_SERVICE", telemetry},
+	{"CANONICAL_REVISION", telemetry},
+	{"SDS_ENABLED", "gone from Istio: always so"},
+	{"SDS_UDS_PATH", "gone from Istio"},
+	{"ENABLE_INGRESS_GATEWAY_SDS", "gone from Istio"},
+	{"INGRESS_GATEWAY_NAMESPACE", "gone from Istio"},
+	{"PILOT_SKIP_VALIDATE_TRUST_DOMAIN", "Envoy's configuration, and no Envoy runs"},
+	{"PILOT_ENABLE_*", "istiod reads it, not the agent"},
+	{"PROXY_XDS_VIA_AGENT", "Envoy's configuration, and no Envoy runs"},
+	{"PROXY_XDS_DEBUG_VIA_AGENT", "one port less, which on the host's network would be the node's"},
+	{"PROXY_XDS_LRS_ENABLED", "Envoy's statistics, and no Envoy runs"},
+	{"TERMINATION_DRAIN_DURATION_SECONDS", "no Envoy to drain"},
+	{"EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "no Envoy to drain"},
+	{"MINIMUM_DRAIN_DURATION", "no Envoy to drain"},
+	{"BOOTSTRAP_XDS_AGENT", "Envoy's configuration, and no Envoy runs"},
+	{"ENVOY_*", "Envoy's settings, and no Envoy runs"},
+	{"WASM_*", "Envoy's extensions, and no Envoy runs"},
+	{"DNS_*", "DNS of an edge is not captured"},
+	{"SECRET_GRACE_PERIOD_RATIO", "the agent renews at half of a lifetime"},
+	{"SECRET_GRACE_PERIOD_RATIO_JITTER", "the agent renews at half of a lifetime"},
+	{"SECRET_ROTATION_CHECK_INTERVAL", "gone from Istio"},
+	{"SECRET_JOB_RUN_INTERVAL", "gone from Istio"},
+	{"STALED_CONNECTION_RECYCLE_RUN_INTERVAL", "gone from Istio"},
+	{"INITIAL_BACKOFF_MSEC", "the agent's default"},
+	{"USE_TOKEN_FOR_CSR", "gone from Istio: always so"},
+	{"XDS_AUTH_PROVIDER", "the agent's default"},
+	{"CLUSTER_ID", "gone from Istio; ISTIO_META_CLUSTER_ID took its place"},
+	{"NAMESPACE", "gone from Istio; POD_NAMESPACE took its place"},
+	{"POD_IP", "gone from Istio; INSTANCE_IP took its place"},
+	{"PKCS8_KEY", "the agent's default: every edge reads the key that it writes"},
+}
+
+// refusedVariables give the agent work that Isthmus' does not do.
+var refusedVariables = map[string]string{
+	"PROV_CERT":               "the agent takes a certificate that is given to it",
+	"FILE_MOUNTED_CERTS":      "the agent takes certificates that are given to it",
+	"CA_ROOT_CA":              "the agent trusts a CA of your own",
+	"XDS_ROOT_CA":             "the agent trusts a root of your own",
+	"ISTIO_KUBE_APP_PROBERS":  "the agent answers the probes of other containers",
+	"GRPC_XDS_BOOTSTRAP":      "the agent serves gRPC without proxies",
+	"ECC_SIGNATURE_ALGORITHM": "the agent makes keys of a kind of your own",
+	"ECC_CURVE":               "the agent makes keys of a kind of your own",
+	"WORKLOAD_RSA_KEY_SIZE":   "the agent makes keys of a kind of your own",
+}
+
+func whyVariable(name string) string {
+	for _, v := range variables {
+		begin, all := strings.CutSuffix(v.name, "*")
+		if name == v.name || all && strings.HasPrefix(name, begin) {
+			return v.why
+		}
+	}
+	return ""
+}
+
+// agentPaths are where Istio's templates mount volumes in the sidecar.
+var agentPaths = []string{
+	"/var/run/secrets/istio", "/var/run/secrets/tokens", "/var/run/secrets/credential-uds",
+	"/var/run/secrets/workload-spiffe-uds", "/var/run/secrets/workload-spiffe-credentials",
+	"/var/run/secrets/istio-dns", "/etc/istio/proxy", "/etc/istio/pod", "/etc/istio/config",
+	"/var/lib/istio/data", "/var/run/sds", "/var/run/sds/tokens", "/var/run/secrets/istio/crl",
+}
+
+func isAgentPath(dir string) bool {
+	dir = path.Clean(dir)
+	if strings.HasPrefix(dir, "/run/") {
+		dir = "/var" + dir
+	}
+	for _, p := range agentPaths {
+		if dir == p {
+			return true
+		}
+	}
+	return false
+}
+
+// agentPorts are those that agent and Envoy listen on themselves (Istio's
+// documentation, "Ports used by Istio").
+var agentPorts = []int32{15000, 15001, 15004, 15006, 15008, 15020, 15021, 15053, 15090}
+
+// pilotAgent is the agent's program.
+var pilotAgent = regexp.MustCompile(`(^|/)pilot-agent$`)

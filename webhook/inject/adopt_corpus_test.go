@@ -1,0 +1,52 @@
+package inject_test
+
+import (
+	"encoding/csv"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// TestAdoptCorpus adopts every edge of the corpus that is integrated by hand: the
+// outcome is plain, adopting it again does nothing, and every difference between
+// the hand's work and Isthmus' has its reason. All others have nothing to adopt.
+func TestAdoptCorpus(t *testing.T) {
+	file, err := os.Open(filepath.Join(corpus, "INDEX.tsv"))
+	if os.IsNotExist(err) {
+		t.Skipf("no corpus at %s; the essential cases are in TestAdopt", corpus)
+	}
+	require.NoError(t, err)
+	defer file.Close()
+	reader := csv.NewReader(file)
+	reader.Comma, reader.LazyQuotes = '\t', true
+	rows, err := reader.ReadAll()
+	require.NoError(t, err)
+	require.Greater(t, len(rows), 100)
+
+	engine := newEngine(t, inject.Options{})
+	adopted := 0
+	for _, row := range rows[1:] {
+		t.Run(row[0], func(t *testing.T) {
+			data, err := os.ReadFile(filepath.Join(corpus, row[0]))
+			require.NoError(t, err)
+			pod := podOf(t, data)
+			request := inject.Request{Pod: pod, Namespace: policy.Namespace{Name: "edge"}, Template: true}
+			adoption, err := engine.Adopt(request, inject.AdoptOptions{})
+			require.NoError(t, err)
+			if row[6] != "conflict" || len(adoption.Patch) == 0 {
+				assert.Empty(t, adoption.Patch)
+				assert.NotEqual(t, policy.Injected, adoption.Reason)
+				return
+			}
+			adopted++
+			checkAdopted(t, engine, request, adoption)
+		})
+	}
+	assert.GreaterOrEqual(t, adopted, 9)
+}

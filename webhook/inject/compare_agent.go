@@ -1,0 +1,114 @@
+package inject
+
+import (
+	"regexp"
+	"strings"
+
+	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// agentField is a field of the sidecar, wherever it stands.
+var agentField = regexp.MustCompile(`^spec\.(?:initC|c)ontainers\[` + patches.SidecarName + `\](?:\.(.+))?$`)
+
+const (
+	native    = "a native sidecar: starts before the edge and ends after it"
+	fromMesh  = "from the mesh's settings"
+	identity  = "who and where the pod is, for the agent"
+	telemetry = "metadata for Envoy's telemetry, and no Envoy runs"
+)
+
+// agentReasons explain the differences in the sidecar by the beginning of the
+// field within it. What Istio's injector makes of it in mode istio is not ours.
+var agentReasons = []struct{ field, why string }{
+	{"restartPolicy", native},
+	{"imagePullPolicy", "as the mesh's settings say, else Kubernetes' own default"},
+	{"image", "the mesh's own image, not pinned: it follows Istio's version"},
+	{"command", "the image's own entrypoint, pilot-agent"},
+	{"startupProbe", "holds the edge back until all three certificate files are there"},
+	{"readinessProbe", "the startup probe holds the edge back until the files are there; an agent that is slow later must not take a front door out"},
+	{"livenessProbe", "the agent ends by itself where it cannot go on"},
+	{"lifecycle", "no Envoy to drain, and a native sidecar starts before the edge"},
+	{"resources", "requests and limits always: quotas refuse pods without, and autoscalers lose their metric"},
+	{"securityContext", "passes Pod Security restricted: not root, read-only, no capabilities"},
+	{"ports", "the agent's port is declared, and there is no Envoy whose ports could be"},
+	{"terminationMessage", "Kubernetes' own default"},
+	{"volumeMounts[" + patches.CertsVolume + "].mountPath", "one directory for agent and edge"},
+	{"volumeMounts[" + patches.CertsVolume + "]", "the agent writes the files there"},
+	{"volumeMounts[istiod-ca-cert]", "the mesh's root certificate, read-only"},
+	{"volumeMounts[istio-token]", "the token that the agent shows the CA, read-only"},
+	{"volumeMounts[istio-envoy]", "where the agent writes, with a read-only root"},
+	{"volumeMounts[kube-api-access]", "the API server mounts it"},
+}
+
+// istioReasons explain the differences in a sidecar that Istio's injector made of
+// the same pod with other annotations.
+var istioReasons = []struct{ field, why string }{
+	{"env[OUTPUT_CERTS]", "one directory for agent and edge"},
+	{"env[ISTIO_META_DNS_CAPTURE]", "DNS of an edge is not captured"},
+	{"env[SECRET_TTL]", "the lifetime that " + policy.CertTTLKey + " asks for"},
+	{"env[PROXY_CONFIG]", "the annotation proxy.istio.io/config, as Isthmus merged it"},
+	{"env[ISTIO_METAJSON_", "the pod's labels and annotations, as they differ"},
+	{"lifecycle", "holdApplicationUntilProxyStarts: the edge starts when there are certificates"},
+	{"startupProbe", "holdApplicationUntilProxyStarts: the edge starts when there are certificates"},
+	{"volumeMounts[" + patches.CertsVolume + "]", "the agent writes the files there"},
+	{"volumeMounts[kube-api-access]", "the API server mounts it"},
+}
+
+// whyAgent explains a difference in the sidecar.
+func (c *comparison) whyAgent(d Difference) string {
+	m := agentField.FindStringSubmatch(d.Field)
+	switch {
+	case m == nil:
+		return ""
+	case c.status.Mode == policy.Istio:
+		return beginning(istioReasons, m[1])
+	case m[1] == "" && d.Before == text("spec.containers"):
+		return native
+	case m[1] == "" && d.Before == "":
+		return "the sidecar that the integration by hand lacked"
+	case m[1] == "":
+		return ""
+	case strings.HasPrefix(m[1], "args["):
+		return c.withEnvoy(flags[strings.TrimSuffix(strings.TrimPrefix(m[1], "args["), "]")])
+	case strings.HasPrefix(m[1], "env["):
+		name, _, _ := strings.Cut(strings.TrimPrefix(m[1], "env["), "]")
+		return c.withEnvoy(whyVariable(name))
+	}
+	if why := beginning(agentReasons, m[1]); why != "" {
+		return why
+	}
+	if strings.HasPrefix(m[1], "volumeMounts[") && removed(c, d, "") && c.agentPath(m[1]) {
+		return "the agent alone reads and writes less"
+	}
+	return ""
+}
+
+// beginning is the reason of the first rule that the field begins with.
+func beginning(rules []struct{ field, why string }, field string) string {
+	for _, r := range rules {
+		if strings.HasPrefix(field, r.field) {
+			return r.why
+		}
+	}
+	return ""
+}
+
+// withEnvoy is a reason that also holds where an Envoy runs.
+func (c *comparison) withEnvoy(why string) string {
+	if strings.Contains(why, "no Envoy") && c.runsEnvoy() {
+		return "Istio's own default, " + fromMesh
+	}
+	return why
+}
+
+// agentPath: a mount that went was at a path that only agent and Envoy use.
+func (c *comparison) agentPath(field string) bool {
+	proxy := runsAgent(c.before)
+	if proxy == nil {
+		return false
+	}
+	name := strings.TrimSuffix(strings.TrimPrefix(field, "volumeMounts["), "]")
+	m := mountOf(proxy, name)
+	return m != nil && (isAgentPath(m.MountPath) || m.MountPath != "" && heldCerts(c, Difference{}, name))
+}
