@@ -4,11 +4,13 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	yamlv3 "go.yaml.in/yaml/v3"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/randfill"
+	"sigs.k8s.io/yaml"
 
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
@@ -21,13 +23,15 @@ var words = []string{
 	"/etc/istio-certs", "/etc/istio-certs/", "/etc", "/certs", "90m", "100m", "128Mi", "15020", "15025",
 	"emissaryingress/emissary:4.1.0", "datawire/aes:1.13.4", "quay.io/datawire/ambassador", "istio/proxyv2:1.8.2",
 	"AMBASSADOR_NAMESPACE", "AMBASSADOR_ENVOY_BASE_ID", "AMBASSADOR_ISTIO_SECRET_DIR", "OUTPUT_CERTS", "agent", "entrypoint",
-	"/ambassador/v0/check_ready", "ambient", "disabled", "kube-api-access", "corp", "isthmus-publish", "isthmus-publish-token", "agent", "mirror",
+	"/ambassador/v0/check_ready", "ambient", "disabled", "kube-api-access", "corp", "isthmus-publish", "isthmus-publish-token", "agent", "mirror", "istio",
+	`{"istio-certs":{"mountPath":"/certs"}}`, `[{"name":"extra","mountPath":"/extra"}]`, "null", "{", "concurrency: 2\n", "proxyMetadata: {A: b}", "proxyMetadata:\n", `{"proxyMetadata":{"OUTPUT_CERTS":"/certs"}}`,
 }
 
 var keys = []string{
 	"app", policy.InjectKey, policy.ModeKey, policy.DeliveryKey, policy.ProfileKey, policy.CertDirKey, policy.EnvoyKey, policy.CertTTLKey,
 	policy.ContainerKey, policy.SecretNameKey, policy.PublishKey, policy.StatusKey, policy.InjectedLabel, policy.SourceKey, policy.IstioInjectKey, policy.IstioTLSModeLabel,
 	policy.IstioDataplaneLabel, policy.IstioProxyImageKey, policy.IstioProxyCPUKey, policy.IstioProxyMemLimitKey, policy.IstioStatusPortKey,
+	policy.IstioProxyConfigKey, policy.IstioUserVolumeMount, policy.IstioInboundPortsKey, policy.AmbientBypassKey,
 	policy.ConsulInjectKey, policy.DefaultContainerKey, "isthmus.dev/mdoe", "a~b/c",
 }
 
@@ -35,7 +39,7 @@ var keys = []string{
 // once, additively, and takes back exactly.
 func FuzzInject(f *testing.F) {
 	for _, seed := range []string{"", "isthmus", "0123456789012345678901234567890123456789012345678901234567890123456789"} {
-		for _, where := range []uint8{0, 8, 16, 8 + 32, 2 + 16, 1} {
+		for _, where := range []uint8{0, 8, 16, 8 + 32, 2 + 16, 1, 64, 128} {
 			f.Add([]byte(seed), where)
 		}
 	}
@@ -58,6 +62,12 @@ func FuzzInject(f *testing.F) {
 		}
 		if where&8 != 0 {
 			says(policy.ModeKey, "secret")
+		}
+		if where&64 != 0 {
+			says(policy.ModeKey, "istio")
+		}
+		if where&128 != 0 {
+			says(policy.ModeKey, "ambient")
 		}
 		if where&16 != 0 {
 			says(policy.PublishKey, "true")
@@ -83,6 +93,50 @@ func FuzzInject(f *testing.F) {
 		}
 		checkInjected(t, engine, pod, ns, result)
 	})
+}
+
+// FuzzProxyConfig: whatever the annotation, what was in it is in it afterwards.
+func FuzzProxyConfig(f *testing.F) {
+	for _, seed := range []string{"", "null", "{}", "a: [", ownConfig, `{"proxyMetadata":{"A":"b"},"holdApplicationUntilProxyStarts":false}`, "proxyMetadata: &a {A: b}\nother: *a\n", "a: 1\na: 2\n", "---\na: 1\n---\nb: 2\n", "? [a]\n: b\n", "<<: {a: b}\n", "{0}"} {
+		f.Add(seed)
+	}
+	engine := newEngine(f, inject.Options{})
+	f.Fuzz(func(t *testing.T, text string) {
+		pod := annotated(policy.ModeKey, "istio", policy.IstioProxyConfigKey, text)
+		result := engine.Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+		if result.Reason != policy.Injected {
+			require.Empty(t, result.Patch)
+			return
+		}
+		var before, after map[string]any
+		var doc yamlv3.Node
+		require.NoError(t, yamlv3.Unmarshal([]byte(text), &doc))
+		if yaml.Unmarshal([]byte(text), &before) != nil || !hasNames(&doc) {
+			return // keys that JSON does not know, or knows by one name
+		}
+		merged := decode(t, apply(t, encode(t, pod), result)).Annotations[policy.IstioProxyConfigKey]
+		require.NoError(t, yaml.Unmarshal([]byte(merged), &after), merged)
+		if before["proxyMetadata"] == nil {
+			delete(before, "proxyMetadata")
+		}
+		assertAdditive(t, "", asAny(before), asAny(after))
+	})
+}
+
+func hasNames(n *yamlv3.Node) bool {
+	for i, c := range n.Content {
+		if n.Kind == yamlv3.MappingNode && i%2 == 0 && c.Tag != "!!str" || !hasNames(c) {
+			return false
+		}
+	}
+	return true
+}
+
+func asAny(m map[string]any) any {
+	if m == nil {
+		return map[string]any{}
+	}
+	return m
 }
 
 // randomPod makes a pod of the fuzzer's bytes: an edge more often than not,

@@ -106,6 +106,8 @@ func TestModeIstioRefuses(t *testing.T) {
 			want: "annotation proxy.istio.io/config: \"a: [\" is no YAML, so Istio would not read it: yaml: line 1: did not find expected node content"},
 		"config that is a list": {pod: func(p *corev1.Pod) { p.Annotations[policy.IstioProxyConfigKey] = "[]" },
 			want: `annotation proxy.istio.io/config: "[]" is no mapping, so Istio would not read it; want ProxyConfig as YAML`},
+		"config with aliases": {pod: func(p *corev1.Pod) { p.Annotations[policy.IstioProxyConfigKey] = "proxyMetadata: &a {}\nx: *a" },
+			want: `annotation proxy.istio.io/config: it has aliases, which cannot be added to without changing what they stand for; write them out`},
 		"metadata that is a list": {pod: func(p *corev1.Pod) { p.Annotations[policy.IstioProxyConfigKey] = "proxyMetadata: []" },
 			want: `annotation proxy.istio.io/config: proxyMetadata is no mapping, so Istio would not read it; want names and values`},
 		"another directory in the config": {pod: func(p *corev1.Pod) {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"reflect"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -29,6 +31,9 @@ func parseProxyConfig(text string) (*proxyConfig, error) {
 	}
 	if c.root().Kind != yaml.MappingNode {
 		return nil, fmt.Errorf("%q is no mapping, so Istio would not read it; want ProxyConfig as YAML", text)
+	}
+	if hasAlias(&c.doc) {
+		return nil, errors.New("it has aliases, which cannot be added to without changing what they stand for; write them out")
 	}
 	if m := child(c.root(), "proxyMetadata"); m != nil && m.Kind != yaml.MappingNode && m.Tag != "!!null" {
 		return nil, errors.New("proxyMetadata is no mapping, so Istio would not read it; want names and values")
@@ -77,13 +82,53 @@ func (c *proxyConfig) text() (string, error) {
 	if !c.changed {
 		return c.raw, nil
 	}
+	spellNulls(&c.doc)
 	var b bytes.Buffer
 	e := yaml.NewEncoder(&b)
 	e.SetIndent(2)
 	if err := errors.Join(e.Encode(&c.doc), e.Close()); err != nil {
 		return "", err
 	}
+	if !holds(b.Bytes(), []byte(c.raw)) {
+		return "", fmt.Errorf("%q cannot be added to without changing what it says; write it in plain YAML", c.raw)
+	}
 	return b.String(), nil
+}
+
+// holds reports whether everything in the mapping was, and what was in its
+// proxyMetadata, reads the same in now. YAML has more ways to write a value than
+// its encoder has.
+func holds(now, was []byte) bool {
+	var before, after map[string]any
+	if yaml.Unmarshal(was, &before) != nil || yaml.Unmarshal(now, &after) != nil {
+		return false
+	}
+	in := func(was, now map[string]any) bool {
+		for key, value := range was {
+			if key != "proxyMetadata" && !reflect.DeepEqual(value, now[key]) {
+				return false
+			}
+		}
+		return true
+	}
+	metadata, _ := before["proxyMetadata"].(map[string]any)
+	merged, _ := after["proxyMetadata"].(map[string]any)
+	return in(before, after) && in(metadata, merged)
+}
+
+func hasAlias(n *yaml.Node) bool {
+	return n.Kind == yaml.AliasNode || slices.ContainsFunc(n.Content, hasAlias)
+}
+
+// spellNulls writes out what is null by being empty: within braces the encoder
+// makes an empty string of it.
+func spellNulls(n *yaml.Node) {
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" && n.Value == "" {
+		n.Value = "null"
+	}
+	for _, c := range n.Content {
+		spellNulls(c)
+	}
 }
 
 func child(m *yaml.Node, key string) *yaml.Node {
