@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+	istioyaml "sigs.k8s.io/yaml"
 )
 
 // proxyConfig is the annotation proxy.istio.io/config, a ProxyConfig in YAML. It
@@ -96,11 +97,11 @@ func (c *proxyConfig) text() (string, error) {
 }
 
 // holds reports whether everything in the mapping was, and what was in its
-// proxyMetadata, reads the same in now. YAML has more ways to write a value than
-// its encoder has.
+// proxyMetadata, reads the same in now, by the parser that Istio has
+// (pkg/util/protomarshal). YAML has more ways to write a value than its encoder.
 func holds(now, was []byte) bool {
 	var before, after map[string]any
-	if yaml.Unmarshal(was, &before) != nil || yaml.Unmarshal(now, &after) != nil {
+	if istioyaml.Unmarshal(was, &before) != nil || istioyaml.Unmarshal(now, &after) != nil {
 		return false
 	}
 	in := func(was, now map[string]any) bool {
