@@ -98,6 +98,7 @@ func TestClusterScopedNamesAreShared(t *testing.T) {
 	want := sets.New(
 		"ClusterRole isthmus-webhook", "ClusterRoleBinding isthmus-webhook", "MutatingWebhookConfiguration isthmus-injector",
 		"ClusterRole isthmus-controller", "ClusterRoleBinding isthmus-controller", "ClusterRole isthmus-publisher",
+		"ClusterRole isthmus-mesh-reader", "ClusterRoleBinding isthmus-mesh-reader",
 		"ValidatingAdmissionPolicy isthmus-controller-tokens", "ValidatingAdmissionPolicyBinding isthmus-controller-tokens",
 	)
 	for name, release := range releases() {

@@ -92,6 +92,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- ternary (list "webhook" "controller") (list "webhook") .Values.controller.enabled | toJson -}}
 {{- end }}
 
+{{/* Who reads the mesh's settings, as subjects of a binding. */}}
+{{- define "isthmus.meshReaders" -}}
+{{- range $i, $component := include "isthmus.components" . | fromJsonArray }}
+{{- if $i }}{{ "\n" }}{{ end -}}
+- kind: ServiceAccount
+  name: isthmus-{{ $component }}
+  namespace: {{ $.Release.Namespace | quote }}
+{{- end }}
+{{- end }}
+
 {{/* Namespaces whose pods are never sent, as a JSON list: sorted, each once. */}}
 {{- define "isthmus.excludedNamespaces" -}}
 {{- concat (list "kube-system" .Release.Namespace) .Values.webhook.excludedNamespaces | uniq | sortAlpha | toJson -}}
