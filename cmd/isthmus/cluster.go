@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/internal/mesh"
 	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
 // requestTimeout ends a request to a cluster that does not answer.
@@ -35,7 +37,7 @@ func (f *clusterFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig for --from-cluster (default: $KUBECONFIG, then ~/.kube/config)")
 	flags.StringVar(&f.context, "context", "", "context in the kubeconfig for --from-cluster (default: the current one)")
 	flags.StringVar(&f.istioNamespace, "istio-namespace", "istio-system", "namespace of istiod for --from-cluster")
-	flags.StringVar(&f.revision, "revision", "", "revision of Istio for --from-cluster (default: the default one)")
+	flags.StringVar(&f.revision, "revision", "", "revision of Istio for --from-cluster, or a tag that points to one (default: the default one)")
 }
 
 // check refuses flags that would be ignored.
@@ -51,8 +53,10 @@ func (f *clusterFlags) check(flags *pflag.FlagSet) error {
 // discovery is what a cluster says of its mesh.
 type discovery struct {
 	settings mesh.Settings
-	// mesh returns the settings of a revision that a pod asks for.
+	// mesh returns the settings of a revision or tag that a pod asks for.
 	mesh func(revision string) (patches.Mesh, error)
+	// injector says who injects the pods of a revision or tag.
+	injector func(revision string) (inject.Injector, error)
 }
 
 // discover asks the cluster. explicit settings win over the cluster's.
@@ -72,16 +76,17 @@ func (f *clusterFlags) discover(ctx context.Context, explicit patches.Mesh) (dis
 }
 
 func (f *clusterFlags) discoverWith(ctx context.Context, client kubernetes.Interface, explicit patches.Mesh) (discovery, error) {
-	settings, err := mesh.Discover(ctx, client, f.istioNamespace, f.revision, explicit)
+	found, err := mesh.Discover(ctx, client, f.istioNamespace, explicit)
 	if err != nil {
 		return discovery{}, err
 	}
-	return discovery{settings: settings, mesh: func(revision string) (patches.Mesh, error) {
-		if revision == "" || revision == f.revision {
-			return settings.Mesh, nil
-		}
-		other, err := mesh.Discover(ctx, client, f.istioNamespace, revision, explicit)
-		return other.Mesh, err
+	settings, err := found.Settings(f.revision)
+	if err != nil {
+		return discovery{}, err
+	}
+	return discovery{settings: settings, injector: found.Injector, mesh: func(revision string) (patches.Mesh, error) {
+		asked, err := found.Settings(cmp.Or(revision, f.revision))
+		return asked.Mesh, err
 	}}, nil
 }
 

@@ -158,7 +158,7 @@ func (f *controllerFlags) addAll(mgr manager.Manager, options inject.Options, lo
 	if err := f.keepAuthority(mgr, c.kube, log); err != nil {
 		return err
 	}
-	options.Mesh = m.settings
+	options.Mesh, options.Injector = m.settings, m.injector
 	engine, err := inject.New(options)
 	if err != nil {
 		return err
@@ -177,6 +177,8 @@ func (f *controllerFlags) addAll(mgr manager.Manager, options inject.Options, lo
 // followed is the mesh as the manager follows it.
 type followed struct {
 	settings func(revision string) (patches.Mesh, error)
+	// injector is nil where nothing is discovered.
+	injector func(revision string) (inject.Injector, error)
 	roots    *mesh.Roots
 	ready    func() error
 }
@@ -191,7 +193,7 @@ func (f *controllerFlags) follow(mgr manager.Manager, kube kubernetes.Interface,
 		return m, err
 	}
 	if watcher != nil {
-		m.settings = watcher.Mesh
+		m.settings, m.injector = watcher.Mesh, watcher.Injector
 		if err := mgr.Add(watcher); err != nil {
 			return m, err
 		}

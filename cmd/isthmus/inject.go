@@ -84,7 +84,7 @@ func (f *engineFlags) engine(ctx context.Context, info, warn io.Writer) (*inject
 		if err != nil {
 			return nil, fmt.Errorf("mesh settings from the cluster: %w", err)
 		}
-		options.Mesh = discovered.mesh
+		options.Mesh, options.Injector = discovered.mesh, discovered.injector
 		reportDiscovered(info, warn, discovered.settings)
 	} else if err := reportExplicit(info, f.settings, options.Settings.Mesh); err != nil {
 		return nil, err

@@ -81,7 +81,7 @@ func (f *webhookFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	if watcher != nil {
-		options.Mesh, f.server.Mesh = watcher.Mesh, watcher
+		options.Mesh, options.Injector, f.server.Mesh = watcher.Mesh, watcher.Injector, watcher
 	}
 	if f.server.Engine, err = inject.New(options); err != nil {
 		return err

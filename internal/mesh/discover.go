@@ -3,52 +3,98 @@ package mesh
 import (
 	"context"
 	"fmt"
+	"slices"
 
-	appsv1 "k8s.io/api/apps/v1"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
-// Discover looks once at the Istio in a namespace (empty: istio-system) and
-// returns the settings of a revision, chosen as Watcher.Mesh chooses it. Where
-// no Istio is, a warning says so and the settings are the explicit ones and the
-// documented defaults. Objects that cannot be read are an error: unlike a
-// server, someone who asks for the cluster's settings can do something about it.
-func Discover(ctx context.Context, client kubernetes.Interface, namespace, revision string, explicit patches.Mesh) (Settings, error) {
+// Snapshot is what Discover found.
+type Snapshot struct {
+	state *state
+	// unreadable says what was forbidden and could be done without.
+	unreadable []string
+}
+
+// Discover looks once at the Istio in a namespace (empty: istio-system).
+// ConfigMaps that cannot be read are an error: unlike a server, someone who asks
+// for the cluster's settings can do something about it. Many users may not read
+// Deployments there, or the configurations of Istio's injector; the settings
+// come with a warning then.
+func Discover(ctx context.Context, client kubernetes.Interface, namespace string, explicit patches.Mesh) (*Snapshot, error) {
 	if err := explicit.Validate(); err != nil {
-		return Settings{}, fmt.Errorf("mesh settings: %w", err)
+		return nil, fmt.Errorf("mesh settings: %w", err)
 	}
 	if namespace == "" {
 		namespace = DefaultNamespace
 	}
-	configMaps, err := readConfigMaps(ctx, client, namespace)
-	if err != nil {
-		return Settings{}, err
+	var found objects
+	var err error
+	if found.configMaps, err = readConfigMaps(ctx, client, namespace); err != nil {
+		return nil, err
 	}
-	list, err := client.AppsV1().Deployments(namespace).List(ctx, metav1.ListOptions{LabelSelector: istiodSelector})
-	unreadable := ""
+	s := &Snapshot{}
+	deployments, err := client.AppsV1().Deployments(namespace).List(ctx, metav1.ListOptions{LabelSelector: istiodSelector})
 	switch {
 	case apierrors.IsForbidden(err):
 		// Only the longest lifetime comes from there, and it is allowed to be
 		// unknown.
-		list, unreadable = &appsv1.DeploymentList{}, err.Error()
+		s.unreadable = append(s.unreadable, err.Error())
 	case err != nil:
-		return Settings{}, fmt.Errorf("read istiod's Deployments in namespace %s: %w", namespace, err)
+		return nil, fmt.Errorf("read istiod's Deployments in namespace %s: %w", namespace, err)
+	default:
+		for i := range deployments.Items {
+			found.deployments = append(found.deployments, &deployments.Items[i])
+		}
 	}
-	deployments := make([]*appsv1.Deployment, 0, len(list.Items))
+	injecting, err := lookForInjectors(ctx, client, namespace)
+	if err != nil {
+		return nil, err
+	}
+	if injecting.unknown != "" {
+		s.unreadable = append(s.unreadable, "istio's revision tags and injectors are not known: "+injecting.unknown)
+	}
+	s.state = (&state{namespace: namespace, explicit: explicit}).next(
+		controlPlanes(namespace, found.configMaps, found.deployments), injecting)
+	return s, nil
+}
+
+// Settings returns the settings of a revision or tag, chosen as Watcher.Mesh
+// chooses it. Where no Istio is, a warning says so and the settings are the
+// explicit ones and the documented defaults.
+func (s *Snapshot) Settings(revision string) (Settings, error) {
+	found, err := s.state.settings(revision)
+	if err == nil {
+		found.Warnings = append(slices.Clone(found.Warnings), s.unreadable...)
+	}
+	return found, err
+}
+
+// Injector returns what Watcher.Injector returns.
+func (s *Snapshot) Injector(revision string) (inject.Injector, error) {
+	return s.state.injectors.injector(revision)
+}
+
+// lookForInjectors reads the configurations that a Watcher would watch.
+func lookForInjectors(ctx context.Context, client kubernetes.Interface, namespace string) (injectors, error) {
+	list, err := client.AdmissionregistrationV1().MutatingWebhookConfigurations().List(ctx, metav1.ListOptions{LabelSelector: injectorSelector})
+	if apierrors.IsForbidden(err) {
+		return injectors{unknown: err.Error()}, nil
+	}
+	if err != nil {
+		return injectors{}, fmt.Errorf("read the MutatingWebhookConfigurations of Istio's injector: %w", err)
+	}
+	all := make([]*admissionv1.MutatingWebhookConfiguration, 0, len(list.Items))
 	for i := range list.Items {
-		deployments = append(deployments, &list.Items[i])
+		all = append(all, &list.Items[i])
 	}
-	seen := (&state{namespace: namespace, explicit: explicit}).next(controlPlanes(namespace, configMaps, deployments))
-	s, err := seen.settings(revision)
-	if err == nil && unreadable != "" {
-		s.Warnings = append(s.Warnings, unreadable)
-	}
-	return s, err
+	return readInjectors(namespace, DefaultConfiguration, all), nil
 }
 
 // readConfigMaps returns the ConfigMaps that a Watcher would watch.

@@ -28,7 +28,7 @@ func TestGolden(t *testing.T) {
 		expected[golden] = true
 		t.Run(filepath.Base(input), func(t *testing.T) {
 			client := fake.NewClientset(load(t, input)...)
-			s, err := Discover(t.Context(), client, "", "", patches.Mesh{})
+			s, err := look(t, client, "", "", patches.Mesh{})
 			require.NoError(t, err)
 			require.NoError(t, s.Mesh.Validate())
 			got := strings.Join(s.Describe(), "\n") + "\n"

@@ -25,6 +25,16 @@ func (w *Watcher) report(before, after *state) {
 			w.log.Info("istio revision is gone", "revision", name)
 		}
 	}
+	w.reportInjectors(&before.injectors, &after.injectors)
+}
+
+func (w *Watcher) reportInjectors(before, after *injectors) {
+	if tags := describeTags(after.tags); tags != describeTags(before.tags) {
+		w.log.Info("istio's revision tags", "tags", tags)
+	}
+	if lines := after.describe(); !slices.Equal(lines, before.describe()) {
+		w.log.Info("istio's injectors", "serve", lines)
+	}
 }
 
 func (w *Watcher) reportRevision(name string, before, after revision) {

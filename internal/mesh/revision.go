@@ -37,6 +37,14 @@ func plain(revision string) string {
 	return revision
 }
 
+// spoken returns the revision as Istio's labels have it.
+func spoken(revision string) string {
+	if revision == "" {
+		return defaultRevision
+	}
+	return revision
+}
+
 // revisionOf says which revision's object this is. By its name alone only the
 // default revision's is recognised, since "istio-ca-root-cert" is no mesh
 // configuration of a revision "ca-root-cert"; the others must carry the label.
@@ -77,32 +85,70 @@ func controlPlanes(namespace string, configMaps []*corev1.ConfigMap, deployments
 	return planes
 }
 
-// choose says which of the known revisions is meant. Asked is what the pod or
-// the user names, configured what the settings name for those who name none.
-func choose[T any](namespace, asked, configured string, known map[string]T) (string, error) {
+// choice is a revision, and the name and source of the tag that pointed to it;
+// both are empty where none did.
+type choice struct{ revision, tag, source string }
+
+// choose says which of the known revisions is meant. Asked is the revision or
+// tag that the pod or the user names, empty for none.
+//
+// The tag default counts for more than the default revision, as it does for
+// istiod (pkg/revisions/tag_watcher.go of Istio) and as istioctl makes it: it
+// takes the default revision's injector out of service.
+func (s *state) choose(asked string) (choice, error) {
 	want := plain(asked)
-	if want == "" && asked == "" {
-		want = plain(configured)
+	if asked == "" {
+		want = plain(s.explicit.Revision)
 	}
-	if _, ok := known[want]; ok {
-		return want, nil
+	_, installed := s.revisions[want]
+	if t, ok := s.injectors.tags[spoken(want)]; ok && (want == "" || !installed) {
+		return s.follow(spoken(want), t)
 	}
-	names := make([]string, 0, len(known))
-	for _, rev := range slices.Sorted(maps.Keys(known)) {
-		if rev == "" {
-			rev = defaultRevision
-		}
-		names = append(names, rev)
+	if installed {
+		return choice{revision: want}, nil
 	}
-	list := strings.Join(names, ", ")
 	if want != "" {
-		return "", fmt.Errorf("istio revision %q is not installed in namespace %s, only %s", want, namespace, list)
+		return choice{}, fmt.Errorf("istio revision %q is not installed in namespace %s, only %s%s", want, s.namespace, s.names(), s.tagsBeside())
 	}
-	if len(known) > 1 {
-		return "", fmt.Errorf("istio in namespace %s has the revisions %s and no default one: name one of them", namespace, list)
+	if len(s.revisions) > 1 {
+		return choice{}, fmt.Errorf("istio in namespace %s has the revisions %s and no default one%s: name one of them with label %s, or set the tag default",
+			s.namespace, s.names(), s.tagsBeside(), revisionLabel)
 	}
-	for only := range known {
-		return only, nil
+	for only := range s.revisions {
+		return choice{revision: only}, nil
 	}
-	return "", fmt.Errorf("istio has no revision in namespace %s", namespace)
+	return choice{}, fmt.Errorf("istio has no revision in namespace %s", s.namespace)
+}
+
+// follow returns what a tag points to.
+func (s *state) follow(name string, t tag) (choice, error) {
+	if t.err != nil {
+		return choice{}, t.err
+	}
+	if _, ok := s.revisions[t.revision]; !ok {
+		return choice{}, fmt.Errorf("istio's tag %q (%s) points to revision %s, which is not installed in namespace %s, only %s: point it to one of these",
+			name, t.source, spoken(t.revision), s.namespace, s.names())
+	}
+	return choice{t.revision, name, t.source}, nil
+}
+
+// names lists the revisions.
+func (s *state) names() string {
+	var names []string
+	for _, revision := range slices.Sorted(maps.Keys(s.revisions)) {
+		names = append(names, spoken(revision))
+	}
+	return strings.Join(names, ", ")
+}
+
+// tagsBeside lists the tags behind the revisions.
+func (s *state) tagsBeside() string {
+	switch {
+	case s.injectors.unknown != "":
+		return " (its tags are not known: " + s.injectors.unknown + ")"
+	case len(s.injectors.tags) == 0:
+		return ""
+	default:
+		return "; its tags are " + describeTags(s.injectors.tags)
+	}
 }

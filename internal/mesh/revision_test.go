@@ -10,6 +10,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/isthmus-mesh/isthmus/patches"
 )
 
 func TestControlPlanes(t *testing.T) {
@@ -63,41 +65,86 @@ func TestChoose(t *testing.T) {
 	tests := map[string]struct {
 		asked, configured string
 		known             []string
-		want, err         string
+		tags              map[string]string
+		// want is the revision, with @tag where a tag pointed to it.
+		want, err string
 	}{
-		"if nobody names one, expect the default one":       {"", "", []string{"", "a"}, "", ""},
-		"if the settings name one, expect it":               {"", "a", []string{"", "a"}, "a", ""},
-		"if the pod names one, expect it over the settings": {"b", "a", []string{"", "a", "b"}, "b", ""},
-		"if the pod names the default, expect it":           {"default", "a", []string{"", "a"}, "", ""},
-		"if the settings name the default, expect it":       {"", "default", []string{"", "a"}, "", ""},
-		"if there is only one, expect it":                   {"", "", []string{"a"}, "a", ""},
+		"if nobody names one, expect the default one":       {known: []string{"", "a"}},
+		"if the settings name one, expect it":               {configured: "a", known: []string{"", "a"}, want: "a"},
+		"if the pod names one, expect it over the settings": {asked: "b", configured: "a", known: []string{"", "a", "b"}, want: "b"},
+		"if the pod names the default, expect it":           {asked: "default", configured: "a", known: []string{"", "a"}},
+		"if the settings name the default, expect it":       {configured: "default", known: []string{"", "a"}},
+		"if there is only one, expect it":                   {known: []string{"a"}, want: "a"},
 		"if the default is asked for and there is only one, expect it": {
-			"default", "", []string{"a"}, "a", "",
+			asked: "default", known: []string{"a"}, want: "a",
 		},
 		"if there are several and no default, expect their names": {
-			"", "", []string{"b", "a"}, "", "istio in namespace mesh-ns has the revisions a, b and no default one: name one of them",
+			known: []string{"b", "a"}, err: "istio in namespace mesh-ns has the revisions a, b and no default one: " +
+				"name one of them with label istio.io/rev, or set the tag default",
+		},
+		"if there are several, tags and no default, expect their names": {
+			known: []string{"b", "a"}, tags: map[string]string{"prod": "b", "dev": "a"},
+			err: "istio in namespace mesh-ns has the revisions a, b and no default one; its tags are dev (revision a), prod (revision b): " +
+				"name one of them with label istio.io/rev, or set the tag default",
 		},
 		"if the pod names one that is not there, expect those that are": {
-			"c", "", []string{"a", ""}, "", `istio revision "c" is not installed in namespace mesh-ns, only default, a`,
+			asked: "c", known: []string{"a", ""}, err: `istio revision "c" is not installed in namespace mesh-ns, only default, a`,
+		},
+		"if the pod names neither revision nor tag, expect both lists": {
+			asked: "c", known: []string{"a", ""}, tags: map[string]string{"prod": ""},
+			err: `istio revision "c" is not installed in namespace mesh-ns, only default, a; its tags are prod (revision default)`,
 		},
 		"if the settings name one that is not there, expect those that are": {
-			"", "c", []string{"a"}, "", `istio revision "c" is not installed in namespace mesh-ns, only a`,
+			configured: "c", known: []string{"a"}, err: `istio revision "c" is not installed in namespace mesh-ns, only a`,
 		},
-		"if there is none, expect that": {"", "", nil, "", "istio has no revision in namespace mesh-ns"},
+		"if there is none, expect that": {err: "istio has no revision in namespace mesh-ns"},
+
+		"if the pod names a tag, expect what it points to":      {asked: "prod", known: []string{"", "a"}, tags: map[string]string{"prod": "a"}, want: "a@prod"},
+		"if the settings name a tag, expect what it points to":  {configured: "prod", known: []string{"", "a"}, tags: map[string]string{"prod": "a"}, want: "a@prod"},
+		"if a tag points to the default revision, expect it":    {asked: "prod", known: []string{"", "a"}, tags: map[string]string{"prod": ""}, want: "@prod"},
+		"if a revision has the name of a tag, expect it itself": {asked: "a", known: []string{"a", "b"}, tags: map[string]string{"a": "b"}, want: "a"},
+		"if there is a tag default, expect what it points to":   {known: []string{"a", "b"}, tags: map[string]string{"default": "b"}, want: "b@default"},
+		"if the pod names the tag default, expect what it points to": {
+			asked: "default", configured: "a", known: []string{"a", "b"}, tags: map[string]string{"default": "b"}, want: "b@default",
+		},
+		"if there is a tag default, expect it over the default revision, as with Istio": {
+			known: []string{"", "b"}, tags: map[string]string{"default": "b"}, want: "b@default",
+		},
+		"if the settings name a revision, expect it over the tag default": {
+			configured: "a", known: []string{"a", "b"}, tags: map[string]string{"default": "b"}, want: "a",
+		},
+		"if there is only one and a tag that nobody asks for, expect it": {known: []string{"a"}, tags: map[string]string{"prod": "gone"}, want: "a"},
+		"if a tag points to what is not there, expect both names": {
+			asked: "prod", known: []string{"a", "b"}, tags: map[string]string{"prod": "gone"},
+			err: `istio's tag "prod" (object of prod) points to revision gone, which is not installed in namespace mesh-ns, only a, b: point it to one of these`,
+		},
+		"if the tag default points to what is not there, expect both names": {
+			known: []string{"", "b"}, tags: map[string]string{"default": "gone"},
+			err: `istio's tag "default" (object of default) points to revision gone, which is not installed in namespace mesh-ns, only default, b: point it to one of these`,
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			known := make(map[string]int)
-			for _, k := range tt.known {
-				known[k] = 1
+			s := &state{
+				namespace: "mesh-ns", explicit: patches.Mesh{Revision: tt.configured},
+				revisions: make(map[string]revision), injectors: injectors{tags: make(map[string]tag)},
 			}
-			got, err := choose("mesh-ns", tt.asked, tt.configured, known)
+			for _, k := range tt.known {
+				s.revisions[k] = revision{}
+			}
+			for name, points := range tt.tags {
+				s.injectors.tags[name] = tag{revision: points, source: "object of " + name}
+			}
+			got, err := s.choose(tt.asked)
 			if tt.err != "" {
 				assert.EqualError(t, err, tt.err)
 				return
 			}
 			require.NoError(t, err)
-			assert.Equal(t, tt.want, got)
+			if got.tag != "" {
+				got.revision += "@" + got.tag
+			}
+			assert.Equal(t, tt.want, got.revision)
 		})
 	}
 }

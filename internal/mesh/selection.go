@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -30,14 +31,17 @@ type selection struct {
 	// what names the set in messages.
 	what string
 	// decides is true when the set says whether Istio is there.
-	decides  bool
+	decides bool
+	// injects is true when the set tells of Istio's injectors and tags.
+	injects  bool
 	informer cache.SharedIndexInformer
 	lastErr  atomic.Pointer[error]
 }
 
 // selections returns what a Watcher watches: the two ConfigMaps of the default
 // revision, which somebody may have made by hand, without labels; those of the
-// other revisions; and istiod's Deployments. Changed is called after every event.
+// other revisions; istiod's Deployments; and the configurations of Istio's
+// injector, which belong to no namespace. Changed is called after every event.
 func selections(client kubernetes.Interface, namespace string, changed func()) ([]*selection, error) {
 	var all []*selection
 	configMaps := func(what string, narrow metav1.ListOptions) {
@@ -57,6 +61,11 @@ func selections(client kubernetes.Interface, namespace string, changed func()) (
 		metav1.ListOptions{LabelSelector: istiodSelector},
 		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return api.List(ctx, o) },
 		api.Watch)})
+	hooks := client.AdmissionregistrationV1().MutatingWebhookConfigurations()
+	all = append(all, &selection{what: "MutatingWebhookConfigurations with labels " + injectorSelector, injects: true,
+		informer: informer(client, &admissionv1.MutatingWebhookConfiguration{}, metav1.ListOptions{LabelSelector: injectorSelector},
+			func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return hooks.List(ctx, o) },
+			hooks.Watch)})
 	for _, s := range all {
 		if err := s.prepare(changed); err != nil {
 			return nil, fmt.Errorf("watch %s: %w", s.what, err)
@@ -128,20 +137,30 @@ func (s *selection) failure() error {
 	return nil
 }
 
-// objects returns what all the selections hold. An object may be in several; it
-// is the same one then.
-func objects(all []*selection) (configMaps []*corev1.ConfigMap, deployments []*appsv1.Deployment) {
+// objects are what is watched, of every kind.
+type objects struct {
+	configMaps     []*corev1.ConfigMap
+	deployments    []*appsv1.Deployment
+	configurations []*admissionv1.MutatingWebhookConfiguration
+}
+
+// held returns what all the selections hold. An object may be in several; it is
+// the same one then.
+func held(all []*selection) objects {
+	var found objects
 	for _, s := range all {
 		for _, o := range s.informer.GetStore().List() {
 			switch o := o.(type) {
 			case *corev1.ConfigMap:
-				configMaps = append(configMaps, o)
+				found.configMaps = append(found.configMaps, o)
 			case *appsv1.Deployment:
-				deployments = append(deployments, o)
+				found.deployments = append(found.deployments, o)
+			case *admissionv1.MutatingWebhookConfiguration:
+				found.configurations = append(found.configurations, o)
 			}
 		}
 	}
-	return configMaps, deployments
+	return found
 }
 
 // strip keeps of an object only what is read: the injector ConfigMap alone
@@ -156,15 +175,33 @@ func strip(o any) (any, error) {
 			kept.Spec.Template.Spec.Containers = append(kept.Spec.Template.Spec.Containers, corev1.Container{Name: c.Name, Env: c.Env})
 		}
 		return kept, nil
+	case *admissionv1.MutatingWebhookConfiguration:
+		kept := &admissionv1.MutatingWebhookConfiguration{ObjectMeta: identity(o.ObjectMeta)}
+		for i := range o.Webhooks {
+			kept.Webhooks = append(kept.Webhooks, stripWebhook(&o.Webhooks[i]))
+		}
+		return kept, nil
 	default:
 		return o, nil
 	}
 }
 
+// stripWebhook leaves rules, conditions and the CA aside.
+func stripWebhook(w *admissionv1.MutatingWebhook) admissionv1.MutatingWebhook {
+	kept := admissionv1.MutatingWebhook{
+		Name: w.Name, ReinvocationPolicy: w.ReinvocationPolicy,
+		NamespaceSelector: w.NamespaceSelector, ObjectSelector: w.ObjectSelector,
+	}
+	if service := w.ClientConfig.Service; service != nil {
+		kept.ClientConfig.Service = &admissionv1.ServiceReference{Namespace: service.Namespace, Name: service.Name}
+	}
+	return kept
+}
+
 func identity(m metav1.ObjectMeta) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Name: m.Name, Namespace: m.Namespace, UID: m.UID, ResourceVersion: m.ResourceVersion,
-		Labels: only(m.Labels, revisionLabel),
+		Labels: only(m.Labels, revisionLabel, tagLabel),
 	}
 }
 

@@ -17,6 +17,7 @@ type state struct {
 	// reason says why no Istio is known, empty where none is there.
 	reason    string
 	revisions map[string]revision
+	injectors injectors
 }
 
 // revision is what is known of one revision.
@@ -30,10 +31,10 @@ type revision struct {
 	err error
 }
 
-// next makes the state that follows s once the objects are planes. A revision
+// next makes the state that follows s once the objects are these. A revision
 // whose objects turned bad keeps what it had.
-func (s *state) next(planes map[string]ControlPlane) *state {
-	n := &state{namespace: s.namespace, explicit: s.explicit, revisions: make(map[string]revision, len(planes))}
+func (s *state) next(planes map[string]ControlPlane, i injectors) *state {
+	n := &state{namespace: s.namespace, explicit: s.explicit, revisions: make(map[string]revision, len(planes)), injectors: i}
 	for name, plane := range planes {
 		found, err := plane.Settings()
 		if err != nil {
@@ -47,20 +48,30 @@ func (s *state) next(planes map[string]ControlPlane) *state {
 	return n
 }
 
-// settings returns the settings of the revision that is asked for.
+// settings returns the settings of the revision or tag that is asked for.
 func (s *state) settings(asked string) (Settings, error) {
+	used, chosen, err := s.find(asked)
+	if err == nil && chosen.tag != "" {
+		used.Sources = maps.Clone(used.Sources)
+		used.Sources[fieldRevision] = fmt.Sprintf("tag %s of %s", chosen.tag, chosen.source)
+	}
+	return used, err
+}
+
+// find is settings without the word about a tag, which costs a copy.
+func (s *state) find(asked string) (Settings, choice, error) {
 	if len(s.revisions) == 0 {
-		return absent(s.namespace, asked, s.explicit, s.reason), nil
+		return s.absent(asked)
 	}
-	name, err := choose(s.namespace, asked, s.explicit.Revision, s.revisions)
+	chosen, err := s.choose(asked)
 	if err != nil {
-		return Settings{}, err
+		return Settings{}, choice{}, err
 	}
-	r := s.revisions[name]
+	r := s.revisions[chosen.revision]
 	if r.found == nil {
-		return Settings{}, fmt.Errorf("istio's settings cannot be read: %w", r.err)
+		return Settings{}, choice{}, fmt.Errorf("istio's settings cannot be read: %w", r.err)
 	}
-	return r.used, nil
+	return r.used, chosen, nil
 }
 
 // err joins what is wrong with each revision, in the order of their names.
@@ -72,21 +83,28 @@ func (s *state) err() error {
 	return errors.Join(errs...)
 }
 
-// absent returns the settings for a cluster in which no Istio was found.
-func absent(namespace, asked string, explicit patches.Mesh, reason string) Settings {
-	rev, source := plain(asked), "asked for"
+// absent returns the settings for a cluster in which no Istio was found. Tags may
+// be known all the same.
+func (s *state) absent(asked string) (Settings, choice, error) {
+	chosen, source := choice{revision: plain(asked)}, "asked for"
 	if asked == "" {
-		rev, source = plain(explicit.Revision), SourceExplicit
+		chosen.revision, source = plain(s.explicit.Revision), SourceExplicit
 	}
-	s := Settings{Mesh: patches.Mesh{Revision: rev}, Sources: map[string]string{fieldRevision: source}}
-	if namespace != DefaultNamespace {
-		s.Mesh.DiscoveryAddress = IstiodAddress(namespace, rev)
+	if t, ok := s.injectors.tags[spoken(chosen.revision)]; ok {
+		if t.err != nil {
+			return Settings{}, choice{}, t.err
+		}
+		chosen = choice{t.revision, spoken(chosen.revision), t.source}
 	}
-	used := s.use(explicit)
-	warning := fmt.Sprintf("no Istio found in namespace %s: what is not given explicitly has its documented default", namespace)
-	if reason != "" {
-		warning += " (" + reason + ")"
+	found := Settings{Mesh: patches.Mesh{Revision: chosen.revision}, Sources: map[string]string{fieldRevision: source}}
+	if s.namespace != DefaultNamespace {
+		found.Mesh.DiscoveryAddress = IstiodAddress(s.namespace, chosen.revision)
+	}
+	used := found.use(s.explicit)
+	warning := fmt.Sprintf("no Istio found in namespace %s: what is not given explicitly has its documented default", s.namespace)
+	if s.reason != "" {
+		warning += " (" + s.reason + ")"
 	}
 	used.Warnings = append(used.Warnings, warning)
-	return used
+	return used, chosen, nil
 }

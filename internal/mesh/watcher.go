@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
 // DefaultNamespace is where Istio is installed unless someone chose otherwise.
@@ -22,8 +23,8 @@ var errNotRead = errors.New("istio's settings are not read yet")
 
 // Options make a Watcher.
 type Options struct {
-	// Client reads ConfigMaps and Deployments of Namespace: get, list and watch.
-	// Required.
+	// Client lists and watches ConfigMaps and Deployments of Namespace, and
+	// MutatingWebhookConfigurations. Required.
 	Client kubernetes.Interface
 	// Namespace is the namespace that Istio is installed in. Default
 	// istio-system.
@@ -31,6 +32,9 @@ type Options struct {
 	// Explicit settings win over discovered ones. Its Revision is the one that
 	// is used for those who name none.
 	Explicit patches.Mesh
+	// Configuration is the name of Isthmus' own MutatingWebhookConfiguration,
+	// which Istio's are compared with. Default isthmus-injector.
+	Configuration string
 	// Log gets a line whenever what is known of the mesh changes. Default: no
 	// logging.
 	Log logr.Logger
@@ -39,8 +43,8 @@ type Options struct {
 	Registerer prometheus.Registerer
 }
 
-// Watcher follows the settings of the Istio revisions of a cluster. Make it with
-// NewWatcher and run it with Start; it is safe for concurrent use.
+// Watcher follows the settings of the Istio revisions of a cluster, the tags that
+// point to them, and who injects for them. Make it with NewWatcher and run it with Start; it is safe for concurrent use.
 //
 // A revision whose objects turn bad keeps the settings it had. While no Istio is
 // there, or while reading it is forbidden, the explicit settings and the
@@ -51,7 +55,9 @@ type Watcher struct {
 	changed    chan struct{}
 	state      atomic.Pointer[state]
 	empty      *state
-	bad        prometheus.Gauge
+	// own is the name of Isthmus' configuration.
+	own string
+	bad prometheus.Gauge
 	// refusals are what was last logged for each selection.
 	refusals map[*selection]string
 }
@@ -67,10 +73,14 @@ func NewWatcher(o Options) (*Watcher, error) {
 	if o.Namespace == "" {
 		o.Namespace = DefaultNamespace
 	}
+	if o.Configuration == "" {
+		o.Configuration = DefaultConfiguration
+	}
 	w := &Watcher{
 		log:      o.Log.WithValues("namespace", o.Namespace),
 		changed:  make(chan struct{}, 1),
 		empty:    &state{namespace: o.Namespace, explicit: o.Explicit},
+		own:      o.Configuration,
 		refusals: make(map[*selection]string),
 		bad: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "isthmus_mesh_settings_errors",
@@ -151,13 +161,18 @@ func (w *Watcher) Err() error {
 	return s.err()
 }
 
-// Mesh returns the settings for a revision. An empty revision means the one of
-// the explicit settings, else the default one, else the only one. A revision
-// that is not installed is an error that names those that are; so is one whose
-// objects never made sense.
+// Mesh returns the settings for a revision, or for the one that a tag points to.
+// An empty one means that of the explicit settings, else what the tag default
+// points to, else the default revision, else the only one. What is not installed
+// is an error that names what is; so is a revision whose objects never made
+// sense.
 func (w *Watcher) Mesh(revision string) (patches.Mesh, error) {
-	s, err := w.Settings(revision)
-	return s.Mesh, err
+	s := w.state.Load()
+	if s == nil {
+		return patches.Mesh{}, errNotRead
+	}
+	found, _, err := s.find(revision)
+	return found.Mesh, err
 }
 
 // Settings returns what Mesh returns, with the source of each field. The caller
@@ -168,6 +183,19 @@ func (w *Watcher) Settings(revision string) (Settings, error) {
 		return Settings{}, errNotRead
 	}
 	return s.settings(revision)
+}
+
+// Injector returns who injects the pods of a revision or tag of Istio. Empty and
+// "default" are the pods of namespaces with istio-injection=enabled, and those
+// that ask for a sidecar and name no revision. Where nobody injects them, that is
+// an error that names what is served. Nothing is known, which is no error, while
+// reading the configurations is forbidden.
+func (w *Watcher) Injector(revision string) (inject.Injector, error) {
+	s := w.state.Load()
+	if s == nil {
+		return inject.Injector{}, errNotRead
+	}
+	return s.injectors.injector(revision)
 }
 
 // wake makes Start look at the objects again, soon and once.
@@ -189,10 +217,15 @@ func (w *Watcher) update() {
 	if before == nil {
 		before = w.empty
 	}
-	configMaps, deployments := objects(w.selections)
-	after := before.next(controlPlanes(w.empty.namespace, configMaps, deployments))
+	found := held(w.selections)
+	after := before.next(controlPlanes(w.empty.namespace, found.configMaps, found.deployments),
+		readInjectors(w.empty.namespace, w.own, found.configurations))
 	for _, s := range w.selections {
-		if err := s.refusal(); err != nil && s.decides && after.reason == "" {
+		switch err := s.refusal(); {
+		case err == nil:
+		case s.injects:
+			after.injectors.unknown = err.Error()
+		case s.decides && after.reason == "":
 			after.reason = err.Error()
 		}
 	}

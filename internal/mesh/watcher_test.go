@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
 var (
@@ -287,11 +289,93 @@ func TestWatcherUnreachable(t *testing.T) {
 	require.False(t, w.HasSynced())
 	_, err := w.Mesh("")
 	assert.EqualError(t, err, "istio's settings are not read yet", "no answer is not the answer that there is no Istio")
+	_, err = w.Injector("")
+	assert.EqualError(t, err, "istio's settings are not read yet")
 	assert.NoError(t, w.Err())
 
 	c.deny("configmaps", nil)
 	ready(t, w)
 	assert.Equal(t, "old.example.org", trustDomain(t, w, ""))
+}
+
+func TestWatcherFollowsTags(t *testing.T) {
+	objects := append(load(t, "testdata/revisioned.yaml"), load(t, "testdata/remote.yaml")...)
+	c, log := newCluster(objects...), &lines{}
+	hooks := c.AdmissionregistrationV1().MutatingWebhookConfigurations()
+	apply := func(o *admissionv1.MutatingWebhookConfiguration) {
+		t.Helper()
+		_, err := hooks.Update(t.Context(), o, metav1.UpdateOptions{})
+		if apierrors.IsNotFound(err) {
+			_, err = hooks.Create(t.Context(), o, metav1.CreateOptions{})
+		}
+		require.NoError(t, err)
+	}
+	apply(injectorOf("istio-revision-tag-default", "default", tagged("canary")))
+	w := start(t, Options{Client: c, Log: log.logger(), Configuration: "j-ours"})
+	ready(t, w)
+	canary, err := w.Settings("")
+	require.NoError(t, err)
+	assert.Equal(t, "canary", canary.Mesh.Revision)
+	assert.Equal(t, "tag default of MutatingWebhookConfiguration istio-revision-tag-default", canary.Sources[fieldRevision])
+	plain, err := w.Settings("canary")
+	require.NoError(t, err)
+	assert.NotEqual(t, canary.Sources[fieldRevision], plain.Sources[fieldRevision], "the revision itself was not found by a tag")
+	injector, err := w.Injector("")
+	require.NoError(t, err)
+	assert.Equal(t, inject.Injector{Configuration: "istio-revision-tag-default", RunsFirst: true}, injector)
+
+	apply(injectorOf("istio-revision-tag-default", "default", tagged("prod"), ifNeeded))
+	eventually(t, "the tag has moved", func() bool { m, _ := w.Mesh(""); return m.Revision == "prod" })
+	injector, err = w.Injector("default")
+	require.NoError(t, err)
+	assert.True(t, injector.Reinvoked)
+
+	apply(injectorOf("istio-revision-tag-default", "default", tagged("gone")))
+	eventually(t, "the tag dangles", func() bool { _, err := w.Mesh(""); return err != nil })
+	_, err = w.Mesh("")
+	assert.EqualError(t, err, `istio's tag "default" (MutatingWebhookConfiguration istio-revision-tag-default) points to revision gone, `+
+		"which is not installed in namespace istio-system, only canary, prod: point it to one of these")
+	assert.NoError(t, w.Ready())
+
+	require.NoError(t, hooks.Delete(t.Context(), "istio-revision-tag-default", metav1.DeleteOptions{}))
+	eventually(t, "nobody injects", func() bool { _, err := w.Injector(""); return err != nil })
+	_, err = w.Mesh("")
+	assert.EqualError(t, err, "istio in namespace istio-system has the revisions canary, prod and no default one: "+
+		"name one of them with label istio.io/rev, or set the tag default")
+	assert.Equal(t, 1, log.count(`"tags"="default (revision canary)"`), "%s", log.all)
+	assert.Equal(t, 1, log.count(`"tags"="default (revision prod)"`), "%s", log.all)
+}
+
+func TestWatcherMayNotReadInjectors(t *testing.T) {
+	c, log := newCluster(load(t, "testdata/istio-1.20.yaml")...), &lines{}
+	c.deny("mutatingwebhookconfigurations", forbidden("mutatingwebhookconfigurations"))
+	w := start(t, Options{Client: c, Log: log.logger()})
+	ready(t, w)
+	assert.Equal(t, "old.example.org", trustDomain(t, w, ""))
+	injector, err := w.Injector("a")
+	require.NoError(t, err, "what is not known is no reason to refuse pods")
+	assert.Zero(t, injector)
+	_, err = w.Mesh("prod")
+	assert.ErrorContains(t, err, "(its tags are not known: failed to list *v1.MutatingWebhookConfiguration: mutatingwebhookconfigurations is forbidden: no role says so)")
+
+	_, err = c.AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(),
+		injectorOf("istio-revision-tag-prod", "prod", tagged("default")), metav1.CreateOptions{})
+	require.NoError(t, err)
+	c.deny("mutatingwebhookconfigurations", nil)
+	eventually(t, "the tag is seen", func() bool { m, _ := w.Mesh("prod"); return m.TrustDomain == "old.example.org" })
+	_, err = w.Injector("a")
+	assert.ErrorContains(t, err, `no injector of Istio serves revision or tag "a", only prod (istio-revision-tag-prod)`)
+	assert.Equal(t, 1, log.count(`"objects"="MutatingWebhookConfigurations with labels app=sidecar-injector,istio.io/rev"`), "%s", log.all)
+}
+
+func TestTagsWithoutIstio(t *testing.T) {
+	c := newCluster(injectorOf("istio-revision-tag-prod", "prod", tagged("canary"), calledIn("mesh-ns")))
+	w := start(t, Options{Client: c, Namespace: "mesh-ns"})
+	ready(t, w)
+	s, err := w.Settings("prod")
+	require.NoError(t, err)
+	assert.Equal(t, "istiod-canary.mesh-ns.svc:15012", s.Mesh.DiscoveryAddress)
+	assert.Equal(t, "tag prod of MutatingWebhookConfiguration istio-revision-tag-prod", s.Sources[fieldRevision])
 }
 
 func TestWatcherUnderLoad(t *testing.T) {

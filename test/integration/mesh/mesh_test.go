@@ -48,6 +48,7 @@ func trustDomain(w *mesh.Watcher, revision string) string {
 func TestWatcherWithTheChartsRights(t *testing.T) {
 	i := newIstio(t)
 	i.grant(t)
+	i.grantInCluster(t)
 	i.install(t, "default.yaml")
 	i.install(t, "revisioned.yaml")
 	_, err := i.admin.CoreV1().ConfigMaps(i.namespace).Create(t.Context(), &corev1.ConfigMap{
@@ -115,15 +116,26 @@ func TestRightsComeLater(t *testing.T) {
 	assert.Equal(t, "cluster.local", s.Mesh.TrustDomain)
 	require.Len(t, s.Warnings, 1)
 	assert.Contains(t, s.Warnings[0], "forbidden")
-	_, err = mesh.Discover(t.Context(), client, i.namespace, "", patches.Mesh{})
+	_, err = mesh.Discover(t.Context(), client, i.namespace, patches.Mesh{})
 	assert.ErrorContains(t, err, "read Istio's ConfigMaps in namespace "+i.namespace)
+
+	injector, err := w.Injector("red")
+	require.NoError(t, err, "what may not be read refuses no pod")
+	assert.Zero(t, injector)
 
 	i.grant(t)
 	eventually(t, "Istio is seen", func() bool { return trustDomain(w, "") == "old.example.org" })
-	s, err = mesh.Discover(t.Context(), client, i.namespace, "", patches.Mesh{TrustDomain: "explicit.example.org"})
+	found, err := mesh.Discover(t.Context(), client, i.namespace, patches.Mesh{TrustDomain: "explicit.example.org"})
+	require.NoError(t, err)
+	s, err = found.Settings("")
 	require.NoError(t, err)
 	assert.Equal(t, "explicit.example.org", s.Mesh.TrustDomain)
 	assert.Equal(t, "docker.io/istio/proxyv2:1.20.8", s.Mesh.ProxyImage)
+	require.Len(t, s.Warnings, 1, "the command line has no rights in the cluster and works")
+	assert.Contains(t, s.Warnings[0], "istio's revision tags and injectors are not known: mutatingwebhookconfigurations.admissionregistration.k8s.io is forbidden")
+
+	i.grantInCluster(t)
+	eventually(t, "Istio's injectors are seen", func() bool { _, err := w.Injector("red"); return err != nil })
 }
 
 func TestNamespaceIsMissing(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -32,8 +33,11 @@ type istio struct {
 	// role and binding are what the chart gives the webhook there.
 	role    *rbacv1.Role
 	binding *rbacv1.RoleBinding
-	mu      sync.Mutex
-	queries []string
+	// clusterRole and clusterBinding are what it gives it in the whole cluster.
+	clusterRole    *rbacv1.ClusterRole
+	clusterBinding *rbacv1.ClusterRoleBinding
+	mu             sync.Mutex
+	queries        []string
 }
 
 func newIstio(t *testing.T) *istio {
@@ -63,10 +67,23 @@ func newIstio(t *testing.T) *istio {
 			if o.Name == "isthmus-mesh-reader" {
 				i.binding = o
 			}
+		case *rbacv1.ClusterRole:
+			if o.Name == "isthmus-mesh-reader" {
+				i.clusterRole = o
+			}
+		case *rbacv1.ClusterRoleBinding:
+			if o.Name == "isthmus-mesh-reader" {
+				i.clusterBinding = o
+			}
 		}
 	}
 	require.NotNil(t, i.role)
 	require.NotNil(t, i.binding)
+	require.NotNil(t, i.clusterRole)
+	require.NotNil(t, i.clusterBinding)
+	// Each test gives the rights of the cluster to an account of its own.
+	i.clusterRole.Name += "-" + i.namespace
+	i.clusterBinding.Name, i.clusterBinding.RoleRef.Name = i.clusterRole.Name, i.clusterRole.Name
 	return i
 }
 
@@ -77,6 +94,23 @@ func (i *istio) grant(t *testing.T) {
 	require.NoError(t, err)
 	_, err = i.admin.RbacV1().RoleBindings(i.namespace).Create(t.Context(), i.binding, metav1.CreateOptions{})
 	require.NoError(t, err)
+}
+
+// grantInCluster gives the webhook the chart's rights on what belongs to no
+// namespace.
+func (i *istio) grantInCluster(t *testing.T) {
+	t.Helper()
+	roles, bindings := i.admin.RbacV1().ClusterRoles(), i.admin.RbacV1().ClusterRoleBindings()
+	_, err := roles.Create(t.Context(), i.clusterRole, metav1.CreateOptions{})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		assert.NoError(t, roles.Delete(context.WithoutCancel(t.Context()), i.clusterRole.Name, metav1.DeleteOptions{}))
+	})
+	_, err = bindings.Create(t.Context(), i.clusterBinding, metav1.CreateOptions{})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		assert.NoError(t, bindings.Delete(context.WithoutCancel(t.Context()), i.clusterBinding.Name, metav1.DeleteOptions{}))
+	})
 }
 
 // webhook returns a client that acts as the chart's service account, and notes
@@ -156,6 +190,9 @@ func decode(t *testing.T, data []byte) []runtime.Object {
 		}
 		require.NoError(t, err)
 		o, _, err := scheme.Codecs.UniversalDeserializer().Decode(doc[:n], nil, nil)
+		if runtime.IsMissingKind(err) {
+			continue // comments of a template that rendered nothing
+		}
 		require.NoError(t, err)
 		objects = append(objects, o)
 	}
