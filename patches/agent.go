@@ -36,9 +36,11 @@ type Fact struct {
 	File, Symbol string
 }
 
-// Facts returns everything that Isthmus knows of Istio's versions: what
-// sidecar.yaml gives the agent first, then what differs.
-func Facts() []Fact { return slices.Concat(given, promised, differing) }
+// Facts returns everything that Isthmus relies on in Istio: what sidecar.yaml
+// gives the agent, what else the pod needs of it, and where versions differ.
+func Facts() (settings, needs, differences []Fact) { return given, promised, differing }
+
+var facts = slices.Concat(given, promised, differing)
 
 // Agent is what is known of the pilot-agent in an image.
 type Agent struct {
@@ -72,7 +74,7 @@ func (a Agent) TooOld() bool { return a.isBelow(OldestIstio) }
 // Has reports whether a fact holds for this agent. A fact that nobody knows holds
 // for none.
 func (a Agent) Has(name string) bool {
-	return slices.ContainsFunc(Facts(), func(f Fact) bool {
+	return slices.ContainsFunc(facts, func(f Fact) bool {
 		return f.Name == name && (f.Since == "" || !a.isBelow(f.Since)) && (f.Before == "" || a.isBelow(f.Before))
 	})
 }

@@ -1,7 +1,6 @@
 package patches
 
 import (
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -105,12 +104,12 @@ func TestFactsCoverTheTemplate(t *testing.T) {
 
 func TestFactsAreWhole(t *testing.T) {
 	seen := map[string]bool{}
-	for _, f := range Facts() {
+	for _, f := range facts {
 		assert.False(t, seen[f.Name], "%s is there twice", f.Name)
 		seen[f.Name] = true
 		assert.NotEmpty(t, f.Says, f.Name)
 		assert.NotEmpty(t, f.Symbol, f.Name)
-		assert.Regexp(t, regexp.MustCompile(`^[a-z/-]+(\.go|go\.mod)$|^go\.mod$`), f.File, f.Name)
+		assert.Regexp(t, `^([a-zA-Z0-9/-]+\.(go|yaml)|go\.mod)$`, f.File, f.Name)
 		for _, bound := range []string{f.Since, f.Before} {
 			if bound != "" {
 				agent, known := AgentOf(":" + bound)

@@ -11,6 +11,7 @@ const (
 	pathsFile   = "pkg/config/constants/constants.go"
 	metaFile    = "pkg/bootstrap/config.go"
 	featureFile = "pilot/pkg/features/pilot.go"
+	podTemplate = "manifests/charts/istio-control/istio-discovery/files/injection-template.yaml"
 )
 
 // given is every argument and variable of the agent's container in sidecar.yaml.
@@ -37,14 +38,15 @@ var given = []Fact{
 	{Name: "SERVICE_ACCOUNT", Says: "the service account in the identity", File: optionsFile, Symbol: `"SERVICE_ACCOUNT"`},
 	{Name: "INSTANCE_IP", Says: "the pod's address", File: optionsFile, Symbol: `"INSTANCE_IP"`},
 	{Name: "HOST_IP", Says: "the node's address, for a tracer there", File: "pkg/bootstrap/option/convert.go", Symbol: `"HOST_IP"`},
-	{Name: "GOMEMLIMIT", Says: "read by Go itself, since Go 1.19; Istio 1.20 is built with 1.21", File: "go.mod", Symbol: "\ngo 1."},
+	{Name: "GOMEMLIMIT", Says: "read by Go itself, since Go 1.19; Istio 1.20 is built with 1.21", File: "go.mod", Symbol: "go 1."},
 	{
 		Name: DebugPort, Before: "1.25", File: optionsFile, Symbol: `"PROXY_XDS_DEBUG_VIA_AGENT"`,
 		Says: "`false` on the host's network: the agent listens on 15004 of the loopback otherwise, and ends where that is taken",
 	},
 }
 
-// promised is what the pod relies on that is no setting.
+// promised is what the pod relies on that is no setting of the agent's, in mode
+// istio of Istio's injector too.
 var promised = []Fact{
 	{
 		Name: "/healthz/ready", File: "pilot/cmd/pilot-agent/status/grpcready/probe.go", Symbol: "func (p *probe) Check() error",
@@ -56,6 +58,11 @@ var promised = []Fact{
 	{Name: "/var/run/secrets/tokens/istio-token", Says: "the token for the authority", File: pathsFile, Symbol: `"./var/run/secrets/tokens/istio-token"`},
 	{Name: "/var/run/secrets/istio/root-cert.pem", Says: "the root that istiod's certificate is verified by", File: agentFile, Symbol: `CitadelCACertPath = "./var/run/secrets/istio"`},
 	{Name: "/etc/istio/proxy", Says: "the one folder that the agent writes to beside the certificates'", File: pathsFile, Symbol: `"./etc/istio/proxy"`},
+	{Name: "proxy.istio.io/config", Says: "mode `istio`: the sidecar's settings, `proxyMetadata` as its variables", File: podTemplate, Symbol: ".ProxyConfig.ProxyMetadata"},
+	{Name: "holdApplicationUntilProxyStarts", Says: "mode `istio`: the sidecar is up before the edge", File: podTemplate, Symbol: ".ProxyConfig.HoldApplicationUntilProxyStarts"},
+	{Name: "sidecar.istio.io/userVolumeMount", Says: "mode `istio`: a mount in the sidecar; map and list both", File: "pkg/kube/inject/template.go", Symbol: "func fromJSON"},
+	{Name: "traffic.sidecar.istio.io/includeInboundPorts", Says: "mode `istio`: empty captures nothing that comes in", File: podTemplate, Symbol: "traffic.sidecar.istio.io/includeInboundPorts"},
+	{Name: "traffic.sidecar.istio.io/includeOutboundIPRanges", Says: "mode `istio`: empty captures nothing that goes out", File: podTemplate, Symbol: "traffic.sidecar.istio.io/includeOutboundIPRanges"},
 }
 
 // differing is where versions behave differently.
