@@ -125,11 +125,7 @@ func (s *subject) ranFirst() bool {
 	if s.Pod.Annotations[policy.IstioStatusKey] == "" {
 		return false
 	}
-	revision, never := policy.InjectorRevision(s.Pod.Labels, s.Namespace)
-	if never != "" {
-		return false
-	}
-	injector, err := s.engine.injector(revision)
+	injector, err := s.engine.injector(s.options.Revision)
 	return err == nil && injector.RunsFirst
 }
 

@@ -48,11 +48,10 @@ func (s *subject) checkInjector() string {
 	if v, ok := s.Pod.Labels[policy.IstioInjectKey]; ok && !isTrue(v) {
 		return contradiction("label", policy.IstioInjectKey, v, policy.Istio)
 	}
-	revision, never := policy.InjectorRevision(s.Pod.Labels, s.Namespace)
-	if never != "" {
+	if _, never := policy.InjectorRevision(s.Pod.Labels, s.Namespace); never != "" {
 		return never
 	}
-	injector, err := s.engine.injector(revision)
+	injector, err := s.engine.injector(s.options.Revision)
 	if err != nil {
 		return err.Error()
 	}
@@ -69,8 +68,7 @@ func (s *subject) checkTTL() string {
 	if s.options.CertTTL == 0 {
 		return ""
 	}
-	revision, _ := policy.InjectorRevision(s.Pod.Labels, s.Namespace)
-	mesh, err := s.engine.mesh(revision)
+	mesh, err := s.engine.mesh(s.options.Revision)
 	if err != nil {
 		return err.Error()
 	}

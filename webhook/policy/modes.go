@@ -21,9 +21,10 @@ func (m Mode) noAgent() string {
 }
 
 // settleMode holds the other options against the mode.
-func (r *resolver) settleMode(o *Options) {
+func (r *resolver) settleMode(o *Options, labels map[string]string) {
 	switch o.Mode {
 	case Istio:
+		o.Revision, _ = InjectorRevision(labels, r.ns)
 		if v, ok := r.pod[EnvoyKey]; ok && v == "false" {
 			r.podProblem(EnvoyKey, v, "mode istio runs all of Istio's sidecar, Envoy with it; remove it, or choose "+ModeKey+": sidecar")
 		}

@@ -84,7 +84,8 @@ type Options struct {
 	CertTTL time.Duration
 	// Container is the edge container's name, when the pod says it.
 	Container string
-	// Revision of Istio that pod or namespace chose.
+	// Revision of Istio that pod or namespace chose; in mode istio that whose
+	// injector sees the pod.
 	Revision string
 	Proxy    Proxy
 }
@@ -181,7 +182,7 @@ func Resolve(labels, annotations map[string]string, ns Namespace, d Defaults, se
 		o.Revision = ns.Labels[IstioRevisionLabel]
 	}
 	r.readProxy(&o.Proxy)
-	r.settleMode(&o)
+	r.settleMode(&o, labels)
 	if r.pods != nil {
 		return o, r.pods
 	}
