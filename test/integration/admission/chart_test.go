@@ -102,7 +102,7 @@ func (e *environment) redirect(object *unstructured.Unstructured) error {
 	switch object.GetKind() {
 	case "Deployment":
 		return unstructured.SetNestedField(object.Object, int64(0), "spec", "replicas")
-	case "MutatingWebhookConfiguration":
+	case "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration":
 		webhooks, _, err := unstructured.NestedSlice(object.Object, "webhooks")
 		if err != nil {
 			return err
@@ -171,6 +171,19 @@ func (e *environment) arguments(name string) ([]string, error) {
 		arguments = append(arguments, strings.NewReplacer(replace...).Replace(argument))
 	}
 	return arguments, nil
+}
+
+// awaitValidation returns when a namespace that says something wrong is refused:
+// until the API server knows the caBundle, it lets everything pass.
+func (e *environment) awaitValidation(ctx context.Context) error {
+	return await(ctx, func(ctx context.Context) error {
+		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "isthmus-test-", Labels: map[string]string{"isthmus.dev/injection": "wrong"}}}
+		_, err := e.client.CoreV1().Namespaces().Create(ctx, namespace, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		if apierrors.IsForbidden(err) {
+			return nil
+		}
+		return fmt.Errorf("a namespace with a wrong label was not refused: %w", err)
+	})
 }
 
 // awaitInjection returns when a pod that is opted in comes out injected.

@@ -45,6 +45,8 @@ var watched = map[string][]string{
 	"no-profile":       {admissions, `reason="no-profile"`},
 	"internal-error":   {admissions, `reason="internal-error"`},
 	"decided":          {admissions},
+	"workload":         {requestsTotal, `webhook="/validate/workload"`},
+	"own keys":         {requestsTotal, `webhook="/validate/namespace"`},
 }
 
 // grew awaits that a counter grew by this much, and checks that it did not grow

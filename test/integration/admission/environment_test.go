@@ -92,7 +92,7 @@ func (e *environment) startServer(ctx context.Context) error {
 		return err
 	}
 	e.door.lead(e.server)
-	return e.awaitInjection(ctx)
+	return errors.Join(e.awaitInjection(ctx), e.awaitValidation(ctx))
 }
 
 // stopServer ends what startServer started.

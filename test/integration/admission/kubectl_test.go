@@ -15,11 +15,10 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/plane"
 )
 
-// kubectl runs kubectl in the namespace, with a pod on its standard input.
-func (s *space) kubectl(pod *corev1.Pod, arguments ...string) (out, complaint string, err error) {
+// kubectl runs kubectl in the namespace, with an object on its standard input.
+func (s *space) kubectl(object any, arguments ...string) (out, complaint string, err error) {
 	s.t.Helper()
-	pod.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}
-	data, err := json.Marshal(pod)
+	data, err := json.Marshal(object)
 	require.NoError(s.t, err)
 	var stdout, stderr strings.Builder
 	kubectl, err := plane.Tool(s.t.Context(), "kubectl")
@@ -30,10 +29,16 @@ func (s *space) kubectl(pod *corev1.Pod, arguments ...string) (out, complaint st
 	return stdout.String(), stderr.String(), err
 }
 
+// typed names the pod's type, which clients in Go leave out.
+func typed(pod *corev1.Pod) *corev1.Pod {
+	pod.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}
+	return pod
+}
+
 func TestServerSideDryRun(t *testing.T) {
 	s := newSpace(t, enabled)
 
-	out, complaint, err := s.kubectl(edgePod("edge", annotated("isthmus.dev/cert-dri", "/certs")), "apply", "--dry-run=server", "-o", "json", "-f", "-")
+	out, complaint, err := s.kubectl(typed(edgePod("edge", annotated("isthmus.dev/cert-dri", "/certs"))), "apply", "--dry-run=server", "-o", "json", "-f", "-")
 
 	require.NoError(t, err, complaint)
 	pod := &corev1.Pod{}
@@ -47,7 +52,7 @@ func TestServerSideDryRun(t *testing.T) {
 func TestKubectlShowsTheDenial(t *testing.T) {
 	s := newSpace(t)
 
-	_, complaint, err := s.kubectl(edgePod("edge", annotated("isthmus.dev/inject", "yes")), "create", "-f", "-")
+	_, complaint, err := s.kubectl(typed(edgePod("edge", annotated("isthmus.dev/inject", "yes"))), "create", "-f", "-")
 
 	require.Error(t, err)
 	assert.Equal(t, `Error from server (Forbidden): error when creating "STDIN": admission webhook "pod.isthmus.dev" denied the request: `+

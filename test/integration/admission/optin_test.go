@@ -65,7 +65,7 @@ func TestPodIsLeftAlone(t *testing.T) {
 		"if it only carries Istio's keys":                        {nil, edgePod("edge", labelled("sidecar.istio.io/inject", "true"))},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSpace(t, test.namespace...)
+			s := newUnreviewedSpace(t, test.namespace...)
 			sentinel := newSpace(t, enabled)
 			counters := count(t)
 

@@ -49,6 +49,15 @@ func newSpace(t *testing.T, changes ...change) *space {
 	return spaceIn(t, name)
 }
 
+// newUnreviewedSpace makes a namespace while no server answers, so that it may say
+// what would be refused: one that was there before Isthmus.
+func newUnreviewedSpace(t *testing.T, changes ...change) *space {
+	t.Helper()
+	world.door.lead()
+	defer world.door.lead(world.server)
+	return newSpace(t, changes...)
+}
+
 // spaceIn is a namespace that is there already.
 func spaceIn(t *testing.T, name string) *space {
 	t.Helper()

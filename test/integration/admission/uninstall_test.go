@@ -33,6 +33,11 @@ func TestUninstallLeavesNothingThatStopsPods(t *testing.T) {
 	for _, configuration := range configurations.Items {
 		assert.NotContains(t, configuration.Name, "isthmus")
 	}
+	validations, err := world.client.AdmissionregistrationV1().ValidatingWebhookConfigurations().List(t.Context(), metav1.ListOptions{})
+	require.NoError(t, err)
+	for _, configuration := range validations.Items {
+		assert.NotContains(t, configuration.Name, "isthmus")
+	}
 	roles, err := world.client.RbacV1().ClusterRoles().List(t.Context(), metav1.ListOptions{})
 	require.NoError(t, err)
 	for _, role := range roles.Items {

@@ -50,7 +50,7 @@ func TestWarning(t *testing.T) {
 		"nothing to say": {[]change{enabled}, edgePod("edge"), true, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSpace(t, test.namespace...)
+			s := newUnreviewedSpace(t, test.namespace...)
 
 			pod, err := s.dryRun(test.pod)
 

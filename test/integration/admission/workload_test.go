@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
@@ -54,7 +55,14 @@ func TestReplicaSetsPodsAreInjected(t *testing.T) {
 func TestReplicaSetsEventsNameTheDenial(t *testing.T) {
 	s := newSpace(t, label("isthmus.dev/injection", "disabled"))
 
-	s.createReplicaSet(1, edgePod("", asks))
+	// Made while nobody reviewed it, as before an upgrade.
+	world.door.lead()
+	s.createReplicaSet(0, edgePod("", asks))
+	world.door.lead(world.server)
+	_, err := s.client.AppsV1().ReplicaSets(s.name).UpdateScale(t.Context(), "edge", &autoscalingv1.Scale{
+		ObjectMeta: metav1.ObjectMeta{Name: "edge", Namespace: s.name}, Spec: autoscalingv1.ScaleSpec{Replicas: 1},
+	}, metav1.UpdateOptions{})
+	require.NoError(t, err, "scaling is not reviewed")
 
 	var message string
 	require.NoError(t, await(t.Context(), func(ctx context.Context) error {

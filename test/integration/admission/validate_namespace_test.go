@@ -1,0 +1,157 @@
+package admission
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// TestNamespaceIsToldWhatItsPodsWouldBe holds what a user reads who creates a
+// namespace.
+func TestNamespaceIsToldWhatItsPodsWouldBe(t *testing.T) {
+	user := newSpace(t)
+	for name, c := range map[string]struct {
+		changes  []change
+		denied   string
+		warnings []string
+	}{
+		"nothing of ours":             {changes: []change{label("team", "edge")}},
+		"opted in":                    {changes: []change{enabled}},
+		"opted in with right values":  {changes: []change{enabled, annotation("isthmus.dev/mode", "secret"), annotation("isthmus.dev/cert-ttl", "12h")}},
+		"locked":                      {changes: []change{label("isthmus.dev/injection", "disabled")}},
+		"another value of the label":  {changes: []change{label("isthmus.dev/injection", "true")}, denied: `label of namespace isthmus-test-told isthmus.dev/injection: "true" is not allowed; want enabled or disabled`},
+		"wrong value, not opted in":   {changes: []change{annotation("isthmus.dev/envoy", "on")}, denied: `annotation of namespace isthmus-test-told isthmus.dev/envoy: "on" is not allowed; want "true" or "false"`},
+		"wrong value":                 {changes: []change{enabled, annotation("isthmus.dev/cert-ttl", "soon")}, denied: `annotation of namespace isthmus-test-told isthmus.dev/cert-ttl: "soon" is not allowed; want a Go duration of at least one minute, such as 12h`},
+		"source that does not exist":  {changes: []change{enabled, annotation("isthmus.dev/source", "vault")}, denied: `annotation of namespace isthmus-test-told isthmus.dev/source: "vault" is not allowed; want istio-ca, agent, cert-manager or mirror`},
+		"source that is not allowed":  {changes: []change{enabled, annotation("isthmus.dev/source", "mirror")}, denied: `annotation of namespace isthmus-test-told isthmus.dev/source: "mirror" is not allowed; the chart allows no Secret to be mirrored, see its value controller.mirrorSecretNames`},
+		"Secret that is not allowed":  {changes: []change{enabled, annotation("isthmus.dev/secret-name", "other")}, denied: `annotation of namespace isthmus-test-told isthmus.dev/secret-name: "other" is not allowed; want one of the names that the chart allows: istio-certs`},
+		"profile that does not exist": {changes: []change{enabled, annotation("isthmus.dev/profile", "nginx")}, denied: `annotation of namespace isthmus-test-told isthmus.dev/profile: "nginx" is not a profile; known are aes, ambassador, emissary, generic`},
+		"misspelt key":                {changes: []change{enabled, annotation("isthmus.dev/profil", "aes")}, warnings: []string{"isthmus: annotation of namespace isthmus-test-told: isthmus.dev/profil is not known and has no effect; did you mean isthmus.dev/profile?"}},
+		"misspelt label":              {changes: []change{label("isthmus.dev/injecton", "enabled")}, warnings: []string{"isthmus: label of namespace isthmus-test-told: isthmus.dev/injecton is not known and has no effect; did you mean isthmus.dev/injection?"}},
+		"value without effect":        {changes: []change{enabled, annotation("isthmus.dev/mirror-secret", "istio.edge")}, warnings: []string{`isthmus: annotation of namespace isthmus-test-told isthmus.dev/mirror-secret: "istio.edge" has no effect, for the source is istio-ca; set isthmus.dev/source: mirror, or remove it`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{}, Annotations: map[string]string{}}}
+			for _, change := range append(c.changes, named("isthmus-test-told")) {
+				change(namespace)
+			}
+
+			got, err := user.client.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+
+			assert.Equal(t, c.warnings, user.warnings.seen())
+			if c.denied != "" {
+				assert.EqualError(t, err, `admission webhook "key.namespace.isthmus.dev" denied the request: invalid-override: `+c.denied)
+				assert.True(t, apierrors.IsForbidden(err))
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, namespace.Annotations["isthmus.dev/mode"], got.Annotations["isthmus.dev/mode"])
+		})
+	}
+}
+
+func TestKubectlLabelsANamespace(t *testing.T) {
+	s := newSpace(t)
+
+	_, complaint, err := s.kubectl(nil, "label", "namespace", s.name, "isthmus.dev/injection=on")
+	require.Error(t, err)
+	assert.Contains(t, complaint, `invalid-override: label of namespace `+s.name+` isthmus.dev/injection: "on" is not allowed; want enabled or disabled`)
+	_, complaint, err = s.kubectl(nil, "annotate", "namespace", s.name, "isthmus.dev/delivry=secret")
+	require.NoError(t, err, complaint)
+	assert.Equal(t, "Warning: isthmus: annotation of namespace "+s.name+": isthmus.dev/delivry is not known and has no effect; did you mean isthmus.dev/delivery?\n", complaint)
+}
+
+// A namespace that was there before Isthmus is mended step by step, and lives on
+// meanwhile.
+func TestNamespaceOfOldGoesOn(t *testing.T) {
+	s := newUnreviewedSpace(t, label("isthmus.dev/injection", "on"), annotation("isthmus.dev/cert-ttl", "soon"))
+	const wrongLabel, wrongTTL = ` isthmus.dev/injection: "on" is not allowed; want enabled or disabled`,
+		` isthmus.dev/cert-ttl: "soon" is not allowed; want a Go duration of at least one minute, such as 12h`
+	counters := count(t)
+
+	for _, c := range []struct {
+		patch    string
+		warnings []string
+	}{
+		{patch: `{"metadata":{"labels":{"team":"edge"}}}`},
+		{patch: `{"metadata":{"annotations":{"note":"x"},"finalizers":["isthmus.dev/test"]}}`},
+		{
+			patch:    `{"metadata":{"annotations":{"isthmus.dev/mode":"secret"}}}`,
+			warnings: []string{"isthmus: label of namespace " + s.name + wrongLabel, "isthmus: annotation of namespace " + s.name + wrongTTL},
+		},
+		{patch: `{"metadata":{"annotations":{"isthmus.dev/cert-ttl":"12h"}}}`, warnings: []string{"isthmus: label of namespace " + s.name + wrongLabel}},
+		{patch: `{"metadata":{"labels":{"isthmus.dev/injection":"enabled"}}}`},
+	} {
+		_, err := s.client.CoreV1().Namespaces().Patch(t.Context(), s.name, types.MergePatchType, []byte(c.patch), metav1.PatchOptions{})
+		require.NoError(t, err, c.patch)
+		assert.Equal(t, c.warnings, s.warnings.seen(), c.patch)
+	}
+	// What changes neither label nor annotation is not sent: finalizers, deletion.
+	_, err := s.client.CoreV1().Namespaces().Patch(t.Context(), s.name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
+	require.NoError(t, err)
+	counters.grew(map[string]float64{"own keys": 5})
+}
+
+func TestExcludedNamespaceIsToldThatItIs(t *testing.T) {
+	s := spaceIn(t, "kube-system")
+
+	_, err := s.client.CoreV1().Namespaces().Patch(t.Context(), s.name, types.MergePatchType,
+		[]byte(`{"metadata":{"labels":{"isthmus.dev/injection":"enabled"}}}`), metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
+
+	require.NoError(t, err)
+	assert.Equal(t, []string{"isthmus: namespace kube-system is excluded from injection, so nothing that it says has an effect (isthmus.dev/injection); remove it"}, s.warnings.seen())
+}
+
+// Both configurations are verified by the same CA.
+func TestBothConfigurationsCarryTheCA(t *testing.T) {
+	want, err := world.caBundle(t.Context())
+	require.NoError(t, err)
+	require.NotEmpty(t, want)
+
+	got, err := world.client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(t.Context(), configurationName, metav1.GetOptions{})
+
+	require.NoError(t, err)
+	require.Len(t, got.Webhooks, 3)
+	for _, webhook := range got.Webhooks {
+		assert.Equal(t, string(want), string(webhook.ClientConfig.CABundle), webhook.Name)
+	}
+}
+
+// While no server answers, nobody who writes a workload or namespace notices.
+func TestServerDownBlocksNoWorkload(t *testing.T) {
+	s := newSpace(t, enabled)
+	world.door.lead()
+	t.Cleanup(func() { world.door.lead(world.server) })
+
+	for kind, workload := range workloads {
+		assert.NoError(t, s.tryWorkload(workload(edgeTemplate(annotated("isthmus.dev/delivery", "pigeon")))), kind)
+	}
+	name, remove, err := world.createNamespace(t.Context(), label("isthmus.dev/injection", "wrong"))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, remove(context.WithoutCancel(t.Context()))) })
+	assert.NotEmpty(t, name)
+}
+
+// Every review is counted, and none of them as a pod's.
+func TestValidationIsCounted(t *testing.T) {
+	s := newSpace(t, enabled)
+	read := func(labels ...string) float64 {
+		value, err := world.server.counter(t.Context(), "isthmus_validation_total", labels...)
+		require.NoError(t, err)
+		return value
+	}
+	denied, all, pods := read(`kind="cronjob"`, `outcome="denied"`, `reason="invalid-override"`), read(), count(t)
+
+	_, _, err := s.kubectl(workloads["CronJob"](edgeTemplate(annotated("isthmus.dev/delivery", "pigeon"))), "apply", "-f", "-")
+
+	require.Error(t, err)
+	assert.InDelta(t, denied+1, read(`kind="cronjob"`, `outcome="denied"`, `reason="invalid-override"`), 0)
+	assert.InDelta(t, all+1, read(), 0)
+	pods.grew(map[string]float64{"decided": 0, "workload": 1})
+}
