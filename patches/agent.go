@@ -14,9 +14,9 @@ const OldestIstio = "1.20"
 const (
 	// DebugPort is the agent's port 15004, and the variable that keeps it closed.
 	DebugPort = "PROXY_XDS_DEBUG_VIA_AGENT"
-	// BypassInboundCapture is the annotation by which an ambient pod keeps its
+	// NoInboundCapture is the annotation by which an ambient pod keeps its
 	// inbound traffic to itself.
-	BypassInboundCapture = "ambient.istio.io/bypass-inbound-capture"
+	NoInboundCapture = "ambient.istio.io/bypass-inbound-capture"
 )
 
 // Fact is something that Isthmus relies on in Istio, and the versions in which it
@@ -69,19 +69,23 @@ func AgentOf(image string) (agent Agent, known bool) {
 
 // TooOld reports whether the version is below OldestIstio. What holds for such an
 // agent is not known.
-func (a Agent) TooOld() bool { return a.isBelow(OldestIstio) }
+func (a Agent) TooOld() bool { return isBelow(a.version, OldestIstio) }
 
 // Has reports whether a fact holds for this agent. A fact that nobody knows holds
 // for none.
 func (a Agent) Has(name string) bool {
 	return slices.ContainsFunc(facts, func(f Fact) bool {
-		return f.Name == name && (f.Since == "" || !a.isBelow(f.Since)) && (f.Before == "" || a.isBelow(f.Before))
+		return f.Name == name && (f.Since == "" || !isBelow(a.version, f.Since)) && (f.Before == "" || isBelow(a.version, f.Before))
 	})
 }
 
-func (a Agent) isBelow(text string) bool {
-	v, _ := version(text)
-	return slices.Compare(a.version[:], v[:]) < 0
+// Since is the first version in which a fact holds; empty means all.
+func Since(name string) string {
+	i := slices.IndexFunc(facts, func(f Fact) bool { return f.Name == name })
+	if i < 0 {
+		return ""
+	}
+	return facts[i].Since
 }
 
 // Image is the image that the sidecar runs: the pod's override, or the mesh's.

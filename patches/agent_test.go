@@ -56,7 +56,7 @@ func TestAgentHas(t *testing.T) {
 			fact: DebugPort, with: []string{":1.20.0", ":1.20", ":1.24.6-distroless"}, not: []string{":1.25.0", ":1.25", ":1.31.1", current},
 		},
 		"if it began, expect it from then on": {
-			fact: BypassInboundCapture, with: []string{":1.24.0", ":1.24", ":1.31.1", current}, not: []string{":1.20.8", ":1.23.6"},
+			fact: NoInboundCapture, with: []string{":1.24.0", ":1.24", ":1.31.1", current}, not: []string{":1.20.8", ":1.23.6"},
 		},
 		"if it began with a patch, expect it from that on": {
 			fact: "new roots of istiod", with: []string{":1.20.1", ":1.21.0", current}, not: []string{":1.20.0"},
@@ -120,9 +120,11 @@ func TestFactsAreWhole(t *testing.T) {
 	for _, f := range differing {
 		assert.NotEqual(t, f.Since, f.Before, "%s differs nowhere", f.Name)
 	}
-	for _, name := range []string{DebugPort, BypassInboundCapture} {
+	for _, name := range []string{DebugPort, NoInboundCapture} {
 		assert.True(t, seen[name], name)
 	}
+	assert.Equal(t, "1.24", Since(NoInboundCapture))
+	assert.Empty(t, Since(DebugPort))
 }
 
 // Only an agent that has the port is told to keep it closed; one of unknown

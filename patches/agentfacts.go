@@ -88,7 +88,7 @@ var differing = []Fact{
 		Says: "agents renew at half of the life, up to 1 % of it sooner or later; earlier ones at half exactly",
 	},
 	{
-		Name: BypassInboundCapture, Since: "1.24", File: "cni/pkg/nodeagent/net.go", Symbol: "AmbientBypassInboundCapture",
+		Name: NoInboundCapture, Since: "1.24", File: "cni/pkg/nodeagent/net.go", Symbol: "AmbientBypassInboundCapture",
 		Says: "what mode `ambient` needs, so that clients outside the mesh reach the edge",
 	},
 	{

@@ -1,6 +1,7 @@
 package patches
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -37,16 +38,12 @@ func endsWithPath(repo, suffix string) bool {
 // that is no version (latest, a digest alone) counts as current.
 func olderThan(image, since string) bool {
 	have, ok := version(tag(image))
-	if !ok {
-		return false
-	}
+	return ok && isBelow(have, since)
+}
+
+func isBelow(have [3]int, since string) bool {
 	want, _ := version(since)
-	for i := range have {
-		if have[i] != want[i] {
-			return have[i] < want[i]
-		}
-	}
-	return false
+	return slices.Compare(have[:], want[:]) < 0
 }
 
 func isVersion(s string) bool {

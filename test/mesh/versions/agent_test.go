@@ -1,6 +1,7 @@
 package versions_test
 
 import (
+	"bytes"
 	"context"
 	"net/http"
 	"os"
@@ -164,7 +165,7 @@ func TestAgentsFollowNewRoots(t *testing.T) {
 		require.Eventually(t, func() bool { return a.Refresh(t.Context()) == nil }, time.Minute, 20*time.Millisecond)
 		require.Eventually(t, func() bool {
 			b, err := bundle(t.Context(), a, ns, p)
-			return err == nil && string(b.Roots()) == string(root.CertificatePEM)
+			return err == nil && bytes.Equal(b.Roots(), root.CertificatePEM)
 		}, 2*time.Minute, 50*time.Millisecond, p.version)
 	}
 }
