@@ -21,9 +21,9 @@ const (
 	controllerUser = "isthmus-controller-under-test"
 )
 
-// installation is what the chart would have made: an empty Secret, a configuration
-// without a caBundle, and permission for those two by name, to read for the webhook
-// and to write for the controller.
+// installation is what the chart would have made: an empty Secret, two configurations
+// without a caBundle, and permission for those by name, to read for the webhook and to
+// write for the controller.
 type installation struct {
 	t             *testing.T
 	admin         kubernetes.Interface
@@ -32,6 +32,9 @@ type installation struct {
 	namespace     string
 	configuration string
 }
+
+// configurations are the kinds that the keeper keeps the caBundle of.
+var configurations = []string{"mutatingwebhookconfigurations", "validatingwebhookconfigurations"}
 
 // install points two webhooks of a fresh namespace's pods at address.
 func install(t *testing.T, address string) *installation {
@@ -50,10 +53,13 @@ func install(t *testing.T, address string) *installation {
 	_, err = client.CoreV1().Secrets(i.namespace).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: secretName}, Type: corev1.SecretTypeOpaque}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	i.configure(address)
+	i.configureValidation(address)
 	i.allow(webhookUser, "secrets", "", secretName, "get", "watch")
 	i.allow(webhookUser, "mutatingwebhookconfigurations", "admissionregistration.k8s.io", i.configuration, "get", "watch")
 	i.allow(controllerUser, "secrets", "", secretName, "get", "watch", "update")
-	i.allow(controllerUser, "mutatingwebhookconfigurations", "admissionregistration.k8s.io", i.configuration, "get", "watch", "patch")
+	for _, kind := range configurations {
+		i.allow(controllerUser, kind, "admissionregistration.k8s.io", i.configuration, "get", "watch", "patch")
+	}
 	i.webhook, i.controller = i.as(webhookUser), i.as(controllerUser)
 	return i
 }
@@ -92,6 +98,29 @@ func (i *installation) configure(address string) {
 	require.NoError(i.t, err)
 }
 
+// configureValidation has the same server asked for ConfigMaps. It fails closed,
+// unlike the chart's, so that a review which it cannot be asked for is noticed.
+func (i *installation) configureValidation(address string) {
+	i.t.Helper()
+	_, err := i.admin.AdmissionregistrationV1().ValidatingWebhookConfigurations().Create(i.t.Context(), &admissionregistrationv1.ValidatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: i.configuration, Labels: map[string]string{"keep": "me"}},
+		Webhooks: []admissionregistrationv1.ValidatingWebhook{{
+			Name:                    "template.isthmus.dev",
+			ClientConfig:            admissionregistrationv1.WebhookClientConfig{URL: ptr.To("https://" + address + "/validate")},
+			NamespaceSelector:       &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: i.namespace}},
+			FailurePolicy:           ptr.To(admissionregistrationv1.Fail),
+			SideEffects:             ptr.To(admissionregistrationv1.SideEffectClassNone),
+			AdmissionReviewVersions: []string{"v1"},
+			TimeoutSeconds:          ptr.To[int32](10),
+			Rules: []admissionregistrationv1.RuleWithOperations{{
+				Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
+				Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"configmaps"}},
+			}},
+		}},
+	}, metav1.CreateOptions{})
+	require.NoError(i.t, err)
+}
+
 // allow binds verbs on one named object; list and create are never among them.
 func (i *installation) allow(user, resource, group, name string, verbs ...string) {
 	i.t.Helper()
@@ -111,8 +140,9 @@ func (i *installation) allow(user, resource, group, name string, verbs ...string
 func (i *installation) uninstall() {
 	ctx := context.Background() // the test's own has ended
 	_ = i.admin.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(ctx, i.configuration, metav1.DeleteOptions{})
+	_ = i.admin.AdmissionregistrationV1().ValidatingWebhookConfigurations().Delete(ctx, i.configuration, metav1.DeleteOptions{})
 	for _, user := range []string{webhookUser, controllerUser} {
-		for _, resource := range []string{"secrets", "mutatingwebhookconfigurations"} {
+		for _, resource := range append(configurations, "secrets") {
 			name := i.namespace + "-" + user + "-" + resource
 			_ = i.admin.RbacV1().ClusterRoleBindings().Delete(ctx, name, metav1.DeleteOptions{})
 			_ = i.admin.RbacV1().ClusterRoles().Delete(ctx, name, metav1.DeleteOptions{})
@@ -134,6 +164,20 @@ func (i *installation) webhooks() *admissionregistrationv1.MutatingWebhookConfig
 	configuration, err := i.admin.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(i.t.Context(), i.configuration, metav1.GetOptions{})
 	require.NoError(i.t, err)
 	return configuration
+}
+
+func (i *installation) validation() *admissionregistrationv1.ValidatingWebhookConfiguration {
+	i.t.Helper()
+	configuration, err := i.admin.AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(i.t.Context(), i.configuration, metav1.GetOptions{})
+	require.NoError(i.t, err)
+	return configuration
+}
+
+// createConfigMap asks for what the validating configuration sends.
+func (i *installation) createConfigMap() error {
+	_, err := i.admin.CoreV1().ConfigMaps(i.namespace).Create(i.t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "config-"}},
+		metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	return err
 }
 
 // createPod asks for a pod that is never stored.

@@ -19,7 +19,8 @@ import (
 
 const workers = 16
 
-// load creates pods until stop, and remembers every error.
+// load creates pods, and what the validating configuration sends, until stop, and
+// remembers every error.
 type load struct {
 	created atomic.Int64
 	mu      sync.Mutex
@@ -31,10 +32,14 @@ type load struct {
 func (i *installation) load() *load {
 	ctx, cancel := context.WithCancel(i.t.Context())
 	l := &load{cancel: cancel}
-	for range workers {
+	for n := range workers {
+		create := i.createPod
+		if n%4 == 3 {
+			create = i.createConfigMap
+		}
 		l.ended.Go(func() {
 			for ctx.Err() == nil {
-				if err := i.createPod(); err != nil {
+				if err := create(); err != nil {
 					l.mu.Lock()
 					l.errors = append(l.errors, time.Now().Format("15:04:05.000 ")+err.Error())
 					l.mu.Unlock()
@@ -66,6 +71,7 @@ func rotationFailsNoReview(t *testing.T) {
 	first, second := i.start(t, short), i.start(t, short)
 	s.set(first, second)
 	requireReady(t, first, second)
+	i.eventuallyCarriesBundle()
 
 	l := i.load()
 	authorities := map[string]bool{}
@@ -137,6 +143,26 @@ func TestCABundleIsKept(t *testing.T) {
 		assert.Equal(t, installed.Webhooks, now.Webhooks, "nothing else was touched")
 	})
 
+	t.Run("set right in the validating configuration", func(t *testing.T) {
+		before := i.validation()
+		_, err := i.admin.AdmissionregistrationV1().ValidatingWebhookConfigurations().Patch(t.Context(), i.configuration, types.JSONPatchType,
+			[]byte(`[{"op":"replace","path":"/webhooks/0/clientConfig/caBundle","value":""}]`), metav1.PatchOptions{})
+		require.NoError(t, err)
+		i.eventuallyCarriesBundle()
+		now := i.validation()
+		assert.Equal(t, before.Labels, now.Labels)
+		assert.Equal(t, before.Webhooks, now.Webhooks, "nothing else was touched")
+		assert.EventuallyWithT(t, func(c *assert.CollectT) { assert.NoError(c, i.createConfigMap()) }, 10*time.Second, 20*time.Millisecond)
+	})
+
+	t.Run("put in again when the validating configuration comes back, and not missed meanwhile", func(t *testing.T) {
+		require.NoError(t, i.admin.AdmissionregistrationV1().ValidatingWebhookConfigurations().Delete(t.Context(), i.configuration, metav1.DeleteOptions{}))
+		assert.NoError(t, i.createPod())
+		assert.NoError(t, r.source.Ready())
+		i.configureValidation(s.listener.Addr().String())
+		i.eventuallyCarriesBundle()
+	})
+
 	t.Run("put in again when the configuration comes back", func(t *testing.T) {
 		require.NoError(t, i.admin.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(t.Context(), i.configuration, metav1.DeleteOptions{}))
 		require.Eventually(t, func() bool { return r.source.Ready() != nil }, 10*time.Second, 20*time.Millisecond)
@@ -148,11 +174,12 @@ func TestCABundleIsKept(t *testing.T) {
 
 	t.Run("not written when it is right", func(t *testing.T) {
 		i.eventuallyCarriesBundle()
-		first, second := i.webhooks(), i.start(t, lifetimes{})
+		first, validation, second := i.webhooks(), i.validation(), i.start(t, lifetimes{})
 		i.keep(t, lifetimes{})
 		s.set(r, second)
 		requireReady(t, second)
 		assert.Equal(t, first.ResourceVersion, i.webhooks().ResourceVersion, "a replica and a keeper that start find nothing to do")
+		assert.Equal(t, validation.ResourceVersion, i.validation().ResourceVersion)
 	})
 
 	t.Run("served on while nobody keeps it", func(t *testing.T) {
@@ -183,6 +210,9 @@ func (i *installation) eventuallyCarriesBundle() {
 		bundle := i.secret().Data[serving.BundleKey]
 		require.NotEmpty(c, bundle)
 		for _, webhook := range i.webhooks().Webhooks {
+			assert.Equal(c, string(bundle), string(webhook.ClientConfig.CABundle))
+		}
+		for _, webhook := range i.validation().Webhooks {
 			assert.Equal(c, string(bundle), string(webhook.ClientConfig.CABundle))
 		}
 	}, 10*time.Second, 20*time.Millisecond)
