@@ -3,9 +3,12 @@ package versions_test
 import (
 	"bytes"
 	"context"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -85,6 +88,29 @@ func bundle(ctx context.Context, a *istio.Agent, namespace string, p program) (*
 	return certs.New(certs.Material{Key: content[0], Chain: content[1], Roots: content[2]}, certs.Want{ID: id, Roots: roots, Now: time.Now()})
 }
 
+// written lists the folders below the agent's own that it has files in. The agent
+// names what it writes by relative paths, and in a container its folder is the
+// root, which is read-only but for what is mounted.
+func written(t *testing.T, root string) []string {
+	t.Helper()
+	var folders []string
+	require.NoError(t, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		folder, err := filepath.Rel(root, filepath.Dir(path))
+		if folder = filepath.ToSlash(folder); !strings.HasPrefix(folder, "var/run/secrets/") || !given[filepath.Base(path)] {
+			folders = append(folders, folder)
+		}
+		return err
+	}))
+	slices.Sort(folders)
+	return slices.Compact(folders)
+}
+
+// given are the files that are mounted for the agent.
+var given = map[string]bool{"istio-token": true, "root-cert.pem": true}
+
 // The agents start while istiod is away, so that none can have a certificate:
 // the probe fails and there are no files. Then it comes back.
 func TestAgentsAreReadyWithTheirFilesAndRotateThem(t *testing.T) {
@@ -133,6 +159,7 @@ func TestAgentsAreReadyWithTheirFilesAndRotateThem(t *testing.T) {
 		after := next.NotAfter().Sub(first[p].NotAfter())
 		assert.InDelta(t, ttl.Seconds()/2, after.Seconds(), 2, "%s does not rotate at half of the life", p.version)
 		assert.Equal(t, http.StatusOK, status(t.Context(), a), p.version)
+		assert.Equal(t, []string{"certs", "etc/istio/proxy"}, written(t, filepath.Dir(a.Dir)), p.version)
 		t.Logf("%s: ready %s after its start, rotated after %s", p.version, a.Took.Round(time.Millisecond), after)
 	}
 }
