@@ -86,14 +86,14 @@ func testLife(t *testing.T, c *cluster) {
 		require.NoError(t, os.WriteFile(file, theirs, 0o600))
 		upgrade(t, c, "--set", "certificate.mode=existing", "--set", "certificate.existing.secretName=theirs",
 			"--set-file", "certificate.existing.caBundle="+file)
-		for _, hook := range configuration(t, c).Webhooks {
-			assert.Equal(t, string(theirs), string(hook.ClientConfig.CABundle))
+		for name, client := range clients(t, c) {
+			assert.Equal(t, string(theirs), string(client.CABundle), name)
 		}
 		_, err := c.client.CoreV1().Secrets("life-first").Get(t.Context(), "isthmus-webhook-ca", metav1.GetOptions{})
 		assert.Error(t, err, "a CA that nobody needs is not kept")
 		upgrade(t, c)
-		for _, hook := range configuration(t, c).Webhooks {
-			assert.Empty(t, hook.ClientConfig.CABundle, "the controller writes the next one")
+		for name, client := range clients(t, c) {
+			assert.Empty(t, client.CABundle, "the controller writes the next one: %s", name)
 		}
 	})
 
@@ -133,8 +133,30 @@ func configuration(t *testing.T, c *cluster) *admissionv1.MutatingWebhookConfigu
 	return found
 }
 
+func validating(t *testing.T, c *cluster) *admissionv1.ValidatingWebhookConfiguration {
+	t.Helper()
+	found, err := c.client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(t.Context(), "isthmus-injector", metav1.GetOptions{})
+	require.NoError(t, err)
+	require.Len(t, found.Webhooks, 3)
+	return found
+}
+
+// clients say how the API server calls each webhook of both configurations.
+func clients(t *testing.T, c *cluster) map[string]admissionv1.WebhookClientConfig {
+	t.Helper()
+	all := map[string]admissionv1.WebhookClientConfig{}
+	for _, hook := range configuration(t, c).Webhooks {
+		all[hook.Name] = hook.ClientConfig
+	}
+	for _, hook := range validating(t, c).Webhooks {
+		all[hook.Name] = hook.ClientConfig
+	}
+	require.Len(t, all, 5)
+	return all
+}
+
 // write writes what the controller writes: the CA into its Secret, the caBundle
-// into both webhooks.
+// into every webhook.
 func write(t *testing.T, c *cluster, bundle []byte) {
 	t.Helper()
 	encoded := base64.StdEncoding.EncodeToString(bundle)
@@ -145,13 +167,20 @@ func write(t *testing.T, c *cluster, bundle []byte) {
 		fmt.Appendf(nil, `[{"op":"add","path":"/webhooks/0/clientConfig/caBundle","value":%q},
 			{"op":"add","path":"/webhooks/1/clientConfig/caBundle","value":%[1]q}]`, encoded), metav1.PatchOptions{})
 	require.NoError(t, err)
+	_, err = c.client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Patch(t.Context(), "isthmus-injector", types.JSONPatchType,
+		fmt.Appendf(nil, `[{"op":"add","path":"/webhooks/0/clientConfig/caBundle","value":%q},
+			{"op":"add","path":"/webhooks/1/clientConfig/caBundle","value":%[1]q},
+			{"op":"add","path":"/webhooks/2/clientConfig/caBundle","value":%[1]q}]`, encoded), metav1.PatchOptions{})
+	require.NoError(t, err)
 }
 
 func assertWritten(t *testing.T, c *cluster, bundle []byte, timeout int32) {
 	t.Helper()
 	for _, hook := range configuration(t, c).Webhooks {
-		assert.Equal(t, string(bundle), string(hook.ClientConfig.CABundle), hook.Name)
 		assert.Equal(t, timeout, *hook.TimeoutSeconds, "the upgrade reached %s", hook.Name)
+	}
+	for name, client := range clients(t, c) {
+		assert.Equal(t, string(bundle), string(client.CABundle), name)
 	}
 	secret, err := c.client.CoreV1().Secrets("life-first").Get(t.Context(), "isthmus-webhook-ca", metav1.GetOptions{})
 	require.NoError(t, err)
@@ -177,6 +206,8 @@ func assertGone(t *testing.T, c *cluster) {
 	}
 	configurations, err := c.client.AdmissionregistrationV1().MutatingWebhookConfigurations().List(ctx, ours)
 	list("webhook configurations", len(configurations.Items), err)
+	validations, err := c.client.AdmissionregistrationV1().ValidatingWebhookConfigurations().List(ctx, ours)
+	list("validating webhook configurations", len(validations.Items), err)
 	clusterRoles, err := c.client.RbacV1().ClusterRoles().List(ctx, ours)
 	list("cluster roles", len(clusterRoles.Items), err)
 	clusterBindings, err := c.client.RbacV1().ClusterRoleBindings().List(ctx, ours)

@@ -97,6 +97,7 @@ func TestClusterScopedNamesAreShared(t *testing.T) {
 	}
 	want := sets.New(
 		"ClusterRole isthmus-webhook", "ClusterRoleBinding isthmus-webhook", "MutatingWebhookConfiguration isthmus-injector",
+		"ValidatingWebhookConfiguration isthmus-injector",
 		"ClusterRole isthmus-controller", "ClusterRoleBinding isthmus-controller", "ClusterRole isthmus-publisher",
 		"ClusterRole isthmus-mesh-reader", "ClusterRoleBinding isthmus-mesh-reader",
 		"ValidatingAdmissionPolicy isthmus-controller-tokens", "ValidatingAdmissionPolicyBinding isthmus-controller-tokens",
@@ -123,7 +124,7 @@ func TestNamesAndLabelsAreValid(t *testing.T) {
 }
 
 // clusterScoped are the kinds of the chart that have no namespace.
-var clusterScoped = sets.New("ClusterRole", "ClusterRoleBinding", "MutatingWebhookConfiguration",
+var clusterScoped = sets.New("ClusterRole", "ClusterRoleBinding", "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration",
 	"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 
 // Whatever has a namespace says so: kubectl applies what helm template prints

@@ -178,6 +178,7 @@ var named = map[string][]string{
 	"certificates.cert-manager.io": {"istio-certs"},
 	"tlscontexts.getambassador.io": {"istio-upstream"},
 	"mutatingwebhookconfigurations.admissionregistration.k8s.io":     {"isthmus-injector", "istio-sidecar-injector"},
+	"validatingwebhookconfigurations.admissionregistration.k8s.io":   {"isthmus-injector", "istio-validator-istio-system"},
 	"validatingadmissionpolicies.admissionregistration.k8s.io":       {"isthmus-controller-tokens"},
 	"validatingadmissionpolicybindings.admissionregistration.k8s.io": {"isthmus-controller-tokens"},
 	"rolebindings.rbac.authorization.k8s.io":                         {"isthmus-publisher"},
