@@ -97,6 +97,8 @@ var reasons = []reason{
 	{on("metadata.annotations[" + policy.IstioUserVolumeMount + "][*]"), certsMount, "volume " + patches.CertsVolume + " is where Isthmus has the sidecar put the files"},
 	{on("metadata.annotations[" + policy.IstioUserVolumeKey + "][*]"), volumeThere, "the pod itself has the volume " + patches.CertsVolume},
 
+	{regexp.MustCompile(`^spec\.initContainers\[istio-(?:init|validation)\]\.env\[(?:OUTPUT_CERTS|ISTIO_META_DNS_CAPTURE|SECRET_TTL)\]$`), byIstio, "Istio's injector gives its init container all of proxyMetadata"},
+
 	{on("spec.volumes[" + patches.CertsVolume + "].emptyDir.medium"), becomes("Memory"), "keys stay in memory, off the node's disk"},
 	{on("spec.volumes[" + patches.CertsVolume + "].emptyDir.sizeLimit"), nil, "certificates take a few KiB, and memory counts as the pod's: a bound"},
 	{on("spec.volumes[" + patches.CertsVolume + "]"), added, "agent and edge share the certificate files"},
@@ -124,6 +126,9 @@ var reasons = []reason{
 	{edgeField("volumeMounts[" + patches.CertsVolume + "]"), added, "the edge reads the certificate files"},
 	{regexp.MustCompile(`^spec\.containers\[[^\]]+\]\.volumeMounts\[(.+)\]$`), heldCerts, "volume " + patches.CertsVolume + " is mounted in its place"},
 }
+
+// byIstio: the injector of Istio's made the pod after, as Isthmus asked it to.
+func byIstio(c *comparison, _ Difference, _ string) bool { return c.status.Mode == policy.Istio }
 
 func added(_ *comparison, d Difference, _ string) bool   { return d.Before == "" }
 func removed(_ *comparison, d Difference, _ string) bool { return d.After == "" }
