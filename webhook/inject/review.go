@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -102,15 +103,13 @@ func (e *Engine) reviewMesh(r *NamespaceReview, ns policy.Namespace, o policy.Op
 // meshOf returns the settings that a pod without a say would get, or why there
 // are none. In mode istio a revision also needs an injector.
 func (e *Engine) meshOf(ns policy.Namespace, o policy.Options) (patches.Mesh, error) {
-	revision := o.Revision
 	if o.Mode == policy.Istio {
-		var never string
-		if revision, never = policy.InjectorRevision(nil, ns); never != "" {
-			return patches.Mesh{}, fmt.Errorf("%s", never)
+		if _, never := policy.InjectorRevision(nil, ns); never != "" {
+			return patches.Mesh{}, errors.New(never)
 		}
-		if _, err := e.injector(revision); err != nil {
+		if _, err := e.injector(o.Revision); err != nil {
 			return patches.Mesh{}, err
 		}
 	}
-	return e.mesh(revision)
+	return e.mesh(o.Revision)
 }

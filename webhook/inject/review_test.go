@@ -70,6 +70,15 @@ func TestReviewNamespace(t *testing.T) {
 			settings: inject.Settings{Mesh: patches.Mesh{MeshID: "no-default"}},
 			warnings: map[string]string{"invalid-override": "edges in namespace shop are left without an identity for now: name a revision"},
 		},
+		"if mode istio has no injector for it, expect a warning": {
+			labels:      map[string]string{policy.InjectionLabel: policy.InjectionEnabled, policy.IstioInjectionLabel: "disabled"},
+			annotations: map[string]string{policy.ModeKey: "istio"},
+			warnings:    map[string]string{"invalid-override": "edges in namespace shop are left without an identity for now: namespace shop has the label istio-injection=disabled, so Istio's injector is not called; remove the label, or set it to enabled"},
+		},
+		"if mode istio's revision has no injector, expect those that have": {
+			labels: revision("canary"), annotations: map[string]string{policy.ModeKey: "istio"},
+			problems: []string{`label of namespace shop istio.io/rev: "canary" cannot be followed; no injector serves canary`},
+		},
 		"if the CA does not grant the lifetime, expect its limit": {
 			labels: revision("canary"), annotations: map[string]string{policy.CertTTLKey: "48h"},
 			problems: []string{"annotation of namespace shop isthmus.dev/cert-ttl 48h0m0s is above the 24h0m0s that the CA grants (MAX_WORKLOAD_CERT_TTL of istiod); it would refuse every request"},
@@ -97,6 +106,8 @@ func TestReviewNamespace(t *testing.T) {
 					return patches.Mesh{}, errors.New("name a revision")
 				}
 				return patches.Mesh{}, nil
+			}, Injector: func(revision string) (inject.Injector, error) {
+				return inject.Injector{}, errors.New("no injector serves " + revision)
 			}})
 			require.NoError(t, err)
 			ns := policy.Namespace{Name: "shop", Labels: c.labels, Annotations: c.annotations}

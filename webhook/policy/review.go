@@ -22,18 +22,25 @@ func NamespaceProblems(ns Namespace, d Defaults, secretNames []string) []string 
 		}
 		return ""
 	}
-	rest := maps.Clone(ns.Annotations)
+	// Known keys alone: a namespace may carry thousands of others.
+	rest := map[string]string{}
+	for key, value := range ns.Annotations {
+		if places[key]&namespaceAnnotation != 0 {
+			rest[key] = value
+		}
+	}
 	for {
 		message := wrong(rest)
 		if message == "" {
 			return out
 		}
 		out = append(out, message)
-		culprit := slices.IndexFunc(NamespaceKeys(nil, rest), func(key string) bool { return wrong(without(rest, key)) != message })
+		keys := NamespaceKeys(nil, rest)
+		culprit := slices.IndexFunc(keys, func(key string) bool { return wrong(without(rest, key)) != message })
 		if culprit < 0 {
 			return out // the defaults are to blame
 		}
-		rest = without(rest, NamespaceKeys(nil, rest)[culprit])
+		rest = without(rest, keys[culprit])
 	}
 }
 
