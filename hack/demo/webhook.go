@@ -147,23 +147,30 @@ func (d *demo) account(ctx context.Context, server, name string) error {
 	return os.WriteFile(d.path(name+".kubeconfig"), content, 0o600)
 }
 
-// redirect points the chart's configuration at this machine instead of at the
+// redirect points the chart's configurations at this machine instead of at the
 // Service.
 func (d *demo) redirect(ctx context.Context, port int) error {
-	var patch []map[string]any
-	for i, path := range []string{"/inject/namespace", "/inject/pod"} {
-		at := fmt.Sprintf("/webhooks/%d/clientConfig/", i)
-		patch = append(patch,
-			map[string]any{"op": "test", "path": at + "service/path", "value": path},
-			map[string]any{"op": "remove", "path": at + "service"},
-			map[string]any{"op": "add", "path": at + "url", "value": fmt.Sprintf("https://127.0.0.1:%d%s", port, path)})
+	for kind, paths := range map[string][]string{
+		"mutatingwebhookconfiguration":   {"/inject/namespace", "/inject/pod"},
+		"validatingwebhookconfiguration": {"/validate/workload", "/validate/workload", "/validate/namespace"},
+	} {
+		var patch []map[string]any
+		for i, path := range paths {
+			at := fmt.Sprintf("/webhooks/%d/clientConfig/", i)
+			patch = append(patch,
+				map[string]any{"op": "test", "path": at + "service/path", "value": path},
+				map[string]any{"op": "remove", "path": at + "service"},
+				map[string]any{"op": "add", "path": at + "url", "value": fmt.Sprintf("https://127.0.0.1:%d%s", port, path)})
+		}
+		content, err := json.Marshal(patch)
+		if err != nil {
+			return err
+		}
+		if _, err := d.output(ctx, "kubectl", "patch", kind, configuration, "--type=json", "--patch", string(content)); err != nil {
+			return err
+		}
 	}
-	content, err := json.Marshal(patch)
-	if err != nil {
-		return err
-	}
-	_, err = d.output(ctx, "kubectl", "patch", "mutatingwebhookconfiguration", configuration, "--type=json", "--patch", string(content))
-	return err
+	return nil
 }
 
 func freePort(ctx context.Context) (int, error) {

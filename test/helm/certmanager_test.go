@@ -74,6 +74,7 @@ func testCertManager(t *testing.T, c *cluster) {
 	_, err = c.client.CoreV1().Secrets("issued").Get(t.Context(), "isthmus-webhook-ca", metav1.GetOptions{})
 	assert.True(t, apierrors.IsNotFound(err), "no CA of ours is kept: %v", err)
 	assert.Equal(t, "issued/isthmus-webhook", configuration(t, c).Annotations["cert-manager.io/inject-ca-from"])
+	assert.Equal(t, "issued/isthmus-webhook", validating(t, c).Annotations["cert-manager.io/inject-ca-from"])
 }
 
 // define makes the API server know a resource of cert-manager's, from the
