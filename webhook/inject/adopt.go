@@ -33,7 +33,8 @@ type AdoptOptions struct {
 // Adoption is what Adopt found and how to make it plain.
 type Adoption struct {
 	// Reason is Injected when the pod can be adopted: then its plain form is
-	// injected. Any other says why there is nothing to adopt.
+	// injected. Any other says why Isthmus does not look at the pod. It is empty
+	// for an edge that is not integrated by hand.
 	Reason policy.Reason
 	// Profile and Mode are those that the plain pod is injected with.
 	Profile string
@@ -77,7 +78,7 @@ func (e *Engine) Adopt(req Request, o AdoptOptions) (Adoption, error) {
 	a := &adopter{pod: req.Pod, edge: s.edge, options: options, choice: o}
 	a.plan()
 	if a.style == "" && len(a.errs) == 0 {
-		return Adoption{Reason: policy.OptedOut, Profile: s.profile.Name}, nil
+		return Adoption{Profile: s.profile.Name}, nil
 	}
 	if err := errors.Join(a.errs...); err != nil {
 		return Adoption{}, err
@@ -105,7 +106,7 @@ func (e *Engine) finish(req Request, a *adopter) (Adoption, error) {
 	}
 	out.Profile, out.Mode = result.Profile, result.Mode
 	out.Differences = Compare(a.pod, injected)
-	out.Warnings = append(out.Warnings, otherMesh(a.proxy, runsAgent(injected))...)
+	out.Warnings = append(out.Warnings, otherMesh(a.proxy, agentOf(injected))...)
 	return out, nil
 }
 
@@ -236,7 +237,7 @@ func (a *adopter) key(key, value, instead string) {
 // plan decides what goes and what comes.
 func (a *adopter) plan() {
 	a.keys, a.setAnnotations = map[string]string{}, map[string]string{}
-	a.proxy = ownProxy(a.pod)
+	a.proxy = writtenAgent(a.pod, a.edge)
 	if !a.recognise() {
 		return
 	}
@@ -268,6 +269,22 @@ func (a *adopter) addKeys() {
 	if a.pod.Labels[policy.InjectKey] != "true" {
 		a.key(policy.InjectKey, "true", "adopting it")
 	}
+}
+
+// writtenAgent finds the sidecar that somebody wrote by hand: the container
+// istio-proxy, or one of another name that runs Istio's agent for certificates.
+func writtenAgent(pod *corev1.Pod, edge int) *corev1.Container {
+	if proxy := ownProxy(pod); proxy != nil {
+		return proxy
+	}
+	var found *corev1.Container
+	eachContainer(pod, func(list string, i int, c *corev1.Container) {
+		isEdge := list == "containers" && i == edge
+		if found == nil && !isEdge && isProxyImage(c.Image) && envNamed(c, "OUTPUT_CERTS") != nil {
+			found = c
+		}
+	})
+	return found
 }
 
 // edgeContainer is the container of the edge, and its path.

@@ -10,7 +10,8 @@ import (
 // one (pilot/cmd/pilot-agent in its releases), with the reason why the sidecar of
 // Isthmus has them not, or with other values.
 var flags = map[string]string{
-	"0": "", "1": "", // proxy sidecar: any other is refused
+	"0":                              "what the agent is told: proxy",
+	"1":                              "what the agent is told: sidecar",
 	"--domain":                       "the cluster's domain, " + fromMesh,
 	"--serviceCluster":               "a name for Envoy's telemetry; the flag is deprecated, and no Envoy runs",
 	"--discoveryAddress":             "deprecated flag; PROXY_CONFIG has the address, " + fromMesh,

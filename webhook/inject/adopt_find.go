@@ -30,9 +30,9 @@ func (a *adopter) recognise() bool {
 		a.fail("metadata.annotations["+policy.IstioStatusKey+"]", "Istio's injector, or istioctl kube-inject, has already been here; adopt the manifest that it was given")
 		return false
 	case a.proxy != nil && (asks || a.proxy.Image == "auto"):
-		a.style, a.byIstio = "container istio-proxy for Istio's injector to complete", true
+		a.style, a.byIstio = "container "+a.proxy.Name+" for Istio's injector to complete", true
 	case a.proxy != nil:
-		a.style = "container istio-proxy written by hand"
+		a.style = "container " + a.proxy.Name + " written by hand"
 	case files:
 		a.style, a.byIstio = "annotations for Istio's injector", true
 	case dir != nil && asks:
@@ -167,7 +167,7 @@ func outputOf(config string) string {
 // certVolumes names the volumes that hold certificates in a pod integrated by
 // hand.
 func certVolumes(pod *corev1.Pod) []string {
-	dir, mounts := outputCerts(pod, runsAgent(pod))
+	dir, mounts := outputCerts(pod, agentOf(pod))
 	names := []string{patches.CertsVolume}
 	if dir != "" {
 		if m := coveringMount(mounts, dir); m != nil && m.Name != patches.CertsVolume {

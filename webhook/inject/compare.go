@@ -30,8 +30,9 @@ type Difference struct {
 // agent's arguments as flags, and Istio's annotations that hold YAML or JSON by
 // their content. The order is that of the fields' paths.
 func Compare(before, after *corev1.Pod) []Difference {
-	c := &comparison{before: before, after: after, proxy: runsAgent(after), status: readable(after)}
-	a, b := shapeOf(before), shapeOf(after)
+	c := &comparison{before: before, after: after, proxy: agentOf(after), status: readable(after)}
+	c.renamed()
+	a, b := shapeOf(c.before), shapeOf(after)
 	c.moved(a, b)
 	c.compare("", a, b)
 	slices.SortStableFunc(c.found, func(a, b Difference) int { return bytes.Compare([]byte(a.Field), []byte(b.Field)) })
@@ -51,14 +52,27 @@ type comparison struct {
 	found  []Difference
 }
 
-// runsAgent finds the sidecar of a pod, wherever it stands.
-func runsAgent(pod *corev1.Pod) *corev1.Container {
+// renamed gives the sidecar of the pod before the name that Istio's have.
+func (c *comparison) renamed() {
+	agent := writtenAgent(c.before, -1)
+	if c.proxy == nil || agent == nil || agent.Name == patches.SidecarName {
+		return
+	}
+	name := agent.Name
+	c.before = c.before.DeepCopy()
+	agent = writtenAgent(c.before, -1)
+	agent.Name = patches.SidecarName
+	c.found = append(c.found, Difference{Field: "spec.containers[" + patches.SidecarName + "].name", Before: text(name), After: text(agent.Name)})
+}
+
+// agentOf finds the sidecar of a pod, wherever it stands.
+func agentOf(pod *corev1.Pod) *corev1.Container {
 	for _, list := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
 		if i := containerIndex(list, patches.SidecarName); i >= 0 {
 			return &list[i]
 		}
 	}
-	return nil
+	return writtenAgent(pod, -1)
 }
 
 func readable(pod *corev1.Pod) Status {

@@ -21,6 +21,7 @@ const (
 // agentReasons explain the differences in the sidecar by the beginning of the
 // field within it. What Istio's injector makes of it in mode istio is not ours.
 var agentReasons = []struct{ field, why string }{
+	{"name", "the name by which Istio's tools find it"},
 	{"restartPolicy", native},
 	{"imagePullPolicy", "as the mesh's settings say, else Kubernetes' own default"},
 	{"image", "the mesh's own image, not pinned: it follows Istio's version"},
@@ -28,10 +29,10 @@ var agentReasons = []struct{ field, why string }{
 	{"startupProbe", "holds the edge back until all three certificate files are there"},
 	{"readinessProbe", "the startup probe holds the edge back until the files are there; an agent that is slow later must not take a front door out"},
 	{"livenessProbe", "the agent ends by itself where it cannot go on"},
-	{"lifecycle", "no Envoy to drain, and a native sidecar starts before the edge"},
+	{"lifecycle", native},
 	{"resources", "requests and limits always: quotas refuse pods without, and autoscalers lose their metric"},
 	{"securityContext", "passes Pod Security restricted: not root, read-only, no capabilities"},
-	{"ports", "the agent's port is declared, and there is no Envoy whose ports could be"},
+	{"ports", "the agent's own port is declared, and no other"},
 	{"terminationMessage", "Kubernetes' own default"},
 	{"volumeMounts[" + patches.CertsVolume + "].mountPath", "one directory for agent and edge"},
 	{"volumeMounts[" + patches.CertsVolume + "]", "the agent writes the files there"},
@@ -61,6 +62,10 @@ func (c *comparison) whyAgent(d Difference) string {
 	switch {
 	case m == nil:
 		return ""
+	case c.status.Mode == policy.Istio && m[1] == "" && d.After == "":
+		return "Istio's injector adds its sidecar, told by annotations"
+	case c.status.Mode == policy.Istio && m[1] == "" && d.Before == "":
+		return "Istio's injector added its sidecar"
 	case c.status.Mode == policy.Istio:
 		return beginning(istioReasons, m[1])
 	case m[1] == "" && d.Before == text("spec.containers"):
@@ -104,7 +109,7 @@ func (c *comparison) withEnvoy(why string) string {
 
 // agentPath: a mount that went was at a path that only agent and Envoy use.
 func (c *comparison) agentPath(field string) bool {
-	proxy := runsAgent(c.before)
+	proxy := agentOf(c.before)
 	if proxy == nil {
 		return false
 	}
