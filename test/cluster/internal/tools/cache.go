@@ -74,15 +74,19 @@ func (m Module) recipeOf(root, cache string) (recipe, error) {
 	return recipe{folder: folder, flags: flags, target: target}, nil
 }
 
-// sources returns names and contents of the Go files that lie beside a go.mod,
-// without tests; a program of ours is one package.
+// sources returns names and contents of the Go files that lie beside a go.mod and
+// one folder below it, without tests: a program of ours is one package.
 func sources(folder string) ([]string, error) {
-	files, err := filepath.Glob(filepath.Join(folder, "*.go"))
+	beside, err := filepath.Glob(filepath.Join(folder, "*.go"))
+	if err != nil {
+		return nil, err
+	}
+	below, err := filepath.Glob(filepath.Join(folder, "*", "*.go"))
 	if err != nil {
 		return nil, err
 	}
 	var parts []string
-	for _, file := range files {
+	for _, file := range append(beside, below...) {
 		if strings.HasSuffix(file, "_test.go") {
 			continue
 		}

@@ -91,6 +91,16 @@ func Catalogue() []Module {
 			},
 		},
 		{
+			Name:   "stand-in",
+			Folder: "test/cluster/standin",
+			// Programs of our own, for what scenarios have no images of.
+			Tools: []Tool{
+				{"stand-in-node", "github.com/isthmus-mesh/isthmus/test/cluster/standin/node"},
+				{"stand-in-edge", "github.com/isthmus-mesh/isthmus/test/cluster/standin/edge"},
+				{"stand-in-service", "github.com/isthmus-mesh/isthmus/test/cluster/standin/service"},
+			},
+		},
+		{
 			Name:   "helm",
 			Folder: "hack/tools/helm",
 			Tools: []Tool{

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// mapping is what is read of a Mapping of getambassador.io.
+type mapping struct {
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              struct {
+		Prefix  string `json:"prefix"`
+		Service string `json:"service"`
+		Weight  int    `json:"weight"`
+		TLS     string `json:"tls"`
+	} `json:"spec"`
+}
+
+func resource(name string) schema.GroupVersionResource {
+	return schema.GroupVersionResource{Group: "getambassador.io", Version: "v3alpha1", Resource: name}
+}
+
+// match chooses among the Mappings with the longest prefix: each that has a weight
+// gets so many of a hundred requests, the rest is for those without one.
+func (e *edge) match(ctx context.Context, path string) (*mapping, error) {
+	list, err := e.client.Resource(resource("mappings")).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("read Mappings: %w", err)
+	}
+	var found, rest []*mapping
+	longest := 0
+	for _, item := range list.Items {
+		m := &mapping{}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(item.Object, m); err != nil {
+			return nil, err
+		}
+		switch prefix := len(m.Spec.Prefix); {
+		case !strings.HasPrefix(path, m.Spec.Prefix), prefix < longest:
+			continue
+		case prefix > longest:
+			found, longest = nil, prefix
+		}
+		found = append(found, m)
+	}
+	at := rand.IntN(100) //nolint:gosec // Any generator will do for weights.
+	for _, m := range found {
+		if m.Spec.Weight == 0 {
+			rest = append(rest, m)
+			continue
+		}
+		if at < m.Spec.Weight {
+			return m, nil
+		}
+		at -= m.Spec.Weight
+	}
+	if len(rest) > 0 {
+		return rest[rand.IntN(len(rest))], nil //nolint:gosec // As above.
+	}
+	if len(found) > 0 {
+		return found[len(found)-1], nil
+	}
+	return nil, nil
+}
+
+// upstream is where a Mapping leads. Without a port that is 80, and 443 with TLS.
+func (e *edge) upstream(ctx context.Context, m *mapping) (*tlsContext, string, error) {
+	host, secure := strings.CutPrefix(m.Spec.Service, "https://")
+	host = strings.TrimPrefix(host, "http://")
+	port := "80"
+	var c *tlsContext
+	switch {
+	case m.Spec.TLS != "":
+		var err error
+		if c, err = e.context(ctx, m.Spec.TLS); err != nil {
+			return nil, "", err
+		}
+		port = "443"
+	case secure:
+		c, port = &tlsContext{}, "443"
+	}
+	if h, p, err := net.SplitHostPort(host); err == nil {
+		host, port = h, p
+	}
+	if !strings.Contains(host, ".") {
+		host += "." + m.Namespace
+	}
+	return c, net.JoinHostPort(host, port), nil
+}

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// fileSecret is what Emissary calls the certificates that it reads from files.
+const fileSecret = "istio-certs"
+
+// tlsContext is what is read of a TLSContext, with its certificates.
+type tlsContext struct {
+	certificate *tls.Certificate
+	// roots verify the upstream's chain; without any it goes unverified, as in
+	// Emissary.
+	roots     *x509.CertPool
+	protocols []string
+}
+
+// context reads a TLSContext of any namespace, as Emissary does.
+func (e *edge) context(ctx context.Context, name string) (*tlsContext, error) {
+	list, err := e.client.Resource(resource("tlscontexts")).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("read TLSContexts: %w", err)
+	}
+	for _, item := range list.Items {
+		if item.GetName() == name {
+			return e.load(ctx, item)
+		}
+	}
+	return nil, fmt.Errorf("no TLSContext %s", name)
+}
+
+func (e *edge) load(ctx context.Context, item unstructured.Unstructured) (*tlsContext, error) {
+	text := func(key string) string {
+		value, _, _ := unstructured.NestedString(item.Object, "spec", key)
+		return value
+	}
+	c := &tlsContext{}
+	if alpn := text("alpn_protocols"); alpn != "" {
+		c.protocols = strings.Split(strings.ReplaceAll(alpn, " ", ""), ",")
+	}
+	var chain, key, roots []byte
+	var err error
+	if e.files != "" && text("secret") == fileSecret {
+		// Files win over a Secret of the same name, and bring no root.
+		chain, err = os.ReadFile(filepath.Join(e.files, "cert-chain.pem"))
+		if err == nil {
+			key, err = os.ReadFile(filepath.Join(e.files, "key.pem"))
+		}
+	} else {
+		var data map[string][]byte
+		if data, err = e.secret(ctx, item, text("secret")); err == nil {
+			chain, key, roots = data["tls.crt"], data["tls.key"], data["root-cert.pem"]
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if name := text("ca_secret"); name != "" {
+		data, err := e.secret(ctx, item, name)
+		if err != nil {
+			return nil, err
+		}
+		roots = data["tls.crt"]
+	}
+	pair, err := tls.X509KeyPair(chain, key)
+	if err != nil {
+		return nil, fmt.Errorf("TLSContext %s: %w", item.GetName(), err)
+	}
+	c.certificate = &pair
+	if len(roots) > 0 {
+		c.roots = x509.NewCertPool()
+		c.roots.AppendCertsFromPEM(roots)
+	}
+	return c, nil
+}
+
+// secret reads a Secret beside the TLSContext, or, where its name may hold a
+// namespace (secret_namespacing), in that one.
+func (e *edge) secret(ctx context.Context, item unstructured.Unstructured, name string) (map[string][]byte, error) {
+	namespace := item.GetNamespace()
+	namespacing, found, _ := unstructured.NestedBool(item.Object, "spec", "secret_namespacing")
+	if short, other, ok := strings.Cut(name, "."); ok && (namespacing || !found) {
+		name, namespace = short, other
+	}
+	s, err := e.client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "secrets"}).Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	encoded, _, err := unstructured.NestedStringMap(s.Object, "data")
+	if err != nil {
+		return nil, err
+	}
+	data := map[string][]byte{}
+	for key, value := range encoded {
+		if data[key], err = base64.StdEncoding.DecodeString(value); err != nil {
+			return nil, err
+		}
+	}
+	return data, nil
+}
+
+// dial connects with a service, in TLS where there is a context. The chain is
+// verified, never the name in it.
+func (e *edge) dial(ctx context.Context, address string, c *tlsContext) (net.Conn, error) {
+	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp4", address)
+	if err != nil || c == nil {
+		return raw, err
+	}
+	config := &tls.Config{
+		MinVersion: tls.VersionTLS12, InsecureSkipVerify: true, //nolint:gosec // The chain is verified below.
+		// The stand-in of the service speaks gRPC, hence h2 behind what the
+		// TLSContext says.
+		NextProtos: append(append([]string{}, c.protocols...), "h2"),
+		VerifyConnection: func(state tls.ConnectionState) error {
+			if c.roots == nil {
+				return nil
+			}
+			return verify(state, c.roots)
+		},
+	}
+	if c.certificate != nil {
+		config.Certificates = []tls.Certificate{*c.certificate}
+	}
+	conn := tls.Client(raw, config)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		_ = raw.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+func verify(state tls.ConnectionState, roots *x509.CertPool) error {
+	if len(state.PeerCertificates) == 0 {
+		return errors.New("the service shows no certificate")
+	}
+	o := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
+	for _, c := range state.PeerCertificates[1:] {
+		o.Intermediates.AddCert(c)
+	}
+	_, err := state.PeerCertificates[0].Verify(o)
+	return err
+}

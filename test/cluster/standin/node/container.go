@@ -1,0 +1,146 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// container is what a process needs to become a container.
+type container struct {
+	// Root is the folder that becomes its root; it holds the mount points.
+	Root string
+	// Binds are what is mounted there, in this order.
+	Binds []bind
+	// Arguments start with the program's path in the container.
+	Arguments []string
+	Env       []string
+	Folder    string
+	User      int
+	Group     int
+	ReadOnly  bool
+}
+
+type bind struct {
+	Source, Target string
+	ReadOnly       bool
+}
+
+// enter turns this process into the container that standard input describes, in
+// the network namespace that file 3 is.
+func enter() error {
+	runtime.LockOSThread()
+	var c container
+	if err := json.NewDecoder(os.Stdin).Decode(&c); err != nil {
+		return err
+	}
+	if err := unix.Setns(3, unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter the pod's network: %w", err)
+	}
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return err
+	}
+	if err := c.mount(); err != nil {
+		return err
+	}
+	if err := unix.Chroot(c.Root); err != nil {
+		return err
+	}
+	if err := unix.Chdir(c.Folder); err != nil {
+		return err
+	}
+	if c.User != 0 && mayChangeUser() {
+		if err := unix.Setgroups([]int{c.Group}); err != nil {
+			return err
+		}
+		if err := unix.Setresgid(c.Group, c.Group, c.Group); err != nil {
+			return err
+		}
+		if err := unix.Setresuid(c.User, c.User, c.User); err != nil {
+			return err
+		}
+	}
+	null, err := os.Open("/dev/null")
+	if err != nil {
+		return err
+	}
+	if err := unix.Dup2(int(null.Fd()), 0); err != nil {
+		return err
+	}
+	unix.CloseOnExec(3)
+	return unix.Exec(c.Arguments[0], c.Arguments, c.Env)
+}
+
+// mount assembles the root. What is read-only becomes so at the end, after the
+// mount points were made.
+func (c *container) mount() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	if err := unix.Mount(c.Root, c.Root, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return err
+	}
+	binds := append([]bind{{Source: "/proc", Target: "/proc"}, {Source: "/dev", Target: "/dev"}}, c.Binds...)
+	for _, b := range binds {
+		target := filepath.Join(c.Root, b.Target)
+		if err := mountPoint(b.Source, target); err != nil {
+			return err
+		}
+		if err := unix.Mount(b.Source, target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			return fmt.Errorf("mount %s at %s: %w", b.Source, b.Target, err)
+		}
+		if b.ReadOnly {
+			if err := readOnly(target); err != nil {
+				return fmt.Errorf("mount %s read-only: %w", b.Target, err)
+			}
+		}
+	}
+	if c.ReadOnly {
+		return readOnly(c.Root)
+	}
+	return nil
+}
+
+func readOnly(path string) error {
+	var at unix.Statfs_t
+	if err := unix.Statfs(path, &at); err != nil {
+		return err
+	}
+	kept := uintptr(at.Flags) & (unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME | unix.MS_RELATIME)
+	return unix.Mount("", path, "", kept|unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")
+}
+
+// mountPoint makes what a mount covers: a folder or a file, like its source.
+func mountPoint(source, target string) error {
+	info, err := os.Stat(source)
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		return os.MkdirAll(target, 0o755)
+	}
+	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(target, os.O_CREATE|os.O_RDONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// mayChangeUser says whether other users exist here; in a user namespace of
+// somebody who is not root, they do not.
+func mayChangeUser() bool {
+	data, err := os.ReadFile("/proc/self/uid_map")
+	var inside, outside, count int
+	if err != nil {
+		return false
+	}
+	_, err = fmt.Sscan(string(data), &inside, &outside, &count)
+	return err == nil && count > 65536
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"log"
+	"net"
+	"strings"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// nameServer is where Kubernetes' DNS is, as a rule.
+const nameServer = "10.96.0.10"
+
+// serveNames answers the names of Services with their cluster IP, and says of any
+// other that there is none: nothing here is outside of the cluster.
+func serveNames(p *proxy) error {
+	conn, err := net.ListenPacket("udp4", nameServer+":53")
+	if err != nil {
+		return err
+	}
+	go func() {
+		buffer := make([]byte, 1500)
+		for {
+			n, from, err := conn.ReadFrom(buffer)
+			if err != nil {
+				return
+			}
+			answer, err := p.answer(buffer[:n])
+			if err != nil {
+				log.Printf("name server: %v", err)
+				continue
+			}
+			_, _ = conn.WriteTo(answer, from)
+		}
+	}()
+	return nil
+}
+
+func (p *proxy) answer(query []byte) ([]byte, error) {
+	var m dnsmessage.Message
+	if err := m.Unpack(query); err != nil {
+		return nil, err
+	}
+	reply := dnsmessage.Message{
+		Header:    dnsmessage.Header{ID: m.ID, Response: true, Authoritative: true, RecursionDesired: m.RecursionDesired, RecursionAvailable: true},
+		Questions: m.Questions,
+	}
+	for _, q := range m.Questions {
+		ip := p.lookUp(q.Name.String())
+		if ip == nil {
+			reply.RCode = dnsmessage.RCodeNameError
+			continue
+		}
+		if q.Type == dnsmessage.TypeA {
+			reply.Answers = append(reply.Answers, dnsmessage.Resource{
+				Header: dnsmessage.ResourceHeader{Name: q.Name, Class: q.Class, TTL: 1}, Body: &dnsmessage.AResource{A: [4]byte(ip)},
+			})
+		}
+	}
+	return reply.Pack()
+}
+
+// lookUp finds name.namespace.svc.cluster.local.
+func (p *proxy) lookUp(name string) net.IP {
+	short, ok := strings.CutSuffix(strings.TrimSuffix(name, "."), ".svc.cluster.local")
+	if !ok {
+		return nil
+	}
+	service, namespace, ok := strings.Cut(short, ".")
+	if !ok {
+		return nil
+	}
+	s, err := p.services.Services(namespace).Get(service)
+	if err != nil {
+		return nil
+	}
+	return net.ParseIP(s.Spec.ClusterIP).To4()
+}

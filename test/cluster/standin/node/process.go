@@ -1,0 +1,83 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+// process is a container that runs.
+type process struct {
+	command *exec.Cmd
+	started time.Time
+	// done is closed at its end; code is set then.
+	done chan struct{}
+	code int
+}
+
+// launch starts a container in a network namespace, with its output in a file.
+func launch(c container, network uintptr, output string) (*process, error) {
+	data, err := json.Marshal(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(output), 0o755); err != nil {
+		return nil, err
+	}
+	out, err := os.OpenFile(output, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := syscall.Dup(int(network))
+	if err != nil {
+		return nil, err
+	}
+	space := os.NewFile(uintptr(fd), "network")
+	command := exec.Command("/proc/self/exe", "container")
+	command.Stdin, command.Stdout, command.Stderr = bytes.NewReader(data), out, out
+	command.ExtraFiles = []*os.File{space}
+	// The pid namespace of the world ends what this process leaves behind.
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p := &process{command: command, started: time.Now(), done: make(chan struct{})}
+	err = command.Start()
+	_ = space.Close()
+	if err != nil {
+		_ = out.Close()
+		return nil, err
+	}
+	go func() {
+		err := command.Wait()
+		_ = out.Close()
+		if err != nil {
+			p.code = max(command.ProcessState.ExitCode(), 1)
+		}
+		close(p.done)
+	}()
+	runtime.KeepAlive(space)
+	return p, nil
+}
+
+// end asks the container to end, and ends it after the patience.
+func (p *process) end(patience time.Duration) {
+	_ = p.command.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(patience):
+		_ = p.command.Process.Kill()
+		<-p.done
+	}
+}
+
+func (p *process) running() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}

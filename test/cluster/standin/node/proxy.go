@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	discoverylisters "k8s.io/client-go/listers/discovery/v1"
+	"k8s.io/client-go/tools/cache"
+)
+
+// apiServerAddress is the Service kubernetes.
+const apiServerAddress = "10.96.0.1"
+
+// proxy is kube-proxy's part and a load balancer's: it listens at the addresses of
+// Services and carries connections to ready endpoints.
+type proxy struct {
+	client    kubernetes.Interface
+	apiServer string
+	services  corelisters.ServiceLister
+	slices    discoverylisters.EndpointSliceLister
+
+	mu        sync.Mutex
+	listeners map[string]net.Listener // by host:port
+	balancers int
+}
+
+func newProxy(client kubernetes.Interface, apiServer string) *proxy {
+	return &proxy{client: client, apiServer: apiServer, listeners: map[string]net.Listener{}}
+}
+
+func (p *proxy) start(ctx context.Context) error {
+	factory := informers.NewSharedInformerFactory(p.client, 0)
+	services, endpoints := factory.Core().V1().Services(), factory.Discovery().V1().EndpointSlices()
+	p.services, p.slices = services.Lister(), endpoints.Lister()
+	_, err := services.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(any) { p.settle(ctx) },
+		UpdateFunc: func(any, any) { p.settle(ctx) },
+		DeleteFunc: func(any) { p.settle(ctx) },
+	})
+	if err != nil {
+		return err
+	}
+	endpoints.Informer()
+	factory.Start(ctx.Done())
+	for kind, ok := range factory.WaitForCacheSync(ctx.Done()) {
+		if !ok {
+			return fmt.Errorf("watch %s", kind)
+		}
+	}
+	return nil
+}
+
+// settle opens and closes listeners until they are those that the Services want.
+func (p *proxy) settle(ctx context.Context) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all, err := p.services.List(labels.Everything())
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	wanted := map[string]bool{}
+	for _, s := range all {
+		if s.Spec.ClusterIP == "" || s.Spec.ClusterIP == corev1.ClusterIPNone {
+			continue
+		}
+		hosts := []string{s.Spec.ClusterIP}
+		if s.Spec.Type == corev1.ServiceTypeLoadBalancer {
+			hosts = append(hosts, p.balance(ctx, s)...)
+		}
+		for _, host := range hosts {
+			for _, port := range s.Spec.Ports {
+				if port.Protocol == corev1.ProtocolTCP {
+					at := net.JoinHostPort(host, strconv.Itoa(int(port.Port)))
+					wanted[at] = true
+					p.listen(at, s.Namespace, s.Name, port.Name)
+				}
+			}
+		}
+	}
+	for at, l := range p.listeners {
+		if !wanted[at] {
+			_ = l.Close()
+			delete(p.listeners, at)
+		}
+	}
+}
+
+// balance gives a Service an address from outside.
+func (p *proxy) balance(ctx context.Context, s *corev1.Service) []string {
+	var hosts []string
+	for _, i := range s.Status.LoadBalancer.Ingress {
+		hosts = append(hosts, i.IP)
+	}
+	if len(hosts) > 0 {
+		return hosts
+	}
+	p.balancers++
+	s = s.DeepCopy()
+	s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: fmt.Sprintf("10.97.0.%d", p.balancers)}}
+	if _, err := p.client.CoreV1().Services(s.Namespace).UpdateStatus(ctx, s, metav1.UpdateOptions{}); err != nil {
+		log.Printf("load balancer of %s/%s: %v", s.Namespace, s.Name, err)
+	}
+	return nil // the update calls settle again
+}
+
+func (p *proxy) listen(at, namespace, name, port string) {
+	if p.listeners[at] != nil {
+		return
+	}
+	l, err := net.Listen("tcp4", at)
+	if err != nil {
+		log.Printf("service %s/%s: %v", namespace, name, err)
+		return
+	}
+	p.listeners[at] = l
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go p.carry(in, namespace, name, port)
+		}
+	}()
+}
+
+// carry connects a caller with an endpoint; without one it hangs up.
+func (p *proxy) carry(in net.Conn, namespace, name, port string) {
+	defer func() { _ = in.Close() }()
+	target, err := p.endpoint(namespace, name, port)
+	if err != nil {
+		return
+	}
+	out, err := net.DialTimeout("tcp4", target, 5*time.Second)
+	if err != nil {
+		return
+	}
+	defer func() { _ = out.Close() }()
+	var both sync.WaitGroup
+	for _, pair := range [][2]net.Conn{{in, out}, {out, in}} {
+		both.Go(func() {
+			_, _ = io.Copy(pair[0], pair[1])
+			if c, ok := pair[0].(*net.TCPConn); ok {
+				_ = c.CloseWrite()
+			}
+		})
+	}
+	both.Wait()
+}
+
+// endpoint chooses one that is ready.
+func (p *proxy) endpoint(namespace, name, port string) (string, error) {
+	if namespace == metav1.NamespaceDefault && name == "kubernetes" {
+		return p.apiServer, nil
+	}
+	all, err := p.slices.EndpointSlices(namespace).List(labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: name}))
+	if err != nil {
+		return "", err
+	}
+	var found []string
+	for _, s := range all {
+		for _, at := range s.Ports {
+			if at.Port == nil || at.Name == nil || *at.Name != port {
+				continue
+			}
+			for _, e := range s.Endpoints {
+				if e.Conditions.Ready == nil || *e.Conditions.Ready {
+					found = append(found, net.JoinHostPort(e.Addresses[0], strconv.Itoa(int(*at.Port))))
+				}
+			}
+		}
+	}
+	if len(found) == 0 {
+		return "", errors.New("no ready endpoint")
+	}
+	return found[rand.IntN(len(found))], nil //nolint:gosec // Any will do.
+}

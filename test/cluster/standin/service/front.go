@@ -1,0 +1,172 @@
+package main
+
+import (
+	"bufio"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// front is where callers arrive. Under STRICT it hands every byte to gRPC's
+// server, which terminates TLS. Under PERMISSIVE, where istiod gives that server a
+// plain listener, it hands plain text on and terminates the mesh's mTLS by itself,
+// with the agent's certificates; like Envoy's listener it takes for the mesh's
+// what offers ALPN istio.
+type front struct {
+	mu sync.Mutex
+	// callers are the SPIFFE IDs of terminated callers, by the address that the
+	// inner server sees.
+	callers map[string]string
+}
+
+func (f *front) serve(outer, inner, certificates string) error {
+	l, err := net.Listen("tcp4", outer)
+	if err != nil {
+		return err
+	}
+	for {
+		in, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer func() { _ = in.Close() }()
+			if err := f.carry(in, inner, certificates); err != nil {
+				log.Printf("from %s: %v", in.RemoteAddr(), err)
+			}
+		}()
+	}
+}
+
+func (f *front) carry(in net.Conn, inner, certificates string) error {
+	buffered := bufio.NewReader(in)
+	first, err := buffered.Peek(1)
+	if err != nil {
+		return err
+	}
+	var caller net.Conn = peeked{in, buffered}
+	strict, err := isTLS(inner)
+	if err != nil {
+		return err
+	}
+	id := ""
+	if isHandshake(first[0]) && !strict {
+		secure := tls.Server(caller, &tls.Config{
+			MinVersion: tls.VersionTLS12,
+			GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+				return terminate(hello, certificates)
+			},
+		})
+		if err := secure.Handshake(); err != nil {
+			return err
+		}
+		caller, id = secure, spiffeID(secure.ConnectionState())
+	}
+	out, err := net.Dial("tcp4", inner)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = out.Close() }()
+	defer f.remember(out.LocalAddr().String(), id)()
+	go func() {
+		_, _ = io.Copy(out, caller)
+		_ = out.Close()
+	}()
+	_, _ = io.Copy(caller, out)
+	return nil
+}
+
+// remember notes a caller until the returned function is called.
+func (f *front) remember(address, id string) func() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.callers == nil {
+		f.callers = map[string]string{}
+	}
+	f.callers[address] = id
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.callers, address)
+	}
+}
+
+func (f *front) identity(address string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.callers[address]
+}
+
+// terminate is the TLS of a PERMISSIVE listener.
+func terminate(hello *tls.ClientHelloInfo, folder string) (*tls.Config, error) {
+	if !slices.Contains(hello.SupportedProtos, "istio") {
+		return nil, errors.New("TLS without ALPN istio is not the mesh's")
+	}
+	pair, err := tls.LoadX509KeyPair(filepath.Join(folder, "cert-chain.pem"), filepath.Join(folder, "key.pem"))
+	if err != nil {
+		return nil, err
+	}
+	roots, err := os.ReadFile(filepath.Join(folder, "root-cert.pem"))
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(roots)
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, NextProtos: []string{"istio"},
+		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool,
+	}, nil
+}
+
+// isTLS asks the inner server what it speaks: to a client of plain HTTP/2 a plain
+// one sends its settings, one of TLS an alert or nothing.
+func isTLS(inner string) (bool, error) {
+	conn, err := net.Dial("tcp4", inner)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
+	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
+		return false, err
+	}
+	if err := http2.NewFramer(conn, conn).WriteSettings(); err != nil {
+		return false, err
+	}
+	var header [4]byte
+	if _, err := io.ReadFull(conn, header[:]); err != nil {
+		return true, nil //nolint:nilerr // It hung up: no speaker of plain HTTP/2.
+	}
+	return header[3] != byte(http2.FrameSettings), nil
+}
+
+// isHandshake says whether a connection that starts so is TLS.
+func isHandshake(first byte) bool { return first == 0x16 }
+
+// peeked is a connection of which something was read ahead.
+type peeked struct {
+	net.Conn
+	reader io.Reader
+}
+
+func (p peeked) Read(b []byte) (int, error) { return p.reader.Read(b) }
+
+// spiffeID is the identity that a certificate of the mesh holds.
+func spiffeID(state tls.ConnectionState) string {
+	for _, c := range state.PeerCertificates {
+		for _, uri := range c.URIs {
+			return uri.String()
+		}
+	}
+	return ""
+}
