@@ -188,19 +188,20 @@ type followed struct {
 func (f *controllerFlags) follow(mgr manager.Manager, kube kubernetes.Interface, explicit patches.Mesh, log logr.Logger) (followed, error) {
 	settled := explicit.Defaults()
 	m := followed{settings: func(string) (patches.Mesh, error) { return settled, nil }}
+	shared := func() (patches.Mesh, error) { return settled, nil }
 	watcher, err := f.watcher(kube, explicit, log)
 	if err != nil {
 		return m, err
 	}
 	if watcher != nil {
-		m.settings, m.injector = watcher.Mesh, watcher.Injector
+		m.settings, m.injector, shared = watcher.Mesh, watcher.Injector, watcher.Shared
 		if err := mgr.Add(watcher); err != nil {
 			return m, err
 		}
 	}
 	m.roots, err = mesh.NewRoots(mesh.RootsOptions{
 		Client: kube, Namespace: cmp.Or(f.rootsNamespace, f.istioNamespace, mesh.DefaultNamespace), Log: log.WithName("roots"),
-		Mesh: func() (patches.Mesh, error) { return m.settings("") },
+		Mesh: shared,
 	})
 	if err != nil {
 		return m, err

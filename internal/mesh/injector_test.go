@@ -175,6 +175,14 @@ func TestInjectors(t *testing.T) {
 			configurations: list{istioDefault(each(func(w *admissionv1.MutatingWebhook) { w.NamespaceSelector, w.ObjectSelector = nil, nil }))},
 			want:           inject.Injector{Configuration: "istio-sidecar-injector"},
 		},
+		"if pods alone can name the revision, expect it": {
+			configurations: list{injectorOf("istio-sidecar-injector-a", "a", func(c *admissionv1.MutatingWebhookConfiguration) { c.Webhooks = c.Webhooks[1:2] })}, asked: "a",
+			want: inject.Injector{Configuration: "istio-sidecar-injector-a"},
+		},
+		"if namespaces alone can name the revision, expect it": {
+			configurations: list{injectorOf("istio-sidecar-injector-a", "a", func(c *admissionv1.MutatingWebhookConfiguration) { c.Webhooks = c.Webhooks[:1] })}, asked: "a",
+			want: inject.Injector{Configuration: "istio-sidecar-injector-a"},
+		},
 		"if it is of an Istio in another namespace, expect it: the API server calls it": {
 			configurations: list{istioDefault(calledIn("other"))},
 			want:           inject.Injector{Configuration: "istio-sidecar-injector"},

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -173,6 +175,23 @@ func (w *Watcher) Mesh(revision string) (patches.Mesh, error) {
 	}
 	found, _, err := s.find(revision)
 	return found.Mesh, err
+}
+
+// Shared returns the settings for what all revisions have in common, such as
+// where the mesh's roots are: what Mesh returns for an empty revision, and where
+// it is not clear which one that is, the first one's that can be read.
+func (w *Watcher) Shared() (patches.Mesh, error) {
+	found, err := w.Mesh("")
+	s := w.state.Load()
+	if err == nil || s == nil {
+		return found, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.revisions)) {
+		if r := s.revisions[name]; r.found != nil {
+			return r.used.Mesh, nil
+		}
+	}
+	return found, err
 }
 
 // Settings returns what Mesh returns, with the source of each field. The caller

@@ -198,6 +198,9 @@ func TestWatcherBadFromTheStart(t *testing.T) {
 	assert.Equal(t, "cluster.local", trustDomain(t, w, ""), "the other revision is not touched")
 	_, err := w.Mesh("canary")
 	assert.EqualError(t, err, "istio's settings cannot be read: ConfigMap istio-system/istio-canary mesh.trustDomain: want a string, got number")
+	shared, err := w.Shared()
+	require.NoError(t, err)
+	assert.Empty(t, shared.Revision)
 	assert.Equal(t, 1, log.count("pods that need them are refused"))
 
 	c.set(t, "istio-canary", keyMesh, "trustDomain: canary.example.org")
@@ -291,6 +294,8 @@ func TestWatcherUnreachable(t *testing.T) {
 	assert.EqualError(t, err, "istio's settings are not read yet", "no answer is not the answer that there is no Istio")
 	_, err = w.Injector("")
 	assert.EqualError(t, err, "istio's settings are not read yet")
+	_, err = w.Shared()
+	assert.ErrorIs(t, err, errNotRead)
 	assert.NoError(t, w.Err())
 
 	c.deny("configmaps", nil)
@@ -342,6 +347,9 @@ func TestWatcherFollowsTags(t *testing.T) {
 	_, err = w.Mesh("")
 	assert.EqualError(t, err, "istio in namespace istio-system has the revisions canary, prod and no default one: "+
 		"name one of them with label istio.io/rev, or set the tag default")
+	shared, err := w.Shared()
+	require.NoError(t, err, "that nobody says which one is no reason to know no roots")
+	assert.Equal(t, "canary", shared.Revision)
 	assert.Equal(t, 1, log.count(`"tags"="default (revision canary)"`), "%s", log.all)
 	assert.Equal(t, 1, log.count(`"tags"="default (revision prod)"`), "%s", log.all)
 }
