@@ -22,7 +22,9 @@ func injectorOf(name, served string, changes ...change) *admissionv1.MutatingWeb
 		Name: name, Labels: map[string]string{"app": "sidecar-injector", revisionLabel: served},
 	}}
 	type want = metav1.LabelSelectorRequirement
-	is := func(key string, values ...string) want { return want{Key: key, Operator: metav1.LabelSelectorOpIn, Values: values} }
+	is := func(key string, values ...string) want {
+		return want{Key: key, Operator: metav1.LabelSelectorOpIn, Values: values}
+	}
 	not := func(key string) want { return want{Key: key, Operator: metav1.LabelSelectorOpDoesNotExist} }
 	notFalse := want{Key: injectLabel, Operator: metav1.LabelSelectorOpNotIn, Values: []string{"false"}}
 	add := func(prefix string, namespace, object []want) {
@@ -132,7 +134,7 @@ func TestInjectors(t *testing.T) {
 		},
 		"if there is no injector at all, expect that": {
 			configurations: list{istioDefault(deactivated)},
-			err: "istio has no injector in this cluster: no MutatingWebhookConfiguration with labels app=sidecar-injector,istio.io/rev that selects pods",
+			err:            "istio has no injector in this cluster: no MutatingWebhookConfiguration with labels app=sidecar-injector,istio.io/rev that selects pods",
 		},
 		"if it sorts before ours, expect it to run first": {
 			configurations: list{injectorOf("acme-istio", defaultRevision)},
@@ -215,7 +217,9 @@ func TestUnknownInjectorIsNoError(t *testing.T) {
 }
 
 func TestTags(t *testing.T) {
-	byURL := each(func(w *admissionv1.MutatingWebhook) { w.ClientConfig = admissionv1.WebhookClientConfig{URL: ptr.To("https://istiod.example")} })
+	byURL := each(func(w *admissionv1.MutatingWebhook) {
+		w.ClientConfig = admissionv1.WebhookClientConfig{URL: ptr.To("https://istiod.example")}
+	})
 	found := readTags(DefaultNamespace, []*admissionv1.MutatingWebhookConfiguration{
 		injectorOf("istio-revision-tag-dev", "dev", tagged("a")),
 		injectorOf("istio-revision-tag-far", "far", tagged("b"), calledIn("other")),
