@@ -5,7 +5,7 @@ configuration sorts right before Istio's whatever the release is called. One
 release per cluster needs no release name in the names of the others either.
 */}}
 
-{{/* The MutatingWebhookConfiguration. It must start with "isthmus-". */}}
+{{/* The two webhook configurations, one of each kind. It must start with "isthmus-". */}}
 {{- define "isthmus.webhookConfiguration" -}}
 isthmus-injector
 {{- end }}
