@@ -112,10 +112,6 @@ func (m Mesh) Defaults() Mesh {
 	return m
 }
 
-// OlderThan reports whether the mesh's Istio, by the tag of ProxyImage, is below
-// a version such as "1.24". A tag that is no version counts as current.
-func (m Mesh) OlderThan(since string) bool { return olderThan(m.ProxyImage, since) }
-
 // Validate says everything that is wrong with the fields that are set, each
 // error naming field, value and what is allowed.
 func (m Mesh) Validate() error {

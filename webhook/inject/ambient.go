@@ -38,15 +38,14 @@ func (s *subject) planAmbient() (p plan, message string) {
 		s.warn("ingress-waypoint", "label %s: %q has no effect on a pod: it is for Services and namespaces, and heeded by Istio's own gateways alone; the edge's calls go through the waypoint that a backend names with %s",
 			policy.IstioIngressWaypointLabel, v, policy.IstioUseWaypointLabel)
 	}
-	if mesh, err := s.engine.mesh(s.options.Revision); err == nil && mesh.OlderThan(bypassSince) {
-		s.warn("bypass-too-old", "annotation %s is heeded from Istio %s on, and the mesh's is older (%s): where mutual TLS is STRICT, it refuses clients outside the mesh", policy.AmbientBypassKey, bypassSince, mesh.ProxyImage)
+	if mesh, err := s.engine.mesh(s.options.Revision); err == nil {
+		if agent, _ := patches.AgentOf(mesh.ProxyImage); !agent.Has(patches.NoInboundCapture) {
+			s.warn("bypass-too-old", "annotation %s is heeded from Istio %s on, and the mesh's is older (%s): where mutual TLS is STRICT, it refuses clients outside the mesh",
+				policy.AmbientBypassKey, patches.Since(patches.NoInboundCapture), mesh.ProxyImage)
+		}
 	}
 	return p, ""
 }
-
-// bypassSince is the first Istio that knows ambient.istio.io/bypass-inbound-capture
-// (its release notes of 1.24).
-const bypassSince = "1.24"
 
 func contradiction(kind, key, value string, mode policy.Mode) string {
 	return fmt.Sprintf("%s %s is %q, which contradicts %s %s; remove one of them", kind, key, value, policy.ModeKey, mode)

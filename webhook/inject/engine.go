@@ -183,6 +183,7 @@ func (s *subject) decide() Result {
 	if message != "" {
 		return s.refuse(reason, message)
 	}
+	s.warnVersion(plan)
 	return s.inject(plan)
 }
 

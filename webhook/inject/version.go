@@ -1,0 +1,38 @@
+package inject
+
+import (
+	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// warnVersion says what is not known of the agent that the pod gets.
+func (s *subject) warnVersion(p plan) {
+	image := s.agentImage(p)
+	if image == "" {
+		return
+	}
+	switch agent, known := patches.AgentOf(image); {
+	case !known:
+		s.warn("proxy-version-unknown", "the tag of image %s is no version of Istio, so its agent counts as a current one; name it by version, as %s is", image, patches.DefaultProxyImage)
+	case agent.TooOld():
+		s.warn("proxy-too-old", "image %s is of Istio %s, and the oldest that Isthmus supports is %s: nobody has seen its agent obtain and renew certificates with what Isthmus gives it; upgrade Istio, or choose another image with %s",
+			image, agent.Version, patches.OldestIstio, policy.IstioProxyImageKey)
+	}
+}
+
+// agentImage is the image of the agent in the pod: ours, or that of Istio's
+// injector. Empty means that there is none, or that it is not known.
+func (s *subject) agentImage(p plan) string {
+	switch s.options.Mode {
+	case policy.Sidecar:
+		return p.params.Image()
+	case policy.Istio:
+		if s.options.Proxy.Image != "" {
+			return s.options.Proxy.Image
+		}
+		if mesh, err := s.engine.mesh(s.options.Revision); err == nil {
+			return mesh.ProxyImage
+		}
+	}
+	return ""
+}
