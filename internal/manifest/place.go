@@ -24,6 +24,20 @@ func (s *splicer) startOf(n *yaml.Node, i, step, column int) int {
 	return 0
 }
 
+// headStart is the first line of the comment right above an entry: it goes with
+// the entry. What stands above the first entry is about all of them, and stays.
+// previous is the line after the entry before, zero when there is none.
+func (s *splicer) headStart(start, previous, column int) int {
+	if previous == 0 {
+		return start
+	}
+	lead := strings.Repeat(" ", column-1) + "#"
+	for start > previous && strings.HasPrefix(s.lines[start-2], lead) {
+		start--
+	}
+	return start
+}
+
 // dashColumn is the column of a block sequence's dashes. A sequence with an
 // anchor or tag starts there, on the line above.
 func (s *splicer) dashColumn(n *yaml.Node) int {

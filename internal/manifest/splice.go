@@ -103,7 +103,7 @@ func (s *splicer) entries(before, after *yaml.Node, end, step int) bool {
 			old[i].end = old[i+1].start
 		}
 	}
-	j := 0
+	j, previous := 0, 0
 	for i := range old {
 		b := before.Content[i*step+step-1]
 		last := s.contentEnd(b, old[i].start, old[i].end)
@@ -121,8 +121,9 @@ func (s *splicer) entries(before, after *yaml.Node, end, step int) bool {
 		case i == 0 && !isBlank(s.before(old[i].start, column)):
 			return false // the line holds the parent's "- " too
 		default:
-			s.edits = append(s.edits, textEdit{begin: old[i].start, end: last})
+			s.edits = append(s.edits, textEdit{begin: s.headStart(old[i].start, previous, column), end: last})
 		}
+		previous = last
 		if j == 0 && (i+1 == len(old)) {
 			return false
 		}
@@ -145,7 +146,13 @@ func (s *splicer) replace(before, after *yaml.Node, i, j, step, column, start, e
 	if v := after.Content[j+step-1]; v.LineComment == "" && v.Kind == yaml.ScalarNode {
 		v.LineComment = before.Content[i*step+step-1].LineComment
 	}
+	// The comments above and below stand in the text already.
+	entry := *after.Content[j]
+	entry.HeadComment, entry.FootComment = "", ""
+	kept := after.Content[j]
+	after.Content[j] = &entry
 	text, ok := s.render(after, j, step, column)
+	after.Content[j] = kept
 	if !ok {
 		return false
 	}

@@ -26,6 +26,8 @@ type Edit struct {
 	Patch []jsonpatch.Operation
 	// Verdict says in a few words what was decided, for the report.
 	Verdict string
+	// Details say more about the verdict, a line each.
+	Details []string
 	// Warnings are sentences for the user.
 	Warnings []string
 	// Err, when set, is why the workload cannot be edited as it should.
@@ -40,6 +42,8 @@ type Decision struct {
 	// Workload is the workload as "deployment/emissary/edge".
 	Workload string
 	Verdict  string
+	// Details say more about the verdict, a line each.
+	Details  []string
 	Warnings []string
 }
 
@@ -78,6 +82,10 @@ type Result struct {
 // The error joins everything that is wrong with any document; there is no
 // result then.
 func Transform(sources []Source, namespace string, edit Editor) (Result, error) {
+	return transformWith(sources, transformer{namespace: namespace, edit: edit})
+}
+
+func transformWith(sources []Source, t transformer) (Result, error) {
 	var objects []*object
 	var errs []error
 	for _, source := range sources {
@@ -85,7 +93,7 @@ func Transform(sources []Source, namespace string, edit Editor) (Result, error) 
 		objects = append(objects, read...)
 		errs = append(errs, err)
 	}
-	t := transformer{namespace: namespace, edit: edit, namespaces: namespacesIn(objects)}
+	t.namespaces = namespacesIn(objects)
 	for _, o := range objects {
 		errs = append(errs, t.document(o))
 	}
@@ -96,8 +104,10 @@ func Transform(sources []Source, namespace string, edit Editor) (Result, error) 
 }
 
 type transformer struct {
-	namespace  string
-	edit       Editor
+	namespace string
+	edit      Editor
+	// values decides on documents of Helm values; nil lets them pass.
+	values     func(Values) Edit
 	namespaces map[string]meta
 	result     Result
 }
@@ -115,6 +125,10 @@ func (t *transformer) document(o *object) error {
 		doc.Title = title(kindOf(o.value), t.namespace, o.value)
 	}
 	patch, err := t.object(o, o.value, kind{}, nil, 0)
+	if o.value == nil && t.values != nil {
+		doc.Title = "values"
+		patch, err = t.valuesDocument(o)
+	}
 	if err != nil {
 		return err
 	}
@@ -185,13 +199,27 @@ func (t *transformer) workload(o *object, value map[string]any, k kind, keys, pa
 		return nil, o.fail(name, err)
 	}
 	w.Pod.Namespace = w.Namespace
+	w.Selected, w.template = selected(value), template
 	edit := t.edit(w)
 	if edit.Err != nil {
 		line := nodeAt(o.root, keys[:len(keys)-len(path)]).Line
-		return nil, o.fail(name, &lineError{line: line, text: edit.Err.Error()})
+		return nil, o.fail(name, atLine(line, edit.Err))
 	}
-	t.result.Decisions = append(t.result.Decisions, Decision{w.String(), edit.Verdict, edit.Warnings})
+	t.result.Decisions = append(t.result.Decisions, Decision{w.String(), edit.Verdict, edit.Details, edit.Warnings})
 	return rebase(edit.Patch, keys, template), nil
+}
+
+// atLine gives every error that is joined in err the line.
+func atLine(line int, err error) error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return &lineError{line: line, text: err.Error()}
+	}
+	var errs []error
+	for _, e := range joined.Unwrap() {
+		errs = append(errs, atLine(line, e))
+	}
+	return errors.Join(errs...)
 }
 
 // rebase makes a pod's patch one of the document that the pod is in. A

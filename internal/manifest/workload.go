@@ -1,6 +1,8 @@
 package manifest
 
 import (
+	"maps"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,11 +18,33 @@ type Workload struct {
 	// NamespaceLabels and NamespaceAnnotations are those of the Namespace
 	// object of that name in the same input, nil when there is none.
 	NamespaceLabels, NamespaceAnnotations map[string]string
+	// Selected are the keys of labels that the workload's selector names: a pod
+	// that loses one is refused.
+	Selected []string
+	// template is the pod as it stands in the document, with fields that no type
+	// knows.
+	template any
 }
 
 // String is how the report names the workload: "deployment/emissary/edge".
 func (w Workload) String() string {
 	return strings.ToLower(w.Kind) + "/" + w.Namespace + "/" + w.Name
+}
+
+// selected reads the keys of an object's selector, of which there are two forms.
+func selected(value map[string]any) []string {
+	spec, _ := value["spec"].(map[string]any)
+	selector, _ := spec["selector"].(map[string]any)
+	keys := slices.Collect(maps.Keys(texts(selector)))
+	keys = append(keys, slices.Collect(maps.Keys(texts(selector["matchLabels"])))...)
+	expressions, _ := selector["matchExpressions"].([]any)
+	for _, e := range expressions {
+		if m, ok := e.(map[string]any); ok {
+			keys = append(keys, texts(m)["key"])
+		}
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 // kind is an apiVersion and kind, as an object says them.

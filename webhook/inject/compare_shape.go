@@ -160,8 +160,8 @@ func named(key string, value any) any {
 		out := items{}
 		for i, item := range v {
 			name := itemName(key, item, i)
-			if out[name] != nil {
-				name = strconv.Itoa(i)
+			if again := count(v[:i], key, name); again > 0 {
+				name = fmt.Sprintf("%s, %d", name, again+1)
 			}
 			out[name] = namedItem(key, named("", item))
 		}
@@ -169,6 +169,16 @@ func named(key string, value any) any {
 	default:
 		return value
 	}
+}
+
+// count says how many items of a list have a name.
+func count(list []any, key, name string) (n int) {
+	for i, item := range list {
+		if itemName(key, item, i) == name {
+			n++
+		}
+	}
+	return n
 }
 
 // apiAccess is how the API server calls the volume of a service account's token,
