@@ -80,7 +80,7 @@ func newRootCommand(program string) *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w\nSee %q for its flags", err, cmd.CommandPath()+" --help")
 	})
-	root.AddCommand(newInjectCommand(), newUninjectCommand(), newWebhookCommand(), newControllerCommand(), newVersionCommand())
+	root.AddCommand(newInjectCommand(), newUninjectCommand(), newAdoptCommand(), newWebhookCommand(), newControllerCommand(), newVersionCommand())
 	if name := strings.TrimSuffix(filepath.Base(program), ".exe"); name == "kubectl-isthmus" {
 		asPlugin(root)
 	}

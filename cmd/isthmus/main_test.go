@@ -74,7 +74,7 @@ func TestUsageErrors(t *testing.T) {
 // TestHelp shows that every command explains itself with an example, under the
 // name that it was called by.
 func TestHelp(t *testing.T) {
-	for _, command := range []string{"", "inject", "uninject", "version"} {
+	for _, command := range []string{"", "inject", "uninject", "adopt", "version"} {
 		args := append(strings.Fields(command), "--help")
 		got := isthmus(t, "", args...)
 		assert.Equal(t, exitOK, got.status, command)

@@ -30,6 +30,12 @@ func (f *manifestFlags) add(cmd *cobra.Command) {
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print warnings and errors only on standard error")
 }
 
+// prints sets the default of --output.
+func (f *manifestFlags) prints(cmd *cobra.Command, format string) {
+	f.output = format
+	cmd.Flags().Lookup("output").DefValue = format
+}
+
 // check refuses flags that make no sense before anything is read.
 func (f *manifestFlags) check(cmd *cobra.Command) error {
 	switch {
@@ -55,11 +61,17 @@ func (f *manifestFlags) check(cmd *cobra.Command) error {
 // run edits the manifests. Everything is rendered before the first byte is
 // written.
 func (f *manifestFlags) run(cmd *cobra.Command, edit manifest.Editor) error {
+	return f.transform(cmd, func(sources []manifest.Source) (manifest.Result, error) {
+		return manifest.Transform(sources, f.namespace, edit)
+	})
+}
+
+func (f *manifestFlags) transform(cmd *cobra.Command, transform func([]manifest.Source) (manifest.Result, error)) error {
 	sources, err := f.read(cmd.InOrStdin())
 	if err != nil {
 		return err
 	}
-	result, err := manifest.Transform(sources, f.namespace, edit)
+	result, err := transform(sources)
 	if err != nil {
 		return err
 	}
@@ -95,6 +107,9 @@ func (f *manifestFlags) report(stderr io.Writer, sources []manifest.Source, resu
 	for _, d := range result.Decisions {
 		if !f.quiet {
 			_, _ = fmt.Fprintf(stderr, "%s: %s\n", d.Workload, d.Verdict)
+			for _, line := range d.Details {
+				_, _ = fmt.Fprintf(stderr, "  %s\n", line)
+			}
 		}
 		for _, w := range d.Warnings {
 			_, _ = fmt.Fprintf(stderr, "warning: %s: %s\n", d.Workload, w)

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const byHand = "../../samples/by-hand/"
+
+// TestAdopt: by default it says what would change and where the outcome differs;
+// with -o yaml it is the outcome, which inject takes and uninject gives back.
+func TestAdopt(t *testing.T) {
+	in, err := os.ReadFile(byHand + "sidecar.yaml")
+	require.NoError(t, err)
+	shown := isthmus(t, string(in), "adopt", "-f", "-")
+	require.Equal(t, exitOK, shown.status, shown.stderr)
+	assert.True(t, strings.HasPrefix(shown.stdout, "--- <stdin>\tdocument 2 (Deployment emissary/emissary-ingress)\n"), shown.stdout)
+	assert.Contains(t, shown.stdout, "\n-        - name: istio-proxy\n")
+	assert.Contains(t, shown.stdout, "\n+        isthmus.dev/inject: \"true\"\n")
+	assert.True(t, strings.HasPrefix(shown.stderr, defaults+
+		"deployment/emissary/emissary-ingress: adopted (container istio-proxy written by hand; profile emissary, mode sidecar)\n"+
+		"  once injected, it differs from what was written by hand in:\n"), shown.stderr)
+	assert.Contains(t, shown.stderr, "\n  spec.initContainers[istio-proxy].image: \"docker.io/istio/proxyv2:1.24.2\" -> \"docker.io/istio/proxyv2:1.31.1\" (the mesh's own image, not pinned: it follows Istio's version)\n")
+	assert.Equal(t, output{exitOK, shown.stdout, ""}, isthmus(t, string(in), "adopt", "-q", "-o", "diff", "-f", "-"))
+
+	plain := isthmus(t, string(in), "adopt", "-q", "-f", "-", "-o", "yaml")
+	require.Equal(t, exitOK, plain.status, plain.stderr)
+	assert.NotContains(t, plain.stdout, "istio-proxy")
+	assert.Equal(t, output{exitOK, "", defaults + "deployment/emissary/emissary-ingress: unchanged (not integrated by hand)\n"}, isthmus(t, plain.stdout, "adopt", "-f", "-"), "twice is once")
+	injected := isthmus(t, plain.stdout, "inject", "-q", "-f", "-")
+	require.Equal(t, exitOK, injected.status, injected.stderr)
+	assert.Contains(t, injected.stdout, "\n        - name: istio-proxy\n")
+	assert.Equal(t, plain.stdout, isthmus(t, injected.stdout, "uninject", "-q", "-f", "-").stdout)
+	refused := isthmus(t, injected.stdout, "adopt", "-f", "-")
+	assert.Equal(t, exitError, refused.status)
+	assert.Empty(t, refused.stdout)
+	assert.Contains(t, refused.stderr, "error: <stdin>:15: document 2 (Deployment emissary/emissary-ingress): cannot be adopted: metadata.annotations[isthmus.dev/status]: Isthmus has injected this pod already; take that back first, with isthmus uninject\n")
+}
+
+// TestAdoptPatches: the diff is one that patch(1) applies to the file.
+func TestAdoptPatches(t *testing.T) {
+	program, err := exec.LookPath("patch")
+	if err != nil {
+		t.Skip("NOT RUN: there is no patch(1) here")
+	}
+	for _, name := range []string{"sidecar.yaml", "annotations.yaml", "values.yaml", "edge-stack-values.yaml"} {
+		data, err := os.ReadFile(byHand + name)
+		require.NoError(t, err)
+		file := write(t, name, string(data))
+		diff := isthmus(t, "", "adopt", "-q", "-f", file)
+		want := isthmus(t, "", "adopt", "-q", "-o", "yaml", "-f", file)
+		require.Equal(t, exitOK, diff.status, diff.stderr)
+		cmd := exec.CommandContext(t.Context(), program, "-s", filepath.Base(file))
+		cmd.Dir, cmd.Stdin = filepath.Dir(file), strings.NewReader(diff.stdout)
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, string(out))
+		got, err := os.ReadFile(file)
+		require.NoError(t, err)
+		assert.Equal(t, want.stdout, string(got), name)
+	}
+}
+
+func TestAdoptChoices(t *testing.T) {
+	for name, test := range map[string]struct {
+		args    []string
+		want    []string
+		without []string
+		stderr  string
+	}{
+		"the image stays":   {[]string{"--keep-image"}, []string{"sidecar.istio.io/proxyImage: docker.io/istio/proxyv2:1.24.2\n", "isthmus.dev/inject: \"true\"\n"}, nil, ""},
+		"by the pod":        {[]string{"--by", "pod"}, []string{"isthmus.dev/inject: \"true\"\n"}, []string{"proxyImage"}, ""},
+		"by the namespace":  {[]string{"--by", "namespace"}, []string{"isthmus.dev/cert-ttl: \"12h\"\n"}, []string{"isthmus.dev/inject"}, "warning: deployment/emissary/emissary-ingress: gets no identity before its namespace is labelled: kubectl label namespace emissary isthmus.dev/injection=enabled\n"},
+		"with the settings": {[]string{"--settings", write(t, "s.yaml", "mesh: {trustDomain: corp.example, caAddress: istiod.corp:15012}\n")}, nil, nil, "warning: deployment/emissary/emissary-ingress: the sidecar written by hand sets CA_ADDR to \"istiod.istio-system.svc:15012\", and the mesh settings used here say \"istiod.corp:15012\"; check them, with --from-cluster or --settings\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := isthmus(t, "", append([]string{"adopt", "-q", "-o", "yaml", "-f", byHand + "sidecar.yaml"}, test.args...)...)
+			require.Equal(t, exitOK, got.status, got.stderr)
+			for _, want := range test.want {
+				assert.Contains(t, got.stdout, want)
+			}
+			for _, without := range test.without {
+				assert.NotContains(t, got.stdout, without)
+			}
+			assert.Equal(t, test.stderr, got.stderr)
+		})
+	}
+	assert.Equal(t, output{exitUsage, "", "error: --by \"me\": want pod or namespace\n"}, isthmus(t, "", "adopt", "-f", "-", "--by", "me"))
+	assert.Equal(t, output{exitUsage, "", "error: -f is missing: name a file, a directory or - for standard input, as in \"isthmus adopt -f emissary.yaml\"\n"}, isthmus(t, "", "adopt"))
+	assert.Equal(t, output{exitUsage, "", "error: --revision has no effect without --from-cluster: add --from-cluster, or leave --revision out\n"}, isthmus(t, "", "adopt", "-f", "-", "--revision", "x"))
+
+	var stdout, stderr bytes.Buffer
+	assert.Equal(t, exitUsage, run(context.Background(), []string{"kubectl-isthmus", "adopt"}, strings.NewReader(""), &stdout, &stderr))
+	assert.Contains(t, stderr.String(), `as in "kubectl isthmus adopt -f emissary.yaml"`)
+}
+
+// TestAdoptPage holds what docs/adopt.md shows.
+func TestAdoptPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/adopt.md")
+	require.NoError(t, err)
+	for _, name := range []string{"annotations.yaml", "values.yaml"} {
+		args := []string{"adopt", "-q", "-f", byHand + name}
+		if name == "values.yaml" {
+			args = append(args, "-n", "emissary")
+		}
+		got := isthmus(t, "", args...)
+		require.Equal(t, exitOK, got.status, got.stderr)
+		shown := strings.ReplaceAll(got.stdout, byHand, "samples/by-hand/")
+		assert.Contains(t, string(page), "$ isthmus "+strings.ReplaceAll(strings.Join(args, " "), byHand, "samples/by-hand/")+"\n"+shown+"```\n")
+	}
+}
