@@ -1,6 +1,7 @@
 package webhook_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"github.com/isthmus-mesh/isthmus/patches"
 	"github.com/isthmus-mesh/isthmus/webhook"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
@@ -261,6 +263,54 @@ func TestNamespaceIsReviewed(t *testing.T) {
 			assert.Equal(t, c.audit, r.AuditAnnotations)
 		})
 	}
+}
+
+// A revision that is not there is told when it is written, though it is no key of
+// ours.
+func TestNamespacesRevisionIsReviewed(t *testing.T) {
+	engine, err := inject.New(inject.Options{Mesh: func(revision string) (patches.Mesh, error) {
+		if revision == "canary" {
+			return patches.Mesh{}, errors.New("only default is installed")
+		}
+		return patches.Mesh{}, nil
+	}})
+	require.NoError(t, err)
+	v := newValidator(t, nil, logr.Discard())
+	v.Engine = engine
+	namespace := func(labels map[string]string) any {
+		return map[string]any{"metadata": map[string]any{"name": "emissary", "labels": labels}}
+	}
+	before := namespace(map[string]string{policy.InjectionLabel: "enabled"})
+	now := namespace(map[string]string{policy.InjectionLabel: "enabled", policy.IstioRevisionLabel: "canary"})
+
+	r := answer(t, post(v, validationOf(t, "Namespace", now, before)))
+
+	require.False(t, r.Allowed)
+	assert.Equal(t, `invalid-override: label of namespace emissary istio.io/rev: "canary" cannot be followed; only default is installed`, r.Result.Message)
+}
+
+// asked remembers how a namespace was asked for.
+type asked struct {
+	namespaces
+	labelled []bool
+}
+
+func (a *asked) Namespace(ctx context.Context, name string, labelled bool) (policy.Namespace, error) {
+	a.labelled = append(a.labelled, labelled)
+	return a.namespaces.Namespace(ctx, name, labelled)
+}
+
+// A template that says nothing is sent for its namespace's label, which may be
+// younger than the cache.
+func TestYoungLabelIsAskedFor(t *testing.T) {
+	v, a := newValidator(t, nil, logr.Discard()), &asked{namespaces: labelled()}
+	v.Namespaces = a
+
+	post(v, validationOf(t, "Deployment", workload("Deployment", edited(t)), nil))
+	post(v, validationOf(t, "Deployment", workload("Deployment", edited(t, annotate(policy.InjectKey, "true"))), nil))
+	post(v, validationOf(t, "Deployment", workload("Deployment", edited(t, func(p *corev1.PodTemplateSpec) { p.Labels[policy.InjectKey] = "true" })), nil))
+
+	assert.Equal(t, []bool{true, false, false}, a.labelled)
 }
 
 // TestValidationExplains: every decision is in metric and log, and none of pods'.
