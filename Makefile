@@ -30,7 +30,7 @@ PACKAGES ?= 4
 
 # Where the race detector has nothing to see and costs the most: one goroutine,
 # or programs that are processes of their own.
-UNRACED := /internal/manifest /test/helm /test/istio /test/mesh /test/integration/mesh /test/integration/rbac /test/integration/prometheus
+UNRACED := /internal/manifest /test/helm /test/istio /test/mesh /test/integration/mesh /test/integration/rbac /test/integration/prometheus /test/integration/chain
 
 # Prints the path of a tool, after building it where it is missing.
 CLUSTER := $(GO) -C test/cluster run .
