@@ -57,7 +57,7 @@ func (s *subject) checkInjector() string {
 	}
 	// One that is called again after our edit gets it right in the end, but it is
 	// only called again for a pod that it was called for.
-	if injector.RunsFirst && !(injector.Reinvoked && s.ranFirst()) {
+	if injector.RunsFirst && (!injector.Reinvoked || !s.ranFirst()) {
 		return fmt.Sprintf("Istio's webhook configuration %s sorts before that of Isthmus, so its injector does not see what Isthmus asks of it; give it a name that sorts after isthmus-, as Istio's chart does, or choose %s: sidecar", injector.Configuration, policy.ModeKey)
 	}
 	return ""
