@@ -248,8 +248,7 @@ func (s *subject) recognise() *Result {
 	}
 	all := s.engine.profiles.Candidates(s.Pod)
 	if name := s.options.NamespaceProfile; name != "" && len(all) > 0 && s.engine.profiles.Named(name) == nil {
-		r := s.refuse(policy.InvalidOverride, fmt.Sprintf("annotation of namespace %s %s: %q is not a profile; known are %s",
-			s.Namespace.Name, policy.ProfileKey, name, strings.Join(s.engine.profiles.Names(), ", ")))
+		r := s.refuse(policy.InvalidOverride, s.engine.noProfile(s.Namespace, name))
 		return &r
 	}
 	candidates := s.restrict(all)

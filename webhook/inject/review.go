@@ -34,7 +34,7 @@ func (e *Engine) ReviewNamespace(ns policy.Namespace) NamespaceReview {
 		Problems: policy.NamespaceProblems(ns, e.settings.Defaults, e.settings.SecretNames),
 	}
 	if name, ok := ns.Annotations[policy.ProfileKey]; ok && e.profiles.Named(name) == nil {
-		r.problem("annotation of namespace %s %s: %q is not a profile; known are %s", ns.Name, policy.ProfileKey, name, strings.Join(e.profiles.Names(), ", "))
+		r.Problems = append(r.Problems, e.noProfile(ns, name))
 	}
 	if len(r.Problems) > 0 {
 		return r // what the keys say together is not known
@@ -51,6 +51,11 @@ func (e *Engine) ReviewNamespace(ns policy.Namespace) NamespaceReview {
 
 func (r *NamespaceReview) problem(format string, args ...any) {
 	r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
+}
+
+// noProfile says that what a namespace names is no profile.
+func (e *Engine) noProfile(ns policy.Namespace, name string) string {
+	return fmt.Sprintf("annotation of namespace %s %s: %q is not a profile; known are %s", ns.Name, policy.ProfileKey, name, strings.Join(e.profiles.Names(), ", "))
 }
 
 // excluded warns that nothing of ours has an effect there.
