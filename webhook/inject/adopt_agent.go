@@ -9,7 +9,7 @@ import (
 // flags are the arguments of `pilot-agent proxy` from Istio 1.1 to the current
 // one (pilot/cmd/pilot-agent in its releases), with the reason why the sidecar of
 // Isthmus has them not, or with other values.
-var flags = map[string]string{
+var flags = map[string]string{ //nolint:gosec // --lightstepAccessToken is a flag's name, no credential
 	"0":                              "what the agent is told: proxy",
 	"1":                              "what the agent is told: sidecar",
 	"--domain":                       "the cluster's domain, " + fromMesh,

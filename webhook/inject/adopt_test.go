@@ -229,10 +229,10 @@ func TestAdopt(t *testing.T) {
 		"annotations, with a label that the selector names": {
 			sample: "annotations",
 			change: func(p *corev1.Pod) {
-				p.Annotations = map[string]string{"proxy.istio.io/config": "proxyMetadata:\n  OUTPUT_CERTS: /etc/edge-certs\n"}
+				p.Annotations = map[string]string{"proxy.istio.io/config": "tracing:   {sampling: 10}\n\nproxyMetadata:\n      A:   'b'   # why\n      OUTPUT_CERTS: /etc/edge-certs\n"}
 			},
 			options:     inject.AdoptOptions{KeepLabels: []string{"sidecar.istio.io/inject"}},
-			annotations: map[string]string{"isthmus.dev/inject": "true", "isthmus.dev/mode": "istio", "isthmus.dev/cert-dir": "/etc/edge-certs"},
+			annotations: map[string]string{"isthmus.dev/inject": "true", "isthmus.dev/mode": "istio", "isthmus.dev/cert-dir": "/etc/edge-certs", "proxy.istio.io/config": "tracing:   {sampling: 10}\n\nproxyMetadata:\n      A:   'b'   # why\n"},
 			labels:      map[string]string{"app.kubernetes.io/name": "edge-stack", "sidecar.istio.io/inject": "true"},
 			env:         []string{"REDIS_URL", "AMBASSADOR_NAMESPACE"}, volumes: []string{"wasm"},
 			warning: `annotation traffic.sidecar.istio.io/includeInboundPorts is not there, so Istio captures traffic of the edge today; mode istio captures none, unless you set traffic.sidecar.istio.io/includeInboundPorts: "*"`,

@@ -125,7 +125,7 @@ func readNamed(value string) any {
 // assumed is what the API server fills in where nothing is said, in the kinds of
 // fields that pods written by hand leave out.
 var assumed = map[string]string{
-	"apiVersion":               string(corev1.SchemeGroupVersion.Version), // of a fieldRef
+	"apiVersion":               corev1.SchemeGroupVersion.Version, // of a fieldRef
 	"divisor":                  "0",
 	"defaultMode":              strconv.Itoa(int(corev1.ConfigMapVolumeSourceDefaultMode)),
 	"scheme":                   string(corev1.URISchemeHTTP),
