@@ -150,14 +150,15 @@ func checkInjected(t *testing.T, engine *inject.Engine, pod *corev1.Pod, ns poli
 	assertAdditive(t, "", jsonValue(t, encode(t, unmerged(pod, result.Mode))), jsonValue(t, after))
 }
 
-// unmerged leaves out of a pod the annotations that mode istio changes: what
-// becomes of them is tested apart.
+// unmerged leaves out of a pod the annotations that mode istio changes, and the
+// label that Istio's injector wrote before: what becomes of them is tested apart.
 func unmerged(pod *corev1.Pod, mode policy.Mode) *corev1.Pod {
 	pod = pod.DeepCopy()
 	if mode == policy.Istio {
 		for _, key := range []string{policy.IstioInjectKey, policy.IstioProxyConfigKey, policy.IstioUserVolumeMount} {
 			delete(pod.Annotations, key)
 		}
+		delete(pod.Labels, policy.IstioTLSModeLabel)
 	}
 	return pod
 }

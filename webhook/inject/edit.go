@@ -82,6 +82,10 @@ func (s *subject) shape(p plan) string {
 		word(q.key, q.was, q.value)
 	}
 	b = append(b, '|')
+	for _, q := range p.replacedLabels {
+		word(q.key, q.was, q.value)
+	}
+	b = append(b, '|')
 	word(p.pullSecrets...)
 	return string(b)
 }
@@ -137,7 +141,8 @@ func (s *subject) edit(p plan) (*edit, error) {
 		st.Added.Fields = append(st.Added.Fields, "/metadata/annotations")
 	}
 	st.Added.Annotations = asMap(p.annotations)
-	e.replace(p.replaced)
+	st.ReplacedLabels = e.replace("/metadata/labels/", p.replacedLabels)
+	st.Replaced = e.replace("/metadata/annotations/", p.replaced)
 	e.writePairs("/metadata/annotations", pod.Annotations != nil, append(p.annotations, pair{policy.StatusKey, string(encode(st))}))
 	return &edit{ops: e.ops, encoded: encode(e.ops)}, nil
 }
@@ -198,15 +203,17 @@ func (e *editor) writePairs(path string, exists bool, pairs []pair) {
 	}
 }
 
-// replace gives annotations another value, and notes the one they had.
-func (e *editor) replace(list []replacement) {
-	for _, r := range list {
-		if e.status.Replaced == nil {
-			e.status.Replaced = make(map[string]Replaced, len(list))
-		}
-		e.status.Replaced[r.key] = Replaced{Was: r.was, Value: r.value}
-		e.ops = append(e.ops, jsonpatch.NewOperation("replace", "/metadata/annotations/"+escape(r.key), r.value))
+// replace gives what is below path another value, and returns the one it had.
+func (e *editor) replace(path string, list []replacement) map[string]Replaced {
+	if len(list) == 0 {
+		return nil
 	}
+	noted := make(map[string]Replaced, len(list))
+	for _, r := range list {
+		noted[r.key] = Replaced{Was: r.was, Value: r.value}
+		e.ops = append(e.ops, jsonpatch.NewOperation("replace", path+escape(r.key), r.value))
+	}
+	return noted
 }
 
 func asMap(pairs []pair) map[string]string {

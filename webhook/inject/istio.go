@@ -45,7 +45,8 @@ func (s *subject) checkInjector() string {
 	if s.Pod.Spec.HostNetwork {
 		return "the pod is on the host's network, where Istio's injector adds no sidecar; choose " + policy.ModeKey + ": sidecar, or set hostNetwork: false"
 	}
-	if v, ok := s.Pod.Labels[policy.IstioInjectKey]; ok && !isTrue(v) {
+	// Istio's selectors know "true" and "false" alone.
+	if v, ok := s.Pod.Labels[policy.IstioInjectKey]; ok && v != "true" {
 		return contradiction("label", policy.IstioInjectKey, v, policy.Istio)
 	}
 	if _, never := policy.InjectorRevision(s.Pod.Labels, s.Namespace); never != "" {
@@ -84,7 +85,7 @@ func (s *subject) planIstioMetadata(p *plan) string {
 	}
 	p.mark(s.Pod, policy.Istio)
 	p.label(s.Pod, policy.IstioInjectKey, "true")
-	p.label(s.Pod, policy.IstioTLSModeLabel, "disabled")
+	p.relabel(s.Pod, policy.IstioTLSModeLabel, "disabled")
 	if s.Namespace.Labels[policy.IstioDataplaneLabel] == "ambient" {
 		p.label(s.Pod, policy.IstioDataplaneLabel, "none")
 	}

@@ -147,6 +147,7 @@ func TestModeIstioRefuses(t *testing.T) {
 
 func injectedByIstio(p *corev1.Pod) {
 	p.Annotations[policy.IstioStatusKey] = `{"containers":["istio-proxy"]}`
+	p.Labels = map[string]string{policy.IstioTLSModeLabel: "istio"}
 	p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "istio-proxy", Image: "istio/proxyv2:1.31.1"})
 }
 
@@ -161,6 +162,7 @@ func TestModeIstioAfterIstio(t *testing.T) {
 	result := engine.Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
 	require.Equal(t, policy.Injected, result.Reason, result.Message)
 	checkInjected(t, engine, pod, labelled("edge"), result)
+	assert.Equal(t, "disabled", decode(t, apply(t, encode(t, pod), result)).Labels[policy.IstioTLSModeLabel])
 }
 
 // TestWhichInjector: the revision is the one whose selectors of Istio's match.
@@ -299,7 +301,11 @@ func TestUninjectModeIstioRefusesWhatWasChanged(t *testing.T) {
 	}{
 		"config": {func(p *corev1.Pod) { p.Annotations[policy.IstioProxyConfigKey] = "{}" }, `metadata.annotations: proxy.istio.io/config is "{}" and was`},
 		"gone":   {func(p *corev1.Pod) { delete(p.Annotations, policy.IstioInjectKey) }, `metadata.annotations: sidecar.istio.io/inject is gone`},
-		"label":  {func(p *corev1.Pod) { p.Labels[policy.IstioInjectKey] = "false" }, `metadata.labels: sidecar.istio.io/inject is "false" and was "true" when it was injected`},
+		"Istio's sidecar": {func(p *corev1.Pod) {
+			p.Annotations[policy.IstioStatusKey] = "{}"
+			p.Spec.InitContainers = []corev1.Container{{Name: "istio-proxy", VolumeMounts: []corev1.VolumeMount{{Name: "istio-certs"}}}}
+		}, "spec.initContainers[0].volumeMounts: container istio-proxy, which Istio's injector added, mounts volume istio-certs; take back the template"},
+		"label": {func(p *corev1.Pod) { p.Labels[policy.IstioInjectKey] = "false" }, `metadata.labels: sidecar.istio.io/inject is "false" and was "true" when it was injected`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod := inMode(t, annotated(policy.ModeKey, "istio", policy.IstioInjectKey, "false", policy.IstioProxyConfigKey, ownConfig), inject.Options{})

@@ -21,8 +21,10 @@ type plan struct {
 	env         []corev1.EnvVar
 	labels      []pair
 	annotations []pair
-	// replaced are annotations whose value changes, with the value that was.
-	replaced    []replacement
+	// replaced are annotations whose value changes, with the value that was, and
+	// replacedLabels labels.
+	replaced, replacedLabels []replacement
+
 	pullSecrets []string
 }
 
@@ -261,10 +263,16 @@ func (s *subject) checkMarker() string {
 	if v, ok := s.Pod.Labels[policy.InjectedLabel]; ok {
 		return fmt.Sprintf("label %s (%q) is written by Isthmus; remove it", policy.InjectedLabel, v)
 	}
-	if v, ok := s.Pod.Labels[policy.IstioTLSModeLabel]; ok && v != "disabled" {
+	if v, ok := s.Pod.Labels[policy.IstioTLSModeLabel]; ok && v != "disabled" && !s.isIstios(v) {
 		return fmt.Sprintf("label %s is %q, which makes peers send mTLS to ports where mode %s terminates none; remove it", policy.IstioTLSModeLabel, v, s.options.Mode)
 	}
 	return ""
+}
+
+// isIstios: Istio's injector wrote this value of the label, its own default, where
+// it ran before us; mode istio takes it back.
+func (s *subject) isIstios(tlsMode string) bool {
+	return s.options.Mode == policy.Istio && tlsMode == "istio" && s.ranFirst()
 }
 
 // planConsul keeps Consul's injector away, unless the user wants it.
@@ -285,6 +293,15 @@ func (p *plan) label(pod *corev1.Pod, key, value string) {
 	if _, ok := pod.Labels[key]; !ok {
 		p.labels = append(p.labels, pair{key, value})
 	}
+}
+
+// relabel gives a label a value whatever it had.
+func (p *plan) relabel(pod *corev1.Pod, key, value string) {
+	if was, ok := pod.Labels[key]; ok && was != value {
+		p.replacedLabels = append(p.replacedLabels, replacement{key, was, value})
+		return
+	}
+	p.label(pod, key, value)
 }
 
 // annotate adds an annotation that the pod does not have.

@@ -35,9 +35,12 @@ type Status struct {
 	Added    Added    `json:"added"`
 	// Replaced are the annotations whose value was changed, by key.
 	Replaced map[string]Replaced `json:"replaced,omitempty"`
+	// ReplacedLabels are the labels whose value was changed: those that Istio's
+	// injector wrote before Isthmus.
+	ReplacedLabels map[string]Replaced `json:"replacedLabels,omitempty"`
 }
 
-// Replaced is the value of an annotation before and after.
+// Replaced is the value of an annotation or a label before and after.
 type Replaced struct {
 	Was   string `json:"was"`
 	Value string `json:"value"`

@@ -10,6 +10,7 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/isthmus-mesh/isthmus/patches"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
@@ -32,17 +33,19 @@ func Uninject(pod *corev1.Pod) ([]jsonpatch.Operation, error) {
 	u := &undo{added: st.Added}
 	u.containers("initContainers", pod.Spec.InitContainers, st.Added.InitContainers)
 	u.volumes(pod)
+	u.mounts(pod)
 	u.edge(pod, edge)
 	// After the edge, whose index a removal before it would change.
 	u.containers("containers", pod.Spec.Containers, st.Added.Containers)
 	u.pullSecrets(pod)
+	u.restore("labels", pod.Labels, st.ReplacedLabels)
 	u.pairs("metadata.labels", "/metadata/labels", pod.Labels, st.Added.Labels)
 	annotations := maps.Clone(st.Added.Annotations)
 	if annotations == nil {
 		annotations = map[string]string{}
 	}
 	annotations[policy.StatusKey] = text
-	u.restore(pod.Annotations, st.Replaced)
+	u.restore("annotations", pod.Annotations, st.Replaced)
 	u.pairs("metadata.annotations", "/metadata/annotations", pod.Annotations, annotations)
 	if len(u.errs) > 0 {
 		return nil, errors.Join(u.errs...)
@@ -152,15 +155,35 @@ func (u *undo) pullSecrets(pod *corev1.Pod) {
 	u.items("/spec/imagePullSecrets", len(pod.Spec.ImagePullSecrets), found)
 }
 
-// restore gives annotations the value back that they had.
-func (u *undo) restore(have map[string]string, replaced map[string]Replaced) {
+// mounts finds volumes that would go from under the sidecar that Istio's injector
+// put there after us.
+func (u *undo) mounts(pod *corev1.Pod) {
+	if pod.Annotations[policy.IstioStatusKey] == "" {
+		return
+	}
+	for n, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		i := containerIndex(list, patches.SidecarName)
+		if i < 0 {
+			continue
+		}
+		for _, name := range slices.Sorted(maps.Keys(u.added.Volumes)) {
+			if mountOf(&list[i], name) != nil {
+				u.errs = append(u.errs, fmt.Errorf("spec.%s[%d].volumeMounts: container %s, which Istio's injector added, mounts volume %s; take back the template that the pod was made from",
+					[]string{"initContainers", "containers"}[n], i, patches.SidecarName, name))
+			}
+		}
+	}
+}
+
+// restore gives annotations or labels the value back that they had.
+func (u *undo) restore(field string, have map[string]string, replaced map[string]Replaced) {
 	for _, key := range slices.Sorted(maps.Keys(replaced)) {
 		if now, ok := have[key]; !ok {
-			u.changed("metadata.annotations: %s is gone", key)
+			u.changed("metadata.%s: %s is gone", field, key)
 		} else if now != replaced[key].Value {
-			u.changed("metadata.annotations: %s is %q and was %q when it was injected", key, now, replaced[key].Value)
+			u.changed("metadata.%s: %s is %q and was %q when it was injected", field, key, now, replaced[key].Value)
 		}
-		u.ops = append(u.ops, jsonpatch.NewOperation("replace", "/metadata/annotations/"+escape(key), replaced[key].Was))
+		u.ops = append(u.ops, jsonpatch.NewOperation("replace", "/metadata/"+field+"/"+escape(key), replaced[key].Was))
 	}
 }
 
