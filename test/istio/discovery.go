@@ -29,6 +29,8 @@ type Discovery struct {
 
 	kubeconfig        string
 	http, https, grpc string
+	// tools are found when they are needed first.
+	tools *tools
 }
 
 // NewDiscovery chooses free addresses of the loopback for an istiod that works as

@@ -94,11 +94,7 @@ func (d *Discovery) writeInjector(ctx context.Context, o Injector) error {
 	if err := d.RemoveInjector(ctx); err != nil {
 		return err
 	}
-	kubectl, err := plane.Tool(ctx, "kubectl")
-	if err != nil {
-		return err
-	}
-	apply := exec.CommandContext(ctx, kubectl, "--kubeconfig", d.kubeconfig, "apply", "--server-side", "--force-conflicts", "-f", "-")
+	apply := exec.CommandContext(ctx, d.tools.kubectl, "--kubeconfig", d.kubeconfig, "apply", "--server-side", "--force-conflicts", "-f", "-")
 	apply.Stdin = bytes.NewReader(objects)
 	if out, err := apply.CombinedOutput(); err != nil {
 		return fmt.Errorf("apply Istio's injector: %w: %s", err, out)
@@ -106,14 +102,31 @@ func (d *Discovery) writeInjector(ctx context.Context, o Injector) error {
 	return nil
 }
 
+// tools are where things are: looking for them takes longer than they do here.
+type tools struct{ module, helm, kubectl string }
+
+func (d *Discovery) find(ctx context.Context) error {
+	if d.tools != nil {
+		return nil
+	}
+	found := &tools{}
+	var err error
+	if found.module, err = Module(ctx); err != nil {
+		return err
+	}
+	if found.helm, err = plane.Tool(ctx, "helm"); err != nil {
+		return err
+	}
+	if found.kubectl, err = plane.Tool(ctx, "kubectl"); err != nil {
+		return err
+	}
+	d.tools = found
+	return nil
+}
+
 // renderInjector is what `helm template` says of Istio's chart.
 func (d *Discovery) renderInjector(ctx context.Context, o Injector) ([]byte, error) {
-	module, err := Module(ctx)
-	if err != nil {
-		return nil, err
-	}
-	helm, err := plane.Tool(ctx, "helm")
-	if err != nil {
+	if err := d.find(ctx); err != nil {
 		return nil, err
 	}
 	tags, err := json.Marshal(append([]string{}, o.Tags...))
@@ -121,7 +134,7 @@ func (d *Discovery) renderInjector(ctx context.Context, o Injector) ([]byte, err
 		return nil, err
 	}
 	arguments := []string{
-		"template", "istiod", filepath.Join(module, "manifests", "charts", "istio-control", "istio-discovery"),
+		"template", "istiod", filepath.Join(d.tools.module, "manifests", "charts", "istio-control", "istio-discovery"),
 		"--namespace", Namespace, "--kube-version", "1.36.0",
 		"--set", "revision=" + d.Revision,
 		"--set", "istiodRemote.injectionURL=" + d.InjectURL(),
@@ -136,7 +149,7 @@ func (d *Discovery) renderInjector(ctx context.Context, o Injector) ([]byte, err
 	for path, value := range o.Values {
 		arguments = append(arguments, "--set", path+"="+value)
 	}
-	out, err := exec.CommandContext(ctx, helm, arguments...).Output()
+	out, err := exec.CommandContext(ctx, d.tools.helm, arguments...).Output()
 	if err != nil {
 		var exit *exec.ExitError
 		if errors.As(err, &exit) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
@@ -126,7 +127,8 @@ func await(ctx context.Context, check func(context.Context) error) error {
 // ready returns when the API server calls all three webhooks: configurations
 // reach it a moment after they are written.
 func ready(ctx context.Context) error {
-	if _, err := createNamespace(ctx, excluded, keys{"istio-injection": "disabled"}, nil); err != nil {
+	_, err := createNamespace(ctx, excluded, keys{"istio-injection": "disabled"}, nil)
+	if err != nil && !apierrors.IsAlreadyExists(err) { // of a cluster that was given
 		return err
 	}
 	if err := awaitProbe(ctx, enabled, edge, proxies(1)); err != nil {

@@ -1,0 +1,85 @@
+package chain
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// unserved names what is served, and by which configuration.
+const unserved = `no injector of Istio serves revision or tag "nowhere", only default (istio-sidecar-injector), canary (istio-sidecar-injector-canary), ` +
+	`next (istio-revision-tag-next), prod (istio-revision-tag-prod): name one of these with label istio.io/rev`
+
+// Where Istio's injector would not do its part, mode istio does not begin.
+func TestModeIstioIsRefused(t *testing.T) {
+	for name, test := range map[string]struct {
+		namespace keys
+		pod       change
+		because   string
+	}{
+		"where the namespace has Istio's injection disabled": {
+			keys{"istio-injection": "disabled"}, func(*corev1.Pod) {}, "has the label istio-injection=disabled, so Istio's injector is not called; remove the label, or set it to enabled",
+		},
+		"where no injector serves the pod's revision": {
+			nil, labelled("istio.io/rev", "nowhere"), unserved,
+		},
+		"where the namespace's revision is empty": {
+			keys{"istio.io/rev": ""}, func(*corev1.Pod) {}, "has the label istio.io/rev without a value, which no injector of Istio's selects",
+		},
+		"on the host's network": {
+			nil, func(p *corev1.Pod) { p.Spec.HostNetwork, p.Spec.DNSPolicy = true, corev1.DNSClusterFirstWithHostNet },
+			"the pod is on the host's network, where Istio's injector adds no sidecar; choose isthmus.dev/mode: sidecar, or set hostNetwork: false",
+		},
+		"where a label keeps Istio's injector away": {
+			keys{"istio-injection": "enabled"}, labelled("sidecar.istio.io/inject", "false"),
+			`label sidecar.istio.io/inject is "false", which contradicts isthmus.dev/mode istio; remove one of them`,
+		},
+		"where a label is none of the two that Istio's selectors know": {
+			nil, labelled("sidecar.istio.io/inject", "yes"), `label sidecar.istio.io/inject is "yes"`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSpace(t, enabled.with(test.namespace), keys{"isthmus.dev/mode": "istio"})
+			pod := changed(edge(), vendors, test.pod)
+			o := outcome{before: pod.DeepCopy()}
+			asked := counting(t)
+
+			_, err := s.dryRun(changed(pod.DeepCopy(), asks))
+			require.ErrorContains(t, err, "conflict: ")
+			require.ErrorContains(t, err, test.because)
+			assert.Empty(t, s.warnings.seen())
+
+			got, err := s.create(pod)
+			require.NoError(t, err)
+			warned := s.warnings.seen()
+			require.Len(t, warned, 1)
+			assert.Contains(t, warned[0], test.because)
+			if !pod.Spec.HostNetwork { // whose ports the API server completes
+				judgeUntouched(t, o, got)
+			}
+			assert.NoError(t, proxies(0)(got))
+			assert.Equal(t, o.before.Labels, got.Labels)
+			assert.Equal(t, o.before.Annotations, got.Annotations)
+			// What selects the host's network are Istio's selectors too; its injector
+			// lets the pod pass.
+			assert.Equal(t, calls(""), asked())
+		})
+	}
+}
+
+// A namespace that is opted in is told of its revision itself; a pod that asks
+// elsewhere is refused.
+func TestRevisionThatNobodyServes(t *testing.T) {
+	_, err := createNamespace(t.Context(), "", enabled.with(keys{"istio.io/rev": "nowhere"}), keys{"isthmus.dev/mode": "istio"})
+	require.ErrorContains(t, err, unserved)
+
+	s := newSpace(t, keys{"istio.io/rev": "nowhere"}, nil)
+	for _, mode := range []string{"istio", "sidecar"} {
+		_, err = s.dryRun(changed(edge(), asks, annotated("isthmus.dev/mode", mode)))
+		assert.ErrorContains(t, err, "nowhere", mode)
+	}
+	_, err = s.dryRun(changed(edge(), asks, annotated("isthmus.dev/mode", "istio")))
+	assert.ErrorContains(t, err, "conflict: "+unserved)
+}

@@ -1,0 +1,205 @@
+package chain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/isthmus-mesh/isthmus/test/istio"
+)
+
+// first sorts before isthmus-injector.
+const first = "a-"
+
+var (
+	again       = istio.Injector{Tags: []string{prod}, Reinvocation: admissionregistrationv1.IfNeededReinvocationPolicy}
+	before      = istio.Injector{Tags: []string{prod}, Prefix: first}
+	beforeAgain = istio.Injector{Tags: []string{prod}, Prefix: first, Reinvocation: admissionregistrationv1.IfNeededReinvocationPolicy}
+	// everywhere injects into every namespace that does not say no.
+	everywhere = istio.Injector{Tags: []string{prod}, Values: map[string]string{"sidecarInjectorWebhook.enableNamespacesByDefault": "true"}}
+	cni        = istio.Injector{Tags: []string{prod}, Values: map[string]string{"pilot.cni.enabled": "true"}}
+)
+
+// seen judges what becomes of an edge that asks for mode istio.
+type seen func(pod *corev1.Pod, err error) error
+
+// served: Istio's injector adds this init container.
+func served(container string) seen {
+	return func(pod *corev1.Pod, err error) error {
+		if err == nil && !slices.Contains(names(pod.Spec.InitContainers), container) {
+			err = fmt.Errorf("its init containers are %q, without %s", names(pod.Spec.InitContainers), container)
+		}
+		return err
+	}
+}
+
+// refused: Isthmus says why not.
+func refused(because string) seen {
+	return func(_ *corev1.Pod, err error) error {
+		if err == nil || !strings.Contains(err.Error(), because) {
+			return fmt.Errorf("want a denial that says %q, got %w", because, err)
+		}
+		return nil
+	}
+}
+
+// reinstall installs the injector of the default revision in another way, until
+// the test ends. It returns when the API server, istiod and our webhook know.
+func reinstall(t *testing.T, o istio.Injector, until seen) {
+	t.Helper()
+	t.Cleanup(func() {
+		require.NoError(t, exchange(context.WithoutCancel(t.Context()), *installed(""), served("istio-init")))
+	})
+	require.NoError(t, exchange(t.Context(), o, until))
+}
+
+func exchange(ctx context.Context, o istio.Injector, until seen) error {
+	inEnabled := func(want int) error {
+		return awaitProbe(ctx, keys{"istio-injection": "enabled"}, other, proxies(want))
+	}
+	if err := chain.Istiod.RemoveInjector(ctx); err != nil {
+		return err
+	}
+	// Until the API server has forgotten the former one.
+	if err := inEnabled(0); err != nil {
+		return err
+	}
+	if err := chain.Istiod.InstallInjector(ctx, o); err != nil {
+		return err
+	}
+	if err := inEnabled(1); err != nil {
+		return err
+	}
+	return awaitEdge(ctx, until)
+}
+
+func awaitEdge(ctx context.Context, until seen) (err error) {
+	name, err := createNamespace(ctx, "", nil, nil)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, chain.Kube.CoreV1().Namespaces().Delete(context.WithoutCancel(ctx), name, metav1.DeleteOptions{}))
+	}()
+	return await(ctx, func(ctx context.Context) error {
+		pod := changed(edge(), asks, annotated("isthmus.dev/mode", "istio"))
+		return until(chain.Kube.CoreV1().Pods(name).Create(ctx, pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}))
+	})
+}
+
+func TestReinvocation(t *testing.T) {
+	reinstall(t, again, served("istio-init"))
+	for _, mode := range []string{"sidecar", "istio", "secret", "ambient"} {
+		for _, where := range []string{"istio-injection=enabled", "istio.io/rev of a tag"} {
+			t.Run(mode+" in "+where, func(t *testing.T) {
+				place := places[where]
+				// Once more since the API server mounted its token after it.
+				place.calls = 2
+				judgeAll(t, mode, place)
+			})
+		}
+	}
+}
+
+// An Istio that injects into every namespace by itself leaves alone what Isthmus
+// keeps for itself.
+func TestInjectionByDefault(t *testing.T) {
+	reinstall(t, everywhere, served("istio-init"))
+	for mode := range judges {
+		t.Run(mode, func(t *testing.T) { judgeAll(t, mode, places["without a word about Istio"]) })
+	}
+}
+
+// runsFirst is why mode istio is refused behind another order.
+const runsFirst = "Istio's webhook configuration a-istio-sidecar-injector sorts before that of Isthmus, so its injector does not see what Isthmus asks of it"
+
+// Istio's injector first: it does not see what Isthmus asks, so mode istio is
+// refused. Nothing else depends on the order, where Istio leaves the edge alone.
+func TestIstioFirst(t *testing.T) {
+	reinstall(t, before, refused(runsFirst))
+	for _, mode := range []string{"sidecar", "secret", "ambient"} {
+		t.Run(mode, func(t *testing.T) { judgeAll(t, mode, places["without a word about Istio"]) })
+		t.Run(mode+" of the vendors", func(t *testing.T) {
+			s := newSpace(t, enabled.with(istioEnabled), keys{"isthmus.dev/mode": mode})
+			pod := changed(edge(), vendors)
+			got, err := s.create(pod.DeepCopy())
+			require.NoError(t, err)
+			assert.Empty(t, s.warnings.seen())
+			judges[mode](t, outcome{before: pod, revision: "default"}, got)
+		})
+		t.Run(mode+" of what Istio took", func(t *testing.T) { judgeTaken(t, mode, byIstio) })
+	}
+	t.Run("istio of a revision that runs after", func(t *testing.T) { judgeAll(t, "istio", places["istio.io/rev of a revision"]) })
+	t.Run("istio", judgeRefused)
+	t.Run("istio of what Istio took", func(t *testing.T) { judgeTaken(t, "istio", runsFirst) })
+}
+
+// Istio's injector first and again where something changed: it is asked again
+// about the pods that it was asked about, and Isthmus knows those it took.
+func TestIstioFirstAndAgain(t *testing.T) {
+	reinstall(t, beforeAgain, refused(runsFirst))
+	t.Run("istio", judgeRefused)
+	t.Run("istio of what Istio took", func(t *testing.T) {
+		s := newSpace(t, enabled.with(istioEnabled), keys{"isthmus.dev/mode": "istio"})
+		for _, make := range []func() *corev1.Pod{edge, generic} {
+			pod := make()
+			pod.Name, pod.GenerateName = "", "front-"
+			got, err := s.create(pod.DeepCopy())
+			require.NoError(t, err)
+			assert.Empty(t, s.warnings.seen())
+			judgeIstio(t, outcome{before: pod, revision: "default"}, got)
+		}
+	})
+	t.Run("sidecar of what Istio took", func(t *testing.T) { judgeTaken(t, "sidecar", byIstio) })
+}
+
+// byIstio is what is said of a sidecar that Istio's injector put there.
+const byIstio = "put there by Istio's injector (annotation sidecar.istio.io/status)"
+
+// judgeRefused: mode istio is refused by name where Istio has not taken the pod.
+func judgeRefused(t *testing.T) {
+	for _, where := range []keys{nil, istioEnabled} {
+		s := newSpace(t, enabled.with(where), keys{"isthmus.dev/mode": "istio"})
+		_, err := s.dryRun(changed(edge(), vendors, asks))
+		require.ErrorContains(t, err, "conflict: "+runsFirst)
+		pod := changed(edge(), vendors)
+		got, err := s.create(pod.DeepCopy())
+		require.NoError(t, err)
+		judgeUntouched(t, outcome{before: pod}, got)
+		warned := s.warnings.seen()
+		require.Len(t, warned, 1)
+		assert.Contains(t, warned[0], runsFirst)
+	}
+}
+
+// judgeTaken: a pod that Istio's injector took before Isthmus saw it stays as
+// Istio made it, with a warning; where it asked for itself it is denied.
+func judgeTaken(t *testing.T, mode, because string) {
+	t.Helper()
+	plain := newSpace(t, istioEnabled, nil)
+	want, err := plain.create(edge())
+	require.NoError(t, err)
+	require.NoError(t, proxies(1)(want))
+	s := newSpace(t, enabled.with(istioEnabled), keys{"isthmus.dev/mode": mode})
+	_, err = s.dryRun(changed(edge(), asks))
+	require.ErrorContains(t, err, "conflict: ")
+	require.ErrorContains(t, err, because)
+	s.warnings.seen()
+
+	got, err := s.create(edge())
+
+	require.NoError(t, err)
+	assert.Empty(t, differences(t, want, got))
+	warned := s.warnings.seen()
+	require.NotEmpty(t, warned)
+	assert.Contains(t, warned[0], because)
+}
