@@ -6,7 +6,9 @@
 //
 // # How a page is written
 //
-// A page is docs/guides/NAME.md. Putting it there is all: it is found and run. What
+// A page is docs/guides/NAME.md, with a line in docs/guides/README.md and the sections
+// "Clean up" and "Tried with" (docs/guides_test.go). Putting it there is all: it is
+// found and run. What
 // counts on it is told in package test/page: blocks of `sh` are run in bash with
 // errexit, nounset and pipefail, one after the other, in one shell, so variables
 // stay; a block of `text` right behind says what they print, where `...` stands for
@@ -27,7 +29,11 @@
 //
 // Wait with `kubectl rollout status` and `kubectl wait`. Objects that a page makes
 // outside of namespaces of its own it deletes at its end; the test deletes the
-// namespaces, and fails where another object of the mesh was left.
+// namespaces, and fails where another object of the mesh was left. $ISTIO_CHARTS is the
+// folder of Istio's charts here, for a further revision; settings of istiod are changed
+// by `kubectl -n istio-system set env deployment istiod`, as anywhere. `kubectl logs`
+// and `exec` do not work: there is no kubelet. Logs of containers are shown when a page
+// fails.
 //
 // # What is real
 //

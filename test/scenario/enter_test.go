@@ -50,20 +50,9 @@ func outside() int {
 	}
 	// The kernel ends the child with the thread that started it.
 	runtime.LockOSThread()
-	command := exec.Command("/proc/self/exe", os.Args[1:]...)
-	command.Stdout, command.Stderr = os.Stdout, os.Stderr
-	command.Env = append(os.Environ(), programsVariable+"="+string(text))
-	command.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
-		Pdeathsig:  syscall.SIGKILL,
-	}
-	if os.Geteuid() != 0 {
-		command.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		command.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
-		command.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
-	}
-	if err := command.Start(); err != nil {
-		return fail(fmt.Errorf("make namespaces of its own for the scenarios (be root, or allow unprivileged user namespaces): %w", err))
+	command, err := enter(programsVariable + "=" + string(text))
+	if err != nil {
+		return fail(err)
 	}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -81,6 +70,32 @@ func outside() int {
 	default:
 		return fail(err)
 	}
+}
+
+// enter starts this test binary in namespaces of its own: as root, or, where that
+// is not allowed, as root of a user namespace.
+func enter(variable string) (*exec.Cmd, error) {
+	for _, flags := range []uintptr{0, syscall.CLONE_NEWUSER} {
+		command := exec.Command("/proc/self/exe", os.Args[1:]...)
+		command.Stdout, command.Stderr = os.Stdout, os.Stderr
+		command.Env = append(os.Environ(), variable)
+		command.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | flags,
+			Pdeathsig:  syscall.SIGKILL,
+		}
+		if flags != 0 {
+			command.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+			command.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
+		}
+		err := command.Start()
+		switch {
+		case err == nil:
+			return command, nil
+		case flags != 0 || !errors.Is(err, syscall.EPERM):
+			return nil, fmt.Errorf("make namespaces for the scenarios (be root with CAP_SYS_ADMIN, or allow unprivileged user namespaces): %w", err)
+		}
+	}
+	return nil, nil
 }
 
 // inside makes the world and runs the tests in it.
