@@ -89,6 +89,25 @@ each other.
 {{- fail "metrics.serviceMonitor.enabled needs metrics.enabled" -}}
 {{- end -}}
 
+{{- if and .metrics.scrapeAnnotations (not .metrics.enabled) -}}
+{{- fail "metrics.scrapeAnnotations needs metrics.enabled" -}}
+{{- end -}}
+
+{{- with .integrations -}}
+{{- if and .tracing.enabled (not .tracing.namespaces) -}}
+{{- fail "integrations.tracing.enabled needs integrations.tracing.namespaces, those of the edges" -}}
+{{- end -}}
+{{- if and (or .edgeMetrics.podMonitor.enabled .edgeMetrics.scrapeAnnotations) (not .edgeMetrics.namespaces) -}}
+{{- fail "integrations.edgeMetrics needs integrations.edgeMetrics.namespaces, those of the edges" -}}
+{{- end -}}
+{{- if and .edgeMetrics.scrapeAnnotations (kindIs "string" .edgeMetrics.port) -}}
+{{- fail (printf "integrations.edgeMetrics.scrapeAnnotations needs the number of the port, and integrations.edgeMetrics.port is %q" .edgeMetrics.port) -}}
+{{- end -}}
+{{- if and (or .alerts.prometheusRule.enabled .alerts.configMap.enabled) (not $.Values.metrics.enabled) -}}
+{{- fail "integrations.alerts judges Isthmus by its metrics, and metrics.enabled is false: enable metrics" -}}
+{{- end -}}
+{{- end -}}
+
 {{- if and .test.namespace (has .test.namespace (include "isthmus.excludedNamespaces" $ | fromJsonArray)) -}}
 {{- fail (printf "test.namespace %q is excluded from injection, so the test's pod would never be sent: choose another namespace" .test.namespace) -}}
 {{- end -}}
