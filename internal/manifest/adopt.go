@@ -63,7 +63,7 @@ func editOf(a inject.Adoption, ns policy.Namespace, o inject.AdoptOptions) Edit 
 	case a.Reason == "":
 		return Edit{Verdict: "unchanged (not integrated by hand)"}
 	case a.Reason != policy.Injected:
-		return Edit{Verdict: fmt.Sprintf("unchanged (%s)", a.Reason)}
+		return Edit{Verdict: fmt.Sprintf("unchanged (%s)", a.Reason), Warnings: a.Warnings}
 	}
 	profile := "profile " + a.Profile + ", "
 	if a.Profile == "" {

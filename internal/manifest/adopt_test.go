@@ -206,6 +206,8 @@ func TestAdoptValues(t *testing.T) {
 		"an edge by its old chart":  {"enableAES: true\npodAnnotations:\n" + annotated, "enableAES: true\npodAnnotations:\n" + asked},
 		"no edge":                   {"podAnnotations:\n" + annotated + "volumeMounts: []\n", ""},
 		"nothing by hand":           {"podAnnotations: {sidecar.istio.io/inject: 'false'}\nenv: {AMBASSADOR_ID: a}\n", ""},
+		"nothing that can be read":  {"istio: 1\n? [a]\n: {podAnnotations: {}}\n", ""},
+		"a key twice, and no edge":  {"istio: 1\nistio: 2\n", ""},
 		"another shape":             {"podAnnotations:\n" + annotated + "env: AMBASSADOR_ID\n", ""},
 		"an object of another kind": {"apiVersion: v2\nname: emissary-ingress\npodAnnotations:\n" + annotated, ""},
 		"half of it, and no annotations": {
@@ -237,6 +239,13 @@ func TestAdoptValues(t *testing.T) {
 	_, err := adopt(t, "# top\nemissary-ingress:\n  env: {AMBASSADOR_ID: a}\n  podAnnotations:\n    proxy.istio.io/config: OUTPUT_CERTS\n", inject.AdoptOptions{})
 	require.Error(t, err)
 	assert.Equal(t, "in.yaml:3: document 1 (values/emissary-ingress): cannot be adopted: metadata.annotations[proxy.istio.io/config]: it is no YAML mapping, so Istio does not read it; correct it", err.Error())
+}
+
+// TestAdoptValuesTwice: a key that is there twice would lose one of its values.
+func TestAdoptValuesTwice(t *testing.T) {
+	_, err := adopt(t, "emissary-ingress:\n  podAnnotations:\n    sidecar.istio.io/inject: 'true'\n  podAnnotations: {}\n", inject.AdoptOptions{})
+	require.Error(t, err)
+	assert.Contains(t, err.Error(), `the key "podAnnotations" is there twice, first on line 2: remove one`)
 }
 
 // FuzzAdoptText looks for a panic, and for text that is adopted twice or that

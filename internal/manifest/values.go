@@ -47,22 +47,27 @@ func (t *transformer) valuesDocument(o *object) ([]jsonpatch.Operation, error) {
 	if !mayBeValues(o.root) {
 		return nil, nil
 	}
-	if err := checkKeys(o.root, o.chunk.line); err != nil {
-		return nil, o.fail("values", err)
-	}
+	// What cannot be read is none of a chart's values.
 	raw, err := toJSON(o.chunk)
 	if err != nil {
-		return nil, o.fail("values", err)
+		return nil, nil
 	}
 	var tree map[string]any
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.UseNumber()
-	if err := dec.Decode(&tree); err != nil {
+	if dec.Decode(&tree) != nil {
+		return nil, nil
+	}
+	found := sections(tree, nil, t.namespace)
+	if len(found) == 0 {
+		return nil, nil
+	}
+	if err := checkKeys(o.root, o.chunk.line); err != nil {
 		return nil, o.fail("values", err)
 	}
 	var patch []jsonpatch.Operation
 	var errs []error
-	for _, v := range sections(tree, nil, t.namespace) {
+	for _, v := range found {
 		edit := t.values(v)
 		if edit.Err != nil {
 			errs = append(errs, o.fail(v.String(), atLine(nodeAt(o.root, v.Keys).Line, edit.Err)))

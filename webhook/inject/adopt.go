@@ -68,7 +68,7 @@ func (e *Engine) Adopt(req Request, o AdoptOptions) (Adoption, error) {
 	}
 	if r := s.recognise(); r != nil {
 		if r.Reason == policy.NoProfile {
-			return Adoption{Reason: r.Reason}, nil
+			return Adoption{Reason: r.Reason, Warnings: unrecognised(req.Pod)}, nil
 		}
 		return Adoption{}, errors.New(r.Message)
 	}
@@ -84,6 +84,17 @@ func (e *Engine) Adopt(req Request, o AdoptOptions) (Adoption, error) {
 		return Adoption{}, err
 	}
 	return e.finish(req, a)
+}
+
+// unrecognised warns of what must be an edge, since only one reads certificates
+// that way, but that no profile knows: a mirrored image, or a patch without one.
+func unrecognised(pod *corev1.Pod) (warnings []string) {
+	eachContainer(pod, func(_ string, _ int, c *corev1.Container) {
+		if envNamed(c, secretDirEnv) != nil {
+			warnings = append(warnings, fmt.Sprintf("container %s sets %s, but no profile recognises an edge in image %q; name one with annotation %s and adopt it again", c.Name, secretDirEnv, c.Image, policy.ProfileKey))
+		}
+	})
+	return warnings
 }
 
 // finish makes the patch, and injects its outcome: what would be refused later is

@@ -409,6 +409,53 @@ func TestAdoptLeavesAlone(t *testing.T) {
 	}
 }
 
+// TestAdoptWarnsOfAnUnknownEdge: what reads certificates as an edge does is one.
+func TestAdoptWarnsOfAnUnknownEdge(t *testing.T) {
+	engine := newEngine(t, inject.Options{})
+	pod := sample(t, "sidecar")
+	pod.Spec.Containers[0].Image, pod.Spec.Containers[0].ReadinessProbe = "registry.example/front:1", nil
+	request := inject.Request{Pod: pod, Namespace: labelled("edge"), Template: true}
+	adoption, err := engine.Adopt(request, inject.AdoptOptions{})
+	require.NoError(t, err)
+	assert.Equal(t, policy.NoProfile, adoption.Reason)
+	assert.Equal(t, []string{`container emissary-ingress sets AMBASSADOR_ISTIO_SECRET_DIR, but no profile recognises an edge in image "registry.example/front:1"; name one with annotation isthmus.dev/profile and adopt it again`}, adoption.Warnings)
+
+	pod.Annotations[policy.ProfileKey], pod.Annotations[policy.ContainerKey] = "emissary", "emissary-ingress"
+	adoption, err = engine.Adopt(request, inject.AdoptOptions{})
+	require.NoError(t, err)
+	checkAdopted(t, engine, request, adoption)
+}
+
+// TestAdoptFromACluster: what the API server filled in is in nobody's way.
+func TestAdoptFromACluster(t *testing.T) {
+	engine := newEngine(t, inject.Options{})
+	pod := sample(t, "sidecar")
+	grace, mode := int64(30), corev1.ConfigMapVolumeSourceDefaultMode
+	pod.Spec.RestartPolicy, pod.Spec.DNSPolicy, pod.Spec.SchedulerName = corev1.RestartPolicyAlways, corev1.DNSClusterFirst, corev1.DefaultSchedulerName
+	pod.Spec.TerminationGracePeriodSeconds, pod.Spec.DeprecatedServiceAccount = &grace, pod.Spec.ServiceAccountName
+	for i := range pod.Spec.Containers {
+		c := &pod.Spec.Containers[i]
+		c.TerminationMessagePath, c.TerminationMessagePolicy, c.ImagePullPolicy = corev1.TerminationMessagePathDefault, corev1.TerminationMessageReadFile, corev1.PullIfNotPresent
+		for j := range c.Ports {
+			c.Ports[j].Protocol = corev1.ProtocolTCP
+		}
+		for j := range c.Env {
+			if from := c.Env[j].ValueFrom; from != nil {
+				from.FieldRef.APIVersion = "v1"
+			}
+		}
+		c.ReadinessProbe.HTTPGet.Scheme, c.ReadinessProbe.TimeoutSeconds, c.ReadinessProbe.SuccessThreshold = corev1.URISchemeHTTP, 1, 1
+	}
+	pod.Spec.Volumes[4].ConfigMap.DefaultMode, pod.Spec.Volumes[5].Projected.DefaultMode = &mode, &mode
+	request := inject.Request{Pod: pod, Namespace: labelled("edge"), Template: true}
+	adoption, err := engine.Adopt(request, inject.AdoptOptions{})
+	require.NoError(t, err)
+	checkAdopted(t, engine, request, adoption)
+	plain, err := engine.Adopt(inject.Request{Pod: sample(t, "sidecar"), Namespace: labelled("edge"), Template: true}, inject.AdoptOptions{})
+	require.NoError(t, err)
+	assert.Equal(t, plain.Patch, adoption.Patch)
+}
+
 // TestAdoptKeepsTheMode: where the default is another mode, the pod says its own.
 func TestAdoptKeepsTheMode(t *testing.T) {
 	engine := newEngine(t, inject.Options{Settings: inject.Settings{Defaults: policy.Defaults{Mode: policy.Secret, CertDir: "/certs"}}})
