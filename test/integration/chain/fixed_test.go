@@ -71,3 +71,37 @@ func TestIstioAloneIsAFixedPoint(t *testing.T) {
 		})
 	}
 }
+
+// Where Istio's sidecar is an ordinary container, as on older nodes, it comes in
+// front of the edge, which waits for it.
+func TestWithoutNativeSidecars(t *testing.T) {
+	for what, make := range pods {
+		t.Run(what, func(t *testing.T) {
+			s := newSpace(t, enabled.with(istioEnabled), keys{"isthmus.dev/mode": "istio"})
+			before := changed(make(), annotated("sidecar.istio.io/nativeSidecar", "false"))
+			edge := before.Spec.Containers[0].Name
+
+			pod, err := s.create(before)
+
+			require.NoError(t, err)
+			assert.Empty(t, s.warnings.seen())
+			require.Equal(t, []string{"istio-init"}, names(pod.Spec.InitContainers))
+			judgeCapture(t, &pod.Spec.InitContainers[0])
+			require.Equal(t, []string{"istio-proxy", edge}, names(pod.Spec.Containers))
+			proxy := &pod.Spec.Containers[0]
+			assert.Equal(t, []string{"/etc/istio-certs"}, values(proxy, "OUTPUT_CERTS"))
+			assert.Equal(t, []corev1.VolumeMount{{Name: "istio-certs", MountPath: "/etc/istio-certs"}}, mounts(proxy, "istio-certs"))
+			require.NotNil(t, proxy.Lifecycle)
+			assert.Equal(t, []string{"pilot-agent", "wait"}, proxy.Lifecycle.PostStart.Exec.Command)
+			assert.Equal(t, edge, pod.Annotations["kubectl.kubernetes.io/default-container"])
+			assert.Equal(t, []corev1.VolumeMount{{Name: "istio-certs", MountPath: "/etc/istio-certs", ReadOnly: true}}, mounts(&pod.Spec.Containers[1], "istio-certs"))
+
+			again, changed := ourInjector(t).edit(t, s.name, pod)
+			assert.False(t, changed)
+			again, _ = istioInjector(t).edit(t, s.name, again)
+			again, changed = ourInjector(t).edit(t, s.name, again)
+			assert.False(t, changed)
+			assertSame(t, pod, completed(t, again), "Isthmus, Istio and Isthmus again")
+		})
+	}
+}
