@@ -144,6 +144,7 @@ func TestAdopt(t *testing.T) {
 				setEnv(&c, "SECRET_TTL", "")
 				setEnv(&c, "PROXY_CONFIG", "")
 				c.VolumeMounts[4] = corev1.VolumeMount{Name: "shared", MountPath: "/out"}
+				c.VolumeMounts[0].Name, c.VolumeMounts[1].Name, p.Spec.Volumes[4].Name, p.Spec.Volumes[5].Name = "ca", "token", "ca", "token"
 				p.Spec.InitContainers, p.Spec.Containers = []corev1.Container{c}, p.Spec.Containers[:1]
 				p.Spec.Volumes[1].Name = "shared"
 				edge := &p.Spec.Containers[0]

@@ -1,8 +1,12 @@
 package inject
 
 import (
+	"path"
 	"regexp"
+	"slices"
 	"strings"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/patches"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
@@ -83,8 +87,30 @@ func (c *comparison) whyAgent(d Difference) string {
 	if why := beginning(agentReasons, m[1]); why != "" {
 		return why
 	}
-	if strings.HasPrefix(m[1], "volumeMounts[") && removed(c, d, "") && c.agentPath(m[1]) {
+	if name, ok := strings.CutPrefix(m[1], "volumeMounts["); ok && d.After == "" {
+		return c.whyUnmounted(strings.TrimSuffix(name, "]"))
+	}
+	return ""
+}
+
+// whyUnmounted explains a mount that the sidecar has no more.
+func (c *comparison) whyUnmounted(name string) string {
+	before := agentOf(c.before)
+	if before == nil {
+		return ""
+	}
+	m := mountOf(before, name)
+	if m == nil {
+		return ""
+	}
+	if c.proxy != nil && slices.ContainsFunc(c.proxy.VolumeMounts, func(now corev1.VolumeMount) bool { return path.Clean(now.MountPath) == path.Clean(m.MountPath) }) {
+		return "another volume is mounted there"
+	}
+	if isAgentPath(m.MountPath) {
 		return "the agent alone reads and writes less"
+	}
+	if heldCerts(c, Difference{}, name) {
+		return "volume " + patches.CertsVolume + " takes its place"
 	}
 	return ""
 }
@@ -105,15 +131,4 @@ func (c *comparison) withEnvoy(why string) string {
 		return "Istio's own default, " + fromMesh
 	}
 	return why
-}
-
-// agentPath: a mount that went was at a path that only agent and Envoy use.
-func (c *comparison) agentPath(field string) bool {
-	proxy := agentOf(c.before)
-	if proxy == nil {
-		return false
-	}
-	name := strings.TrimSuffix(strings.TrimPrefix(field, "volumeMounts["), "]")
-	m := mountOf(proxy, name)
-	return m != nil && (isAgentPath(m.MountPath) || m.MountPath != "" && heldCerts(c, Difference{}, name))
 }

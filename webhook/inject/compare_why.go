@@ -130,9 +130,8 @@ var reasons = []reason{
 // byIstio: the injector of Istio's made the pod after, as Isthmus asked it to.
 func byIstio(c *comparison, _ Difference, _ string) bool { return c.status.Mode == policy.Istio }
 
-func added(_ *comparison, d Difference, _ string) bool   { return d.Before == "" }
-func removed(_ *comparison, d Difference, _ string) bool { return d.After == "" }
-func toTrue(_ *comparison, d Difference, _ string) bool  { return d.After == "true" }
+func added(_ *comparison, d Difference, _ string) bool  { return d.Before == "" }
+func toTrue(_ *comparison, d Difference, _ string) bool { return d.After == "true" }
 
 func becomes(value string) func(*comparison, Difference, string) bool {
 	want := text(value)
