@@ -201,6 +201,14 @@ func TestAdoptValues(t *testing.T) {
 			"podAnnotations:\n" + annotated + "env:\n  AMBASSADOR_ENVOY_BASE_ID: 1\nenvRaw:\n- name: NODE\n  valueFrom: {fieldRef: {fieldPath: spec.nodeName}}\n",
 			"podAnnotations:\n" + asked + "envRaw:\n- name: NODE\n  valueFrom: {fieldRef: {fieldPath: spec.nodeName}}\n",
 		},
+		"variables in small letters, which the chart raises": {
+			"podAnnotations:\n" + annotated + "env:\n  ambassador_istio_secret_dir: /etc/istio-certs\n  a: b\n",
+			"podAnnotations:\n" + asked + "env:\n  a: b\n",
+		},
+		"text that the chart renders": {
+			"podAnnotations:\n" + annotated + "env: {AMBASSADOR_ENVOY_BASE_ID: 1}\nenvRaw: |\n  - name: A\n    value: {{ .Release.Name }}\n",
+			"podAnnotations:\n" + asked + "envRaw: |\n  - name: A\n    value: {{ .Release.Name }}\n",
+		},
 		"an edge by its image":      {"image: {repository: docker.io/datawire/aes, tag: 3.2.0}\npodAnnotations:\n" + annotated, "image: {repository: docker.io/datawire/aes, tag: 3.2.0}\npodAnnotations:\n" + asked},
 		"an edge by its chart":      {"a:\n  emissary-ingress:\n    podAnnotations:\n      proxy.istio.io/config: 'proxyMetadata: {OUTPUT_CERTS: /etc/istio-certs}'\n", "a:\n  emissary-ingress:\n    podAnnotations:\n      isthmus.dev/inject: \"true\"\n      isthmus.dev/mode: istio\n"},
 		"an edge by its old chart":  {"enableAES: true\npodAnnotations:\n" + annotated, "enableAES: true\npodAnnotations:\n" + asked},
@@ -239,6 +247,14 @@ func TestAdoptValues(t *testing.T) {
 	_, err := adopt(t, "# top\nemissary-ingress:\n  env: {AMBASSADOR_ID: a}\n  podAnnotations:\n    proxy.istio.io/config: OUTPUT_CERTS\n", inject.AdoptOptions{})
 	require.Error(t, err)
 	assert.Equal(t, "in.yaml:3: document 1 (values/emissary-ingress): cannot be adopted: metadata.annotations[proxy.istio.io/config]: it is no YAML mapping, so Istio does not read it; correct it", err.Error())
+}
+
+// TestAdoptValuesInText: what is in text that a chart renders cannot be taken out.
+func TestAdoptValuesInText(t *testing.T) {
+	_, err := adopt(t, "podAnnotations:\n"+annotated+"env: {AMBASSADOR_ID: a}\nenvRaw: |\n  - name: AMBASSADOR_ISTIO_SECRET_DIR\n    value: /etc/istio-certs\nvolumesRaw: |\n  - name: istio-certs\n    emptyDir: {}\n", inject.AdoptOptions{})
+	require.Error(t, err)
+	assert.Equal(t, "in.yaml:1: document 1 (values): cannot be adopted: envRaw: AMBASSADOR_ISTIO_SECRET_DIR is in text that the chart renders, where nothing can be taken out; move it to env, which every one of the charts has\n"+
+		"in.yaml:1: document 1 (values): cannot be adopted: volumesRaw: istio-certs is in text that the chart renders, where nothing can be taken out; move it to volumes, which every one of the charts has", err.Error())
 }
 
 // TestAdoptValuesTwice: a key that is there twice would lose one of its values.

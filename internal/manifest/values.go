@@ -11,6 +11,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	"gomodules.xyz/jsonpatch/v2"
+
+	"github.com/isthmus-mesh/isthmus/patches"
 )
 
 // Values is a section of Helm values from which a chart makes an edge's pod.
@@ -37,6 +39,28 @@ const (
 	valuesSidecars = "sidecarContainers"
 	valuesInit     = "initContainers"
 )
+
+// rawKeys hold text that the charts render as a template, and so no structure.
+var rawKeys = []string{valuesEnvRaw, "volumesRaw", "volumeMountsRaw"}
+
+// handText is what such text has in it when it is part of an integration by hand.
+var handText = []string{"AMBASSADOR_ISTIO_SECRET_DIR", "OUTPUT_CERTS", patches.CertsVolume}
+
+// inText says which part of an integration by hand stands in text.
+func (v Values) inText() error {
+	var errs []error
+	for _, key := range rawKeys {
+		text, _ := v.section[key].(string)
+		for _, part := range handText {
+			if strings.Contains(text, part) {
+				structured := strings.TrimSuffix(key, "Raw")
+				errs = append(errs, fmt.Errorf("%s: %s is in text that the chart renders, where nothing can be taken out; move it to %s, which every one of the charts has", key, part, structured))
+				break
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // charts are the names under which a chart has another's values.
 var charts = []string{"emissary-ingress", "emissary", "ambassador", "edge-stack", "aes"}
@@ -198,6 +222,9 @@ func envOf(v map[string]any) []variable {
 		case map[string]any:
 			for _, name := range slices.Sorted(maps.Keys(env)) {
 				item := map[string]any{"name": name}
+				if place == valuesEnv {
+					item["name"] = strings.ToUpper(name) // as the charts do
+				}
 				if from, ok := env[name].(map[string]any); ok {
 					maps.Copy(item, from)
 				} else {

@@ -19,6 +19,9 @@ const standIn = "docker.io/emissaryingress/emissary"
 // adoptValues adopts the pod that a chart would make of values, as far as the
 // values say, and takes the outcome back to them.
 func adoptValues(engine adopter, v Values, o inject.AdoptOptions) Edit {
+	if err := v.inText(); err != nil {
+		return Edit{Err: prefixed("cannot be adopted", err)}
+	}
 	namespace := policy.Namespace{Name: v.Namespace}
 	var adoption inject.Adoption
 	for _, image := range []string{imageOf(v.section), standIn} {
