@@ -50,7 +50,11 @@ func outside() int {
 	}
 	// The kernel ends the child with the thread that started it.
 	runtime.LockOSThread()
-	command, err := enter(programsVariable + "=" + string(text))
+	// Whatever is left inside of a world that was killed goes with this folder.
+	if err := os.Chmod(folder, 0o755); err != nil { //nolint:gosec // Users of containers pass through it.
+		return fail(err)
+	}
+	command, err := enter(programsVariable+"="+string(text), "TMPDIR="+folder)
 	if err != nil {
 		return fail(err)
 	}
@@ -74,11 +78,11 @@ func outside() int {
 
 // enter starts this test binary in namespaces of its own: as root, or, where that
 // is not allowed, as root of a user namespace.
-func enter(variable string) (*exec.Cmd, error) {
+func enter(variables ...string) (*exec.Cmd, error) {
 	for _, flags := range []uintptr{0, syscall.CLONE_NEWUSER} {
 		command := exec.Command("/proc/self/exe", os.Args[1:]...)
 		command.Stdout, command.Stderr = os.Stdout, os.Stderr
-		command.Env = append(os.Environ(), variable)
+		command.Env = append(os.Environ(), variables...)
 		command.SysProcAttr = &syscall.SysProcAttr{
 			Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | flags,
 			Pdeathsig:  syscall.SIGKILL,

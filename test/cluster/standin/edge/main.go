@@ -82,6 +82,7 @@ func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case err == nil:
 		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("X-Caller-Serial", answer.serial)
 		_ = json.NewEncoder(w).Encode(answer)
 	case status.Code(err) == codes.PermissionDenied:
 		http.Error(w, "RBAC: access denied", http.StatusForbidden)
@@ -96,6 +97,9 @@ type answer struct {
 	Image  string `json:"image"`
 	Port   string `json:"port"`
 	Client string `json:"client"`
+	// serial is that of the certificate that the caller showed: a header, since
+	// with every rotation there is another.
+	serial string
 }
 
 // call makes one call in a connection of its own, so that what is in force now is
@@ -134,7 +138,7 @@ func (e *edge) call(ctx context.Context, m *mapping) (*answer, error) {
 		}
 		return ""
 	}
-	return &answer{Server: one("server"), Image: one("image"), Port: one("port"), Client: one("client")}, nil
+	return &answer{Server: one("server"), Image: one("image"), Port: one("port"), Client: one("client"), serial: one("serial")}, nil
 }
 
 // reason is the innermost of an error.

@@ -47,9 +47,7 @@ func (u *unit) initialise(ctx context.Context) error {
 	if u.native() {
 		go u.keep(ctx)
 		return u.pod.await(ctx, "PodInitializing", func(context.Context) error {
-			u.pod.mu.Lock()
-			defer u.pod.mu.Unlock()
-			if !u.started {
+			if !u.isStarted() {
 				return errors.New("sidecar " + u.spec.Name + " has not started")
 			}
 			return nil
@@ -127,18 +125,31 @@ func (u *unit) launch(ctx context.Context) error {
 // watch probes the container while it runs: first the startup probe, then
 // readiness. Liveness is left out: a process that hangs should be seen hanging.
 func (u *unit) watch(ctx context.Context) {
+	started, ready := false, false
 	for range tick(ctx, probeEvery) {
-		if !u.started {
+		if !started {
 			if u.probe(ctx, u.spec.StartupProbe) != nil {
 				continue
 			}
-			u.set(ctx, func() { u.started = true })
+			started = true
 		}
-		ready := u.probe(ctx, u.spec.ReadinessProbe) == nil
-		if ready != u.ready {
-			u.set(ctx, func() { u.ready = ready })
+		answered := u.probe(ctx, u.spec.ReadinessProbe) == nil
+		if first := !u.isStarted(); answered == ready && !first {
+			continue
 		}
+		ready = answered
+		u.set(ctx, func() {
+			if ctx.Err() == nil { // else the process has ended meanwhile
+				u.started, u.ready = true, ready
+			}
+		})
 	}
+}
+
+func (u *unit) isStarted() bool {
+	u.pod.mu.Lock()
+	defer u.pod.mu.Unlock()
+	return u.started
 }
 
 // probe is nil where the probe is answered, or there is none. Only HTTP can be

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -24,9 +25,8 @@ import (
 // what offers ALPN istio.
 type front struct {
 	mu sync.Mutex
-	// callers are the SPIFFE IDs of terminated callers, by the address that the
-	// inner server sees.
-	callers map[string]string
+	// callers are the terminated callers, by the address that the inner server sees.
+	callers map[string]caller
 }
 
 func (f *front) serve(outer, inner, certificates string) error {
@@ -54,14 +54,14 @@ func (f *front) carry(in net.Conn, inner, certificates string) error {
 	if err != nil {
 		return err
 	}
-	var caller net.Conn = peeked{in, buffered}
+	var conn net.Conn = peeked{in, buffered}
 	strict, err := isTLS(inner)
 	if err != nil {
 		return err
 	}
-	id := ""
+	var who caller
 	if isHandshake(first[0]) && !strict {
-		secure := tls.Server(caller, &tls.Config{
+		secure := tls.Server(conn, &tls.Config{
 			MinVersion: tls.VersionTLS12,
 			GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 				return terminate(hello, certificates)
@@ -70,30 +70,30 @@ func (f *front) carry(in net.Conn, inner, certificates string) error {
 		if err := secure.Handshake(); err != nil {
 			return err
 		}
-		caller, id = secure, spiffeID(secure.ConnectionState())
+		conn, who = secure, callerOf(secure.ConnectionState())
 	}
 	out, err := net.Dial("tcp4", inner)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = out.Close() }()
-	defer f.remember(out.LocalAddr().String(), id)()
+	defer f.remember(out.LocalAddr().String(), who)()
 	go func() {
-		_, _ = io.Copy(out, caller)
+		_, _ = io.Copy(out, conn)
 		_ = out.Close()
 	}()
-	_, _ = io.Copy(caller, out)
+	_, _ = io.Copy(conn, out)
 	return nil
 }
 
 // remember notes a caller until the returned function is called.
-func (f *front) remember(address, id string) func() {
+func (f *front) remember(address string, who caller) func() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.callers == nil {
-		f.callers = map[string]string{}
+		f.callers = map[string]caller{}
 	}
-	f.callers[address] = id
+	f.callers[address] = who
 	return func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -101,7 +101,7 @@ func (f *front) remember(address, id string) func() {
 	}
 }
 
-func (f *front) identity(address string) string {
+func (f *front) caller(address string) caller {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.callers[address]
@@ -161,12 +161,18 @@ type peeked struct {
 
 func (p peeked) Read(b []byte) (int, error) { return p.reader.Read(b) }
 
-// spiffeID is the identity that a certificate of the mesh holds.
-func spiffeID(state tls.ConnectionState) string {
-	for _, c := range state.PeerCertificates {
-		for _, uri := range c.URIs {
-			return uri.String()
-		}
+// caller is who called: the identity and the serial number of a certificate of the
+// mesh. Both are empty for plain text.
+type caller struct{ id, serial string }
+
+func callerOf(state tls.ConnectionState) caller {
+	if len(state.PeerCertificates) == 0 {
+		return caller{}
 	}
-	return ""
+	leaf := state.PeerCertificates[0]
+	who := caller{serial: fmt.Sprintf("%X", leaf.SerialNumber)}
+	for _, uri := range leaf.URIs {
+		who.id = uri.String()
+	}
+	return who
 }

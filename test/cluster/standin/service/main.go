@@ -178,11 +178,12 @@ func (s *service) sign(ctx context.Context, request any, _ *grpc.UnaryServerInfo
 	}
 	md := metadata.Pairs("server", host, "image", os.Getenv(imageVariable), "port", s.port)
 	if p, ok := peer.FromContext(ctx); ok {
-		id := s.front.identity(p.Addr.String())
+		who := s.front.caller(p.Addr.String())
 		if t, ok := p.AuthInfo.(credentials.TLSInfo); ok {
-			id = spiffeID(t.State)
+			who = callerOf(t.State)
 		}
-		md.Set("client", id)
+		md.Set("client", who.id)
+		md.Set("serial", who.serial)
 	}
 	if err := grpc.SetHeader(ctx, md); err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
