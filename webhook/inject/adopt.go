@@ -57,10 +57,8 @@ func (e *Engine) Adopt(req Request, o AdoptOptions) (Adoption, error) {
 	s := &subject{engine: e, Request: req, asked: policy.ByNamespace}
 	options, problem := policy.Resolve(req.Pod.Labels, req.Pod.Annotations, req.Namespace, e.settings.Defaults, e.settings.SecretNames)
 	s.options = options
-	if verdict := policy.Decide(req.Pod.Labels, req.Pod.Annotations, policy.Namespace{Name: req.Namespace.Name, Labels: labelled(nil)}, e.settings.ExcludedNamespaces); verdict.Asked == policy.Nobody {
-		if verdict.Denied {
-			return Adoption{}, errors.New(verdict.Message)
-		}
+	verdict := policy.Decide(req.Pod.Labels, req.Pod.Annotations, policy.Namespace{Name: req.Namespace.Name, Labels: labelled(nil)}, e.settings.ExcludedNamespaces)
+	if verdict.Asked == policy.Nobody && !verdict.Denied {
 		return Adoption{Reason: verdict.Reason}, nil
 	}
 	if isWindows(&req.Pod.Spec) {
@@ -70,20 +68,30 @@ func (e *Engine) Adopt(req Request, o AdoptOptions) (Adoption, error) {
 		if r.Reason == policy.NoProfile {
 			return Adoption{Reason: r.Reason, Warnings: unrecognised(req.Pod)}, nil
 		}
+		if !looksWritten(req.Pod) {
+			return Adoption{Reason: r.Reason}, nil
+		}
 		return Adoption{}, errors.New(r.Message)
-	}
-	if problem != nil {
-		return Adoption{}, errors.New(problem.Message)
 	}
 	a := &adopter{pod: req.Pod, edge: s.edge, options: options, choice: o}
 	a.plan()
-	if a.style == "" && len(a.errs) == 0 {
-		return Adoption{Profile: s.profile.Name}, nil
-	}
-	if err := errors.Join(a.errs...); err != nil {
+	switch err := errors.Join(a.errs...); {
+	case err == nil && a.style == "":
+		return Adoption{Profile: s.profile.Name}, nil // whatever else may be wrong with it
+	case verdict.Denied:
+		return Adoption{}, errors.New(verdict.Message)
+	case problem != nil:
+		return Adoption{}, errors.New(problem.Message)
+	case err != nil:
 		return Adoption{}, err
 	}
 	return e.finish(req, a)
+}
+
+// looksWritten: something in the pod may be an integration by hand, though no edge
+// can be told.
+func looksWritten(pod *corev1.Pod) bool {
+	return writtenAgent(pod, -1) != nil || strings.Contains(pod.Annotations[policy.IstioProxyConfigKey], "OUTPUT_CERTS") || len(unrecognised(pod)) > 0
 }
 
 // unrecognised warns of what must be an edge, since only one reads certificates

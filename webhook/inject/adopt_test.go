@@ -308,6 +308,11 @@ func TestAdoptRefuses(t *testing.T) {
 		change func(*corev1.Pod)
 		want   string
 	}{
+		"an invalid key":  {"sidecar", func(p *corev1.Pod) { p.Annotations["isthmus.dev/inject"] = "yes" }, `annotation isthmus.dev/inject: "yes" is not allowed; want "true" or "false"`},
+		"an invalid mode": {"sidecar", func(p *corev1.Pod) { p.Annotations["isthmus.dev/mode"] = "sidekar" }, `annotation isthmus.dev/mode: "sidekar" is not allowed; want`},
+		"two edges": {"sidecar", func(p *corev1.Pod) {
+			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "b", Image: "emissaryingress/emissary:3.9.1"})
+		}, "more than one edge was recognised (emissary in container emissary-ingress, emissary in container b)"},
 		"injected already":         {"sidecar", func(p *corev1.Pod) { p.Annotations["isthmus.dev/status"] = "{}" }, "metadata.annotations[isthmus.dev/status]: Isthmus has injected this pod already; take that back first, with isthmus uninject"},
 		"injected by Istio":        {"sidecar", func(p *corev1.Pod) { p.Annotations["sidecar.istio.io/status"] = "{}" }, "metadata.annotations[sidecar.istio.io/status]: Istio's injector, or istioctl kube-inject, has already been here; adopt the manifest that it was given"},
 		"asks for a sidecar alone": {"annotations", func(p *corev1.Pod) { p.Annotations = nil; p.Spec.Containers[0].Env = p.Spec.Containers[0].Env[:2] }, "metadata[sidecar.istio.io/inject]: the pod asks Istio for a sidecar and for no certificate files"},
@@ -393,6 +398,14 @@ func TestAdoptLeavesAlone(t *testing.T) {
 		"opted out":          {func(p *corev1.Pod) { p.Annotations["isthmus.dev/inject"] = "false" }, labelled("edge"), policy.OptedOut},
 		"excluded namespace": {func(*corev1.Pod) {}, labelled("kube-system"), policy.ExcludedNamespace},
 		"Windows":            {func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{corev1.LabelOSStable: "windows"} }, labelled("edge"), policy.UnsupportedOS},
+		"plain, and wrong otherwise": {func(p *corev1.Pod) {
+			p.Annotations["isthmus.dev/mode"], p.Annotations["isthmus.dev/inject"] = "sidekar", "yes"
+			p.Spec.Containers = p.Spec.Containers[:1]
+			p.Spec.Containers[0].Env = p.Spec.Containers[0].Env[:1]
+		}, labelled("edge"), ""},
+		"two edges and nothing by hand": {func(p *corev1.Pod) {
+			p.Spec.Containers = []corev1.Container{{Name: "a", Image: "emissaryingress/emissary:3.9.1"}, {Name: "b", Image: "emissaryingress/emissary:3.9.1"}}
+		}, labelled("edge"), policy.Conflict},
 		"plain": {func(p *corev1.Pod) {
 			p.Spec.Containers = p.Spec.Containers[:1]
 			p.Spec.Containers[0].Env = p.Spec.Containers[0].Env[:1]
