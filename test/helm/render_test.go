@@ -34,7 +34,12 @@ func releases() map[string][2]string {
 // everything switches on all that is optional.
 const everything = `
 certificate: {mode: cert-manager}
-metrics: {serviceMonitor: {enabled: true}}
+metrics: {serviceMonitor: {enabled: true}, scrapeAnnotations: true}
+integrations:
+  tracing: {enabled: true, namespaces: [emissary, default]}
+  edgeMetrics: {namespaces: [emissary, default], podMonitor: {enabled: true}, scrapeAnnotations: true}
+  alerts: {prometheusRule: {enabled: true}, configMap: {enabled: true}}
+  grafana: {enabled: true}
 networkPolicy: {egress: [{}], controllerEgress: [{}], metricsFrom: [{podSelector: {}}]}
 controller: {certManager: {issuerRef: {name: mesh-ca}}, mirrorSecretNames: [istio.default]}
 secretNames: [istio-certs, front-certs]
@@ -130,7 +135,7 @@ var clusterScoped = sets.New("ClusterRole", "ClusterRoleBinding", "MutatingWebho
 // Whatever has a namespace says so: kubectl applies what helm template prints
 // to the current one otherwise.
 func TestNamespacesAreWrittenOut(t *testing.T) {
-	want := sets.New("", "mesh-tools", "istio-system", "default")
+	want := sets.New("", "mesh-tools", "istio-system", "default", "emissary")
 	for _, object := range objects(t, "front", "mesh-tools", everything) {
 		assert.True(t, want.Has(object.GetNamespace()), "%s %s", object.GetKind(), object.GetName())
 		if !clusterScoped.Has(object.GetKind()) {
