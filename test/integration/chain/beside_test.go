@@ -69,7 +69,7 @@ func TestDefaultRevision(t *testing.T) {
 	})
 	require.NoError(t, chain.Istiod.RemoveInjector(t.Context()))
 	t.Run("is nobody's", func(t *testing.T) {
-		require.NoError(t, awaitEdge(t.Context(), refused("no injector of Istio serves pods that name no revision, only canary (istio-sidecar-injector-canary), next (istio-revision-tag-next)")))
+		require.NoError(t, awaitEdge(t.Context(), nil, refused("no injector of Istio serves pods that name no revision, only canary (istio-sidecar-injector-canary), next (istio-revision-tag-next)")))
 		s := newSpace(t, enabled.with(istioEnabled), keys{"isthmus.dev/mode": "istio"})
 		pod := changed(edge(), vendors)
 		got, err := s.create(pod.DeepCopy())
@@ -81,7 +81,7 @@ func TestDefaultRevision(t *testing.T) {
 	})
 	t.Run("is that of the tag default", func(t *testing.T) {
 		require.NoError(t, chain.canary.InstallInjector(t.Context(), istio.Injector{Tags: []string{next, "default"}}))
-		require.NoError(t, awaitEdge(t.Context(), served("istio-init")))
+		require.NoError(t, awaitEdge(t.Context(), nil, served("istio-init")))
 		where := place{namespace: istioEnabled, injector: canary, mesh: canary}
 		judgeAll(t, "istio", where)
 		judgeAll(t, "sidecar", where)

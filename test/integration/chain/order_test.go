@@ -63,27 +63,25 @@ func reinstall(t *testing.T, o istio.Injector, until seen) {
 }
 
 func exchange(ctx context.Context, o istio.Injector, until seen) error {
-	inEnabled := func(want int) error {
-		return awaitProbe(ctx, keys{"istio-injection": "enabled"}, other, proxies(want))
-	}
 	if err := chain.Istiod.RemoveInjector(ctx); err != nil {
 		return err
 	}
 	// Until the API server has forgotten the former one.
-	if err := inEnabled(0); err != nil {
+	if err := awaitProbe(ctx, istioEnabled, other, proxies(0)); err != nil {
 		return err
 	}
 	if err := chain.Istiod.InstallInjector(ctx, o); err != nil {
 		return err
 	}
-	if err := inEnabled(1); err != nil {
+	if err := awaitInjectors(ctx); err != nil {
 		return err
 	}
-	return awaitEdge(ctx, until)
+	return errors.Join(awaitEdge(ctx, nil, until), awaitEdge(ctx, keys{"istio.io/rev": prod}, until))
 }
 
-func awaitEdge(ctx context.Context, until seen) (err error) {
-	name, err := createNamespace(ctx, "", nil, nil)
+// awaitEdge returns when our webhook has seen what is installed.
+func awaitEdge(ctx context.Context, namespace keys, until seen) (err error) {
+	name, err := createNamespace(ctx, "", namespace, nil)
 	if err != nil {
 		return err
 	}
@@ -91,7 +89,7 @@ func awaitEdge(ctx context.Context, until seen) (err error) {
 		err = errors.Join(err, chain.Kube.CoreV1().Namespaces().Delete(context.WithoutCancel(ctx), name, metav1.DeleteOptions{}))
 	}()
 	return await(ctx, func(ctx context.Context) error {
-		pod := changed(edge(), asks, annotated("isthmus.dev/mode", "istio"))
+		pod := changed(edge(), vendors, asks, annotated("isthmus.dev/mode", "istio"))
 		return until(chain.Kube.CoreV1().Pods(name).Create(ctx, pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}))
 	})
 }
@@ -125,7 +123,7 @@ const runsFirst = "Istio's webhook configuration a-istio-sidecar-injector sorts 
 // Istio's injector first: it does not see what Isthmus asks, so mode istio is
 // refused. Nothing else depends on the order, where Istio leaves the edge alone.
 func TestIstioFirst(t *testing.T) {
-	reinstall(t, before, refused(runsFirst))
+	reinstall(t, before, refused("sorts before that of Isthmus"))
 	for _, mode := range []string{"sidecar", "secret", "ambient"} {
 		t.Run(mode, func(t *testing.T) { judgeAll(t, mode, places["without a word about Istio"]) })
 		t.Run(mode+" of the vendors", func(t *testing.T) {
@@ -146,7 +144,7 @@ func TestIstioFirst(t *testing.T) {
 // Istio's injector first and again where something changed: it is asked again
 // about the pods that it was asked about, and Isthmus knows those it took.
 func TestIstioFirstAndAgain(t *testing.T) {
-	reinstall(t, beforeAgain, refused(runsFirst))
+	reinstall(t, beforeAgain, refused("sorts before that of Isthmus"))
 	t.Run("istio", judgeRefused)
 	t.Run("istio of what Istio took", func(t *testing.T) {
 		s := newSpace(t, enabled.with(istioEnabled), keys{"isthmus.dev/mode": "istio"})

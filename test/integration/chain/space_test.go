@@ -134,23 +134,18 @@ func ready(ctx context.Context) error {
 	if err := awaitProbe(ctx, enabled, edge, proxies(1)); err != nil {
 		return fmt.Errorf("await Isthmus' injection: %w", err)
 	}
-	return awaitInjectors(ctx, true)
+	return awaitInjectors(ctx)
 }
 
 // awaitInjectors returns when the API server calls both injectors of Istio, with
-// every tag, or neither.
-func awaitInjectors(ctx context.Context, called bool) error {
-	want := proxies(0)
-	if called {
-		want = proxies(1)
-	}
+// every tag. It hears of configurations in the order in which they are written,
+// so it has forgotten by then what was removed before.
+func awaitInjectors(ctx context.Context) error {
 	for name, labels := range map[string]keys{
-		"of the default revision":      {"istio-injection": "enabled"},
-		"of the tag " + prod:           {"istio.io/rev": prod},
-		"of the revision " + canary:    {"istio.io/rev": canary},
-		"of the tag " + next + " also": {"istio.io/rev": next},
+		"of the default revision": istioEnabled, "of the tag " + prod: {"istio.io/rev": prod},
+		"of the revision " + canary: {"istio.io/rev": canary}, "of the tag " + next: {"istio.io/rev": next},
 	} {
-		if err := awaitProbe(ctx, labels, other, want); err != nil {
+		if err := awaitProbe(ctx, labels, other, proxies(1)); err != nil {
 			return fmt.Errorf("await the injector %s: %w", name, err)
 		}
 	}
