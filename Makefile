@@ -1,6 +1,6 @@
 # Everything here needs Go, git and make. Whatever else is used (etcd, the API
 # server, kubectl, Helm, the linters) is built from Go modules, once, into the
-# user's cache folder or $ISTHMUS_CACHE.
+# user's cache folder or $ISTHMUS_CACHE; Prometheus is found, else fetched.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh

@@ -75,6 +75,8 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	ctx := t.Context()
 	w := &world{folder: t.TempDir()}
+	// Never a cluster that was given: CRDs and Istio's addon would stay in it.
+	t.Setenv("KUBECONFIG", "")
 	var err error
 	w.plane, err = plane.Start(ctx, "--controller-manager")
 	require.NoError(t, err)
