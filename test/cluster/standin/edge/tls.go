@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -52,20 +53,7 @@ func (e *edge) load(ctx context.Context, item unstructured.Unstructured) (*tlsCo
 	if alpn := text("alpn_protocols"); alpn != "" {
 		c.protocols = strings.Split(strings.ReplaceAll(alpn, " ", ""), ",")
 	}
-	var chain, key, roots []byte
-	var err error
-	if e.files != "" && text("secret") == fileSecret {
-		// Files win over a Secret of the same name, and bring no root.
-		chain, err = os.ReadFile(filepath.Join(e.files, "cert-chain.pem"))
-		if err == nil {
-			key, err = os.ReadFile(filepath.Join(e.files, "key.pem"))
-		}
-	} else {
-		var data map[string][]byte
-		if data, err = e.secret(ctx, item, text("secret")); err == nil {
-			chain, key, roots = data["tls.crt"], data["tls.key"], data["root-cert.pem"]
-		}
-	}
+	chain, key, roots, err := e.read(ctx, item, text("secret"))
 	if err != nil {
 		return nil, err
 	}
@@ -86,6 +74,29 @@ func (e *edge) load(ctx context.Context, item unstructured.Unstructured) (*tlsCo
 		c.roots.AppendCertsFromPEM(roots)
 	}
 	return c, nil
+}
+
+// read returns what a TLSContext shows and trusts. The agent writes files one after
+// the other; while they do not match, they are read anew for a moment.
+func (e *edge) read(ctx context.Context, item unstructured.Unstructured, name string) (chain, key, roots []byte, err error) {
+	if e.files == "" || name != fileSecret {
+		data, err := e.secret(ctx, item, name)
+		return data["tls.crt"], data["tls.key"], data["root-cert.pem"], err
+	}
+	// Files win over a Secret of the same name, and bring no root.
+	for range 20 {
+		if chain, err = os.ReadFile(filepath.Join(e.files, "cert-chain.pem")); err != nil {
+			return nil, nil, nil, err
+		}
+		if key, err = os.ReadFile(filepath.Join(e.files, "key.pem")); err != nil {
+			return nil, nil, nil, err
+		}
+		if _, err := tls.X509KeyPair(chain, key); err == nil {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return chain, key, nil, nil
 }
 
 // secret reads a Secret beside the TLSContext, or, where its name may hold a
@@ -121,7 +132,7 @@ func (e *edge) dial(ctx context.Context, address string, c *tlsContext) (net.Con
 		return raw, err
 	}
 	config := &tls.Config{
-		MinVersion: tls.VersionTLS12, InsecureSkipVerify: true, //nolint:gosec // The chain is verified below.
+		MinVersion: tls.VersionTLS12, InsecureSkipVerify: true,
 		// The stand-in of the service speaks gRPC, hence h2 behind what the
 		// TLSContext says.
 		NextProtos: append(append([]string{}, c.protocols...), "h2"),
