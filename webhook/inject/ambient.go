@@ -19,8 +19,8 @@ func (s *subject) planAmbient() (p plan, message string) {
 	if v, ok := labels[policy.IstioDataplaneLabel]; ok && v != "ambient" {
 		return p, contradiction("label", policy.IstioDataplaneLabel, v, policy.Ambient)
 	}
-	if v, ok := annotations[policy.AmbientBypassKey]; ok && v != "true" {
-		return p, fmt.Sprintf("annotation %s is %q, so ztunnel would capture what clients outside the mesh send, and refuse it where mutual TLS is STRICT; remove it", policy.AmbientBypassKey, v)
+	if v, ok := annotations[policy.AmbientInboundKey]; ok && v != "true" {
+		return p, fmt.Sprintf("annotation %s is %q, so ztunnel would capture what clients outside the mesh send, and refuse it where mutual TLS is STRICT; remove it", policy.AmbientInboundKey, v)
 	}
 	if v, ok := labels[policy.InjectedLabel]; ok {
 		return p, fmt.Sprintf("label %s (%q) is written by Isthmus; remove it", policy.InjectedLabel, v)
@@ -32,7 +32,7 @@ func (s *subject) planAmbient() (p plan, message string) {
 	p.label(s.Pod, policy.IstioDataplaneLabel, "ambient")
 	p.label(s.Pod, policy.IstioInjectKey, "false")
 	p.annotate(s.Pod, policy.IstioInjectKey, "false")
-	p.annotate(s.Pod, policy.AmbientBypassKey, "true")
+	p.annotate(s.Pod, policy.AmbientInboundKey, "true")
 	s.planConsul(&p)
 	if v, ok := labels[policy.IstioIngressWaypointLabel]; ok {
 		s.warn("ingress-waypoint", "label %s: %q has no effect on a pod: it is for Services and namespaces, and heeded by Istio's own gateways alone; the edge's calls go through the waypoint that a backend names with %s",
@@ -41,7 +41,7 @@ func (s *subject) planAmbient() (p plan, message string) {
 	if mesh, err := s.engine.mesh(s.options.Revision); err == nil {
 		if agent, _ := patches.AgentOf(mesh.ProxyImage); !agent.Has(patches.NoInboundCapture) {
 			s.warn("bypass-too-old", "annotation %s is heeded from Istio %s on, and the mesh's is older (%s): where mutual TLS is STRICT, it refuses clients outside the mesh",
-				policy.AmbientBypassKey, patches.Since(patches.NoInboundCapture), mesh.ProxyImage)
+				policy.AmbientInboundKey, patches.Since(patches.NoInboundCapture), mesh.ProxyImage)
 		}
 	}
 	return p, ""

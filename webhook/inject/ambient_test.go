@@ -31,7 +31,7 @@ func TestModeAmbient(t *testing.T) {
 			assert.Equal(t, map[string]string{
 				policy.InjectedLabel: "ambient", policy.IstioDataplaneLabel: "ambient", policy.IstioInjectKey: "false", policy.IstioUseWaypointLabel: "waypoint",
 			}, after.Labels)
-			assert.Equal(t, "true", after.Annotations[policy.AmbientBypassKey])
+			assert.Equal(t, "true", after.Annotations[policy.AmbientInboundKey])
 		})
 	}
 }
@@ -43,7 +43,7 @@ func TestModeAmbientRefuses(t *testing.T) {
 	}{
 		"host network":        {func(p *corev1.Pod) { p.Spec.HostNetwork = true }, "the pod is on the host's network, where ztunnel captures nothing; choose isthmus.dev/mode: sidecar, or set hostNetwork: false"},
 		"kept out of ambient": {func(p *corev1.Pod) { p.Labels = map[string]string{policy.IstioDataplaneLabel: "none"} }, `label istio.io/dataplane-mode is "none", which contradicts isthmus.dev/mode ambient; remove one of them`},
-		"captured": {func(p *corev1.Pod) { p.Annotations[policy.AmbientBypassKey] = "false" },
+		"captured": {func(p *corev1.Pod) { p.Annotations[policy.AmbientInboundKey] = "false" },
 			`annotation ambient.istio.io/bypass-inbound-capture is "false", so ztunnel would capture what clients outside the mesh send, and refuse it where mutual TLS is STRICT; remove it`},
 		"peers that send mTLS": {func(p *corev1.Pod) { p.Labels = map[string]string{policy.IstioTLSModeLabel: "istio"} },
 			`label security.istio.io/tlsMode is "istio", which makes peers send mTLS to ports where mode ambient terminates none; remove it`},

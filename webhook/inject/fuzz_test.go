@@ -31,7 +31,7 @@ var keys = []string{
 	"app", policy.InjectKey, policy.ModeKey, policy.DeliveryKey, policy.ProfileKey, policy.CertDirKey, policy.EnvoyKey, policy.CertTTLKey,
 	policy.ContainerKey, policy.SecretNameKey, policy.PublishKey, policy.StatusKey, policy.InjectedLabel, policy.SourceKey, policy.IstioInjectKey, policy.IstioTLSModeLabel,
 	policy.IstioDataplaneLabel, policy.IstioProxyImageKey, policy.IstioProxyCPUKey, policy.IstioProxyMemLimitKey, policy.IstioStatusPortKey,
-	policy.IstioProxyConfigKey, policy.IstioUserVolumeMount, policy.IstioInboundPortsKey, policy.AmbientBypassKey,
+	policy.IstioProxyConfigKey, policy.IstioUserVolumeMount, policy.IstioInboundPortsKey, policy.AmbientInboundKey,
 	policy.ConsulInjectKey, policy.DefaultContainerKey, "isthmus.dev/mdoe", "a~b/c",
 }
 

@@ -155,13 +155,13 @@ func isCalled(pod *corev1.Pod, ns policy.Namespace) bool {
 	return never == "" && (revision != "" || ns.Labels[policy.IstioInjectionLabel] != "")
 }
 
-// ownProxy finds a container istio-proxy that runs Istio's sidecar; ztunnel's
-// container has the name too.
+// ownProxy finds a container that runs Istio's sidecar: by its name, which
+// ztunnel's container has too, or by Istio's image where it writes certificates.
 func ownProxy(pod *corev1.Pod) *corev1.Container {
 	for _, list := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
 		for i := range list {
 			c := &list[i]
-			if c.Name != patches.SidecarName {
+			if c.Name != patches.SidecarName && (!isProxyImage(c.Image) || envNamed(c, "OUTPUT_CERTS") == nil) {
 				continue
 			}
 			if slices.Contains(c.Args, "sidecar") || slices.Contains(c.Command, "sidecar") || envNamed(c, "OUTPUT_CERTS") != nil || isProxyImage(c.Image) {

@@ -292,6 +292,9 @@ func TestIntegratedByHand(t *testing.T) {
 		"native sidecar": {func(p *corev1.Pod) {
 			p.Spec.InitContainers = []corev1.Container{{Name: "istio-proxy", Image: "corp/agent", Env: []corev1.EnvVar{{Name: "OUTPUT_CERTS", Value: "/c"}}}}
 		}, "container istio-proxy runs corp/agent"},
+		"agent of another name": {func(p *corev1.Pod) {
+			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "agent", Image: "istio/proxyv2:1.8.2", Env: []corev1.EnvVar{{Name: "OUTPUT_CERTS", Value: "/c"}}})
+		}, "container agent runs istio/proxyv2:1.8.2"},
 		"OUTPUT_CERTS": {func(p *corev1.Pod) {
 			p.Annotations = map[string]string{policy.IstioProxyConfigKey: "proxyMetadata:\n  OUTPUT_CERTS: /etc/istio-certs\n"}
 		}, "annotation proxy.istio.io/config sets OUTPUT_CERTS"},

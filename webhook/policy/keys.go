@@ -110,9 +110,9 @@ const (
 	// IstioOutboundRangesKey are the addresses that Istio captures; "" captures
 	// none.
 	IstioOutboundRangesKey = "traffic.sidecar.istio.io/includeOutboundIPRanges"
-	// AmbientBypassKey keeps ztunnel from capturing what comes to the pod. Since
+	// AmbientInboundKey keeps ztunnel from capturing what comes to the pod. Since
 	// Istio 1.24.
-	AmbientBypassKey = "ambient.istio.io/bypass-inbound-capture"
+	AmbientInboundKey = "ambient.istio.io/bypass-inbound-capture"
 	// IstioUseWaypointLabel names the waypoint that traffic to the pod goes through.
 	IstioUseWaypointLabel = "istio.io/use-waypoint"
 	// IstioIngressWaypointLabel is for Services and namespaces, and heeded by
