@@ -71,11 +71,13 @@ test: control-plane compile ## Run unit and integration tests (minutes the first
 	$(GO) test -p $(PACKAGES) -count=1 $(TESTFLAGS) -timeout 15m $$($(GO) list ./... | grep $(addprefix -e ,$(UNRACED))) || status=1; \
 	exit $$status
 	$(GO) -C test/cluster test $(TESTFLAGS) -timeout 5m $(if $(KUBECONFIG),./internal/...,./...)
+	$(GO) -C test/cluster/standin test $(TESTFLAGS) ./...
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no control plane
 	$(GO) test $(RACE) $(TESTFLAGS) $$($(GO) list ./... | grep -v -e /test/integration -e /test/mesh -e /test/istio -e /test/helm)
 	$(GO) -C test/cluster test $(TESTFLAGS) ./internal/...
+	$(GO) -C test/cluster/standin test $(TESTFLAGS) ./...
 
 .PHONY: soak
 soak: control-plane ## Run the trials that take minutes: rotations, faults and scale, on the real istiod

@@ -24,7 +24,8 @@ func TestGuidesCanBeRun(t *testing.T) {
 			continue
 		}
 		guides++
-		assert.True(t, strings.Contains(list, "("+name+")"), "guides/README.md lists no %s", name)
+		listed := strings.Contains(list, "("+name+")")
+		assert.True(t, listed, "guides/README.md lists no %s", name)
 		p, err := runner.Read(file)
 		if !assert.NoError(t, err) {
 			continue
@@ -38,10 +39,12 @@ func TestGuidesCanBeRun(t *testing.T) {
 		assert.NotZero(t, expected, "%s: blocks that say what they print", name)
 		text := page(t, file)
 		for _, heading := range []string{"## Clean up", "## Tried with"} {
-			assert.True(t, strings.Contains(text, "\n"+heading+"\n"), "%s has no %s", name, heading)
+			there := strings.Contains(text, "\n"+heading+"\n")
+			assert.True(t, there, "%s has no %s", name, heading)
 		}
 		if at := strings.Index(text, "\n## Tried with\n"); at >= 0 {
-			assert.True(t, strings.Contains(text[at:], "README.md#stand-ins"), "%s does not name its stand-ins", name)
+			named := strings.Contains(text[at:], "README.md#stand-ins")
+			assert.True(t, named, "%s does not name its stand-ins", name)
 		}
 	}
 	assert.NotZero(t, guides)

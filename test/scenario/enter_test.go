@@ -51,7 +51,7 @@ func outside() int {
 	// The kernel ends the child with the thread that started it.
 	runtime.LockOSThread()
 	// Whatever is left inside of a world that was killed goes with this folder.
-	if err := os.Chmod(folder, 0o755); err != nil { //nolint:gosec // Users of containers pass through it.
+	if err := os.Chmod(folder, 0o755); err != nil {
 		return fail(err)
 	}
 	command, err := enter(programsVariable+"="+string(text), "TMPDIR="+folder)

@@ -75,7 +75,7 @@ func (w *World) settle(ctx context.Context) (err error) {
 	if w.folder, err = os.MkdirTemp("", "isthmus-world-"); err != nil {
 		return err
 	}
-	if err := os.Chmod(w.folder, 0o755); err != nil { //nolint:gosec // Users of containers pass through it.
+	if err := os.Chmod(w.folder, 0o755); err != nil {
 		return err
 	}
 	for _, folder := range []string{"bin", "work", "node"} {

@@ -27,20 +27,30 @@ func resource(name string) schema.GroupVersionResource {
 	return schema.GroupVersionResource{Group: "getambassador.io", Version: "v3alpha1", Resource: name}
 }
 
-// match chooses among the Mappings with the longest prefix: each that has a weight
-// gets so many of a hundred requests, the rest is for those without one.
+// match finds the Mapping for a path, with a throw of the dice.
 func (e *edge) match(ctx context.Context, path string) (*mapping, error) {
 	list, err := e.client.Resource(resource("mappings")).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("read Mappings: %w", err)
 	}
-	var found, rest []*mapping
-	longest := 0
+	var all []*mapping
 	for _, item := range list.Items {
 		m := &mapping{}
 		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(item.Object, m); err != nil {
 			return nil, err
 		}
+		all = append(all, m)
+	}
+	return choose(all, path, rand.IntN(100), rand.IntN), nil
+}
+
+// choose takes among the Mappings with the longest prefix: each that has a weight
+// gets so many of a hundred requests, in their order, and the rest is shared by those
+// without one. at is which of the hundred this is, pick a number below another.
+func choose(all []*mapping, path string, at int, pick func(int) int) *mapping {
+	var found, rest []*mapping
+	longest := 0
+	for _, m := range all {
 		switch prefix := len(m.Spec.Prefix); {
 		case !strings.HasPrefix(path, m.Spec.Prefix), prefix < longest:
 			continue
@@ -49,24 +59,23 @@ func (e *edge) match(ctx context.Context, path string) (*mapping, error) {
 		}
 		found = append(found, m)
 	}
-	at := rand.IntN(100) //nolint:gosec // Any generator will do for weights.
 	for _, m := range found {
 		if m.Spec.Weight == 0 {
 			rest = append(rest, m)
 			continue
 		}
 		if at < m.Spec.Weight {
-			return m, nil
+			return m
 		}
 		at -= m.Spec.Weight
 	}
 	if len(rest) > 0 {
-		return rest[rand.IntN(len(rest))], nil //nolint:gosec // As above.
+		return rest[pick(len(rest))]
 	}
 	if len(found) > 0 {
-		return found[len(found)-1], nil
+		return found[len(found)-1]
 	}
-	return nil, nil
+	return nil
 }
 
 // upstream is where a Mapping leads. Without a port that is 80, and 443 with TLS.

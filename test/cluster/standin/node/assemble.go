@@ -66,14 +66,14 @@ func (u *unit) root(c container) error {
 		if err := os.MkdirAll(full, 0o755); err != nil {
 			return err
 		}
-		if err := os.Chmod(full, 0o777); err != nil { //nolint:gosec // The container's user writes there.
+		if err := os.Chmod(full, 0o777); err != nil {
 			return err
 		}
 	}
 	resolve := fmt.Sprintf("nameserver %s\nsearch %s.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n", nameServer, u.pod.object.Namespace)
 	hosts := fmt.Sprintf("127.0.0.1 localhost\n%s %s\n", u.pod.box.ip, u.pod.object.Name)
 	for name, text := range map[string]string{"resolv.conf": resolve, "hosts": hosts} {
-		if err := os.WriteFile(filepath.Join(c.Root, "etc", name), []byte(text), 0o644); err != nil { //nolint:gosec // Everybody reads it.
+		if err := os.WriteFile(filepath.Join(c.Root, "etc", name), []byte(text), 0o644); err != nil {
 			return err
 		}
 	}

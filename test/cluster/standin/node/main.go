@@ -125,5 +125,6 @@ func load(path string) (s Settings, err error) {
 	if err != nil {
 		return s, fmt.Errorf("settings: %w", err)
 	}
-	return s, json.Unmarshal(data, &s)
+	err = json.Unmarshal(data, &s)
+	return s, err
 }

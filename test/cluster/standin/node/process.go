@@ -72,12 +72,3 @@ func (p *process) end(patience time.Duration) {
 		<-p.done
 	}
 }
-
-func (p *process) running() bool {
-	select {
-	case <-p.done:
-		return false
-	default:
-		return true
-	}
-}

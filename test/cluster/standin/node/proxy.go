@@ -189,5 +189,5 @@ func (p *proxy) endpoint(namespace, name, port string) (string, error) {
 	if len(found) == 0 {
 		return "", errors.New("no ready endpoint")
 	}
-	return found[rand.IntN(len(found))], nil //nolint:gosec // Any will do.
+	return found[rand.IntN(len(found))], nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -22,7 +23,7 @@ func (p *pod) fill(ctx context.Context) error {
 		if err := os.MkdirAll(p.volume(v.Name), 0o755); err != nil {
 			return err
 		}
-		if err := os.Chmod(p.volume(v.Name), 0o777); err != nil { //nolint:gosec // Users of containers write there.
+		if err := os.Chmod(p.volume(v.Name), 0o777); err != nil {
 			return err
 		}
 		if err := p.fillOne(ctx, v, true); err != nil {
@@ -153,14 +154,14 @@ func writeItems(folder string, items []corev1.KeyToPath, data map[string][]byte)
 
 // write replaces a file at once, where its content differs.
 func write(path string, content []byte) error {
-	if old, err := os.ReadFile(path); err == nil && string(old) == string(content) {
+	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, content) {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
 	hidden := filepath.Join(filepath.Dir(path), ".new-"+filepath.Base(path))
-	if err := os.WriteFile(hidden, content, 0o644); err != nil { //nolint:gosec // As kubelet does without a defaultMode.
+	if err := os.WriteFile(hidden, content, 0o644); err != nil {
 		return err
 	}
 	return os.Rename(hidden, path)
