@@ -56,12 +56,19 @@ func (s *subject) checkInjector() string {
 	if err != nil {
 		return err.Error()
 	}
-	// One that is called again after our edit gets it right in the end, but it is
-	// only called again for a pod that it was called for.
-	if injector.RunsFirst && (!injector.Reinvoked || !s.ranFirst()) {
+	// In a file our edit is there before anybody is called. Else one that runs first
+	// has to be called again, which it only is for a pod that it was called for.
+	if injector.RunsFirst && !s.Template && (!injector.Reinvoked || !s.wasCalled()) {
 		return fmt.Sprintf("Istio's webhook configuration %s sorts before that of Isthmus, so its injector does not see what Isthmus asks of it; give it a name that sorts after isthmus-, as Istio's chart does, or choose %s: sidecar", injector.Configuration, policy.ModeKey)
 	}
 	return ""
+}
+
+// wasCalled reports whether the selectors of Istio's injector match the pod as it
+// came, whatever the injector made of it.
+func (s *subject) wasCalled() bool {
+	revision, _ := policy.InjectorRevision(s.Pod.Labels, s.Namespace)
+	return s.Pod.Labels[policy.IstioInjectKey] == "true" || revision != "" || s.Namespace.Labels[policy.IstioInjectionLabel] != ""
 }
 
 // checkTTL says that the CA does not grant the lifetime that is asked for.

@@ -96,6 +96,8 @@ func TestModeIstioRefuses(t *testing.T) {
 		"no injector": {err: errors.New("no injector of Istio's serves revision \"canary\", only default"), want: `no injector of Istio's serves revision "canary", only default`},
 		"injector that runs first": {injector: inject.Injector{Configuration: "a-istio", RunsFirst: true, Reinvoked: true},
 			want: "Istio's webhook configuration a-istio sorts before that of Isthmus, so its injector does not see what Isthmus asks of it; give it a name that sorts after isthmus-, as Istio's chart does, or choose isthmus.dev/mode: sidecar"},
+		"injector that took the pod first by a selector that knows no label": {pod: func(p *corev1.Pod) { injectedByIstio(p) }, injector: inject.Injector{Configuration: "a-istio", RunsFirst: true, Reinvoked: true},
+			want: "Istio's webhook configuration a-istio sorts before that of Isthmus, so its injector does not see what Isthmus asks of it; give it a name that sorts after isthmus-, as Istio's chart does, or choose isthmus.dev/mode: sidecar"},
 		"injector that ran first, and once": {pod: func(p *corev1.Pod) { injectedByIstio(p) }, injector: inject.Injector{Configuration: "a-istio", RunsFirst: true},
 			want: "Istio's webhook configuration a-istio sorts before that of Isthmus, so its injector does not see what Isthmus asks of it; give it a name that sorts after isthmus-, as Istio's chart does, or choose isthmus.dev/mode: sidecar"},
 		"container of the sidecar's name": {pod: func(p *corev1.Pod) {
@@ -152,17 +154,44 @@ func injectedByIstio(p *corev1.Pod) {
 }
 
 // TestModeIstioAfterIstio: an injector that ran before us and is called again
-// gets it right then.
+// gets it right then. It is called again when its selectors match before our edit
+// and after.
 func TestModeIstioAfterIstio(t *testing.T) {
 	engine := newEngine(t, inject.Options{Injector: func(string) (inject.Injector, error) {
 		return inject.Injector{Configuration: "a-istio", RunsFirst: true, Reinvoked: true}, nil
 	}})
-	pod := annotated(policy.ModeKey, "istio")
-	injectedByIstio(pod)
-	result := engine.Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
-	require.Equal(t, policy.Injected, result.Reason, result.Message)
-	checkInjected(t, engine, pod, labelled("edge"), result)
-	assert.Equal(t, "disabled", decode(t, apply(t, encode(t, pod), result)).Labels[policy.IstioTLSModeLabel])
+	for name, c := range map[string]struct {
+		pod func(*corev1.Pod)
+		ns  map[string]string
+	}{
+		"if it took the pod":              {injectedByIstio, map[string]string{policy.IstioInjectionLabel: "enabled"}},
+		"if the vendor said no":           {func(p *corev1.Pod) { p.Annotations[policy.IstioInjectKey] = "false" }, map[string]string{policy.IstioInjectionLabel: "enabled"}},
+		"if the namespace has a revision": {func(*corev1.Pod) {}, map[string]string{policy.IstioRevisionLabel: "canary"}},
+		"if the pod asks":                 {func(p *corev1.Pod) { p.Labels = map[string]string{policy.IstioInjectKey: "true"} }, nil},
+		"if the pod names a revision":     {func(p *corev1.Pod) { p.Labels = map[string]string{policy.IstioRevisionLabel: "canary"} }, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod, ns := annotated(policy.ModeKey, "istio"), labelled("edge")
+			c.pod(pod)
+			for key, value := range c.ns {
+				ns.Labels[key] = value
+			}
+			result := engine.Inject(inject.Request{Pod: pod, Namespace: ns})
+			require.Equal(t, policy.Injected, result.Reason, result.Message)
+			checkInjected(t, engine, pod, ns, result)
+			assert.Equal(t, "disabled", decode(t, apply(t, encode(t, pod), result)).Labels[policy.IstioTLSModeLabel])
+		})
+	}
+}
+
+// TestModeIstioInAFile: what is in the manifest every injector sees, whenever it
+// runs.
+func TestModeIstioInAFile(t *testing.T) {
+	engine := newEngine(t, inject.Options{Injector: func(string) (inject.Injector, error) {
+		return inject.Injector{Configuration: "a-istio", RunsFirst: true}, nil
+	}})
+	result := engine.Inject(inject.Request{Pod: annotated(policy.ModeKey, "istio"), Namespace: labelled("edge"), Template: true})
+	assert.Equal(t, policy.Injected, result.Reason, result.Message)
 }
 
 // TestWhichInjector: the revision is the one whose selectors of Istio's match.
