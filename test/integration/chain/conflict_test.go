@@ -5,7 +5,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // unserved names what is served, and by which configuration.
@@ -62,11 +64,32 @@ func TestModeIstioIsRefused(t *testing.T) {
 			assert.NoError(t, proxies(0)(got))
 			assert.Equal(t, o.before.Labels, got.Labels)
 			assert.Equal(t, o.before.Annotations, got.Annotations)
-			// What selects the host's network are Istio's selectors too; its injector
-			// lets the pod pass.
 			assert.Equal(t, calls(""), asked())
+
+			// The person at kubectl hears the same.
+			_, err = s.apply(changed(pod.DeepCopy(), asks))
+			require.ErrorContains(t, err, test.because)
+			s.warnings.seen()
+			_, err = s.apply(pod)
+			require.NoError(t, err)
+			warned = s.warnings.seen()
+			require.Len(t, warned, 1)
+			assert.Contains(t, warned[0], test.because)
 		})
 	}
+}
+
+// apply creates a Deployment of such pods, as a dry run: nothing here would run it.
+func (s *space) apply(pod *corev1.Pod) (*appsv1.Deployment, error) {
+	s.t.Helper()
+	labels := keys(pod.Labels).with(keys{"front": "door"})
+	return s.client.AppsV1().Deployments(s.name).Create(s.t.Context(), &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Name: "front"},
+		Spec: appsv1.DeploymentSpec{
+			Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels, Annotations: pod.Annotations}, Spec: pod.Spec},
+		},
+	}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 }
 
 // A namespace that is opted in is told of its revision itself; a pod that asks

@@ -15,19 +15,23 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/isthmus-mesh/isthmus/test/istio"
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
 // first sorts before isthmus-injector.
 const first = "a-"
 
 var (
-	again       = istio.Injector{Tags: []string{prod}, Reinvocation: admissionregistrationv1.IfNeededReinvocationPolicy}
-	before      = istio.Injector{Tags: []string{prod}, Prefix: first}
-	beforeAgain = istio.Injector{Tags: []string{prod}, Prefix: first, Reinvocation: admissionregistrationv1.IfNeededReinvocationPolicy}
+	again  = istio.Injector{Tags: []string{prod}, Reinvocation: admissionregistrationv1.IfNeededReinvocationPolicy}
+	before = istio.Injector{Tags: []string{prod}, Prefix: first}
 	// everywhere injects into every namespace that does not say no.
-	everywhere = istio.Injector{Tags: []string{prod}, Values: map[string]string{"sidecarInjectorWebhook.enableNamespacesByDefault": "true"}}
-	cni        = istio.Injector{Tags: []string{prod}, Values: map[string]string{"pilot.cni.enabled": "true"}}
+	everywhere  = istio.Injector{Tags: []string{prod}, Values: byDefault}
+	beforeAgain = istio.Injector{Tags: []string{prod}, Prefix: first, Reinvocation: admissionregistrationv1.IfNeededReinvocationPolicy, Values: byDefault}
+	cni         = istio.Injector{Tags: []string{prod}, Values: map[string]string{"pilot.cni.enabled": "true"}}
 )
+
+var byDefault = map[string]string{"sidecarInjectorWebhook.enableNamespacesByDefault": "true"}
 
 // seen judges what becomes of an edge that asks for mode istio.
 type seen func(pod *corev1.Pod, err error) error
@@ -76,7 +80,11 @@ func exchange(ctx context.Context, o istio.Injector, until seen) error {
 	if err := awaitInjectors(ctx); err != nil {
 		return err
 	}
-	return errors.Join(awaitEdge(ctx, nil, until), awaitEdge(ctx, keys{"istio.io/rev": prod}, until))
+	ofTag := until
+	if o.Reinvocation == again.Reinvocation {
+		ofTag = served("istio-init") // whatever the order
+	}
+	return errors.Join(awaitEdge(ctx, nil, until), awaitEdge(ctx, keys{"istio.io/rev": prod}, ofTag))
 }
 
 // awaitEdge returns when our webhook has seen what is installed.
@@ -134,38 +142,61 @@ func TestIstioFirst(t *testing.T) {
 			assert.Empty(t, s.warnings.seen())
 			judges[mode](t, outcome{before: pod, revision: "default"}, got)
 		})
-		t.Run(mode+" of what Istio took", func(t *testing.T) { judgeTaken(t, mode, byIstio) })
+		t.Run(mode+" of what Istio took", func(t *testing.T) { judgeTaken(t, mode, istioEnabled, byIstio) })
 	}
 	t.Run("istio of a revision that runs after", func(t *testing.T) { judgeAll(t, "istio", places["istio.io/rev of a revision"]) })
-	t.Run("istio", judgeRefused)
-	t.Run("istio of what Istio took", func(t *testing.T) { judgeTaken(t, "istio", runsFirst) })
+	t.Run("istio", func(t *testing.T) { judgeRefused(t, nil, istioEnabled) })
+	t.Run("istio of what Istio took", func(t *testing.T) { judgeTaken(t, "istio", istioEnabled, runsFirst) })
 }
 
 // Istio's injector first and again where something changed: it is asked again
-// about the pods that it was asked about, and Isthmus knows those it took.
+// about the pods that it was asked about, by the same selectors. Those that take
+// every pod without a label do not match any more, for Isthmus adds one.
 func TestIstioFirstAndAgain(t *testing.T) {
 	reinstall(t, beforeAgain, refused("sorts before that of Isthmus"))
-	t.Run("istio", judgeRefused)
-	t.Run("istio of what Istio took", func(t *testing.T) {
-		s := newSpace(t, enabled.with(istioEnabled), keys{"isthmus.dev/mode": "istio"})
-		for _, make := range []func() *corev1.Pod{edge, generic} {
-			pod := make()
-			pod.Name, pod.GenerateName = "", "front-"
-			got, err := s.create(pod.DeepCopy())
-			require.NoError(t, err)
-			assert.Empty(t, s.warnings.seen())
-			judgeIstio(t, outcome{before: pod, revision: "default"}, got)
-		}
-	})
-	t.Run("sidecar of what Istio took", func(t *testing.T) { judgeTaken(t, "sidecar", byIstio) })
+	for _, where := range []string{"istio-injection=enabled", "istio.io/rev of a tag"} {
+		t.Run("istio in "+where, func(t *testing.T) {
+			place := places[where]
+			place.calls = 2
+			judgeAll(t, "istio", place)
+			s := newSpace(t, enabled.with(place.namespace), keys{"isthmus.dev/mode": "istio"})
+			_, err := s.apply(changed(edge(), vendors, asks))
+			assert.NoError(t, err)
+		})
+	}
+	t.Run("istio elsewhere", func(t *testing.T) { judgeRefused(t, nil) })
+	t.Run("istio of what Istio took elsewhere", func(t *testing.T) { judgeTaken(t, "istio", nil, runsFirst) })
+	t.Run("sidecar of what Istio took", func(t *testing.T) { judgeTaken(t, "sidecar", istioEnabled, byIstio) })
+}
+
+// What is in a manifest Istio's injector sees also when it runs first.
+func TestInjectedManifestWhereIstioIsFirst(t *testing.T) {
+	reinstall(t, before, refused("sorts before that of Isthmus"))
+	engine, err := inject.New(inject.Options{Injector: func(string) (inject.Injector, error) {
+		return inject.Injector{Configuration: "a-istio-sidecar-injector", RunsFirst: true}, nil
+	}})
+	require.NoError(t, err)
+	s := newSpace(t, enabled, keys{"isthmus.dev/mode": "istio"})
+	pod := changed(edge(), vendors)
+	result := engine.Inject(inject.Request{Pod: pod, Template: true, Namespace: policy.Namespace{
+		Name: s.name, Labels: enabled, Annotations: keys{"isthmus.dev/mode": "istio"},
+	}})
+	require.Equal(t, policy.Injected, result.Reason, result.Message)
+
+	got, err := s.create(patched(t, pod, result.Patch))
+
+	require.NoError(t, err)
+	assert.Empty(t, s.warnings.seen())
+	judgeIstio(t, outcome{before: pod, revision: "default"}, got)
 }
 
 // byIstio is what is said of a sidecar that Istio's injector put there.
 const byIstio = "put there by Istio's injector (annotation sidecar.istio.io/status)"
 
 // judgeRefused: mode istio is refused by name where Istio has not taken the pod.
-func judgeRefused(t *testing.T) {
-	for _, where := range []keys{nil, istioEnabled} {
+func judgeRefused(t *testing.T, places ...keys) {
+	t.Helper()
+	for _, where := range places {
 		s := newSpace(t, enabled.with(where), keys{"isthmus.dev/mode": "istio"})
 		_, err := s.dryRun(changed(edge(), vendors, asks))
 		require.ErrorContains(t, err, "conflict: "+runsFirst)
@@ -181,13 +212,13 @@ func judgeRefused(t *testing.T) {
 
 // judgeTaken: a pod that Istio's injector took before Isthmus saw it stays as
 // Istio made it, with a warning; where it asked for itself it is denied.
-func judgeTaken(t *testing.T, mode, because string) {
+func judgeTaken(t *testing.T, mode string, where keys, because string) {
 	t.Helper()
-	plain := newSpace(t, istioEnabled, nil)
+	plain := newSpace(t, where, nil)
 	want, err := plain.create(edge())
 	require.NoError(t, err)
 	require.NoError(t, proxies(1)(want))
-	s := newSpace(t, enabled.with(istioEnabled), keys{"isthmus.dev/mode": mode})
+	s := newSpace(t, enabled.with(where), keys{"isthmus.dev/mode": mode})
 	_, err = s.dryRun(changed(edge(), asks))
 	require.ErrorContains(t, err, "conflict: ")
 	require.ErrorContains(t, err, because)
