@@ -90,7 +90,7 @@ soak: control-plane ## Run the trials that take minutes: rotations, faults and s
 # PAGE=weights runs one of them.
 .PHONY: scenarios
 scenarios: ## Run the guides of docs/guides, block by block, in a small cluster of real parts
-	@$(CLUSTER) build $(CONTROL_PLANE) pilot-discovery pilot-agent helm stand-in-node stand-in-edge stand-in-service >/dev/null
+	@$(CLUSTER) build $(CONTROL_PLANE) pilot-discovery pilot-agent helm stand-in-node stand-in-edge stand-in-service stand-in-cni >/dev/null
 	$(GO) test -tags scenario -count=1 $(TESTFLAGS) -v -timeout 20m $(if $(PAGE),-run 'TestPages/^$(PAGE)$$') ./test/scenario
 
 .PHONY: control-plane
@@ -152,7 +152,8 @@ verify: lint vet generated chart-lint chart-test ## Run everything that CI check
 .PHONY: lint
 lint: ## Run the linters
 	@linter=$(call TOOL,golangci-lint) && $$linter run --build-tags soak,scenario ./... && cd test/cluster && $$linter run -c ../../.golangci.yml ./... && \
-		cd certmanager && $$linter run -c ../../../.golangci.yml ./... && cd ../standin && $$linter run -c ../../../.golangci.yml ./...
+		cd certmanager && $$linter run -c ../../../.golangci.yml ./... && cd ../standin && $$linter run -c ../../../.golangci.yml ./... && \
+		cd ../istiocni && $$linter run -c ../../../.golangci.yml ./...
 
 .PHONY: vet
 vet: ## Run go vet, and check that go.mod files are tidy
@@ -160,6 +161,7 @@ vet: ## Run go vet, and check that go.mod files are tidy
 	$(GO) -C test/cluster vet ./...
 	$(GO) -C test/cluster/certmanager vet ./...
 	$(GO) -C test/cluster/standin vet ./...
+	$(GO) -C test/cluster/istiocni vet ./...
 	$(GO) mod tidy -diff
 	$(GO) -C test/cluster mod tidy -diff
 

@@ -38,6 +38,7 @@ func images(programs map[string]string) []image {
 		isthmus,
 		one("emissaryingress/emissary", "/emissary", "stand-in-edge"),
 		one("datawire/aes", "/aes", "stand-in-edge"),
+		one("install-cni", "/usr/local/bin/install-cni", "stand-in-cni"),
 	}
 	for _, repository := range workloads {
 		w := one(repository, "/service", "stand-in-service")

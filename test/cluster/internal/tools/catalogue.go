@@ -101,6 +101,14 @@ func Catalogue() []Module {
 			},
 		},
 		{
+			Name:   "istio-cni",
+			Folder: "test/cluster/istiocni",
+			// A program of our own around istio-cni's code.
+			Tools: []Tool{
+				{"stand-in-cni", "github.com/isthmus-mesh/isthmus/test/cluster/istiocni"},
+			},
+		},
+		{
 			Name:   "helm",
 			Folder: "hack/tools/helm",
 			Tools: []Tool{

@@ -16,7 +16,7 @@ func TestFind(t *testing.T) {
 		}
 	}
 	_, _, err := Find("kubelet")
-	want := `unknown tool "kubelet": choose from etcd, kube-apiserver, kube-controller-manager, kubectl, hollow-kubelet, pilot-discovery, pilot-agent, cert-manager-controllers, stand-in-node, stand-in-edge, stand-in-service, helm, helm-docs, helm-unittest, golangci-lint, prometheus, promtool`
+	want := `unknown tool "kubelet": choose from etcd, kube-apiserver, kube-controller-manager, kubectl, hollow-kubelet, pilot-discovery, pilot-agent, cert-manager-controllers, stand-in-node, stand-in-edge, stand-in-service, stand-in-cni, helm, helm-docs, helm-unittest, golangci-lint, prometheus, promtool`
 	if err == nil || err.Error() != want {
 		t.Errorf("Find(kubelet): error %v, want %s", err, want)
 	}

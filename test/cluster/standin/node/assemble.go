@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -133,6 +134,18 @@ func (u *unit) environment(ctx context.Context) (map[string]string, error) {
 	values := map[string]string{
 		"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/", "HOSTNAME": u.pod.object.Name,
 		"KUBERNETES_SERVICE_HOST": apiServerAddress, "KUBERNETES_SERVICE_PORT": "443",
+	}
+	for _, from := range u.spec.EnvFrom {
+		if from.ConfigMapRef == nil {
+			return nil, errors.New("environment from other than a ConfigMap: not here")
+		}
+		cm, err := u.pod.node.client.CoreV1().ConfigMaps(u.pod.object.Namespace).Get(ctx, from.ConfigMapRef.Name, metav1.GetOptions{})
+		if err = optional(from.ConfigMapRef.Optional, err); err != nil {
+			return nil, err
+		}
+		for name, value := range cm.Data {
+			values[from.Prefix+name] = value
+		}
 	}
 	for _, e := range u.spec.Env {
 		value, err := u.value(ctx, e)
