@@ -201,9 +201,6 @@ func (w *World) stop() error {
 	if w.plane != nil {
 		errs = append(errs, w.plane.Stop())
 	}
-	if os.Getenv("ISTHMUS_SCENARIO_KEEP") != "" {
-		return errors.Join(errs...)
-	}
 	return errors.Join(append(errs, os.RemoveAll(w.folder))...)
 }
 
