@@ -258,7 +258,7 @@ func writtenAgent(pod *corev1.Pod, edge int) *corev1.Container {
 	var found *corev1.Container
 	eachContainer(pod, func(list string, i int, c *corev1.Container) {
 		isEdge := list == "containers" && i == edge
-		if found == nil && !isEdge && isProxyImage(c.Image) && envNamed(c, "OUTPUT_CERTS") != nil {
+		if found == nil && !isEdge && writesCerts(c) {
 			found = c
 		}
 	})

@@ -161,7 +161,7 @@ func ownProxy(pod *corev1.Pod) *corev1.Container {
 	for _, list := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
 		for i := range list {
 			c := &list[i]
-			if c.Name != patches.SidecarName && (!isProxyImage(c.Image) || envNamed(c, "OUTPUT_CERTS") == nil) {
+			if c.Name != patches.SidecarName && !writesCerts(c) {
 				continue
 			}
 			if slices.Contains(c.Args, "sidecar") || slices.Contains(c.Command, "sidecar") || envNamed(c, "OUTPUT_CERTS") != nil || isProxyImage(c.Image) {
@@ -170,6 +170,13 @@ func ownProxy(pod *corev1.Pod) *corev1.Container {
 		}
 	}
 	return nil
+}
+
+// writesCerts reports whether a container runs Istio's agent for certificates,
+// whatever its name. Istio's injector gives its init container, which runs the
+// same image for iptables, the sidecar's environment too.
+func writesCerts(c *corev1.Container) bool {
+	return isProxyImage(c.Image) && envNamed(c, "OUTPUT_CERTS") != nil && !slices.Contains(c.Args, "istio-iptables")
 }
 
 func isProxyImage(image string) bool {
