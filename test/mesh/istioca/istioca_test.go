@@ -1,6 +1,7 @@
 package istioca_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"slices"
@@ -205,12 +206,17 @@ func TestRootRotation(t *testing.T) {
 	})
 	before := certtest.NewAuthority(t, certtest.CommonName("the root before"))
 	after := certtest.NewAuthority(t, certtest.CommonName("the root after"))
+	e := newEdge(t, "rotation")
 	plug := func(ca *istio.CA) {
 		istiod.Options.CA = ca
 		require.NoError(t, istiod.Restart(t.Context()))
+		// Istio's own namespace has the roots before the others have.
+		require.Eventually(t, func() bool {
+			roots, err := istiod.Roots(t.Context(), e.namespace)
+			return err == nil && bytes.Equal(bytes.TrimSpace(roots), bytes.TrimSpace(ca.Roots))
+		}, time.Minute, 50*time.Millisecond)
 	}
 	plug(istio.NewCA(before.Intermediate(t), before))
-	e := newEdge(t, "rotation")
 	s := e.source(t)
 	named := e.source(t, func(o *istioca.Options) { o.ServerName = istio.ServerName })
 	issue(t, named, e.request(t))
