@@ -140,7 +140,7 @@ func (u *unit) environment(ctx context.Context) (map[string]string, error) {
 			return nil, errors.New("environment from other than a ConfigMap: not here")
 		}
 		cm, err := u.pod.node.client.CoreV1().ConfigMaps(u.pod.object.Namespace).Get(ctx, from.ConfigMapRef.Name, metav1.GetOptions{})
-		if err = optional(from.ConfigMapRef.Optional, err); err != nil {
+		if err := optional(from.ConfigMapRef.Optional, err); err != nil {
 			return nil, err
 		}
 		for name, value := range cm.Data {
