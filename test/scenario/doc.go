@@ -51,6 +51,9 @@
 //	                              "image": ..., "port": ..., "client": SPIFFE ID}.
 //	                              A refusal by AuthorizationPolicy is 403 "RBAC: access
 //	                              denied", an upstream that fails is 503 with the reason.
+//	test/cluster/istiocni         istio-cni's agent on a node: its own code says which
+//	                              pods ambient takes; nothing is redirected, and there
+//	                              is no ztunnel
 //
 // A container whose image stands for nothing waits in ErrImagePull; the images are in
 // images.go.
