@@ -72,13 +72,17 @@ func (p *pod) run(ctx context.Context) {
 }
 
 // start goes through what kubelet does, up to running containers.
-func (p *pod) start(ctx context.Context) (err error) {
-	if err := p.bind(ctx); err != nil {
+func (p *pod) start(ctx context.Context) error {
+	if err := p.await(ctx, "Unscheduled", p.bind); err != nil {
 		return err
 	}
-	if p.box, err = p.node.network.join(); err != nil {
+	box, err := p.node.network.join()
+	if err != nil {
 		return err
 	}
+	p.mu.Lock()
+	p.box = box
+	p.mu.Unlock()
 	p.publish(ctx)
 	if err := p.await(ctx, "ContainerCreating", p.fill); err != nil {
 		return err
@@ -86,6 +90,7 @@ func (p *pod) start(ctx context.Context) (err error) {
 	go func() {
 		for range tick(ctx, 2*time.Second) {
 			_ = p.refresh(ctx)
+			p.publish(ctx) // again, where the API server did not take it
 		}
 	}()
 	for _, u := range p.init {
