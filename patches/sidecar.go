@@ -30,9 +30,9 @@ const (
 	StatusPort = 15020
 )
 
-// defaultSecretTTL is the lifetime asked of the CA when nobody says otherwise;
+// DefaultCertTTL is the lifetime asked of the CA when nobody says otherwise;
 // it is Istio's own default (SECRET_TTL of pilot-agent).
-const defaultSecretTTL = 24 * time.Hour
+const DefaultCertTTL = 24 * time.Hour
 
 //go:embed sidecar.yaml
 var sidecarFile []byte
@@ -335,9 +335,9 @@ func (p Params) secretTTL() time.Duration {
 		return p.CertTTL
 	}
 	if limit := time.Duration(p.Mesh.MaxCertTTL); limit > 0 {
-		return min(defaultSecretTTL, limit)
+		return min(DefaultCertTTL, limit)
 	}
-	return defaultSecretTTL
+	return DefaultCertTTL
 }
 
 // StatusPort is where the agent answers its probes.

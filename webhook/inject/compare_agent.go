@@ -51,7 +51,7 @@ var agentReasons = []struct{ field, why string }{
 var istioReasons = []struct{ field, why string }{
 	{"env[OUTPUT_CERTS]", "one directory for agent and edge"},
 	{"env[ISTIO_META_DNS_CAPTURE]", "DNS of an edge is not captured"},
-	{"env[SECRET_TTL]", "the lifetime that " + policy.CertTTLKey + " asks for"},
+	{"env[SECRET_TTL]", "the lifetime asked of the CA, no more than it grants"},
 	{"env[PROXY_CONFIG]", "the annotation proxy.istio.io/config, as Isthmus merged it"},
 	{"env[ISTIO_METAJSON_", "the pod's labels and annotations, as they differ"},
 	{"lifecycle", "holdApplicationUntilProxyStarts: the edge starts when there are certificates"},

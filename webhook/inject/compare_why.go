@@ -90,7 +90,7 @@ var reasons = []reason{
 	{on("metadata.annotations[" + policy.IstioProxyConfigKey + "].proxyMetadata[OUTPUT_CERTS]"), sameDirectory, sameDir},
 	{on("metadata.annotations[" + policy.IstioProxyConfigKey + "].proxyMetadata[OUTPUT_CERTS]"), isCertDir, "one directory for agent and edge"},
 	{on("metadata.annotations[" + policy.IstioProxyConfigKey + "].proxyMetadata[ISTIO_META_DNS_CAPTURE]"), becomes("false"), "DNS of an edge is not captured"},
-	{on("metadata.annotations[" + policy.IstioProxyConfigKey + "].proxyMetadata[SECRET_TTL]"), nil, "the lifetime that " + policy.CertTTLKey + " asks for"},
+	{on("metadata.annotations[" + policy.IstioProxyConfigKey + "].proxyMetadata[SECRET_TTL]"), nil, "the lifetime asked of the CA, no more than it grants"},
 	{on("metadata.annotations[" + policy.IstioProxyConfigKey + "].holdApplicationUntilProxyStarts"), toTrue, "the edge starts when there are certificates"},
 	{on("metadata.annotations[" + policy.IstioProxyConfigKey + "]"), configAdded, "asks Istio's sidecar for certificate files"},
 	{on("metadata.annotations[" + policy.IstioUserVolumeMount + "][" + patches.CertsVolume + "].mountPath"), sameDirectory, sameDir},

@@ -27,7 +27,7 @@ func (s *subject) planIstio() (p plan, reason policy.Reason, message string) {
 		return p, policy.InvalidOverride, message
 	}
 	p.mounted = mounted
-	p.params = patches.Params{NoSidecar: true, CertsVolume: true, OwnCertsVolume: own, CertDir: settings.certDir, CertTTL: s.options.CertTTL}
+	p.params = patches.Params{NoSidecar: true, CertsVolume: true, OwnCertsVolume: own, CertDir: settings.certDir, CertTTL: s.lifetime()}
 	for _, check := range []func(*plan) string{s.checkNames, s.planIstioMetadata} {
 		if message := check(&p); message != "" {
 			return p, policy.Conflict, message
@@ -81,6 +81,19 @@ func (s *subject) checkTTL() string {
 		return err.Error()
 	}
 	return tooLong(s.options.CertTTL, time.Duration(mesh.MaxCertTTL))
+}
+
+// lifetime is what Istio's sidecar has to be told to ask of the CA; zero where
+// its own default will do. istiod refuses a lifetime above its limit.
+func (s *subject) lifetime() time.Duration {
+	if s.options.CertTTL != 0 {
+		return s.options.CertTTL
+	}
+	mesh, err := s.engine.mesh(s.options.Revision)
+	if limit := time.Duration(mesh.MaxCertTTL); err == nil && limit > 0 && limit < patches.DefaultCertTTL {
+		return limit
+	}
+	return 0
 }
 
 func (s *subject) planIstioMetadata(p *plan) string {
@@ -142,7 +155,7 @@ func (s *subject) proxySettings(certDir string, mounted bool) (out proxySettings
 	}
 	config.setMetadata("OUTPUT_CERTS", out.certDir)
 	config.setMetadata("ISTIO_META_DNS_CAPTURE", "false")
-	if ttl := s.options.CertTTL; ttl != 0 {
+	if ttl := s.lifetime(); ttl != 0 {
 		config.setMetadata("SECRET_TTL", ttl.String())
 	}
 	config.hold()

@@ -3,6 +3,7 @@ package inject_test
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -299,6 +300,26 @@ func TestModeIstioAsksForNoLongerLife(t *testing.T) {
 	result := engine.Inject(inject.Request{Pod: annotated(policy.ModeKey, "istio", policy.CertTTLKey, "2h"), Namespace: labelled("edge")})
 	assert.Equal(t, policy.InvalidOverride, result.Reason)
 	assert.Equal(t, "isthmus.dev/cert-ttl 2h0m0s is above the 1h0m0s that the CA grants (MAX_WORKLOAD_CERT_TTL of istiod); it would refuse every request", result.Message)
+}
+
+// TestModeIstioHeedsTheLimit: a sidecar that asks for more than the CA grants
+// never starts.
+func TestModeIstioHeedsTheLimit(t *testing.T) {
+	for limit, want := range map[time.Duration]string{0: "", time.Hour: `SECRET_TTL: "1h0m0s"`, 48 * time.Hour: ""} {
+		engine := newEngine(t, inject.Options{Mesh: func(string) (patches.Mesh, error) {
+			return patches.Mesh{MaxCertTTL: patches.Duration(limit)}.Defaults(), nil
+		}})
+		pod := annotated(policy.ModeKey, "istio")
+		result := engine.Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+		require.Equal(t, policy.Injected, result.Reason, result.Message)
+		checkInjected(t, engine, pod, labelled("edge"), result)
+		config := decode(t, apply(t, encode(t, pod), result)).Annotations[policy.IstioProxyConfigKey]
+		if want == "" {
+			assert.NotContains(t, config, "SECRET_TTL", limit)
+		} else {
+			assert.Contains(t, config, want, limit)
+		}
+	}
 }
 
 func TestModeIstioWarnsOfPodSecurity(t *testing.T) {
