@@ -30,7 +30,11 @@ PACKAGES ?= 4
 
 # Where the race detector has nothing to see and costs the most: one goroutine,
 # or programs that are processes of their own.
-UNRACED := /internal/manifest /test/helm /test/istio /test/mesh /test/integration/mesh /test/integration/rbac /test/integration/prometheus /test/integration/chain
+UNRACED := /internal/manifest /test/helm /test/istio /test/mesh /test/integration/mesh /test/integration/rbac
+
+# What is tested beside the whole of Istio and Prometheus: minutes, so it has a
+# target of its own.
+BESIDE := /test/integration/chain /test/integration/prometheus /test/mesh/versions
 
 # Prints the path of a tool, after building it where it is missing.
 CLUSTER := $(GO) -C test/cluster run .
@@ -67,11 +71,15 @@ clean: ## Remove what was built here; the cache of tools stays
 .PHONY: test
 test: control-plane compile ## Run unit and integration tests (minutes the first time, it builds a control plane)
 	@status=0; \
-	$(GO) test $(RACE) -p $(PACKAGES) -count=1 $(TESTFLAGS) -timeout 15m $$($(GO) list ./... | grep -v $(addprefix -e ,$(UNRACED))) || status=1; \
-	$(GO) test -p $(PACKAGES) -count=1 $(TESTFLAGS) -timeout 15m $$($(GO) list ./... | grep $(addprefix -e ,$(UNRACED))) || status=1; \
+	$(GO) test $(RACE) -p $(PACKAGES) -count=1 $(TESTFLAGS) -timeout 15m $$($(GO) list ./... | grep -v $(addprefix -e ,$(UNRACED) $(BESIDE))) || status=1; \
+	$(GO) test -p $(PACKAGES) -count=1 $(TESTFLAGS) -timeout 15m $$($(GO) list ./... | grep $(addprefix -e ,$(UNRACED)) | grep -v $(addprefix -e ,$(BESIDE))) || status=1; \
 	exit $$status
 	$(GO) -C test/cluster test $(TESTFLAGS) -timeout 5m $(if $(KUBECONFIG),./internal/...,./...)
 	$(GO) -C test/cluster/standin test $(TESTFLAGS) ./...
+
+.PHONY: test-beside
+test-beside: control-plane ## Run the tests beside Istio's injector, agents of its versions, and Prometheus (minutes)
+	$(GO) test -p 2 -count=1 $(TESTFLAGS) -timeout 15m $(addprefix .,$(BESIDE))
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no control plane
