@@ -98,7 +98,7 @@ soak: control-plane ## Run the trials that take minutes: rotations, faults and s
 # PAGE=weights runs one of them.
 .PHONY: scenarios
 scenarios: ## Run the guides of docs/guides, block by block, in a small cluster of real parts
-	@$(CLUSTER) build $(CONTROL_PLANE) pilot-discovery pilot-agent helm stand-in-node stand-in-edge stand-in-service stand-in-cni >/dev/null
+	@$(CLUSTER) build $(CONTROL_PLANE) pilot-discovery pilot-agent helm stand-in-node stand-in-edge stand-in-service stand-in-cni promtool >/dev/null
 	$(GO) test -tags scenario -count=1 $(TESTFLAGS) -v -timeout 20m $(if $(PAGE),-run 'TestPages/^$(PAGE)$$') ./test/scenario
 
 .PHONY: control-plane

@@ -18,8 +18,8 @@
 //
 // A page begins in a cluster where these are installed, by their own charts: Istio
 // (with its injector, namespace istio-system), Isthmus from charts/isthmus (release
-// isthmus in isthmus-system), and the CRDs of Emissary. kubectl, helm and isthmus are
-// in PATH, KUBECONFIG is set, the working folder holds the repository's samples and
+// isthmus in isthmus-system), and the CRDs of Emissary. kubectl, helm, isthmus and
+// promtool are in PATH, KUBECONFIG is set, the working folder holds the repository's samples and
 // charts. Everything else the page does by itself, from `kubectl apply -f
 // samples/emissary` on, as the reader has to. The address of an edge is its Service's,
 // of type LoadBalancer:

@@ -134,7 +134,7 @@ func fail(err error) int {
 // tools are the programs of test/cluster that the world consists of.
 var tools = []string{
 	"etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "pilot-discovery", "pilot-agent", "helm",
-	"stand-in-node", "stand-in-edge", "stand-in-service", "stand-in-cni",
+	"stand-in-node", "stand-in-edge", "stand-in-service", "stand-in-cni", "promtool",
 }
 
 // build returns the paths of all programs.

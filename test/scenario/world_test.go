@@ -83,7 +83,7 @@ func (w *World) settle(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	for _, name := range []string{"kubectl", "helm", "isthmus"} {
+	for _, name := range []string{"kubectl", "helm", "isthmus", "promtool"} {
 		if err := os.Symlink(w.programs[name], filepath.Join(w.folder, "bin", name)); err != nil {
 			return err
 		}
