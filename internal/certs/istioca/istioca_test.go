@@ -288,10 +288,12 @@ func TestPatience(t *testing.T) {
 	_, err := s.Bundle(t.Context(), a.request(t))
 	assert.Equal(t, Unavailable, ReasonOf(err), "%v", err)
 
+	// On a busy machine the call before may have ended on its way.
 	ctx, cancel := context.WithCancel(t.Context())
 	s = a.source(t)
+	before := len(a.asked())
 	go func() {
-		assert.Eventually(t, func() bool { return len(a.asked()) == 2 }, 15*time.Second, time.Millisecond)
+		assert.Eventually(t, func() bool { return len(a.asked()) > before }, 15*time.Second, time.Millisecond)
 		cancel()
 	}()
 	_, err = s.Bundle(ctx, a.request(t))
