@@ -1,7 +1,6 @@
 package main
 
 import (
-	"io"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -35,21 +34,11 @@ field and the way out; nothing is printed then, and the exit status is 1.`,
   isthmus adopt -f values.yaml -n ambassador --by namespace`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := manifests.check(cmd); err != nil {
-				return err
-			}
-			if err := engine.check(cmd); err != nil {
-				return err
-			}
 			options, err := adopt.options()
 			if err != nil {
 				return err
 			}
-			info := cmd.ErrOrStderr()
-			if manifests.quiet {
-				info = io.Discard
-			}
-			e, err := engine.engine(cmd.Context(), info, cmd.ErrOrStderr())
+			e, err := engine.forManifests(cmd, &manifests)
 			if err != nil {
 				return err
 			}

@@ -35,17 +35,7 @@ If anything is wrong with any document, nothing is printed and the exit status i
   helm template emissary datawire/emissary-ingress -n emissary | isthmus inject -n emissary -f - --from-cluster`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := manifests.check(cmd); err != nil {
-				return err
-			}
-			if err := engine.check(cmd); err != nil {
-				return err
-			}
-			info := cmd.ErrOrStderr()
-			if manifests.quiet {
-				info = io.Discard
-			}
-			e, err := engine.engine(cmd.Context(), info, cmd.ErrOrStderr())
+			e, err := engine.forManifests(cmd, &manifests)
 			if err != nil {
 				return err
 			}
@@ -72,6 +62,22 @@ func (f *engineFlags) add(cmd *cobra.Command) {
 }
 
 func (f *engineFlags) check(cmd *cobra.Command) error { return f.cluster.check(cmd.Flags()) }
+
+// forManifests checks the flags of a command that edits manifests, and makes its
+// engine.
+func (f *engineFlags) forManifests(cmd *cobra.Command, manifests *manifestFlags) (*inject.Engine, error) {
+	if err := manifests.check(cmd); err != nil {
+		return nil, err
+	}
+	if err := f.check(cmd); err != nil {
+		return nil, err
+	}
+	info := cmd.ErrOrStderr()
+	if manifests.quiet {
+		info = io.Discard
+	}
+	return f.engine(cmd.Context(), info, cmd.ErrOrStderr())
+}
 
 // engine makes the engine, and says which mesh settings it works with.
 func (f *engineFlags) engine(ctx context.Context, info, warn io.Writer) (*inject.Engine, error) {

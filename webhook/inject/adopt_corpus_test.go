@@ -1,7 +1,6 @@
 package inject_test
 
 import (
-	"encoding/csv"
 	"os"
 	"path/filepath"
 	"testing"
@@ -17,21 +16,11 @@ import (
 // outcome is plain, adopting it again does nothing, and every difference between
 // the hand's work and Isthmus' has its reason. All others have nothing to adopt.
 func TestAdoptCorpus(t *testing.T) {
-	file, err := os.Open(filepath.Join(corpus, "INDEX.tsv"))
-	if os.IsNotExist(err) {
-		t.Skipf("no corpus at %s; the essential cases are in TestAdopt", corpus)
-	}
-	require.NoError(t, err)
-	defer file.Close()
-	reader := csv.NewReader(file)
-	reader.Comma, reader.LazyQuotes = '\t', true
-	rows, err := reader.ReadAll()
-	require.NoError(t, err)
-	require.Greater(t, len(rows), 100)
+	rows := corpusRows(t, "TestAdopt")
 
 	engine := newEngine(t, inject.Options{})
 	adopted := 0
-	for _, row := range rows[1:] {
+	for _, row := range rows {
 		t.Run(row[0], func(t *testing.T) {
 			data, err := os.ReadFile(filepath.Join(corpus, row[0]))
 			require.NoError(t, err)

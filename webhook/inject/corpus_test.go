@@ -24,20 +24,10 @@ import (
 const corpus = "../../../shared/corpus"
 
 func TestCorpus(t *testing.T) {
-	file, err := os.Open(filepath.Join(corpus, "INDEX.tsv"))
-	if os.IsNotExist(err) {
-		t.Skipf("no corpus at %s; the essential cases are in TestGolden, TestRefused and TestIntegratedByHand", corpus)
-	}
-	require.NoError(t, err)
-	defer file.Close()
-	reader := csv.NewReader(file)
-	reader.Comma, reader.LazyQuotes = '\t', true
-	rows, err := reader.ReadAll()
-	require.NoError(t, err)
-	require.Greater(t, len(rows), 100)
+	rows := corpusRows(t, "TestGolden, TestRefused and TestIntegratedByHand")
 
 	engine := newEngine(t, inject.Options{})
-	for _, row := range rows[1:] {
+	for _, row := range rows {
 		t.Run(row[0], func(t *testing.T) {
 			data, err := os.ReadFile(filepath.Join(corpus, row[0]))
 			require.NoError(t, err)
@@ -67,17 +57,7 @@ func TestCorpus(t *testing.T) {
 // TestCorpusByAnnotation: what the namespace says in annotations changes what is
 // added to an edge, never which pods are edges.
 func TestCorpusByAnnotation(t *testing.T) {
-	file, err := os.Open(filepath.Join(corpus, "INDEX.tsv"))
-	if os.IsNotExist(err) {
-		t.Skipf("no corpus at %s; the essential cases are in TestGolden", corpus)
-	}
-	require.NoError(t, err)
-	defer file.Close()
-	reader := csv.NewReader(file)
-	reader.Comma, reader.LazyQuotes = '\t', true
-	rows, err := reader.ReadAll()
-	require.NoError(t, err)
-	require.Greater(t, len(rows), 100)
+	rows := corpusRows(t, "TestGolden")
 
 	for name, annotations := range map[string]map[string]string{
 		"mode secret":                {policy.ModeKey: "secret"},
@@ -96,7 +76,7 @@ func TestCorpusByAnnotation(t *testing.T) {
 			}
 			engine := newEngine(t, inject.Options{Settings: withPublisher.Settings, Profiles: profiles})
 			injected := 0
-			for _, row := range rows[1:] {
+			for _, row := range rows {
 				data, err := os.ReadFile(filepath.Join(corpus, row[0]))
 				require.NoError(t, err)
 				pod := podOf(t, data)
@@ -190,6 +170,24 @@ func assertAdditive(t *testing.T, path string, before, after any) {
 	default:
 		assert.Equal(t, before, after, path)
 	}
+}
+
+// corpusRows reads the index of the corpus, or skips the test where there is none
+// and says where the essential cases are.
+func corpusRows(t *testing.T, elsewhere string) [][]string {
+	t.Helper()
+	file, err := os.Open(filepath.Join(corpus, "INDEX.tsv"))
+	if os.IsNotExist(err) {
+		t.Skipf("no corpus at %s; the essential cases are in %s", corpus, elsewhere)
+	}
+	require.NoError(t, err)
+	defer file.Close()
+	reader := csv.NewReader(file)
+	reader.Comma, reader.LazyQuotes = '\t', true
+	rows, err := reader.ReadAll()
+	require.NoError(t, err)
+	require.Greater(t, len(rows), 100)
+	return rows[1:]
 }
 
 // podOf makes a pod of a workload's template, whatever API group it lives in.
