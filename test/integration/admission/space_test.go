@@ -3,7 +3,6 @@ package admission
 import (
 	"context"
 	"encoding/json"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -13,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+
+	"github.com/isthmus-mesh/isthmus/test/plane"
 )
 
 // space is a namespace of one test, and a user who works in it.
@@ -21,7 +22,7 @@ type space struct {
 	name   string
 	client kubernetes.Interface
 	// warnings are those that the user saw.
-	warnings *warnings
+	warnings *plane.Warnings
 }
 
 // change edits a namespace before it is created.
@@ -61,7 +62,7 @@ func newUnreviewedSpace(t *testing.T, changes ...change) *space {
 // spaceIn is a namespace that is there already.
 func spaceIn(t *testing.T, name string) *space {
 	t.Helper()
-	s := &space{t: t, name: name, warnings: &warnings{}}
+	s := &space{t: t, name: name, warnings: &plane.Warnings{}}
 	config := rest.CopyConfig(world.config)
 	config.WarningHandlerWithContext = s.warnings
 	var err error
@@ -117,28 +118,6 @@ func (s *space) dryRunRaw(body []byte) (*corev1.Pod, error) {
 	err := s.client.CoreV1().RESTClient().Post().Namespace(s.name).Resource("pods").
 		Param("dryRun", "All").SetHeader("Content-Type", "application/json").Body(body).Do(s.t.Context()).Into(pod)
 	return pod, err
-}
-
-// warnings collects what the API server warns a client of.
-type warnings struct {
-	mu    sync.Mutex
-	texts []string
-}
-
-// HandleWarningHeaderWithContext implements rest.WarningHandlerWithContext.
-func (w *warnings) HandleWarningHeaderWithContext(_ context.Context, _ int, _, text string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.texts = append(w.texts, text)
-}
-
-// seen returns the warnings since the last call.
-func (w *warnings) seen() []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	texts := w.texts
-	w.texts = nil
-	return texts
 }
 
 // setLabel sets a label of the namespace; the empty value removes it.

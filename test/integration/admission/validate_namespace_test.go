@@ -44,7 +44,7 @@ func TestNamespaceIsToldWhatItsPodsWouldBe(t *testing.T) {
 
 			got, err := user.client.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 
-			assert.Equal(t, c.warnings, user.warnings.seen())
+			assert.Equal(t, c.warnings, user.warnings.Seen())
 			if c.denied != "" {
 				assert.EqualError(t, err, `admission webhook "key.namespace.isthmus.dev" denied the request: invalid-override: `+c.denied)
 				assert.True(t, apierrors.IsForbidden(err))
@@ -90,7 +90,7 @@ func TestNamespaceOfOldGoesOn(t *testing.T) {
 	} {
 		_, err := s.client.CoreV1().Namespaces().Patch(t.Context(), s.name, types.MergePatchType, []byte(c.patch), metav1.PatchOptions{})
 		require.NoError(t, err, c.patch)
-		assert.Equal(t, c.warnings, s.warnings.seen(), c.patch)
+		assert.Equal(t, c.warnings, s.warnings.Seen(), c.patch)
 	}
 	// What changes neither label nor annotation is not sent: finalizers, deletion.
 	_, err := s.client.CoreV1().Namespaces().Patch(t.Context(), s.name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
@@ -105,7 +105,7 @@ func TestExcludedNamespaceIsToldThatItIs(t *testing.T) {
 		[]byte(`{"metadata":{"labels":{"isthmus.dev/injection":"enabled"}}}`), metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
 
 	require.NoError(t, err)
-	assert.Equal(t, []string{"isthmus: namespace kube-system is excluded from injection, so nothing that it says has an effect (isthmus.dev/injection); remove it"}, s.warnings.seen())
+	assert.Equal(t, []string{"isthmus: namespace kube-system is excluded from injection, so nothing that it says has an effect (isthmus.dev/injection); remove it"}, s.warnings.Seen())
 }
 
 // Both configurations are verified by the same CA.

@@ -84,7 +84,7 @@ func TestModeIstioAndTheGuidesPod(t *testing.T) {
 	got, err := s.create(changed(edgeStack(), byHand))
 	require.NoError(t, err)
 	assert.Empty(t, differences(t, want, got))
-	warned := s.warnings.seen()
+	warned := s.warnings.Seen()
 	require.NotEmpty(t, warned)
 	assert.Contains(t, warned[0], "it is prepared for Istio's injector by hand and lacks nothing")
 

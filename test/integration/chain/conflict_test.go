@@ -51,11 +51,11 @@ func TestModeIstioIsRefused(t *testing.T) {
 			_, err := s.dryRun(changed(pod.DeepCopy(), asks))
 			require.ErrorContains(t, err, "conflict: ")
 			require.ErrorContains(t, err, test.because)
-			assert.Empty(t, s.warnings.seen())
+			assert.Empty(t, s.warnings.Seen())
 
 			got, err := s.create(pod)
 			require.NoError(t, err)
-			warned := s.warnings.seen()
+			warned := s.warnings.Seen()
 			require.Len(t, warned, 1)
 			assert.Contains(t, warned[0], test.because)
 			if !pod.Spec.HostNetwork { // whose ports the API server completes
@@ -69,10 +69,10 @@ func TestModeIstioIsRefused(t *testing.T) {
 			// The person at kubectl hears the same.
 			_, err = s.apply(changed(pod.DeepCopy(), asks))
 			require.ErrorContains(t, err, test.because)
-			s.warnings.seen()
+			s.warnings.Seen()
 			_, err = s.apply(pod)
 			require.NoError(t, err)
-			warned = s.warnings.seen()
+			warned = s.warnings.Seen()
 			require.Len(t, warned, 1)
 			assert.Contains(t, warned[0], test.because)
 		})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+
+	"github.com/isthmus-mesh/isthmus/test/plane"
 )
 
 // space is a namespace of one test, and a user who works in it.
@@ -23,7 +24,7 @@ type space struct {
 	name   string
 	client kubernetes.Interface
 	// warnings are those that the user saw.
-	warnings *warnings
+	warnings *plane.Warnings
 }
 
 // keys are labels, or annotations.
@@ -49,7 +50,7 @@ func newSpace(t *testing.T, labels, annotations keys) *space {
 	t.Cleanup(func() {
 		require.NoError(t, chain.Kube.CoreV1().Namespaces().Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{}))
 	})
-	s := &space{t: t, name: name, warnings: &warnings{}}
+	s := &space{t: t, name: name, warnings: &plane.Warnings{}}
 	config := rest.CopyConfig(chain.Admin)
 	config.WarningHandlerWithContext = s.warnings
 	s.client, err = kubernetes.NewForConfig(config)
@@ -87,28 +88,6 @@ func (s *space) create(pod *corev1.Pod) (*corev1.Pod, error) {
 func (s *space) dryRun(pod *corev1.Pod) (*corev1.Pod, error) {
 	s.t.Helper()
 	return s.client.CoreV1().Pods(s.name).Create(s.t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
-}
-
-// warnings collects what the API server warns a client of.
-type warnings struct {
-	mu    sync.Mutex
-	texts []string
-}
-
-// HandleWarningHeaderWithContext implements rest.WarningHandlerWithContext.
-func (w *warnings) HandleWarningHeaderWithContext(_ context.Context, _ int, _, text string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.texts = append(w.texts, text)
-}
-
-// seen returns the warnings since the last call.
-func (w *warnings) seen() []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	texts := w.texts
-	w.texts = nil
-	return texts
 }
 
 // await calls check until it returns nil; its last error is the one returned.
