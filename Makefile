@@ -30,11 +30,11 @@ PACKAGES ?= 4
 
 # Where the race detector has nothing to see and costs the most: one goroutine,
 # or programs that are processes of their own.
-UNRACED := /internal/manifest /test/helm /test/istio /test/mesh /test/integration/mesh /test/integration/rbac
+UNRACED := /internal/manifest /test/helm /test/istio /test/integration/mesh /test/integration/rbac
 
-# What is tested beside the whole of Istio and Prometheus: minutes, so it has a
-# target of its own.
-BESIDE := /test/integration/chain /test/integration/prometheus /test/mesh/versions
+# What is tested beside Istio's, cert-manager's and Prometheus' own programs: minutes,
+# so it has a target of its own.
+BESIDE := /test/integration/chain /test/integration/prometheus /test/mesh/
 
 # Prints the path of a tool, after building it where it is missing.
 CLUSTER := $(GO) -C test/cluster run .
@@ -78,8 +78,8 @@ test: control-plane compile ## Run unit and integration tests (minutes the first
 	$(GO) -C test/cluster/standin test $(TESTFLAGS) ./...
 
 .PHONY: test-beside
-test-beside: control-plane ## Run the tests beside Istio's injector, agents of its versions, and Prometheus (minutes)
-	$(GO) test -p 2 -count=1 $(TESTFLAGS) -timeout 15m $(addprefix .,$(BESIDE))
+test-beside: control-plane ## Run the tests beside Istio, cert-manager and Prometheus (minutes)
+	$(GO) test -p 2 -count=1 $(TESTFLAGS) -timeout 15m $$($(GO) list ./... | grep $(addprefix -e ,$(BESIDE)))
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no control plane
