@@ -73,7 +73,6 @@ func TestNamespaceOfOldGoesOn(t *testing.T) {
 	s := newUnreviewedSpace(t, label("isthmus.dev/injection", "on"), annotation("isthmus.dev/cert-ttl", "soon"))
 	const wrongLabel, wrongTTL = ` isthmus.dev/injection: "on" is not allowed; want enabled or disabled`,
 		` isthmus.dev/cert-ttl: "soon" is not allowed; want a Go duration of at least one minute, such as 12h`
-	counters := count(t)
 
 	for _, c := range []struct {
 		patch    string
@@ -92,10 +91,13 @@ func TestNamespaceOfOldGoesOn(t *testing.T) {
 		require.NoError(t, err, c.patch)
 		assert.Equal(t, c.warnings, s.warnings.Seen(), c.patch)
 	}
-	// What changes neither label nor annotation is not sent: finalizers, deletion.
+	// What changes neither label nor annotation is not sent: finalizers, deletion. (Of
+	// the others more may be sent than there are: the API server patches again after a
+	// conflict.)
+	counters := count(t)
 	_, err := s.client.CoreV1().Namespaces().Patch(t.Context(), s.name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
 	require.NoError(t, err)
-	counters.grew(map[string]float64{"own keys": 5})
+	counters.grew(map[string]float64{})
 }
 
 func TestExcludedNamespaceIsToldThatItIs(t *testing.T) {
