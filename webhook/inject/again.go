@@ -44,7 +44,7 @@ func (s *subject) currentHash(st *Status) string {
 	case policy.Ambient:
 		params = patches.Params{NoSidecar: true}
 	case policy.Istio:
-		params = patches.Params{NoSidecar: true, CertsVolume: true, OwnCertsVolume: !added, CertDir: st.CertDir, CertTTL: s.lifetime()}
+		params = s.istioParams(st.CertDir, !added)
 	default:
 		params, message = s.params(st.CertDir, !added)
 	}

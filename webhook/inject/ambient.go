@@ -22,11 +22,8 @@ func (s *subject) planAmbient() (p plan, message string) {
 	if v, ok := annotations[policy.AmbientInboundKey]; ok && v != "true" {
 		return p, fmt.Sprintf("annotation %s is %q, so ztunnel would capture what clients outside the mesh send, and refuse it where mutual TLS is STRICT; remove it", policy.AmbientInboundKey, v)
 	}
-	if v, ok := labels[policy.InjectedLabel]; ok {
-		return p, fmt.Sprintf("label %s (%q) is written by Isthmus; remove it", policy.InjectedLabel, v)
-	}
-	if v, ok := labels[policy.IstioTLSModeLabel]; ok && v != "disabled" {
-		return p, fmt.Sprintf("label %s is %q, which makes peers send mTLS to ports where mode %s terminates none; remove it", policy.IstioTLSModeLabel, v, policy.Ambient)
+	if message := s.checkMarker(); message != "" {
+		return p, message
 	}
 	p.mark(s.Pod, policy.Ambient)
 	p.label(s.Pod, policy.IstioDataplaneLabel, "ambient")

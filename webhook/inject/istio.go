@@ -27,7 +27,7 @@ func (s *subject) planIstio() (p plan, reason policy.Reason, message string) {
 		return p, policy.InvalidOverride, message
 	}
 	p.mounted = mounted
-	p.params = patches.Params{NoSidecar: true, CertsVolume: true, OwnCertsVolume: own, CertDir: settings.certDir, CertTTL: s.lifetime()}
+	p.params = s.istioParams(settings.certDir, own)
 	for _, check := range []func(*plan) string{s.checkNames, s.planIstioMetadata} {
 		if message := check(&p); message != "" {
 			return p, policy.Conflict, message
@@ -37,6 +37,11 @@ func (s *subject) planIstio() (p plan, reason policy.Reason, message string) {
 	p.overwrite(s.Pod, policy.IstioUserVolumeMount, settings.mounts)
 	s.planEnv(&p)
 	return p, "", ""
+}
+
+// istioParams are those of mode istio: of the mesh it needs the CA's limit alone.
+func (s *subject) istioParams(certDir string, own bool) patches.Params {
+	return patches.Params{NoSidecar: true, CertsVolume: true, OwnCertsVolume: own, CertDir: certDir, CertTTL: s.lifetime()}
 }
 
 // checkInjector says why Istio's injector would not give the pod what we ask
@@ -100,15 +105,12 @@ func (s *subject) planIstioMetadata(p *plan) string {
 	if message := s.checkMarker(); message != "" {
 		return message
 	}
-	if v, ok := s.Pod.Labels[policy.IstioDataplaneLabel]; ok && v != "none" {
-		return contradiction("label", policy.IstioDataplaneLabel, v, policy.Istio)
+	if message := s.planDataplane(p); message != "" {
+		return message
 	}
 	p.mark(s.Pod, policy.Istio)
 	p.label(s.Pod, policy.IstioInjectKey, "true")
 	p.relabel(s.Pod, policy.IstioTLSModeLabel, "disabled")
-	if s.Namespace.Labels[policy.IstioDataplaneLabel] == "ambient" {
-		p.label(s.Pod, policy.IstioDataplaneLabel, "none")
-	}
 	// The vendors' charts and manifests say "false", and mean their own sidecar.
 	p.overwrite(s.Pod, policy.IstioInjectKey, "true")
 	s.planConsul(p)

@@ -236,24 +236,30 @@ func (s *subject) statusPort() int32 {
 
 // planMetadata keeps other injectors away and marks the pod.
 func (s *subject) planMetadata(p *plan) string {
-	labels := s.Pod.Labels
 	if message := s.checkMarker(); message != "" {
 		return message
 	}
-	dataplane, hasDataplane := labels[policy.IstioDataplaneLabel]
-	if hasDataplane && dataplane != "none" {
-		return fmt.Sprintf("label %s is %q, which contradicts %s %s; remove one of them", policy.IstioDataplaneLabel, dataplane, policy.ModeKey, s.options.Mode)
+	if message := s.planDataplane(p); message != "" {
+		return message
 	}
 	p.mark(s.Pod, s.options.Mode)
 	p.label(s.Pod, policy.IstioInjectKey, "false")
 	p.label(s.Pod, policy.IstioTLSModeLabel, "disabled")
-	if s.Namespace.Labels[policy.IstioDataplaneLabel] == "ambient" {
-		p.label(s.Pod, policy.IstioDataplaneLabel, "none")
-	}
 	p.annotate(s.Pod, policy.IstioInjectKey, "false")
 	s.planConsul(p)
 	if s.options.Mode != policy.Secret { // no container is added
 		p.annotate(s.Pod, policy.DefaultContainerKey, s.Pod.Spec.Containers[s.edge].Name)
+	}
+	return ""
+}
+
+// planDataplane keeps ztunnel away from an edge with a certificate of its own.
+func (s *subject) planDataplane(p *plan) string {
+	if v, ok := s.Pod.Labels[policy.IstioDataplaneLabel]; ok && v != "none" {
+		return contradiction("label", policy.IstioDataplaneLabel, v, s.options.Mode)
+	}
+	if s.Namespace.Labels[policy.IstioDataplaneLabel] == "ambient" {
+		p.label(s.Pod, policy.IstioDataplaneLabel, "none")
 	}
 	return ""
 }
