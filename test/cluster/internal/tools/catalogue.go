@@ -47,6 +47,9 @@ func Catalogue() []Module {
 				{"kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"},
 				{"kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"},
 				{"kubectl", "k8s.io/kubernetes/cmd/kubectl"},
+				{"kubelet", "k8s.io/kubernetes/cmd/kubelet"},
+				{"kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"},
+				{"kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"},
 			},
 			// Clients refuse to parse the version of an unstamped build.
 			variables: [][2]string{
@@ -66,6 +69,26 @@ func Catalogue() []Module {
 				{"k8s.io/component-base/version.gitVersion", "{k8s.io/kubernetes}"},
 				{"k8s.io/component-base/version.gitMajor", "1"},
 				{"k8s.io/component-base/version.gitMinor", "{k8s.io/kubernetes|minor}"},
+			},
+		},
+		{
+			Name:   "containerd",
+			Folder: "test/cluster/containerd",
+			Tools: []Tool{
+				{"containerd", "github.com/containerd/containerd/v2/cmd/containerd"},
+				{"containerd-shim-runc-v2", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"},
+				{"ctr", "github.com/containerd/containerd/v2/cmd/ctr"},
+			},
+			variables: [][2]string{
+				{"github.com/containerd/containerd/v2/version.Version", "{github.com/containerd/containerd/v2}"},
+			},
+		},
+		{
+			Name:   "coredns",
+			Folder: "test/cluster/coredns",
+			// A program of our own, with the few of CoreDNS' plugins that a cluster needs.
+			Tools: []Tool{
+				{"coredns", "github.com/isthmus-mesh/isthmus/test/cluster/coredns"},
 			},
 		},
 		{

@@ -1,0 +1,20 @@
+// Command coredns is CoreDNS with the plugins that the DNS of a cluster needs,
+// and without those of clouds, which are most of its dependencies.
+package main
+
+import (
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/coremain"
+	_ "github.com/coredns/coredns/plugin/cache"
+	_ "github.com/coredns/coredns/plugin/errors"
+	_ "github.com/coredns/coredns/plugin/health"
+	_ "github.com/coredns/coredns/plugin/kubernetes"
+	_ "github.com/coredns/coredns/plugin/ready"
+)
+
+
+func main() {
+	// In this order a query passes them.
+	dnsserver.Directives = []string{"ready", "health", "errors", "cache", "kubernetes"}
+	coremain.Run()
+}
