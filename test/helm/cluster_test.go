@@ -28,6 +28,7 @@ func TestAgainstAPIServer(t *testing.T) {
 	c := connect(t)
 	t.Run("which pods are sent", func(t *testing.T) { testMatching(t, c) })
 	t.Run("the life of a release", func(t *testing.T) { testLife(t, c) })
+	t.Run("one Isthmus in a cluster", func(t *testing.T) { testAlone(t, c) })
 	t.Run("what the webhook may do", func(t *testing.T) { testPermissions(t, c) })
 	t.Run("the program in the Deployment", func(t *testing.T) { testServer(t, c) })
 	t.Run("a certificate of cert-manager", func(t *testing.T) { testCertManager(t, c) })

@@ -40,15 +40,6 @@ func testLife(t *testing.T, c *cluster) {
 	c.namespace(t, "life-mesh", nil)
 	install(t, c, "first", "life-first")
 
-	t.Run("a second release is refused", func(t *testing.T) {
-		_, err := c.helm("install", "second", chart, "--namespace", "life-second", "--set", "istio.namespace=life-mesh")
-		assert.ErrorContains(t, err, `ClusterRole "isthmus-controller" in namespace "" exists and cannot be imported into the current release`)
-		assert.ErrorContains(t, err, `key "meta.helm.sh/release-name" must equal "second": current value is "first"`)
-		secrets, err := c.client.CoreV1().Secrets("life-second").List(t.Context(), metav1.ListOptions{})
-		require.NoError(t, err)
-		assert.Empty(t, secrets.Items, "nothing is left of the attempt")
-	})
-
 	t.Run("the test names the webhook that cannot be reached", func(t *testing.T) {
 		c.account(t, "default")
 		err := wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) {
@@ -101,9 +92,12 @@ func testLife(t *testing.T, c *cluster) {
 		write(t, c, bundle)
 		kept, err := c.client.CoreV1().Secrets("life-second").Create(t.Context(), edgeSecret(), metav1.CreateOptions{})
 		require.NoError(t, err)
+		order := deletions(t, c, "life-first")
 		_, err = c.helm("uninstall", "first", "--namespace", "life-first")
 		require.NoError(t, err)
 		assertGone(t, c)
+		sent, service := order()
+		assert.Less(t, sent, service, "no pod is sent any more when the Service goes")
 		now, err := c.client.CoreV1().Secrets("life-second").Get(t.Context(), kept.Name, metav1.GetOptions{})
 		require.NoError(t, err, "an edge goes on with the Secret that it has")
 		assert.Equal(t, kept.UID, now.UID)

@@ -1,6 +1,6 @@
 {{/*
-Names. The chart's cluster-scoped objects have fixed names, so that a second
-release is refused by Helm's ownership check, and so that the webhook
+Names. The chart's cluster-scoped objects have fixed names, so that there is one
+Isthmus in a cluster ("isthmus.validateAlone"), and so that the webhook
 configuration sorts right before Istio's whatever the release is called. One
 release per cluster needs no release name in the names of the others either.
 */}}

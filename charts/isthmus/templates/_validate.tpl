@@ -4,6 +4,7 @@ by the Deployment, so that nothing is rendered from values that contradict
 each other.
 */}}
 {{- define "isthmus.validate" -}}
+{{- include "isthmus.validateAlone" . -}}
 {{- with .Values -}}
 
 {{- if and .hostNetwork (eq (int .port) 10250) -}}
@@ -112,5 +113,26 @@ each other.
 {{- fail (printf "test.namespace %q is excluded from injection, so the test's pod would never be sent: choose another namespace" .test.namespace) -}}
 {{- end -}}
 
+{{- end -}}
+{{- end }}
+
+{{/*
+That no other Isthmus is in the cluster. Helm would refuse it too, with the name
+of whichever of its objects comes first; nothing was created then either. Only
+where Helm talks to a cluster: "helm template" finds nothing.
+*/}}
+{{- define "isthmus.validateAlone" -}}
+{{- $name := include "isthmus.webhookConfiguration" . -}}
+{{- with lookup "admissionregistration.k8s.io/v1" "MutatingWebhookConfiguration" "" $name -}}
+{{- $annotations := .metadata.annotations | default dict -}}
+{{- $release := get $annotations "meta.helm.sh/release-name" -}}
+{{- $namespace := get $annotations "meta.helm.sh/release-namespace" -}}
+{{- $own := printf "meta.helm.sh/release-name=%s meta.helm.sh/release-namespace=%s" $.Release.Name $.Release.Namespace -}}
+{{- $adopt := printf "kubectl annotate --overwrite mutatingwebhookconfiguration %s %s, and run Helm with --take-ownership" $name $own -}}
+{{- if not $release -}}
+{{- fail (printf "a cluster holds one Isthmus, and there is one that no release of Helm owns (MutatingWebhookConfiguration %s): take it away the way that it came, or make it this release's: %s" $name $adopt) -}}
+{{- else if or (ne $release $.Release.Name) (ne $namespace $.Release.Namespace) -}}
+{{- fail (printf "a cluster holds one Isthmus, and release %s in namespace %s is there (MutatingWebhookConfiguration %s): upgrade that one (helm upgrade %s -n %s), or uninstall it first (helm uninstall %s -n %s); if Helm does not know it any more, make what is left this release's: %s" $release $namespace $name $release $namespace $release $namespace $adopt) -}}
+{{- end -}}
 {{- end -}}
 {{- end }}
