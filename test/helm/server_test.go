@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -28,10 +29,44 @@ import (
 
 // testServer starts the real programs with the arguments of the installed
 // Deployments and the rights of their service accounts: the two fit when both
-// become ready, CA and caBundle are kept, and nothing is forbidden.
+// become ready, CA and caBundle are kept, and nothing is forbidden. Uninstalling
+// leaves the Lease alone behind, also under the eyes of programs that keep what it
+// deletes; a release that comes after it starts as the first did.
 func testServer(t *testing.T, c *cluster) {
 	c.namespace(t, "served", nil)
 	c.namespace(t, "served-mesh", nil)
+	_, err := c.client.CoreV1().ConfigMaps("served-mesh").Create(t.Context(), &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: "istio-ca-root-cert"},
+		Data:       map[string]string{"root-cert.pem": string(certtest.NewAuthority(t).CertificatePEM)},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	program, before := build(t), c.census(t)
+
+	t.Run("installed", func(t *testing.T) {
+		programs, uninstall := installServed(t, c, program)
+		for _, end := range programs {
+			for _, line := range end() {
+				assert.NotContains(t, line, "forbidden")
+			}
+		}
+		uninstall()
+	})
+	t.Run("installed again, and uninstalled while it runs", func(t *testing.T) {
+		programs, uninstall := installServed(t, c, program)
+		uninstall()
+		for _, end := range programs {
+			end()
+		}
+	})
+	assert.Equal(t, []string{"leases served/isthmus-controller"}, slices.DeleteFunc(c.census(t), func(object string) bool {
+		return slices.Contains(before, object)
+	}))
+}
+
+// installServed installs the chart and starts its programs. It returns what ends
+// each and what uninstalls the release.
+func installServed(t *testing.T, c *cluster, program string) (programs []func() []string, uninstall func()) {
+	t.Helper()
 	values := filepath.Join(t.TempDir(), "values.yaml")
 	require.NoError(t, os.WriteFile(values, []byte(`
 istio: {namespace: served-mesh}
@@ -40,27 +75,25 @@ profiles: {kong: {description: A gateway., match: [{images: [kong/kong-gateway]}
 `), 0o600))
 	_, err := c.helm("install", "served", chart, "--namespace", "served", "--values", values)
 	require.NoError(t, err)
-	t.Cleanup(func() {
-		if _, err := c.helm("uninstall", "served", "--namespace", "served"); err != nil {
-			t.Errorf("uninstall: %v", err)
+	installed := true
+	uninstall = func() {
+		if !installed {
+			return
 		}
-	})
-	_, err = c.client.CoreV1().ConfigMaps("served-mesh").Create(t.Context(), &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Name: "istio-ca-root-cert"},
-		Data:       map[string]string{"root-cert.pem": string(certtest.NewAuthority(t).CertificatePEM)},
-	}, metav1.CreateOptions{})
-	require.NoError(t, err)
+		installed = false
+		_, err := c.helm("uninstall", "served", "--namespace", "served")
+		assert.NoError(t, err)
+	}
+	t.Cleanup(uninstall)
 	settings, err := c.client.CoreV1().ConfigMaps("served").Get(t.Context(), "isthmus-settings", metav1.GetOptions{})
 	require.NoError(t, err)
 
-	program := build(t)
-	var logs []func() []string
 	for _, name := range []string{"isthmus-controller", "isthmus-webhook"} {
 		deployment, err := c.client.AppsV1().Deployments("served").Get(t.Context(), name, metav1.GetOptions{})
 		require.NoError(t, err)
 		health := freeAddress(t)
-		logs = append(logs, serve(t, c, program, name, arguments(t, deployment, settings, health)))
-		assert.NoError(t, wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
+		programs = append(programs, serve(t, c, program, name, arguments(t, deployment, settings, health)))
+		assert.NoError(t, wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, 60*time.Second, true, func(ctx context.Context) (bool, error) {
 			return isReady(ctx, health), nil
 		}), "await /readyz of %s", name)
 	}
@@ -72,11 +105,7 @@ profiles: {kong: {description: A gateway., match: [{images: [kong/kong-gateway]}
 	assert.NotEmpty(t, secret.Data)
 	_, err = c.client.CoordinationV1().Leases("served").Get(t.Context(), "isthmus-controller", metav1.GetOptions{})
 	assert.NoError(t, err, "one controller leads")
-	for _, log := range logs {
-		for _, line := range log() {
-			assert.NotContains(t, line, "forbidden")
-		}
-	}
+	return programs, uninstall
 }
 
 // arguments are those of the Deployment's container, with the paths, ports and
