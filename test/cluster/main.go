@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"syscall"
 
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/node"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/plane"
 )
 
@@ -20,7 +21,11 @@ const usage = `Usage: cluster <command> [flags]
 
   build [NAME...]   build tools into the cache (all of them without a name), print their paths
   bin NAME          build one tool if need be, print its path
+  images            make the container images of a node, print the tarballs' paths
   up                start etcd and the API server, print how to reach them, stay until told to end
+                    (up --node: a whole cluster of one node, which runs pods)
+  component ORDER NAME
+                    kill, restart, pause or resume a component of a node, such as etcd or kubelet
   down              end what up --detach started
 
 "cluster <command> -h" tells the command's flags. Tools are kept in $ISTHMUS_CACHE, else in the
@@ -66,12 +71,18 @@ func run(ctx context.Context, arguments []string, std streams) error {
 		return runBuild(ctx, rest, std)
 	case "bin":
 		return runBin(ctx, rest, std)
+	case "images":
+		return runImages(ctx, rest, std)
 	case "up":
 		return runUp(ctx, rest, std)
 	case "down":
 		return runDown(rest, std)
+	case "component":
+		return runComponent(ctx, rest, std)
 	case plane.ReapCommand: // not for people
 		return runReap(rest, std)
+	case node.InsideCommand: // nor this
+		return runInside(ctx, rest, std)
 	case "help", "-h", "-help", "--help":
 		_, _ = io.WriteString(std.out, usage)
 		return nil

@@ -160,6 +160,11 @@ func (b Builder) run(ctx context.Context, recipe recipe, tools []Tool, output st
 	command := exec.CommandContext(ctx, "go", arguments...)
 	command.Dir = recipe.folder
 	command.Env = b.environment()
+	return narrate(ctx, command, voice)
+}
+
+// narrate executes the go command, or a shell that calls it, and tells how far it is.
+func narrate(ctx context.Context, command *exec.Cmd, voice *narrator) error {
 	// The compilers are the go command's children: end them all together.
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGTERM) }

@@ -124,6 +124,18 @@ func Catalogue() []Module {
 			},
 		},
 		{
+			Name:   "images",
+			Folder: "test/cluster/images",
+			// Programs of our own: what is in the images of a test's node, and what
+			// assembles them.
+			Tools: []Tool{
+				{"image-assembler", "github.com/isthmus-mesh/isthmus/test/cluster/images/assembler"},
+				{"image-pause", "github.com/isthmus-mesh/isthmus/test/cluster/images/pause"},
+				{"image-edge", "github.com/isthmus-mesh/isthmus/test/cluster/images/edge"},
+				{"image-mesh", "github.com/isthmus-mesh/isthmus/test/cluster/images/mesh"},
+			},
+		},
+		{
 			Name:   "istio-cni",
 			Folder: "test/cluster/istiocni",
 			// A program of our own around istio-cni's code.

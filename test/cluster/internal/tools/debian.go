@@ -97,10 +97,8 @@ func (p Packaged) probe(ctx context.Context, path string) error {
 // fetch downloads the package, unpacks it into the cache, under its version, and
 // returns the path of the program in it.
 func (b Builder) fetch(ctx context.Context, p Packaged) (string, error) {
-	for _, needed := range []string{"apt-get", "dpkg-deb"} {
-		if _, err := exec.LookPath(needed); err != nil {
-			return "", fmt.Errorf("there is no %s, so this is no Debian", needed)
-		}
+	if err := needDebian(); err != nil {
+		return "", err
 	}
 	temporary, err := os.MkdirTemp(b.Cache, "fetching-")
 	if err != nil {
@@ -133,22 +131,20 @@ func (b Builder) fetch(ctx context.Context, p Packaged) (string, error) {
 	return filepath.Join(target, filepath.FromSlash(p.Path)), nil
 }
 
-// download lets apt fetch the package into a folder. Where the package lists are
-// missing or too old, as in a fresh container, root gets new ones.
+// needDebian tells whether there is what packages are fetched and unpacked with.
+func needDebian() error {
+	for _, needed := range []string{"apt-get", "dpkg-deb"} {
+		if _, err := exec.LookPath(needed); err != nil {
+			return fmt.Errorf("there is no %s, so this is no Debian", needed)
+		}
+	}
+	return nil
+}
+
+// download lets apt fetch the package into a folder.
 func (b Builder) download(ctx context.Context, name, folder string) (string, error) {
-	download := []string{"apt-get", "download", "--quiet", "-o", "Acquire::Retries=3", name}
-	_, err := b.command(ctx, folder, download...)
-	if err != nil {
-		if os.Getuid() != 0 {
-			return "", fmt.Errorf("%w (where package lists are missing or old, apt-get update as root helps)", err)
-		}
-		_, _ = fmt.Fprintln(b.Progress, "getting new package lists: apt-get update")
-		if _, updated := b.command(ctx, folder, "apt-get", "update", "--quiet", "-o", "Acquire::Retries=3"); updated != nil {
-			return "", errors.Join(err, updated)
-		}
-		if _, err = b.command(ctx, folder, download...); err != nil {
-			return "", err
-		}
+	if err := b.withLists(ctx, folder, "apt-get", "download", "--quiet", "-o", "Acquire::Retries=3", name); err != nil {
+		return "", err
 	}
 	found, err := filepath.Glob(filepath.Join(folder, "*.deb"))
 	if err != nil {
@@ -158,6 +154,24 @@ func (b Builder) download(ctx context.Context, name, folder string) (string, err
 		return "", fmt.Errorf("apt-get download left %d packages, want one", len(found))
 	}
 	return found[0], nil
+}
+
+// withLists runs apt in a folder. Where the package lists are missing or too old,
+// as in a fresh container, root gets new ones.
+func (b Builder) withLists(ctx context.Context, folder string, arguments ...string) error {
+	_, err := b.command(ctx, folder, arguments...)
+	if err == nil {
+		return nil
+	}
+	if os.Getuid() != 0 {
+		return fmt.Errorf("%w (where package lists are missing or old, apt-get update as root helps)", err)
+	}
+	_, _ = fmt.Fprintln(b.Progress, "getting new package lists: apt-get update")
+	if _, updated := b.command(ctx, folder, "apt-get", "update", "--quiet", "-o", "Acquire::Retries=3"); updated != nil {
+		return errors.Join(err, updated)
+	}
+	_, err = b.command(ctx, folder, arguments...)
+	return err
 }
 
 // command runs a program in a folder and returns what it printed, without the

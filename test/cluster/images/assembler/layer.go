@@ -1,0 +1,157 @@
+package main
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/compression"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// layer is a list of files.
+type layer struct {
+	// Files are single files.
+	Files []file `json:"files,omitempty"`
+	// Folder is put at the image's root with all that is in it: folders, files and
+	// symbolic links.
+	Folder string `json:"folder,omitempty"`
+}
+
+// file is a file of this machine, and where it lies in the image.
+type file struct {
+	Path   string `json:"path"`
+	Source string `json:"source"`
+	// Mode are the permissions, 0755 for a program. They are not the source's:
+	// those depend on who built it.
+	Mode fs.FileMode `json:"mode"`
+}
+
+// entry is something in a layer; those of folders have neither source nor link.
+type entry struct {
+	source string
+	link   string
+	mode   fs.FileMode
+}
+
+// tar returns the layer as a tar of root's files without dates. It is not
+// compressed: a node on the same machine would only have to undo it.
+func (l layer) tar() (v1.Layer, error) {
+	entries, err := l.entries()
+	if err != nil {
+		return nil, err
+	}
+	if len(entries) == 0 {
+		return nil, errors.New("no file is in it")
+	}
+	open := func() (io.ReadCloser, error) {
+		reader, writer := io.Pipe()
+		go func() { writer.CloseWithError(write(writer, entries)) }()
+		return reader, nil
+	}
+	return tarball.LayerFromOpener(open, tarball.WithCompression(compression.None), tarball.WithMediaType(types.DockerUncompressedLayer))
+}
+
+// entries lists what is in the layer by its path, without a leading slash, and the
+// folders above.
+func (l layer) entries() (map[string]entry, error) {
+	entries := map[string]entry{}
+	for _, f := range l.Files {
+		if !path.IsAbs(f.Path) || f.Mode.Perm() == 0 {
+			return nil, fmt.Errorf("file %q with mode %#o: want a path from / and permissions", f.Path, f.Mode)
+		}
+		entries[strings.TrimPrefix(path.Clean(f.Path), "/")] = entry{source: f.Source, mode: f.Mode.Perm()}
+	}
+	if l.Folder != "" {
+		if err := walk(l.Folder, entries); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range slices.Collect(maps.Keys(entries)) {
+		for above := path.Dir(name); above != "."; above = path.Dir(above) {
+			if _, found := entries[above]; !found {
+				entries[above] = entry{mode: fs.ModeDir | 0o755}
+			}
+		}
+	}
+	return entries, nil
+}
+
+// walk adds what a folder holds.
+func walk(folder string, entries map[string]entry) error {
+	return filepath.WalkDir(folder, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || name == folder {
+			return err
+		}
+		relative, err := filepath.Rel(folder, name)
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		found := entry{mode: info.Mode()}
+		switch info.Mode().Type() {
+		case 0:
+			found.source = name
+		case fs.ModeSymlink:
+			if found.link, err = os.Readlink(name); err != nil {
+				return err
+			}
+		case fs.ModeDir:
+			found.mode = fs.ModeDir | 0o755
+		default:
+			return fmt.Errorf("%s is neither file, folder nor link", name)
+		}
+		entries[filepath.ToSlash(relative)] = found
+		return nil
+	})
+}
+
+func write(out io.Writer, entries map[string]entry) error {
+	archive := tar.NewWriter(out)
+	for _, name := range slices.Sorted(maps.Keys(entries)) {
+		if err := add(archive, name, entries[name]); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return archive.Close()
+}
+
+func add(archive *tar.Writer, name string, e entry) error {
+	header := &tar.Header{Name: name, Mode: int64(e.mode.Perm()), Format: tar.FormatPAX}
+	switch {
+	case e.mode.IsDir():
+		header.Typeflag, header.Name = tar.TypeDir, name+"/"
+		return archive.WriteHeader(header)
+	case e.link != "":
+		header.Typeflag, header.Linkname, header.Mode = tar.TypeSymlink, e.link, 0o777
+		return archive.WriteHeader(header)
+	}
+	source, err := os.Open(e.source)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = source.Close() }()
+	info, err := source.Stat()
+	if err != nil {
+		return err
+	}
+	header.Typeflag, header.Size = tar.TypeReg, info.Size()
+	if err := archive.WriteHeader(header); err != nil {
+		return err
+	}
+	_, err = io.Copy(archive, source)
+	return err
+}

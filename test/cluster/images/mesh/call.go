@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"strings"
+	"time"
+)
+
+func call(ctx context.Context, arguments []string) error {
+	flags := flag.NewFlagSet("call", flag.ContinueOnError)
+	c := &caller{ledger: newLedger(time.Now)}
+	flags.StringVar(&c.target, "target", "", "`URL` to call")
+	rate := flags.Float64("rate", 20, "calls a second, whether or not the last ones have ended")
+	flags.IntVar(&c.fresh, "fresh", 5, "every how many calls one gets a connection of its own; the others share kept ones")
+	flags.DurationVar(&c.patience, "timeout", 10*time.Second, "how long a call may take before it counts as failed")
+	plain := flags.String("plain", ":8080", "`address` for GET /report, POST /reset and /healthz")
+	if err := flags.Parse(arguments); err != nil {
+		return err
+	}
+	if c.target == "" || *rate <= 0 || c.fresh < 1 {
+		return fmt.Errorf("want --target, --rate above 0 and --fresh of 1 or more, got %q, %v and %d", c.target, *rate, c.fresh)
+	}
+	errs := make(chan error, 1)
+	if err := listening(&http.Server{Handler: c.admin()}, *plain, errs); err != nil { //nolint:gosec // listening sets the timeout.
+		return err
+	}
+	c.kept = &http.Client{Timeout: c.patience, Transport: &http.Transport{MaxIdleConnsPerHost: 4}}
+	c.single = &http.Client{Timeout: c.patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	ticker := time.NewTicker(time.Duration(float64(time.Second) / *rate))
+	defer ticker.Stop()
+	for n := 0; ; n++ {
+		select {
+		case err := <-errs:
+			return err
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			go c.one(ctx, n%c.fresh == 0)
+		}
+	}
+}
+
+// caller calls one URL at a steady rate.
+type caller struct {
+	target       string
+	fresh        int
+	patience     time.Duration
+	kept, single *http.Client
+	ledger       *ledger
+}
+
+// one makes a call and enters it into the ledger, unless it was cut off by our end.
+func (c *caller) one(ctx context.Context, fresh bool) {
+	client := c.kept
+	if fresh {
+		client = c.single
+	}
+	entry := c.ledger.begin()
+	got, err := c.ask(ctx, client)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		log.Printf("failed: %v", err)
+	}
+	entry(got, err)
+}
+
+// ask sends a POST, which Go's client does not send a second time by itself as it
+// does with a GET: what an edge loses is lost here.
+func (c *caller) ask(ctx context.Context, client *http.Client) (*answer, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.target, strings.NewReader("hello"))
+	if err != nil {
+		return nil, err
+	}
+	request.GetBody = nil
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<16))
+	if err != nil {
+		return nil, fmt.Errorf("status %d, then: %w", response.StatusCode, err)
+	}
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("status %d: %s", response.StatusCode, strings.TrimSpace(string(body)))
+	}
+	var got answer
+	if err := json.Unmarshal(body, &got); err != nil {
+		return nil, fmt.Errorf("answer %q: %w", body, err)
+	}
+	if got.Serial == "" {
+		return nil, errors.New("the answer names no serial")
+	}
+	return &got, nil
+}
+
+func (c *caller) admin() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /report", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, c.ledger.report()) })
+	mux.HandleFunc("POST /reset", func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, http.StatusOK, c.ledger.reset())
+	})
+	return mux
+}
