@@ -17,10 +17,6 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// maxReview is the largest review that is read: the API server takes objects
-// of up to 3 MiB, a CREATE carries one and an UPDATE two.
-const maxReview = 7 << 20
-
 // decider answers one sort of review.
 type decider interface {
 	// review decides; an error is no decision.
@@ -37,7 +33,9 @@ type decider interface {
 // else.
 type exchange struct {
 	decider decider
-	log     logr.Logger
+	// room is what it shares with the others.
+	room *Room
+	log  logr.Logger
 	// timeout ends a review that does not arrive, and one that cannot be decided.
 	timeout time.Duration
 }
@@ -58,47 +56,88 @@ func (x exchange) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("content type %q: want application/json", r.Header.Get("Content-Type")), http.StatusUnsupportedMediaType)
 		return
 	}
+	if r.ContentLength > maxReview {
+		tooLarge(w)
+		return
+	}
 	// A client that sends byte by byte must not hold the memory of a review; a
 	// server that cannot set a deadline (as in a test) goes without.
 	timeout := cmp.Or(x.timeout, defaultTimeout)
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(timeout))
-	s := scratches.Get().(*scratch)
-	defer scratches.Put(s)
-	s.body.Reset()
-	if _, err := s.body.ReadFrom(http.MaxBytesReader(w, r.Body, maxReview)); err != nil {
-		if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-			http.Error(w, fmt.Sprintf("review is larger than %d bytes", tooLarge.Limit), http.StatusRequestEntityTooLarge)
-			return
-		}
-		http.Error(w, "read review: "+err.Error(), http.StatusBadRequest)
-		return
-	}
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(s.body.Bytes(), &review); err != nil {
-		http.Error(w, "decode AdmissionReview: "+err.Error(), http.StatusBadRequest)
-		return
-	}
-	if review.Kind != "AdmissionReview" || review.Request == nil {
-		http.Error(w, fmt.Sprintf("got kind %q: want an AdmissionReview with a request", review.Kind), http.StatusBadRequest)
+	s := take()
+	defer s.put()
+	a := x.room.arrive(w)
+	defer a.leave()
+	if err := a.read(&s.body, http.MaxBytesReader(w, r.Body, maxReview)); err != nil {
+		refuseRead(w, err)
 		return
 	}
 	// A server that stops ends the contexts of its requests; this one is still
 	// to be answered.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), timeout)
 	defer cancel()
-	response, err := x.decider.review(ctx, review.Request)
+	exit, err := a.enter(ctx, s.body.Bytes())
 	if err != nil {
-		x.fail(w, review.Request, err, "uid", review.Request.UID, "namespace", review.Request.Namespace)
+		refuseRead(w, err)
+		return
+	}
+	defer exit()
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(s.body.Bytes(), &review); err != nil {
+		http.Error(w, "decode AdmissionReview: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	if review.Kind != "AdmissionReview" || review.Request == nil {
+		http.Error(w, fmt.Sprintf("got kind %q: want an AdmissionReview with a request", clip(review.Kind)), http.StatusBadRequest)
+		return
+	}
+	response, err := x.decider.review(ctx, review.Request)
+	if errors.Is(err, errCrowded) {
+		refuseRead(w, err)
+		return
+	}
+	if err != nil {
+		x.fail(w, review.Request, err, "uid", clip(string(review.Request.UID)), "namespace", clip(review.Request.Namespace))
 		return
 	}
 	response.UID = review.Request.UID
 	w.Header().Set("Content-Type", "application/json")
 	if s.answer, err = appendReview(s.answer[:0], review.APIVersion, response); err != nil {
-		x.fail(w, review.Request, err, "uid", review.Request.UID)
+		x.fail(w, review.Request, err, "uid", clip(string(review.Request.UID)))
 		return
 	}
 	if _, err := w.Write(s.answer); err != nil {
-		x.log.Error(err, "write response", "uid", review.Request.UID)
+		x.log.Error(err, "write response", "uid", clip(string(review.Request.UID)))
 	}
+}
+
+// refuseRead says why a review was not read, or not decoded. What is over in a
+// moment is said so that an API server asks again: its client waits as long as
+// Retry-After says, within its own timeout.
+func refuseRead(w http.ResponseWriter, err error) {
+	switch limit := (*http.MaxBytesError)(nil); {
+	case errors.As(err, &limit):
+		tooLarge(w)
+	case errors.Is(err, errTooLarge):
+		http.Error(w, "review holds too many objects and lists", http.StatusRequestEntityTooLarge)
+	case errors.Is(err, errCrowded):
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+	default:
+		http.Error(w, "read review: "+err.Error(), http.StatusBadRequest)
+	}
+}
+
+func tooLarge(w http.ResponseWriter) {
+	http.Error(w, fmt.Sprintf("review is larger than %d bytes", maxReview), http.StatusRequestEntityTooLarge)
+}
+
+// clip keeps what a client sent from filling logs and answers.
+func clip(s string) string {
+	const longest = 1024
+	if len(s) <= longest {
+		return s
+	}
+	return s[:longest] + "..."
 }
 
 // fail answers with HTTP 500, so that the failurePolicy decides.

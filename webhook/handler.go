@@ -42,6 +42,8 @@ type Handler struct {
 	Engine *inject.Engine
 	// Namespaces of the cluster.
 	Namespaces Namespaces
+	// Room is what it shares with other handlers of the server. Required.
+	Room *Room
 	// Metrics count the decisions.
 	Metrics *Metrics
 	// Log gets a line for every decision.
@@ -56,7 +58,7 @@ type Handler struct {
 
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	exchange{h, h.Log, h.Timeout}.serve(w, r)
+	exchange{h, h.Room, h.Log, h.Timeout}.serve(w, r)
 }
 
 func (h *Handler) failed(*admissionv1.AdmissionRequest) {
@@ -103,8 +105,8 @@ func (h *Handler) explain(req *admissionv1.AdmissionRequest, pod *corev1.Pod, re
 	if name == "" {
 		name = pod.GenerateName
 	}
-	log.Info("reviewed pod", "namespace", req.Namespace, "pod", name, "uid", req.UID, "outcome", outcome, "reason", result.Reason,
-		"profile", result.Profile, "mode", result.Mode, "message", result.Message, "warnings", codes(result.Warnings))
+	log.Info("reviewed pod", "namespace", req.Namespace, "pod", clip(name), "uid", clip(string(req.UID)), "outcome", outcome, "reason", result.Reason,
+		"profile", result.Profile, "mode", result.Mode, "message", clip(result.Message), "warnings", codes(result.Warnings))
 }
 
 // codes are the codes of warnings, for the log.

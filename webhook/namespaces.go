@@ -8,6 +8,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
@@ -24,6 +25,9 @@ type ClusterNamespaces struct {
 
 // Namespace implements Namespaces.
 func (c *ClusterNamespaces) Namespace(ctx context.Context, name string, labelled bool) (policy.Namespace, error) {
+	if problems := validation.IsDNS1123Label(name); len(problems) > 0 {
+		return policy.Namespace{}, fmt.Errorf("%q is no name of a namespace: %s", clip(name), problems[0])
+	}
 	ns, err := read(ctx, c.Cache, name)
 	if err == nil && (!labelled || ns.Labels[policy.InjectionLabel] == policy.InjectionEnabled) {
 		return ns, nil
@@ -41,6 +45,29 @@ func read(ctx context.Context, r client.Reader, name string) (policy.Namespace, 
 		return policy.Namespace{}, err
 	}
 	return policy.Namespace{Name: name, Labels: meta.Labels, Annotations: meta.Annotations}, nil
+}
+
+// few reads a few objects at a time, and refuses more: who sends reviews of
+// namespaces that do not exist must not have those of others wait for the answers.
+type few struct {
+	client.Reader
+	places chan struct{}
+}
+
+// maxLive is how many namespaces are asked of the API server at once.
+const maxLive = 8
+
+func newFew(r client.Reader) few { return few{r, make(chan struct{}, maxLive)} }
+
+// Get implements client.Reader.
+func (f few) Get(ctx context.Context, key client.ObjectKey, object client.Object, options ...client.GetOption) error {
+	select {
+	case f.places <- struct{}{}:
+		defer func() { <-f.places }()
+		return f.Reader.Get(ctx, key, object, options...)
+	default:
+		return fmt.Errorf("namespaces that are asked of the API server: %w", errCrowded)
+	}
 }
 
 // NamespaceMetadata is the kind of object that the cache holds.

@@ -27,6 +27,19 @@ type scratch struct {
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
+func take() *scratch {
+	s := scratches.Get().(*scratch)
+	s.body.Reset()
+	return s
+}
+
+// put keeps it for the next review, unless this one made it large.
+func (s *scratch) put() {
+	if s.body.Cap() <= maxScratch && cap(s.answer) <= maxScratch {
+		scratches.Put(s)
+	}
+}
+
 // respond turns a decision into a response, without the UID.
 func respond(result inject.Result) *admissionv1.AdmissionResponse {
 	if result.Denied {

@@ -64,6 +64,9 @@ type ServerOptions struct {
 // Serve answers reviews until ctx ends, and then until those that are under way
 // are answered.
 func Serve(ctx context.Context, o ServerOptions) error {
+	if o.Port == 0 {
+		o.Port = 10250
+	}
 	mgr, err := newManager(o)
 	if err != nil {
 		return err
@@ -73,17 +76,24 @@ func Serve(ctx context.Context, o ServerOptions) error {
 		return err
 	}
 	var stopping atomic.Bool
-	namespaces := &ClusterNamespaces{Cache: mgr.GetCache(), Live: mgr.GetAPIReader()}
+	// It is not run: it measures, and front is what listens.
+	hooks := webhook.NewServer(webhook.Options{Port: o.Port})
+	room := NewRoom()
+	namespaces := &ClusterNamespaces{Cache: mgr.GetCache(), Live: newFew(mgr.GetAPIReader())}
 	for path, labelled := range map[string]bool{NamespacePath: true, PodPath: false} {
-		mgr.GetWebhookServer().Register(path, sendAway(&stopping, &Handler{
-			Engine: o.Engine, Namespaces: namespaces, Metrics: counters, Log: o.Log, Labelled: labelled,
+		hooks.Register(path, sendAway(&stopping, &Handler{
+			Engine: o.Engine, Namespaces: namespaces, Room: room, Metrics: counters, Log: o.Log, Labelled: labelled,
 		}))
 	}
-	validator := &Validator{Engine: o.Engine, Namespaces: namespaces, Metrics: counters, Log: o.Log}
+	validator := &Validator{Engine: o.Engine, Namespaces: namespaces, Room: room, Metrics: counters, Log: o.Log}
 	for _, path := range []string{WorkloadPath, ValidateNamespacePath} {
-		mgr.GetWebhookServer().Register(path, sendAway(&stopping, validator))
+		hooks.Register(path, sendAway(&stopping, validator))
 	}
-	runnables := []manager.Runnable{o.Certificate}
+	front, err := newFront(o, hooks.WebhookMux())
+	if err != nil {
+		return err
+	}
+	runnables := []manager.Runnable{o.Certificate, front}
 	if o.Mesh != nil {
 		runnables = append(runnables, o.Mesh)
 	}
@@ -150,13 +160,10 @@ func readiness(r *http.Request, o ServerOptions, mgr manager.Manager, stopping *
 	if !informer.HasSynced() {
 		return errors.New("namespaces: the cache is not filled yet")
 	}
-	return mgr.GetWebhookServer().StartedChecker()(r)
+	return nil
 }
 
 func newManager(o ServerOptions) (manager.Manager, error) {
-	if o.Port == 0 {
-		o.Port = 10250
-	}
 	if o.HealthAddress == "" {
 		o.HealthAddress = ":8081"
 	}
@@ -172,14 +179,6 @@ func newManager(o ServerOptions) (manager.Manager, error) {
 		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
 			NamespaceMetadata(): {Transform: TrimNamespace},
 		}},
-		WebhookServer: webhook.NewServer(webhook.Options{
-			Host: o.Host,
-			Port: o.Port,
-			TLSOpts: []func(*tls.Config){func(c *tls.Config) {
-				c.MinVersion = tls.VersionTLS12
-				c.GetCertificate = o.Certificate.GetCertificate
-			}},
-		}),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make manager: %w", err)

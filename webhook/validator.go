@@ -37,6 +37,8 @@ type Validator struct {
 	Engine *inject.Engine
 	// Namespaces of the cluster.
 	Namespaces Namespaces
+	// Room is what it shares with other handlers of the server. Required.
+	Room *Room
 	// Metrics count the decisions.
 	Metrics *Metrics
 	// Log gets a line for every decision.
@@ -48,7 +50,7 @@ type Validator struct {
 
 // ServeHTTP implements http.Handler.
 func (v *Validator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	exchange{v, v.Log, cmp.Or(v.Timeout, validateTimeout)}.serve(w, r)
+	exchange{v, v.Room, v.Log, cmp.Or(v.Timeout, validateTimeout)}.serve(w, r)
 }
 
 // kinds are those that are reviewed, by their resource, as the metric names them.
@@ -208,6 +210,6 @@ func (v *Validator) explain(req *admissionv1.AdmissionRequest, kind string, o op
 		level, outcome = 1, "allowed"
 	}
 	v.Metrics.validated(kind, outcome, o.reason)
-	v.Log.V(level).Info("reviewed "+kind, "namespace", req.Namespace, "name", req.Name, "uid", req.UID, "operation", req.Operation, "outcome", outcome,
-		"reason", o.reason, "profile", o.profile, "mode", o.mode, "message", o.message, "warnings", codes(o.warnings))
+	v.Log.V(level).Info("reviewed "+kind, "namespace", req.Namespace, "name", clip(req.Name), "uid", clip(string(req.UID)), "operation", req.Operation, "outcome", outcome,
+		"reason", o.reason, "profile", o.profile, "mode", o.mode, "message", clip(o.message), "warnings", codes(o.warnings))
 }

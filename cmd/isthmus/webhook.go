@@ -72,6 +72,9 @@ func (f *webhookFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	// For namespaces that are younger than the cache; the API server's own priority
+	// and fairness bounds it too.
+	config.QPS, config.Burst = 50, 100
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return fmt.Errorf("make client: %w", err)

@@ -22,7 +22,9 @@ func (s *subject) inject(p plan) Result {
 	if err != nil {
 		return denied(policy.InvalidOverride, err.Error())
 	}
-	s.engine.edits.Add(key, e)
+	if len(e.encoded)+len(key.shape) <= maxKept {
+		s.engine.edits.Add(key, e)
+	}
 	return e.result()
 }
 
@@ -256,8 +258,21 @@ func (e *Engine) render(p patches.Params) (*rendering, error) {
 		r.volumes = append(r.volumes, encode(sidecar.Volumes[i]))
 		r.volumePrints[sidecar.Volumes[i].Name] = printVolume(&sidecar.Volumes[i])
 	}
-	e.rendered.Add(p, r)
+	if r.size() <= maxKept {
+		e.rendered.Add(p, r)
+	}
 	return r, nil
+}
+
+// size is that of what is written into the pod, in bytes.
+func (r *rendering) size() int {
+	n := 0
+	for _, list := range [][]any{r.initContainers, r.containers, r.volumes} {
+		for _, item := range list {
+			n += len(item.(json.RawMessage))
+		}
+	}
+	return n
 }
 
 // encode is for our own and Kubernetes' own types, which always can be; the

@@ -68,6 +68,15 @@ type Engine struct {
 // each.
 const kept = 128
 
+// maxMetadata is what the API server takes of annotations
+// (TotalAnnotationSizeLimitB of apimachinery), in bytes. It looks after the webhooks
+// did, which would compare and parse more than it ever keeps.
+const maxMetadata = 256 << 10
+
+// maxKept is the largest edit or sidecar that is kept, in bytes: what a pod's author
+// makes larger is made anew.
+const maxKept = 64 << 10
+
 // New makes an Engine. An error says what is wrong with the settings.
 func New(o Options) (*Engine, error) {
 	if err := o.Settings.Validate(); err != nil {
@@ -117,6 +126,9 @@ func (e *Engine) Inject(req Request) Result {
 	if verdict.Asked == policy.Nobody {
 		return Result{Reason: verdict.Reason}
 	}
+	if n := length(pod.Annotations) + length(pod.Labels); n > maxMetadata {
+		return denied(policy.InvalidOverride, fmt.Sprintf("labels and annotations hold %d bytes; Kubernetes takes at most %d of a pod", n, maxMetadata))
+	}
 	c := &subject{engine: e, Request: req, asked: verdict.Asked}
 	c.warnings = policy.UnknownKeys(pod.Labels, pod.Annotations, ns)
 	result := c.decide()
@@ -132,6 +144,14 @@ func (e *Engine) Inject(req Request) Result {
 		result.Warnings = c.warnings
 	}
 	return result
+}
+
+func length(pairs map[string]string) int {
+	n := 0
+	for key, value := range pairs {
+		n += len(key) + len(value)
+	}
+	return n
 }
 
 // subject is one pod on its way through the engine.

@@ -22,7 +22,14 @@ type proxyConfig struct {
 	changed bool
 }
 
+// maxProxyConfig is the longest ProxyConfig that is parsed, in bytes: YAML takes up to
+// a hundred times its length in memory.
+const maxProxyConfig = 16 << 10
+
 func parseProxyConfig(text string) (*proxyConfig, error) {
+	if len(text) > maxProxyConfig {
+		return nil, fmt.Errorf("it holds %d bytes, and at most %d are read; put what is common to all pods into the mesh's defaultConfig", len(text), maxProxyConfig)
+	}
 	c := &proxyConfig{raw: text}
 	if err := yaml.Unmarshal([]byte(text), &c.doc); err != nil {
 		return nil, fmt.Errorf("%q is no YAML, so Istio would not read it: %w", text, err)
