@@ -13,10 +13,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/compression"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 // layer is a list of files.
@@ -44,8 +42,7 @@ type entry struct {
 	mode   fs.FileMode
 }
 
-// tar returns the layer as a tar of root's files without dates. It is not
-// compressed: a node on the same machine would only have to undo it.
+// tar returns the layer as a tar of root's files without dates.
 func (l layer) tar() (v1.Layer, error) {
 	entries, err := l.entries()
 	if err != nil {
@@ -59,7 +56,7 @@ func (l layer) tar() (v1.Layer, error) {
 		go func() { writer.CloseWithError(write(writer, entries)) }()
 		return reader, nil
 	}
-	return tarball.LayerFromOpener(open, tarball.WithCompression(compression.None), tarball.WithMediaType(types.DockerUncompressedLayer))
+	return tarball.LayerFromOpener(open)
 }
 
 // entries lists what is in the layer by its path, without a leading slash, and the

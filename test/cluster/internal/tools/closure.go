@@ -86,20 +86,13 @@ func (b Builder) gather(ctx context.Context, p Packaged) (string, error) {
 
 // downloadAll lets apt fetch a package and all it depends on into a folder. The
 // status that apt is shown is empty, so that what this machine has counts as
-// missing; apt's own folders are not written to.
+// missing.
 func (b Builder) downloadAll(ctx context.Context, name, folder string) ([]string, error) {
-	status, cache := filepath.Join(folder, "status"), filepath.Join(folder, "apt")
-	err := errors.Join(os.WriteFile(status, nil, 0o644), os.MkdirAll(filepath.Join(cache, "archives", "partial"), 0o755))
-	if err != nil {
+	status := filepath.Join(folder, "status")
+	if err := os.WriteFile(status, nil, 0o644); err != nil {
 		return nil, err
 	}
-	err = b.withLists(ctx, folder, "apt-get", "install", "--quiet", "--yes", "--download-only", "--no-install-recommends",
-		"-o", "Acquire::Retries=3", "-o", "Dir::State::status="+status, "-o", "Dir::State::extended_states="+status+".auto",
-		"-o", "Dir::Cache="+cache, "-o", "Debug::NoLocking=true", name)
-	if err != nil {
-		return nil, err
-	}
-	archives, err := filepath.Glob(filepath.Join(cache, "archives", "*.deb"))
+	archives, err := b.downloadMissing(ctx, folder, "-o", "Dir::State::status="+status, "-o", "Dir::State::extended_states="+status+".auto", name)
 	if err != nil {
 		return nil, err
 	}
