@@ -12,14 +12,14 @@ import (
 func runImages(ctx context.Context, arguments []string, std streams) error {
 	flags := flag.NewFlagSet("images", flag.ContinueOnError)
 	out := flags.String("out", "", "`folder` to put the tarballs into (default: they stay in the cache alone)")
-	if err := parse(flags, arguments, std, ""); err != nil {
+	if err := parse(flags, arguments, std, "[NAME...]"); err != nil {
 		return err
 	}
 	builder, err := builder(std)
 	if err != nil {
 		return err
 	}
-	tarballs, err := images.Build(ctx, builder)
+	tarballs, err := images.Build(ctx, builder, flags.Args()...)
 	if err != nil {
 		return err
 	}

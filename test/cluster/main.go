@@ -21,7 +21,7 @@ const usage = `Usage: cluster <command> [flags]
 
   build [NAME...]   build tools into the cache (all of them without a name), print their paths
   bin NAME          build one tool if need be, print its path
-  images            make the container images of a node, print the tarballs' paths
+  images [NAME...]  make the container images of a node (all of them without a name), print the tarballs' paths
   up                start etcd and the API server, print how to reach them, stay until told to end
                     (up --node: a whole cluster of one node, which runs pods)
   component ORDER NAME

@@ -6,9 +6,12 @@ package images
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path"
@@ -44,54 +47,84 @@ var haproxy = tools.Packaged{Name: "haproxy", Package: "haproxy", Path: "usr/sbi
 // searched makes programs in an image callable by their names.
 const searched = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// Build makes the images that the cache does not hold yet, with progress, and
-// returns the absolute paths of all tarballs. "ctr -n k8s.io images import" and
-// "docker load" read them.
-func Build(ctx context.Context, b tools.Builder) ([]string, error) {
-	all, err := describe(ctx, b)
-	if err != nil {
-		return nil, err
+// kinds are the images, by the last element of their names.
+var kinds = []kind{
+	{"isthmus", product},
+	{"pilot", program(IstioHub+"/pilot:"+IstioTag, "pilot-discovery", "/usr/local/bin/pilot-discovery", "1337:1337")},
+	{"proxyv2", program(IstioHub+"/proxyv2:"+IstioTag, "pilot-agent", "/usr/local/bin/pilot-agent", "1337:1337")},
+	{"pause", program(Pause, "image-pause", "/pause", "65535:65535")},
+	{"coredns", program(DNS, "coredns", "/coredns", "65532:65532")},
+	{"edge", edge},
+	{"mesh", program(Mesh, "image-mesh", "/mesh", "65532:65532")},
+}
+
+// kind is an image that can be made.
+type kind struct {
+	name string
+	// describe builds what is in the image.
+	describe func(context.Context, tools.Builder) (description, error)
+}
+
+// Build makes those of the named images that the cache does not hold yet, with
+// progress, and returns the absolute paths of their tarballs. Without a name that
+// is all of them. "ctr -n k8s.io images import" and "docker load" read them.
+func Build(ctx context.Context, b tools.Builder, names ...string) ([]string, error) {
+	var all []string
+	for _, k := range kinds {
+		all = append(all, k.name)
 	}
-	programs, err := b.Build(ctx, "image-assembler")
-	if err != nil {
-		return nil, err
+	if len(names) == 0 {
+		names = all
 	}
 	var tarballs []string
-	for _, d := range all {
-		tarball, err := d.assemble(ctx, b, programs["image-assembler"])
+	for _, name := range names {
+		i := slices.Index(all, name)
+		if i < 0 {
+			return nil, fmt.Errorf("unknown image %q: choose from %s", name, strings.Join(all, ", "))
+		}
+		tarball, err := kinds[i].build(ctx, b)
 		if err != nil {
-			return nil, fmt.Errorf("image %s: %w", d.Name, err)
+			return nil, fmt.Errorf("image %s: %w", name, err)
 		}
 		tarballs = append(tarballs, tarball)
 	}
 	return tarballs, nil
 }
 
-// describe builds what the images hold and describes them.
-func describe(ctx context.Context, b tools.Builder) ([]description, error) {
-	ours, err := product(ctx, b)
+func (k kind) build(ctx context.Context, b tools.Builder) (string, error) {
+	d, err := k.describe(ctx, b)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	programs, err := b.Build(ctx, "pilot-discovery", "pilot-agent", "coredns", "image-pause", "image-edge", "image-mesh")
+	return d.assemble(ctx, b)
+}
+
+// program describes an image whose entry point is its one program, a tool of the
+// catalogue.
+func program(name, tool, at, user string) func(context.Context, tools.Builder) (description, error) {
+	return func(ctx context.Context, b tools.Builder) (description, error) {
+		programs, err := b.Build(ctx, tool)
+		if err != nil {
+			return description{}, err
+		}
+		d := description{Name: name, User: user, Entrypoint: []string{at}, Env: []string{searched}}
+		d.add(at, programs[tool])
+		return d, nil
+	}
+}
+
+// edge is HAProxy as Debian builds it, below its supervisor.
+func edge(ctx context.Context, b tools.Builder) (description, error) {
+	d, err := program(Edge, "image-edge", "/usr/local/bin/edge", "8888:8888")(ctx, b)
 	if err != nil {
-		return nil, err
+		return description{}, err
 	}
 	proxy, err := b.Closure(ctx, haproxy)
 	if err != nil {
-		return nil, err
+		return description{}, err
 	}
-	edge := single(Edge, "/usr/local/bin/edge", programs["image-edge"], "8888:8888")
-	edge.Layers = append([]layer{{Folder: proxy}}, edge.Layers...)
-	return []description{
-		ours,
-		single(IstioHub+"/pilot:"+IstioTag, "/usr/local/bin/pilot-discovery", programs["pilot-discovery"], "1337:1337"),
-		single(IstioHub+"/proxyv2:"+IstioTag, "/usr/local/bin/pilot-agent", programs["pilot-agent"], "1337:1337"),
-		single(Pause, "/pause", programs["image-pause"], "65535:65535"),
-		single(DNS, "/coredns", programs["coredns"], "65532:65532"),
-		edge,
-		single(Mesh, "/mesh", programs["image-mesh"], "65532:65532"),
-	}, nil
+	d.Layers = append([]layer{{Folder: proxy}}, d.Layers...)
+	return d, nil
 }
 
 // description is what the assembler is told; see test/cluster/images/assembler.
@@ -115,13 +148,6 @@ type file struct {
 	Mode   uint32 `json:"mode"`
 }
 
-// single describes an image whose entry point is its one program.
-func single(name, at, program, user string) description {
-	d := description{Name: name, User: user, Entrypoint: []string{at}, Env: []string{searched}}
-	d.add(at, program)
-	return d
-}
-
 // add puts a program into the last layer.
 func (d *description) add(at, program string) {
 	if len(d.Layers) == 0 {
@@ -134,9 +160,13 @@ func (d *description) add(at, program string) {
 
 var unsafe = regexp.MustCompile(`[^a-z0-9.]+`)
 
-// assemble writes the tarball where the cache has none of these files.
-func (d *description) assemble(ctx context.Context, b tools.Builder, assembler string) (string, error) {
-	key, err := d.key(b.Cache, assembler)
+// assemble writes the tarball where the cache has none of the same content.
+func (d *description) assemble(ctx context.Context, b tools.Builder) (string, error) {
+	key, err := d.key()
+	if err != nil {
+		return "", err
+	}
+	programs, err := b.Build(ctx, "image-assembler")
 	if err != nil {
 		return "", err
 	}
@@ -148,7 +178,7 @@ func (d *description) assemble(ctx context.Context, b tools.Builder, assembler s
 		if err != nil {
 			return err
 		}
-		command := exec.CommandContext(ctx, assembler)
+		command := exec.CommandContext(ctx, programs["image-assembler"])
 		command.Stdin = bytes.NewReader(input)
 		if said, err := command.CombinedOutput(); err != nil {
 			return errors.Join(err, errors.New(strings.TrimSpace(string(said))))
@@ -157,45 +187,60 @@ func (d *description) assemble(ctx context.Context, b tools.Builder, assembler s
 	})
 }
 
-// key hashes the description. What files hold is in their paths: folders of the
-// cache are named by a key, or a package's version.
-func (d *description) key(cache, assembler string) (string, error) {
-	text, err := json.Marshal(d)
-	if err != nil {
-		return "", err
-	}
-	parts := []string{strings.ReplaceAll(string(text), cache, "")}
-	for _, source := range append(d.sources(), assembler) {
-		relative, err := filepath.Rel(cache, source)
-		if err != nil || !filepath.IsLocal(relative) {
-			return "", fmt.Errorf("%s does not lie in the cache %s, so nobody knows when it changes", source, cache)
+// form is what the assembler makes of a description; a change of that makes other
+// tarballs of the same content.
+const form = "1"
+
+// key hashes what the image holds, wherever it comes from.
+func (d *description) key() (string, error) {
+	parts := append([]string{form, d.Name, d.User, "entrypoint"}, d.Entrypoint...)
+	parts = append(append(parts, "env"), d.Env...)
+	for _, l := range d.Layers {
+		parts = append(parts, "layer")
+		for _, f := range l.Files {
+			digest, err := digestOf(f.Source)
+			if err != nil {
+				return "", err
+			}
+			parts = append(parts, f.Path, digest, fmt.Sprint(f.Mode))
 		}
-		parts = append(parts, relative)
+		if l.Folder == "" {
+			continue
+		}
+		content, err := digests(l.Folder)
+		if err != nil {
+			return "", err
+		}
+		parts = append(parts, content...)
 	}
 	return tools.Key(parts...), nil
 }
 
-// sources are the files and folders that the image is made of.
-func (d *description) sources() []string {
-	var all []string
-	for _, l := range d.Layers {
-		if l.Folder != "" {
-			all = append(all, l.Folder)
+// digests returns paths and digests of all files in a folder.
+func digests(folder string) ([]string, error) {
+	var parts []string
+	err := filepath.WalkDir(folder, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
 		}
-		for _, f := range l.Files {
-			all = append(all, f.Source)
-		}
-	}
-	return all
+		digest, err := digestOf(name)
+		parts = append(parts, strings.TrimPrefix(name, folder), digest)
+		return err
+	})
+	return parts, err
 }
 
-// Names lists the images' names with their tags.
-func Names(root string) ([]string, error) {
-	version, err := appVersion(root)
+func digestOf(name string) (string, error) {
+	content, err := os.Open(name)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	return []string{Product + ":" + version, IstioHub + "/pilot:" + IstioTag, IstioHub + "/proxyv2:" + IstioTag, Pause, DNS, Edge, Mesh}, nil
+	defer func() { _ = content.Close() }()
+	hash := sha256.New()
+	if _, err := io.Copy(hash, content); err != nil {
+		return "", err
+	}
+	return string(hash.Sum(nil)), nil
 }
 
 // Copy puts tarballs into a folder, under their names; where one file system holds
