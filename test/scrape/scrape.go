@@ -36,6 +36,11 @@ func Metric(ctx context.Context, url, metric string, labels ...string) (float64,
 	if err != nil {
 		return 0, err
 	}
+	return Sum(text, metric, labels...)
+}
+
+// Sum is Metric of an exposition that was got some other way.
+func Sum(text, metric string, labels ...string) (float64, error) {
 	sum := 0.0
 samples:
 	for line := range strings.Lines(text) {
