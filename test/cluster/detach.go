@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -34,7 +35,7 @@ func detach(ctx context.Context, f upFlags, std streams) error {
 		_, _ = fmt.Fprintf(std.err, "a control plane already runs in %s\n", running.DataDir)
 		return json.NewEncoder(std.out).Encode(running)
 	}
-	if _, err := f.programs(ctx, std); err != nil { // with progress, which the background has no place for
+	if _, err := f.build(ctx, std); err != nil { // with progress, which the background has no place for
 		return err
 	}
 	endpoint, err := f.leave(ctx)
@@ -75,6 +76,9 @@ func (f upFlags) leave(ctx context.Context) (*plane.Endpoint, error) {
 	arguments := []string{"up", "--background", "--data=" + f.data, "--kubeconfig=" + f.kubeconfig, "--timeout=" + f.patience.String()}
 	if f.controllerManager {
 		arguments = append(arguments, "--controller-manager")
+	}
+	if f.node {
+		arguments = append(arguments, "--node", "--max-pods="+strconv.Itoa(f.maxPods))
 	}
 	command := exec.Command(program, arguments...)
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

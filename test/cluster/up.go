@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/images"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/node"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/plane"
 )
 
@@ -18,6 +20,8 @@ import (
 type upFlags struct {
 	data, kubeconfig   string
 	controllerManager  bool
+	node               bool
+	maxPods            int
 	detach, background bool
 	patience           time.Duration
 }
@@ -26,6 +30,8 @@ func (f *upFlags) bind(flags *flag.FlagSet) {
 	flags.StringVar(&f.data, "data", "", "`folder` for everything the control plane writes, removed at its end (default: a new temporary one)")
 	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "a further `file` to write the admin's kubeconfig to, removed at the end")
 	flags.BoolVar(&f.controllerManager, "controller-manager", false, "start the kube-controller-manager too, so that a Deployment's pods are made")
+	flags.BoolVar(&f.node, "node", false, "start a whole cluster of one node, which runs pods: Linux, as root")
+	flags.IntVar(&f.maxPods, "max-pods", 110, "how many pods the `node` takes")
 	flags.BoolVar(&f.detach, "detach", false, "leave it running in the background; needs --data, ends with down")
 	flags.BoolVar(&f.background, "background", false, "not for people: be the process that up --detach leaves behind")
 	flags.DurationVar(&f.patience, "timeout", 2*time.Minute, "how long the start may take once everything is built")
@@ -44,17 +50,37 @@ func runUp(ctx context.Context, arguments []string, std streams) error {
 	return hold(ctx, chosen, std)
 }
 
-// programs builds what up needs, and returns the paths.
-func (f upFlags) programs(ctx context.Context, std streams) (map[string]string, error) {
+// parts is what is built before a start.
+type parts struct {
+	programs map[string]string
+	// These are a node's alone.
+	packages string
+	images   []string
+}
+
+// build builds what up needs, with progress.
+func (f upFlags) build(ctx context.Context, std streams) (parts, error) {
 	builder, err := builder(std)
 	if err != nil {
-		return nil, err
+		return parts{}, err
 	}
 	names := []string{"etcd", "kube-apiserver", "kubectl"}
-	if f.controllerManager {
+	if f.controllerManager || f.node {
 		names = append(names, "kube-controller-manager")
 	}
-	return builder.Build(ctx, names...)
+	if f.node {
+		names = append(names, "kube-scheduler", "kubelet", "kube-proxy", "containerd", "containerd-shim-runc-v2", "ctr")
+	}
+	programs, err := builder.Build(ctx, names...)
+	if err != nil || !f.node {
+		return parts{programs: programs}, err
+	}
+	packages, err := builder.Packages(ctx, "containernetworking-plugins", "iproute2", "nftables", "runc")
+	if err != nil {
+		return parts{}, err
+	}
+	archives, err := images.Build(ctx, builder)
+	return parts{programs: programs, packages: packages, images: archives}, err
 }
 
 // hold starts a control plane, announces it and keeps it until ctx ends, the
@@ -83,9 +109,16 @@ func hold(ctx context.Context, f upFlags, std streams) error {
 	}
 }
 
-// start builds what is missing and starts the control plane.
-func (f upFlags) start(ctx context.Context, std streams) (*plane.Plane, error) {
-	programs, err := f.programs(ctx, std)
+// cluster is what up holds: a control plane, or a whole cluster of one node.
+type cluster interface {
+	Endpoint() plane.Endpoint
+	Failed() <-chan error
+	Stop() error
+}
+
+// start builds what is missing and starts the cluster.
+func (f upFlags) start(ctx context.Context, std streams) (cluster, error) {
+	parts, err := f.build(ctx, std)
 	if err != nil {
 		return nil, err
 	}
@@ -93,9 +126,19 @@ func (f upFlags) start(ctx context.Context, std streams) (*plane.Plane, error) {
 	if err != nil {
 		return nil, err
 	}
+	if f.node {
+		return node.Start(ctx, node.Options{
+			Folder:   f.data,
+			Programs: parts.programs,
+			Packages: parts.packages,
+			Images:   parts.images,
+			MaxPods:  f.maxPods,
+			Patience: f.patience,
+		}, kubeconfig, std.err)
+	}
 	return plane.Start(ctx, plane.Options{
 		Folder:            f.data,
-		Programs:          programs,
+		Programs:          parts.programs,
 		ControllerManager: f.controllerManager,
 		Kubeconfig:        kubeconfig,
 		Patience:          f.patience,

@@ -12,7 +12,6 @@ import (
 	_ "github.com/coredns/coredns/plugin/ready"
 )
 
-
 func main() {
 	// In this order a query passes them.
 	dnsserver.Directives = []string{"ready", "health", "errors", "cache", "kubernetes"}

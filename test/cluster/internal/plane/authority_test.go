@@ -21,7 +21,7 @@ func newTestAuthority(t *testing.T) *authority {
 func TestAuthority(t *testing.T) {
 	authority := newTestAuthority(t)
 	for _, err := range []error{
-		authority.server("apiserver", apiServerHosts()...),
+		authority.server("apiserver", Options{}.apiServerHosts()...),
 		authority.client("admin", "isthmus-admin", "system:masters"),
 		authority.signingKey("service-account"),
 	} {

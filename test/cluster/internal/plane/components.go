@@ -21,11 +21,23 @@ const (
 )
 
 // apiServerHosts are the names that the API server's certificate is good for.
-func apiServerHosts() []string {
-	return []string{
+func (o Options) apiServerHosts() []string {
+	hosts := []string{
 		"127.0.0.1", "::1", "localhost", serviceAddress,
 		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + clusterDomain,
 	}
+	if o.Address != "" {
+		hosts = append(hosts, o.Address)
+	}
+	return hosts
+}
+
+// port returns the API server's port.
+func (o Options) port() (int, error) {
+	if o.Port != 0 {
+		return o.Port, nil
+	}
+	return freePort()
 }
 
 // etcdArguments: a member of its own that trades durability for speed.
@@ -44,30 +56,44 @@ func etcdArguments() []string {
 }
 
 // apiServerArguments: RBAC and every admission plugin that is on by default.
-func apiServerArguments(folder string, port int) []string {
+func (o Options) apiServerArguments(folder string, port int) []string {
 	pki := func(name string) string { return filepath.Join(folder, pkiName, name) }
-	return []string{
+	place := []string{
 		"--bind-address=127.0.0.1",
-		"--secure-port=" + strconv.Itoa(port),
 		// Without an address it looks for a default route, which a sandbox lacks.
 		"--advertise-address=127.0.0.1",
 		// A loopback address makes no valid endpoints of the Service kubernetes.
 		"--endpoint-reconciler-type=none",
-		"--etcd-servers=unix://" + etcdSocket,
-		"--tls-cert-file=" + pki("apiserver.crt"),
-		"--tls-private-key-file=" + pki("apiserver.key"),
-		"--client-ca-file=" + pki("ca.crt"),
 		"--authorization-mode=RBAC",
-		"--service-account-issuer=" + serviceAccountIssuer,
-		"--service-account-key-file=" + pki("service-account.crt"),
-		"--service-account-signing-key-file=" + pki("service-account.key"),
+	}
+	if o.Address != "" {
+		place = []string{
+			"--bind-address=0.0.0.0",
+			"--advertise-address=" + o.Address,
+			"--authorization-mode=Node,RBAC",
+			"--enable-admission-plugins=NodeRestriction",
+			"--kubelet-preferred-address-types=InternalIP",
+			"--kubelet-certificate-authority=" + pki("ca.crt"),
+			"--kubelet-client-certificate=" + pki("admin.crt"),
+			"--kubelet-client-key=" + pki("admin.key"),
+		}
+	}
+	return append(place,
+		"--secure-port="+strconv.Itoa(port),
+		"--etcd-servers=unix://"+etcdSocket,
+		"--tls-cert-file="+pki("apiserver.crt"),
+		"--tls-private-key-file="+pki("apiserver.key"),
+		"--client-ca-file="+pki("ca.crt"),
+		"--service-account-issuer="+serviceAccountIssuer,
+		"--service-account-key-file="+pki("service-account.crt"),
+		"--service-account-signing-key-file="+pki("service-account.key"),
 		// Istio's agents show tokens of the audience istio-ca.
-		"--api-audiences=" + serviceAccountIssuer + ",istio-ca",
-		"--service-cluster-ip-range=" + serviceRange,
+		"--api-audiences="+serviceAccountIssuer+",istio-ca",
+		"--service-cluster-ip-range="+serviceRange,
 		"--allow-privileged=true",
 		"--profiling=false",
 		"--v=0",
-	}
+	)
 }
 
 // controllerManagerArguments: all controllers, each as its own service account.

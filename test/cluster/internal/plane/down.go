@@ -36,6 +36,9 @@ func Down(folder string) (bool, error) {
 // cleanUp ends and removes what a harness that is gone has left.
 func (s State) cleanUp(folder string) error {
 	killAll(s.Children)
+	if err := s.removeGroup(); err != nil {
+		return err
+	}
 	if s.Kubeconfig != "" {
 		admin, err := os.ReadFile(filepath.Join(folder, adminName))
 		if err == nil {

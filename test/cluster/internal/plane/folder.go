@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/cgroup"
 )
 
 // Names inside a data folder.
@@ -29,6 +31,8 @@ type State struct {
 	Endpoint *Endpoint `json:"endpoint,omitempty"`
 	// Kubeconfig is the additional kubeconfig that the user asked for.
 	Kubeconfig string `json:"kubeconfig,omitempty"`
+	// CGroup names the control group of a node's pods, below each hierarchy's root.
+	CGroup string `json:"cgroup,omitempty"`
 }
 
 // Child is one process of a control plane.
@@ -108,6 +112,9 @@ func checkOurs(folder string) error {
 func empty(folder string) error {
 	if state, err := ReadState(folder); err == nil {
 		killAll(state.Children)
+		if err := state.removeGroup(); err != nil {
+			return err
+		}
 	}
 	entries, err := os.ReadDir(folder)
 	if err != nil {
@@ -136,6 +143,14 @@ func ReadState(folder string) (State, error) {
 		return State{}, fmt.Errorf("%s: %w", filepath.Join(folder, stateName), err)
 	}
 	return state, nil
+}
+
+// removeGroup removes the control group of children that have ended.
+func (s State) removeGroup() error {
+	if s.CGroup == "" {
+		return nil
+	}
+	return cgroup.Remove(s.CGroup)
 }
 
 // write replaces the folder's state in one step.

@@ -37,3 +37,12 @@ func (i Identity) signal(signal syscall.Signal) error {
 	}
 	return nil
 }
+
+// NewChild identifies a child that was just started.
+func NewChild(name string, pid int) Child {
+	identity, err := identify(pid)
+	if err != nil {
+		identity = Identity{PID: pid} // it has ended already
+	}
+	return Child{Name: name, Identity: identity}
+}

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -26,18 +28,24 @@ type Options struct {
 	Kubeconfig string
 	// Patience is how long the whole start may take.
 	Patience time.Duration
+	// Address is the one that a node's pods reach the API server by, in a network
+	// namespace of its own; the loopback alone when empty.
+	Address string
+	// Port is the API server's; a free one when 0.
+	Port int
+	// Alone says that this process is the first of a process namespace: its children
+	// end with it, and no reaper is needed.
+	Alone bool
 }
 
 // Plane is a control plane that runs.
 type Plane struct {
+	*Hold
 	options   Options
-	folder    string
-	lock      *os.File
 	authority *authority
-	state     State
+	mu        sync.Mutex // guards processes
 	processes []*process
-	admin     []byte // the admin's kubeconfig
-	reaper    *reaper
+	server    string
 	failed    chan error
 }
 
@@ -48,37 +56,20 @@ const portAttempts = 5
 // Start starts a control plane and returns when it is ready. It must be called
 // on the main thread. After an error nothing is left of it.
 func Start(ctx context.Context, options Options) (*Plane, error) {
-	if options.Kubeconfig != "" {
-		if err := checkOverwrite(options.Kubeconfig); err != nil {
-			return nil, err
-		}
-	}
-	folder, lock, err := claim(options.Folder)
+	hold, err := Claim(options.Folder, options.Kubeconfig, !options.Alone)
 	if err != nil {
 		return nil, err
 	}
-	p := &Plane{options: options, folder: folder, lock: lock, failed: make(chan error, 1)}
+	p := &Plane{Hold: hold, options: options, failed: make(chan error, 1)}
 	ctx, cancel := context.WithTimeoutCause(ctx, options.Patience, fmt.Errorf("gave up after %s", options.Patience))
 	defer cancel()
 	if err := p.start(ctx); err != nil {
 		return nil, errors.Join(err, p.Stop())
 	}
-	p.watch()
 	return p, nil
 }
 
 func (p *Plane) start(ctx context.Context) error {
-	harness, err := identify(os.Getpid())
-	if err != nil {
-		return err
-	}
-	p.state = State{Harness: harness, Kubeconfig: p.options.Kubeconfig}
-	if err := p.state.write(p.folder); err != nil {
-		return err
-	}
-	if p.reaper, err = startReaper(p.folder); err != nil {
-		return err
-	}
 	if err := p.certify(); err != nil {
 		return err
 	}
@@ -89,6 +80,7 @@ func (p *Plane) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.server = server
 	if p.options.ControllerManager {
 		if err := p.startControllerManager(ctx, client, server); err != nil {
 			return err
@@ -105,7 +97,7 @@ func (p *Plane) certify() error {
 	}
 	p.authority = authority
 	return errors.Join(
-		authority.server("apiserver", apiServerHosts()...),
+		authority.server("apiserver", p.options.apiServerHosts()...),
 		authority.client("admin", "isthmus-admin", "system:masters"),
 		authority.client("controller-manager", "system:kube-controller-manager"),
 		authority.signingKey("service-account"),
@@ -126,7 +118,7 @@ func (p *Plane) startEtcd(ctx context.Context) error {
 
 func (p *Plane) startAPIServer(ctx context.Context) (*client, string, error) {
 	for attempt := 1; ; attempt++ {
-		port, err := freePort()
+		port, err := p.options.port()
 		if err != nil {
 			return nil, "", err
 		}
@@ -135,12 +127,13 @@ func (p *Plane) startAPIServer(ctx context.Context) (*client, string, error) {
 		if err != nil {
 			return nil, "", err
 		}
-		process, err := p.launch("kube-apiserver", apiServerArguments(p.folder, port))
+		process, err := p.launch("kube-apiserver", p.options.apiServerArguments(p.folder, port))
 		if err != nil {
 			return nil, "", err
 		}
 		// Namespaces are made in the background after the server calls itself ready.
-		err = process.await(ctx, client.get("/readyz", "/api/v1/namespaces/default"))
+		process.component.Ready = client.get("/readyz", "/api/v1/namespaces/default")
+		err = process.await(ctx, process.component.Ready)
 		if err == nil {
 			return client, server, nil
 		}
@@ -148,16 +141,14 @@ func (p *Plane) startAPIServer(ctx context.Context) (*client, string, error) {
 			return nil, "", err
 		}
 		process.kill()
-		p.processes = p.processes[:len(p.processes)-1]
+		p.mu.Lock()
+		p.processes = slices.DeleteFunc(p.processes, same(process))
+		p.mu.Unlock()
 	}
 }
 
 func (p *Plane) startControllerManager(ctx context.Context, client *client, server string) error {
-	kubeconfig, err := p.authority.kubeconfig(server, "controller-manager")
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(p.folder, "controller-manager.kubeconfig"), kubeconfig, 0o600); err != nil {
+	if _, err := p.writeKubeconfig(server, "controller-manager"); err != nil {
 		return err
 	}
 	manager, err := p.launch("kube-controller-manager", controllerManagerArguments(p.folder))
@@ -178,48 +169,14 @@ func (p *Plane) publish(server string) error {
 	if err := os.WriteFile(path, admin, 0o600); err != nil {
 		return err
 	}
-	p.admin = admin
-	if p.options.Kubeconfig != "" {
-		if err := writeKubeconfig(p.options.Kubeconfig, admin); err != nil {
-			return err
-		}
-	}
-	p.state.Endpoint = &Endpoint{
+	return p.Announce(Endpoint{
 		Kubeconfig: path,
 		Server:     server,
 		Kubectl:    p.options.Programs["kubectl"],
 		DataDir:    p.folder,
 		Logs:       filepath.Join(p.folder, logsName),
-	}
-	return p.state.write(p.folder)
+	})
 }
-
-// launch starts a component and records it, so that others can end it.
-func (p *Plane) launch(name string, arguments []string) (*process, error) {
-	process, err := launch(p.folder, name, p.options.Programs[name], arguments)
-	if err != nil {
-		return nil, err
-	}
-	p.processes = append(p.processes, process)
-	p.state.Children = append(p.state.Children, process.Child)
-	return process, p.state.write(p.folder)
-}
-
-// watch reports the first component that ends by itself.
-func (p *Plane) watch() {
-	for _, process := range p.processes {
-		go func() {
-			<-process.done
-			select {
-			case p.failed <- process.died():
-			default:
-			}
-		}()
-	}
-}
-
-// Endpoint returns how the control plane is reached.
-func (p *Plane) Endpoint() Endpoint { return *p.state.Endpoint }
 
 // Failed tells of a component that ended by itself.
 func (p *Plane) Failed() <-chan error { return p.failed }

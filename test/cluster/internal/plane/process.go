@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -19,38 +20,42 @@ const shownLines = 20
 // process is a running component.
 type process struct {
 	Child
-	log string
+	component Component
+	log       string
 	// done is closed when the process has ended; ending is then its exit status.
 	done   chan struct{}
 	ending string
+	// ended says that its end was asked for.
+	ended atomic.Bool
 }
 
-// launch starts a component in the data folder. It must be called on the main
-// thread; see childAttributes.
-func launch(folder, name, program string, arguments []string) (*process, error) {
+// launch starts a component in the data folder. Unless this process is alone in
+// its namespace, it must be called on the main thread; see childAttributes.
+func launch(folder string, c Component, alone bool) (*process, error) {
+	name := c.Name
 	logs := filepath.Join(folder, logsName)
 	if err := os.MkdirAll(logs, 0o700); err != nil {
 		return nil, err
 	}
-	log, err := os.OpenFile(filepath.Join(logs, name+".log"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	flags := os.O_WRONLY | os.O_CREATE | os.O_APPEND
+	if !c.again {
+		flags |= os.O_TRUNC
+	}
+	log, err := os.OpenFile(filepath.Join(logs, name+".log"), flags, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = log.Close() }()
 
-	command := exec.Command(program, arguments...)
+	command := exec.Command(c.Program, c.Arguments...)
 	command.Dir = folder // sockets have short, relative names
-	command.Env = environment(os.Environ())
+	command.Env = append(environment(os.Environ()), c.Environment...)
 	command.Stdout, command.Stderr = log, log
-	command.SysProcAttr = childAttributes()
+	command.SysProcAttr = childAttributes(alone)
 	if err := command.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	identity, err := identify(command.Process.Pid)
-	if err != nil {
-		identity = Identity{PID: command.Process.Pid} // it has ended already
-	}
-	p := &process{Child: Child{Name: name, Identity: identity}, log: log.Name(), done: make(chan struct{})}
+	p := &process{Child: NewChild(name, command.Process.Pid), component: c, log: log.Name(), done: make(chan struct{})}
 	go func() {
 		_ = command.Wait()
 		p.ending = command.ProcessState.String()
@@ -80,6 +85,7 @@ func (p *process) died() error {
 // kill ends the process at once and waits until it is gone. Its data is thrown
 // away with it, so there is nothing to save.
 func (p *process) kill() {
+	p.ended.Store(true)
 	select {
 	case <-p.done:
 		return

@@ -9,8 +9,12 @@ import (
 
 // childAttributes puts a child into its own process group, out of reach of a
 // terminal's Ctrl-C, and has the kernel kill it when the thread that started it
-// ends. That thread has to be the main one; see main.
-func childAttributes() *syscall.SysProcAttr {
+// ends. That thread has to be the main one; see main. The children of the first
+// process of a namespace end with it anyway, and any thread may start them.
+func childAttributes(alone bool) *syscall.SysProcAttr {
+	if alone {
+		return &syscall.SysProcAttr{Setpgid: true}
+	}
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 

@@ -12,7 +12,7 @@ import (
 
 // childAttributes puts a child into its own process group. There is no
 // Pdeathsig here: the reaper alone ends the children of a killed harness.
-func childAttributes() *syscall.SysProcAttr {
+func childAttributes(bool) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true}
 }
 

@@ -67,7 +67,7 @@ func TestAwait(t *testing.T) {
 	folder := t.TempDir()
 	start := func(script string) *process {
 		t.Helper()
-		process, err := launch(folder, "etcd", "/bin/sh", []string{"-c", script})
+		process, err := launch(folder, Component{Name: "etcd", Program: "/bin/sh", Arguments: []string{"-c", script}}, false)
 		if err != nil {
 			t.Fatal(err)
 		}

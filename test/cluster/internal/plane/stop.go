@@ -1,23 +1,18 @@
 package plane
 
-import (
-	"errors"
-	"slices"
-)
+import "slices"
 
 // Stop ends every component, the last one first, and removes the data folder
 // and the kubeconfigs.
 func (p *Plane) Stop() error {
-	for _, process := range slices.Backward(p.processes) {
+	for _, process := range slices.Backward(p.running()) {
 		process.kill()
 	}
-	var problems []error
-	if p.admin != nil && p.options.Kubeconfig != "" {
-		problems = append(problems, removeKubeconfig(p.options.Kubeconfig, p.admin))
-	}
-	problems = append(problems, remove(p.folder), p.lock.Close())
-	if p.reaper != nil {
-		problems = append(problems, p.reaper.release())
-	}
-	return errors.Join(problems...)
+	return p.Release()
+}
+
+func (p *Plane) running() []*process {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.processes)
 }
