@@ -26,6 +26,8 @@ type Plane struct {
 	// Logs is the folder of the components' logs, empty where the control plane
 	// was given.
 	Logs string `json:"logs"`
+	// DataDir is the folder of all that the control plane writes, empty likewise.
+	DataDir string `json:"dataDir"`
 
 	command *exec.Cmd
 	leash   io.Closer
@@ -125,6 +127,15 @@ func Tool(ctx context.Context, name string) (string, error) {
 		return "", fmt.Errorf("build %s: %w", name, err)
 	}
 	return strings.TrimSpace(string(out)), nil
+}
+
+// Component gives an order about a component of a cluster that was started with
+// --node, by its data folder; see test/cluster.
+func Component(ctx context.Context, data, order, name string) error {
+	if err := harness(ctx, "component", "--data", data, order, name).Run(); err != nil {
+		return fmt.Errorf("%s %s (it says why above): %w", order, name, err)
+	}
+	return nil
 }
 
 // Tail returns the last lines of a file.
