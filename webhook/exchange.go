@@ -53,7 +53,7 @@ func (x exchange) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		http.Error(w, fmt.Sprintf("content type %q: want application/json", r.Header.Get("Content-Type")), http.StatusUnsupportedMediaType)
+		http.Error(w, fmt.Sprintf("content type %q: want application/json", clip(r.Header.Get("Content-Type"))), http.StatusUnsupportedMediaType)
 		return
 	}
 	if r.ContentLength > maxReview {
@@ -83,7 +83,7 @@ func (x exchange) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	defer exit()
 	if err := kjson.UnmarshalCaseSensitivePreserveInts(s.body.Bytes(), &review); err != nil {
-		http.Error(w, "decode AdmissionReview: "+err.Error(), http.StatusBadRequest)
+		http.Error(w, "decode AdmissionReview: "+clip(err.Error()), http.StatusBadRequest)
 		return
 	}
 	if review.Kind != "AdmissionReview" || review.Request == nil {
@@ -131,9 +131,11 @@ func tooLarge(w http.ResponseWriter) {
 	http.Error(w, fmt.Sprintf("review is larger than %d bytes", maxReview), http.StatusRequestEntityTooLarge)
 }
 
+// longest is the length of what a client sent in logs and answers, in bytes.
+const longest = 1024
+
 // clip keeps what a client sent from filling logs and answers.
 func clip(s string) string {
-	const longest = 1024
 	if len(s) <= longest {
 		return s
 	}
@@ -143,6 +145,9 @@ func clip(s string) string {
 // fail answers with HTTP 500, so that the failurePolicy decides.
 func (x exchange) fail(w http.ResponseWriter, req *admissionv1.AdmissionRequest, err error, keys ...any) {
 	x.decider.failed(req)
+	if text := err.Error(); len(text) > longest { // it may repeat what was sent
+		err = errors.New(clip(text))
+	}
 	x.log.Error(err, "review failed", append(keys, "reason", policy.InternalError)...)
 	http.Error(w, string(policy.InternalError)+": "+err.Error(), http.StatusInternalServerError)
 }

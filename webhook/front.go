@@ -30,7 +30,7 @@ const (
 	// headerTimeout is for the TLS handshake, and for the headers of a request.
 	headerTimeout = 10 * time.Second
 	// writeTimeout is for a review and its answer, from the headers on.
-	writeTimeout = 30 * time.Second
+	writeTimeout = 15 * time.Second
 	// idleTimeout is how long a connection is kept between reviews.
 	idleTimeout = 90 * time.Second
 )

@@ -58,7 +58,7 @@ func respond(result inject.Result) *admissionv1.AdmissionResponse {
 func admit(warnings []policy.Warning, annotations map[string]string) *admissionv1.AdmissionResponse {
 	r := &admissionv1.AdmissionResponse{Allowed: true, AuditAnnotations: annotations}
 	for _, w := range warnings {
-		r.Warnings = append(r.Warnings, "isthmus: "+w.Text)
+		r.Warnings = append(r.Warnings, "isthmus: "+clip(w.Text))
 	}
 	return r
 }
@@ -69,7 +69,7 @@ func refuse(reason policy.Reason, message string, warnings []policy.Warning, ann
 	r.Allowed = false
 	r.Result = &metav1.Status{
 		Status:  metav1.StatusFailure,
-		Message: string(reason) + ": " + message,
+		Message: string(reason) + ": " + clip(message),
 		Reason:  metav1.StatusReasonForbidden,
 		Code:    http.StatusForbidden,
 	}
