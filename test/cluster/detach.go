@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -15,10 +16,20 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/plane"
 )
 
-// announcement is the line that the background process prints.
+// announcement is what the background process prints: lines of progress, and at
+// last an endpoint or an error.
 type announcement struct {
 	plane.Endpoint
-	Error string `json:"error,omitempty"`
+	Progress string `json:"progress,omitempty"`
+	Error    string `json:"error,omitempty"`
+}
+
+// announcer is a place for progress in a process whose standard error is nobody's.
+type announcer struct{ out io.Writer }
+
+// Write announces progress.
+func (a announcer) Write(text []byte) (int, error) {
+	return len(text), json.NewEncoder(a.out).Encode(announcement{Progress: string(text)})
 }
 
 // detach leaves a second process of this program in the background, waits until
@@ -38,7 +49,7 @@ func detach(ctx context.Context, f upFlags, std streams) error {
 	if _, err := f.build(ctx, std); err != nil { // with progress, which the background has no place for
 		return err
 	}
-	endpoint, err := f.leave(ctx)
+	endpoint, err := f.leave(ctx, std.err)
 	if err != nil {
 		return err
 	}
@@ -67,8 +78,9 @@ func await(ctx context.Context, f upFlags) (*plane.Endpoint, error) {
 	}
 }
 
-// leave starts the background process and returns what it announces.
-func (f upFlags) leave(ctx context.Context) (*plane.Endpoint, error) {
+// leave starts the background process, hands its progress on, and returns what it
+// announces at last.
+func (f upFlags) leave(ctx context.Context, progress io.Writer) (*plane.Endpoint, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -91,11 +103,17 @@ func (f upFlags) leave(ctx context.Context) (*plane.Endpoint, error) {
 	}
 	heard := make(chan announcement, 1)
 	go func() {
-		var line announcement
-		if err := json.NewDecoder(said).Decode(&line); err != nil {
-			line.Error = "it ended without a word"
+		for decoder := json.NewDecoder(said); ; {
+			var line announcement
+			if err := decoder.Decode(&line); err != nil {
+				line.Error = "it ended without a word"
+			}
+			if line.Progress == "" {
+				heard <- line
+				return
+			}
+			_, _ = io.WriteString(progress, line.Progress)
 		}
-		heard <- line
 	}()
 	select {
 	case line := <-heard:

@@ -88,7 +88,9 @@ func (f upFlags) build(ctx context.Context, std streams) (parts, error) {
 func hold(ctx context.Context, f upFlags, std streams) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	if !f.background {
+	if f.background {
+		std.err = announcer{std.out}
+	} else {
 		go follow(cancel, std.in)
 	}
 	control, err := f.start(ctx, std)
