@@ -2,6 +2,7 @@
 //
 //	mesh serve   a service of the mesh, in mutual TLS with the certificates that Istio's agent writes
 //	mesh call    a steady caller that counts every failure
+//	mesh look    an edge that only says how its certificates look from inside
 package main
 
 import (
@@ -34,9 +35,11 @@ func run(ctx context.Context, arguments []string) error {
 			return serve(ctx, arguments[1:])
 		case "call":
 			return call(ctx, arguments[1:])
+		case "look":
+			return look(ctx, arguments[1:])
 		}
 	}
-	return fmt.Errorf("want serve or call, got %q", arguments)
+	return fmt.Errorf("want serve, call or look, got %q", arguments)
 }
 
 // listening starts a server; an error of it is sent to errs.
