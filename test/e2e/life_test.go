@@ -1,0 +1,254 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/utils/ptr"
+
+	"github.com/isthmus-mesh/isthmus/test/census"
+	"github.com/isthmus-mesh/isthmus/test/node"
+	"github.com/isthmus-mesh/isthmus/test/scrape"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// namespace creates a namespace that is opted in, until the test ends.
+func (l *life) namespace(t *testing.T, name string, annotations map[string]string) {
+	t.Helper()
+	_, err := l.Client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		Name: name, Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, Annotations: annotations,
+	}}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if err := l.Client.CoreV1().Namespaces().Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{}); err != nil {
+			t.Errorf("remove namespace %s: %v", name, err)
+		}
+	})
+}
+
+// await waits until is returns nil; what it said last is the failure.
+func (l *life) await(t *testing.T, is func(context.Context) error) {
+	t.Helper()
+	var last error
+	err := wait.PollUntilContextTimeout(t.Context(), 200*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		last = is(ctx)
+		return last == nil, nil
+	})
+	require.NoError(t, errors.Join(err, last))
+}
+
+// deploy creates a workload of two edges that do nothing.
+func (l *life) deploy(t *testing.T, namespace, name string) {
+	t.Helper()
+	labels, edge := map[string]string{"app": name}, edgePod(name)
+	edge.Labels = labels
+	_, err := l.Client.AppsV1().Deployments(namespace).Create(t.Context(), &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: appsv1.DeploymentSpec{
+			Replicas: ptr.To[int32](2), Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels, Annotations: edge.Annotations}, Spec: edge.Spec},
+		},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+}
+
+// unrolled is what is missing until a Deployment is rolled out.
+func unrolled(d *appsv1.Deployment) error {
+	s, want := d.Status, *d.Spec.Replicas
+	if s.ObservedGeneration < d.Generation || s.UpdatedReplicas < want || s.AvailableReplicas < want || s.Replicas > want {
+		return fmt.Errorf("deployment %s/%s is not rolled out: %+v", d.Namespace, d.Name, s)
+	}
+	return nil
+}
+
+// awaitRolled waits for all Deployments of a namespace.
+func (l *life) awaitRolled(t *testing.T, namespace string) {
+	t.Helper()
+	l.await(t, func(ctx context.Context) error {
+		list, err := l.Client.AppsV1().Deployments(namespace).List(ctx, metav1.ListOptions{})
+		for i := range list.Items {
+			err = errors.Join(err, unrolled(&list.Items[i]))
+		}
+		return err
+	})
+}
+
+// followRollouts looks at the Deployments of a namespace until the returned function
+// is called, which tells what was wrong: two in the middle of a rollout, or one that
+// is short of a replica.
+func (l *life) followRollouts(t *testing.T, namespace string) func() []string {
+	t.Helper()
+	wrong := map[string]bool{}
+	ctx, cancel := context.WithCancel(t.Context())
+	var done sync.WaitGroup
+	done.Go(func() {
+		for ctx.Err() == nil {
+			list, err := l.Client.AppsV1().Deployments(namespace).List(ctx, metav1.ListOptions{})
+			if err != nil {
+				continue
+			}
+			var rolling []string
+			for i := range list.Items {
+				d := &list.Items[i]
+				if unrolled(d) != nil {
+					rolling = append(rolling, d.Name)
+				}
+				if d.Status.AvailableReplicas < *d.Spec.Replicas {
+					wrong[fmt.Sprintf("%s has %d replicas available", d.Name, d.Status.AvailableReplicas)] = true
+				}
+			}
+			if len(rolling) > 1 {
+				wrong[fmt.Sprintf("%s roll at once", strings.Join(rolling, " and "))] = true
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	})
+	t.Cleanup(cancel)
+	return func() []string {
+		cancel()
+		done.Wait()
+		return slices.Sorted(maps.Keys(wrong))
+	}
+}
+
+// uids are those of the pods of a namespace that are not about to end.
+func (l *life) uids(t *testing.T, namespace string) []string {
+	t.Helper()
+	list, err := l.Client.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})
+	require.NoError(t, err)
+	var found []string
+	for i := range list.Items {
+		if list.Items[i].DeletionTimestamp == nil {
+			found = append(found, string(list.Items[i].UID))
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
+// awaitNew waits until none of these pods is left and all Deployments are rolled out.
+func (l *life) awaitNew(t *testing.T, namespace string, old []string) {
+	t.Helper()
+	l.await(t, func(context.Context) error {
+		for _, uid := range l.uids(t, namespace) {
+			if slices.Contains(old, uid) {
+				return fmt.Errorf("pod %s is there still", uid)
+			}
+		}
+		return nil
+	})
+	l.awaitRolled(t, namespace)
+}
+
+// awaitState waits until the controller counts so many edge pods in this state.
+func (l *life) awaitState(t *testing.T, namespace, state string, want float64) {
+	t.Helper()
+	l.await(t, func(ctx context.Context) error {
+		list, err := l.Client.CoreV1().Pods(node.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=controller"})
+		if err != nil {
+			return err
+		}
+		sum, leads := 0.0, false
+		for i := range list.Items {
+			text, err := l.Client.CoreV1().Pods(node.Namespace).ProxyGet("http", list.Items[i].Name, "8080", "/metrics", nil).DoRaw(ctx)
+			if err != nil {
+				return err
+			}
+			n, err := scrape.Sum(string(text), "isthmus_edge_pods", `namespace="`+namespace+`"`, `state="`+state+`"`)
+			if err != nil {
+				return err
+			}
+			sum, leads = sum+n, leads || strings.Contains(string(text), `isthmus_edge_pods{`)
+		}
+		if !leads || sum != want {
+			return fmt.Errorf("%v edge pods of %s are %s, want %v (someone leads: %t)", sum, namespace, state, want, leads)
+		}
+		return nil
+	})
+}
+
+// configuration is that of the webhook.
+func (l *life) configuration(t *testing.T) *admissionv1.MutatingWebhookConfiguration {
+	t.Helper()
+	found, err := l.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), configurationName, metav1.GetOptions{})
+	require.NoError(t, err)
+	require.Len(t, found.Webhooks, 2)
+	return found
+}
+
+// roots are the CA certificates that the API server verifies the webhook by; every
+// webhook of both configurations has the same.
+func (l *life) roots(t *testing.T) [][]byte {
+	t.Helper()
+	var found [][]byte
+	for rest := l.configuration(t).Webhooks[0].ClientConfig.CABundle; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return found
+		}
+		found = append(found, block.Bytes)
+	}
+}
+
+// createdSince waits until so many pods more were asked for.
+func (l *life) createdSince(t *testing.T, more int) {
+	t.Helper()
+	before := l.pods.asked()
+	l.await(t, func(context.Context) error {
+		if now := l.pods.asked(); now < before+more {
+			return fmt.Errorf("%d of %d pods were asked for", now-before, more)
+		}
+		return nil
+	})
+}
+
+// upgrade changes values of the release and waits until all is rolled out.
+func (l *life) upgrade(t *testing.T, values ...string) {
+	t.Helper()
+	arguments := []string{"upgrade", node.Release, l.Chart, "--namespace", node.Namespace, "--reset-then-reuse-values", "--wait", "--timeout", "10m"}
+	for _, value := range values {
+		arguments = append(arguments, "--set", value)
+	}
+	_, err := l.Helm(t.Context(), arguments...)
+	require.NoError(t, err)
+}
+
+// revision is the release's.
+func (l *life) revision(t *testing.T) int {
+	t.Helper()
+	text, err := l.Helm(t.Context(), "status", node.Release, "--namespace", node.Namespace, "--output", "json")
+	require.NoError(t, err)
+	var status struct {
+		Version int `json:"version"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(text), &status))
+	return status.Version
+}
+
+// left is what there is of Isthmus, but for the namespaces, and the node, which has
+// its name.
+func (l *life) left(t *testing.T) []string {
+	t.Helper()
+	found, err := census.Take(t.Context(), l.Admin)
+	require.NoError(t, err)
+	return slices.DeleteFunc(found, func(object string) bool {
+		return strings.HasPrefix(object, "namespaces ") || strings.HasSuffix(object, "/isthmus-node")
+	})
+}

@@ -1,0 +1,198 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/isthmus-mesh/isthmus/test/node"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+const (
+	configurationName = "isthmus-injector"
+	caSecret          = "isthmus-webhook-ca"
+	// quiet is a namespace whose workloads ask for no restart, asking one whose do.
+	quiet, asking = "lifecycle-quiet", "lifecycle-asking"
+	// patience is how long anything may take on a busy machine: the rotation of the CA
+	// takes twice two minutes on any.
+	patience = 10 * time.Minute
+)
+
+// TestLifecycle has a release lose its CA, and upgrades, rolls back and uninstalls it
+// while that heals, while pods are created and requests go through an edge all the
+// time. In the end the release is what it was.
+func TestLifecycle(t *testing.T) {
+	l := newLife(t)
+
+	t.Run("the CA is lost, and an upgrade brings one back", func(t *testing.T) { l.loseCA(t) })
+	t.Run("an upgrade with another template", func(t *testing.T) { l.upgradeTemplate(t) })
+	t.Run("a rollback", func(t *testing.T) { l.rollback(t) })
+	t.Run("a second release is refused", func(t *testing.T) { l.second(t) })
+	t.Run("the CA has rotated", func(t *testing.T) { l.rotated(t) })
+	t.Run("uninstalled, and installed again", func(t *testing.T) { l.uninstall(t) })
+}
+
+// life is the release, and what goes on beside its changes.
+type life struct {
+	*node.Cluster
+	pods *creates
+	// values is the file of the release's values as they were.
+	values string
+	// base is the revision to roll back to.
+	base int
+	// lost are the roots that the API server verified the webhook by before.
+	lost [][]byte
+}
+
+func newLife(t *testing.T) *life {
+	t.Helper()
+	l := &life{Cluster: cluster, values: filepath.Join(t.TempDir(), "values.json")}
+	values, err := l.Helm(t.Context(), "get", "values", node.Release, "--namespace", node.Namespace, "--output", "json")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(l.values, []byte(values), 0o600))
+	l.namespace(t, quiet, nil)
+	l.namespace(t, asking, map[string]string{policy.RestartKey: "true"})
+	l.deploy(t, quiet, "still")
+	l.deploy(t, asking, "first")
+	l.deploy(t, asking, "second")
+	for _, namespace := range []string{quiet, asking} {
+		l.awaitRolled(t, namespace)
+	}
+	l.pods = createPods(t, l.Client, quiet, 50*time.Millisecond)
+	return l
+}
+
+// loseCA deletes the Secret, which the controller may not create: the replicas
+// serve on, and an upgrade brings it back, from which on a new CA takes over.
+func (l *life) loseCA(t *testing.T) {
+	l.lost = l.roots(t)
+	require.NotEmpty(t, l.lost)
+	require.NoError(t, l.Client.CoreV1().Secrets(node.Namespace).Delete(t.Context(), caSecret, metav1.DeleteOptions{}))
+	l.createdSince(t, 100)
+	l.pods.none(t, "without the Secret of the CA")
+
+	l.upgrade(t, "controller.restartStale.enabled=true", "controller.restartStale.settle=5s")
+	l.base = l.revision(t)
+	l.await(t, func(ctx context.Context) error {
+		if now := l.roots(t); len(now) <= len(l.lost) {
+			return fmt.Errorf("the caBundle holds %d roots", len(now))
+		}
+		return nil
+	})
+	l.pods.none(t, "an upgrade, and a new CA beside the old one")
+}
+
+// upgradeTemplate changes what pods get: those that were injected are stale, and are
+// made anew only where that is asked for.
+func (l *life) upgradeTemplate(t *testing.T) {
+	still, others := l.uids(t, quiet), l.uids(t, asking)
+	rolling := l.followRollouts(t, asking)
+	l.upgrade(t, "defaults.certTTL=7h")
+	l.awaitState(t, quiet, "stale", 2)
+	l.awaitNew(t, asking, others)
+	assert.Empty(t, rolling(), "one workload after the other, and none loses a replica")
+	l.awaitState(t, asking, "stale", 0)
+	assert.Equal(t, still, l.uids(t, quiet), "who does not ask is left alone")
+	l.pods.none(t, "an upgrade that changes the template, and the restarts")
+}
+
+// rollback brings the old template back: what was stale is current, and what was
+// made anew is stale in turn.
+func (l *life) rollback(t *testing.T) {
+	still, others := l.uids(t, quiet), l.uids(t, asking)
+	rolling := l.followRollouts(t, asking)
+	_, err := l.Helm(t.Context(), "rollback", node.Release, strconv.Itoa(l.base), "--namespace", node.Namespace, "--wait", "--timeout", "10m")
+	require.NoError(t, err)
+	l.awaitState(t, quiet, "stale", 0)
+	l.awaitState(t, quiet, "injected", 2)
+	assert.Equal(t, still, l.uids(t, quiet), "they are the same pods")
+	l.awaitNew(t, asking, others)
+	assert.Empty(t, rolling(), "one workload after the other, and none loses a replica")
+	l.awaitState(t, asking, "stale", 0)
+	l.pods.none(t, "a rollback, and the restarts")
+}
+
+// second tries another release.
+func (l *life) second(t *testing.T) {
+	before := l.configuration(t)
+	for _, more := range [][]string{nil, {"--take-ownership"}, {"--atomic"}} {
+		_, err := l.Helm(t.Context(), append([]string{"install", "another", l.Chart, "--namespace", "lifecycle-another", "--create-namespace"}, more...)...)
+		assert.ErrorContains(t, err, fmt.Sprintf("a cluster holds one Isthmus, and release %s in namespace %s is there", node.Release, node.Namespace))
+	}
+	_, err := l.Client.CoreV1().Namespaces().Get(t.Context(), "lifecycle-another", metav1.GetOptions{})
+	assert.True(t, apierrors.IsNotFound(err), "nothing was created: %v", err)
+	after := l.configuration(t)
+	assert.Equal(t, before.UID, after.UID)
+	l.pods.none(t, "a second release that is refused")
+}
+
+// rotated awaits the end of what loseCA began.
+func (l *life) rotated(t *testing.T) {
+	l.await(t, func(ctx context.Context) error {
+		secret, err := l.Client.CoreV1().Secrets(node.Namespace).Get(ctx, caSecret, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if phase := secret.Annotations["isthmus.dev/ca-phase"]; phase != "stable" {
+			return fmt.Errorf("the CA is %s", phase)
+		}
+		for _, root := range l.roots(t) {
+			for _, lost := range l.lost {
+				if bytes.Equal(root, lost) {
+					return errors.New("the caBundle holds the lost CA still")
+				}
+			}
+		}
+		return nil
+	})
+	l.awaitRolled(t, node.Namespace)
+	l.pods.none(t, "the rest of the CA's rotation")
+}
+
+// uninstall takes the release away and brings it back.
+func (l *life) uninstall(t *testing.T) {
+	edges := l.uids(t, quiet)
+	secret, err := l.Client.CoreV1().Secrets(quiet).Get(t.Context(), "istio-certs", metav1.GetOptions{})
+	require.NoError(t, err)
+	l.pods.take()
+
+	_, err = l.Helm(t.Context(), "uninstall", node.Release, "--namespace", node.Namespace, "--wait", "--timeout", "5m")
+	require.NoError(t, err)
+	l.createdSince(t, 40)
+	count, bare, failures := l.pods.take()
+	t.Logf("uninstalling: %d pods asked for, %s, %d not injected", count, window(failures), bare)
+	assert.Empty(t, failures, "no pod is refused")
+	assert.NotZero(t, bare, "nobody injects any more")
+	assert.Equal(t, edges, l.uids(t, quiet), "the edges go on")
+	kept, err := l.Client.CoreV1().Secrets(quiet).Get(t.Context(), "istio-certs", metav1.GetOptions{})
+	require.NoError(t, err)
+	assert.Equal(t, secret.UID, kept.UID)
+	assert.Equal(t, []string{"leases " + node.Namespace + "/isthmus-controller"}, l.left(t))
+
+	_, err = l.Helm(t.Context(), "install", node.Release, l.Chart, "--namespace", node.Namespace, "--values", l.values, "--wait", "--timeout", "10m")
+	require.NoError(t, err)
+	l.await(t, func(context.Context) error {
+		l.createdSince(t, 20)
+		if _, bare, failures := l.pods.take(); bare > 0 || len(failures) > 0 {
+			return fmt.Errorf("%d pods are not injected, %s", bare, window(failures))
+		}
+		return nil
+	})
+	l.awaitState(t, quiet, "injected", 2)
+	l.awaitState(t, quiet, "stale", 0)
+	assert.Equal(t, edges, l.uids(t, quiet))
+}
