@@ -11,13 +11,18 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 )
 
 func main() {
-	logs := flag.String("logs", "", "print what tests log although they pass, in packages whose path has this `text` in it")
+	var logs *regexp.Regexp
+	flag.Func("logs", "print what tests log although they pass, in packages whose path matches this `expression`", func(text string) (err error) {
+		logs, err = regexp.Compile(text)
+		return err
+	})
 	flag.Parse()
-	s := summary{out: os.Stdout, logs: *logs, outputs: map[key][]string{}, failures: map[string]int{}}
+	s := summary{out: os.Stdout, logs: logs, outputs: map[key][]string{}, failures: map[string]int{}}
 	if err := s.read(os.Stdin); err != nil {
 		fmt.Fprintln(os.Stderr, "testsummary:", err)
 		os.Exit(1)
@@ -41,8 +46,8 @@ type key struct{ pkg, test string }
 
 type summary struct {
 	out io.Writer
-	// logs is in the path of packages whose logs are wanted; empty: of none.
-	logs                    string
+	// logs matches the path of packages whose logs are wanted; nil: none.
+	logs                    *regexp.Regexp
 	passed, failed, skipped int
 	// outputs are what tests printed that have not ended yet.
 	outputs map[key][]string
@@ -118,7 +123,7 @@ func (s *summary) ended(action string, at key) {
 
 // log prints what a test logged, where that is wanted.
 func (s *summary) log(at key) {
-	if s.logs == "" || !strings.Contains(at.pkg, s.logs) {
+	if s.logs == nil || !s.logs.MatchString(at.pkg) {
 		return
 	}
 	for _, output := range s.outputs[at] {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -66,7 +67,7 @@ func TestSummary(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
-			s := summary{out: &out, logs: "/soak", outputs: map[key][]string{}, failures: map[string]int{}}
+			s := summary{out: &out, logs: regexp.MustCompile("/soak"), outputs: map[key][]string{}, failures: map[string]int{}}
 			require.NoError(t, s.read(strings.NewReader(test.in)))
 			well := s.close()
 			assert.Equal(t, test.want, out.String())
