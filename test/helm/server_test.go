@@ -29,8 +29,8 @@ import (
 // testServer starts the real programs with the arguments of the installed
 // Deployments and the rights of their service accounts: the two fit when both
 // become ready, CA and caBundle are kept, and nothing is forbidden. Uninstalling
-// leaves the Lease alone behind, also under the eyes of programs that keep what it
-// deletes; a release that comes after it starts as the first did.
+// leaves nothing behind, also under the eyes of programs that keep what it deletes; a
+// release that comes after it starts as the first did.
 func testServer(t *testing.T, c *cluster) {
 	c.namespace(t, "served", nil)
 	c.namespace(t, "served-mesh", nil)
@@ -57,7 +57,7 @@ func testServer(t *testing.T, c *cluster) {
 			end()
 		}
 	})
-	assert.Equal(t, []string{"leases served/isthmus-controller"}, c.census(t, before...))
+	assert.Empty(t, c.census(t, before...))
 }
 
 // installServed installs the chart and starts its programs. It returns what ends
