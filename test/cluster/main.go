@@ -25,7 +25,8 @@ const usage = `Usage: cluster <command> [flags]
   up                start etcd and the API server, print how to reach them, stay until told to end
                     (up --node: a whole cluster of one node, which runs pods)
   component ORDER NAME
-                    kill, restart, pause or resume a component of a node, such as etcd or kubelet
+                    kill, restart, pause or resume a component of a node, such as etcd or kubelet,
+                    import an image or kill a container
   down              end what up --detach started
 
 "cluster <command> -h" tells the command's flags. Tools are kept in $ISTHMUS_CACHE, else in the

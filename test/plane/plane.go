@@ -129,6 +129,15 @@ func Tool(ctx context.Context, name string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
+// Image returns the path of the tarball of an image that test/cluster makes.
+func Image(ctx context.Context, name string) (string, error) {
+	out, err := harness(ctx, "images", name).Output()
+	if err != nil {
+		return "", fmt.Errorf("make image %s (it says why above): %w", name, err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
 // Component gives an order about a component of a cluster that was started with
 // --node, by its data folder; see test/cluster.
 func Component(ctx context.Context, data, order, name string) error {

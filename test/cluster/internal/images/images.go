@@ -58,6 +58,12 @@ var kinds = []kind{
 	{"mesh", program(Mesh, "image-mesh", "/mesh", "65532:65532")},
 }
 
+// asked are those that no node has from the start; they are made when they are
+// named, and imported by an order.
+var asked = []kind{
+	{"isthmus-clock", clock},
+}
+
 // kind is an image that can be made.
 type kind struct {
 	name string
@@ -67,14 +73,14 @@ type kind struct {
 
 // Build makes those of the named images that the cache does not hold yet, with
 // progress, and returns the absolute paths of their tarballs. Without a name that
-// is all of them. "ctr -n k8s.io images import" and "docker load" read them.
+// is all that a node has from the start. "ctr -n k8s.io images import" and "docker load" read them.
 func Build(ctx context.Context, b tools.Builder, names ...string) ([]string, error) {
 	var all []string
-	for _, k := range kinds {
+	for _, k := range slices.Concat(kinds, asked) {
 		all = append(all, k.name)
 	}
 	if len(names) == 0 {
-		names = all
+		names = all[:len(kinds)]
 	}
 	var tarballs []string
 	for _, name := range names {
@@ -82,7 +88,7 @@ func Build(ctx context.Context, b tools.Builder, names ...string) ([]string, err
 		if i < 0 {
 			return nil, fmt.Errorf("unknown image %q: choose from %s", name, strings.Join(all, ", "))
 		}
-		tarball, err := kinds[i].build(ctx, b)
+		tarball, err := slices.Concat(kinds, asked)[i].build(ctx, b)
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", name, err)
 		}

@@ -17,9 +17,25 @@ import (
 // Product is the repository of our own image; its tag is the chart's appVersion.
 const Product = "ghcr.io/isthmus-mesh/isthmus"
 
-// product builds our own programs as the Dockerfile says, with the Go of this
-// machine, and returns the image's description.
+// product describes the image of our own programs.
 func product(ctx context.Context, b tools.Builder) (description, error) {
+	return build{image: Product, label: "isthmus"}.describe(ctx, b)
+}
+
+// build is how our own programs are built and what their image is called.
+type build struct {
+	image string
+	// label tells builds of the same sources apart, in the cache and in progress.
+	label string
+	// prelude writes what the script needs into a folder and returns the lines that
+	// come before it. Nil for none. sources are what it makes that of.
+	prelude func(ctx context.Context, root, folder string) (string, error)
+	sources []string
+}
+
+// describe builds our own programs as the Dockerfile says, with the Go of this
+// machine, and returns the image's description.
+func (p build) describe(ctx context.Context, b tools.Builder) (description, error) {
 	dockerfile, err := os.ReadFile(filepath.Join(b.Root, "Dockerfile"))
 	if err != nil {
 		return description{}, err
@@ -32,7 +48,7 @@ func product(ctx context.Context, b tools.Builder) (description, error) {
 	if err != nil {
 		return description{}, err
 	}
-	parts := []string{string(dockerfile), version, runtime.Version(), runtime.GOARCH}
+	parts := append([]string{p.label, string(dockerfile), version, runtime.Version(), runtime.GOARCH}, p.sources...)
 	for _, source := range r.sources {
 		content, err := contents(b.Root, source)
 		if err != nil {
@@ -45,16 +61,33 @@ func product(ctx context.Context, b tools.Builder) (description, error) {
 			return err
 		}
 		values := map[string]string{"VERSION": version, "TARGETOS": "linux", "TARGETARCH": runtime.GOARCH}
-		return b.Shell(ctx, "building isthmus as its Dockerfile says", b.Root, r.script(path, values))
+		return p.run(ctx, b, r.script(path, values))
 	})
 	if err != nil {
 		return description{}, err
 	}
-	d := description{Name: Product + ":" + version, User: r.user, Entrypoint: r.entrypoint}
+	d := description{Name: p.image + ":" + version, User: r.user, Entrypoint: r.entrypoint}
 	for path, name := range r.built() {
 		d.add(path, filepath.Join(folder, name))
 	}
 	return d, nil
+}
+
+// run runs the script of the build.
+func (p build) run(ctx context.Context, b tools.Builder, script string) error {
+	if p.prelude != nil {
+		folder, err := os.MkdirTemp("", "isthmus-build-")
+		if err != nil {
+			return err
+		}
+		defer func() { _ = os.RemoveAll(folder) }()
+		before, err := p.prelude(ctx, b.Root, folder)
+		if err != nil {
+			return err
+		}
+		script = before + "\n" + script
+	}
+	return b.Shell(ctx, "building "+p.label+" as its Dockerfile says", b.Root, script)
 }
 
 var appVersionLine = regexp.MustCompile(`(?m)^appVersion:\s*"?([^"\s]+)"?\s*$`)

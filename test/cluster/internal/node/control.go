@@ -11,7 +11,9 @@ import (
 	"time"
 )
 
-// Order is what may be asked of a component: kill, restart, pause or resume.
+// Order is what may be asked of a component: kill, restart, pause or resume. Two
+// more are about what containerd holds: import takes the path of an image's tarball,
+// kill-container the id of a container, whose process is killed.
 type Order struct {
 	Do        string `json:"do"`
 	Component string `json:"component"`
@@ -74,8 +76,12 @@ func (n *node) carryOut(ctx context.Context, order Order) error {
 		return n.plane.Pause(order.Component)
 	case "resume":
 		return n.plane.Resume(order.Component)
+	case "import":
+		return n.importImage(ctx, order.Component)
+	case "kill-container":
+		return n.ctr(ctx, "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", order.Component)
 	}
-	return fmt.Errorf("unknown order %q: choose from kill, restart, pause, resume", order.Do)
+	return fmt.Errorf("unknown order %q: choose from kill, restart, pause, resume, import, kill-container", order.Do)
 }
 
 // Give gives an order to the node that lives in a data folder, and waits until it

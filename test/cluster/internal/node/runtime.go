@@ -74,9 +74,17 @@ func (n *node) startRuntime(ctx context.Context) error {
 		return err
 	}
 	for _, image := range n.Images {
-		if err := n.ctr(ctx, "--namespace", "k8s.io", "images", "import", "--local", image); err != nil {
-			return fmt.Errorf("import %s: %w", image, err)
+		if err := n.importImage(ctx, image); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// importImage gives containerd the image of a tarball.
+func (n *node) importImage(ctx context.Context, tarball string) error {
+	if err := n.ctr(ctx, "--namespace", "k8s.io", "images", "import", "--local", tarball); err != nil {
+		return fmt.Errorf("import %s: %w", tarball, err)
 	}
 	return nil
 }

@@ -1,0 +1,35 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/isthmus-mesh/isthmus/test/plane"
+)
+
+// Import gives the node an image of test/cluster that it does not have from the
+// start. Of a cluster that is not Owned it is expected to be there.
+func (c *Cluster) Import(ctx context.Context, name string) error {
+	if !c.Owned {
+		return nil
+	}
+	tarball, err := plane.Image(ctx, name)
+	if err != nil {
+		return err
+	}
+	return plane.Component(ctx, c.DataDir, "import", tarball)
+}
+
+// KillContainer kills the process of a container, whose id is that of a pod's
+// status: containerd://<id>. Nothing in a pod can, and nothing may.
+func (c *Cluster) KillContainer(ctx context.Context, id string) error {
+	if !c.Owned {
+		return fmt.Errorf("kill container %s: the cluster of KUBECONFIG is not this test's", id)
+	}
+	_, id, found := strings.Cut(id, "://")
+	if !found {
+		return fmt.Errorf("container id %q: want containerd://<id>", id)
+	}
+	return plane.Component(ctx, c.DataDir, "kill-container", id)
+}
