@@ -1,0 +1,127 @@
+package security
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	pb "istio.io/api/security/v1alpha1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/isthmus-mesh/isthmus/internal/certs"
+)
+
+// meshToken is one for the mesh's CA, as the sidecar has it.
+func meshToken(t testing.TB, namespace, account string) (token string, ends time.Time) {
+	t.Helper()
+	return tokenFor(t, namespace, account, "istio-ca")
+}
+
+func tokenFor(t testing.TB, namespace, account, audience string) (token string, ends time.Time) {
+	t.Helper()
+	r, err := world.Kube.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), account, &authenticationv1.TokenRequest{
+		Spec: authenticationv1.TokenRequestSpec{Audiences: []string{audience}, ExpirationSeconds: ptr.To[int64](600)},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	return r.Status.Token, r.Status.ExpirationTimestamp.Time
+}
+
+// certify has the real istiod sign a request with names of the thief's choice, and
+// returns those of the certificate.
+func certify(ctx context.Context, t testing.TB, token string, names ...string) ([]string, error) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.CertificateRequest{DNSNames: []string{"istiod.istio-system.svc"}}
+	for _, name := range names {
+		u, err := url.Parse(name)
+		require.NoError(t, err)
+		template.URIs = append(template.URIs, u)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, template, key)
+	require.NoError(t, err)
+	roots, err := world.Istiod.Roots(ctx, "istio-system")
+	require.NoError(t, err)
+	pool := x509.NewCertPool()
+	require.True(t, pool.AppendCertsFromPEM(roots))
+	conn, err := grpc.NewClient(world.Istiod.Address, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12})))
+	require.NoError(t, err)
+	defer func() { _ = conn.Close() }()
+	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token), patience)
+	defer cancel()
+	answer, err := pb.NewIstioCertificateServiceClient(conn).CreateCertificate(ctx, &pb.IstioCertificateRequest{
+		Csr: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})),
+	})
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := certs.ParseCertificates([]byte(answer.GetCertChain()[0]))
+	if err != nil || len(leaf) == 0 {
+		return nil, errors.Join(err, errors.New("no certificate"))
+	}
+	got := append([]string{}, leaf[0].DNSNames...)
+	for _, u := range leaf[0].URIs {
+		got = append(got, u.String())
+	}
+	return got, nil
+}
+
+// TestStolenMeshToken: the sidecar's token gets certificates of its own service
+// account, whatever is asked, and ends with the account.
+func TestStolenMeshToken(t *testing.T) {
+	servers(t)
+	ns := world.Space(t, nil, "edge", "other")
+	token, ends := meshToken(t, ns, "edge")
+	own := "spiffe://cluster.local/ns/" + ns + "/sa/edge"
+	for name, asked := range map[string][]string{
+		"if it asks for its own name, expect its own":           {own},
+		"if it asks for another account's, expect its own":      {"spiffe://cluster.local/ns/" + ns + "/sa/admin"},
+		"if it asks for istiod's, expect its own":               {"spiffe://cluster.local/ns/istio-system/sa/istiod"},
+		"if it asks for another trust domain's, expect its own": {"spiffe://elsewhere/ns/a/sa/b"},
+		"if it asks for two, expect its own":                    {own, "spiffe://cluster.local/ns/a/sa/b"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := certify(t.Context(), t, token, asked...)
+			require.NoError(t, err)
+			assert.Equal(t, []string{own}, got)
+		})
+	}
+	t.Run("if it is for the API server, expect no certificate", func(t *testing.T) {
+		api, _ := tokenFor(t, ns, "edge", "https://kubernetes.default.svc")
+		_, err := certify(t.Context(), t, api, own)
+		assert.ErrorContains(t, err, "Unauthenticated")
+	})
+	t.Run("it ends by itself", func(t *testing.T) {
+		assert.WithinDuration(t, time.Now().Add(10*time.Minute), ends, 2*time.Minute)
+	})
+	t.Run("it ends with its account", func(t *testing.T) {
+		require.NoError(t, world.Kube.CoreV1().ServiceAccounts(ns).Delete(t.Context(), "edge", metav1.DeleteOptions{}))
+		require.EventuallyWithT(t, func(c *assert.CollectT) {
+			_, err := certify(t.Context(), t, token, own)
+			assert.ErrorContains(c, err, "Unauthenticated")
+		}, patience, 500*time.Millisecond)
+	})
+	t.Run("where the API server knows no such audience, it opens nothing there", func(t *testing.T) {
+		other, _ := meshToken(t, ns, "other")
+		review, err := world.Kube.AuthenticationV1().TokenReviews().Create(t.Context(), &authenticationv1.TokenReview{
+			Spec: authenticationv1.TokenReviewSpec{Token: other, Audiences: []string{"https://kubernetes.default.svc"}},
+		}, metav1.CreateOptions{})
+		require.NoError(t, err)
+		assert.False(t, review.Status.Authenticated)
+	})
+}

@@ -1,0 +1,187 @@
+package security
+
+import (
+	"bufio"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// TestSlowClients has 300 clients of each kind hold on to the server, more than it
+// keeps connections of in all. Good reviews are answered, and every connection ends.
+func TestSlowClients(t *testing.T) {
+	t.Parallel()
+	webhook := servers(t).webhook
+	ns := world.Space(t, nil)
+	address := strings.TrimPrefix(webhook.Reviews, "https://")
+	begin := "POST /inject/namespace HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+	const each = 300
+	most := measure(t, webhook)
+	// ended gets how each connection ended.
+	ended := make(chan error, 4*each)
+	n := meanwhile(t, webhook.Reviews, ns, func() {
+		config := trust(t)
+		for range each {
+			// No TLS at all.
+			raw, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", address)
+			if !assert.NoError(t, err) {
+				return
+			}
+			go func() { ended <- drain(raw, "") }()
+			for _, text := range []string{
+				"",                                      // a handshake and nothing more
+				begin,                                   // headers that do not end
+				begin + "Content-Length: 1000\r\n\r\n{", // a body that does not end
+			} {
+				go func() {
+					conn, err := tls.Dial("tcp", address, config)
+					if err != nil {
+						ended <- nil // there were others to be let in
+						return
+					}
+					ended <- drain(conn, text)
+				}()
+			}
+		}
+		for range 4 * each {
+			assert.NoError(t, <-ended)
+		}
+	})
+	peak := most()
+	t.Logf("%d good reviews answered meanwhile; at most %d MiB and %d files", n, peak.memory>>20, peak.descriptors)
+	assert.Less(t, peak.memory, int64(limit))
+	assert.Less(t, peak.descriptors, 700, "connections are bounded")
+}
+
+// drain sends a text and reads until the server closes; an error says that it did
+// not.
+func drain(conn net.Conn, text string) error {
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	_, _ = io.WriteString(conn, text)
+	if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("%q: still open after %s", text, patience)
+	}
+	return nil
+}
+
+// TestBodyInDrops sends a review byte by byte: it is answered, and closed, by the
+// time that a review has.
+func TestBodyInDrops(t *testing.T) {
+	t.Parallel()
+	webhook := servers(t).webhook
+	conn := dial(t, webhook.Reviews, trust(t))
+	_, err := io.WriteString(conn, "POST /inject/namespace HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n")
+	require.NoError(t, err)
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(100 * time.Millisecond):
+				_, _ = io.WriteString(conn, " ")
+			}
+		}
+	}()
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	require.NoError(t, err)
+	assert.Equal(t, "HTTP/1.1 400 Bad Request\r\n", line)
+}
+
+// framer speaks HTTP/2 by hand.
+func framer(t testing.TB, url string, settings ...http2.Setting) (*http2.Framer, *tls.Conn) {
+	t.Helper()
+	conn := dial(t, url, trust(t, "h2"))
+	_, err := io.WriteString(conn, http2.ClientPreface)
+	require.NoError(t, err)
+	f := http2.NewFramer(conn, conn)
+	require.NoError(t, f.WriteSettings(settings...))
+	return f, conn
+}
+
+// headers are those of a review in HTTP/2.
+func headers(length int) []byte {
+	var b strings.Builder
+	e := hpack.NewEncoder(&b)
+	for _, h := range [][2]string{
+		{":method", http.MethodPost}, {":scheme", "https"}, {":authority", "x"}, {":path", "/inject/namespace"},
+		{"content-type", "application/json"}, {"content-length", fmt.Sprint(length)},
+	} {
+		_ = e.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]})
+	}
+	return []byte(b.String())
+}
+
+// TestClientThatDoesNotRead asks for an answer and gives it no room.
+func TestClientThatDoesNotRead(t *testing.T) {
+	t.Parallel()
+	webhook := servers(t).webhook
+	ns := world.Space(t, nil)
+	body := reviewOf(ns, edgePod(""))
+	f, _ := framer(t, webhook.Reviews, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	n := meanwhile(t, webhook.Reviews, ns, func() {
+		assert.NoError(t, f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: headers(len(body)), EndHeaders: true}))
+		assert.NoError(t, f.WriteData(1, true, []byte(body)))
+		for {
+			frame, err := f.ReadFrame()
+			if !assert.NoError(t, err) {
+				return
+			}
+			switch frame := frame.(type) {
+			case *http2.RSTStreamFrame:
+				assert.EqualValues(t, 1, frame.StreamID)
+				return
+			case *http2.DataFrame:
+				t.Errorf("%d bytes without a window for them", len(frame.Data()))
+			}
+		}
+	})
+	t.Logf("%d good reviews answered meanwhile", n)
+}
+
+// TestStreamsAreReset opens streams and resets them at once, as fast as it can, on
+// ten connections.
+func TestStreamsAreReset(t *testing.T) {
+	webhook := servers(t).webhook
+	ns := world.Space(t, nil)
+	most := measure(t, webhook)
+	n := meanwhile(t, webhook.Reviews, ns, func() {
+		done := make(chan struct{})
+		for range 10 {
+			f, conn := framer(t, webhook.Reviews)
+			go func() {
+				defer func() { done <- struct{}{} }()
+				go func() { _, _ = io.Copy(io.Discard, conn) }()
+				block := headers(10)
+				for i := range uint32(10_000) {
+					if f.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: block, EndHeaders: true}) != nil ||
+						f.WriteRSTStream(2*i+1, http2.ErrCodeCancel) != nil {
+						return // sent away
+					}
+				}
+			}()
+		}
+		for range 10 {
+			<-done
+		}
+	})
+	peak := most()
+	t.Logf("%d good reviews answered meanwhile; at most %d MiB", n, peak.memory>>20)
+	assert.Less(t, peak.memory, int64(limit))
+}

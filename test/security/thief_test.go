@@ -1,0 +1,198 @@
+package security
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	corev1apply "k8s.io/client-go/applyconfigurations/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/utils/ptr"
+)
+
+// thief is a client with nothing but the token of a service account.
+func thief(t testing.TB, namespace, account string) *kubernetes.Clientset {
+	t.Helper()
+	token, err := world.Token(t.Context(), namespace, account)
+	require.NoError(t, err)
+	return holder(t, token)
+}
+
+func holder(t testing.TB, token string) *kubernetes.Clientset {
+	t.Helper()
+	kube, err := kubernetes.NewForConfig(world.As(token))
+	require.NoError(t, err)
+	return kube
+}
+
+// refused is nil when the API server forbade it.
+func refused(err error) error {
+	switch {
+	case err == nil:
+		return errors.New("it was allowed")
+	case apierrors.IsForbidden(err):
+		return nil
+	}
+	return err
+}
+
+// attempt is something that a thief tries.
+type attempt func(context.Context, *kubernetes.Clientset) error
+
+func tryAll(t *testing.T, who *kubernetes.Clientset, attempts map[string]attempt) {
+	t.Helper()
+	for name, try := range attempts {
+		t.Run(name, func(t *testing.T) { assert.NoError(t, refused(try(t.Context(), who))) })
+	}
+}
+
+// rules are what the API server says that the holder may do in a namespace, beside
+// what everybody may: "verbs resource names".
+func rules(t testing.TB, who *kubernetes.Clientset, namespace string) []string {
+	t.Helper()
+	review, err := who.AuthorizationV1().SelfSubjectRulesReviews().Create(t.Context(),
+		&authorizationv1.SelfSubjectRulesReview{Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: namespace}}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	require.False(t, review.Status.Incomplete, review.Status.EvaluationError)
+	var all []string
+	for _, r := range review.Status.ResourceRules {
+		if strings.HasPrefix(strings.Join(r.Resources, ","), "selfsubject") {
+			continue
+		}
+		slices.Sort(r.Verbs)
+		all = append(all, strings.TrimSpace(strings.Join(r.Verbs, ",")+" "+strings.Join(r.Resources, ",")+" "+strings.Join(r.ResourceNames, ",")))
+	}
+	for _, r := range review.Status.NonResourceRules {
+		for _, url := range r.NonResourceURLs {
+			if !slices.Contains(harmless, url) {
+				all = append(all, strings.Join(r.Verbs, ",")+" "+url)
+			}
+		}
+	}
+	return all
+}
+
+// harmless are the addresses that system:discovery, system:public-info-viewer and
+// system:service-account-issuer-discovery open to everybody.
+var harmless = []string{"/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/.well-known/openid-configuration", "/.well-known/openid-configuration/", "/openid/v1/jwks", "/openid/v1/jwks/", "/readyz", "/version", "/version/"}
+
+// awaitSecret waits until the controller has published istio-certs.
+func awaitSecret(t testing.TB, namespace string) *corev1.Secret {
+	t.Helper()
+	var found *corev1.Secret
+	require.Eventually(t, func() bool {
+		var err error
+		found, err = world.Kube.CoreV1().Secrets(namespace).Get(t.Context(), "istio-certs", metav1.GetOptions{})
+		return err == nil
+	}, patience, tick, "secret %s/istio-certs", namespace)
+	return found
+}
+
+// TestStolenEdgeToken: who has broken into an edge has its token for the API server,
+// where it has one.
+func TestStolenEdgeToken(t *testing.T) {
+	servers(t)
+	ns := world.Space(t, nil, "edge")
+	world.Edge(t, ns, "front", "edge")
+	awaitSecret(t, ns)
+	edge := thief(t, ns, "edge")
+	assert.Empty(t, rules(t, edge, ns), "nothing but what every account may")
+	tryAll(t, edge, map[string]attempt{
+		"read its own Secret":       readSecret(ns, "istio-certs"),
+		"list Secrets":              listSecrets(ns),
+		"mint a token of itself":    mint(ns, "edge", nil, "istio-ca"),
+		"opt its own namespace out": patchNamespace(ns, `{"metadata":{"labels":{"isthmus.dev/injection":null}}}`),
+		"read its namespace": func(ctx context.Context, k *kubernetes.Clientset) error {
+			_, err := k.CoreV1().Namespaces().Get(ctx, ns, metav1.GetOptions{})
+			return err
+		},
+		"create a pod":               createPod(ns),
+		"read the webhook's address": readConfiguration,
+	})
+}
+
+// TestStolenPublisherToken: the edge's account is bound where its pod carries the
+// publisher, and then it may write the one Secret, whose key it holds anyway.
+func TestStolenPublisherToken(t *testing.T) {
+	servers(t)
+	ns := world.Space(t, map[string]string{"isthmus.dev/source": "agent"}, "edge")
+	other := world.Space(t, nil, "edge")
+	world.Edge(t, other, "front", "edge")
+	awaitSecret(t, other)
+	world.Edge(t, ns, "front", "edge")
+	edge := thief(t, ns, "edge")
+	require.Eventually(t, func() bool { return len(rules(t, edge, ns)) > 0 }, patience, tick, "the controller binds it")
+	assert.Equal(t, []string{"create,get,patch secrets istio-certs"}, rules(t, edge, ns))
+	assert.Empty(t, rules(t, edge, other), "and in its own namespace alone")
+	_, err := edge.CoreV1().Secrets(ns).Apply(t.Context(), corev1apply.Secret("istio-certs", ns).WithData(map[string][]byte{"a": []byte("b")}), metav1.ApplyOptions{FieldManager: "isthmus", Force: true, DryRun: []string{"All"}})
+	assert.NoError(t, err, "what a publisher does")
+	tryAll(t, edge, map[string]attempt{
+		"list Secrets":                listSecrets(ns),
+		"read the roots' Secret":      readSecret(ns, "istio-certs-roots"),
+		"read the neighbour's Secret": readSecret(other, "istio-certs"),
+		"delete its Secret": func(ctx context.Context, k *kubernetes.Clientset) error {
+			return k.CoreV1().Secrets(ns).Delete(ctx, "istio-certs", metav1.DeleteOptions{})
+		},
+		"create a Secret by POST": func(ctx context.Context, k *kubernetes.Clientset) error {
+			_, err := k.CoreV1().Secrets(ns).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "istio-certs"}}, metav1.CreateOptions{})
+			return err
+		},
+		"bind its role to someone": createBinding(ns, "mine", "isthmus-publisher"),
+		"mint a token of itself":   mint(ns, "edge", nil, "istio-ca"),
+	})
+}
+
+func readSecret(namespace, name string) attempt {
+	return func(ctx context.Context, k *kubernetes.Clientset) error {
+		_, err := k.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
+		return err
+	}
+}
+
+func listSecrets(namespace string) attempt {
+	return func(ctx context.Context, k *kubernetes.Clientset) error {
+		_, err := k.CoreV1().Secrets(namespace).List(ctx, metav1.ListOptions{})
+		return err
+	}
+}
+
+func patchNamespace(name, patch string) attempt {
+	return func(ctx context.Context, k *kubernetes.Clientset) error {
+		_, err := k.CoreV1().Namespaces().Patch(ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{DryRun: []string{"All"}})
+		return err
+	}
+}
+
+func createPod(namespace string) attempt {
+	return func(ctx context.Context, k *kubernetes.Clientset) error {
+		_, err := k.CoreV1().Pods(namespace).Create(ctx, &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: "mine"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "a", Image: "a"}}},
+		}, metav1.CreateOptions{DryRun: []string{"All"}})
+		return err
+	}
+}
+
+func readConfiguration(ctx context.Context, k *kubernetes.Clientset) error {
+	_, err := k.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, "isthmus-injector", metav1.GetOptions{})
+	return err
+}
+
+// mint asks for a token of ten minutes, bound to an object or to none.
+func mint(namespace, account string, bound *authenticationv1.BoundObjectReference, audiences ...string) attempt {
+	return func(ctx context.Context, k *kubernetes.Clientset) error {
+		_, err := k.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+			Audiences: audiences, ExpirationSeconds: ptr.To[int64](600), BoundObjectRef: bound,
+		}}, metav1.CreateOptions{})
+		return err
+	}
+}
