@@ -1,8 +1,9 @@
 //go:build e2e
 
-// Package e2e tests Isthmus in a whole cluster that runs pods: KUBECONFIG's, or one
-// of a single node that the test starts. Istio and Isthmus are installed by their
-// charts, once for all tests; a test that changes what they share restores it.
+// Package e2e runs Isthmus on a whole cluster, whose nodes run pods: the one that
+// KUBECONFIG names, or one of a single node that is started for it. Requests go
+// through edges from the installation to the end, and none may fail. It takes some
+// minutes. See docs/testing.md.
 package e2e
 
 import (
@@ -10,41 +11,55 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
+	"sync"
 	"testing"
 
 	"github.com/isthmus-mesh/isthmus/test/node"
 )
 
-// cluster is what the tests share.
-var cluster *node.Cluster
+var (
+	// cluster is where everything runs.
+	cluster *node.Cluster
+	// installed is held for reading by who needs Isthmus to be there and to answer,
+	// and for writing by who takes it away; see open and alone.
+	installed sync.RWMutex
+)
 
-func TestMain(m *testing.M) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	status, err := run(ctx, m)
-	stop()
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+// run returns the status to exit with.
+func run(m *testing.M) int {
+	status, err := trial(context.Background(), m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		status = 1
+		return max(status, 1)
 	}
-	os.Exit(status)
+	return status
 }
 
-func run(ctx context.Context, m *testing.M) (status int, err error) {
+// trial brings everything up, runs the tests, judges the traffic, and leaves the
+// cluster as it was.
+func trial(ctx context.Context, m *testing.M) (status int, err error) {
 	if cluster, err = node.Start(ctx); err != nil {
 		return 1, err
 	}
-	defer func() { err = errors.Join(err, cluster.Stop()) }()
-	err = cluster.InstallIstio(ctx)
-	if err == nil {
-		err = cluster.InstallIsthmus(ctx)
+	v, err := arrive(ctx)
+	defer func() {
+		if status != 0 || err != nil {
+			cluster.Dump(os.Stderr)
+		}
+		err = errors.Join(err, v.leave(ctx), cluster.Stop())
+	}()
+	if err != nil {
+		return 1, err
 	}
-	if err == nil {
-		status = m.Run()
-	}
-	if err != nil || status != 0 {
-		cluster.Dump(os.Stderr)
-	}
-	return status, err
+	return m.Run(), nil
+}
+
+// alone waits until no other test needs Isthmus as it is, and keeps the others
+// waiting until the test ends.
+func alone(t *testing.T) {
+	t.Helper()
+	installed.Lock()
+	t.Cleanup(installed.Unlock)
 }
