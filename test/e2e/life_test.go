@@ -219,14 +219,12 @@ func (l *life) createdSince(t *testing.T, more int) {
 	})
 }
 
-// upgrade changes values of the release and waits until all is rolled out.
-func (l *life) upgrade(t *testing.T, values ...string) {
+// upgrade changes the release by Helm's flags and waits until all is rolled out.
+func (l *life) upgrade(t *testing.T, flags ...string) {
 	t.Helper()
-	arguments := []string{"upgrade", node.Release, l.Chart, "--namespace", node.Namespace, "--reset-then-reuse-values", "--wait", "--timeout", "10m"}
-	for _, value := range values {
-		arguments = append(arguments, "--set", value)
-	}
-	_, err := l.Helm(t.Context(), arguments...)
+	_, err := l.Helm(t.Context(), append([]string{
+		"upgrade", node.Release, l.Chart, "--namespace", node.Namespace, "--reset-then-reuse-values", "--wait", "--timeout", "10m",
+	}, flags...)...)
 	require.NoError(t, err)
 }
 

@@ -38,12 +38,13 @@ const (
 func TestLifecycle(t *testing.T) {
 	l := newLife(t)
 
-	t.Run("the CA is lost, and an upgrade brings one back", func(t *testing.T) { l.loseCA(t) })
+	t.Run("the CA is lost and an upgrade brings one back", func(t *testing.T) { l.loseCA(t) })
 	t.Run("an upgrade with another template", func(t *testing.T) { l.upgradeTemplate(t) })
 	t.Run("a rollback", func(t *testing.T) { l.rollback(t) })
 	t.Run("a second release is refused", func(t *testing.T) { l.second(t) })
 	t.Run("the CA has rotated", func(t *testing.T) { l.rotated(t) })
-	t.Run("uninstalled, and installed again", func(t *testing.T) { l.uninstall(t) })
+	t.Run("a certificate from elsewhere and back", func(t *testing.T) { l.otherSource(t) })
+	t.Run("uninstalled and installed again", func(t *testing.T) { l.uninstall(t) })
 }
 
 // life is the release, and what goes on beside its changes.
@@ -85,7 +86,7 @@ func (l *life) loseCA(t *testing.T) {
 	l.createdSince(t, 100)
 	l.pods.none(t, "without the Secret of the CA")
 
-	l.upgrade(t, "controller.restartStale.enabled=true", "controller.restartStale.settle=5s")
+	l.upgrade(t, "--set", "controller.restartStale.enabled=true,controller.restartStale.settle=5s")
 	l.base = l.revision(t)
 	l.await(t, func(ctx context.Context) error {
 		if now := l.roots(t); len(now) <= len(l.lost) {
@@ -101,7 +102,7 @@ func (l *life) loseCA(t *testing.T) {
 func (l *life) upgradeTemplate(t *testing.T) {
 	still, others := l.uids(t, quiet), l.uids(t, asking)
 	rolling := l.followRollouts(t, asking)
-	l.upgrade(t, "defaults.certTTL=7h")
+	l.upgrade(t, "--set", "defaults.certTTL=7h")
 	l.awaitState(t, quiet, "stale", 2)
 	l.awaitNew(t, asking, others)
 	assert.Empty(t, rolling(), "one workload after the other, and none loses a replica")
