@@ -36,6 +36,7 @@ const (
 // while that heals, while pods are created and requests go through an edge all the
 // time. In the end the release is what it was.
 func TestLifecycle(t *testing.T) {
+	alone(t)
 	l := newLife(t)
 
 	t.Run("the CA is lost and an upgrade brings one back", func(t *testing.T) { l.loseCA(t) })
