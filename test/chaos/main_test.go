@@ -1,0 +1,67 @@
+//go:build chaos
+
+// Package chaos breaks one thing after the other in a whole cluster that runs pods,
+// while requests go through two edges and pods are asked for all the time, and judges
+// each by what was lost: a table is the last that it prints. Only a cluster that it
+// starts itself is broken: with KUBECONFIG most trials fail, and say so.
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"testing"
+
+	"github.com/isthmus-mesh/isthmus/test/node"
+)
+
+// lifetime is that of every certificate here: the agent renews its files at half of
+// it, the controller its Secrets at a third.
+const lifetime = "2m"
+
+// What the trials share.
+var (
+	cluster *node.Cluster
+	edges   *flow
+	results table
+)
+
+func TestMain(m *testing.M) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	status, err := run(ctx, m)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		status = 1
+	}
+	results.print(os.Stdout)
+	os.Exit(status)
+}
+
+func run(ctx context.Context, m *testing.M) (status int, err error) {
+	if cluster, err = node.Start(ctx); err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, cluster.Stop()) }()
+	for _, step := range []func(context.Context) error{
+		func(ctx context.Context) error {
+			return cluster.InstallIstio(ctx, "env.MAX_WORKLOAD_CERT_TTL="+lifetime, "env.DEFAULT_WORKLOAD_CERT_TTL="+lifetime)
+		},
+		func(ctx context.Context) error { return cluster.InstallIsthmus(ctx) },
+		func(ctx context.Context) error { edges, err = startTraffic(ctx, cluster); return err },
+	} {
+		if err == nil {
+			err = step(ctx)
+		}
+	}
+	if err == nil {
+		status = m.Run()
+	}
+	if err != nil || status != 0 {
+		cluster.Dump(os.Stderr)
+	}
+	return status, err
+}
