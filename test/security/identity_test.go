@@ -116,12 +116,20 @@ func TestStolenMeshToken(t *testing.T) {
 			assert.ErrorContains(c, err, "Unauthenticated")
 		}, patience, 500*time.Millisecond)
 	})
-	t.Run("where the API server knows no such audience, it opens nothing there", func(t *testing.T) {
-		other, _ := meshToken(t, ns, "other")
+	other, _ := meshToken(t, ns, "other")
+	t.Run("where it is not one of the API server's audiences, it opens nothing there", func(t *testing.T) {
 		review, err := world.Kube.AuthenticationV1().TokenReviews().Create(t.Context(), &authenticationv1.TokenReview{
 			Spec: authenticationv1.TokenReviewSpec{Token: other, Audiences: []string{"https://kubernetes.default.svc"}},
 		}, metav1.CreateOptions{})
 		require.NoError(t, err)
 		assert.False(t, review.Status.Authenticated)
+	})
+	t.Run("where it is one, as here, it is the account's, and a default token is one for the CA", func(t *testing.T) {
+		assert.Empty(t, rules(t, holder(t, other), ns))
+		api, err := world.Token(t.Context(), ns, "other")
+		require.NoError(t, err)
+		got, err := certify(t.Context(), t, api)
+		require.NoError(t, err)
+		assert.Equal(t, []string{"spiffe://cluster.local/ns/" + ns + "/sa/other"}, got)
 	})
 }

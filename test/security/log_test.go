@@ -41,7 +41,7 @@ type secrets struct {
 // tellTale finds keys and tokens that were in memory alone: PEM, the DER of PKCS#8
 // and of SEC 1 in base64 and in hex, and JWTs. A JWT's first character is the
 // base64 of {".
-var tellTale = regexp.MustCompile(`PRIVATE KEY|MIGHAgEAMBMG|MHcCAQEE|MII[A-Za-z0-9+/]{2}[A-Za-z0-9+/]*BADANBgkqhkiG9w0BAQEFAASC|3081870201003013|30770201|eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}|Bearer [A-Za-z0-9]`)
+var tellTale = regexp.MustCompile(`BEGIN [A-Z ]*PRIVATE KEY|MIGHAgEAMBMG|MHcCAQEE|MII[A-Za-z0-9+/]{2}[A-Za-z0-9+/]*BADANBgkqhkiG9w0BAQEFAASC|3081870201003013|30770201|eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}|Bearer [A-Za-z0-9]`)
 
 func (s *secrets) add(what, text string) {
 	if len(text) < 8 {
@@ -67,7 +67,7 @@ func (s *secrets) key(what string, text []byte) {
 		}
 	}
 	s.add(what+", in base64", base64.StdEncoding.EncodeToString(text)[:40])
-	if block, _ := pem.Decode(text); block != nil {
+	if block, _ := pem.Decode(text); block != nil && len(block.Bytes) > 60 {
 		s.add(what+", in hex", hex.EncodeToString(block.Bytes)[:40])
 		s.add(what+", in base64", base64.StdEncoding.EncodeToString(block.Bytes))
 		s.add(what+", as Go prints bytes", strings.Trim(fmt.Sprint(block.Bytes[40:60]), "[]"))
