@@ -1,8 +1,8 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log"
 	"net/http"
@@ -13,14 +13,16 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/cluster/images/pair"
 )
 
-// edge knows which certificate is in force, and whether requests are welcome.
+// edge knows which HAProxy serves with which pair, and whether requests are welcome.
 type edge struct {
-	proxy *proxy
+	options *options
 
+	turn    sync.Mutex // held while one HAProxy takes another's place
 	mu      sync.Mutex
+	proxy   *proxy
 	current *pair.Pair
 	changes int
-	ready   bool
+	ending  bool
 }
 
 // Certificate is what GET /certificate answers: what HAProxy shows to the upstream.
@@ -32,44 +34,70 @@ type Certificate struct {
 	Changes int `json:"changes"`
 }
 
-// take gives HAProxy a pair.
-func (e *edge) take(p *pair.Pair) error {
-	if err := e.proxy.change(p); err != nil {
+// take has a HAProxy serve with a pair. Where that fails the one before goes on.
+func (e *edge) take(ctx context.Context, p *pair.Pair) error {
+	e.turn.Lock()
+	defer e.turn.Unlock()
+	next, err := start(ctx, e.options, p, e.serving())
+	if err != nil {
 		return err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.current, e.changes = p, e.changes+1
+	if e.proxy != nil {
+		e.changes++
+	}
+	e.proxy, e.current = next, p
 	log.Printf("certificate %s of %s, until %s", p.Serial, p.ID, p.NotAfter.Format(time.RFC3339))
 	return nil
 }
 
-func (e *edge) begin() {
+// serving is the HAProxy of the moment; nil before the first.
+func (e *edge) serving() *proxy {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.ready = true
+	return e.proxy
 }
 
-// end lets the word spread that this edge is not ready, then has HAProxy finish
-// what is under way.
-func (e *edge) end(drain, grace time.Duration) error {
+// serve waits until ctx ends, lets the word spread that this edge is not ready, and
+// then has HAProxy finish what is under way.
+func (e *edge) serve(ctx context.Context) error {
+	if err := e.watch(ctx); err != nil {
+		return err
+	}
 	e.mu.Lock()
-	e.ready = false
+	e.ending = true
 	e.mu.Unlock()
-	log.Printf("ending: serving for another %s", drain)
-	select {
-	case err := <-e.proxy.ended:
-		return fmt.Errorf("haproxy ended by itself: %w", err)
-	case <-time.After(drain):
-	}
-	if err := e.proxy.command.Process.Signal(syscall.SIGUSR1); err != nil {
+	log.Printf("ending: serving for another %s", e.options.drain)
+	draining, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.options.drain)
+	defer cancel()
+	if err := e.watch(draining); err != nil {
 		return err
 	}
-	select {
-	case err := <-e.proxy.ended:
+	e.turn.Lock() // no other comes any more
+	last := e.serving()
+	if err := last.command.Process.Signal(syscall.SIGUSR1); err != nil {
 		return err
-	case <-time.After(grace):
-		return errors.Join(fmt.Errorf("requests were still under way after %s", grace), e.proxy.kill())
+	}
+	<-last.ended // HAProxy's own hard-stop-after sees to that
+	return last.err
+}
+
+// watch waits until ctx ends; an error says that HAProxy ended before.
+func (e *edge) watch(ctx context.Context) error {
+	for {
+		p := e.serving()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.ended:
+		}
+		e.turn.Lock() // another may just take its place
+		replaced := e.serving() != p
+		e.turn.Unlock()
+		if !replaced {
+			return fmt.Errorf("haproxy ended by itself: %w", p.err)
+		}
 	}
 }
 
@@ -77,13 +105,13 @@ func (e *edge) admin() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		e.mu.Lock()
-		ready := e.ready
+		p, ending := e.proxy, e.ending
 		e.mu.Unlock()
-		if !ready {
+		if p == nil || ending {
 			http.Error(w, "starting or ending", http.StatusServiceUnavailable)
 			return
 		}
-		if _, err := e.proxy.say("show info"); err != nil {
+		if _, err := p.say("show info"); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
@@ -92,11 +120,20 @@ func (e *edge) admin() http.Handler {
 	mux.HandleFunc("GET /certificate", func(w http.ResponseWriter, _ *http.Request) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
+		if e.current == nil {
+			http.Error(w, "starting", http.StatusServiceUnavailable)
+			return
+		}
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(Certificate{e.current.ID, e.current.Serial, e.current.NotAfter, e.changes})
 	})
 	mux.HandleFunc("GET /stats", func(w http.ResponseWriter, _ *http.Request) {
-		table, err := e.proxy.say("show stat")
+		p := e.serving()
+		if p == nil {
+			http.Error(w, "starting", http.StatusServiceUnavailable)
+			return
+		}
+		table, err := p.say("show stat")
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return

@@ -17,7 +17,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -44,14 +43,12 @@ func (o *options) bind(flags *flag.FlagSet) {
 	flags.StringVar(&o.listen, "listen", ":8080", "`address` for HTTP")
 	flags.StringVar(&o.health, "health", ":8081", "`address` for /healthz, /certificate and /stats")
 	flags.DurationVar(&o.drain, "drain", 5*time.Second, "how long to go on serving when told to end")
-	flags.DurationVar(&o.grace, "grace", 15*time.Second, "how long requests may take after that")
+	flags.DurationVar(&o.grace, "grace", 10*time.Second, "how long requests may take after that")
 	flags.StringVar(&o.haproxy, "haproxy", "/usr/sbin/haproxy", "the `program`")
 	flags.StringVar(&o.work, "work", "/tmp", "`folder` to write configuration and socket to")
 }
 
 func main() {
-	// HAProxy ends with the thread that started it, so that is the main one.
-	runtime.LockOSThread()
 	log.SetFlags(log.Ltime | log.Lmicroseconds | log.LUTC)
 	var o options
 	flags := flag.NewFlagSet("edge", flag.ExitOnError)
@@ -75,31 +72,20 @@ func (o *options) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("no certificate to start with: %w", err)
 	}
-	p, err := start(o, first)
+	e := &edge{options: o}
+	listener, err := net.Listen("tcp", o.health)
 	if err != nil {
 		return err
 	}
-	e := &edge{proxy: p, current: first}
-	listener, err := net.Listen("tcp", o.health)
-	if err != nil {
-		return errors.Join(err, p.kill())
-	}
 	server := &http.Server{Handler: e.admin(), ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = server.Serve(listener) }()
-	if err := p.await(ctx); err != nil {
-		return errors.Join(err, p.kill())
-	}
-	e.begin()
-	log.Printf("certificate %s of %s, until %s", first.Serial, first.ID, first.NotAfter.Format(time.RFC3339))
 	following, cancel := context.WithCancel(context.WithoutCancel(ctx)) // also while it drains
 	defer cancel()
-	go pair.Follow(following, o.certificates, first, e.take, func(err error) { log.Print(err) })
-	select {
-	case err := <-p.ended:
-		return fmt.Errorf("haproxy ended by itself: %w", err)
-	case <-ctx.Done():
+	if err := e.take(following, first); err != nil {
+		return err
 	}
-	return e.end(o.drain, o.grace)
+	go pair.Follow(following, o.certificates, first, func(next *pair.Pair) error { return e.take(following, next) }, func(err error) { log.Print(err) })
+	return e.serve(ctx)
 }
 
 // path of a file in the work folder.

@@ -10,7 +10,8 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"regexp"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"text/template"
@@ -26,23 +27,43 @@ var configuration string
 type proxy struct {
 	options *options
 	command *exec.Cmd
-	roots   string // those in force
-	ended   chan error
+	// ended is closed when it has ended, with err.
+	ended chan struct{}
+	err   error
 }
 
-// start writes the configuration and the first pair and starts HAProxy with them.
-func start(o *options, first *pair.Pair) (*proxy, error) {
-	if err := o.write(first); err != nil {
+// start starts HAProxy with a pair and waits until it serves. Given another that
+// serves, it takes over its listening sockets; that one then ends when the last of
+// its requests has. (HAProxy's "commit ssl cert" would change a pair without another
+// process, but in 2.6 it has no effect any more once a "commit ssl ca-file" was made.)
+func start(ctx context.Context, o *options, with *pair.Pair, before *proxy) (*proxy, error) {
+	if err := o.write(with); err != nil {
 		return nil, err
 	}
-	p := &proxy{options: o, roots: string(first.RootsPEM()), ended: make(chan error, 1)}
-	p.command = exec.Command(o.haproxy, "-db", "-f", o.path("haproxy.cfg"))
+	arguments := []string{"-db", "-f", o.path("haproxy.cfg")}
+	if before != nil {
+		arguments = append(arguments, "-x", o.path("haproxy.sock"), "-sf", strconv.Itoa(before.command.Process.Pid))
+	}
+	p := &proxy{options: o, command: exec.Command(o.haproxy, arguments...), ended: make(chan struct{})}
 	p.command.Stdout, p.command.Stderr = os.Stdout, os.Stderr
-	p.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	if err := p.command.Start(); err != nil {
+	started := make(chan error)
+	go func() {
+		// It is killed with the thread that started it.
+		runtime.LockOSThread()
+		p.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+		err := p.command.Start()
+		started <- err
+		if err == nil {
+			p.err = p.command.Wait()
+			close(p.ended)
+		}
+	}()
+	if err := <-started; err != nil {
 		return nil, err
 	}
-	go func() { p.ended <- p.command.Wait() }()
+	if err := p.await(ctx); err != nil {
+		return nil, errors.Join(err, p.kill())
+	}
 	return p, nil
 }
 
@@ -64,72 +85,30 @@ func (o *options) write(first *pair.Pair) error {
 	return errors.Join(
 		os.WriteFile(o.path("haproxy.cfg"), []byte(text.String()), 0o600),
 		os.WriteFile(o.path("pair.pem"), first.PEM(), 0o600),
-		os.WriteFile(o.path("roots.pem"), first.RootsPEM(), 0o600),
+		os.WriteFile(o.path("roots.pem"), first.Roots, 0o600),
 	)
 }
 
-// await waits until HAProxy answers, and removes the key from the work folder: it
-// is in HAProxy's memory now.
+// patience is how long HAProxy may take to start.
+const patience = time.Minute
+
+// await waits until it is this process that answers.
 func (p *proxy) await(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	itself := fmt.Sprintf("\nPid: %d\n", p.command.Process.Pid)
 	for {
-		if _, err := p.say("show info"); err == nil {
-			return os.Remove(p.options.path("pair.pem"))
+		if answer, err := p.say("show info"); err == nil && strings.Contains(answer, itself) {
+			return nil
 		}
 		select {
-		case err := <-p.ended:
-			return fmt.Errorf("haproxy did not start: %w", err)
+		case <-p.ended:
+			return fmt.Errorf("haproxy did not start: %w", p.err)
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return fmt.Errorf("haproxy does not answer: %w", context.Cause(ctx))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-}
-
-// change puts a pair in force, first its roots, then the key with its chain: both
-// for connections to come. Requests under way go on in theirs.
-func (p *proxy) change(next *pair.Pair) error {
-	if roots := string(next.RootsPEM()); roots != p.roots {
-		if err := p.commit("ca-file", p.options.path("roots.pem"), roots); err != nil {
-			return err
-		}
-		p.roots = roots
-	}
-	file := p.options.path("pair.pem")
-	if err := p.commit("cert", file, string(next.PEM())); err != nil {
-		return err
-	}
-	shown, err := p.say("show ssl cert " + file)
-	if err != nil {
-		return err
-	}
-	if serial := serialOf(shown); serial != next.Serial {
-		return fmt.Errorf("haproxy took serial %s and shows %s", next.Serial, serial)
-	}
-	return nil
-}
-
-var serialLine = regexp.MustCompile(`(?m)^Serial: 0*([0-9A-Fa-f]+)$`)
-
-func serialOf(shown string) string {
-	if found := serialLine.FindStringSubmatch(shown); found != nil {
-		return strings.ToUpper(found[1])
-	}
-	return ""
-}
-
-// commit is a transaction about a file that HAProxy knows. What it answers holds no
-// content.
-func (p *proxy) commit(kind, file, content string) error {
-	prepared, err := p.say(fmt.Sprintf("set ssl %s %s <<\n%s", kind, file, content))
-	if err != nil {
-		return err
-	}
-	done, err := p.say(fmt.Sprintf("commit ssl %s %s", kind, file))
-	if err == nil && strings.Contains(done, "Success!") {
-		return nil
-	}
-	_, aborted := p.say(fmt.Sprintf("abort ssl %s %s", kind, file))
-	return errors.Join(fmt.Errorf("haproxy refuses a new %s: %s %s", kind, strings.TrimSpace(prepared), strings.TrimSpace(done)), err, aborted)
 }
 
 // say sends HAProxy a command in a connection of its own and returns the answer.

@@ -9,13 +9,11 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 )
@@ -102,21 +100,8 @@ func (p *Pair) read(folder string) error {
 	return fmt.Errorf("%s has no key pair: %s and %s are missing", folder, strings.Join(missing[:len(missing)-1], ", "), missing[len(missing)-1])
 }
 
-// PEM is what HAProxy takes as one file: the chain, then the key, without a blank
-// line.
-func (p *Pair) PEM() []byte { return slices.Concat(encoded(p.Chain), encoded(p.Key)) }
-
-// RootsPEM are the roots without a blank line.
-func (p *Pair) RootsPEM() []byte { return encoded(p.Roots) }
-
-// encoded drops what stands between PEM blocks.
-func encoded(content []byte) []byte {
-	var out bytes.Buffer
-	for block, rest := pem.Decode(content); block != nil; block, rest = pem.Decode(rest) {
-		_ = pem.Encode(&out, &pem.Block{Type: block.Type, Bytes: block.Bytes}) // a buffer takes it
-	}
-	return out.Bytes()
-}
+// PEM is what HAProxy takes as one file: the chain, then the key.
+func (p *Pair) PEM() []byte { return bytes.Join([][]byte{p.Chain, p.Key}, []byte("\n")) }
 
 // ID is the SPIFFE ID of a certificate; empty when it has none.
 func ID(c *x509.Certificate) string {
