@@ -13,7 +13,7 @@ import (
 func runComponent(ctx context.Context, arguments []string, std streams) error {
 	flags := flag.NewFlagSet("component", flag.ContinueOnError)
 	data := flags.String("data", "", "the `folder` that up was given, or told of (dataDir)")
-	if err := parse(flags, arguments, std, "kill|restart|pause|resume NAME | import TARBALL | kill-container ID"); err != nil {
+	if err := parse(flags, arguments, std, "kill|restart|pause|resume NAME | import TARBALL | kill-container|pause-container|resume-container ID"); err != nil {
 		return err
 	}
 	if flags.NArg() != 2 || *data == "" {

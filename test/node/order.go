@@ -24,12 +24,27 @@ func (c *Cluster) Import(ctx context.Context, name string) error {
 // KillContainer kills the process of a container, whose id is that of a pod's
 // status: containerd://<id>. Nothing in a pod can, and nothing may.
 func (c *Cluster) KillContainer(ctx context.Context, id string) error {
+	return c.orderContainer(ctx, "kill", id)
+}
+
+// PauseContainer stops the first process of a container until ResumeContainer; the
+// id is as for KillContainer.
+func (c *Cluster) PauseContainer(ctx context.Context, id string) error {
+	return c.orderContainer(ctx, "pause", id)
+}
+
+// ResumeContainer ends PauseContainer.
+func (c *Cluster) ResumeContainer(ctx context.Context, id string) error {
+	return c.orderContainer(ctx, "resume", id)
+}
+
+func (c *Cluster) orderContainer(ctx context.Context, order, id string) error {
 	if !c.Owned {
-		return fmt.Errorf("kill container %s: the cluster of KUBECONFIG is not this test's", id)
+		return fmt.Errorf("%s container %s: the cluster of KUBECONFIG is not this test's", order, id)
 	}
 	_, id, found := strings.Cut(id, "://")
 	if !found {
 		return fmt.Errorf("container id %q: want containerd://<id>", id)
 	}
-	return plane.Component(ctx, c.DataDir, "kill-container", id)
+	return plane.Component(ctx, c.DataDir, order+"-container", id)
 }

@@ -11,9 +11,10 @@ import (
 	"time"
 )
 
-// Order is what may be asked of a component: kill, restart, pause or resume. Two
-// more are about what containerd holds: import takes the path of an image's tarball,
-// kill-container the id of a container, whose process is killed.
+// Order is what may be asked of a component: kill, restart, pause or resume. More
+// are about what containerd holds: import takes the path of an image's tarball,
+// kill-container, pause-container and resume-container the id of a container, whose
+// first process gets SIGKILL, SIGSTOP or SIGCONT.
 type Order struct {
 	Do        string `json:"do"`
 	Component string `json:"component"`
@@ -79,9 +80,18 @@ func (n *node) carryOut(ctx context.Context, order Order) error {
 	case "import":
 		return n.importImage(ctx, order.Component)
 	case "kill-container":
-		return n.ctr(ctx, "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", order.Component)
+		return n.signal(ctx, "SIGKILL", order.Component)
+	case "pause-container":
+		return n.signal(ctx, "SIGSTOP", order.Component)
+	case "resume-container":
+		return n.signal(ctx, "SIGCONT", order.Component)
 	}
-	return fmt.Errorf("unknown order %q: choose from kill, restart, pause, resume, import, kill-container", order.Do)
+	return fmt.Errorf("unknown order %q: choose from kill, restart, pause, resume, import, kill-container, pause-container, resume-container", order.Do)
+}
+
+// signal sends a signal to the first process of a container.
+func (n *node) signal(ctx context.Context, signal, container string) error {
+	return n.ctr(ctx, "--namespace", "k8s.io", "tasks", "kill", "--signal", signal, container)
 }
 
 // Give gives an order to the node that lives in a data folder, and waits until it
