@@ -15,16 +15,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/utils/ptr"
 
 	"github.com/isthmus-mesh/isthmus/test/census"
 	"github.com/isthmus-mesh/isthmus/test/node"
+	"github.com/isthmus-mesh/isthmus/test/pods"
 	"github.com/isthmus-mesh/isthmus/test/scrape"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
@@ -57,15 +58,7 @@ func (l *life) await(t *testing.T, is func(context.Context) error) {
 // deploy creates a workload of two edges that do nothing.
 func (l *life) deploy(t *testing.T, namespace, name string) {
 	t.Helper()
-	labels, edge := map[string]string{"app": name}, edgePod(name)
-	edge.Labels = labels
-	_, err := l.Client.AppsV1().Deployments(namespace).Create(t.Context(), &appsv1.Deployment{
-		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec: appsv1.DeploymentSpec{
-			Replicas: ptr.To[int32](2), Selector: &metav1.LabelSelector{MatchLabels: labels},
-			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels, Annotations: edge.Annotations}, Spec: edge.Spec},
-		},
-	}, metav1.CreateOptions{})
+	_, err := l.Client.AppsV1().Deployments(namespace).Create(t.Context(), pods.Deployment(pods.Edge(name), 2), metav1.CreateOptions{})
 	require.NoError(t, err)
 }
 
@@ -207,16 +200,25 @@ func (l *life) roots(t *testing.T) [][]byte {
 	}
 }
 
-// createdSince waits until so many pods more were asked for.
-func (l *life) createdSince(t *testing.T, more int) {
+// askedSince waits until so many pods more were asked for.
+func (l *life) askedSince(t *testing.T, more int) {
 	t.Helper()
-	before := l.pods.asked()
+	before := l.created.Seen().Asked
 	l.await(t, func(context.Context) error {
-		if now := l.pods.asked(); now < before+more {
+		if now := l.created.Seen().Asked; now < before+more {
 			return fmt.Errorf("%d of %d pods were asked for", now-before, more)
 		}
 		return nil
 	})
+}
+
+// allInjected judges that all pods that were asked for since the last time came out
+// injected.
+func (l *life) allInjected(t *testing.T, through string) {
+	t.Helper()
+	count := l.created.Take()
+	t.Logf("%s: %s", through, count)
+	assert.Equal(t, count.Asked, count.Injected, through)
 }
 
 // upgrade changes the release by Helm's flags and waits until all is rolled out.

@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/isthmus-mesh/isthmus/test/node"
+	"github.com/isthmus-mesh/isthmus/test/pods"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
@@ -51,7 +52,8 @@ func TestLifecycle(t *testing.T) {
 // life is the release, and what goes on beside its changes.
 type life struct {
 	*node.Cluster
-	pods *creates
+	// created are the pods that are asked for all the time.
+	created *pods.Creator
 	// values is the file of the release's values as they were.
 	values string
 	// base is the revision to roll back to.
@@ -74,7 +76,8 @@ func newLife(t *testing.T) *life {
 	for _, namespace := range []string{quiet, asking} {
 		l.awaitRolled(t, namespace)
 	}
-	l.pods = createPods(t, l.Client, quiet, 50*time.Millisecond)
+	l.created = pods.Start(l.Client, quiet, pods.Edge("created"), 50*time.Millisecond)
+	t.Cleanup(func() { l.created.Stop() })
 	return l
 }
 
@@ -84,8 +87,8 @@ func (l *life) loseCA(t *testing.T) {
 	l.lost = l.roots(t)
 	require.NotEmpty(t, l.lost)
 	require.NoError(t, l.Client.CoreV1().Secrets(node.Namespace).Delete(t.Context(), caSecret, metav1.DeleteOptions{}))
-	l.createdSince(t, 100)
-	l.pods.none(t, "without the Secret of the CA")
+	l.askedSince(t, 100)
+	l.allInjected(t, "without the Secret of the CA")
 
 	l.upgrade(t, "--set", "controller.restartStale.enabled=true,controller.restartStale.settle=5s")
 	l.base = l.revision(t)
@@ -95,7 +98,7 @@ func (l *life) loseCA(t *testing.T) {
 		}
 		return nil
 	})
-	l.pods.none(t, "an upgrade, and a new CA beside the old one")
+	l.allInjected(t, "an upgrade, and a new CA beside the old one")
 }
 
 // upgradeTemplate changes what pods get: those that were injected are stale, and are
@@ -109,7 +112,7 @@ func (l *life) upgradeTemplate(t *testing.T) {
 	assert.Empty(t, rolling(), "one workload after the other, and none loses a replica")
 	l.awaitState(t, asking, "stale", 0)
 	assert.Equal(t, still, l.uids(t, quiet), "who does not ask is left alone")
-	l.pods.none(t, "an upgrade that changes the template, and the restarts")
+	l.allInjected(t, "an upgrade that changes the template, and the restarts")
 }
 
 // rollback brings the old template back: what was stale is current, and what was
@@ -125,7 +128,7 @@ func (l *life) rollback(t *testing.T) {
 	l.awaitNew(t, asking, others)
 	assert.Empty(t, rolling(), "one workload after the other, and none loses a replica")
 	l.awaitState(t, asking, "stale", 0)
-	l.pods.none(t, "a rollback, and the restarts")
+	l.allInjected(t, "a rollback, and the restarts")
 }
 
 // second tries another release.
@@ -139,7 +142,7 @@ func (l *life) second(t *testing.T) {
 	assert.True(t, apierrors.IsNotFound(err), "nothing was created: %v", err)
 	after := l.configuration(t)
 	assert.Equal(t, before.UID, after.UID)
-	l.pods.none(t, "a second release that is refused")
+	l.allInjected(t, "a second release that is refused")
 }
 
 // rotated awaits the end of what loseCA began.
@@ -162,7 +165,7 @@ func (l *life) rotated(t *testing.T) {
 		return nil
 	})
 	l.awaitRolled(t, node.Namespace)
-	l.pods.none(t, "the rest of the CA's rotation")
+	l.allInjected(t, "the rest of the CA's rotation")
 }
 
 // uninstall takes the release away and brings it back.
@@ -170,15 +173,15 @@ func (l *life) uninstall(t *testing.T) {
 	edges := l.uids(t, quiet)
 	secret, err := l.Client.CoreV1().Secrets(quiet).Get(t.Context(), "istio-certs", metav1.GetOptions{})
 	require.NoError(t, err)
-	l.pods.take()
+	l.created.Take()
 
 	_, err = l.Helm(t.Context(), "uninstall", node.Release, "--namespace", node.Namespace, "--wait", "--timeout", "5m")
 	require.NoError(t, err)
-	l.createdSince(t, 40)
-	count, bare, failures := l.pods.take()
-	t.Logf("uninstalling: %d pods asked for, %s, %d not injected", count, window(failures), bare)
-	assert.Empty(t, failures, "no pod is refused")
-	assert.NotZero(t, bare, "nobody injects any more")
+	l.askedSince(t, 40)
+	count := l.created.Take()
+	t.Logf("uninstalling: %s", count)
+	assert.Zero(t, count.Waited(), "no pod is refused")
+	assert.NotZero(t, count.Bare, "nobody injects any more")
 	assert.Equal(t, edges, l.uids(t, quiet), "the edges go on")
 	kept, err := l.Client.CoreV1().Secrets(quiet).Get(t.Context(), "istio-certs", metav1.GetOptions{})
 	require.NoError(t, err)
@@ -187,10 +190,9 @@ func (l *life) uninstall(t *testing.T) {
 
 	_, err = l.Helm(t.Context(), "install", node.Release, l.Chart, "--namespace", node.Namespace, "--values", l.values, "--wait", "--timeout", "10m")
 	require.NoError(t, err)
-	count, bare, failures = l.pods.take()
-	t.Logf("installing: %d pods asked for, %s, %d not injected", count, window(failures), bare)
-	l.createdSince(t, 40)
-	l.pods.none(t, "installed again")
+	t.Logf("installing: %s", l.created.Take())
+	l.askedSince(t, 40)
+	l.allInjected(t, "installed again")
 	l.awaitState(t, quiet, "injected", 2)
 	l.awaitState(t, quiet, "stale", 0)
 	assert.Equal(t, edges, l.uids(t, quiet))

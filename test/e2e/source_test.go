@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -37,19 +38,19 @@ func (l *life) otherSource(t *testing.T) {
 	known := l.configuration(t).Webhooks[0].ClientConfig.CABundle
 	require.NoError(t, os.WriteFile(both, append(known, ca.CertificatePEM...), 0o600))
 	require.NoError(t, os.WriteFile(alone, ca.CertificatePEM, 0o600))
-	l.pods.take()
+	l.created.Take()
 
 	l.upgrade(t, "--set", "certificate.mode=existing,certificate.existing.secretName=lifecycle-tls", "--set-file", "certificate.existing.caBundle="+both)
-	l.createdSince(t, 40)
-	l.pods.none(t, "a certificate of the user's, beside the controller's")
+	l.askedSince(t, 40)
+	l.allInjected(t, "a certificate of the user's, beside the controller's")
 	l.upgrade(t, "--set-file", "certificate.existing.caBundle="+alone)
-	l.createdSince(t, 40)
-	l.pods.none(t, "a certificate of the user's alone")
+	l.askedSince(t, 40)
+	l.allInjected(t, "a certificate of the user's alone")
 
 	l.upgrade(t, "--set", "certificate.mode=self-managed,certificate.existing.secretName=,certificate.existing.caBundle=")
-	count, bare, failures := l.pods.take()
-	t.Logf("back to the controller's: %d pods asked for, %s, %d not injected", count, window(failures), bare)
-	require.Zero(t, bare)
-	l.createdSince(t, 40)
-	l.pods.none(t, "the controller's certificate")
+	count := l.created.Take()
+	t.Logf("back to the controller's: %s", count)
+	assert.Zero(t, count.Bare)
+	l.askedSince(t, 40)
+	l.allInjected(t, "the controller's certificate")
 }
