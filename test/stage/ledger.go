@@ -85,17 +85,17 @@ func (l *Ledger) run(ctx context.Context) {
 				break
 			}
 			version = secret.ResourceVersion
-			l.enter(ctx, e.Type, secret)
+			l.enter(e.Type, secret)
 		}
 		w.Stop()
 	}
 }
 
-func (l *Ledger) enter(ctx context.Context, kind watch.EventType, secret *corev1.Secret) {
+func (l *Ledger) enter(kind watch.EventType, secret *corev1.Secret) {
 	entry := Entry{Seen: time.Now(), Serial: secret.Annotations[policy.SerialKey], Gone: kind == watch.Deleted}
 	var err error
 	if !entry.Gone {
-		err = l.judge(ctx, secret)
+		err = Judge(secret, l.id)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -108,10 +108,10 @@ func (l *Ledger) enter(ctx context.Context, kind watch.EventType, secret *corev1
 	}
 }
 
-// judge checks one version on its own: key and chain are a pair by the standard
+// Judge checks one version of a Secret on its own: key and chain are a pair by the standard
 // library, the chain leads to the roots beside it, and the annotations say what
 // is in it.
-func (l *Ledger) judge(_ context.Context, secret *corev1.Secret) error {
+func Judge(secret *corev1.Secret, id spiffeid.ID) error {
 	if _, err := tls.X509KeyPair(secret.Data["tls.crt"], secret.Data["tls.key"]); err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func (l *Ledger) judge(_ context.Context, secret *corev1.Secret) error {
 	if err != nil {
 		return err
 	}
-	b, err := certs.New(m, certs.Want{ID: l.id, Roots: roots, Now: time.Now()})
+	b, err := certs.New(m, certs.Want{ID: id, Roots: roots, Now: time.Now()})
 	switch {
 	case err != nil:
 		return err
@@ -131,7 +131,7 @@ func (l *Ledger) judge(_ context.Context, secret *corev1.Secret) error {
 		return fmt.Errorf("ca.crt and root-cert.pem differ")
 	case secret.Annotations[policy.SerialKey] != b.Serial():
 		return fmt.Errorf("the annotation says serial %s", secret.Annotations[policy.SerialKey])
-	case secret.Annotations[policy.SPIFFEIDKey] != l.id.String():
+	case secret.Annotations[policy.SPIFFEIDKey] != id.String():
 		return fmt.Errorf("the annotation says %s", secret.Annotations[policy.SPIFFEIDKey])
 	}
 	return nil
