@@ -28,6 +28,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/mesh"
 	"github.com/isthmus-mesh/isthmus/internal/publish"
 	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 	"github.com/isthmus-mesh/isthmus/webhook/serving"
@@ -41,6 +42,13 @@ type controllerFlags struct {
 	rootsNamespace     string
 	caTTL, propagation time.Duration
 	survey, look       time.Duration
+	restarts           restartFlags
+}
+
+// restartFlags are those about restarts of stale workloads.
+type restartFlags struct {
+	enabled         bool
+	timeout, settle time.Duration
 }
 
 func newControllerCommand() *cobra.Command {
@@ -67,6 +75,9 @@ func newControllerCommand() *cobra.Command {
 	flags.DurationVar(&f.propagation, "propagation-delay", serving.DefaultPropagationDelay, "how long a new CA of the webhook is trusted before it signs")
 	flags.DurationVar(&f.survey, "survey-interval", controller.DefaultSurveyEvery, "how often the pods of an opted-in namespace are listed, to find those that miss the injection")
 	flags.DurationVar(&f.look, "look-interval", controller.DefaultLookEvery, "how often a Secret is read while nothing is due; longer by itself with more than 300 Secrets")
+	flags.BoolVar(&f.restarts.enabled, "restart-stale", false, "restart stale workloads that ask for it with "+policy.RestartKey+`: "true", one at a time`)
+	flags.DurationVar(&f.restarts.timeout, "restart-timeout", controller.DefaultRestartTimeout, "how long such a workload may take to roll out before an Event tells; the others wait on")
+	flags.DurationVar(&f.restarts.settle, "restart-settle", controller.DefaultRestartSettle, "how long every replica of the webhook has to have served a template before anything is restarted for it")
 	return cmd
 }
 
@@ -76,6 +87,10 @@ func (f *controllerFlags) check() error {
 		return usagef("--namespace is empty and POD_NAMESPACE is not set: want the namespace of the Lease %s", controller.Name)
 	case f.survey <= 0 || f.look <= 0:
 		return usagef("--survey-interval %s and --look-interval %s: want positive durations", f.survey, f.look)
+	case f.restarts.enabled && f.namespace == "":
+		return usagef("--restart-stale without --namespace, and POD_NAMESPACE is not set: want the namespace of the ConfigMap %s", controller.RestartsConfigMap)
+	case f.restarts.timeout <= 0 || f.restarts.settle <= 0:
+		return usagef("--restart-timeout %s and --restart-settle %s: want positive durations", f.restarts.timeout, f.restarts.settle)
 	}
 	return f.serverFlags.check()
 }
@@ -111,17 +126,14 @@ func (f *controllerFlags) manager(config *rest.Config, log logr.Logger) (manager
 	if err != nil {
 		return nil, err
 	}
-	mgr, err := manager.New(config, manager.Options{
+	return manager.New(config, manager.Options{
 		Cache:  cached,
 		Client: client.Options{Cache: &client.CacheOptions{}},
-		Logger: log, Metrics: metricsserver.Options{BindAddress: f.metricsAddress}, HealthProbeBindAddress: f.healthAddress,
+		// webhook.Ports serves both.
+		Logger: log, Metrics: metricsserver.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
 		LeaderElection: f.leaderElect, LeaderElectionID: controller.Name, LeaderElectionNamespace: f.namespace,
 		LeaderElectionReleaseOnCancel: true,
 	})
-	if err != nil {
-		return nil, err
-	}
-	return mgr, errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping))
 }
 
 // clients are the ways in which the controller reaches the API server.
@@ -155,6 +167,13 @@ func (f *controllerFlags) addAll(mgr manager.Manager, options inject.Options, lo
 	if err != nil {
 		return err
 	}
+	ports := webhook.Ports{
+		HealthAddress: f.healthAddress, MetricsAddress: f.metricsAddress, Metrics: metrics.Registry, Log: log,
+		Ready: map[string]healthz.Checker{"ping": healthz.Ping, "mesh": func(*http.Request) error { return m.ready() }},
+	}
+	if err := ports.AddTo(mgr); err != nil {
+		return err
+	}
 	if err := f.keepAuthority(mgr, c.kube, log); err != nil {
 		return err
 	}
@@ -171,7 +190,16 @@ func (f *controllerFlags) addAll(mgr manager.Manager, options inject.Options, lo
 		Settings: options.Settings, Engine: engine, Mesh: m.settings, Roots: m.roots, Ready: m.ready,
 		Secrets: c.secrets, Dynamic: c.objects, Sources: sources,
 		Registerer: metrics.Registry, SurveyEvery: f.survey, LookEvery: f.look,
+		Restarts: f.restartsOf(c.kube),
 	})
+}
+
+// restartsOf is what restarts stale workloads; nil where nothing shall.
+func (f *controllerFlags) restartsOf(kube kubernetes.Interface) *controller.Restarts {
+	if !f.restarts.enabled {
+		return nil
+	}
+	return &controller.Restarts{Kube: kube, Namespace: f.namespace, Timeout: f.restarts.timeout, Settle: f.restarts.settle}
 }
 
 // followed is the mesh as the manager follows it.
@@ -215,7 +243,7 @@ func (f *controllerFlags) follow(mgr manager.Manager, kube kubernetes.Interface,
 		}
 		return nil
 	}
-	return m, errors.Join(mgr.Add(m.roots), mgr.AddReadyzCheck("mesh", func(*http.Request) error { return m.ready() }))
+	return m, mgr.Add(m.roots)
 }
 
 // keepAuthority has the leader keep the webhook's CA and caBundle, where there is

@@ -98,6 +98,8 @@ type Options struct {
 	LookEvery time.Duration
 	// Clock: default the real one.
 	Clock clock.PassiveClock
+	// Restarts restarts stale workloads that ask for it. Default: nobody does.
+	Restarts *Restarts
 }
 
 // DefaultSurveyEvery and DefaultLookEvery are the periods of Options.
@@ -134,6 +136,9 @@ func (o Options) validate() error {
 			errs = append(errs, fmt.Errorf("controller: no %s given", name))
 		}
 	}
+	if o.Restarts != nil {
+		errs = append(errs, o.Restarts.validate())
+	}
 	return errors.Join(errs...)
 }
 
@@ -147,6 +152,8 @@ type reconciler struct {
 	log     logr.Logger
 	events  *recorder
 	metrics *meters
+	// restarts is nil where nothing is restarted.
+	restarts *restarter
 
 	mu     sync.Mutex
 	places map[string]*place
@@ -170,6 +177,12 @@ func Add(mgr manager.Manager, o Options) error {
 	}
 	if err := mgr.Add(r.events); err != nil {
 		return err
+	}
+	if o.Restarts != nil {
+		r.restarts = newRestarter(r, *o.Restarts)
+		if err := mgr.Add(r.restarts); err != nil {
+			return err
+		}
 	}
 	again := make(chan event.GenericEvent)
 	if err := mgr.Add(&rootFollower{reconciler: r, again: again}); err != nil {
@@ -214,6 +227,7 @@ func (r *reconciler) forget(namespace string) {
 		delete(r.places, namespace)
 	}
 	r.metrics.forget(namespace)
+	r.restarts.report(namespace, nil)
 }
 
 // lookEvery stretches LookEvery with the number of Secrets.

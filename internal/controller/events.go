@@ -21,6 +21,22 @@ const (
 	EventConflict = "Conflict"
 	// EventFailed: a source or the API server did not do what was asked.
 	EventFailed = "Failed"
+
+	// EventRestarted: a stale workload that asked for it was restarted.
+	EventRestarted = "Restarted"
+	// EventRestartCompleted: it is rolled out, with pods of the current template.
+	EventRestartCompleted = "RestartCompleted"
+	// EventRestartPostponed: a stale workload waits for a rollout of its own.
+	EventRestartPostponed = "RestartPostponed"
+	// EventRestartRefused: it asks, and a restart would not do what it is for.
+	EventRestartRefused = "RestartRefused"
+	// EventRestartStuck: it is not rolled out in time, and the others wait for it.
+	EventRestartStuck = "RestartStuck"
+	// EventRestartInVain: its new pods are stale again or not injected, and the
+	// others wait.
+	EventRestartInVain = "RestartInVain"
+	// EventRestartReleased: the others need not wait for it any longer.
+	EventRestartReleased = "RestartReleased"
 )
 
 // about makes the reference of an Event to an object.
@@ -49,9 +65,6 @@ const maxNote = 1024
 // tell makes an Event and a line in the log, unless the last ones for this object
 // and reason said the same.
 func (r *reconciler) tell(p *place, regarding *corev1.ObjectReference, kind, reason, note string) {
-	if len(note) > maxNote {
-		note = note[:maxNote-3] + "..."
-	}
 	key := regarding.Kind + "/" + regarding.Name + "/" + reason
 	if p.said[key] == note {
 		return
@@ -60,6 +73,14 @@ func (r *reconciler) tell(p *place, regarding *corev1.ObjectReference, kind, rea
 		p.said = map[string]string{}
 	}
 	p.said[key] = note
+	r.say(regarding, kind, reason, note)
+}
+
+// say makes an Event and a line in the log.
+func (r *reconciler) say(regarding *corev1.ObjectReference, kind, reason, note string) {
+	if len(note) > maxNote {
+		note = note[:maxNote-3] + "..."
+	}
 	r.log.Info("said", "kind", regarding.Kind, "namespace", regarding.Namespace, "name", regarding.Name, "type", kind, "reason", reason, "note", note)
 	r.events.record(regarding, kind, reason, note)
 }

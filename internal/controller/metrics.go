@@ -25,6 +25,8 @@ type meters struct {
 	lastSuccess                     prometheus.Gauge
 	rejections                      *prometheus.CounterVec
 	edgePods                        *prometheus.GaugeVec
+	restarts                        *prometheus.CounterVec
+	restartQueue                    *prometheus.GaugeVec
 }
 
 func newMeters(registerer prometheus.Registerer) (*meters, error) {
@@ -51,8 +53,16 @@ func newMeters(registerer prometheus.Registerer) (*meters, error) {
 		edgePods: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "isthmus_edge_pods", Help: "Edge pods of opted-in namespaces: injected, missing the injection, or with a stale template.",
 		}, []string{"namespace", "mode", "state"}),
+		restarts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "isthmus_restarts_total", Help: "Restarts of stale workloads, by what became of them.",
+		}, []string{"result"}),
+		restartQueue: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "isthmus_restart_queue", Help: "Stale workloads that ask for a restart: waiting, rolling, or stopped, which keeps the others waiting.",
+		}, []string{"state"}),
 	}
-	for _, c := range []prometheus.Collector{m.notAfter, m.notBefore, m.renewAfter, m.rootNotAfter, m.publishes, m.lastSuccess, m.rejections, m.edgePods} {
+	for _, c := range []prometheus.Collector{
+		m.notAfter, m.notBefore, m.renewAfter, m.rootNotAfter, m.publishes, m.lastSuccess, m.rejections, m.edgePods, m.restarts, m.restartQueue,
+	} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
 		}
@@ -114,10 +124,13 @@ func (r *reconciler) count(p *place) {
 	for _, c := range p.claims {
 		injected[c.mode]++
 	}
+	old := map[policy.Mode]int{}
+	for _, s := range p.stale {
+		old[s.mode]++
+	}
 	for _, mode := range policy.Modes() {
-		stale := p.stale[mode]
 		for state, n := range map[string]int{
-			stateInjected: max(injected[mode]-stale, 0), stateMissing: p.missing[mode], stateStale: stale,
+			stateInjected: max(injected[mode]-old[mode], 0), stateMissing: p.missing[mode], stateStale: old[mode],
 		} {
 			of := prometheus.Labels{"namespace": p.namespace, "mode": string(mode), "state": state}
 			if n == 0 {

@@ -33,8 +33,10 @@ type place struct {
 	basis    string
 	// settled is true from the second survey on.
 	settled bool
-	// stale and missing are the counts of the last survey, by mode.
-	stale, missing map[policy.Mode]int
+	// stale are the pods that were stale when they were read, by their UID, and
+	// missing is the count of the last survey, by mode.
+	stale   map[types.UID]stale
+	missing map[policy.Mode]int
 	// kept are the Secrets, by name.
 	kept map[string]*kept
 	// applied are the objects beside the Secrets that are known to stand, by
@@ -64,6 +66,7 @@ func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if err := r.meet(ctx, ns, p); err != nil {
 		return ctrl.Result{}, err
 	}
+	r.restarts.report(ns.Name, p.stale)
 	next := p.surveyed.Add(spread(r.SurveyEvery, 0.1))
 	claims := slices.Collect(maps.Values(p.claims))
 	options, problem := policy.Resolve(nil, nil, ns, r.Settings.Defaults, r.Settings.SecretNames)
@@ -125,6 +128,7 @@ func (r *reconciler) meet(ctx context.Context, ns policy.Namespace, p *place) er
 		return err
 	}
 	maps.DeleteFunc(p.claims, func(uid types.UID, _ claim) bool { _, there := present[uid]; return !there })
+	maps.DeleteFunc(p.stale, func(uid types.UID, _ stale) bool { _, there := present[uid]; return !there })
 	for uid, name := range present {
 		if _, known := p.claims[uid]; known || p.idle[uid] {
 			continue

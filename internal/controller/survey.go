@@ -31,7 +31,7 @@ const fresh = time.Hour
 func (r *reconciler) survey(ctx context.Context, ns policy.Namespace, p *place) error {
 	before := p.claims
 	p.claims, p.idle = map[types.UID]claim{}, map[types.UID]bool{}
-	p.stale, p.missing = map[policy.Mode]int{}, map[policy.Mode]int{}
+	p.stale, p.missing = map[types.UID]stale{}, map[policy.Mode]int{}
 	list := &corev1.PodList{}
 	for {
 		if err := r.live.List(ctx, list, client.InNamespace(ns.Name), client.Limit(page), client.Continue(list.Continue)); err != nil {
@@ -71,7 +71,7 @@ func (p *place) doubt() {
 
 // judge files one pod.
 func (r *reconciler) judge(ns policy.Namespace, p *place, pod *corev1.Pod) {
-	mode, injected := pod.Labels[policy.InjectedLabel]
+	_, injected := pod.Labels[policy.InjectedLabel]
 	ended := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 	if !injected {
 		if !ended && pod.DeletionTimestamp.IsZero() {
@@ -87,8 +87,9 @@ func (r *reconciler) judge(ns policy.Namespace, p *place, pod *corev1.Pod) {
 		return
 	}
 	result := r.Engine.Inject(inject.Request{Pod: pod, Namespace: ns})
-	if result.Reason != policy.AlreadyInjected || slices.ContainsFunc(result.Warnings, func(w policy.Warning) bool { return w.Code == inject.StaleTemplate }) {
-		p.stale[known(mode)]++
+	if s, text := staleness(pod, result); s != nil {
+		p.stale[pod.UID] = *s
+		r.mark(ns, p, *s, text)
 	}
 	c, problem := r.claimOf(pod, ns)
 	_, seen := p.claims[pod.UID]

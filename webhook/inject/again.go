@@ -20,10 +20,11 @@ func (s *subject) again(text string) Result {
 		return s.refuse(policy.Conflict, fmt.Sprintf("annotation %s says that Isthmus added %s, which is not there; remove the annotation to have the pod injected", policy.StatusKey, missing))
 	}
 	s.profile = s.engine.profiles.Named(st.Profile)
-	if hash := s.currentHash(st); hash != "" && hash != st.Template {
+	hash := s.currentHash(st)
+	if hash != "" && hash != st.Template {
 		s.warn(StaleTemplate, "the pod was injected with template %s and the current one is %s; inject it anew to bring it up to date", st.Template, hash)
 	}
-	return Result{Reason: policy.AlreadyInjected}
+	return Result{Reason: policy.AlreadyInjected, Template: hash}
 }
 
 // currentHash is the template hash that the pod would get today, empty when

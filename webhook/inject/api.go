@@ -35,6 +35,9 @@ type Result struct {
 	// Profile and Mode are empty where the decision came before they were known.
 	Profile string
 	Mode    policy.Mode
+	// Template is the hash of what a pod that is injected already would get today;
+	// empty where that cannot be said, and for every other pod.
+	Template string
 	// Patch turns the pod into the injected one: additions against the pod, to
 	// be applied in order. Empty unless Reason is Injected. Shared between
 	// results: read it only.

@@ -37,6 +37,11 @@ const (
 	ServiceAccountKey = Domain + "service-account"
 	MirrorSecretKey   = Domain + "mirror-secret"
 	TLSContextKey     = Domain + "tls-context"
+
+	// RestartKey, on a workload or a namespace: "true" has the controller restart
+	// the workload when its pods are stale, where the chart lets it. The workload
+	// wins over the namespace. Default "false".
+	RestartKey = Domain + "restart-when-stale"
 )
 
 // Values of InjectionLabel.
@@ -51,6 +56,9 @@ const (
 	StatusKey = Domain + "status"
 	// InjectedLabel is the marker; its value is the mode.
 	InjectedLabel = Domain + "injected"
+	// RestartedForKey is an annotation of a workload: the template hash that the
+	// controller last restarted it for.
+	RestartedForKey = Domain + "restarted-for"
 )
 
 // Keys of a Secret that the publisher writes, SourceKey among them: what is in
@@ -131,6 +139,7 @@ const (
 	podLabel
 	namespaceAnnotation
 	namespaceLabel
+	workloadAnnotation
 )
 
 // places is every key of ours and where it may stand.
@@ -150,6 +159,8 @@ var places = map[string]place{
 	ServiceAccountKey: namespaceAnnotation,
 	MirrorSecretKey:   namespaceAnnotation,
 	TLSContextKey:     namespaceAnnotation,
+	RestartKey:        workloadAnnotation | namespaceAnnotation,
+	RestartedForKey:   workloadAnnotation,
 	StatusKey:         podAnnotation,
 	InjectedLabel:     podLabel,
 }

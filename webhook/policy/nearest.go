@@ -44,6 +44,7 @@ func (p place) String() string {
 		name  string
 	}{
 		{podAnnotation, "an annotation of a pod"}, {podLabel, "a label of a pod"},
+		{workloadAnnotation, "an annotation of a workload itself (Deployment, StatefulSet, DaemonSet)"},
 		{namespaceAnnotation, "an annotation of a namespace"}, {namespaceLabel, "a label of a namespace"},
 	} {
 		if p&n.place != 0 {
@@ -59,7 +60,7 @@ func nearest(key string, at place) string {
 	best, score := "", 1<<30
 	keys := make([]string, 0, len(places))
 	for k := range places {
-		if k != StatusKey && k != InjectedLabel {
+		if k != StatusKey && k != InjectedLabel && k != RestartedForKey {
 			keys = append(keys, k)
 		}
 	}

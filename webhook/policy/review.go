@@ -16,6 +16,9 @@ func NamespaceProblems(ns Namespace, d Defaults, secretNames []string) []string 
 	if v, ok := ns.Labels[InjectionLabel]; ok && v != InjectionEnabled && v != InjectionDisabled {
 		out = append(out, fmt.Sprintf("label of namespace %s %s: %q is not allowed; want %s or %s", ns.Name, InjectionLabel, v, InjectionEnabled, InjectionDisabled))
 	}
+	if _, problem := Restart(nil, ns); problem != "" {
+		out = append(out, problem)
+	}
 	wrong := func(annotations map[string]string) string {
 		if _, problem := Resolve(nil, nil, Namespace{Name: ns.Name, Labels: ns.Labels, Annotations: annotations}, d, secretNames); problem != nil {
 			return problem.Message

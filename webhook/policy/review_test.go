@@ -14,7 +14,7 @@ func TestNamespaceProblems(t *testing.T) {
 		"if it carries nothing, expect nothing": {},
 		"if every value is allowed, expect nothing": {
 			labels:      map[string]string{InjectionLabel: "enabled"},
-			annotations: map[string]string{ModeKey: "secret", SourceKey: "cert-manager", CertTTLKey: "12h", "other.dev/key": "x"},
+			annotations: map[string]string{ModeKey: "secret", SourceKey: "cert-manager", CertTTLKey: "12h", RestartKey: "true", "other.dev/key": "x"},
 		},
 		"if it is locked, expect nothing": {labels: map[string]string{InjectionLabel: "disabled"}},
 		"if the label has another value, expect what is allowed": {
@@ -23,9 +23,10 @@ func TestNamespaceProblems(t *testing.T) {
 		},
 		"if several values are wrong, expect each of them, the label first": {
 			labels:      map[string]string{InjectionLabel: ""},
-			annotations: map[string]string{CertTTLKey: "soon", DeliveryKey: "pigeon", TLSContextKey: "yes"},
+			annotations: map[string]string{CertTTLKey: "soon", DeliveryKey: "pigeon", TLSContextKey: "yes", RestartKey: "always"},
 			want: []string{
 				`label of namespace shop isthmus.dev/injection: "" is not allowed; want enabled or disabled`,
+				`annotation of namespace shop isthmus.dev/restart-when-stale: "always" is not allowed; want "true" or "false"`,
 				`annotation of namespace shop isthmus.dev/delivery: "pigeon" is not allowed; want files or secret`,
 				`annotation of namespace shop isthmus.dev/tls-context: "yes" is not allowed; want "true" or "false"`,
 				`annotation of namespace shop isthmus.dev/cert-ttl: "soon" is not allowed; want a Go duration of at least one minute, such as 12h`,

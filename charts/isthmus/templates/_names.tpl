@@ -31,6 +31,19 @@ isthmus-publisher
 isthmus-controller-tokens
 {{- end }}
 
+{{/* What the controller's restarts need: the ConfigMap that says which one is under
+way, whose name the program knows, and the policy that fences them. */}}
+{{- define "isthmus.restartPolicy" -}}
+isthmus-controller-restarts
+{{- end }}
+
+{{/* CEL: the first map is the second, but for the keys of the third, a list. */}}
+{{- define "isthmus.sameBut" -}}
+{{- $new := index . 0 }}{{ $old := index . 1 }}{{ $but := index . 2 -}}
+{{ $new }}.all(k, k in {{ $but }} || (k in {{ $old }} && {{ $new }}[k] == {{ $old }}[k])) &&
+{{ $old }}.all(k, k in {{ $but }} || k in {{ $new }})
+{{- end }}
+
 {{/* The Secret that holds the self-managed CA. The chart creates it empty, the
 controller fills it, the webhook's replicas read it. */}}
 {{- define "isthmus.caSecret" -}}

@@ -64,7 +64,7 @@ each other.
 {{- if eq .certificate.mode "self-managed" -}}
 {{- fail "certificate.mode self-managed needs the controller, which keeps the CA and the caBundle: enable controller.enabled, or set the mode to cert-manager or existing" -}}
 {{- end -}}
-{{- range $value, $needs := dict "defaults.mode secret" (eq .defaults.mode "secret") "defaults.tlsContext" .defaults.tlsContext "controller.certManager.issuerRef" .controller.certManager.issuerRef "controller.mirrorSecretNames" .controller.mirrorSecretNames (printf "defaults.source %s" .defaults.source) (ne .defaults.source "istio-ca") -}}
+{{- range $value, $needs := dict "defaults.mode secret" (eq .defaults.mode "secret") "defaults.tlsContext" .defaults.tlsContext "controller.certManager.issuerRef" .controller.certManager.issuerRef "controller.mirrorSecretNames" .controller.mirrorSecretNames "controller.restartStale" .controller.restartStale.enabled (printf "defaults.source %s" .defaults.source) (ne .defaults.source "istio-ca") -}}
 {{- if $needs -}}
 {{- fail (printf "%s needs the controller, and controller.enabled is false: enable it or leave the value out" $value) -}}
 {{- end -}}

@@ -172,15 +172,15 @@ func everyAttribute(kinds []schema.GroupResource) []authorizationv1.ResourceAttr
 // named are objects that a role names, or that a thief would like it to.
 var named = map[string][]string{
 	"secrets":                      {"istio-certs", "istio-certs-roots", "istio-certs-issued", "istio.default", "isthmus-webhook-ca", "istio-ca-secret"},
-	"configmaps":                   {"istio-ca-root-cert", "istio"},
+	"configmaps":                   {"istio-ca-root-cert", "istio", "isthmus-controller-restarts"},
 	"deployments.apps":             {"istiod", "isthmus-controller"},
 	"leases.coordination.k8s.io":   {"isthmus-controller"},
 	"certificates.cert-manager.io": {"istio-certs"},
 	"tlscontexts.getambassador.io": {"istio-upstream"},
 	"mutatingwebhookconfigurations.admissionregistration.k8s.io":     {"isthmus-injector", "istio-sidecar-injector"},
 	"validatingwebhookconfigurations.admissionregistration.k8s.io":   {"isthmus-injector", "istio-validator-istio-system"},
-	"validatingadmissionpolicies.admissionregistration.k8s.io":       {"isthmus-controller-tokens"},
-	"validatingadmissionpolicybindings.admissionregistration.k8s.io": {"isthmus-controller-tokens"},
+	"validatingadmissionpolicies.admissionregistration.k8s.io":       {"isthmus-controller-tokens", "isthmus-controller-restarts"},
+	"validatingadmissionpolicybindings.admissionregistration.k8s.io": {"isthmus-controller-tokens", "isthmus-controller-restarts"},
 	"rolebindings.rbac.authorization.k8s.io":                         {"isthmus-publisher"},
 	"clusterrolebindings.rbac.authorization.k8s.io":                  {"isthmus-controller"},
 	"clusterroles.rbac.authorization.k8s.io":                         {"isthmus-publisher", "isthmus-controller", "cluster-admin"},

@@ -168,7 +168,7 @@ var variants = map[string]struct {
 }{
 	"the defaults": {"", []string{"", "certificate.mode self-managed", "istio.discovery"}},
 	"everything": {everything, []string{
-		"", "certificate.mode self-managed", "istio.discovery", "controller.mirrorSecretNames", "controller.certManager.issuerRef", "mesh.rootClusterTrustBundle",
+		"", "certificate.mode self-managed", "istio.discovery", "controller.mirrorSecretNames", "controller.certManager.issuerRef", "mesh.rootClusterTrustBundle", "controller.restartStale.enabled",
 	}},
 	"neither discovery nor a certificate of its own": {
 		"{istio: {discovery: false}, certificate: {mode: cert-manager}}", []string{"", "no istio.discovery"},
@@ -178,6 +178,7 @@ var variants = map[string]struct {
 // everything allows all that can be allowed.
 const everything = `
 controller:
+  restartStale: {enabled: true}
   mirrorSecretNames: [istio.default]
   certManager: {issuerRef: {name: mesh-ca, kind: ClusterIssuer}}
 mesh: {rootClusterTrustBundle: "istio.io:istiod-ca:root-cert"}

@@ -1,0 +1,46 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+
+	"k8s.io/client-go/kubernetes"
+)
+
+// webhookDeployment is the chart's Deployment of the webhook; its name is fixed, as
+// is that of the controller's own, which is Name.
+const webhookDeployment = "isthmus-webhook"
+
+// settingsChecksum is the annotation by which the chart rolls its pods when the
+// settings change.
+const settingsChecksum = "checksum/settings"
+
+// Served returns a check that is nil when every replica of the webhook, and of
+// this controller, runs the same image with the same settings. While they are
+// rolled themselves, an old webhook would inject the old template again, and an old
+// controller would take what the new one injects for stale.
+func Served(kube kubernetes.Interface, namespace string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		var versions []string
+		for _, name := range []string{Name, webhookDeployment} {
+			w, err := readWorkload(ctx, kube, deployment, namespace, name)
+			if err != nil {
+				return err
+			}
+			if !w.rollout.complete {
+				return fmt.Errorf("%s is not rolled out: %s", w, w.rollout.why)
+			}
+			if w.available == 0 {
+				return fmt.Errorf("%s has no pod that is available", w)
+			}
+			if len(w.template.Spec.Containers) == 0 {
+				return fmt.Errorf("%s has no container", w)
+			}
+			versions = append(versions, w.template.Spec.Containers[0].Image+", settings "+w.template.Annotations[settingsChecksum])
+		}
+		if versions[0] != versions[1] {
+			return fmt.Errorf("the controller runs %s and the webhook %s", versions[0], versions[1])
+		}
+		return nil
+	}
+}
