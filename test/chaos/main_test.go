@@ -1,7 +1,8 @@
 //go:build chaos
 
 // Package chaos breaks one thing after the other in a whole cluster that runs pods,
-// while requests go through two edges and pods are asked for all the time, and judges
+// while requests go through two edges, one that reads files and one that reads
+// the Secret, and pods are asked for all the time, and judges
 // each by what was lost: a table is the last that it prints. Only a cluster that it
 // starts itself is broken: with KUBECONFIG most trials fail, and say so.
 package chaos
@@ -16,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/isthmus-mesh/isthmus/test/node"
+	"github.com/isthmus-mesh/isthmus/test/traffic"
 )
 
 // lifetime is that of every certificate here: the agent renews its files at half of
@@ -25,7 +27,7 @@ const lifetime = "2m"
 // What the trials share.
 var (
 	cluster *node.Cluster
-	edges   *flow
+	edges   *traffic.Traffic
 	results table
 )
 
@@ -51,7 +53,10 @@ func run(ctx context.Context, m *testing.M) (status int, err error) {
 			return cluster.InstallIstio(ctx, "env.MAX_WORKLOAD_CERT_TTL="+lifetime, "env.DEFAULT_WORKLOAD_CERT_TTL="+lifetime)
 		},
 		func(ctx context.Context) error { return cluster.InstallIsthmus(ctx) },
-		func(ctx context.Context) error { edges, err = startTraffic(ctx, cluster); return err },
+		func(ctx context.Context) (err error) {
+			edges, err = traffic.Deploy(ctx, traffic.Options{Config: cluster.Admin, Lifetime: lifetime})
+			return err
+		},
 	} {
 		if err == nil {
 			err = step(ctx)

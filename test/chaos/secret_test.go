@@ -37,7 +37,7 @@ func TestSecretByHand(t *testing.T) {
 	trial(t, "Secret deleted or overwritten", func(ctx context.Context, tr *Trial) {
 		stranger := certtest.NewAuthority(tr)
 		leaf := stranger.SPIFFELeaf(tr, "spiffe://cluster.local/ns/strange/sa/default")
-		other, err := secret(ctx, edges.edges[0].namespace)
+		other, err := secret(ctx, edges.Edges[0].Namespace)
 		require.NoError(tr, err)
 		spoilt := []*byHand{
 			{what: "garbage", spoil: func(s *corev1.Secret) { s.Data["tls.crt"] = []byte("garbage") }},
@@ -58,9 +58,9 @@ func TestSecretByHand(t *testing.T) {
 		tr.await("the first Secrets", func(ctx context.Context) error { return all(ctx, tr, spoilt, (*byHand).sound) })
 
 		before := map[*stage.Ledger]string{}
-		for i, edge := range edges.edges {
+		for i, edge := range edges.Edges {
 			before[tr.ledger[i]] = tr.ledger[i].Current().ResourceVersion
-			require.NoError(tr, cluster.Client.CoreV1().Secrets(edge.namespace).Delete(ctx, secretName, metav1.DeleteOptions{}))
+			require.NoError(tr, cluster.Client.CoreV1().Secrets(edge.Namespace).Delete(ctx, secretName, metav1.DeleteOptions{}))
 		}
 		for _, b := range spoilt {
 			tr.await("overwritten by "+b.what, func(ctx context.Context) error { return b.overwrite(ctx) })

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"testing"
 	"time"
 
@@ -20,6 +19,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/node"
 	"github.com/isthmus-mesh/isthmus/test/pods"
 	"github.com/isthmus-mesh/isthmus/test/stage"
+	"github.com/isthmus-mesh/isthmus/test/traffic"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
@@ -46,42 +46,61 @@ type Trial struct {
 }
 
 // trial breaks something: the body returns when it is whole again, as far as it
-// knows. Then a new edge has to start, and the trial is judged by what was lost from
-// its begin on.
+// knows, and is judged by what was lost until then. From then on nothing may be lost,
+// whatever the fault was, and a new edge has to start.
 func trial(t *testing.T, name string, body func(context.Context, *Trial)) {
 	t.Helper()
 	tr := &Trial{T: t, Namespace: fmt.Sprintf("trial-%d", len(results.rows)+1), row: row{trial: name}}
 	tr.namespace(tr.Namespace, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, nil)
 	tr.await("everything works before the fault", tr.whole)
-	for _, edge := range edges.edges {
-		tr.Follow(edge.namespace, edge.account)
+	for _, edge := range edges.Edges {
+		tr.Follow(edge.Namespace, edge.Account)
 	}
 	tr.Pods = pods.Start(cluster.Client, tr.Namespace, pods.Edge("asked"), often)
-	tr.await("a pod comes out injected", func(context.Context) error {
-		if tr.Pods.Seen().Injected == 0 {
-			return errors.New(tr.Pods.Seen().String())
-		}
-		return nil
-	})
-	require.NoError(t, edges.reset(t.Context()))
+	tr.flows("before the fault")
+	require.NoError(t, edges.Reset(t.Context()))
 	tr.Pods.Take()
 	begun := time.Now()
 	defer func() {
 		tr.judge()
+		tr.Pods.Stop()
 		tr.row.took = time.Since(begun)
 		tr.row.failure = failure(t.Failed())
 		results.rows = append(results.rows, tr.row)
 	}()
 	body(t.Context(), tr)
+	tr.judge()
+	tr.mayLose, tr.mayWait = "", ""
 	tr.Launch("after", pods.Edge("after"))
-	tr.await("everything works after the fault", tr.whole)
+	secrets := tr.Follow(tr.Namespace, "default")
+	tr.await("its Secret", func(context.Context) error {
+		if secrets.Current() == nil {
+			return fmt.Errorf("there is no Secret in namespace %s", tr.Namespace)
+		}
+		return nil
+	})
+	tr.flows("after the fault")
 }
 
-// MayLose says why requests may fail here.
+// MayLose says why requests may fail until the body returns; otherwise none may.
 func (tr *Trial) MayLose(why string) { tr.mayLose = why }
 
-// MayWait says why pods may have to be asked for again here.
+// MayWait says why pods may have to be asked for again until the body returns;
+// otherwise none may.
 func (tr *Trial) MayWait(why string) { tr.mayWait = why }
+
+// flows waits until everything is up, and pods come out injected.
+func (tr *Trial) flows(when string) {
+	tr.Helper()
+	tr.await("everything is up "+when, tr.whole)
+	before := tr.Pods.Seen().Injected
+	tr.await("pods come out injected "+when, func(context.Context) error {
+		if seen := tr.Pods.Seen(); seen.Injected < before+5 {
+			return errors.New(seen.String())
+		}
+		return nil
+	})
+}
 
 // Heal waits until is returns nil, and notes how long that took.
 func (tr *Trial) Heal(what string, is func(context.Context) error) {
@@ -154,12 +173,11 @@ func unrolled(d *appsv1.Deployment) error {
 
 // whole says what is missing until everything that trials break is up.
 func (*Trial) whole(ctx context.Context) error {
-	namespaces := []string{node.Namespace, node.IstioNamespace}
-	for _, edge := range edges.edges {
-		namespaces = append(namespaces, edge.namespace)
+	namespaces := []string{node.Namespace, node.IstioNamespace, edges.Namespace}
+	for _, edge := range edges.Edges {
+		namespaces = append(namespaces, edge.Namespace)
 	}
-	slices.Sort(namespaces)
-	for _, namespace := range slices.Compact(namespaces) {
+	for _, namespace := range namespaces {
 		list, err := cluster.Client.AppsV1().Deployments(namespace).List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return err
@@ -195,33 +213,34 @@ func (tr *Trial) namespace(name string, labels, annotations map[string]string) {
 	})
 }
 
-// judge fills the row.
+// judge enters into the row what there was since the last time, and whether it may
+// have been.
 func (tr *Trial) judge() {
 	tr.Helper()
-	count := tr.Pods.Stop()
+	count := tr.Pods.Take()
 	tr.Log(count)
-	tr.row.pods, tr.row.waited, tr.row.wrong = count.Asked, count.Waited(), count.Bare
+	tr.row.pods += count.Asked
+	tr.row.waited += count.Waited()
+	tr.row.wrong += count.Bare
 	assert.Zero(tr, count.Bare, "pods came out without an injection")
 	if tr.mayWait == "" {
 		assert.Zero(tr, count.Waited(), "pods were refused or unanswered: %s", count)
+	} else {
+		tr.Logf("pods may wait: %s", tr.mayWait)
 	}
-
-	reports, err := edges.reports(context.WithoutCancel(tr.Context()))
+	reports, err := edges.Report(context.WithoutCancel(tr.Context()))
 	assert.NoError(tr, err)
+	before, verdict := tr.row.failed, traffic.Judge(reports)
+	tr.Log(verdict)
+	tr.row.requests, tr.row.failed, tr.row.gap, tr.row.certificates = verdict.Requests, verdict.Failed, verdict.Gap, 0
 	for name, r := range reports {
-		tr.row.requests += r.Requests
-		tr.row.failed += r.Failed
 		tr.row.certificates += len(r.Serials)
-		tr.row.gap = max(tr.row.gap, time.Duration(r.LongestGapSeconds*float64(time.Second)))
 		assert.NotZero(tr, r.Requests, "requests went through edge %s", name)
-		if tr.mayLose == "" {
-			assert.Zero(tr, r.Failed, "requests through edge %s failed: %v", name, r.Failures)
-		}
 	}
-	for _, why := range []string{tr.mayLose, tr.mayWait} {
-		if why != "" {
-			tr.Log(why)
-		}
+	if tr.mayLose == "" {
+		assert.Equal(tr, before, verdict.Failed, "requests failed")
+	} else {
+		tr.Logf("requests may fail: %s", tr.mayLose)
 	}
 	for _, l := range tr.ledger {
 		assert.Empty(tr, l.Wrong(), "versions of a Secret that are no bundle")

@@ -27,6 +27,12 @@ func (c *Cluster) KillContainer(ctx context.Context, id string) error {
 	return c.orderContainer(ctx, "kill", id)
 }
 
+// KillContainers kills every container of the node at once, pods' sandboxes too, as
+// when it loses its power.
+func (c *Cluster) KillContainers(ctx context.Context) error {
+	return c.orderContainer(ctx, "kill", "containerd://all")
+}
+
 // PauseContainer stops the first process of a container until ResumeContainer; the
 // id is as for KillContainer.
 func (c *Cluster) PauseContainer(ctx context.Context, id string) error {

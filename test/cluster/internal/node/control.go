@@ -8,13 +8,15 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"time"
 )
 
 // Order is what may be asked of a component: kill, restart, pause or resume. More
 // are about what containerd holds: import takes the path of an image's tarball,
 // kill-container, pause-container and resume-container the id of a container, whose
-// first process gets SIGKILL, SIGSTOP or SIGCONT.
+// first process gets SIGKILL, SIGSTOP or SIGCONT; kill-container all is for every
+// container there is, pods' sandboxes too, as when the node loses its power.
 type Order struct {
 	Do        string `json:"do"`
 	Component string `json:"component"`
@@ -80,6 +82,9 @@ func (n *node) carryOut(ctx context.Context, order Order) error {
 	case "import":
 		return n.importImage(ctx, order.Component)
 	case "kill-container":
+		if order.Component == "all" {
+			return n.killAll(ctx)
+		}
 		return n.signal(ctx, "SIGKILL", order.Component)
 	case "pause-container":
 		return n.signal(ctx, "SIGSTOP", order.Component)
@@ -92,6 +97,21 @@ func (n *node) carryOut(ctx context.Context, order Order) error {
 // signal sends a signal to the first process of a container.
 func (n *node) signal(ctx context.Context, signal, container string) error {
 	return n.ctr(ctx, "--namespace", "k8s.io", "tasks", "kill", "--signal", signal, container)
+}
+
+// killAll kills every container.
+func (n *node) killAll(ctx context.Context) error {
+	listed, err := n.ctrOutput(ctx, "--namespace", "k8s.io", "tasks", "list", "--quiet")
+	if err != nil {
+		return err
+	}
+	for container := range strings.FieldsSeq(listed) {
+		// Some end with the one before.
+		if err := n.signal(ctx, "SIGKILL", container); err != nil && !strings.Contains(err.Error(), "not found") {
+			return err
+		}
+	}
+	return nil
 }
 
 // Give gives an order to the node that lives in a data folder, and waits until it

@@ -91,9 +91,15 @@ func (n *node) importImage(ctx context.Context, tarball string) error {
 
 // ctr runs containerd's own client.
 func (n *node) ctr(ctx context.Context, arguments ...string) error {
+	_, err := n.ctrOutput(ctx, arguments...)
+	return err
+}
+
+// ctrOutput is what it prints.
+func (n *node) ctrOutput(ctx context.Context, arguments ...string) (string, error) {
 	out, err := exec.CommandContext(ctx, n.Programs["ctr"], append([]string{"--address", runtimeSocket}, arguments...)...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("ctr %s: %w: %s", arguments[0], err, out)
+		return "", fmt.Errorf("ctr %s: %w: %s", arguments[0], err, out)
 	}
-	return nil
+	return string(out), nil
 }

@@ -1,0 +1,86 @@
+//go:build chaos
+
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// agents are what a node runs beside its pods, in the order in which they start.
+var agents = []string{"containerd", "kubelet", "kube-proxy"}
+
+// The node's agents are away for a while: the pods go on.
+func TestNodeRestarted(t *testing.T) {
+	trial(t, "node's agents restarted", func(ctx context.Context, tr *Trial) {
+		before := containers(ctx, tr)
+		for _, agent := range agents {
+			require.NoError(tr, cluster.Component(ctx, "kill", agent))
+		}
+		time.Sleep(away)
+		tr.startAgents(ctx)
+		tr.Heal("all", tr.whole)
+		assert.Equal(tr, before, containers(ctx, tr), "no container was restarted")
+	})
+}
+
+// The node loses its power: every container ends, and is started again.
+func TestNodeRebooted(t *testing.T) {
+	trial(t, "node rebooted", func(ctx context.Context, tr *Trial) {
+		tr.MayLose("both edges, what is behind them and who calls them end with the one node")
+		tr.MayWait("the webhook ends with the one node")
+		before := containers(ctx, tr)
+		require.NotEmpty(tr, before)
+		require.NoError(tr, cluster.Component(ctx, "kill", "kubelet"))
+		require.NoError(tr, cluster.KillContainers(ctx))
+		for _, agent := range []string{"containerd", "kube-proxy"} {
+			require.NoError(tr, cluster.Component(ctx, "kill", agent))
+		}
+		tr.startAgents(ctx)
+		tr.Heal("every container", func(ctx context.Context) error {
+			now := containers(ctx, tr)
+			for pod, id := range before {
+				if now[pod] == id {
+					return fmt.Errorf("%s is %s still", pod, id)
+				}
+			}
+			return tr.whole(ctx)
+		})
+	})
+}
+
+// startAgents starts what was killed; each returns when it does its work.
+func (tr *Trial) startAgents(ctx context.Context) {
+	tr.Helper()
+	for _, agent := range agents {
+		require.NoError(tr, cluster.Component(ctx, "restart", agent))
+	}
+}
+
+// containers are the ids of all containers but those of trials, by pod and name.
+func containers(ctx context.Context, tr *Trial) map[string]string {
+	found := map[string]string{}
+	list, err := cluster.Client.CoreV1().Pods("").List(ctx, metav1.ListOptions{})
+	require.NoError(tr, err)
+	for i := range list.Items {
+		pod := &list.Items[i]
+		if pod.DeletionTimestamp != nil || pod.Status.Phase != corev1.PodRunning {
+			continue
+		}
+		for _, statuses := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
+			for _, s := range statuses {
+				if s.State.Running != nil {
+					found[pod.Namespace+"/"+pod.Name+"/"+s.Name] = s.ContainerID
+				}
+			}
+		}
+	}
+	return found
+}
