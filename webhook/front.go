@@ -21,6 +21,8 @@ import (
 const (
 	// maxConnections are open at once, about 40 KiB each; API servers keep one each.
 	maxConnections = 512
+	// maxPlain are open at once on a port of probes or metrics.
+	maxPlain = 64
 	// maxHeaders is for a request's line and headers.
 	maxHeaders = 16 << 10
 	// maxStreams are the reviews at once on one connection of HTTP/2.
@@ -46,26 +48,33 @@ func newFront(o ServerOptions, reviews http.Handler) (*manager.Server, error) {
 	config := &tls.Config{
 		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: o.Certificate.GetCertificate,
 	}
-	held := &connections{}
+	return bounded("reviews", tls.NewListener(listener, config), reviews, maxConnections, o.Log), nil
+}
+
+// bounded serves on a listener, and bounds what clients take of the server.
+func bounded(name string, listener net.Listener, handler http.Handler, most int, log logr.Logger) *manager.Server {
+	held := &connections{most: most, open: map[net.Conn]place{}}
 	grace := time.Minute
 	return &manager.Server{
-		Name: "reviews", Listener: tls.NewListener(listener, config), ShutdownTimeout: &grace,
+		Name: name, Listener: listener, ShutdownTimeout: &grace,
 		Server: &http.Server{
-			Handler: reviews, ConnState: held.note,
+			Handler: handler, ConnState: held.note,
 			MaxHeaderBytes: maxHeaders, ReadHeaderTimeout: headerTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
 			HTTP2: &http.HTTP2Config{
 				MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: window, MaxReceiveBufferPerStream: window,
 			},
 			// What it has to say is of clients, who must not fill the log.
-			ErrorLog: slog.NewLogLogger(logr.ToSlogHandler(o.Log.WithName("reviews")), slog.LevelDebug),
+			ErrorLog: slog.NewLogLogger(logr.ToSlogHandler(log.WithName(name)), slog.LevelDebug),
 		},
-	}, nil
+	}
 }
 
 // connections are those that are open. Where there are too many, the one that has
 // been without a review for the longest is closed, else the one whose review has
 // taken the longest: who holds connections open holds nobody else up.
 type connections struct {
+	most int
+
 	mu sync.Mutex
 	// resting have no review under way, busy have; the longest in front.
 	resting, busy list.List
@@ -89,11 +98,8 @@ func (c *connections) note(conn net.Conn, state http.ConnState) {
 	case http.StateClosed, http.StateHijacked:
 		return
 	}
-	if c.open == nil {
-		c.open = map[net.Conn]place{}
-	}
 	c.open[conn] = place{in, in.PushBack(conn)}
-	if len(c.open) <= maxConnections {
+	if len(c.open) <= c.most {
 		return
 	}
 	surplus := c.resting.Front()

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -108,8 +110,12 @@ func Serve(ctx context.Context, o ServerOptions) error {
 		return fmt.Errorf("watch namespaces: %w", err)
 	}
 	ready := func(r *http.Request) error { return readiness(r, o, mgr, &stopping) }
-	if err := errors.Join(mgr.AddReadyzCheck("isthmus", ready), mgr.AddHealthzCheck("ping", func(*http.Request) error { return nil })); err != nil {
-		return fmt.Errorf("add health checks: %w", err)
+	ports := Ports{
+		HealthAddress: cmp.Or(o.HealthAddress, ":8081"), MetricsAddress: cmp.Or(o.MetricsAddress, ":8080"),
+		Ready: map[string]healthz.Checker{"isthmus": ready}, Metrics: metrics.Registry, Log: o.Log,
+	}
+	if err := ports.AddTo(mgr); err != nil {
+		return err
 	}
 
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -164,17 +170,12 @@ func readiness(r *http.Request, o ServerOptions, mgr manager.Manager, stopping *
 }
 
 func newManager(o ServerOptions) (manager.Manager, error) {
-	if o.HealthAddress == "" {
-		o.HealthAddress = ":8081"
-	}
-	if o.MetricsAddress == "" {
-		o.MetricsAddress = ":8080"
-	}
 	grace := time.Minute
 	mgr, err := manager.New(o.Config, manager.Options{
-		Logger:                  o.Log,
-		Metrics:                 metricsserver.Options{BindAddress: o.MetricsAddress},
-		HealthProbeBindAddress:  o.HealthAddress,
+		Logger: o.Log,
+		// Ports serves both.
+		Metrics:                 metricsserver.Options{BindAddress: "0"},
+		HealthProbeBindAddress:  "0",
 		GracefulShutdownTimeout: &grace,
 		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
 			NamespaceMetadata(): {Transform: TrimNamespace},

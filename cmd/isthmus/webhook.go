@@ -2,8 +2,10 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -64,10 +66,19 @@ func (f *webhookFlags) check() error {
 	return f.serverFlags.check()
 }
 
+// leaveRoom has the collector keep a quarter of the memory limit free: the kernel
+// counts buffers of connections too, and under attack they are many.
+func leaveRoom() {
+	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 {
+		debug.SetMemoryLimit(limit / 4 * 3)
+	}
+}
+
 func (f *webhookFlags) run(cmd *cobra.Command) error {
 	if err := f.check(); err != nil {
 		return err
 	}
+	leaveRoom()
 	log, options, config, err := f.begin(cmd)
 	if err != nil {
 		return err
