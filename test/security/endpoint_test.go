@@ -2,6 +2,8 @@ package security
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -35,15 +37,6 @@ func TestEndpoints(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestNotReadySaysNothing: a server that is not ready says which check fails, and
-// keeps the reason for its log.
-func TestNotReadySaysNothing(t *testing.T) {
-	d := servers(t)
-	text, err := scrape.Get(t.Context(), d.webhook.Health()+"/readyz/nothing")
-	assert.Error(t, err)
-	assert.NotContains(t, text, "goroutine")
 }
 
 // series are the names and labels of a metrics page, without the values.
@@ -103,4 +96,41 @@ func TestLabelsAreOurs(t *testing.T) {
 	}
 	assert.Less(t, len(series(t, webhook)), len(before)+20)
 	t.Logf("%d series before, %d after", len(before), len(series(t, webhook)))
+}
+
+// TestPlainPorts has strangers hold on to the ports of probes and metrics: each is
+// bounded, and a probe and a scrape get through.
+func TestPlainPorts(t *testing.T) {
+	d := servers(t)
+	for name, server := range map[string]*stage.Server{"webhook": d.webhook, "controller": d.controller} {
+		t.Run(name, func(t *testing.T) {
+			most := measure(t, server)
+			var held []net.Conn
+			for _, url := range []string{server.Metrics(), server.Health()} {
+				for i := range 400 {
+					conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "http://"))
+					require.NoError(t, err)
+					held = append(held, conn)
+					if i%2 == 0 { // it asks, and reads nothing of what it gets
+						_, _ = io.WriteString(conn, strings.Repeat("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 100))
+					}
+				}
+				path := "/metrics"
+				if url == server.Health() {
+					path = "/healthz"
+				}
+				require.Eventually(t, func() bool {
+					_, err := scrape.Get(t.Context(), url+path)
+					return err == nil
+				}, patience, tick, url+path)
+			}
+			peak := most()
+			for _, conn := range held {
+				assert.NoError(t, conn.Close())
+			}
+			t.Logf("at most %d MiB and %d files", peak.memory>>20, peak.descriptors)
+			assert.Less(t, peak.memory, int64(limit))
+			assert.Less(t, peak.descriptors, 700, "connections are bounded")
+		})
+	}
 }

@@ -84,6 +84,7 @@ func certify(ctx context.Context, t testing.TB, token string, names ...string) (
 // TestStolenMeshToken: the sidecar's token gets certificates of its own service
 // account, whatever is asked, and ends with the account.
 func TestStolenMeshToken(t *testing.T) {
+	t.Parallel()
 	servers(t)
 	ns := world.Space(t, nil, "edge", "other")
 	token, ends := meshToken(t, ns, "edge")

@@ -16,8 +16,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/stage"
 )
 
-// limit is the webhook's memory limit in the chart: past it the kernel would end it.
-const limit = 128 << 20
+// limit is the webhook's memory limit in the chart, past which the kernel would end
+// it, without what the kernel takes of it for connections.
+const limit = 112 << 20
 
 // maxReview is what the server says that it reads.
 const maxReview = 7 << 20
