@@ -58,6 +58,7 @@ type File struct {
 type looker struct {
 	folder         string
 	fill, remain   bool
+	follow         bool
 	linger, settle time.Duration
 	view           View
 }
@@ -70,6 +71,7 @@ func look(ctx context.Context, arguments []string) error {
 	flags.StringVar(&l.folder, "folder", os.Getenv("EDGE_CERT_DIR"), "`folder` of the certificates (default $EDGE_CERT_DIR)")
 	flags.BoolVar(&l.fill, "fill", false, "write into the folder until that fails, and remove what was written")
 	flags.BoolVar(&l.remain, "remain", false, "go on until told to end")
+	flags.BoolVar(&l.follow, "follow", false, "with --remain, say every other certificate that appears")
 	flags.DurationVar(&l.settle, "settle", 0, "with --fill, how long to leave the folder full")
 	flags.DurationVar(&l.linger, "linger", 0, "with --remain, how long to read the certificates after the order to end")
 	if err := flags.Parse(arguments); err != nil {
@@ -85,6 +87,9 @@ func look(ctx context.Context, arguments []string) error {
 		return err
 	}
 	if l.remain {
+		if l.follow {
+			l.pursue(ctx)
+		}
 		<-ctx.Done()
 		l.watch()
 	}
@@ -207,6 +212,56 @@ func shared() (int64, error) {
 		errs = errors.Join(errs, fmt.Errorf("%s has no line shmem", path))
 	}
 	return 0, errs
+}
+
+// Change is a line that look --follow prints: a certificate that is new in the
+// folder, and when the last file of it was written.
+type Change struct {
+	Serial  string    `json:"serial"`
+	Written time.Time `json:"written"`
+}
+
+// pursue looks at the files' times until ctx ends.
+func (l *looker) pursue(ctx context.Context) {
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	serial, out := l.view.Serial, json.NewEncoder(os.Stdout)
+	var seen time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		written := l.written()
+		if !written.After(seen) {
+			continue
+		}
+		p, err := pair.Load(l.folder, time.Now())
+		if err != nil {
+			continue // half written
+		}
+		seen = written
+		if p.Serial != serial {
+			serial = p.Serial
+			_ = out.Encode(Change{serial, written})
+		}
+	}
+}
+
+// written is when the youngest file was.
+func (l *looker) written() time.Time {
+	var youngest time.Time
+	entries, err := os.ReadDir(l.folder)
+	if err != nil {
+		return youngest
+	}
+	for _, entry := range entries {
+		if info, err := entry.Info(); err == nil && info.ModTime().After(youngest) {
+			youngest = info.ModTime()
+		}
+	}
+	return youngest
 }
 
 // watch reads the certificates until the time to linger is over.
