@@ -26,7 +26,9 @@ func TestKeyFiles(t *testing.T) {
 			"sidecar", map[string]string{"key.pem": "0644", "cert-chain.pem": "0644", "root-cert.pem": "0644"}, agentUID, true,
 		},
 		"if they are a Secret, expect them from the kubelet": {
-			"secret", map[string]string{"tls.key": "0644", "tls.crt": "0644", "ca.crt": "0644", "root-cert.pem": "0644"}, 0, false,
+			"secret", map[string]string{
+				"tls.key": "0444", "tls.crt": "0444", "ca.crt": "0444", "key.pem": "0444", "cert-chain.pem": "0444", "root-cert.pem": "0444",
+			}, 0, false,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,8 +32,6 @@ const (
 	edgeUID = 8888
 	// agentUID is that of Istio's agent.
 	agentUID = 1337
-	// ours marks the namespaces of this package.
-	ours = "isthmus.test/e2e"
 	// securityLevel is what Pod Security enforces in a namespace.
 	securityLevel = "pod-security.kubernetes.io/enforce"
 )
@@ -60,7 +59,7 @@ func openAt(t *testing.T, name, level string, annotations map[string]string) *sp
 	s := &space{Cluster: cluster, name: "e2e-" + name}
 	_, err := s.Client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name: s.name, Annotations: annotations,
-		Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled, securityLevel: level, ours: "true"},
+		Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled, securityLevel: level},
 	}}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	t.Cleanup(func() {
@@ -228,7 +227,7 @@ func (s *space) seen(t *testing.T, pod, container string) view {
 			return err
 		}
 		v = view{}
-		if err := json.Unmarshal(text, &v); err != nil {
+		if err := json.NewDecoder(bytes.NewReader(text)).Decode(&v); err != nil {
 			return fmt.Errorf("%s of pod %s says %q: %w", container, pod, text, err)
 		}
 		return nil
