@@ -64,8 +64,8 @@ func TestControllerKilled(t *testing.T) {
 				return nil
 			})
 			require.NoError(tr, cluster.KillContainer(ctx, container(leader)))
-			tr.remove(leader) // its successor does not wait for being restarted
-			tr.dropLease()    // nor the other one for the Lease to run out
+			tr.remove(leader, 0) // its successor does not wait for being restarted
+			tr.dropLease()       // nor the other one for the Lease to run out
 		}
 		stop()
 		<-done
@@ -106,16 +106,9 @@ func TestLeaderLost(t *testing.T) {
 		tr.leader("")
 		published("Lease deleted")
 
-		lease, err := leases.Get(ctx, leaseName, metav1.GetOptions{})
+		_, err := leases.Patch(ctx, leaseName, types.MergePatchType,
+			fmt.Appendf(nil, `{"spec":{"holderIdentity":"thief","renewTime":%q}}`, time.Now().UTC().Format(metav1.RFC3339Micro)), metav1.PatchOptions{})
 		require.NoError(tr, err)
-		holder := *lease.Spec.HolderIdentity
-		lease.Spec.HolderIdentity, lease.Spec.RenewTime = ptr.To("thief"), ptr.To(metav1.NowMicro())
-		_, err = leases.Update(ctx, lease, metav1.UpdateOptions{})
-		if apierrors.IsConflict(err) { // it was just renewed
-			_, err = leases.Patch(ctx, leaseName, types.MergePatchType, []byte(`{"spec":{"holderIdentity":"thief"}}`), metav1.PatchOptions{})
-		}
-		require.NoError(tr, err)
-		_ = holder
 		tr.Heal("Lease stolen: led again", func(ctx context.Context) error { return leads(ctx, "thief") })
 		published("Lease stolen")
 

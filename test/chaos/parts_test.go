@@ -63,10 +63,10 @@ func restarted(ctx context.Context, pod *corev1.Pod) error {
 	return nil
 }
 
-// remove deletes a replica without a moment for it to end.
-func (tr *Trial) remove(pod *corev1.Pod) {
+// remove deletes a replica, which has so many seconds to end.
+func (tr *Trial) remove(pod *corev1.Pod, grace int64) {
 	tr.Helper()
-	err := cluster.Client.CoreV1().Pods(pod.Namespace).Delete(tr.Context(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)})
+	err := cluster.Client.CoreV1().Pods(pod.Namespace).Delete(tr.Context(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: ptr.To(grace)})
 	if err != nil && !apierrors.IsNotFound(err) {
 		require.NoError(tr, err)
 	}

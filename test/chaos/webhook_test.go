@@ -4,27 +4,44 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/isthmus-mesh/isthmus/test/node"
 	"github.com/isthmus-mesh/isthmus/test/pods"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// Each replica's process is killed, then each replica's pod: the other one serves.
+// Each replica's process is killed, then each replica's pod, while a workload starts.
 func TestWebhookReplicaKilled(t *testing.T) {
 	trial(t, "webhook replica killed", func(_ context.Context, tr *Trial) {
-		for _, replica := range tr.replicas(webhookPart) {
+		tr.MayWait("until the node has told that a process is dead, the API server is led to it, and its other attempts to the replica that lives")
+		for i, replica := range tr.replicas(webhookPart) {
+			name := fmt.Sprintf("meanwhile-%d", i)
+			tr.Deploy(tr.Namespace, pods.Edge(name), 2)
 			tr.kill(&replica)
+			tr.Heal("workload", func(ctx context.Context) error { return ready(ctx, tr.Namespace, name, true) })
 			tr.await("both serve", tr.whole)
 		}
 		for _, replica := range tr.replicas(webhookPart) {
-			tr.remove(&replica)
-			tr.Heal("replaced", func(ctx context.Context) error { return tr.replaced(ctx, 2, replica.Name) })
+			tr.remove(&replica, 0)
+			tr.Heal("replaced", func(ctx context.Context) error { return tr.replaced(ctx, replica.Name) })
+		}
+	})
+}
+
+// Each replica is told to end, as by a drain of its node: not even one pod waits.
+func TestWebhookReplicaEnded(t *testing.T) {
+	trial(t, "webhook replica ended in order", func(_ context.Context, tr *Trial) {
+		for _, replica := range tr.replicas(webhookPart) {
+			tr.remove(&replica, *replica.Spec.TerminationGracePeriodSeconds)
+			tr.Heal("replaced", func(ctx context.Context) error { return tr.replaced(ctx, replica.Name) })
 		}
 	})
 }
@@ -37,7 +54,7 @@ func TestWebhookAway(t *testing.T) {
 		tr.namespace(plain, nil, nil)
 		tr.scale(webhookPart, 0)
 		for _, replica := range tr.replicas(webhookPart) {
-			tr.remove(&replica)
+			tr.remove(&replica, 0)
 		}
 		tr.await("no replica is left", func(context.Context) error {
 			if seen := tr.Pods.Seen(); seen.Refused == 0 {
@@ -68,17 +85,15 @@ func TestWebhookAway(t *testing.T) {
 	})
 }
 
-// replaced says what is missing until so many replicas of the webhook serve without
-// this one.
-func (tr *Trial) replaced(ctx context.Context, want int, gone string) error {
-	replicas := tr.replicas(webhookPart)
-	for i := range replicas {
-		if replicas[i].Name == gone {
-			return fmt.Errorf("pod %s is still there", gone)
-		}
+// replaced says what is missing until two replicas of the webhook serve, none of them
+// this one, whose containers are gone.
+func (tr *Trial) replaced(ctx context.Context, gone string) error {
+	_, err := cluster.Client.CoreV1().Pods(node.Namespace).Get(ctx, gone, metav1.GetOptions{})
+	if !apierrors.IsNotFound(err) {
+		return errors.Join(fmt.Errorf("pod %s is there still", gone), err)
 	}
-	if len(replicas) != want {
-		return fmt.Errorf("%d replicas, want %d", len(replicas), want)
+	if replicas := tr.replicas(webhookPart); len(replicas) != 2 {
+		return fmt.Errorf("the webhook has %d replicas", len(replicas))
 	}
 	return tr.whole(ctx)
 }
