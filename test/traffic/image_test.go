@@ -20,9 +20,6 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/plane"
 )
 
-// patience is for the machine's other work.
-const patience = 120e9
-
 // edgeImage is the edge's image, unpacked once for all tests.
 var edgeImage = sync.OnceValues(func() (string, error) {
 	tarball, err := image(context.Background(), "edge")

@@ -322,6 +322,7 @@ func TestEdgeEndsInOrder(t *testing.T) {
 	status, err = post()
 	require.NoError(t, err)
 	assert.Equal(t, http.StatusOK, status)
+	kept.CloseIdleConnections()
 	l.await("its end", func() bool { return !l.edge.Running() })
 }
 

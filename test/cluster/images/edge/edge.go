@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log"
+	"net"
 	"net/http"
 	"sync"
 	"syscall"
@@ -17,7 +18,9 @@ import (
 type edge struct {
 	options *options
 
-	turn    sync.Mutex // held while one HAProxy takes another's place
+	turn     sync.Mutex // held while one HAProxy takes another's place
+	upstream string     // its address, once it was looked up
+
 	mu      sync.Mutex
 	proxy   *proxy
 	current *pair.Pair
@@ -38,7 +41,10 @@ type Certificate struct {
 func (e *edge) take(ctx context.Context, p *pair.Pair) error {
 	e.turn.Lock()
 	defer e.turn.Unlock()
-	next, err := start(ctx, e.options, p, e.serving())
+	if err := e.resolve(ctx); err != nil {
+		return err
+	}
+	next, err := start(ctx, e.options, e.upstream, p, e.serving())
 	if err != nil {
 		return err
 	}
@@ -49,6 +55,25 @@ func (e *edge) take(ctx context.Context, p *pair.Pair) error {
 	}
 	e.proxy, e.current = next, p
 	log.Printf("certificate %s of %s, until %s", p.Serial, p.ID, p.NotAfter.Format(time.RFC3339))
+	return nil
+}
+
+// resolve looks the upstream up for every HAProxy anew. Where nobody answers, the
+// address of the one before stays.
+func (e *edge) resolve(ctx context.Context) error {
+	host, port, err := net.SplitHostPort(e.options.upstream)
+	if err != nil {
+		return fmt.Errorf("--upstream %s: %w", e.options.upstream, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	addresses, err := net.DefaultResolver.LookupHost(ctx, host)
+	if err == nil {
+		e.upstream = net.JoinHostPort(addresses[0], port)
+	}
+	if e.upstream == "" {
+		return fmt.Errorf("--upstream %s: %w", e.options.upstream, err)
+	}
 	return nil
 }
 

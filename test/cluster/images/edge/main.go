@@ -43,7 +43,7 @@ func (o *options) bind(flags *flag.FlagSet) {
 	flags.StringVar(&o.listen, "listen", ":8080", "`address` for HTTP")
 	flags.StringVar(&o.health, "health", ":8081", "`address` for /healthz, /certificate and /stats")
 	flags.DurationVar(&o.drain, "drain", 5*time.Second, "how long to go on serving when told to end")
-	flags.DurationVar(&o.grace, "grace", 10*time.Second, "how long requests may take after that")
+	flags.DurationVar(&o.grace, "grace", 25*time.Second, "how long requests may take after that")
 	flags.StringVar(&o.haproxy, "haproxy", "/usr/sbin/haproxy", "the `program`")
 	flags.StringVar(&o.work, "work", "/tmp", "`folder` to write configuration and socket to")
 }
@@ -81,7 +81,7 @@ func (o *options) run(ctx context.Context) error {
 	go func() { _ = server.Serve(listener) }()
 	following, cancel := context.WithCancel(context.WithoutCancel(ctx)) // also while it drains
 	defer cancel()
-	if err := e.take(following, first); err != nil {
+	if err := e.take(ctx, first); err != nil {
 		return err
 	}
 	go pair.Follow(following, o.certificates, first, func(next *pair.Pair) error { return e.take(following, next) }, func(err error) { log.Print(err) })

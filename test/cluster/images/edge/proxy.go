@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -32,12 +31,12 @@ type proxy struct {
 	err   error
 }
 
-// start starts HAProxy with a pair and waits until it serves. Given another that
+// start starts HAProxy with a pair, for an upstream's address, and waits until it serves. Given another that
 // serves, it takes over its listening sockets; that one then ends when the last of
 // its requests has. (HAProxy's "commit ssl cert" would change a pair without another
 // process, but in 2.6 it has no effect any more once a "commit ssl ca-file" was made.)
-func start(ctx context.Context, o *options, with *pair.Pair, before *proxy) (*proxy, error) {
-	if err := o.write(with); err != nil {
+func start(ctx context.Context, o *options, upstream string, with *pair.Pair, before *proxy) (*proxy, error) {
+	if err := o.write(upstream, with); err != nil {
 		return nil, err
 	}
 	arguments := []string{"-db", "-f", o.path("haproxy.cfg")}
@@ -68,15 +67,10 @@ func start(ctx context.Context, o *options, with *pair.Pair, before *proxy) (*pr
 }
 
 // write fills the work folder.
-func (o *options) write(first *pair.Pair) error {
-	host, port, err := net.SplitHostPort(o.upstream)
-	if err != nil {
-		return fmt.Errorf("--upstream %s: %w", o.upstream, err)
-	}
-	_, notIP := netip.ParseAddr(host)
+func (o *options) write(upstream string, first *pair.Pair) error {
 	var text strings.Builder
 	values := map[string]any{
-		"Listen": o.listen, "Host": host, "Port": port, "Named": notIP != nil, "Grace": fmt.Sprintf("%ds", int(o.grace.Seconds())),
+		"Listen": o.listen, "Upstream": upstream, "Grace": fmt.Sprintf("%ds", int(o.grace.Seconds())),
 		"Socket": o.path("haproxy.sock"), "Pair": o.path("pair.pem"), "Roots": o.path("roots.pem"),
 	}
 	if err := template.Must(template.New("haproxy.cfg").Parse(configuration)).Execute(&text, values); err != nil {

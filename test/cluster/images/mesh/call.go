@@ -19,7 +19,7 @@ func call(ctx context.Context, arguments []string) error {
 	flags.StringVar(&c.target, "target", "", "`URL` to call")
 	rate := flags.Float64("rate", 20, "calls a second, whether or not the last ones have ended")
 	flags.IntVar(&c.fresh, "fresh", 5, "every how many calls one gets a connection of its own; the others share kept ones")
-	flags.DurationVar(&c.patience, "timeout", 10*time.Second, "how long a call may take before it counts as failed")
+	flags.DurationVar(&c.patience, "timeout", 30*time.Second, "how long a call may take before it counts as failed")
 	plain := flags.String("plain", ":8080", "`address` for GET /report, POST /reset and /healthz")
 	if err := flags.Parse(arguments); err != nil {
 		return err
@@ -31,7 +31,7 @@ func call(ctx context.Context, arguments []string) error {
 	if err := listening(&http.Server{Handler: c.admin()}, *plain, errs); err != nil { //nolint:gosec // listening sets the timeout.
 		return err
 	}
-	c.kept = &http.Client{Timeout: c.patience, Transport: &http.Transport{MaxIdleConnsPerHost: 4}}
+	c.kept = &http.Client{Timeout: c.patience, Transport: &http.Transport{MaxIdleConnsPerHost: 4, IdleConnTimeout: 2 * time.Second}}
 	c.single = &http.Client{Timeout: c.patience, Transport: &http.Transport{DisableKeepAlives: true}}
 	ticker := time.NewTicker(time.Duration(float64(time.Second) / *rate))
 	defer ticker.Stop()

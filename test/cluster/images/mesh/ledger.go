@@ -18,6 +18,9 @@ type Report struct {
 	Requests int `json:"requests"`
 	Failed   int `json:"failed"`
 	Underway int `json:"underway"`
+	// Oldest is when the oldest of those that are under way began; now, where there
+	// is none.
+	Oldest time.Time `json:"oldest"`
 	// Failures are the first of those that failed.
 	Failures []Failure `json:"failures"`
 	// LongestGapSeconds is the longest time without an answer: between two good
@@ -50,9 +53,10 @@ type Serial struct {
 type ledger struct {
 	now func() time.Time
 
-	mu       sync.Mutex
-	underway int
-	page     *page
+	mu    sync.Mutex
+	begun map[int]time.Time // of the calls under way
+	calls int
+	page  *page
 }
 
 type page struct {
@@ -61,7 +65,7 @@ type page struct {
 }
 
 func newLedger(now func() time.Time) *ledger {
-	l := &ledger{now: now}
+	l := &ledger{now: now, begun: map[int]time.Time{}}
 	l.page = l.blank()
 	return l
 }
@@ -75,11 +79,13 @@ func (l *ledger) blank() *page {
 func (l *ledger) begin() func(*answer, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.underway++
+	l.calls++
+	id := l.calls
+	l.begun[id] = l.now()
 	return func(got *answer, err error) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.underway--
+		delete(l.begun, id)
 		l.page.enter(l.now(), got, err)
 	}
 }
@@ -124,7 +130,12 @@ func (l *ledger) state() Report {
 	p, now := l.page, l.now()
 	copied := *p
 	copied.gap(now)
-	copied.Until, copied.Underway = now, l.underway
+	copied.Until, copied.Underway, copied.Oldest = now, len(l.begun), now
+	for _, began := range l.begun {
+		if began.Before(copied.Oldest) {
+			copied.Oldest = began
+		}
+	}
 	copied.Failures, copied.Serials, copied.Hosts = slices.Clone(p.Failures), slices.Clone(p.Serials), slices.Clone(p.Hosts)
 	return copied.Report
 }
