@@ -27,6 +27,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/node"
 	"github.com/isthmus-mesh/isthmus/test/pods"
 	"github.com/isthmus-mesh/isthmus/test/scrape"
+	"github.com/isthmus-mesh/isthmus/test/traffic"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
@@ -71,35 +72,48 @@ func unrolled(d *appsv1.Deployment) error {
 	return nil
 }
 
-// awaitRolled waits for all Deployments of a namespace.
-func (l *life) awaitRolled(t *testing.T, namespace string) {
+// deployments are those of namespaces.
+func (l *life) deployments(ctx context.Context, namespaces []string) ([]appsv1.Deployment, error) {
+	var found []appsv1.Deployment
+	for _, namespace := range namespaces {
+		list, err := l.Client.AppsV1().Deployments(namespace).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, list.Items...)
+	}
+	return found, nil
+}
+
+// awaitRolled waits for all Deployments of namespaces.
+func (l *life) awaitRolled(t *testing.T, namespaces ...string) {
 	t.Helper()
 	l.await(t, func(ctx context.Context) error {
-		list, err := l.Client.AppsV1().Deployments(namespace).List(ctx, metav1.ListOptions{})
-		for i := range list.Items {
-			err = errors.Join(err, unrolled(&list.Items[i]))
+		all, err := l.deployments(ctx, namespaces)
+		for i := range all {
+			err = errors.Join(err, unrolled(&all[i]))
 		}
 		return err
 	})
 }
 
-// followRollouts looks at the Deployments of a namespace until the returned function
+// followRollouts looks at the Deployments of namespaces until the returned function
 // is called, which tells what was wrong: two in the middle of a rollout, or one that
 // is short of a replica.
-func (l *life) followRollouts(t *testing.T, namespace string) func() []string {
+func (l *life) followRollouts(t *testing.T, namespaces ...string) func() []string {
 	t.Helper()
 	wrong := map[string]bool{}
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup
 	done.Go(func() {
 		for ctx.Err() == nil {
-			list, err := l.Client.AppsV1().Deployments(namespace).List(ctx, metav1.ListOptions{})
+			all, err := l.deployments(ctx, namespaces)
 			if err != nil {
 				continue
 			}
 			var rolling []string
-			for i := range list.Items {
-				d := &list.Items[i]
+			for i := range all {
+				d := &all[i]
 				if unrolled(d) != nil {
 					rolling = append(rolling, d.Name)
 				}
@@ -121,15 +135,17 @@ func (l *life) followRollouts(t *testing.T, namespace string) func() []string {
 	}
 }
 
-// uids are those of the pods of a namespace that are not about to end.
-func (l *life) uids(t *testing.T, namespace string) []string {
+// uids are those of the pods of namespaces that are not about to end.
+func (l *life) uids(t *testing.T, namespaces ...string) []string {
 	t.Helper()
-	list, err := l.Client.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})
-	require.NoError(t, err)
 	var found []string
-	for i := range list.Items {
-		if list.Items[i].DeletionTimestamp == nil {
-			found = append(found, string(list.Items[i].UID))
+	for _, namespace := range namespaces {
+		list, err := l.Client.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})
+		require.NoError(t, err)
+		for i := range list.Items {
+			if list.Items[i].DeletionTimestamp == nil {
+				found = append(found, string(list.Items[i].UID))
+			}
 		}
 	}
 	slices.Sort(found)
@@ -137,17 +153,17 @@ func (l *life) uids(t *testing.T, namespace string) []string {
 }
 
 // awaitNew waits until none of these pods is left and all Deployments are rolled out.
-func (l *life) awaitNew(t *testing.T, namespace string, old []string) {
+func (l *life) awaitNew(t *testing.T, old []string, namespaces ...string) {
 	t.Helper()
 	l.await(t, func(context.Context) error {
-		for _, uid := range l.uids(t, namespace) {
+		for _, uid := range l.uids(t, namespaces...) {
 			if slices.Contains(old, uid) {
 				return fmt.Errorf("pod %s is there still", uid)
 			}
 		}
 		return nil
 	})
-	l.awaitRolled(t, namespace)
+	l.awaitRolled(t, namespaces...)
 }
 
 // awaitState waits until the controller counts so many edge pods in this state.
@@ -212,13 +228,26 @@ func (l *life) askedSince(t *testing.T, more int) {
 	})
 }
 
-// allInjected judges that all pods that were asked for since the last time came out
-// injected.
-func (l *life) allInjected(t *testing.T, through string) {
+// unharmed judges what happened since the last time: all pods that were asked for came
+// out injected, and no request failed.
+func (l *life) unharmed(t *testing.T, through string) {
 	t.Helper()
 	count := l.created.Take()
 	t.Logf("%s: %s", through, count)
 	assert.Equal(t, count.Asked, count.Injected, through)
+	l.served(t, through)
+}
+
+// served judges the requests alone.
+func (l *life) served(t *testing.T, through string) {
+	t.Helper()
+	reports, err := l.edges.Report(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, l.edges.Reset(t.Context()))
+	verdict := traffic.Judge(reports)
+	t.Logf("%s: %s", through, verdict)
+	assert.Zero(t, verdict.Failed, through)
+	assert.NotZero(t, verdict.Requests, through)
 }
 
 // upgrade changes the release by Helm's flags and waits until all is rolled out.

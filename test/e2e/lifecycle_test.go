@@ -17,21 +17,27 @@ import (
 	"github.com/stretchr/testify/require"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/test/node"
 	"github.com/isthmus-mesh/isthmus/test/pods"
+	"github.com/isthmus-mesh/isthmus/test/traffic"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
 const (
 	configurationName = "isthmus-injector"
 	caSecret          = "isthmus-webhook-ca"
-	// quiet is a namespace whose workloads ask for no restart, asking one whose do.
-	quiet, asking = "lifecycle-quiet", "lifecycle-asking"
+	// quiet is a namespace whose workload asks for no restart.
+	quiet = "lifecycle-quiet"
 	// patience is how long anything may take on a busy machine: the rotation of the CA
 	// takes twice two minutes on any.
 	patience = 10 * time.Minute
 )
+
+// asking are namespaces with a workload each that asks for a restart: by its
+// namespace, and, the real edge, by itself.
+var asking = []string{"lifecycle-asking", "lifecycle-sidecar"}
 
 // TestLifecycle has a release lose its CA, and upgrades, rolls back and uninstalls it
 // while that heals, while pods are created and requests go through an edge all the
@@ -54,6 +60,8 @@ type life struct {
 	*node.Cluster
 	// created are the pods that are asked for all the time.
 	created *pods.Creator
+	// edges are those that requests go through all the time.
+	edges *traffic.Traffic
 	// values is the file of the release's values as they were.
 	values string
 	// base is the revision to roll back to.
@@ -69,13 +77,20 @@ func newLife(t *testing.T) *life {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(l.values, []byte(values), 0o600))
 	l.namespace(t, quiet, nil)
-	l.namespace(t, asking, map[string]string{policy.RestartKey: "true"})
+	l.namespace(t, asking[0], map[string]string{policy.RestartKey: "true"})
 	l.deploy(t, quiet, "still")
-	l.deploy(t, asking, "first")
-	l.deploy(t, asking, "second")
-	for _, namespace := range []string{quiet, asking} {
-		l.awaitRolled(t, namespace)
-	}
+	l.deploy(t, asking[0], "restarted")
+	l.edges, err = traffic.Deploy(t.Context(), traffic.Options{Config: l.Admin, Prefix: "lifecycle"})
+	t.Cleanup(func() {
+		if err := l.edges.Remove(context.WithoutCancel(t.Context())); err != nil {
+			t.Errorf("remove the edges: %v", err)
+		}
+	})
+	require.NoError(t, err)
+	_, err = l.Client.AppsV1().Deployments(asking[1]).Patch(t.Context(), "edge", types.MergePatchType,
+		[]byte(`{"metadata":{"annotations":{"`+policy.RestartKey+`":"true"}}}`), metav1.PatchOptions{})
+	require.NoError(t, err)
+	l.awaitRolled(t, quiet, asking[0], asking[1])
 	l.created = pods.Start(l.Client, quiet, pods.Edge("created"), 50*time.Millisecond)
 	t.Cleanup(func() { l.created.Stop() })
 	return l
@@ -88,7 +103,7 @@ func (l *life) loseCA(t *testing.T) {
 	require.NotEmpty(t, l.lost)
 	require.NoError(t, l.Client.CoreV1().Secrets(node.Namespace).Delete(t.Context(), caSecret, metav1.DeleteOptions{}))
 	l.askedSince(t, 100)
-	l.allInjected(t, "without the Secret of the CA")
+	l.unharmed(t, "without the Secret of the CA")
 
 	l.upgrade(t, "--set", "controller.restartStale.enabled=true,controller.restartStale.settle=5s")
 	l.base = l.revision(t)
@@ -98,37 +113,41 @@ func (l *life) loseCA(t *testing.T) {
 		}
 		return nil
 	})
-	l.allInjected(t, "an upgrade, and a new CA beside the old one")
+	l.unharmed(t, "an upgrade, and a new CA beside the old one")
 }
 
 // upgradeTemplate changes what pods get: those that were injected are stale, and are
 // made anew only where that is asked for.
 func (l *life) upgradeTemplate(t *testing.T) {
-	still, others := l.uids(t, quiet), l.uids(t, asking)
-	rolling := l.followRollouts(t, asking)
+	still, others := l.uids(t, quiet), l.uids(t, asking...)
+	rolling := l.followRollouts(t, asking...)
 	l.upgrade(t, "--set", "defaults.certTTL=7h")
 	l.awaitState(t, quiet, "stale", 2)
-	l.awaitNew(t, asking, others)
+	l.awaitNew(t, others, asking...)
 	assert.Empty(t, rolling(), "one workload after the other, and none loses a replica")
-	l.awaitState(t, asking, "stale", 0)
+	for _, namespace := range asking {
+		l.awaitState(t, namespace, "stale", 0)
+	}
 	assert.Equal(t, still, l.uids(t, quiet), "who does not ask is left alone")
-	l.allInjected(t, "an upgrade that changes the template, and the restarts")
+	l.unharmed(t, "an upgrade that changes the template, and the restarts")
 }
 
 // rollback brings the old template back: what was stale is current, and what was
 // made anew is stale in turn.
 func (l *life) rollback(t *testing.T) {
-	still, others := l.uids(t, quiet), l.uids(t, asking)
-	rolling := l.followRollouts(t, asking)
+	still, others := l.uids(t, quiet), l.uids(t, asking...)
+	rolling := l.followRollouts(t, asking...)
 	_, err := l.Helm(t.Context(), "rollback", node.Release, strconv.Itoa(l.base), "--namespace", node.Namespace, "--wait", "--timeout", "10m")
 	require.NoError(t, err)
 	l.awaitState(t, quiet, "stale", 0)
 	l.awaitState(t, quiet, "injected", 2)
 	assert.Equal(t, still, l.uids(t, quiet), "they are the same pods")
-	l.awaitNew(t, asking, others)
+	l.awaitNew(t, others, asking...)
 	assert.Empty(t, rolling(), "one workload after the other, and none loses a replica")
-	l.awaitState(t, asking, "stale", 0)
-	l.allInjected(t, "a rollback, and the restarts")
+	for _, namespace := range asking {
+		l.awaitState(t, namespace, "stale", 0)
+	}
+	l.unharmed(t, "a rollback, and the restarts")
 }
 
 // second tries another release.
@@ -142,7 +161,7 @@ func (l *life) second(t *testing.T) {
 	assert.True(t, apierrors.IsNotFound(err), "nothing was created: %v", err)
 	after := l.configuration(t)
 	assert.Equal(t, before.UID, after.UID)
-	l.allInjected(t, "a second release that is refused")
+	l.unharmed(t, "a second release that is refused")
 }
 
 // rotated awaits the end of what loseCA began.
@@ -165,12 +184,12 @@ func (l *life) rotated(t *testing.T) {
 		return nil
 	})
 	l.awaitRolled(t, node.Namespace)
-	l.allInjected(t, "the rest of the CA's rotation")
+	l.unharmed(t, "the rest of the CA's rotation")
 }
 
 // uninstall takes the release away and brings it back.
 func (l *life) uninstall(t *testing.T) {
-	edges := l.uids(t, quiet)
+	still := l.uids(t, quiet)
 	secret, err := l.Client.CoreV1().Secrets(quiet).Get(t.Context(), "istio-certs", metav1.GetOptions{})
 	require.NoError(t, err)
 	l.created.Take()
@@ -181,8 +200,9 @@ func (l *life) uninstall(t *testing.T) {
 	count := l.created.Take()
 	t.Logf("uninstalling: %s", count)
 	assert.Zero(t, count.Waited(), "no pod is refused")
+	l.served(t, "uninstalling")
 	assert.NotZero(t, count.Bare, "nobody injects any more")
-	assert.Equal(t, edges, l.uids(t, quiet), "the edges go on")
+	assert.Equal(t, still, l.uids(t, quiet), "the edges go on")
 	kept, err := l.Client.CoreV1().Secrets(quiet).Get(t.Context(), "istio-certs", metav1.GetOptions{})
 	require.NoError(t, err)
 	assert.Equal(t, secret.UID, kept.UID)
@@ -191,9 +211,10 @@ func (l *life) uninstall(t *testing.T) {
 	_, err = l.Helm(t.Context(), "install", node.Release, l.Chart, "--namespace", node.Namespace, "--values", l.values, "--wait", "--timeout", "10m")
 	require.NoError(t, err)
 	t.Logf("installing: %s", l.created.Take())
+	l.served(t, "installing")
 	l.askedSince(t, 40)
-	l.allInjected(t, "installed again")
+	l.unharmed(t, "installed again")
 	l.awaitState(t, quiet, "injected", 2)
 	l.awaitState(t, quiet, "stale", 0)
-	assert.Equal(t, edges, l.uids(t, quiet))
+	assert.Equal(t, still, l.uids(t, quiet))
 }

@@ -42,15 +42,15 @@ func (l *life) otherSource(t *testing.T) {
 
 	l.upgrade(t, "--set", "certificate.mode=existing,certificate.existing.secretName=lifecycle-tls", "--set-file", "certificate.existing.caBundle="+both)
 	l.askedSince(t, 40)
-	l.allInjected(t, "a certificate of the user's, beside the controller's")
+	l.unharmed(t, "a certificate of the user's, beside the controller's")
 	l.upgrade(t, "--set-file", "certificate.existing.caBundle="+alone)
 	l.askedSince(t, 40)
-	l.allInjected(t, "a certificate of the user's alone")
+	l.unharmed(t, "a certificate of the user's alone")
 
 	l.upgrade(t, "--set", "certificate.mode=self-managed,certificate.existing.secretName=,certificate.existing.caBundle=")
 	count := l.created.Take()
 	t.Logf("back to the controller's: %s", count)
 	assert.Zero(t, count.Bare)
 	l.askedSince(t, 40)
-	l.allInjected(t, "the controller's certificate")
+	l.unharmed(t, "the controller's certificate")
 }
