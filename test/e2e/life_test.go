@@ -97,12 +97,12 @@ func (l *life) awaitRolled(t *testing.T, namespaces ...string) {
 	})
 }
 
-// followRollouts looks at the Deployments of namespaces until the returned function
-// is called, which tells what was wrong: two in the middle of a rollout, or one that
-// is short of a replica.
+// followRollouts looks at the Deployments of namespaces until the returned function is
+// called, which tells which were in the middle of a rollout at once. A pod that is
+// not ready for a moment is no rollout.
 func (l *life) followRollouts(t *testing.T, namespaces ...string) func() []string {
 	t.Helper()
-	wrong := map[string]bool{}
+	together := map[string]bool{}
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup
 	done.Go(func() {
@@ -113,16 +113,13 @@ func (l *life) followRollouts(t *testing.T, namespaces ...string) func() []strin
 			}
 			var rolling []string
 			for i := range all {
-				d := &all[i]
-				if unrolled(d) != nil {
+				d, s := &all[i], all[i].Status
+				if s.ObservedGeneration < d.Generation || s.UpdatedReplicas < *d.Spec.Replicas || s.Replicas > *d.Spec.Replicas {
 					rolling = append(rolling, d.Name)
-				}
-				if d.Status.AvailableReplicas < *d.Spec.Replicas {
-					wrong[fmt.Sprintf("%s has %d replicas available", d.Name, d.Status.AvailableReplicas)] = true
 				}
 			}
 			if len(rolling) > 1 {
-				wrong[fmt.Sprintf("%s roll at once", strings.Join(rolling, " and "))] = true
+				together[strings.Join(rolling, " and ")] = true
 			}
 			time.Sleep(100 * time.Millisecond)
 		}
@@ -131,7 +128,7 @@ func (l *life) followRollouts(t *testing.T, namespaces ...string) func() []strin
 	return func() []string {
 		cancel()
 		done.Wait()
-		return slices.Sorted(maps.Keys(wrong))
+		return slices.Sorted(maps.Keys(together))
 	}
 }
 

@@ -124,7 +124,7 @@ func (l *life) upgradeTemplate(t *testing.T) {
 	l.upgrade(t, "--set", "defaults.certTTL=7h")
 	l.awaitState(t, quiet, "stale", 2)
 	l.awaitNew(t, others, asking...)
-	assert.Empty(t, rolling(), "one workload after the other, and none loses a replica")
+	assert.Empty(t, rolling(), "one workload after the other")
 	for _, namespace := range asking {
 		l.awaitState(t, namespace, "stale", 0)
 	}
@@ -143,7 +143,7 @@ func (l *life) rollback(t *testing.T) {
 	l.awaitState(t, quiet, "injected", 2)
 	assert.Equal(t, still, l.uids(t, quiet), "they are the same pods")
 	l.awaitNew(t, others, asking...)
-	assert.Empty(t, rolling(), "one workload after the other, and none loses a replica")
+	assert.Empty(t, rolling(), "one workload after the other")
 	for _, namespace := range asking {
 		l.awaitState(t, namespace, "stale", 0)
 	}
