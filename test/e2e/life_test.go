@@ -98,29 +98,26 @@ func (l *life) awaitRolled(t *testing.T, namespaces ...string) {
 }
 
 // followRollouts looks at the Deployments of namespaces until the returned function is
-// called, which tells which were in the middle of a rollout at once. A pod that is
-// not ready for a moment is no rollout.
+// called, which tells which were in the middle of a rollout at once.
 func (l *life) followRollouts(t *testing.T, namespaces ...string) func() []string {
 	t.Helper()
 	together := map[string]bool{}
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup
 	done.Go(func() {
+		var before []string
 		for ctx.Err() == nil {
 			all, err := l.deployments(ctx, namespaces)
 			if err != nil {
 				continue
 			}
-			var rolling []string
-			for i := range all {
-				d, s := &all[i], all[i].Status
-				if s.ObservedGeneration < d.Generation || s.UpdatedReplicas < *d.Spec.Replicas || s.Replicas > *d.Spec.Replicas {
-					rolling = append(rolling, d.Name)
-				}
+			// They are read one after the other: one that has ended while the next began is
+			// not in the second look any more.
+			now := rolling(all)
+			if both := slices.DeleteFunc(before, func(name string) bool { return !slices.Contains(now, name) }); len(both) > 1 {
+				together[strings.Join(both, " and ")] = true
 			}
-			if len(rolling) > 1 {
-				together[strings.Join(rolling, " and ")] = true
-			}
+			before = now
 			time.Sleep(100 * time.Millisecond)
 		}
 	})
@@ -130,6 +127,19 @@ func (l *life) followRollouts(t *testing.T, namespaces ...string) func() []strin
 		done.Wait()
 		return slices.Sorted(maps.Keys(together))
 	}
+}
+
+// rolling are the names of those whose pods are being replaced; a pod that is not
+// ready for a moment is no rollout.
+func rolling(all []appsv1.Deployment) []string {
+	var found []string
+	for i := range all {
+		d, s := &all[i], all[i].Status
+		if s.ObservedGeneration < d.Generation || s.UpdatedReplicas < *d.Spec.Replicas || s.Replicas > *d.Spec.Replicas {
+			found = append(found, d.Name)
+		}
+	}
+	return found
 }
 
 // uids are those of the pods of namespaces that are not about to end.

@@ -120,11 +120,11 @@ func (l *life) loseCA(t *testing.T) {
 // made anew only where that is asked for.
 func (l *life) upgradeTemplate(t *testing.T) {
 	still, others := l.uids(t, quiet), l.uids(t, asking...)
-	rolling := l.followRollouts(t, asking...)
+	together := l.followRollouts(t, asking...)
 	l.upgrade(t, "--set", "defaults.certTTL=7h")
 	l.awaitState(t, quiet, "stale", 2)
 	l.awaitNew(t, others, asking...)
-	assert.Empty(t, rolling(), "one workload after the other")
+	assert.Empty(t, together(), "one workload after the other")
 	for _, namespace := range asking {
 		l.awaitState(t, namespace, "stale", 0)
 	}
@@ -136,14 +136,14 @@ func (l *life) upgradeTemplate(t *testing.T) {
 // made anew is stale in turn.
 func (l *life) rollback(t *testing.T) {
 	still, others := l.uids(t, quiet), l.uids(t, asking...)
-	rolling := l.followRollouts(t, asking...)
+	together := l.followRollouts(t, asking...)
 	_, err := l.Helm(t.Context(), "rollback", node.Release, strconv.Itoa(l.base), "--namespace", node.Namespace, "--wait", "--timeout", "10m")
 	require.NoError(t, err)
 	l.awaitState(t, quiet, "stale", 0)
 	l.awaitState(t, quiet, "injected", 2)
 	assert.Equal(t, still, l.uids(t, quiet), "they are the same pods")
 	l.awaitNew(t, others, asking...)
-	assert.Empty(t, rolling(), "one workload after the other")
+	assert.Empty(t, together(), "one workload after the other")
 	for _, namespace := range asking {
 		l.awaitState(t, namespace, "stale", 0)
 	}
