@@ -30,11 +30,11 @@ PACKAGES ?= 4
 
 # Where the race detector has nothing to see and costs the most: one goroutine,
 # or programs that are processes of their own.
-UNRACED := /internal/manifest /test/helm /test/istio /test/integration/mesh /test/integration/rbac
+UNRACED := /internal/manifest /test/helm /test/istio /test/integration/mesh /test/integration/rbac /test/integration/restart
 
-# What is tested beside Istio's, cert-manager's and Prometheus' own programs: minutes,
-# so it has a target of its own.
-BESIDE := /test/integration/chain /test/integration/prometheus /test/mesh/
+# What is tested beside Istio's, cert-manager's, Prometheus' and HAProxy's own programs, and
+# the attacks of docs/security.md: minutes, so it has a target of its own.
+BESIDE := /test/integration/chain /test/integration/prometheus /test/mesh/ /test/security /test/traffic
 
 # Prints the path of a tool, after building it where it is missing.
 CLUSTER := $(GO) -C test/cluster run .
@@ -52,7 +52,7 @@ PACKAGED_TOOLS := prometheus promtool
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "; print "Usage: make <target>\n"} \
 		/^##@/ {printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+		/^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##@ Build
 
@@ -76,6 +76,7 @@ test: control-plane compile ## Run unit and integration tests (minutes the first
 	exit $$status
 	$(GO) -C test/cluster test $(TESTFLAGS) -timeout 5m $(if $(KUBECONFIG),./internal/...,./...)
 	$(GO) -C test/cluster/standin test $(TESTFLAGS) ./...
+	$(GO) -C test/cluster/images test $(TESTFLAGS) ./...
 
 .PHONY: test-beside
 test-beside: control-plane ## Run the tests beside Istio, cert-manager and Prometheus (minutes)
@@ -83,7 +84,7 @@ test-beside: control-plane ## Run the tests beside Istio, cert-manager and Prome
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no control plane
-	$(GO) test $(RACE) $(TESTFLAGS) $$($(GO) list ./... | grep -v -e /test/integration -e /test/mesh -e /test/istio -e /test/helm)
+	$(GO) test $(RACE) $(TESTFLAGS) $$($(GO) list ./... | grep -v -e /test/integration -e /test/mesh -e /test/istio -e /test/helm -e /test/security -e /test/traffic)
 	$(GO) -C test/cluster test $(TESTFLAGS) ./internal/...
 	$(GO) -C test/cluster/standin test $(TESTFLAGS) ./...
 
@@ -152,6 +153,35 @@ fuzz: ## Run every fuzz test for FUZZTIME (60s)
 		done; \
 	done
 
+##@ Node
+
+# A cluster of one node, or that of KUBECONFIG, which has to hold the images: see
+# docs/testing.md. Linux, as root.
+NODE := etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy containerd containerd-shim-runc-v2 ctr
+
+.PHONY: cluster-up
+cluster-up: ## Start a cluster of one node that runs pods, and print its KUBECONFIG (Linux, as root)
+	@mkdir -p bin
+	@said=$$($(CLUSTER) up --node --detach --data $(CURDIR)/bin/cluster) && \
+		echo "$$said" | sed -n 's/.*"kubeconfig":"\([^"]*\)".*/export KUBECONFIG=\1/p'
+
+.PHONY: cluster-down
+cluster-down: ## End that cluster; nothing of it is left
+	@$(CLUSTER) down --data $(CURDIR)/bin/cluster
+
+.PHONY: node-parts
+node-parts:
+	@$(CLUSTER) build helm kubectl $(if $(KUBECONFIG),,$(NODE)) >/dev/null
+	$(if $(KUBECONFIG),,@$(CLUSTER) images >/dev/null)
+
+.PHONY: e2e
+e2e: node-parts ## Run the end-to-end tests on a node, with requests through edges from the installation to the end
+	$(GO) test -tags e2e -count=1 $(TESTFLAGS) -v -parallel 16 -timeout 30m ./test/e2e
+
+.PHONY: chaos
+chaos: node-parts ## Break one thing after the other on a node, under traffic; ends with a table
+	$(GO) test -tags chaos -count=1 $(TESTFLAGS) -v -timeout 40m ./test/chaos
+
 ##@ Check
 
 .PHONY: verify
@@ -159,17 +189,21 @@ verify: lint vet generated chart-lint chart-test ## Run everything that CI check
 
 .PHONY: lint
 lint: ## Run the linters
-	@linter=$(call TOOL,golangci-lint) && $$linter run --build-tags soak,scenario ./... && cd test/cluster && $$linter run -c ../../.golangci.yml ./... && \
+	@linter=$(call TOOL,golangci-lint) && $$linter run --build-tags soak,scenario,e2e,chaos ./... && cd test/cluster && $$linter run --build-tags e2e -c ../../.golangci.yml ./... && \
 		cd certmanager && $$linter run -c ../../../.golangci.yml ./... && cd ../standin && $$linter run -c ../../../.golangci.yml ./... && \
-		cd ../istiocni && $$linter run -c ../../../.golangci.yml ./...
+		cd ../istiocni && $$linter run -c ../../../.golangci.yml ./... && cd ../coredns && $$linter run -c ../../../.golangci.yml ./... && \
+		cd ../images && $$linter run -c ../../../.golangci.yml ./...
 
 .PHONY: vet
 vet: ## Run go vet, and check that go.mod files are tidy
-	$(GO) vet -tags soak,scenario ./...
-	$(GO) -C test/cluster vet ./...
+	$(GO) vet -tags soak,scenario,e2e,chaos ./...
+	$(GO) -C test/cluster vet -tags e2e ./...
 	$(GO) -C test/cluster/certmanager vet ./...
 	$(GO) -C test/cluster/standin vet ./...
 	$(GO) -C test/cluster/istiocni vet ./...
+	$(GO) -C test/cluster/images vet ./...
+	$(GO) -C test/cluster/coredns vet ./...
+	$(GO) -C test/cluster/images vet ./...
 	$(GO) mod tidy -diff
 	$(GO) -C test/cluster mod tidy -diff
 
