@@ -28,6 +28,10 @@ const (
 	patience = 3 * time.Minute
 	// often is how often conditions are looked at.
 	often = 100 * time.Millisecond
+	// steady is after how many requests without a failure a fault may come.
+	steady = 40
+	// trialPrefix begins the names of the trials' namespaces.
+	trialPrefix = "trial-"
 )
 
 // Trial is one fault, and what goes on beside it.
@@ -50,7 +54,7 @@ type Trial struct {
 // whatever the fault was, and a new edge has to start.
 func trial(t *testing.T, name string, body func(context.Context, *Trial)) {
 	t.Helper()
-	tr := &Trial{T: t, Namespace: fmt.Sprintf("trial-%d", len(results.rows)+1), row: row{trial: name}}
+	tr := &Trial{T: t, Namespace: fmt.Sprintf("%s%d", trialPrefix, len(results.rows)+1), row: row{trial: name}}
 	tr.namespace(tr.Namespace, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, nil)
 	tr.await("everything works before the fault", tr.whole)
 	for _, edge := range edges.Edges {
@@ -58,8 +62,7 @@ func trial(t *testing.T, name string, body func(context.Context, *Trial)) {
 	}
 	tr.Pods = pods.Start(cluster.Client, tr.Namespace, pods.Edge("asked"), often)
 	tr.flows("before the fault")
-	require.NoError(t, edges.Reset(t.Context()))
-	tr.Pods.Take()
+	tr.clear()
 	begun := time.Now()
 	defer func() {
 		tr.judge()
@@ -211,6 +214,30 @@ func (tr *Trial) namespace(name string, labels, annotations map[string]string) {
 			tr.Errorf("remove namespace %s: %v", name, err)
 		}
 	})
+}
+
+// clear waits until none of some requests in a row has failed or takes long, so that
+// nothing of an earlier fault counts, and begins to count anew.
+func (tr *Trial) clear() {
+	tr.Helper()
+	require.NoError(tr, edges.Reset(tr.Context()))
+	tr.await("requests flow before the fault", func(ctx context.Context) error {
+		reports, err := edges.Report(ctx)
+		if err != nil {
+			return err
+		}
+		if v := traffic.Judge(reports); v.Failed > 0 {
+			return errors.Join(errors.New(v.String()), edges.Reset(ctx))
+		}
+		for name, r := range reports {
+			if slow := r.Until.Sub(r.Oldest); r.Requests < steady || slow > time.Second {
+				return fmt.Errorf("edge %s answered %d requests, the oldest under way is of %s ago", name, r.Requests, slow)
+			}
+		}
+		return nil
+	})
+	require.NoError(tr, edges.Reset(tr.Context()))
+	tr.Pods.Take()
 }
 
 // judge enters into the row what there was since the last time, and whether it may
