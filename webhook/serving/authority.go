@@ -27,6 +27,7 @@ type authority struct {
 
 	// The mutex of objects guards these.
 	active   *pair
+	leaf     *x509.Certificate // the last that was signed
 	watchers []chan<- struct{}
 }
 
@@ -65,6 +66,7 @@ func (a *authority) look(ctx context.Context) error {
 	r := readState(secret, now, a.last)
 	a.last = r.state
 	a.choose(now, r.state, published)
+	a.doubt(now)
 	switch {
 	case r.empty:
 		return fmt.Errorf("secret %s/%s is empty: isthmus controller has yet to make the first CA", a.options.Namespace, a.options.SecretName)
@@ -96,6 +98,20 @@ func (a *authority) choose(now time.Time, s state, published view) {
 	a.adopt(candidate)
 }
 
+// doubt has the leaf signed anew when it is not valid yet: the clock was ahead when
+// it was signed and has been set back, and no API server would take it until then.
+// That one is over is cert-manager's to notice.
+func (a *authority) doubt(now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.leaf == nil || !now.Before(a.leaf.NotBefore) {
+		return
+	}
+	a.log.Info("the clock was set back: signing the leaf anew", "notBefore", a.leaf.NotBefore)
+	a.leaf = nil
+	a.tell()
+}
+
 // WatchRotation makes the authority tell ch when leaves must be signed anew.
 func (a *authority) WatchRotation(ch chan<- struct{}) {
 	a.mu.Lock()
@@ -119,7 +135,14 @@ func (a *authority) Sign(template *x509.Certificate) (*x509.Certificate, error) 
 		return nil, fmt.Errorf("%w: the authority has stopped", cmauthority.ErrCertificateNotAvailable)
 	}
 	template.IPAddresses = a.options.IPAddresses
-	return a.signer().sign(template, a.clock.Now(), a.options.LeafTTL)
+	leaf, err := a.signer().sign(template, a.clock.Now(), a.options.LeafTTL)
+	if err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.leaf = leaf
+	return leaf, nil
 }
 
 func (a *authority) signer() *pair {
@@ -140,6 +163,11 @@ func (a *authority) adopt(p *pair) {
 	}
 	a.log.Info("signing leaves with another certificate authority", "ca", p.String(), "before", a.active.String())
 	a.active = p
+	a.tell()
+}
+
+// tell tells all watchers that the leaf must be signed anew. The mutex is held.
+func (a *authority) tell() {
 	for _, ch := range a.watchers {
 		select {
 		case ch <- struct{}{}:

@@ -70,7 +70,11 @@ func (s *Source) Ready() error {
 		return fmt.Errorf("no serving certificate yet: secret %s/%s holds no CA that may sign before mutatingwebhookconfiguration %q carries it",
 			s.options.Namespace, s.options.SecretName, s.options.ConfigurationName)
 	}
-	if now := s.options.Clock.Now(); now.After(leaf.NotAfter) {
+	now := s.options.Clock.Now()
+	if now.Before(leaf.NotBefore) {
+		return fmt.Errorf("the serving certificate begins at %s, the clock was ahead when it was signed: %w", leaf.NotBefore.Format(time.RFC3339), orWaiting(problem))
+	}
+	if now.After(leaf.NotAfter) {
 		return fmt.Errorf("the serving certificate expired at %s: %w", leaf.NotAfter.Format(time.RFC3339), orWaiting(problem))
 	}
 	if !published.found {
