@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -33,56 +32,56 @@ type byHand struct {
 // Somebody deletes the Secrets of the edges that carry requests, and overwrites
 // others: what is no certificate of the edge is healed, what is someone else's stays
 // and is told, until it is removed.
-func TestSecretByHand(t *testing.T) {
-	trial(t, "Secret deleted or overwritten", func(ctx context.Context, tr *Trial) {
-		stranger := certtest.NewAuthority(tr)
-		leaf := stranger.SPIFFELeaf(tr, "spiffe://cluster.local/ns/strange/sa/default")
-		other, err := secret(ctx, edges.Edges[0].Namespace)
-		require.NoError(tr, err)
-		spoilt := []*byHand{
-			{what: "garbage", spoil: func(s *corev1.Secret) { s.Data["tls.crt"] = []byte("garbage") }},
-			{what: "emptied", spoil: func(s *corev1.Secret) { s.Data["tls.crt"], s.Data["tls.key"] = nil, nil }},
-			{what: "another's key", spoil: func(s *corev1.Secret) { s.Data["tls.key"] = leaf.KeyPEM }},
-			{what: "a stranger's pair", spoil: func(s *corev1.Secret) { s.Data["tls.crt"], s.Data["tls.key"] = leaf.ChainPEM, leaf.KeyPEM }},
-			{what: "a stranger's root", spoil: func(s *corev1.Secret) { s.Data["ca.crt"] = stranger.CertificatePEM }},
-			{what: "another edge's", refused: "spiffe://", spoil: func(s *corev1.Secret) { s.Data, s.Annotations = other.Data, other.Annotations }},
-			{what: "someone else's", refused: "is not ours", spoil: func(s *corev1.Secret) {
-				s.Labels = map[string]string{policy.ManagedByLabel: "somebody"}
-				s.Data["tls.crt"], s.Data["tls.key"] = leaf.ChainPEM, leaf.KeyPEM
-			}},
-		}
-		for i, b := range spoilt {
-			b.namespace = fmt.Sprintf("%s-%d", tr.Namespace, i)
-			tr.namespace(b.namespace, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, map[string]string{policy.ServiceAccountKey: "default"})
-		}
-		tr.await("the first Secrets", func(ctx context.Context) error { return all(ctx, tr, spoilt, (*byHand).sound) })
+func secretByHand(ctx context.Context, tr *Trial) {
+	stranger := certtest.NewAuthority(tr)
+	leaf := stranger.SPIFFELeaf(tr, "spiffe://cluster.local/ns/strange/sa/default")
+	other, err := secret(ctx, edges.Edges[0].Namespace)
+	require.NoError(tr, err)
+	spoilt := []*byHand{
+		{what: "garbage", spoil: func(s *corev1.Secret) { s.Data["tls.crt"] = []byte("garbage") }},
+		{what: "emptied", spoil: func(s *corev1.Secret) { s.Data["tls.crt"], s.Data["tls.key"] = nil, nil }},
+		{what: "another's key", spoil: func(s *corev1.Secret) { s.Data["tls.key"] = leaf.KeyPEM }},
+		{what: "a stranger's pair", spoil: func(s *corev1.Secret) { s.Data["tls.crt"], s.Data["tls.key"] = leaf.ChainPEM, leaf.KeyPEM }},
+		{what: "a stranger's root", spoil: func(s *corev1.Secret) { s.Data["ca.crt"] = stranger.CertificatePEM }},
+		{what: "another edge's", refused: "spiffe://", spoil: func(s *corev1.Secret) { s.Data, s.Annotations = other.Data, other.Annotations }},
+		{what: "someone else's", refused: "is not ours", spoil: func(s *corev1.Secret) {
+			s.Labels = map[string]string{policy.ManagedByLabel: "somebody"}
+			s.Data["tls.crt"], s.Data["tls.key"] = leaf.ChainPEM, leaf.KeyPEM
+		}},
+	}
+	for i, b := range spoilt {
+		b.namespace = fmt.Sprintf("%s-%d", tr.Namespace, i)
+		tr.namespace(b.namespace, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, map[string]string{policy.ServiceAccountKey: "default"})
+	}
+	tr.await("the first Secrets", func(ctx context.Context) error { return all(ctx, tr, spoilt, (*byHand).sound) })
 
-		before := map[*stage.Ledger]string{}
-		for i, edge := range edges.Edges {
-			before[tr.ledger[i]] = tr.ledger[i].Current().ResourceVersion
-			require.NoError(tr, cluster.Client.CoreV1().Secrets(edge.Namespace).Delete(ctx, secretName, metav1.DeleteOptions{}))
+	before := map[*stage.Ledger]string{}
+	for _, edge := range edges.Edges {
+		l := tr.Follow(edge.Namespace, edge.Account)
+		tr.await("the edge's Secret", func(context.Context) error { return standing(l, "") })
+		before[l] = l.Current().ResourceVersion
+		require.NoError(tr, cluster.Client.CoreV1().Secrets(edge.Namespace).Delete(ctx, secretName, metav1.DeleteOptions{}))
+	}
+	for _, b := range spoilt {
+		tr.await("overwritten by "+b.what, func(ctx context.Context) error { return b.overwrite(ctx) })
+	}
+	tr.Heal("deleted", func(context.Context) error {
+		var errs error
+		for l, version := range before {
+			errs = errors.Join(errs, standing(l, version))
 		}
-		for _, b := range spoilt {
-			tr.await("overwritten by "+b.what, func(ctx context.Context) error { return b.overwrite(ctx) })
-		}
-		tr.Heal("deleted", func(context.Context) error {
-			var errs error
-			for l, version := range before {
-				errs = errors.Join(errs, standing(l, version))
-			}
-			return errs
-		})
-		tr.Heal("overwritten", func(ctx context.Context) error { return all(ctx, tr, spoilt[:5], (*byHand).sound) })
-
-		for _, b := range spoilt[5:] {
-			tr.await(b.what+" is refused", func(ctx context.Context) error { return told(ctx, b.namespace, "Secret", "Conflict", b.refused) })
-			still, err := secret(ctx, b.namespace)
-			require.NoError(tr, err)
-			assert.Equal(tr, b.version, still.ResourceVersion, "what is %s is not overwritten", b.what)
-			require.NoError(tr, cluster.Client.CoreV1().Secrets(b.namespace).Delete(ctx, secretName, metav1.DeleteOptions{}))
-		}
-		tr.Heal("removed", func(ctx context.Context) error { return all(ctx, tr, spoilt[5:], (*byHand).sound) })
+		return errs
 	})
+	tr.Heal("overwritten", func(ctx context.Context) error { return all(ctx, tr, spoilt[:5], (*byHand).sound) })
+
+	for _, b := range spoilt[5:] {
+		tr.await(b.what+" is refused", func(ctx context.Context) error { return told(ctx, b.namespace, "Secret", "Conflict", b.refused) })
+		still, err := secret(ctx, b.namespace)
+		require.NoError(tr, err)
+		assert.Equal(tr, b.version, still.ResourceVersion, "what is %s is not overwritten", b.what)
+		require.NoError(tr, cluster.Client.CoreV1().Secrets(b.namespace).Delete(ctx, secretName, metav1.DeleteOptions{}))
+	}
+	tr.Heal("removed", func(ctx context.Context) error { return all(ctx, tr, spoilt[5:], (*byHand).sound) })
 }
 
 // all joins what is missing of each.
