@@ -20,6 +20,8 @@ import (
 var (
 	// cluster is where everything runs.
 	cluster *node.Cluster
+	// here is what was brought into it.
+	here *visit
 	// installed is held for reading by who needs Isthmus to be there and to answer,
 	// and for writing by who takes it away; see open and alone.
 	installed sync.RWMutex
@@ -43,17 +45,19 @@ func trial(ctx context.Context, m *testing.M) (status int, err error) {
 	if cluster, err = node.Start(ctx); err != nil {
 		return 1, err
 	}
-	v, err := arrive(ctx)
+	here, err = arrive(ctx)
 	defer func() {
 		if status != 0 || err != nil {
 			cluster.Dump(os.Stderr)
 		}
-		err = errors.Join(err, v.leave(ctx), cluster.Stop())
+		err = errors.Join(err, here.leave(ctx), cluster.Stop())
 	}()
 	if err != nil {
 		return 1, err
 	}
-	return m.Run(), nil
+	status = m.Run()
+	numbers.print(os.Stdout)
+	return status, here.verdict(ctx, os.Stdout)
 }
 
 // alone waits until no other test needs Isthmus as it is, and keeps the others

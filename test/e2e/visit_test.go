@@ -15,6 +15,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/test/census"
 	"github.com/isthmus-mesh/isthmus/test/node"
+	"github.com/isthmus-mesh/isthmus/test/traffic"
 )
 
 // visit is what was brought into the cluster.
@@ -22,7 +23,10 @@ type visit struct {
 	// before is what there was of Isthmus and of Istio.
 	before inventory
 	istio  bool
-	began  time.Time
+	// edges carry requests from the installation of Isthmus, which began then, to the
+	// end.
+	edges *traffic.Traffic
+	began time.Time
 }
 
 // inventory is what there is in a cluster that a visit might leave behind.
@@ -30,8 +34,8 @@ type inventory struct {
 	isthmus, namespaces, kinds []string
 }
 
-// arrive installs Istio, where there is none, and Isthmus. What it returns is to
-// leave, also after an error.
+// arrive installs Istio, where there is none, and Isthmus, under requests that fail
+// before and succeed after. What it returns is to leave, also after an error.
 func arrive(ctx context.Context) (*visit, error) {
 	v := &visit{}
 	var err error
@@ -45,8 +49,14 @@ func arrive(ctx context.Context) (*visit, error) {
 	if err := cluster.InstallIstio(ctx); err != nil {
 		return v, err
 	}
+	if err := v.begin(ctx); err != nil {
+		return v, err
+	}
 	v.began = time.Now()
-	return v, cluster.InstallIsthmus(ctx)
+	if err := cluster.InstallIsthmus(ctx); err != nil {
+		return v, err
+	}
+	return v, v.optIn(ctx)
 }
 
 // leave takes away what was brought into a cluster that is not ours, and says what
@@ -57,7 +67,13 @@ func (v *visit) leave(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
-	errs := []error{cluster.UninstallIsthmus(ctx)}
+	var errs []error
+	if !v.began.IsZero() {
+		errs = append(errs, cluster.UninstallIsthmus(ctx))
+	}
+	if v.edges != nil {
+		errs = append(errs, v.edges.Remove(ctx))
+	}
 	if v.istio {
 		for _, release := range []string{"istiod", "istio-base"} {
 			_, err := cluster.Helm(ctx, "uninstall", release, "--namespace", node.IstioNamespace, "--wait", "--timeout=5m")
