@@ -176,7 +176,7 @@ node-parts:
 
 .PHONY: e2e
 e2e: node-parts ## Run the end-to-end tests on a node, with requests through edges from the installation to the end
-	$(GO) test -tags e2e -count=1 $(TESTFLAGS) -v -parallel 16 -timeout 30m ./test/e2e
+	$(GO) test -tags e2e -count=1 $(TESTFLAGS) -v -parallel 6 -timeout 30m ./test/e2e
 
 .PHONY: chaos
 chaos: node-parts ## Break one thing after the other on a node, under traffic; ends with a table
