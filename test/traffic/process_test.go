@@ -78,7 +78,7 @@ func (l *line) start(name, program string, arguments ...string) *process.Process
 // call starts a caller with many connections of their own.
 func (l *line) call() {
 	l.t.Helper()
-	l.start("caller", tool(l.t, "image-mesh"), "call", "--target", "http://"+l.front, "--rate", "150", "--fresh", "3", "--plain", l.report)
+	l.start("caller", tool(l.t, "image-mesh"), "call", "--target", "http://"+l.front, "--rate", "60", "--fresh", "3", "--plain", l.report)
 	l.await("a first answer", func() bool { return l.seen().Requests > 0 })
 }
 

@@ -18,14 +18,15 @@ func call(ctx context.Context, arguments []string) error {
 	c := &caller{ledger: newLedger(time.Now)}
 	flags.StringVar(&c.target, "target", "", "`URL` to call")
 	rate := flags.Float64("rate", 20, "calls a second, whether or not the last ones have ended")
+	most := flags.Int("most", 16, "how many calls may be under way: more are not made, so that a slow machine is not made slower")
 	flags.IntVar(&c.fresh, "fresh", 5, "every how many calls one gets a connection of its own; the others share kept ones")
 	flags.DurationVar(&c.patience, "timeout", 30*time.Second, "how long a call may take before it counts as failed")
 	plain := flags.String("plain", ":8080", "`address` for GET /report, POST /reset and /healthz")
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
-	if c.target == "" || *rate <= 0 || c.fresh < 1 {
-		return fmt.Errorf("want --target, --rate above 0 and --fresh of 1 or more, got %q, %v and %d", c.target, *rate, c.fresh)
+	if c.target == "" || *rate <= 0 || c.fresh < 1 || *most < 1 {
+		return fmt.Errorf("want --target, --rate above 0, --fresh and --most of 1 or more, got %q, %v, %d and %d", c.target, *rate, c.fresh, *most)
 	}
 	errs := make(chan error, 1)
 	if err := listening(&http.Server{Handler: c.admin()}, *plain, errs); err != nil { //nolint:gosec // listening sets the timeout.
@@ -35,14 +36,23 @@ func call(ctx context.Context, arguments []string) error {
 	c.single = &http.Client{Timeout: c.patience, Transport: &http.Transport{DisableKeepAlives: true}}
 	ticker := time.NewTicker(time.Duration(float64(time.Second) / *rate))
 	defer ticker.Stop()
-	for n := 0; ; n++ {
+	slots := make(chan struct{}, *most)
+	for n := 0; ; {
 		select {
 		case err := <-errs:
 			return err
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
-			go c.one(ctx, n%c.fresh == 0)
+		}
+		select {
+		case slots <- struct{}{}:
+			go func(fresh bool) {
+				defer func() { <-slots }()
+				c.one(ctx, fresh)
+			}(n%c.fresh == 0)
+			n++
+		default:
 		}
 	}
 }
