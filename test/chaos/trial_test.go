@@ -55,6 +55,16 @@ type Trial struct {
 func trial(t *testing.T, name string, body func(context.Context, *Trial)) {
 	t.Helper()
 	tr := &Trial{T: t, Namespace: fmt.Sprintf("%s%d", trialPrefix, len(results.rows)+1), row: row{trial: name}}
+	begun := time.Now()
+	defer func() {
+		if tr.Pods != nil {
+			tr.judge()
+			tr.Pods.Stop()
+		}
+		tr.row.took = time.Since(begun)
+		tr.row.failure = failure(t.Failed())
+		results.rows = append(results.rows, tr.row)
+	}()
 	tr.namespace(tr.Namespace, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, nil)
 	tr.await("everything works before the fault", tr.whole)
 	for _, edge := range edges.Edges {
@@ -63,14 +73,7 @@ func trial(t *testing.T, name string, body func(context.Context, *Trial)) {
 	tr.Pods = pods.Start(cluster.Client, tr.Namespace, pods.Edge("asked"), often)
 	tr.flows("before the fault")
 	tr.clear()
-	begun := time.Now()
-	defer func() {
-		tr.judge()
-		tr.Pods.Stop()
-		tr.row.took = time.Since(begun)
-		tr.row.failure = failure(t.Failed())
-		results.rows = append(results.rows, tr.row)
-	}()
+	begun = time.Now()
 	body(t.Context(), tr)
 	tr.judge()
 	tr.mayLose, tr.mayWait = "", ""
