@@ -75,8 +75,10 @@ func (tr *Trial) remove(pod *corev1.Pod, grace int64) {
 // scale sets how many replicas of a part there are to be.
 func (tr *Trial) scale(part string, replicas int) {
 	tr.Helper()
-	tr.await("scale the "+part, func(ctx context.Context) error {
-		_, err := cluster.Kubectl(ctx, "", "--namespace", node.Namespace, "scale", "deployment", "--selector=app.kubernetes.io/component="+part, fmt.Sprintf("--replicas=%d", replicas))
-		return err
-	})
+	tr.await("scale the "+part, func(ctx context.Context) error { return scale(ctx, part, replicas) })
+}
+
+func scale(ctx context.Context, part string, replicas int) error {
+	_, err := cluster.Kubectl(ctx, "", "--namespace", node.Namespace, "scale", "deployment", "--selector=app.kubernetes.io/component="+part, fmt.Sprintf("--replicas=%d", replicas))
+	return err
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -30,9 +31,11 @@ func TestAPIServerRestarted(t *testing.T) {
 func TestEtcdPaused(t *testing.T) {
 	trial(t, "etcd paused", func(ctx context.Context, tr *Trial) {
 		tr.MayWait("the API server cannot store anything")
+		resume := func() { assert.NoError(tr, cluster.Component(context.WithoutCancel(ctx), "resume", "etcd")) }
+		tr.Cleanup(resume)
 		require.NoError(tr, cluster.Component(ctx, "pause", "etcd"))
 		time.Sleep(away)
-		require.NoError(tr, cluster.Component(ctx, "resume", "etcd"))
+		resume()
 		tr.Heal("API server", answers)
 		tr.Heal("all", tr.whole)
 	})
