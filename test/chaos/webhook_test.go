@@ -52,7 +52,9 @@ func TestWebhookAway(t *testing.T) {
 		tr.MayWait("nobody answers for the webhook, and failurePolicy is Fail")
 		plain := tr.Namespace + "-plain"
 		tr.namespace(plain, nil, nil)
-		tr.Cleanup(func() { assert.NoError(tr, scale(context.Background(), webhookPart, 2), "whatever failed, the others have a webhook") })
+		tr.Cleanup(func() {
+			assert.NoError(tr, scale(context.Background(), webhookPart, 2), "whatever failed, the others have a webhook")
+		})
 		tr.scale(webhookPart, 0)
 		for _, replica := range tr.replicas(webhookPart) {
 			tr.remove(&replica, 0)
