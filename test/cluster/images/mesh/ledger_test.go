@@ -1,0 +1,56 @@
+package main
+
+import (
+	"errors"
+	"testing"
+	"time"
+)
+
+func TestLedger(t *testing.T) {
+	now := time.Unix(1000, 0)
+	l := newLedger(func() time.Time { return now })
+	call := func(took time.Duration, got *answer, err error) {
+		end := l.begin()
+		now = now.Add(took)
+		end(got, err)
+	}
+	good := func(serial string) *answer { return &answer{peer{ID: "id", Serial: serial}, "pod"} }
+	call(time.Second, good("A"), nil)
+	call(time.Second, nil, errors.New("lost"))
+	call(3*time.Second, good("B"), nil)
+	call(time.Second, good("A"), nil)
+	waiting := l.begin()
+	began := now
+	now = now.Add(2 * time.Second)
+	r := l.report()
+	if r.Requests != 4 || r.Failed != 1 || len(r.Failures) != 1 || r.Failures[0].Error != "lost" || r.Underway != 1 || !r.Oldest.Equal(began) {
+		t.Errorf("report %+v", r)
+	}
+	if r.LongestGapSeconds != 4 || !r.GapBegan.Equal(time.Unix(1001, 0)) {
+		t.Errorf("gap %v from %v, want the 4 s between the good answers", r.LongestGapSeconds, r.GapBegan)
+	}
+	if len(r.Serials) != 2 || r.Serials[0].Count != 2 || r.Serials[1].Serial != "B" {
+		t.Errorf("serials %+v", r.Serials)
+	}
+	now = now.Add(8 * time.Second) // nothing for 10 s until now
+	if was := l.reset(); was.LongestGapSeconds != 10 {
+		t.Errorf("gap %v, want the 10 s since the last answer", was.LongestGapSeconds)
+	}
+	// A call that was under way counts where it ends.
+	waiting(nil, errors.New("late"))
+	if r := l.report(); r.Requests != 1 || r.Failed != 1 || r.Underway != 0 || len(r.Serials) != 0 {
+		t.Errorf("after the reset: %+v", r)
+	}
+}
+
+func TestHandshakeReason(t *testing.T) {
+	for line, want := range map[string]string{
+		"http: TLS handshake error from 10.0.0.1:4711: EOF\n":             "EOF",
+		"http: TLS handshake error from [::1]:4711: tls: bad certificate": "tls: bad certificate",
+		"something else": "something else",
+	} {
+		if got := handshakeReason(line); got != want {
+			t.Errorf("%q: got %q, want %q", line, got, want)
+		}
+	}
+}
