@@ -21,8 +21,10 @@ import (
 )
 
 // lifetime is that of every certificate here: the agent renews its files at half of
-// it, the controller its Secrets at a third.
-const lifetime = "2m"
+// it, the controller its Secrets at a third. What is left then has to be longer than
+// a kubelet takes to have a Secret's new content in a pod's volume: where the API
+// server was away it asks again after up to a minute.
+const lifetime = "4m"
 
 // What the trials share.
 var (
