@@ -15,7 +15,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/utils/ptr"
@@ -139,12 +138,7 @@ func (s *space) create(t *testing.T, pod *corev1.Pod) *corev1.Pod {
 func (s *space) ready(t *testing.T, pod *corev1.Pod) *corev1.Pod {
 	t.Helper()
 	s.create(t, pod)
-	return s.awaitPod(t, pod.Name, func(pod *corev1.Pod) error {
-		if !holds(pod, corev1.PodReady) {
-			return errors.New("it is not ready")
-		}
-		return nil
-	})
+	return s.awaitPod(t, pod.Name, isReady)
 }
 
 // awaitPod waits until is returns nil for a pod, and returns the pod.
@@ -248,19 +242,4 @@ func last(t *testing.T, pod *corev1.Pod, container string) view {
 // identity is the SPIFFE ID of a service account here.
 func (s *space) identity(account string) string {
 	return fmt.Sprintf("spiffe://cluster.local/ns/%s/sa/%s", s.name, account)
-}
-
-// gone waits until there is no such pod.
-func (s *space) gone(t *testing.T, name string) {
-	t.Helper()
-	s.await(t, func(ctx context.Context) error {
-		pod, err := s.Client.CoreV1().Pods(s.name).Get(ctx, name, metav1.GetOptions{})
-		if err == nil {
-			return fmt.Errorf("pod %s is there still: %s", name, states(pod))
-		}
-		if apierrors.IsNotFound(err) {
-			return nil
-		}
-		return err
-	})
 }

@@ -56,7 +56,8 @@ func arrive(ctx context.Context) (*visit, error) {
 	if err := cluster.InstallIsthmus(ctx); err != nil {
 		return v, err
 	}
-	return v, v.optIn(ctx)
+	err = v.optIn(ctx)
+	return v, err
 }
 
 // leave takes away what was brought into a cluster that is not ours, and says what
