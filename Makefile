@@ -176,6 +176,7 @@ node-parts:
 
 .PHONY: e2e
 e2e: node-parts ## Run the end-to-end tests on a node, with requests through edges from the installation to the end
+	$(if $(KUBECONFIG),,$(GO) -C test/cluster test -tags e2e -count=1 $(TESTFLAGS) -run Node -timeout 10m .)
 	$(GO) test -tags e2e -count=1 $(TESTFLAGS) -v -parallel 6 -timeout 30m ./test/e2e
 
 .PHONY: chaos

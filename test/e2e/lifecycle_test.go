@@ -107,7 +107,7 @@ func (l *life) loseCA(t *testing.T) {
 
 	l.upgrade(t, "--set", "controller.restartStale.enabled=true,controller.restartStale.settle=5s")
 	l.base = l.revision(t)
-	l.await(t, func(ctx context.Context) error {
+	l.await(t, func(context.Context) error {
 		if now := l.roots(t); len(now) <= len(l.lost) {
 			return fmt.Errorf("the caBundle holds %d roots", len(now))
 		}

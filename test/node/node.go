@@ -82,7 +82,8 @@ func (c *Cluster) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if c.folder, err = os.MkdirTemp("", "isthmus-node-"); err != nil {
+	// The folder of a cluster of ours goes with it, whatever becomes of this process.
+	if c.folder, err = os.MkdirTemp(c.DataDir, "isthmus-node-"); err != nil {
 		return err
 	}
 	said, err := c.Helm(ctx, "package", filepath.Join(root(), "charts", "isthmus"), "--destination", c.folder)
