@@ -38,7 +38,7 @@ const patience = 3 * time.Minute
 func Profile() []string {
 	const key = "profiles.test-edge."
 	return []string{
-		key + "description=HAProxy in front of the mesh, fed by its supervisor.", key + "match[0].images[0]=isthmus.test/edge",
+		key + "description=HAProxy in front of the mesh and its supervisor.", key + "match[0].images[0]=isthmus.test/edge",
 		key + "env[0].name=EDGE_CERT_DIR", key + "env[0].value=$" + "{certDir}", key + "env[0].when=files",
 	}
 }
