@@ -1,0 +1,134 @@
+//go:build chaos
+
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
+
+	"github.com/isthmus-mesh/isthmus/test/pods"
+	"github.com/isthmus-mesh/isthmus/test/scrape"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// herd is how many edge pods are rolled at once.
+const herd = 200
+
+// A workload of 200 edges is rolled, all at once. They are as small as edges can be:
+// mode secret, which needs no container of ours, and a program that does nothing. The
+// pods that are replaced wait for a node that does not come, so that the node starts
+// 200 pods and not 400.
+func TestHerdRolled(t *testing.T) {
+	trial(t, fmt.Sprintf("%d edge pods rolled at once", herd), func(ctx context.Context, tr *Trial) {
+		namespace := tr.Namespace + "-herd"
+		tr.namespace(namespace, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, nil)
+		ledger := tr.Follow(namespace, "default")
+		edge := pods.Edge("herd")
+		edge.Annotations[policy.ModeKey] = "secret"
+		edge.Spec.AutomountServiceAccountToken = ptr.To(false)
+		edge.Spec.NodeSelector = map[string]string{"isthmus.test/nowhere": "true"}
+		edge.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1m"), corev1.ResourceMemory: resource.MustParse("1Mi")}
+		d := pods.Deployment(edge, herd)
+		d.Spec.Strategy = appsv1.DeploymentStrategy{RollingUpdate: &appsv1.RollingUpdateDeployment{MaxUnavailable: ptr.To(intstr.FromString("100%")), MaxSurge: ptr.To(intstr.FromInt32(0))}}
+		_, err := cluster.Client.AppsV1().Deployments(namespace).Create(ctx, d, metav1.CreateOptions{})
+		require.NoError(tr, err)
+		tr.await("pods to replace", func(ctx context.Context) error { return counted(ctx, namespace, "true") })
+		before, err := burdened(ctx)
+		require.NoError(tr, err)
+
+		_, err = cluster.Client.AppsV1().Deployments(namespace).Patch(ctx, "herd", types.MergePatchType,
+			[]byte(`{"spec": {"template": {"spec": {"nodeSelector": null}}}}`), metav1.PatchOptions{})
+		require.NoError(tr, err)
+		tr.Heal("created", func(ctx context.Context) error { return counted(ctx, namespace, "") })
+		tr.Heal("ready", func(ctx context.Context) error { return ready(ctx, namespace, "herd", true) })
+
+		after, err := burdened(ctx)
+		require.NoError(tr, err)
+		tr.Logf("%s", after.since(before))
+		var versions int
+		for _, e := range ledger.Entries() {
+			assert.False(tr, e.Gone)
+			versions++
+		}
+		serials := len(ledger.Serials())
+		assert.Equal(tr, serials, versions, "writes of the Secret, one for each certificate")
+		tr.Logf("%d certificates, %d writes of the Secret", serials, versions)
+	})
+}
+
+// counted says how many of the herd's new pods there are not yet; selected are those
+// that wait for a node with a label.
+func counted(ctx context.Context, namespace, nowhere string) error {
+	list, err := cluster.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=herd"})
+	if err != nil {
+		return err
+	}
+	n, bare := 0, 0
+	for i := range list.Items {
+		p := &list.Items[i]
+		if p.DeletionTimestamp != nil || p.Spec.NodeSelector["isthmus.test/nowhere"] != nowhere {
+			continue
+		}
+		n++
+		if p.Labels[policy.InjectedLabel] == "" {
+			bare++
+		}
+	}
+	if bare > 0 || n != herd {
+		return fmt.Errorf("%d of %d pods are there, %d of them without an injection", n, herd, bare)
+	}
+	return nil
+}
+
+// burden is what was asked of webhook and controller so far.
+type burden struct {
+	reviews, seconds, slow, rejected float64
+	controller                       float64
+	memory                           map[string]float64
+	at                               time.Time
+}
+
+func burdened(ctx context.Context) (b burden, err error) {
+	text, err := cluster.Client.CoreV1().RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
+	if err != nil {
+		return b, err
+	}
+	b.at, b.memory = time.Now(), map[string]float64{}
+	const admission = "apiserver_admission_webhook_admission_duration_seconds"
+	name := `name="namespace.isthmus.dev"`
+	var errs [4]error
+	b.reviews, errs[0] = scrape.Sum(string(text), admission+"_count", name)
+	b.seconds, errs[1] = scrape.Sum(string(text), admission+"_sum", name)
+	b.slow, errs[2] = scrape.Sum(string(text), admission+"_bucket", name, `le="1"`)
+	b.rejected, errs[3] = scrape.Sum(string(text), "apiserver_admission_webhook_rejection_count", name)
+	if err := errors.Join(errs[:]...); err != nil {
+		return b, err
+	}
+	for _, part := range []string{webhookPart, controllerPart} {
+		if b.memory[part], err = metric(ctx, part, "process_resident_memory_bytes"); err != nil {
+			return b, err
+		}
+	}
+	b.controller, err = metric(ctx, controllerPart, "process_cpu_seconds_total")
+	return b, err
+}
+
+func (b burden) since(before burden) string {
+	n := b.reviews - before.reviews
+	return fmt.Sprintf("%.0f reviews in %s, %.1f ms each at the API server, %.0f above 1 s, %.0f rejected; controllers: %.2f s of CPU, %.0f MiB together; webhooks: %.0f MiB together",
+		n, b.at.Sub(before.at).Round(time.Second), 1000*(b.seconds-before.seconds)/max(n, 1), n-(b.slow-before.slow), b.rejected-before.rejected,
+		b.controller-before.controller, b.memory[controllerPart]/(1<<20), b.memory[webhookPart]/(1<<20))
+}
