@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"container/list"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
@@ -41,7 +42,7 @@ const (
 // leaves connections unbounded and answers without a deadline.
 func newFront(o ServerOptions, reviews http.Handler) (*manager.Server, error) {
 	address := net.JoinHostPort(o.Host, strconv.Itoa(o.Port))
-	listener, err := net.Listen("tcp", address)
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen for reviews: %w", err)
 	}

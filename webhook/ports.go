@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -53,7 +54,7 @@ func (p Ports) AddTo(mgr manager.Manager) error {
 }
 
 func (p Ports) add(mgr manager.Manager, name, address string, handler http.Handler) error {
-	listener, err := net.Listen("tcp", address)
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
 	if err != nil {
 		return fmt.Errorf("listen for %s: %w", name, err)
 	}

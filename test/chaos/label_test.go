@@ -53,6 +53,7 @@ func labelToggled(ctx context.Context, tr *Trial) {
 	var done sync.WaitGroup
 	seen := make([][]came, 2)
 	broken := make([]error, len(seen))
+	var between []error
 	for i := range seen {
 		done.Go(func() { seen[i], broken[i] = askOn(asking, tr.Namespace) })
 	}
@@ -72,13 +73,13 @@ func labelToggled(ctx context.Context, tr *Trial) {
 		})
 		quiet = append(quiet, spell{from: time.Now(), enabled: enabled})
 		if _, err := ask(ctx, tr.Namespace); err != nil { // so that it lasts for a moment
-			broken = append(broken, err)
+			between = append(between, err)
 		}
 	}
 	quiet[len(quiet)-1].until = time.Now()
 	stop()
 	done.Wait()
-	for _, err := range broken {
+	for _, err := range append(broken, between...) {
 		assert.NoError(tr, err)
 	}
 	tr.judgeLabels(quiet, seen)

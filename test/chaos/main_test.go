@@ -52,8 +52,7 @@ func run(ctx context.Context, m *testing.M) (status int, err error) {
 	defer func() { err = errors.Join(err, cluster.Stop()) }()
 	for _, step := range []func(context.Context) error{
 		func(ctx context.Context) error {
-			return cluster.InstallIstio(ctx, "env.MAX_WORKLOAD_CERT_TTL="+lifetime, "env.DEFAULT_WORKLOAD_CERT_TTL="+lifetime,
-				"resources.requests.cpu=100m") // trials have edges of their own: leave them room
+			return cluster.InstallIstio(ctx, "env.MAX_WORKLOAD_CERT_TTL="+lifetime, "env.DEFAULT_WORKLOAD_CERT_TTL="+lifetime)
 		},
 		func(ctx context.Context) error { return cluster.InstallIsthmus(ctx) },
 		func(ctx context.Context) (err error) {

@@ -121,7 +121,8 @@ func (c *Cluster) InstallIstio(ctx context.Context, values ...string) error {
 	}
 	arguments := []string{
 		"upgrade", "--install", "istiod", filepath.Join(charts, "istio-control", "istio-discovery"), "--namespace", IstioNamespace, "--wait", "--timeout=5m",
-		"--set", "global.hub=docker.io/istio,global.tag=" + istioTag + ",autoscaleEnabled=false",
+		// istiod asks for half a CPU and 2 GiB, which here are the edges'.
+		"--set", "global.hub=docker.io/istio,global.tag=" + istioTag + ",autoscaleEnabled=false,resources.requests.cpu=100m,resources.requests.memory=256Mi",
 	}
 	if _, err := c.Helm(ctx, append(arguments, set(values)...)...); err != nil {
 		return err

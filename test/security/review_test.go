@@ -1,11 +1,9 @@
 package security
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -121,13 +119,4 @@ func meanwhile(t testing.TB, url, namespace string, attack func()) int {
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-}
-
-// decoded is the response of an answer.
-func decoded(t testing.TB, a answer) map[string]any {
-	t.Helper()
-	require.Equal(t, http.StatusOK, a.code, a.body)
-	var review struct{ Response map[string]any }
-	require.NoError(t, json.NewDecoder(bytes.NewBufferString(a.body)).Decode(&review))
-	return review.Response
 }

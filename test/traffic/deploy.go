@@ -117,7 +117,8 @@ func Deploy(ctx context.Context, o Options) (*Traffic, error) {
 			return t, err
 		}
 	}
-	return t, t.flowing(ctx)
+	err = t.flowing(ctx)
+	return t, err
 }
 
 func (o *Options) complete() {

@@ -210,7 +210,7 @@ func TestRotationsLoseNoRequest(t *testing.T) {
 				write(t, l.meshFolder, serving, step.roots...)
 				l.await("the service's own certificate", func() bool {
 					_, body := ask(http.MethodGet, "http://"+l.peers+"/peers")
-					return strings.Contains(string(body), fmt.Sprintf(`"own":{"id":"%s","serial":"%X"`, meshID, serving.Certificate.SerialNumber))
+					return strings.Contains(string(body), fmt.Sprintf(`"own":{"id":%q,"serial":"%X"`, meshID, serving.Certificate.SerialNumber))
 				})
 				next := step.signer.SPIFFELeaf(t, edgeID)
 				put(t, l.edgeFolder, next, step.roots...)
