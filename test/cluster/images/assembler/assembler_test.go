@@ -62,7 +62,7 @@ func TestAssemble(t *testing.T) {
 
 func TestAssembleRefuses(t *testing.T) {
 	for name, test := range map[string]struct{ description, want string }{
-		"if a field is unknown, expect its name":        {`{"nmae": "a"}`, `unknown field "nmae"`},
+		"if a field is unknown, expect its name":        {`{"label": "a"}`, `unknown field "label"`},
 		"if the name has no tag, expect an error":       {`{"name": "a/b"}`, "image a/b: "},
 		"if a layer is empty, expect an error":          {`{"name": "r.test/aa:b", "layers": [{}]}`, "layer 0: no file is in it"},
 		"if a path is relative, expect what is wanted":  {`{"name": "r.test/aa:b", "layers": [{"files": [{"path": "x", "mode": 493}]}]}`, "want a path from / and permissions"},

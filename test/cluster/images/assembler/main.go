@@ -79,7 +79,7 @@ func (d description) write() error {
 }
 
 func (d description) image() (v1.Image, error) {
-	image := v1.Image(empty.Image)
+	image := empty.Image
 	for i, l := range d.Layers {
 		content, err := l.tar()
 		if err != nil {

@@ -29,7 +29,7 @@ func call(ctx context.Context, arguments []string) error {
 		return fmt.Errorf("want --target, --rate above 0, --fresh and --most of 1 or more, got %q, %v, %d and %d", c.target, *rate, c.fresh, *most)
 	}
 	errs := make(chan error, 1)
-	if err := listening(&http.Server{Handler: c.admin()}, *plain, errs); err != nil { //nolint:gosec // listening sets the timeout.
+	if err := listening(&http.Server{Handler: c.admin()}, *plain, errs); err != nil {
 		return err
 	}
 	c.kept = &http.Client{Timeout: c.patience, Transport: &http.Transport{MaxIdleConnsPerHost: 4, IdleConnTimeout: 2 * time.Second}}

@@ -21,8 +21,9 @@ import (
 func main() {
 	log.SetFlags(log.Ltime | log.Lmicroseconds | log.LUTC)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err != nil {
 		log.Print(err)
 		os.Exit(1)
 	}

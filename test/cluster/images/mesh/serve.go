@@ -71,11 +71,11 @@ func serve(ctx context.Context, arguments []string) error {
 	go pair.Follow(ctx, s.folder, nil, s.take, func(err error) { log.Print(err) })
 
 	errs := make(chan error, 2)
-	secure := &http.Server{Handler: s, TLSConfig: s.tls(), ErrorLog: log.New(s, "", 0)} //nolint:gosec // listening sets the timeout.
+	secure := &http.Server{Handler: s, TLSConfig: s.tls(), ErrorLog: log.New(s, "", 0)}
 	if err := listening(secure, *listen, errs); err != nil {
 		return err
 	}
-	if err := listening(&http.Server{Handler: s.admin()}, *plain, errs); err != nil { //nolint:gosec // As above.
+	if err := listening(&http.Server{Handler: s.admin()}, *plain, errs); err != nil {
 		return err
 	}
 	select {

@@ -42,7 +42,7 @@ func (p build) describe(ctx context.Context, b tools.Builder) (description, erro
 	}
 	r, err := read(string(dockerfile))
 	if err != nil {
-		return description{}, fmt.Errorf("Dockerfile: %w", err)
+		return description{}, fmt.Errorf("the Dockerfile: %w", err)
 	}
 	version, err := appVersion(b.Root)
 	if err != nil {

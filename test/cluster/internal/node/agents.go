@@ -70,10 +70,6 @@ func (n *node) startKubelet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ready, err := n.readyNode(ctx)
-	if err != nil {
-		return err
-	}
 	return n.plane.Run(ctx, plane.Component{
 		Name:    "kubelet",
 		Program: n.Programs["kubelet"],
@@ -81,7 +77,7 @@ func (n *node) startKubelet(ctx context.Context) error {
 			"--config=" + config, "--kubeconfig=" + kubeconfig, "--hostname-override=" + name, "--node-ip=" + address,
 			"--root-dir=/var/lib/kubelet", "--cert-dir=" + n.path("kubelet-certificates"), "--v=1",
 		},
-		Ready: ready,
+		Ready: n.readyNode,
 	})
 }
 

@@ -102,11 +102,9 @@ func (n *node) startDNS(ctx context.Context) error {
 	return n.kubectl(ctx, "", "-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=60s")
 }
 
-// readyNode returns the condition that the node is ready.
-func (n *node) readyNode(context.Context) (func(context.Context) error, error) {
-	return func(ctx context.Context) error {
-		return n.kubectl(ctx, "", "wait", "--for=condition=Ready", "node/"+name, "--timeout=2s")
-	}, nil
+// readyNode is the condition that the node is ready.
+func (n *node) readyNode(ctx context.Context) error {
+	return n.kubectl(ctx, "", "wait", "--for=condition=Ready", "node/"+name, "--timeout=2s")
 }
 
 // kubectl runs kubectl as the administrator.

@@ -67,5 +67,6 @@ func read(folder string) (Options, error) {
 		return Options{}, err
 	}
 	var o Options
-	return o, json.Unmarshal(content, &o)
+	err = json.Unmarshal(content, &o)
+	return o, err
 }

@@ -97,14 +97,14 @@ func find(root string, folders []string, name string) (string, error) {
 // leads to in the end, under the path's name.
 func copyFile(from, to, name string) error {
 	source := filepath.Join(from, filepath.FromSlash(name))
-	real, err := filepath.EvalSymlinks(source)
+	file, err := filepath.EvalSymlinks(source)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("none of the packages has %s", name)
 	}
 	if err != nil {
 		return err
 	}
-	content, err := os.ReadFile(real)
+	content, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}

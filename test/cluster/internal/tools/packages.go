@@ -33,7 +33,7 @@ func (b Builder) Packages(ctx context.Context, names ...string) (string, error) 
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("Debian's packages %s: %w; install them (apt-get install %s), and they are used", strings.Join(names, ", "), err, strings.Join(names, " "))
+		return "", fmt.Errorf("packages %s of Debian: %w; install them (apt-get install %s), and they are used", strings.Join(names, ", "), err, strings.Join(names, " "))
 	}
 	return folder, nil
 }
