@@ -5,6 +5,7 @@ package chaos
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -79,7 +80,7 @@ func labelToggled(ctx context.Context, tr *Trial) {
 	quiet[len(quiet)-1].until = time.Now()
 	stop()
 	done.Wait()
-	for _, err := range append(broken, between...) {
+	for _, err := range slices.Concat(broken, between) {
 		assert.NoError(tr, err)
 	}
 	tr.judgeLabels(quiet, seen)
