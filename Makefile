@@ -182,6 +182,7 @@ e2e: node-parts ## Run the end-to-end tests on a node, with requests through edg
 
 .PHONY: chaos
 chaos: node-parts ## Break one thing after the other on a node, under traffic; ends with a table
+	$(if $(KUBECONFIG),,@$(CLUSTER) images isthmus-clock >/dev/null)
 	$(GO) test -tags chaos -count=1 $(TESTFLAGS) -v -timeout 40m ./test/chaos
 
 ##@ Check
