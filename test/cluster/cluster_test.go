@@ -230,24 +230,27 @@ func TestUpFailsWithAComponent(t *testing.T) {
 	assertGone(t, endpoint, processes)
 }
 
+// succeed runs the program to its end, and returns what it printed and what it said
+// on standard error.
+func succeed(t *testing.T, arguments ...string) (out, said string) {
+	t.Helper()
+	command := program(t, arguments...)
+	var stdout, stderr bytes.Buffer
+	command.Stdout, command.Stderr = &stdout, &stderr
+	if err := command.Run(); err != nil {
+		t.Fatalf("%q: %v: %s", arguments, err, stderr.String())
+	}
+	return stdout.String(), stderr.String()
+}
+
 func TestDetached(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
-	run := func(arguments ...string) (out, said string) {
-		t.Helper()
-		command := program(t, arguments...)
-		var stdout, stderr bytes.Buffer
-		command.Stdout, command.Stderr = &stdout, &stderr
-		if err := command.Run(); err != nil {
-			t.Fatalf("%q: %v: %s", arguments, err, stderr.String())
-		}
-		return stdout.String(), stderr.String()
-	}
-	t.Cleanup(func() { run("down", "--data", data) })
+	t.Cleanup(func() { succeed(t, "down", "--data", data) })
 
-	out, _ := run("up", "--detach", "--controller-manager", "--data", data)
+	out, _ := succeed(t, "up", "--detach", "--controller-manager", "--data", data)
 	endpoint := parseEndpoint(t, []byte(out))
 	processes := children(t, endpoint, "etcd", "kube-apiserver", "kube-controller-manager")
-	again, said := run("up", "--detach", "--data", data)
+	again, said := succeed(t, "up", "--detach", "--data", data)
 	if again != out || said != "a control plane already runs in "+data+"\n" {
 		t.Errorf("up on a running one: %s, %s", again, said)
 	}
@@ -255,11 +258,11 @@ func TestDetached(t *testing.T) {
 	kubectl(t, endpoint, "create", "deployment", "x", "--image=x", "--replicas=2")
 	kubectl(t, endpoint, "wait", "--for=create", "pods", "-l", "app=x", "--timeout=60s")
 
-	if _, said = run("down", "--data", data); said != "ended the control plane in "+data+"\n" {
+	if _, said = succeed(t, "down", "--data", data); said != "ended the control plane in "+data+"\n" {
 		t.Errorf("down said %s", said)
 	}
 	assertGone(t, endpoint, processes)
-	if _, said = run("down", "--data", data); said != "no control plane runs in "+data+"\n" {
+	if _, said = succeed(t, "down", "--data", data); said != "no control plane runs in "+data+"\n" {
 		t.Errorf("down on nothing said %s", said)
 	}
 }

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"io/fs"
 	"os"
@@ -157,18 +156,8 @@ func TestKilledNodeLeavesNothing(t *testing.T) {
 func TestDetachedNode(t *testing.T) {
 	before := look(t)
 	data := filepath.Join(t.TempDir(), "data")
-	run := func(arguments ...string) (out, said string) {
-		t.Helper()
-		command := program(t, arguments...)
-		var stdout, stderr bytes.Buffer
-		command.Stdout, command.Stderr = &stdout, &stderr
-		if err := command.Run(); err != nil {
-			t.Fatalf("%q: %v: %s", arguments, err, stderr.String())
-		}
-		return stdout.String(), stderr.String()
-	}
-	t.Cleanup(func() { run("down", "--data", data) })
-	out, said := run("up", "--node", "--detach", "--data", data)
+	t.Cleanup(func() { succeed(t, "down", "--data", data) })
+	out, said := succeed(t, "up", "--node", "--detach", "--data", data)
 	endpoint := parseEndpoint(t, []byte(out))
 	for _, step := range []string{"control plane", "kubelet", "DNS"} {
 		if !strings.Contains(said, step) {
@@ -177,7 +166,7 @@ func TestDetachedNode(t *testing.T) {
 	}
 	runPod(t, endpoint)
 	processes, groups := children(t, endpoint, "node"), groups(t, endpoint)
-	run("down", "--data", data)
+	succeed(t, "down", "--data", data)
 	assertGone(t, endpoint, processes)
 	assertNoGroups(t, groups)
 	assertAsBefore(t, before)
