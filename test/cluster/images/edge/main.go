@@ -55,11 +55,11 @@ func main() {
 	o.bind(flags)
 	_ = flags.Parse(os.Args[1:]) // it exits
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	if err := o.run(ctx); err != nil {
+	err := o.run(ctx)
+	stop()
+	if err != nil {
 		log.Print(err)
-		stop()
-		os.Exit(1) //nolint:gocritic // stop was called.
+		os.Exit(1)
 	}
 }
 
