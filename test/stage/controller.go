@@ -39,23 +39,17 @@ type Server struct {
 // chart's Deployment, as the chart's service account. It may become leader or
 // not. flags are added.
 func (w *World) Controller(ctx context.Context, flags ...string) (*Server, error) {
-	return w.ControllerAt(ctx, "", flags...)
-}
-
-// ControllerAt starts a replica that reaches the API server at another address,
-// through a proxy for one; empty is the API server itself.
-func (w *World) ControllerAt(ctx context.Context, server string, flags ...string) (*Server, error) {
-	return w.serve(ctx, "controller", server, flags)
+	return w.serve(ctx, "controller", flags)
 }
 
 // serve starts a server of the chart: a subcommand of isthmus, with the arguments
 // and the service account of its Deployment. It returns when it is ready.
-func (w *World) serve(ctx context.Context, subcommand, server string, flags []string) (*Server, error) {
+func (w *World) serve(ctx context.Context, subcommand string, flags []string) (*Server, error) {
 	deployment, ok := w.deployments["isthmus-"+subcommand]
 	if !ok {
 		return nil, fmt.Errorf("the chart renders no Deployment isthmus-%s", subcommand)
 	}
-	kubeconfig, err := w.Kubeconfig(ctx, Namespace, "isthmus-"+subcommand, server)
+	kubeconfig, err := w.Kubeconfig(ctx, Namespace, "isthmus-"+subcommand, "")
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +87,7 @@ func (w *World) serve(ctx context.Context, subcommand, server string, flags []st
 
 // Publisher starts an isthmus-publish as a service account of an edge, which has
 // the rights that the controller binds. roots is a file with the mesh's roots;
-// server is as in ControllerAt.
+// server is the address of a proxy for the API server; empty is the API server itself.
 func (w *World) Publisher(ctx context.Context, namespace, account, dir, roots, server string) (*Server, error) {
 	kubeconfig, err := w.Kubeconfig(ctx, namespace, account, server)
 	if err != nil {

@@ -30,7 +30,7 @@ func (w *World) Webhook(ctx context.Context, flags ...string) (*Server, error) {
 		return nil, err
 	}
 	own := []string{"--host=" + host, "--port=" + port, "--serving-name=" + host, "--shutdown-delay=0s"}
-	s, err := w.serve(ctx, "webhook", "", append(own, flags...))
+	s, err := w.serve(ctx, "webhook", append(own, flags...))
 	if err != nil {
 		return nil, err
 	}

@@ -59,19 +59,6 @@ func Catalogue() []Module {
 			},
 		},
 		{
-			Name:   "kubelet",
-			Folder: "test/cluster/hollow",
-			// A program of our own around Kubernetes' kubelet.
-			Tools: []Tool{
-				{"hollow-kubelet", "github.com/isthmus-mesh/isthmus/test/cluster/hollow"},
-			},
-			variables: [][2]string{
-				{"k8s.io/component-base/version.gitVersion", "{k8s.io/kubernetes}"},
-				{"k8s.io/component-base/version.gitMajor", "1"},
-				{"k8s.io/component-base/version.gitMinor", "{k8s.io/kubernetes|minor}"},
-			},
-		},
-		{
 			Name:   "containerd",
 			Folder: "test/cluster/containerd",
 			Tools: []Tool{
