@@ -66,8 +66,11 @@ type Options struct {
 	// Recognised says that Isthmus has the values of Profile. Otherwise the edges ask
 	// for the profile generic by annotation.
 	Recognised bool
-	// Bare leaves the namespaces of the edges without the label: they get no
-	// certificate, and no request passes until OptIn.
+	// Annotations are those of the edges' namespaces, which say for all pods of one
+	// what to inject. Bare edges have none until OptIn.
+	Annotations map[string]string
+	// Bare leaves the namespaces of the edges without label and annotations: they get
+	// no certificate, and no request passes until OptIn.
 	Bare bool
 }
 
@@ -141,7 +144,7 @@ func (o *Options) complete() {
 
 // create applies all manifests, the service's first: an edge starts faster than it.
 func (t *Traffic) create(ctx context.Context, cluster dynamic.Interface) error {
-	if err := t.namespace(ctx, t.Namespace, nil); err != nil {
+	if err := t.namespace(ctx, t.Namespace, nil, nil); err != nil {
 		return err
 	}
 	values := map[string]any{"Lifetime": t.options.Lifetime, "TrustDomain": t.options.TrustDomain, "Edges": t.Edges}
@@ -151,12 +154,12 @@ func (t *Traffic) create(ctx context.Context, cluster dynamic.Interface) error {
 	if err := t.Await(ctx, t.Namespace, "mesh"); err != nil {
 		return err
 	}
-	labels := map[string]string{policy.InjectionLabel: policy.InjectionEnabled}
+	labels, annotations := map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, t.options.Annotations
 	if t.options.Bare {
-		labels = nil
+		labels, annotations = nil, nil
 	}
 	for _, e := range t.Edges {
-		if err := t.namespace(ctx, e.Namespace, labels); err != nil {
+		if err := t.namespace(ctx, e.Namespace, labels, annotations); err != nil {
 			return err
 		}
 		values := map[string]any{
@@ -174,12 +177,12 @@ func (t *Traffic) create(ctx context.Context, cluster dynamic.Interface) error {
 }
 
 // namespace creates one in which Pod Security enforces "restricted".
-func (t *Traffic) namespace(ctx context.Context, name string, labels map[string]string) error {
+func (t *Traffic) namespace(ctx context.Context, name string, labels, annotations map[string]string) error {
 	all := map[string]string{"pod-security.kubernetes.io/enforce": "restricted"}
 	for key, value := range labels {
 		all[key] = value
 	}
-	_, err := t.client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: all}}, metav1.CreateOptions{})
+	_, err := t.client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: all, Annotations: annotations}}, metav1.CreateOptions{})
 	return err
 }
 
