@@ -21,58 +21,87 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/test/pods"
 	"github.com/isthmus-mesh/isthmus/test/scrape"
+	"github.com/isthmus-mesh/isthmus/test/stage"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// herd is how many edge pods are rolled at once.
-const herd = 200
+// herd is how many edge pods are rolled; publishers of them have the publisher, and
+// keep one Secret together.
+const herd, publishers = 200, 50
 
-// A workload of 200 edges is rolled, all at once. They are as small as edges can be:
-// mode secret, which needs no container of ours, and a program that does nothing. The
-// pods that are replaced wait for a node that does not come, so that the node starts
-// 200 pods and not 400.
+// flock is a workload of the herd, in a namespace of its own.
+type flock struct {
+	namespace string
+	replicas  int32
+	ledger    *stage.Ledger
+}
+
+// Two workloads of 200 edges together are rolled, all at once, each pod with its sidecar.
+// The edges are a program that does nothing, and ask for little: on one node of two CPUs
+// there are 200. The pods that are replaced wait for a node that does not come, so that
+// the node starts 200 pods and not 400.
 func TestHerdRolled(t *testing.T) {
 	trial(t, fmt.Sprintf("%d edge pods rolled at once", herd), func(ctx context.Context, tr *Trial) {
-		namespace := tr.Namespace + "-herd"
-		tr.namespace(namespace, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, nil)
-		ledger := tr.Follow(namespace, "default")
-		edge := pods.Edge("herd")
-		edge.Annotations[policy.ModeKey] = "secret"
-		edge.Spec.AutomountServiceAccountToken = ptr.To(false)
-		edge.Spec.NodeSelector = map[string]string{"isthmus.test/nowhere": "true"}
-		edge.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1m"), corev1.ResourceMemory: resource.MustParse("1Mi")}
-		d := pods.Deployment(edge, herd)
-		d.Spec.Strategy = appsv1.DeploymentStrategy{RollingUpdate: &appsv1.RollingUpdateDeployment{MaxUnavailable: ptr.To(intstr.FromString("100%")), MaxSurge: ptr.To(intstr.FromInt32(0))}}
-		_, err := cluster.Client.AppsV1().Deployments(namespace).Create(ctx, d, metav1.CreateOptions{})
-		require.NoError(tr, err)
-		tr.await("pods to replace", func(ctx context.Context) error { return counted(ctx, namespace, "true") })
+		flocks := []*flock{
+			{namespace: tr.Namespace + "-herd", replicas: herd - publishers},
+			{namespace: tr.Namespace + "-publishers", replicas: publishers},
+		}
+		tr.namespace(flocks[0].namespace, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, nil)
+		tr.namespace(flocks[1].namespace, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, publishing)
+		for _, f := range flocks {
+			f.ledger = tr.Follow(f.namespace, "default")
+			_, err := cluster.Client.AppsV1().Deployments(f.namespace).Create(ctx, f.deployment(), metav1.CreateOptions{})
+			require.NoError(tr, err)
+		}
+		each := func(missing func(context.Context, *flock) error) func(context.Context) error {
+			return func(ctx context.Context) error {
+				var errs error
+				for _, f := range flocks {
+					errs = errors.Join(errs, missing(ctx, f))
+				}
+				return errs
+			}
+		}
+		tr.await("pods to replace", each(func(ctx context.Context, f *flock) error { return f.counted(ctx, "true") }))
 		before, err := burdened(ctx)
 		require.NoError(tr, err)
 
-		_, err = cluster.Client.AppsV1().Deployments(namespace).Patch(ctx, "herd", types.MergePatchType,
-			[]byte(`{"spec": {"template": {"spec": {"nodeSelector": null}}}}`), metav1.PatchOptions{})
-		require.NoError(tr, err)
-		tr.Heal("created", func(ctx context.Context) error { return counted(ctx, namespace, "") })
-		tr.Heal("ready", func(ctx context.Context) error { return ready(ctx, namespace, "herd", true) })
+		for _, f := range flocks {
+			_, err = cluster.Client.AppsV1().Deployments(f.namespace).Patch(ctx, "herd", types.MergePatchType,
+				[]byte(`{"spec": {"template": {"spec": {"nodeSelector": null}}}}`), metav1.PatchOptions{})
+			require.NoError(tr, err)
+		}
+		tr.Heal("created", each(func(ctx context.Context, f *flock) error { return f.counted(ctx, "") }))
+		tr.Heal("ready", each(func(ctx context.Context, f *flock) error { return ready(ctx, f.namespace, "herd", true) }))
 
 		after, err := burdened(ctx)
 		require.NoError(tr, err)
 		tr.Logf("%s", after.since(before))
-		var versions int
-		for _, e := range ledger.Entries() {
-			assert.False(tr, e.Gone)
-			versions++
+		for _, f := range flocks {
+			entries, serials := f.ledger.Entries(), f.ledger.Serials()
+			assert.NotEmpty(tr, serials)
+			assert.Len(tr, entries, len(serials), "writes of the Secret of %d edges, one for each certificate", f.replicas)
+			tr.Logf("%d edges: %d certificates in the Secret, %d writes", f.replicas, len(serials), len(entries))
 		}
-		serials := len(ledger.Serials())
-		assert.Equal(tr, serials, versions, "writes of the Secret, one for each certificate")
-		tr.Logf("%d certificates, %d writes of the Secret", serials, versions)
 	})
 }
 
-// counted says how many of the herd's new pods there are not yet; selected are those
-// that wait for a node with a label.
-func counted(ctx context.Context, namespace, nowhere string) error {
-	list, err := cluster.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=herd"})
+// deployment is the flock before it is rolled: nowhere.
+func (f *flock) deployment() *appsv1.Deployment {
+	edge := pods.Edge("herd")
+	edge.Annotations["sidecar.istio.io/proxyCPU"], edge.Annotations["sidecar.istio.io/proxyMemory"] = "1m", "16Mi"
+	edge.Spec.AutomountServiceAccountToken = ptr.To(false)
+	edge.Spec.NodeSelector = map[string]string{"isthmus.test/nowhere": "true"}
+	edge.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1m"), corev1.ResourceMemory: resource.MustParse("1Mi")}
+	d := pods.Deployment(edge, f.replicas)
+	d.Spec.Strategy = appsv1.DeploymentStrategy{RollingUpdate: &appsv1.RollingUpdateDeployment{MaxUnavailable: ptr.To(intstr.FromString("100%")), MaxSurge: ptr.To(intstr.FromInt32(0))}}
+	return d
+}
+
+// counted says how many of the flock's pods there are not yet; nowhere selects those
+// that wait for a node with a label, or do not.
+func (f *flock) counted(ctx context.Context, nowhere string) error {
+	list, err := cluster.Client.CoreV1().Pods(f.namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=herd"})
 	if err != nil {
 		return err
 	}
@@ -87,8 +116,8 @@ func counted(ctx context.Context, namespace, nowhere string) error {
 			bare++
 		}
 	}
-	if bare > 0 || n != herd {
-		return fmt.Errorf("%d of %d pods are there, %d of them without an injection", n, herd, bare)
+	if bare > 0 || n != int(f.replicas) {
+		return fmt.Errorf("%d of %d pods of namespace %s are there, %d of them without an injection", n, f.replicas, f.namespace, bare)
 	}
 	return nil
 }

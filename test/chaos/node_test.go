@@ -75,11 +75,9 @@ func containers(ctx context.Context, tr *Trial) map[string]string {
 		if strings.HasPrefix(pod.Namespace, trialPrefix) || pod.DeletionTimestamp != nil || pod.Status.Phase != corev1.PodRunning {
 			continue
 		}
-		for _, statuses := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
-			for _, s := range statuses {
-				if s.State.Running != nil {
-					found[pod.Namespace+"/"+pod.Name+"/"+s.Name] = s.ContainerID
-				}
+		for _, s := range statuses(pod) {
+			if s.State.Running != nil {
+				found[pod.Namespace+"/"+pod.Name+"/"+s.Name] = s.ContainerID
 			}
 		}
 	}

@@ -66,5 +66,7 @@ func TestTogether(t *testing.T) {
 		fault{"Secret deleted or overwritten", secretByHand},
 		fault{"label toggled", labelToggled},
 		fault{"namespace deleted", namespaceDeleted},
+		fault{"publisher killed", publisherKilled},
+		fault{"certificate directory filled", directoryFilled},
 	)
 }

@@ -25,7 +25,7 @@ import (
 
 const (
 	// patience is how long anything may take on a busy machine.
-	patience = 3 * time.Minute
+	patience = 5 * time.Minute
 	// often is how often conditions are looked at.
 	often = 100 * time.Millisecond
 	// steady is after how many requests without a failure a fault may come.

@@ -1,0 +1,34 @@
+//go:build chaos
+
+package chaos
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/isthmus-mesh/isthmus/patches"
+)
+
+// The publishers of an edge are killed, one after the other: its pod is out of the
+// Service until a new one runs, and the other pod carries on.
+func publisherKilled(ctx context.Context, tr *Trial) {
+	o := tr.publishing(ctx, 2)
+	pods, err := o.pods(ctx)
+	require.NoError(tr, err)
+	for i := range pods {
+		killed := running(&pods[i], patches.PublisherName)
+		require.NoError(tr, cluster.KillContainer(ctx, killed))
+		tr.Heal("publisher", func(ctx context.Context) error {
+			pod, err := cluster.Client.CoreV1().Pods(pods[i].Namespace).Get(ctx, pods[i].Name, metav1.GetOptions{})
+			if err == nil && (running(pod, patches.PublisherName) == killed || !isReady(pod)) {
+				err = fmt.Errorf("pod %s/%s has the publisher that was killed, or is not ready", pod.Namespace, pod.Name)
+			}
+			return err
+		})
+	}
+	o.rotates(tr, "next certificate")
+	o.judge(tr)
+}

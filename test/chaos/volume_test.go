@@ -1,0 +1,76 @@
+//go:build chaos
+
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/isthmus-mesh/isthmus/patches"
+)
+
+const (
+	// filled is how long the directory is full: from right after a rotation until the
+	// next one, half of a brief life later, has failed.
+	filled = 36 * time.Second
+	// agentUID is that of Istio's agent, which alone may write there.
+	agentUID = 1337
+)
+
+// The directory of the certificates is full when the agent rotates: what is in it
+// stays whole, and so does the Secret.
+func directoryFilled(ctx context.Context, tr *Trial) {
+	o := tr.publishing(ctx, 1)
+	o.rotates(tr, "first rotation")
+	pods, err := o.pods(ctx)
+	require.NoError(tr, err)
+	pod, begun := &pods[0], time.Now()
+	o.fill(ctx, tr, pod)
+	tr.await("the agent cannot write", func(ctx context.Context) error {
+		return says(ctx, o.edge, patches.SidecarName, begun, "error when output the resource")
+	})
+	tr.MayLose("Istio's agent writes again when another half of a life is over, which is when the files expire")
+	tr.await("there is room again", func(ctx context.Context) error {
+		now, err := cluster.Client.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
+		if err == nil && now.Status.EphemeralContainerStatuses[0].State.Terminated == nil {
+			err = errors.New("the filler has not ended")
+		}
+		return err
+	})
+	o.rotates(tr, "next certificate")
+	tr.await("the edge is well", func(ctx context.Context) error {
+		now, err := cluster.Client.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
+		if err == nil && !isReady(now) {
+			err = fmt.Errorf("pod %s/%s is not ready", now.Namespace, now.Name)
+		}
+		return err
+	})
+	for name, restarts := range o.restarts(ctx, tr) {
+		assert.Zero(tr, restarts, "restarts of container %s", name)
+	}
+	o.judge(tr)
+}
+
+// fill has a container of the pod, with the agent's rights, fill the directory.
+func (o *own) fill(ctx context.Context, tr *Trial, pod *corev1.Pod) {
+	tr.Helper()
+	pod.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{
+		Name: "filler", Image: "isthmus.test/mesh:dev", ImagePullPolicy: corev1.PullIfNotPresent,
+		Args:         []string{"look", "--folder=/certificates", "--fill", "--settle=" + filled.String()},
+		VolumeMounts: []corev1.VolumeMount{{Name: patches.CertsVolume, MountPath: "/certificates"}},
+		SecurityContext: &corev1.SecurityContext{
+			RunAsUser: ptr.To[int64](agentUID), RunAsGroup: ptr.To[int64](agentUID), RunAsNonRoot: ptr.To(true), AllowPrivilegeEscalation: ptr.To(false),
+			Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+		},
+	}}}
+	_, err := cluster.Client.CoreV1().Pods(pod.Namespace).UpdateEphemeralContainers(ctx, pod.Name, pod, metav1.UpdateOptions{})
+	require.NoError(tr, err)
+}
