@@ -12,8 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 	"testing"
 
 	"github.com/isthmus-mesh/isthmus/test/node"
@@ -34,9 +32,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	status, err := run(ctx, m)
-	stop()
+	status, err := run(context.Background(), m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		status = 1

@@ -97,18 +97,18 @@ func TestPublisherHoldsNoEdgeBack(t *testing.T) {
 		return err
 	})
 
-	for name, spoil := range map[string]func(*corev1.Container){
-		"absent": func(c *corev1.Container) { c.Image = "127.0.0.1:1/absent:dev" },
-		"broken": func(c *corev1.Container) { c.Image, c.Command, c.Args = mesh, []string{"/mesh"}, []string{"nonsense"} },
+	publisher := func(pod *corev1.Pod) *corev1.Container { return &pod.Spec.Containers[len(pod.Spec.Containers)-1] }
+	const nowhere = "127.0.0.1:1/absent:dev"
+	for name, spoil := range map[string]func(*corev1.Pod){
+		"absent": func(pod *corev1.Pod) { publisher(pod).Image = nowhere },
+		"broken": func(pod *corev1.Pod) {
+			c := publisher(pod)
+			c.Image, c.Command, c.Args = mesh, []string{"/mesh"}, []string{"nonsense"}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			pods := s.Client.CoreV1().Pods(s.name)
-			injected, err := pods.Create(t.Context(), withFolder(witness(name, "--remain")), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
-			require.NoError(t, err)
-			spoil(&injected.Spec.Containers[len(injected.Spec.Containers)-1])
-			injected.ObjectMeta = metav1.ObjectMeta{Name: name, Labels: injected.Labels, Annotations: injected.Annotations}
-			s.create(t, injected)
+			s.spoilt(t, name, spoil)
 			pod := s.awaitPod(t, name, func(pod *corev1.Pod) error {
 				publisher := status(pod, patches.PublisherName)
 				if !status(pod, "edge").Ready || publisher.State.Waiting == nil || publisher.RestartCount < 2 && name == "broken" {
@@ -121,4 +121,33 @@ func TestPublisherHoldsNoEdgeBack(t *testing.T) {
 			assert.False(t, holds(pod, corev1.PodReady), "a pod is ready with all its containers")
 		})
 	}
+	// The reason why it is none of the native sidecars.
+	t.Run("a native sidecar would", func(t *testing.T) {
+		t.Parallel()
+		s.spoilt(t, "native", func(pod *corev1.Pod) {
+			c := *publisher(pod)
+			c.Image, c.RestartPolicy = nowhere, ptr.To(corev1.ContainerRestartPolicyAlways)
+			pod.Spec.Containers = pod.Spec.Containers[:len(pod.Spec.Containers)-1]
+			pod.Spec.InitContainers = append(pod.Spec.InitContainers, c)
+		})
+		pod := s.awaitPod(t, "native", func(pod *corev1.Pod) error {
+			if waiting := status(pod, patches.PublisherName).State.Waiting; waiting == nil || waiting.Reason != "ImagePullBackOff" {
+				return errors.New("want the publisher's image missing")
+			}
+			return nil
+		})
+		t.Log(states(pod))
+		assert.True(t, ptr.Deref(status(pod, patches.SidecarName).Started, false), "the agent has its certificate")
+		assert.Empty(t, status(pod, "edge").ContainerID, "the edge is not even created")
+	})
+}
+
+// spoilt creates a pod as it would come out, but for what spoil does to it.
+func (s *space) spoilt(t *testing.T, name string, spoil func(*corev1.Pod)) {
+	t.Helper()
+	injected, err := s.Client.CoreV1().Pods(s.name).Create(t.Context(), withFolder(witness(name, "--remain")), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	require.NoError(t, err)
+	spoil(injected)
+	injected.ObjectMeta = metav1.ObjectMeta{Name: name, Labels: injected.Labels, Annotations: injected.Annotations}
+	s.create(t, injected)
 }
