@@ -92,16 +92,25 @@ test-unit: ## Run the tests that need no control plane
 .PHONY: soak
 soak: control-plane ## Run the trials that take minutes: rotations, faults and scale, on the real istiod
 	@status=0; \
-	$(GO) test -tags soak -count=1 $(TESTFLAGS) -v -p 1 -parallel 8 -timeout 45m ./test/soak/... || status=1; \
+	$(GO) test -tags soak -count=1 $(TESTFLAGS) -v -parallel 8 -timeout 30m ./test/soak || status=1; \
 	$(GO) test -tags soak -count=1 $(TESTFLAGS) -p 1 -timeout 20m -run NoReviewFails ./webhook/serving ./test/integration/admission ./test/integration/servingcert || status=1; \
 	exit $$status
 	@$(MAKE) --no-print-directory bench-scale
 
 # PAGE=weights runs one of them.
 .PHONY: scenarios
-scenarios: ## Run the guides of docs/guides, block by block, in a small cluster of real parts
-	@$(CLUSTER) build $(CONTROL_PLANE) pilot-discovery pilot-agent helm stand-in-node stand-in-edge stand-in-service stand-in-cni promtool >/dev/null
+scenarios: stand-ins ## Run the guides of docs/guides, block by block, in a small cluster of real parts
 	$(GO) test -tags scenario -count=1 $(TESTFLAGS) -v -timeout 20m $(if $(PAGE),-run 'TestPages/^$(PAGE)$$') ./test/scenario
+
+.PHONY: stand-ins
+stand-ins:
+	@$(CLUSTER) build $(CONTROL_PLANE) pilot-discovery pilot-agent helm stand-in-node stand-in-edge stand-in-service stand-in-cni promtool >/dev/null
+
+# They wait more than they work. Three rotations instead of the soak's ten.
+.PHONY: trials
+trials: control-plane stand-ins ## Run the guides, the soak's trials and test-beside at the same time, as CI does
+	ISTHMUS_ROTATIONS=$${ISTHMUS_ROTATIONS:-3} $(GO) test -tags soak,scenario -p 3 -parallel 8 -count=1 $(TESTFLAGS) -v -timeout 30m \
+		./test/scenario ./test/soak $$($(GO) list ./... | grep $(addprefix -e ,$(BESIDE)))
 
 .PHONY: control-plane
 control-plane: ## Build the tests' control plane, Istio's programs and Helm into the cache, with progress
@@ -191,20 +200,21 @@ chaos: node-parts ## Break one thing after the other on a node, under traffic; e
 verify: lint vet generated chart-lint chart-test ## Run everything that CI checks besides the tests
 
 # Other modules of the repository with code of ours. They are checked as they are built,
-# without cgo, so that what they need is compiled once.
+# so that what they need is compiled once.
 MODULES := certmanager standin istiocni coredns images
+AS_BUILT := CGO_ENABLED=0 GOFLAGS=-trimpath
 
 .PHONY: lint
 lint: ## Run the linters
 	@linter=$(call TOOL,golangci-lint) && $$linter run --build-tags soak,scenario,e2e,chaos ./... && \
 		cd test/cluster && $$linter run --build-tags e2e -c ../../.golangci.yml ./... && \
-		for module in $(MODULES); do (cd $$module && CGO_ENABLED=0 $$linter run -c ../../../.golangci.yml ./...) || exit 1; done
+		for module in $(MODULES); do (cd $$module && $(AS_BUILT) $$linter run -c ../../../.golangci.yml ./...) || exit 1; done
 
 .PHONY: vet
 vet: ## Run go vet, and check that go.mod files are tidy
 	$(GO) vet -tags soak,scenario,e2e,chaos ./...
 	$(GO) -C test/cluster vet -tags e2e ./...
-	@for module in $(MODULES); do echo "$(GO) -C test/cluster/$$module vet ./..."; CGO_ENABLED=0 $(GO) -C test/cluster/$$module vet ./... || exit 1; done
+	@for module in $(MODULES); do echo "$(GO) -C test/cluster/$$module vet ./..."; $(AS_BUILT) $(GO) -C test/cluster/$$module vet ./... || exit 1; done
 	$(GO) mod tidy -diff
 	$(GO) -C test/cluster mod tidy -diff
 

@@ -29,7 +29,8 @@ import (
 // publisher, and keep one Secret together; the others have no container of ours. More
 // sidecars are not for a node whose kernel is as it comes: a user has 128 instances of
 // inotify in all (fs.inotify.max_user_instances), Istio's agent takes two of them and
-// ends where there is none, and all agents are user 1337.
+// ends where there is none, and all agents are user 1337; so are publishers, which take
+// one where there is one.
 const herd, publishers = 200, 50
 
 // flock is a workload of the herd, in a namespace of its own.
@@ -87,6 +88,18 @@ func TestHerdRolled(t *testing.T) {
 			assert.Len(tr, entries, len(serials), "writes of the Secret of %d edges, one for each certificate", f.replicas)
 			tr.Logf("%d edges: %d certificates in the Secret, %d writes", f.replicas, len(serials), len(entries))
 		}
+
+		// The next edge needs what they have of inotify.
+		for _, f := range flocks {
+			require.NoError(tr, cluster.Client.AppsV1().Deployments(f.namespace).Delete(ctx, "herd", metav1.DeleteOptions{}))
+		}
+		tr.Heal("gone", each(func(ctx context.Context, f *flock) error {
+			list, err := cluster.Client.CoreV1().Pods(f.namespace).List(ctx, metav1.ListOptions{})
+			if err == nil && len(list.Items) > 0 {
+				err = fmt.Errorf("%d pods are left in namespace %s", len(list.Items), f.namespace)
+			}
+			return err
+		}))
 	})
 }
 

@@ -1,12 +1,14 @@
 //go:build soak
 
-// Package soak holds the trials that take minutes: ten rotations each of the
-// controller and of the publisher beside the real agent, a rotation of the
-// mesh's root, and everything that breaks in between. `make soak` runs it.
+// Package soak holds the trials that take minutes: rotations of the controller and of
+// the publisher beside the real agent, a rotation of the mesh's root, and what breaks in
+// between and needs no node; the rest is in test/chaos. `make soak` runs it.
 package soak
 
 import (
+	"fmt"
 	"os"
+	"strconv"
 	"testing"
 
 	"github.com/go-logr/logr"
@@ -28,6 +30,13 @@ const lifetime = "60s"
 
 func TestMain(m *testing.M) {
 	ctrllog.SetLogger(logr.Discard())
+	if text := os.Getenv("ISTHMUS_ROTATIONS"); text != "" {
+		var err error
+		if rotations, err = strconv.Atoi(text); err != nil || rotations < 1 {
+			fmt.Fprintf(os.Stderr, "ISTHMUS_ROTATIONS is %q, want a number of 1 or more\n", text)
+			os.Exit(1)
+		}
+	}
 	os.Exit(run(m))
 }
 

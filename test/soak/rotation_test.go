@@ -15,12 +15,11 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-const (
-	// rotations is how many each trial goes through.
-	rotations = 10
-	// slack is how much later than the publisher this test may hear of a rename.
-	slack = time.Second
-)
+// slack is how much later than the publisher this test may hear of a rename.
+const slack = time.Second
+
+// rotations is how many each trial goes through: $ISTHMUS_ROTATIONS, else ten.
+var rotations = 10
 
 // controller starts the controller until the test ends.
 func controller(t *testing.T, flags ...string) *stage.Server {
@@ -36,11 +35,11 @@ func TestBesideOneController(t *testing.T) {
 	controller(t)
 	t.Run("trials", func(t *testing.T) {
 		for name, trial := range map[string]func(*testing.T){
-			"ten renewals of the controller": renewals,
-			"ten rotations of the agent":     agentRotations,
-			"wrong directory":                wrongDirectory,
-			"disk full":                      diskFull,
-			"mirror":                         mirror,
+			"renewals of the controller": renewals,
+			"rotations of the agent":     agentRotations,
+			"wrong directory":            wrongDirectory,
+			"disk full":                  diskFull,
+			"mirror":                     mirror,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -50,7 +49,7 @@ func TestBesideOneController(t *testing.T) {
 	})
 }
 
-// The controller alone, ten renewals.
+// The controller alone.
 func renewals(t *testing.T) {
 	ns := world.Space(t, nil, "edge", "reviews")
 	id := stage.Identity(t, ns, "edge")
@@ -63,8 +62,8 @@ func renewals(t *testing.T) {
 	assert.Len(t, ledger.Entries(), len(ledger.Serials()), "one write per renewal")
 }
 
-// The real agent writes a directory, three publishers of three replicas write
-// one Secret, ten rotations.
+// The real agent writes a directory, three publishers of three replicas write one
+// Secret.
 func agentRotations(t *testing.T) {
 	ns := world.Space(t, map[string]string{policy.SourceKey: "agent"}, "edge", "reviews")
 	id := stage.Identity(t, ns, "edge")

@@ -153,7 +153,8 @@ func (b Builder) compile(ctx context.Context, recipe recipe, tools []Tool) error
 
 // run executes the go command and narrates it.
 func (b Builder) run(ctx context.Context, recipe recipe, tools []Tool, output string, voice *narrator) error {
-	arguments := []string{"build", "-v", "-buildvcs=false", "-mod=readonly", "-ldflags", recipe.flags, "-o", output + string(filepath.Separator)}
+	// As "make build" has it, so that what both need is compiled once.
+	arguments := []string{"build", "-v", "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", recipe.flags, "-o", output + string(filepath.Separator)}
 	for _, tool := range tools {
 		arguments = append(arguments, tool.Package)
 	}

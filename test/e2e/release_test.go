@@ -41,16 +41,18 @@ var asking = []string{"lifecycle-asking", "lifecycle-sidecar"}
 
 // TestLifecycle has a release lose its CA, and upgrades, rolls back and uninstalls it
 // while that heals, while pods are created and requests go through an edge all the
-// time. In the end the release is what it was.
+// time. In the end the release is what it was. The CA takes its time: the tests that
+// run side by side begin meanwhile, and the last parts wait for them.
 func TestLifecycle(t *testing.T) {
-	alone(t)
 	l := newLife(t)
 
 	t.Run("the CA is lost and an upgrade brings one back", func(t *testing.T) { l.loseCA(t) })
 	t.Run("an upgrade with another template", func(t *testing.T) { l.upgradeTemplate(t) })
 	t.Run("a rollback", func(t *testing.T) { l.rollback(t) })
 	t.Run("a second release is refused", func(t *testing.T) { l.second(t) })
+	t.Parallel()
 	t.Run("the CA has rotated", func(t *testing.T) { l.rotated(t) })
+	alone(t)
 	t.Run("a certificate from elsewhere and back", func(t *testing.T) { l.otherSource(t) })
 	t.Run("uninstalled and installed again", func(t *testing.T) { l.uninstall(t) })
 }
