@@ -54,7 +54,22 @@ func TestNodeRebooted(t *testing.T) {
 			}
 			return tr.whole(ctx)
 		})
+		tr.Heal("answers", answered)
 	})
+}
+
+// answered says through which edge no answer has come since its caller began to count.
+func answered(ctx context.Context) error {
+	reports, err := edges.Report(ctx)
+	if err != nil {
+		return err
+	}
+	for name, r := range reports {
+		if r.Requests == r.Failed {
+			return fmt.Errorf("no answer through edge %s of %d requests", name, r.Requests)
+		}
+	}
+	return nil
 }
 
 // startAgents starts what was killed; each returns when it does its work.
