@@ -120,6 +120,7 @@ func TestPlainPorts(t *testing.T) {
 					path = "/healthz"
 				}
 				require.Eventually(t, func() bool {
+					http.DefaultClient.CloseIdleConnections() // a new one is let in after all that came before
 					_, err := scrape.Get(t.Context(), url+path)
 					return err == nil
 				}, patience, tick, url+path)

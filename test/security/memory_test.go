@@ -46,17 +46,21 @@ func measure(t testing.TB, s *stage.Server) (most func() usage) {
 	t.Helper()
 	stop, done := make(chan struct{}), make(chan struct{})
 	var peak usage
+	look := func() {
+		if _, anonymous, err := s.Memory(); err == nil {
+			peak.memory = max(peak.memory, anonymous)
+		}
+		if open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.ID())); err == nil {
+			peak.descriptors = max(peak.descriptors, len(open))
+		}
+	}
 	go func() {
 		defer close(done)
 		for {
-			if _, anonymous, err := s.Memory(); err == nil {
-				peak.memory = max(peak.memory, anonymous)
-			}
-			if open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.ID())); err == nil {
-				peak.descriptors = max(peak.descriptors, len(open))
-			}
+			look()
 			select {
 			case <-stop:
+				look() // what it holds at the end counts, however short that was
 				return
 			case <-time.After(2 * time.Millisecond):
 			}
