@@ -156,14 +156,15 @@ func TestClientThatDoesNotRead(t *testing.T) {
 }
 
 // TestStreamsAreReset opens streams and resets them at once, as fast as it can, on
-// ten connections.
+// fifty connections.
 func TestStreamsAreReset(t *testing.T) {
+	const connections = 50
 	webhook := servers(t).webhook
 	ns := world.Space(t, nil)
 	most := measure(t, webhook)
 	n := meanwhile(t, webhook.Reviews, ns, func() {
 		done := make(chan struct{})
-		for range 10 {
+		for range connections {
 			f, conn := framer(t, webhook.Reviews)
 			go func() {
 				defer func() { done <- struct{}{} }()
@@ -177,7 +178,7 @@ func TestStreamsAreReset(t *testing.T) {
 				}
 			}()
 		}
-		for range 10 {
+		for range connections {
 			<-done
 		}
 	})
