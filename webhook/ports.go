@@ -34,15 +34,7 @@ type Ports struct {
 
 // AddTo has a manager serve them, from its start to its end.
 func (p Ports) AddTo(mgr manager.Manager) error {
-	probes := http.NewServeMux()
-	for path, handler := range map[string]http.Handler{
-		"/healthz": &healthz.Handler{Checks: map[string]healthz.Checker{"ping": healthz.Ping}},
-		"/readyz":  &healthz.Handler{Checks: p.Ready},
-	} {
-		probes.Handle(path, http.StripPrefix(path, handler))
-		probes.Handle(path+"/", http.StripPrefix(path, handler))
-	}
-	if err := p.add(mgr, "probes", p.HealthAddress, probes); err != nil {
+	if err := p.add(mgr, "probes", p.HealthAddress, p.probes()); err != nil {
 		return err
 	}
 	if p.MetricsAddress == "0" {
@@ -51,6 +43,19 @@ func (p Ports) AddTo(mgr manager.Manager) error {
 	metrics := http.NewServeMux()
 	metrics.Handle("/metrics", promhttp.HandlerFor(p.Metrics, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError, MaxRequestsInFlight: maxScrapes}))
 	return p.add(mgr, "metrics", p.MetricsAddress, metrics)
+}
+
+// probes answers for all checks together. A check has no path of its own:
+// controller-runtime answers there with the error's text.
+func (p Ports) probes() http.Handler {
+	probes := http.NewServeMux()
+	for path, handler := range map[string]http.Handler{
+		"/healthz": &healthz.Handler{Checks: map[string]healthz.Checker{"ping": healthz.Ping}},
+		"/readyz":  &healthz.Handler{Checks: p.Ready},
+	} {
+		probes.Handle(path, http.StripPrefix(path, handler))
+	}
+	return probes
 }
 
 func (p Ports) add(mgr manager.Manager, name, address string, handler http.Handler) error {

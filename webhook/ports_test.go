@@ -1,0 +1,34 @@
+package webhook
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+)
+
+// Whoever reaches the port of probes reads which check fails, and never why.
+func TestProbesSayWhichAndNeverWhy(t *testing.T) {
+	probes := Ports{Ready: map[string]healthz.Checker{
+		"mesh": func(*http.Request) error { return errors.New("the reason") },
+		"ping": healthz.Ping,
+	}}.probes()
+	for path, want := range map[string]int{
+		"/readyz": http.StatusInternalServerError, "/readyz?verbose": http.StatusInternalServerError, "/readyz?exclude=mesh": http.StatusOK,
+		"/readyz/": http.StatusNotFound, "/readyz/mesh": http.StatusNotFound, "/readyz/mesh?verbose": http.StatusNotFound,
+		"/healthz": http.StatusOK, "/healthz/ping": http.StatusNotFound,
+	} {
+		t.Run(path, func(t *testing.T) {
+			answer := httptest.NewRecorder()
+			probes.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, path, http.NoBody))
+			assert.Equal(t, want, answer.Code)
+			assert.NotContains(t, answer.Body.String(), "the reason")
+			if path == "/readyz" {
+				assert.Contains(t, answer.Body.String(), "[-]mesh failed")
+			}
+		})
+	}
+}
