@@ -4,7 +4,6 @@ package chaos
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -50,13 +49,7 @@ func TestIstiodAway(t *testing.T) {
 		require.NoError(tr, scaleIstiod(ctx, 1))
 		back := time.Now()
 		tr.Heal("istiod", tr.whole)
-		tr.Heal("Secrets", func(context.Context) error {
-			var errs error
-			for l, version := range before {
-				errs = errors.Join(errs, standing(l, version))
-			}
-			return errs
-		})
+		tr.Heal("Secrets", func(context.Context) error { return replaced(before) })
 		tr.Heal("files", func(ctx context.Context) error {
 			reports, err := edges.Report(ctx)
 			if err == nil && len(reports[files.Name].Serials) <= shown {

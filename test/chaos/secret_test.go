@@ -65,13 +65,7 @@ func secretByHand(ctx context.Context, tr *Trial) {
 	for _, b := range spoilt {
 		tr.await("overwritten by "+b.what, func(ctx context.Context) error { return b.overwrite(ctx) })
 	}
-	tr.Heal("deleted", func(context.Context) error {
-		var errs error
-		for l, version := range before {
-			errs = errors.Join(errs, standing(l, version))
-		}
-		return errs
-	})
+	tr.Heal("deleted", func(context.Context) error { return replaced(before) })
 	tr.Heal("overwritten", func(ctx context.Context) error { return all(ctx, tr, spoilt[:5], (*byHand).sound) })
 
 	for _, b := range spoilt[5:] {
@@ -119,6 +113,15 @@ func (b *byHand) sound(ctx context.Context, tr *Trial) error {
 		return errors.New("it is as it was overwritten")
 	}
 	return stage.Judge(s, stage.Identity(tr, b.namespace, "default"))
+}
+
+// replaced says which Secrets are gone, or are still the ones of these versions.
+func replaced(versions map[*stage.Ledger]string) error {
+	var errs error
+	for l, version := range versions {
+		errs = errors.Join(errs, standing(l, version))
+	}
+	return errs
 }
 
 // standing says that a Secret is gone, or is still the one of a version.
