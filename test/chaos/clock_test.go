@@ -65,7 +65,7 @@ func TestClockJumped(t *testing.T) {
 			tr.jump(all, jump.by)
 			tr.await("it is told", func(ctx context.Context) error {
 				for _, edge := range edges.Edges {
-					if err := told(ctx, edge.Namespace, "Secret", "Rejected", jump.reason); err != nil {
+					if err := told(ctx, edge.Namespace, "Rejected", time.Time{}, jump.reason); err != nil {
 						return err
 					}
 				}

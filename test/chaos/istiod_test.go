@@ -37,7 +37,7 @@ func TestIstiodAway(t *testing.T) {
 		})
 		gone := time.Now()
 		tr.await("the controller asks in vain", func(ctx context.Context) error {
-			return told(ctx, secret.Namespace, "Secret", "Failed", "istiod")
+			return told(ctx, secret.Namespace, "Failed", gone, "istiod")
 		})
 		tr.await("an agent asks in vain", func(ctx context.Context) error {
 			return says(ctx, files, patches.SidecarName, gone, "failed to get certificate")

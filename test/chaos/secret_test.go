@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -69,7 +70,7 @@ func secretByHand(ctx context.Context, tr *Trial) {
 	tr.Heal("overwritten", func(ctx context.Context) error { return all(ctx, tr, spoilt[:5], (*byHand).sound) })
 
 	for _, b := range spoilt[5:] {
-		tr.await(b.what+" is refused", func(ctx context.Context) error { return told(ctx, b.namespace, "Secret", "Conflict", b.refused) })
+		tr.await(b.what+" is refused", func(ctx context.Context) error { return told(ctx, b.namespace, "Conflict", time.Time{}, b.refused) })
 		still, err := secret(ctx, b.namespace)
 		require.NoError(tr, err)
 		assert.Equal(tr, b.version, still.ResourceVersion, "what is %s is not overwritten", b.what)

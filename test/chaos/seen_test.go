@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,19 +23,19 @@ func secret(ctx context.Context, namespace string) (*corev1.Secret, error) {
 	return cluster.Client.CoreV1().Secrets(namespace).Get(ctx, secretName, metav1.GetOptions{})
 }
 
-// told says that there is no Event yet with this reason about an object of a
-// namespace, in whose note a text occurs.
-func told(ctx context.Context, namespace, kind, reason, text string) error {
+// told says that there is no Event yet with this reason about a Secret of a namespace
+// since some moment, in whose note a text occurs.
+func told(ctx context.Context, namespace, reason string, since time.Time, text string) error {
 	list, err := cluster.Client.EventsV1().Events(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return err
 	}
 	for _, e := range list.Items {
-		if e.Regarding.Kind == kind && e.Reason == reason && strings.Contains(e.Note, text) {
+		if e.Regarding.Kind == "Secret" && e.Reason == reason && e.EventTime.After(since) && strings.Contains(e.Note, text) {
 			return nil
 		}
 	}
-	return fmt.Errorf("no Event %s about a %s says %q in namespace %s", reason, kind, text, namespace)
+	return fmt.Errorf("no Event %s about a Secret says %q in namespace %s", reason, text, namespace)
 }
 
 // metric sums a metric over the replicas of a part of Isthmus.
