@@ -278,13 +278,12 @@ func (l *life) revision(t *testing.T) int {
 	return status.Version
 }
 
-// left is what there is of Isthmus, but for the namespaces, and the node, which has
-// its name.
+// left is what there is of Isthmus, but for the namespaces.
 func (l *life) left(t *testing.T) []string {
 	t.Helper()
 	found, err := census.Take(t.Context(), l.Admin)
 	require.NoError(t, err)
 	return slices.DeleteFunc(found, func(object string) bool {
-		return strings.HasPrefix(object, "namespaces ") || strings.HasSuffix(object, "/isthmus-node")
+		return strings.HasPrefix(object, "namespaces ")
 	})
 }
