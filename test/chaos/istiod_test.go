@@ -18,6 +18,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/traffic"
 )
 
+// istiod selects its Deployment and its pods.
+const istiod = "app=istiod"
+
 // istiod is away until an agent and the controller have both asked for another
 // certificate in vain: what they have goes on, and they ask again.
 func TestIstiodAway(t *testing.T) {
@@ -29,7 +32,7 @@ func TestIstiodAway(t *testing.T) {
 		})
 		require.NoError(tr, scaleIstiod(ctx, 0))
 		tr.await("no istiod is left", func(ctx context.Context) error {
-			list, err := cluster.Client.CoreV1().Pods(node.IstioNamespace).List(ctx, metav1.ListOptions{LabelSelector: "app=istiod"})
+			list, err := cluster.Client.CoreV1().Pods(node.IstioNamespace).List(ctx, metav1.ListOptions{LabelSelector: istiod})
 			if err == nil && len(list.Items) > 0 {
 				err = fmt.Errorf("pod %s is there still", list.Items[0].Name)
 			}
@@ -61,9 +64,9 @@ func TestIstiodAway(t *testing.T) {
 	})
 }
 
+// scaleIstiod sets how many replicas istiod is to have.
 func scaleIstiod(ctx context.Context, replicas int) error {
-	_, err := cluster.Kubectl(ctx, "", "--namespace", node.IstioNamespace, "scale", "deployment/istiod", fmt.Sprintf("--replicas=%d", replicas))
-	return err
+	return scale(ctx, node.IstioNamespace, istiod, replicas)
 }
 
 // says says that a container has not logged a text since some moment in any pod of an

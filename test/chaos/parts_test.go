@@ -21,12 +21,15 @@ const (
 	controllerPart = "controller"
 )
 
+// labelled selects what belongs to a part of Isthmus.
+func labelled(part string) string { return "app.kubernetes.io/component=" + part }
+
 // replicas lists the pods of a part of Isthmus that are not about to end.
 func (tr *Trial) replicas(part string) []corev1.Pod {
 	tr.Helper()
 	var found []corev1.Pod
 	tr.await("list the replicas of the "+part, func(ctx context.Context) error {
-		list, err := cluster.Client.CoreV1().Pods(node.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=" + part})
+		list, err := cluster.Client.CoreV1().Pods(node.Namespace).List(ctx, metav1.ListOptions{LabelSelector: labelled(part)})
 		if err != nil {
 			return err
 		}
@@ -75,10 +78,11 @@ func (tr *Trial) remove(pod *corev1.Pod, grace int64) {
 // scale sets how many replicas of a part there are to be.
 func (tr *Trial) scale(part string, replicas int) {
 	tr.Helper()
-	tr.await("scale the "+part, func(ctx context.Context) error { return scale(ctx, part, replicas) })
+	tr.await("scale the "+part, func(ctx context.Context) error { return scale(ctx, node.Namespace, labelled(part), replicas) })
 }
 
-func scale(ctx context.Context, part string, replicas int) error {
-	_, err := cluster.Kubectl(ctx, "", "--namespace", node.Namespace, "scale", "deployment", "--selector=app.kubernetes.io/component="+part, fmt.Sprintf("--replicas=%d", replicas))
+// scale sets how many replicas the Deployments of a namespace with a label are to have.
+func scale(ctx context.Context, namespace, selector string, replicas int) error {
+	_, err := cluster.Kubectl(ctx, "", "--namespace", namespace, "scale", "deployment", "--selector="+selector, fmt.Sprintf("--replicas=%d", replicas))
 	return err
 }

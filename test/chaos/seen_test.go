@@ -41,7 +41,7 @@ func told(ctx context.Context, namespace, reason string, since time.Time, text s
 // metric sums a metric over the replicas of a part of Isthmus.
 func metric(ctx context.Context, part, name string, labels ...string) (float64, error) {
 	api := cluster.Client.CoreV1().Pods(node.Namespace)
-	list, err := api.List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=" + part})
+	list, err := api.List(ctx, metav1.ListOptions{LabelSelector: labelled(part)})
 	if err != nil {
 		return 0, err
 	}

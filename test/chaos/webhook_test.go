@@ -53,7 +53,7 @@ func TestWebhookAway(t *testing.T) {
 		plain := tr.Namespace + "-plain"
 		tr.namespace(plain, nil, nil)
 		tr.Cleanup(func() {
-			assert.NoError(tr, scale(context.Background(), webhookPart, 2), "whatever failed, the others have a webhook")
+			assert.NoError(tr, scale(context.Background(), node.Namespace, labelled(webhookPart), 2), "whatever failed, the others have a webhook")
 		})
 		tr.scale(webhookPart, 0)
 		for _, replica := range tr.replicas(webhookPart) {

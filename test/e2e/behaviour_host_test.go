@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/patches"
@@ -24,7 +25,9 @@ func TestHostNetwork(t *testing.T) {
 	}
 	first := s.ready(t, edge("first"))
 	s.assertStartedOnce(t, first)
-	assert.EqualValues(t, patches.StatusPort, first.Spec.InitContainers[0].Ports[0].HostPort, "the scheduler knows of the port")
+	ports := nativeSidecar(t, first).Ports
+	require.Len(t, ports, 1)
+	assert.EqualValues(t, patches.StatusPort, ports[0].HostPort, "the scheduler knows of the port")
 
 	second := edge("second")
 	second.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/utils/ptr"
 
+	"github.com/isthmus-mesh/isthmus/patches"
 	"github.com/isthmus-mesh/isthmus/test/node"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
@@ -175,6 +176,14 @@ func status(pod *corev1.Pod, container string) corev1.ContainerStatus {
 		}
 	}
 	return corev1.ContainerStatus{}
+}
+
+// nativeSidecar is the agent of a pod that came out with one.
+func nativeSidecar(t *testing.T, pod *corev1.Pod) corev1.Container {
+	t.Helper()
+	i := slices.IndexFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == patches.SidecarName })
+	require.GreaterOrEqual(t, i, 0, "pod %s/%s has no native sidecar", pod.Namespace, pod.Name)
+	return pod.Spec.InitContainers[i]
 }
 
 // states says in a line how the containers of a pod are.

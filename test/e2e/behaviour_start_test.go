@@ -96,6 +96,7 @@ func (s *space) assertStartedOnce(t *testing.T, pod *corev1.Pod) {
 	assert.Empty(t, v.Pair, "what the edge found as it began")
 	assert.Equal(t, s.identity("default"), v.ID)
 	assert.Zero(t, edge.RestartCount)
+	require.NotNil(t, edge.State.Running, states(pod))
 	if agent.State.Running != nil {
 		assert.Zero(t, agent.RestartCount)
 		assert.False(t, edge.State.Running.StartedAt.Before(&agent.State.Running.StartedAt), "the edge began at %s, the agent at %s", edge.State.Running.StartedAt, agent.State.Running.StartedAt)

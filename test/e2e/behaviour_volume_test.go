@@ -47,6 +47,6 @@ func TestVolumeIsBounded(t *testing.T) {
 	for _, container := range []string{"edge", patches.SidecarName} {
 		assert.Zero(t, status(pod, container).RestartCount, container)
 	}
-	memory := pod.Spec.InitContainers[0].Resources.Limits.Memory().Value()
-	assert.Less(t, v.Capacity, memory, "the agent's limit bears a full volume")
+	limits := nativeSidecar(t, pod).Resources.Limits
+	assert.Less(t, v.Capacity, limits.Memory().Value(), "the agent's limit bears a full volume")
 }

@@ -30,12 +30,16 @@ type Ledger struct {
 	current *corev1.Secret
 	entries []Entry
 	wrong   []string
+	// needless are the writes that nothing asked for.
+	needless []string
 }
 
 // Entry is one version of the Secret.
 type Entry struct {
 	Serial string
 	Seen   time.Time
+	// Due is when it is to be replaced, as the annotation says.
+	Due time.Time
 	// Gone is true where the Secret was deleted.
 	Gone bool
 }
@@ -96,9 +100,19 @@ func (l *Ledger) enter(kind watch.EventType, secret *corev1.Secret) {
 	var err error
 	if !entry.Gone {
 		err = Judge(secret, l.id)
+		entry.Due, _ = time.Parse(time.RFC3339, secret.Annotations[policy.RenewAfterKey]) // else it is due at once
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if n := len(l.entries); n > 0 && !entry.Gone {
+		switch before := l.entries[n-1]; {
+		case before.Gone:
+		case before.Serial == entry.Serial:
+			l.needless = append(l.needless, fmt.Sprintf("version %s: serial %s stood there already", secret.ResourceVersion, entry.Serial))
+		case entry.Seen.Before(before.Due):
+			l.needless = append(l.needless, fmt.Sprintf("version %s: serial %s was not due for %s", secret.ResourceVersion, before.Serial, before.Due.Sub(entry.Seen)))
+		}
+	}
 	l.entries = append(l.entries, entry)
 	if err != nil {
 		l.wrong = append(l.wrong, fmt.Sprintf("version %s (serial %s): %v", secret.ResourceVersion, entry.Serial, err))
@@ -167,6 +181,15 @@ func (l *Ledger) Wrong() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.wrong)
+}
+
+// Needless lists the writes that nothing asked for: of the certificate that stood
+// there already, or of another one before that was due. Where somebody spoils the
+// Secret, or changes the mesh's roots, it says nothing.
+func (l *Ledger) Needless() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.needless)
 }
 
 // AwaitSerials waits until there were n certificates.
