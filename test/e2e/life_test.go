@@ -56,10 +56,14 @@ func (l *life) await(t *testing.T, is func(context.Context) error) {
 	require.NoError(t, errors.Join(err, last))
 }
 
-// deploy creates a workload of two edges that do nothing.
+// deploy creates a workload of two edges that do nothing, and take their time: a
+// rollout lasts longer than the controller's pause between two looks, so that it could
+// begin the next meanwhile.
 func (l *life) deploy(t *testing.T, namespace, name string) {
 	t.Helper()
-	_, err := l.Client.AppsV1().Deployments(namespace).Create(t.Context(), pods.Deployment(pods.Edge(name), 2), metav1.CreateOptions{})
+	d := pods.Deployment(pods.Edge(name), 2)
+	d.Spec.MinReadySeconds = 4
+	_, err := l.Client.AppsV1().Deployments(namespace).Create(t.Context(), d, metav1.CreateOptions{})
 	require.NoError(t, err)
 }
 
