@@ -30,8 +30,6 @@ type Ledger struct {
 	current *corev1.Secret
 	entries []Entry
 	wrong   []string
-	// needless are the writes that nothing asked for.
-	needless []string
 }
 
 // Entry is one version of the Secret.
@@ -100,19 +98,10 @@ func (l *Ledger) enter(kind watch.EventType, secret *corev1.Secret) {
 	var err error
 	if !entry.Gone {
 		err = Judge(secret, l.id)
-		entry.Due, _ = time.Parse(time.RFC3339, secret.Annotations[policy.RenewAfterKey]) // else it is due at once
+		entry.Due, _ = due(secret) // else it is wrong
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if n := len(l.entries); n > 0 && !entry.Gone {
-		switch before := l.entries[n-1]; {
-		case before.Gone:
-		case before.Serial == entry.Serial:
-			l.needless = append(l.needless, fmt.Sprintf("version %s: serial %s stood there already", secret.ResourceVersion, entry.Serial))
-		case entry.Seen.Before(before.Due):
-			l.needless = append(l.needless, fmt.Sprintf("version %s: serial %s was not due for %s", secret.ResourceVersion, before.Serial, before.Due.Sub(entry.Seen)))
-		}
-	}
 	l.entries = append(l.entries, entry)
 	if err != nil {
 		l.wrong = append(l.wrong, fmt.Sprintf("version %s (serial %s): %v", secret.ResourceVersion, entry.Serial, err))
@@ -120,6 +109,11 @@ func (l *Ledger) enter(kind watch.EventType, secret *corev1.Secret) {
 	if !entry.Gone {
 		l.current = secret
 	}
+}
+
+// due is when the certificate in a Secret is to be replaced, as the annotation says.
+func due(secret *corev1.Secret) (time.Time, error) {
+	return time.Parse(time.RFC3339, secret.Annotations[policy.RenewAfterKey])
 }
 
 // Judge checks one version of a Secret on its own: key and chain are a pair by the standard
@@ -148,7 +142,8 @@ func Judge(secret *corev1.Secret, id spiffeid.ID) error {
 	case secret.Annotations[policy.SPIFFEIDKey] != id.String():
 		return fmt.Errorf("the annotation says %s", secret.Annotations[policy.SPIFFEIDKey])
 	}
-	return nil
+	_, err = due(secret)
+	return err
 }
 
 // Current is the newest version; nil while there was none.
@@ -183,13 +178,24 @@ func (l *Ledger) Wrong() []string {
 	return slices.Clone(l.wrong)
 }
 
-// Needless lists the writes that nothing asked for: of the certificate that stood
-// there already, or of another one before that was due. Where somebody spoils the
-// Secret, or changes the mesh's roots, it says nothing.
+// Needless lists what nothing asked for: that the Secret was deleted, a certificate
+// that has stood there before, and another one before the last was due.
 func (l *Ledger) Needless() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Clone(l.needless)
+	var needless []string
+	var last Entry
+	serials := map[string]bool{}
+	for i, e := range l.Entries() {
+		switch {
+		case e.Gone:
+			needless = append(needless, fmt.Sprintf("version %d: the Secret was deleted", i))
+		case serials[e.Serial]:
+			needless = append(needless, fmt.Sprintf("version %d: serial %s has stood there before", i, e.Serial))
+		case e.Seen.Before(last.Due):
+			needless = append(needless, fmt.Sprintf("version %d: serial %s was not due for %s", i, last.Serial, last.Due.Sub(e.Seen)))
+		}
+		last, serials[e.Serial] = e, true
+	}
+	return needless
 }
 
 // AwaitSerials waits until there were n certificates.
