@@ -30,14 +30,14 @@ PACKAGES ?= 4
 
 # Where the race detector has nothing to see and costs the most: one goroutine,
 # or programs that are processes of their own.
-UNRACED := /internal/manifest /test/helm /test/istio /test/integration/mesh /test/integration/rbac /test/integration/restart
+UNRACED := /internal/manifest /test/integration/chart /test/mesh/pilotagents /test/integration/discovery /test/integration/rbac /test/integration/restart
 
 # What is tested beside Istio's, cert-manager's, Prometheus' and HAProxy's own programs, and
 # the attacks of docs/security.md: minutes, so it has a target of its own.
-BESIDE := /test/integration/chain /test/integration/prometheus /test/mesh/ /test/security /test/traffic
+BESIDE := /test/mesh/
 
 # Prints the path of a tool, after building it where it is missing.
-CLUSTER := $(GO) -C test/cluster run .
+CLUSTER := $(GO) -C test/tools/cluster run .
 TOOL = $$($(CLUSTER) bin $(1))
 
 # The tests start the control plane, unless they are given a running one, beside
@@ -74,9 +74,9 @@ test: control-plane compile ## Run unit and integration tests (minutes the first
 	$(GO) test $(RACE) -p $(PACKAGES) -count=1 $(TESTFLAGS) -timeout 15m $$($(GO) list ./... | grep -v $(addprefix -e ,$(UNRACED) $(BESIDE))) || status=1; \
 	$(GO) test -p $(PACKAGES) -count=1 $(TESTFLAGS) -timeout 15m $$($(GO) list ./... | grep $(addprefix -e ,$(UNRACED)) | grep -v $(addprefix -e ,$(BESIDE))) || status=1; \
 	exit $$status
-	$(GO) -C test/cluster test $(TESTFLAGS) -timeout 5m $(if $(KUBECONFIG),./internal/...,./...)
-	$(GO) -C test/cluster/standin test $(TESTFLAGS) ./...
-	$(GO) -C test/cluster/images test $(TESTFLAGS) ./...
+	$(GO) -C test/tools/cluster test $(TESTFLAGS) -timeout 5m $(if $(KUBECONFIG),./internal/...,./...)
+	$(GO) -C test/tools/standin test $(TESTFLAGS) ./...
+	$(GO) -C test/tools/images test $(TESTFLAGS) ./...
 
 .PHONY: test-beside
 test-beside: control-plane ## Run the tests beside Istio, cert-manager and Prometheus (minutes)
@@ -84,15 +84,15 @@ test-beside: control-plane ## Run the tests beside Istio, cert-manager and Prome
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no control plane
-	$(GO) test $(RACE) $(TESTFLAGS) $$($(GO) list ./... | grep -v -e /test/integration -e /test/mesh -e /test/istio -e /test/helm -e /test/security -e /test/traffic)
-	$(GO) -C test/cluster test $(TESTFLAGS) ./internal/...
-	$(GO) -C test/cluster/standin test $(TESTFLAGS) ./...
-	$(GO) -C test/cluster/images test $(TESTFLAGS) ./...
+	$(GO) test $(RACE) $(TESTFLAGS) $$($(GO) list ./... | grep -v -e /test/integration -e /test/mesh)
+	$(GO) -C test/tools/cluster test $(TESTFLAGS) ./internal/...
+	$(GO) -C test/tools/standin test $(TESTFLAGS) ./...
+	$(GO) -C test/tools/images test $(TESTFLAGS) ./...
 
 .PHONY: soak
 soak: control-plane ## Run the trials that take minutes: rotations, faults and scale, on the real istiod
 	@status=0; \
-	$(GO) test -tags soak -count=1 $(TESTFLAGS) -v -parallel 8 -timeout 30m ./test/soak || status=1; \
+	$(GO) test -tags soak -count=1 $(TESTFLAGS) -v -parallel 8 -timeout 30m ./test/soak/rotations || status=1; \
 	$(GO) test -tags soak -count=1 $(TESTFLAGS) -p 1 -timeout 20m -run NoReviewFails ./webhook/serving ./test/integration/admission ./test/integration/servingcert || status=1; \
 	exit $$status
 	@$(MAKE) --no-print-directory bench-scale
@@ -100,7 +100,7 @@ soak: control-plane ## Run the trials that take minutes: rotations, faults and s
 # PAGE=weights runs one of them.
 .PHONY: scenarios
 scenarios: stand-ins ## Run the guides of docs/guides, block by block, in a small cluster of real parts
-	$(GO) test -tags scenario -count=1 $(TESTFLAGS) -v -timeout 20m $(if $(PAGE),-run 'TestPages/^$(PAGE)$$') ./test/scenario
+	$(GO) test -tags scenario -count=1 $(TESTFLAGS) -v -timeout 20m $(if $(PAGE),-run 'TestPages/^$(PAGE)$$') ./test/guides
 
 .PHONY: stand-ins
 stand-ins:
@@ -110,7 +110,7 @@ stand-ins:
 .PHONY: trials
 trials: control-plane stand-ins ## Run the guides, the soak's trials and test-beside at the same time, as CI does
 	ISTHMUS_ROTATIONS=$${ISTHMUS_ROTATIONS:-3} $(GO) test -tags soak,scenario -p 3 -parallel 8 -count=1 $(TESTFLAGS) -v -timeout 30m \
-		./test/scenario ./test/soak $$($(GO) list ./... | grep $(addprefix -e ,$(BESIDE)))
+		./test/guides ./test/soak/rotations $$($(GO) list ./... | grep $(addprefix -e ,$(BESIDE)))
 
 .PHONY: control-plane
 control-plane: ## Build the tests' control plane, Istio's programs and Helm into the cache, with progress
@@ -152,7 +152,7 @@ bench-publish: control-plane ## Measure the publisher: from a rotated file to th
 
 .PHONY: bench-scale
 bench-scale: control-plane ## Measure the controller with 500 and 5,000 edge namespaces: memory, requests, growth
-	$(GO) test -run '^$$' -bench '^BenchmarkController$$' -benchtime 1x -timeout 30m ./test/scale
+	$(GO) test -run '^$$' -bench '^BenchmarkController$$' -benchtime 1x -timeout 30m ./test/soak/scale
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz test for FUZZTIME (60s)
@@ -186,13 +186,13 @@ node-parts:
 
 .PHONY: e2e
 e2e: node-parts ## Run the end-to-end tests on a node, with requests through edges from the installation to the end
-	$(if $(KUBECONFIG),,$(GO) -C test/cluster test -tags e2e -count=1 $(TESTFLAGS) -run Node -timeout 10m .)
-	$(GO) test -tags e2e -count=1 $(TESTFLAGS) -v -parallel 6 -timeout 30m ./test/e2e
+	$(if $(KUBECONFIG),,$(GO) -C test/tools/cluster test -tags e2e -count=1 $(TESTFLAGS) -run Node -timeout 10m .)
+	$(GO) test -tags e2e -count=1 $(TESTFLAGS) -v -parallel 6 -timeout 30m ./test/e2e/lifecycle
 
 .PHONY: chaos
 chaos: node-parts ## Break one thing after the other on a node, under traffic; ends with a table
 	$(if $(KUBECONFIG),,@$(CLUSTER) images isthmus-clock >/dev/null)
-	$(GO) test -tags chaos -count=1 $(TESTFLAGS) -v -timeout 40m ./test/chaos
+	$(GO) test -tags chaos -count=1 $(TESTFLAGS) -v -timeout 40m ./test/e2e/chaos
 
 ##@ Check
 
@@ -203,24 +203,24 @@ verify: lint tidy generated chart-lint chart-test ## Run everything that CI chec
 # else's program: of these no types are read, which would be those of all of Istio.
 # They are checked as they are built, so that what they need is compiled once.
 MODULES := standin images
-MAINS := certmanager coredns istiocni
+MAINS := cert-manager-controllers coredns istiocni
 AS_BUILT := CGO_ENABLED=0 GOFLAGS=-trimpath
 
 .PHONY: lint
 lint: ## Run the linters, go vet's among them
 	@linter=$(call TOOL,golangci-lint) && $$linter run --build-tags soak,scenario,e2e,chaos ./... && \
-		cd test/cluster && $$linter run --build-tags e2e -c ../../.golangci.yml ./... && \
-		for module in $(MODULES); do (cd $$module && $(AS_BUILT) $$linter run -c ../../../.golangci.yml ./...) || exit 1; done && \
-		for module in $(MAINS); do (cd $$module && $(AS_BUILT) $$linter run --fast-only -c ../../../.golangci.yml ./...) || exit 1; done
+		cd test/tools/cluster && $$linter run --build-tags e2e -c ../../../.golangci.yml ./... && \
+		for module in $(MODULES); do (cd ../$$module && $(AS_BUILT) $$linter run -c ../../../.golangci.yml ./...) || exit 1; done && \
+		for module in $(MAINS); do (cd ../$$module && $(AS_BUILT) $$linter run --fast-only -c ../../../.golangci.yml ./...) || exit 1; done
 
 .PHONY: tidy
 tidy: ## Check that go.mod files are tidy
 	$(GO) mod tidy -diff
-	$(GO) -C test/cluster mod tidy -diff
+	$(GO) -C test/tools/cluster mod tidy -diff
 
 .PHONY: fmt
 fmt: ## Format the code
-	@linter=$(call TOOL,golangci-lint) && $$linter fmt ./... && cd test/cluster && $$linter fmt -c ../../.golangci.yml ./...
+	@linter=$(call TOOL,golangci-lint) && $$linter fmt ./... && cd test/tools/cluster && $$linter fmt -c ../../../.golangci.yml ./...
 
 .PHONY: generate
 generate: ## Write generated files: the chart's README

@@ -14,7 +14,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
 	"github.com/isthmus-mesh/isthmus/internal/publish"
-	"github.com/isthmus-mesh/isthmus/test/certtest"
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
 func TestNextLook(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/isthmus-mesh/isthmus/test/certtest"
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
 const edgeID = "spiffe://cluster.local/ns/emissary/sa/emissary-ingress"

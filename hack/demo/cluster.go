@@ -20,7 +20,7 @@ func (d *demo) build(ctx context.Context) error {
 	if err := os.MkdirAll(d.path("bin"), 0o755); err != nil {
 		return err
 	}
-	if err := d.compile(ctx, filepath.Join(d.root, "test", "cluster"), "cluster", ""); err != nil {
+	if err := d.compile(ctx, filepath.Join(d.root, "test", "tools", "cluster"), "cluster", ""); err != nil {
 		return err
 	}
 	tools := []string{"kubectl", "helm", "pilot-discovery", "etcd", "kube-apiserver", "kube-controller-manager"}
@@ -68,7 +68,7 @@ func (d *demo) compile(ctx context.Context, folder, name, pkg string) error {
 // cluster is the program that starts and ends control planes.
 func (d *demo) cluster(ctx context.Context, arguments ...string) *exec.Cmd {
 	command := exec.CommandContext(ctx, d.path("bin", "cluster"), arguments...)
-	command.Dir = filepath.Join(d.root, "test", "cluster")
+	command.Dir = filepath.Join(d.root, "test", "tools", "cluster")
 	gently(command)
 	return command
 }
@@ -120,7 +120,7 @@ func (d *demo) clear(ctx context.Context, entries []os.DirEntry) error {
 	}
 	if _, err := os.Stat(d.path("cluster")); err == nil {
 		if _, err := os.Stat(d.path("bin", "cluster")); err != nil {
-			if err := d.compile(ctx, filepath.Join(d.root, "test", "cluster"), "cluster", ""); err != nil {
+			if err := d.compile(ctx, filepath.Join(d.root, "test", "tools", "cluster"), "cluster", ""); err != nil {
 				return err
 			}
 		}

@@ -9,8 +9,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/isthmus-mesh/isthmus/test/istio"
-	"github.com/isthmus-mesh/isthmus/test/process"
+	"github.com/isthmus-mesh/isthmus/test/framework/istio"
+	"github.com/isthmus-mesh/isthmus/test/framework/process"
 )
 
 // istiodName is the name of istiod's folder, log and note of its process.

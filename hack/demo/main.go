@@ -71,7 +71,7 @@ func (d *demo) path(elements ...string) string {
 }
 
 // cacheFolder is where the tools of tests and demo are kept too; see
-// test/cluster, which is a module of its own.
+// test/tools/cluster, which is a module of its own.
 func cacheFolder() (string, error) {
 	folder := os.Getenv("ISTHMUS_CACHE")
 	if folder == "" {

@@ -13,7 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
-	"github.com/isthmus-mesh/isthmus/test/istio"
+	"github.com/isthmus-mesh/isthmus/test/framework/istio"
 )
 
 // secretName is where the edge's certificate is published.

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
-	"github.com/isthmus-mesh/isthmus/test/certtest"
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
 // holds checks a bundle with nothing of ours but its PEM: a pair that a TLS stack

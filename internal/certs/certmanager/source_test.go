@@ -17,7 +17,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/certs"
 )
 
-// What needs cert-manager is tested in test/mesh/certmanager.
+// What needs cert-manager is tested in test/mesh/certmanagersource.
 
 type unused struct{}
 

@@ -26,7 +26,7 @@ import (
 	ktesting "k8s.io/client-go/testing"
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
-	"github.com/isthmus-mesh/isthmus/test/certtest"
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
 const (

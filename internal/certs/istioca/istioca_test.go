@@ -25,7 +25,7 @@ import (
 	ktesting "k8s.io/client-go/testing"
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
-	"github.com/isthmus-mesh/isthmus/test/certtest"
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
 func TestWhatIsAsked(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
 	"github.com/isthmus-mesh/isthmus/internal/certs/mirror"
-	"github.com/isthmus-mesh/isthmus/test/certtest"
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
 const edge = "spiffe://cluster.local/ns/edge/sa/emissary"

@@ -10,7 +10,7 @@ import (
 
 	"k8s.io/client-go/rest"
 
-	"github.com/isthmus-mesh/isthmus/test/plane"
+	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
 // TestMain sets them.
@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	status := plane.Main(m, func(config *rest.Config) { admin = config })
+	status := controlplane.Main(m, func(config *rest.Config) { admin = config })
 	_ = os.RemoveAll(folder)
 	os.Exit(status)
 }
