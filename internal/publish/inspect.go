@@ -88,7 +88,7 @@ func Inspect(secret *corev1.Secret, target Target, now time.Time) Standing {
 		return s
 	}
 	s.Source = secret.Annotations[policy.SourceKey]
-	if !isOurs(secret) {
+	if !mayWrite(secret) {
 		s.State, s.Err = Foreign, foreign(secret)
 		return s
 	}
@@ -113,9 +113,9 @@ func Inspect(secret *corev1.Secret, target Target, now time.Time) Standing {
 	return s
 }
 
-// isOurs: by our label, or because its owner gave it to us.
-func isOurs(secret *corev1.Secret) bool {
-	return secret.Labels[policy.ManagedByLabel] == policy.ManagedBy || secret.Annotations[policy.AdoptKey] == "true"
+// mayWrite: Isthmus manages the Secret, or its owner has given it to Isthmus.
+func mayWrite(secret *corev1.Secret) bool {
+	return policy.IsManaged(secret) || secret.Annotations[policy.AdoptKey] == "true"
 }
 
 func foreign(secret *corev1.Secret) error {
@@ -200,7 +200,7 @@ func contains(list []*x509.Certificate, c *x509.Certificate) bool {
 // labelsDiffer compares what can be read without the right to read keys with
 // what is in the Secret. When to renew is judged by renewAfter.
 func labelsDiffer(secret *corev1.Secret, target Target, bundle *certs.Bundle) bool {
-	if secret.Labels[policy.ManagedByLabel] != policy.ManagedBy {
+	if !policy.IsManaged(secret) {
 		return true
 	}
 	for key, want := range facts(target.ID, bundle) {

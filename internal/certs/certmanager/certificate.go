@@ -77,7 +77,7 @@ func (s *Source) keep(ctx context.Context, r certs.Request) (*cmapi.Certificate,
 			return nil, err
 		}
 		return s.apply(ctx, want, false)
-	case !isOurs(standing):
+	case !policy.IsManaged(standing):
 		return nil, foreign("certificate", standing, policy.ManagedByLabel+"="+policy.ManagedBy)
 	case differs(want, standing):
 		want.ResourceVersion = standing.ResourceVersion
@@ -105,11 +105,9 @@ func foreign(kind string, o metav1.Object, lacks string) error {
 	return fmt.Errorf("%s %s/%s is left as it is: %w, for it has no label %s", kind, o.GetNamespace(), o.GetName(), ErrForeign, lacks)
 }
 
-func isOurs(o metav1.Object) bool { return o.GetLabels()[policy.ManagedByLabel] == policy.ManagedBy }
-
 // isStaging reports whether cert-manager wrote the Secret for our Certificate.
 func isStaging(staging *corev1.Secret, certificate string) bool {
-	return isOurs(staging) && staging.Annotations[cmapi.CertificateNameKey] == certificate
+	return policy.IsManaged(staging) && staging.Annotations[cmapi.CertificateNameKey] == certificate
 }
 
 // differs reports whether something that we want is not so. What others added

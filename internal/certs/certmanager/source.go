@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/util/retry"
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
 // StagingSuffix follows a Secret's name in the name of the Secret that
@@ -144,7 +145,7 @@ func (s *Source) remove(ctx context.Context, namespace, secret string) error {
 	switch {
 	case err != nil && !errors.Is(err, ErrNotInstalled):
 		return err
-	case err == nil && certificate != nil && isOurs(certificate):
+	case err == nil && certificate != nil && policy.IsManaged(certificate):
 		// First, or cert-manager would write the Secret again.
 		if err := s.delete(ctx, certificate); err != nil {
 			return err
