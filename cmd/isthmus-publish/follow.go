@@ -91,7 +91,7 @@ func (f *follower) publish(ctx context.Context, bundle *certs.Bundle) time.Durat
 		f.report(out)
 	}
 	f.failures = 0
-	return f.next(out.Again, time.Now())
+	return f.next(out.NextCheck, time.Now())
 }
 
 // next spreads the looks of replicas, which all see the same renewal point.
@@ -124,8 +124,8 @@ func (f *follower) report(out publish.Outcome) {
 		level, message = slog.LevelInfo, "published"
 	}
 	fields := []any{"result", out.Result, "reason", out.Cause, "conflicts", out.Conflicts}
-	if b := out.Standing.Bundle; b != nil {
-		fields = append(fields, "serial", b.Serial(), "notAfter", b.NotAfter(), "renewAfter", out.Standing.RenewAfter)
+	if b := out.Observation.Bundle; b != nil {
+		fields = append(fields, "serial", b.Serial(), "notAfter", b.NotAfter(), "renewAfter", out.Observation.RenewAfter)
 	}
 	f.log.Log(context.Background(), level, message, fields...)
 }

@@ -45,7 +45,7 @@ func secretByHand(ctx context.Context, tr *Trial) {
 		{what: "a stranger's pair", spoil: func(s *corev1.Secret) { s.Data["tls.crt"], s.Data["tls.key"] = leaf.ChainPEM, leaf.KeyPEM }},
 		{what: "a stranger's root", spoil: func(s *corev1.Secret) { s.Data["ca.crt"] = stranger.CertificatePEM }},
 		{what: "another edge's", refused: "spiffe://", spoil: func(s *corev1.Secret) { s.Data, s.Annotations = other.Data, other.Annotations }},
-		{what: "someone else's", refused: "is not ours", spoil: func(s *corev1.Secret) {
+		{what: "someone else's", refused: "is not managed by Isthmus", spoil: func(s *corev1.Secret) {
 			s.Labels = map[string]string{policy.ManagedByLabel: "somebody"}
 			s.Data["tls.crt"], s.Data["tls.key"] = leaf.ChainPEM, leaf.KeyPEM
 		}},

@@ -87,7 +87,7 @@ func TestSecretIsRefused(t *testing.T) {
 		err    string
 	}{
 		"if it is foreign, expect how to adopt it": {func(_ *edge, s *corev1.Secret) { foreign(s) }, publish.RefusedForeign,
-			`/istio-certs (type Opaque) is not ours: app.kubernetes.io/managed-by is "Helm"; annotate it isthmus.dev/adopt: "true"`},
+			`/istio-certs (type Opaque) is not managed by Isthmus: app.kubernetes.io/managed-by is "Helm"; annotate it isthmus.dev/adopt: "true"`},
 		"if it is immutable, expect that": {func(_ *edge, s *corev1.Secret) {
 			ours(s)
 			s.Immutable = &yes
