@@ -93,12 +93,12 @@ func TestRefusals(t *testing.T) {
 		"if the audience is not istiod's, expect unauthenticated": {
 			request: func(r *certs.Request) { r.TokenAudience = "somebody-else" },
 			reason:  istioca.Unauthenticated,
-			says:    `Unauthenticated: request authenticate failure (istiod's TOKEN_AUDIENCES has to have the audience "somebody-else"`,
+			says:    `Unauthenticated: request authenticate failure (istiod's TOKEN_AUDIENCES has to contain the audience "somebody-else"`,
 		},
 		"if the cluster id is not istiod's, expect unauthenticated": {
 			request: func(r *certs.Request) { r.ClusterID = "elsewhere" },
 			reason:  istioca.Unauthenticated,
-			says:    `its CLUSTER_ID be the cluster id "elsewhere"`,
+			says:    `its CLUSTER_ID has to be the cluster ID "elsewhere"`,
 		},
 		"if the service account does not exist, expect account-missing": {
 			request: func(r *certs.Request) { r.ServiceAccount = "nobody" },
