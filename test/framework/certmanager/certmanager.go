@@ -20,18 +20,18 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
-// Controllers are cert-manager's controllers in a process of their own.
+// Controllers is a process that runs cert-manager's controllers.
 type Controllers struct {
-	// Log is the path of what they say.
+	// Log is the path of the log.
 	Log string
 
 	command *exec.Cmd
-	leash   io.Closer
+	stdin   io.Closer // the process ends when it is closed
 	folder  string
 }
 
-// Start brings cert-manager's CRDs into the cluster of a kubeconfig and starts
-// the controllers. What has to be built it builds, with progress on standard
+// Start installs cert-manager's CRDs into the cluster of a kubeconfig and starts the
+// controllers. Programs that are missing are built first, with progress on standard
 // error. The controllers end with this process.
 func Start(ctx context.Context, kubeconfig string) (*Controllers, error) {
 	program, err := controlplane.Tool(ctx, "cert-manager-controllers")
@@ -52,17 +52,17 @@ func Start(ctx context.Context, kubeconfig string) (*Controllers, error) {
 	return c, nil
 }
 
-// launch starts the program and waits until it says that it is running.
+// launch starts the program and waits until it reports that it is running.
 func (c *Controllers) launch(ctx context.Context, program, kubeconfig string) error {
 	log, err := os.Create(c.Log)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	// It ends with its standard input, so not with the context.
+	// The process ends with its standard input, not with the context.
 	command := exec.CommandContext(context.WithoutCancel(ctx), program, "--kubeconfig", kubeconfig)
 	command.Stderr = log
-	leash, err := command.StdinPipe()
+	stdin, err := command.StdinPipe()
 	if err != nil {
 		return err
 	}
@@ -73,26 +73,26 @@ func (c *Controllers) launch(ctx context.Context, program, kubeconfig string) er
 	if err := command.Start(); err != nil {
 		return fmt.Errorf("start cert-manager's controllers: %w", err)
 	}
-	c.command, c.leash = command, leash
+	c.command, c.stdin = command, stdin
 	if line, err := bufio.NewReader(output).ReadString('\n'); err != nil || !strings.HasPrefix(line, "running ") {
 		return fmt.Errorf("start cert-manager's controllers: want running, got %q: %w", line, err)
 	}
 	return nil
 }
 
-// Stop ends the controllers and waits until they are gone.
+// Stop ends the controllers and waits for their exit.
 func (c *Controllers) Stop() error {
 	defer func() { _ = os.RemoveAll(c.folder) }()
 	if c.command == nil {
 		return nil
 	}
-	closed := c.leash.Close()
+	closed := c.stdin.Close()
 	deadline := time.AfterFunc(10*time.Second, func() { _ = c.command.Process.Kill() })
 	defer deadline.Stop()
 	return errors.Join(closed, c.command.Wait())
 }
 
-// install applies cert-manager's CRDs and waits until they are served.
+// install applies cert-manager's CRDs and waits until the API server serves them.
 func install(ctx context.Context, kubeconfig string) error {
 	kubectl, err := controlplane.Tool(ctx, "kubectl")
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package certtest makes the certificates of tests, so that no key ever lies in the
-// repository. Keys are ECDSA P-256
-// unless a test asks for others: it may make hundreds.
+// Package certtest creates certificates for tests, so that the repository contains no
+// key. Every tier may use it. Keys are ECDSA P-256 unless a test requests others: a
+// test may create hundreds.
 package certtest
 
 import (
@@ -22,7 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Pair is a certificate with its key, and with the chain above it but for the root.
+// Pair is a certificate with its key and its chain, without the root.
 type Pair struct {
 	// Certificate is the parsed certificate.
 	Certificate *x509.Certificate
@@ -42,7 +42,7 @@ func (p *Pair) String() string { return p.Certificate.Subject.String() }
 // GoString keeps the key out of failure messages.
 func (p *Pair) GoString() string { return p.String() }
 
-// TLS returns what a tls.Config serves.
+// TLS returns the certificate for a tls.Config.
 func (p *Pair) TLS(t testing.TB) tls.Certificate {
 	t.Helper()
 	pair, err := tls.X509KeyPair(p.ChainPEM, p.KeyPEM)
@@ -57,26 +57,26 @@ func (p *Pair) Pool() *x509.CertPool {
 	return pool
 }
 
-// NewAuthority makes a self-signed root, valid from an hour ago until in a day.
+// NewAuthority creates a self-signed root that is valid from an hour ago for 25 hours.
 func NewAuthority(t testing.TB, options ...Option) *Pair {
 	t.Helper()
 	return create(t, nil, append([]Option{CommonName("test root"), asAuthority}, options...))
 }
 
-// Intermediate makes an authority under p.
+// Intermediate creates an intermediate authority that p signs.
 func (p *Pair) Intermediate(t testing.TB, options ...Option) *Pair {
 	t.Helper()
 	return create(t, p, append([]Option{CommonName("test intermediate"), asAuthority}, options...))
 }
 
-// Leaf makes a certificate under p for servers and clients, valid from an hour ago
-// until in a day, with no name but what options give.
+// Leaf creates a certificate for servers and clients that p signs. It is valid from an
+// hour ago for 25 hours and has only the names that options set.
 func (p *Pair) Leaf(t testing.TB, options ...Option) *Pair {
 	t.Helper()
 	return create(t, p, options)
 }
 
-// SPIFFELeaf is a Leaf whose one name is the SPIFFE ID.
+// SPIFFELeaf is a Leaf whose only name is the SPIFFE ID.
 func (p *Pair) SPIFFELeaf(t testing.TB, id string, options ...Option) *Pair {
 	t.Helper()
 	uri, err := url.Parse(id)
@@ -84,8 +84,8 @@ func (p *Pair) SPIFFELeaf(t testing.TB, id string, options ...Option) *Pair {
 	return p.Leaf(t, append([]Option{URIs(uri)}, options...)...)
 }
 
-// CrossSign makes another certificate for the authority other, with its name and
-// key: under p, or self-signed once more where p is other.
+// CrossSign creates another certificate for the authority other, with its name and
+// key. p signs it; if p is other, it is self-signed.
 func (p *Pair) CrossSign(t testing.TB, other *Pair, options ...Option) *Pair {
 	t.Helper()
 	issuer := p
@@ -96,7 +96,7 @@ func (p *Pair) CrossSign(t testing.TB, other *Pair, options ...Option) *Pair {
 	return sign(t, issuer, other.Key, append([]Option{name, asAuthority}, options...))
 }
 
-// PKCS1PEM is an RSA key as "RSA PRIVATE KEY".
+// PKCS1PEM is an RSA key in a block "RSA PRIVATE KEY".
 func (p *Pair) PKCS1PEM(t testing.TB) []byte {
 	t.Helper()
 	key, ok := p.Key.(*rsa.PrivateKey)
@@ -104,7 +104,7 @@ func (p *Pair) PKCS1PEM(t testing.TB) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
 }
 
-// SEC1PEM is an ECDSA key as "EC PRIVATE KEY".
+// SEC1PEM is an ECDSA key in a block "EC PRIVATE KEY".
 func (p *Pair) SEC1PEM(t testing.TB) []byte {
 	t.Helper()
 	key, ok := p.Key.(*ecdsa.PrivateKey)
@@ -116,11 +116,11 @@ func (p *Pair) SEC1PEM(t testing.TB) []byte {
 
 func create(t testing.TB, issuer *Pair, options []Option) *Pair {
 	t.Helper()
-	var asked x509.Certificate
+	var template x509.Certificate
 	for _, option := range options {
-		option(&asked)
+		option(&template)
 	}
-	return sign(t, issuer, newKey(t, asked.PublicKeyAlgorithm), options)
+	return sign(t, issuer, newKey(t, template.PublicKeyAlgorithm), options)
 }
 
 func newKey(t testing.TB, algorithm x509.PublicKeyAlgorithm) crypto.Signer {

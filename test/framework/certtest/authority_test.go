@@ -30,7 +30,7 @@ func TestPairPrintsNoKey(t *testing.T) {
 	}
 }
 
-func TestSPIFFELeafHasOneNameAndTheKeyThatWasAskedFor(t *testing.T) {
+func TestSPIFFELeafHasOneNameAndTheRequestedKey(t *testing.T) {
 	const id = "spiffe://cluster.local/ns/edge/sa/emissary"
 	root := certtest.NewAuthority(t)
 	for algorithm, keyPEM := range map[x509.PublicKeyAlgorithm]func(*certtest.Pair) []byte{
@@ -56,9 +56,9 @@ func TestCrossSignedAuthorityLeadsToBothRoots(t *testing.T) {
 	bridge := old.CrossSign(t, next)
 	leaf.Certificate = append(leaf.Certificate, bridge.Certificate.Raw)
 	assert.NoError(t, verify(leaf, old.Pool()))
-	again := next.CrossSign(t, next)
-	assert.NoError(t, verify(leaf, again.Pool()), "the same authority, with another certificate")
-	assert.NotEqual(t, next.Certificate.SerialNumber, again.Certificate.SerialNumber)
+	renewed := next.CrossSign(t, next)
+	assert.NoError(t, verify(leaf, renewed.Pool()), "the same authority, with another certificate")
+	assert.NotEqual(t, next.Certificate.SerialNumber, renewed.Certificate.SerialNumber)
 }
 
 func verify(served tls.Certificate, pool *x509.CertPool) error {

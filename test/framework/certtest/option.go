@@ -25,28 +25,28 @@ func IPAddresses(addresses ...net.IP) Option {
 	return func(c *x509.Certificate) { c.IPAddresses = append(c.IPAddresses, addresses...) }
 }
 
-// URIs adds URIs, a SPIFFE ID for one.
+// URIs adds URIs, such as a SPIFFE ID.
 func URIs(uris ...*url.URL) Option {
 	return func(c *x509.Certificate) { c.URIs = append(c.URIs, uris...) }
 }
 
-// Validity sets both ends of the validity, of a leaf or an authority.
+// Validity sets the validity of a leaf or an authority.
 func Validity(notBefore, notAfter time.Time) Option {
 	return func(c *x509.Certificate) { c.NotBefore, c.NotAfter = notBefore, notAfter }
 }
 
-// Usages replaces the extended key usages; none at all when none is given.
+// Usages replaces the extended key usages. Without an argument there are none.
 func Usages(usages ...x509.ExtKeyUsage) Option {
 	return func(c *x509.Certificate) { c.ExtKeyUsage = usages }
 }
 
-// KeyUsage replaces the key usage; none at all when it is zero.
+// KeyUsage replaces the key usage. Zero means none.
 func KeyUsage(usage x509.KeyUsage) Option {
 	return func(c *x509.Certificate) { c.KeyUsage = usage }
 }
 
-// KeyType makes the key an x509.RSA one of 2048 bits or an x509.Ed25519 one, in
-// the place of x509.ECDSA on P-256.
+// KeyType sets the type of the key: x509.RSA (2048 bits), x509.Ed25519 or x509.ECDSA
+// (P-256, the default).
 func KeyType(algorithm x509.PublicKeyAlgorithm) Option {
 	return func(c *x509.Certificate) { c.PublicKeyAlgorithm = algorithm }
 }

@@ -22,17 +22,17 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/process"
 )
 
-// AgentOptions say for whom an agent runs.
+// AgentOptions configure an Agent.
 type AgentOptions struct {
-	// Namespace and ServiceAccount are the pod's, and exist. Required.
+	// Namespace and ServiceAccount are those of the pod. They have to exist. Required.
 	Namespace, ServiceAccount string
 	// Dir is where the agent writes key.pem, cert-chain.pem and root-cert.pem.
 	// Default: a folder that Stop removes.
 	Dir string
-	// TTL is the lifetime to ask for. Default 24h, as for an injected sidecar.
+	// TTL is the lifetime to request. Default 24h, as for an injected sidecar.
 	TTL time.Duration
-	// Image is the image that the sidecar is rendered for; its tag says which
-	// version of Istio the agent is of. Default: Isthmus' own default.
+	// Image is the image that the sidecar is rendered for. Its tag has to be the
+	// agent's version of Istio. Default: Isthmus' default image.
 	Image string
 	// Program is the pilot-agent to run. Default: the one that test/tools/cluster
 	// builds, of the same Istio as istiod.
@@ -43,16 +43,16 @@ type AgentOptions struct {
 
 // Agent is a running pilot-agent without Envoy.
 type Agent struct {
-	// Dir is where the certificates are.
+	// Dir is the directory with the certificates.
 	Dir string
 	// Ready is the URL of its readiness probe.
 	Ready string
-	// Took is how long it lasted until the agent was ready.
+	// Took is the time from the start until the agent was ready.
 	Took time.Duration
 
 	istiod    *Istiod
 	namespace string
-	begun     time.Time
+	started   time.Time
 	folder    string
 	log       string
 	process   *process.Process
@@ -71,7 +71,7 @@ func StartAgent(ctx context.Context, i *Istiod, o AgentOptions) (*Agent, error) 
 }
 
 // LaunchAgent starts a pilot-agent with the arguments and the environment of the
-// sidecar that Isthmus injects, and does not wait.
+// sidecar that Isthmus injects. It does not wait until the agent is ready.
 func LaunchAgent(ctx context.Context, i *Istiod, o AgentOptions) (*Agent, error) {
 	program, err := o.Program, error(nil)
 	if program == "" {
@@ -97,7 +97,7 @@ func LaunchAgent(ctx context.Context, i *Istiod, o AgentOptions) (*Agent, error)
 	if err != nil {
 		return nil, errors.Join(err, a.Stop())
 	}
-	a.begun = time.Now()
+	a.started = time.Now()
 	a.log = filepath.Join(i.logs, fmt.Sprintf("agent-%d.log", i.agents.Add(1)))
 	env := environment(sidecar, o)
 	arguments := strings.ReplaceAll(strings.Join(sidecar.Args, "\n"), "$(POD_NAMESPACE)", o.Namespace)
@@ -110,18 +110,18 @@ func LaunchAgent(ctx context.Context, i *Istiod, o AgentOptions) (*Agent, error)
 	return a, nil
 }
 
-// Await returns when the agent is ready, or has ended.
+// Await waits until the agent is ready. It fails when the agent has ended.
 func (a *Agent) Await(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	if err := a.process.Await(ctx, func(ctx context.Context) error { return answers(ctx, a.Ready) }); err != nil {
+	if err := a.process.Await(ctx, func(ctx context.Context) error { return checkOK(ctx, a.Ready) }); err != nil {
 		return err
 	}
-	a.Took = time.Since(a.begun)
+	a.Took = time.Since(a.started)
 	return nil
 }
 
-// render returns the injected container, and notes where it will be probed.
+// render returns the injected container and sets Ready.
 func (a *Agent) render(o AgentOptions) (corev1.Container, error) {
 	addresses, err := process.FreeAddresses(1)
 	if err != nil {
@@ -143,8 +143,7 @@ func (a *Agent) render(o AgentOptions) (corev1.Container, error) {
 		}.Defaults(),
 		CertDir: a.Dir,
 		CertTTL: o.TTL,
-		// Every port but the status port stays closed, so that there can be
-		// several on this machine.
+		// Only the status port is opened, so several agents can run on one machine.
 		HostNetwork: true,
 		Overrides:   patches.Overrides{StatusPort: int32(port)},
 	})
@@ -154,7 +153,7 @@ func (a *Agent) render(o AgentOptions) (corev1.Container, error) {
 	return sidecar.Container, nil
 }
 
-// environment is what the kubelet would make of the container's.
+// environment is the container's environment as the kubelet resolves it.
 func environment(container corev1.Container, o AgentOptions) []string {
 	fields := map[string]string{
 		"metadata.name": "pod-" + o.ServiceAccount, "metadata.namespace": o.Namespace,
@@ -176,8 +175,8 @@ func environment(container corev1.Container, o AgentOptions) []string {
 	return env
 }
 
-// mount writes what the kubelet would mount, below the working folder: the agent
-// names these files by relative paths.
+// mount writes the files that the kubelet would mount, below the working folder: the
+// agent uses relative paths.
 func (a *Agent) mount(ctx context.Context, o AgentOptions) error {
 	token, err := a.istiod.Client.CoreV1().ServiceAccounts(o.Namespace).CreateToken(ctx, o.ServiceAccount, &authenticationv1.TokenRequest{
 		Spec: authenticationv1.TokenRequestSpec{Audiences: []string{"istio-ca"}, ExpirationSeconds: ptr.To[int64](43200)},
@@ -191,8 +190,8 @@ func (a *Agent) mount(ctx context.Context, o AgentOptions) error {
 	return a.Refresh(ctx)
 }
 
-// Refresh gives the agent the roots that are published in its namespace now, as
-// the kubelet does about every minute.
+// Refresh writes the roots that are published in the agent's namespace, as the kubelet
+// does about every minute.
 func (a *Agent) Refresh(ctx context.Context) error {
 	roots, err := a.istiod.Roots(ctx, a.namespace)
 	if err != nil {
@@ -212,10 +211,10 @@ func (a *Agent) write(name string, content []byte) error {
 	return os.Rename(path+".new", path)
 }
 
-// Kill ends the agent without a warning; its files stay.
+// Kill ends the agent with SIGKILL. Its files stay.
 func (a *Agent) Kill() { a.process.End(syscall.SIGKILL) }
 
-// Stop ends the agent and removes its folders, but for a Dir that was given.
+// Stop ends the agent and removes its folders, except AgentOptions.Dir.
 func (a *Agent) Stop() error {
 	if a.process != nil {
 		a.process.End(syscall.SIGTERM)

@@ -10,20 +10,20 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
-// CA is an authority to plug into istiod: what the Secret cacerts holds, which
-// istiod reads as files.
+// CA is an authority to plug into istiod: the content of Secret cacerts, which istiod
+// reads as files.
 type CA struct {
-	// Certificate signs, and Key is its key.
+	// Certificate is the signing certificate, and Key its key.
 	Certificate, Key []byte
-	// Chain is Certificate and what is above it, without the root.
+	// Chain is Certificate and the intermediates above it, without the root.
 	Chain []byte
-	// Roots are what istiod publishes as the mesh's trust anchors; the root
-	// above Certificate is among them.
+	// Roots are the trust anchors that istiod publishes. They contain the root above
+	// Certificate.
 	Roots []byte
 }
 
-// NewCA makes an authority that signs with an intermediate of the first root
-// and has all of them trusted.
+// NewCA returns an authority that signs with signer, an intermediate of the first root,
+// and publishes all roots.
 func NewCA(signer *certtest.Pair, roots ...*certtest.Pair) *CA {
 	var all bytes.Buffer
 	for _, root := range roots {
@@ -40,8 +40,8 @@ func (c *CA) GoString() string { return c.String() }
 
 func (i *Istiod) caFolder() string { return filepath.Join(i.folder, "cacerts") }
 
-// writeCA puts the authority where istiod looks for a mounted Secret cacerts, or
-// takes it away.
+// writeCA writes the authority where istiod expects a mounted Secret cacerts, or
+// removes it.
 func (i *Istiod) writeCA() error {
 	if i.Options.CA == nil {
 		return os.RemoveAll(i.caFolder())

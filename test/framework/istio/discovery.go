@@ -14,9 +14,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/process"
 )
 
-// Discovery is how istiod runs as a process beside a control plane: what has to
-// be there, its flags and environment, and when it is ready. Start runs one for a
-// test; who runs it otherwise begins with NewDiscovery and Install.
+// Discovery is the configuration of an istiod that runs as a process beside a control
+// plane: its prerequisites, flags, environment and readiness. Start runs one for a
+// test. To run istiod in another way, begin with NewDiscovery and Install.
 type Discovery struct {
 	// Client is the cluster's administrator.
 	Client kubernetes.Interface
@@ -24,17 +24,17 @@ type Discovery struct {
 	Address string
 	// MonitoringAddress is host:port of its metrics.
 	MonitoringAddress string
-	// Revision is the control plane's. Default: "", the default revision.
+	// Revision is the revision of istiod. Default: "", the default revision.
 	Revision string
 
 	kubeconfig        string
 	http, https, grpc string
-	// tools are found when they are needed first.
+	// tools is nil until they are needed.
 	tools *tools
 }
 
-// NewDiscovery chooses free addresses of the loopback for an istiod that works as
-// the administrator whose kubeconfig and client these are.
+// NewDiscovery chooses free loopback addresses for an istiod that uses this kubeconfig.
+// The client is the same administrator's.
 func NewDiscovery(kubeconfig string, client kubernetes.Interface) (*Discovery, error) {
 	addresses, err := process.FreeAddresses(5)
 	if err != nil {
@@ -55,7 +55,7 @@ func (d *Discovery) Flags() []string {
 	}
 }
 
-// Environment is what pilot-discovery reads beside its flags.
+// Environment is the environment of pilot-discovery.
 func (d *Discovery) Environment() []string {
 	return []string{
 		"POD_NAMESPACE=" + Namespace, "POD_NAME=istiod-" + d.revision() + "-0", "REVISION=" + d.revision(),
@@ -63,7 +63,7 @@ func (d *Discovery) Environment() []string {
 	}
 }
 
-// revision is the value of the label istio.io/rev on what is this istiod's.
+// revision is the value of label istio.io/rev on this istiod's objects.
 func (d *Discovery) revision() string {
 	if d.Revision == "" {
 		return "default"
@@ -85,10 +85,10 @@ func (d *Discovery) Roots(ctx context.Context, namespace string) ([]byte, error)
 	return []byte(roots), nil
 }
 
-// Ready is nil when istiod says so, and its certificate verifies to the roots
-// that are published.
+// Ready returns nil when istiod reports that it is ready and the published roots verify
+// its certificate.
 func (d *Discovery) Ready(ctx context.Context) error {
-	if err := answers(ctx, "http://"+d.http+"/ready"); err != nil {
+	if err := checkOK(ctx, "http://"+d.http+"/ready"); err != nil {
 		return err
 	}
 	roots, err := d.Roots(ctx, Namespace)
@@ -105,8 +105,8 @@ func (d *Discovery) Ready(ctx context.Context) error {
 	return conn.Close()
 }
 
-// answers is nil when a GET is answered with 200.
-func answers(ctx context.Context, url string) error {
+// checkOK returns nil when a GET is answered with status 200.
+func checkOK(ctx context.Context, url string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
 		return err

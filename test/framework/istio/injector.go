@@ -21,41 +21,42 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/scrape"
 )
 
-// What the injected proxy's image is: a release, as users have it.
+// The image of the injected proxy: a release, as users have it.
 const (
 	Hub = "docker.io/istio"
 	Tag = "1.30.2"
 )
 
-// injectorSelector finds the configurations of Istio's chart, its tags included.
+// injectorSelector selects the webhook configurations of Istio's chart, with its tags.
 const injectorSelector = "app=sidecar-injector"
 
-// Injector is how Istio's own chart, istio-discovery, installs the injector of a
-// revision. Nothing of what it renders is changed but what the fields say.
+// Injector configures how Istio's chart istio-discovery installs the injector of a
+// revision. Only the fields change what the chart renders.
 type Injector struct {
-	// Tags are revision tags that point here. The tag "default" takes over the
-	// namespaces with istio-injection=enabled.
+	// Tags are the tags of the revision. The tag "default" selects the namespaces with
+	// istio-injection=enabled.
 	Tags []string
-	// Reinvocation is the policy of all its webhooks. Default: the chart's, Never.
+	// Reinvocation is the reinvocation policy of all its webhooks. Default: the chart's,
+	// Never.
 	Reinvocation admissionregistrationv1.ReinvocationPolicyType
-	// Prefix is put before the names of its configurations: the API server calls
-	// them in the order of their names.
+	// Prefix is the prefix of the names of its configurations: the API server calls
+	// webhooks in the order of these names.
 	Prefix string
-	// Values are further values of the chart, by their path: "pilot.cni.enabled".
+	// Values are other values of the chart by path, such as "pilot.cni.enabled".
 	Values map[string]string
 }
 
-// InstallInjector applies what the chart renders of the injector, and returns
-// when istiod has written its caBundle there. What was installed for the same
-// revision before is removed first. The API server learns of it a moment later.
+// InstallInjector removes the injector of the revision, applies the one that the chart
+// renders, and returns when istiod has written its caBundle. The API server uses it a
+// moment later.
 func (d *Discovery) InstallInjector(ctx context.Context, o Injector) error {
 	if err := d.writeInjector(ctx, o); err != nil {
 		return err
 	}
-	return d.awaitBundles(ctx)
+	return d.awaitCABundles(ctx)
 }
 
-// RemoveInjector removes the webhooks of the revision. istiod serves on.
+// RemoveInjector removes the webhooks of the revision. istiod continues to serve.
 func (d *Discovery) RemoveInjector(ctx context.Context) error {
 	configurations := d.Client.AdmissionregistrationV1().MutatingWebhookConfigurations()
 	list, err := configurations.List(ctx, metav1.ListOptions{LabelSelector: d.selector()})
@@ -71,12 +72,12 @@ func (d *Discovery) RemoveInjector(ctx context.Context) error {
 	return nil
 }
 
-// Injections is how many pods istiod's injector was asked about.
+// Injections is the number of requests to istiod's injector.
 func (d *Discovery) Injections(ctx context.Context) (float64, error) {
 	return scrape.Metric(ctx, "http://"+d.MonitoringAddress+"/metrics", "sidecar_injection_requests_total")
 }
 
-// InjectURL is where istiod's injector answers.
+// InjectURL is the URL of istiod's injector.
 func (d *Discovery) InjectURL() string { return "https://" + d.https + "/inject" }
 
 func (d *Discovery) selector() string { return injectorSelector + ",istio.io/rev=" + d.revision() }
@@ -87,7 +88,7 @@ func (d *Discovery) writeInjector(ctx context.Context, o Injector) error {
 	if err != nil {
 		return err
 	}
-	objects, err := injectorObjects(rendered, o.Prefix)
+	manifests, err := injectorManifests(rendered, o.Prefix)
 	if err != nil {
 		return err
 	}
@@ -95,17 +96,17 @@ func (d *Discovery) writeInjector(ctx context.Context, o Injector) error {
 		return err
 	}
 	apply := exec.CommandContext(ctx, d.tools.kubectl, "--kubeconfig", d.kubeconfig, "apply", "--server-side", "--force-conflicts", "-f", "-")
-	apply.Stdin = bytes.NewReader(objects)
+	apply.Stdin = bytes.NewReader(manifests)
 	if out, err := apply.CombinedOutput(); err != nil {
 		return fmt.Errorf("apply Istio's injector: %w: %s", err, out)
 	}
 	return nil
 }
 
-// tools are where things are: looking for them takes longer than they do here.
+// tools are paths, cached because the lookup takes longer than the use.
 type tools struct{ module, helm, kubectl string }
 
-func (d *Discovery) find(ctx context.Context) error {
+func (d *Discovery) findTools(ctx context.Context) error {
 	if d.tools != nil {
 		return nil
 	}
@@ -124,9 +125,9 @@ func (d *Discovery) find(ctx context.Context) error {
 	return nil
 }
 
-// renderInjector is what `helm template` says of Istio's chart.
+// renderInjector renders Istio's chart with `helm template`.
 func (d *Discovery) renderInjector(ctx context.Context, o Injector) ([]byte, error) {
-	if err := d.find(ctx); err != nil {
+	if err := d.findTools(ctx); err != nil {
 		return nil, err
 	}
 	tags, err := json.Marshal(append([]string{}, o.Tags...))
@@ -160,17 +161,17 @@ func (d *Discovery) renderInjector(ctx context.Context, o Injector) ([]byte, err
 	return out, nil
 }
 
-// injectorObjects keeps what injection needs: the templates, the mesh's
-// configuration and the webhooks. The rest is istiod's Deployment and its rights.
-func injectorObjects(rendered []byte, prefix string) ([]byte, error) {
-	var kept bytes.Buffer
+// injectorManifests filters the manifests that injection needs: the templates, the mesh
+// configuration and the webhooks. The others are istiod's Deployment and RBAC.
+func injectorManifests(rendered []byte, prefix string) ([]byte, error) {
+	var manifests bytes.Buffer
 	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(rendered), 4096)
 	for {
 		o := &unstructured.Unstructured{}
 		if err := decoder.Decode(&o.Object); errors.Is(err, io.EOF) {
-			return kept.Bytes(), nil
+			return manifests.Bytes(), nil
 		} else if err != nil {
-			return nil, fmt.Errorf("read what Istio's chart renders: %w", err)
+			return nil, fmt.Errorf("parse the manifests of Istio's chart: %w", err)
 		}
 		switch o.GetKind() {
 		case "ConfigMap":
@@ -183,16 +184,16 @@ func injectorObjects(rendered []byte, prefix string) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		kept.Write(append(data, '\n'))
+		manifests.Write(append(data, '\n'))
 	}
 }
 
-// awaitBundles returns when every webhook of the revision has a caBundle.
-func (d *Discovery) awaitBundles(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+// awaitCABundles waits until every webhook of the revision has a caBundle.
+func (d *Discovery) awaitCABundles(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for {
-		missing, err := d.missingBundle(ctx)
+		missing, err := d.webhookWithoutCABundle(ctx)
 		if err == nil && missing == "" {
 			return nil
 		}
@@ -204,8 +205,9 @@ func (d *Discovery) awaitBundles(ctx context.Context) error {
 	}
 }
 
-// missingBundle names a webhook that has no caBundle yet.
-func (d *Discovery) missingBundle(ctx context.Context) (string, error) {
+// webhookWithoutCABundle returns the name of a webhook that has no caBundle, empty when
+// there is none.
+func (d *Discovery) webhookWithoutCABundle(ctx context.Context) (string, error) {
 	list, err := d.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().List(ctx, metav1.ListOptions{LabelSelector: d.selector()})
 	if err != nil {
 		return "", err

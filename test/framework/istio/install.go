@@ -16,8 +16,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
-// Install brings into the cluster what istiod needs: CRDs, its namespace and the
-// mesh's configuration, which says where istiod is reached.
+// Install creates what istiod needs: CRDs, its namespace and the mesh configuration,
+// which contains istiod's address.
 func (d *Discovery) Install(ctx context.Context) error {
 	module, err := Module(ctx)
 	if err != nil {
@@ -50,8 +50,8 @@ func (d *Discovery) Install(ctx context.Context) error {
 	return nil
 }
 
-// CreateNamespace makes a namespace with service accounts and waits until istiod
-// has published its roots there.
+// CreateNamespace creates a namespace with service accounts and waits until istiod has
+// published its roots there.
 func (i *Istiod) CreateNamespace(ctx context.Context, name string, labels map[string]string, serviceAccounts ...string) error {
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}
 	if _, err := i.Client.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{}); err != nil {
@@ -63,7 +63,7 @@ func (i *Istiod) CreateNamespace(ctx context.Context, name string, labels map[st
 			return err
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	return i.process.Await(ctx, func(ctx context.Context) error {
 		_, err := i.Roots(ctx, name)

@@ -24,47 +24,46 @@ import (
 )
 
 const (
-	// Namespace is where Istio is.
+	// Namespace is the namespace of Istio.
 	Namespace = "istio-system"
-	// RootConfigMap is what istiod writes its root certificates into, in every
-	// namespace, under the key root-cert.pem.
+	// RootConfigMap is the ConfigMap in every namespace into which istiod writes its root
+	// certificates, under key root-cert.pem.
 	RootConfigMap = "istio-ca-root-cert"
-	// ServerName is what istiod's certificate is made out to. It is made out to
-	// 127.0.0.1 too, since the mesh's discoveryAddress says that istiod is there
-	// (pilot/pkg/bootstrap of Istio), so clients need no name.
+	// ServerName is the DNS name of istiod's certificate. The certificate also has
+	// 127.0.0.1, because that is the mesh's discoveryAddress (pilot/pkg/bootstrap of
+	// Istio), so clients need no name.
 	ServerName = "istiod." + Namespace + ".svc"
-	// ClusterID is what istiod calls the cluster.
+	// ClusterID is the name of the cluster in istiod.
 	ClusterID = "Kubernetes"
-	// TrustDomain is the mesh's.
+	// TrustDomain is the trust domain of the mesh.
 	TrustDomain = "cluster.local"
 
-	patience = 90 * time.Second
+	startTimeout = 90 * time.Second
 )
 
-// Options say how istiod runs. They may be changed between Kill and Restart.
+// Options configure istiod. They may be changed between Kill and Restart.
 type Options struct {
-	// Env is added to istiod's environment, DEFAULT_WORKLOAD_CERT_TTL for one.
+	// Env is added to istiod's environment, such as DEFAULT_WORKLOAD_CERT_TTL.
 	Env map[string]string
-	// CA is the authority that istiod signs with. Default: one that istiod
-	// makes for itself.
+	// CA is the authority that istiod signs with. Default: one that istiod creates.
 	CA *CA
 	// Revision is its revision. Default: "", the default one.
 	Revision string
-	// Injector has istiod serve its injection webhook, and the API server call it.
-	// Default: it does not.
+	// Injector makes istiod serve its injection webhook and the API server call it.
+	// Default: no injector.
 	Injector *Injector
 }
 
-// Istiod is a running istiod. There can be one for a control plane and revision.
+// Istiod is a running istiod. There can be one for each control plane and revision.
 type Istiod struct {
 	*Discovery
-	// Options are what the next Restart takes.
+	// Options are used by the next Restart.
 	Options Options
-	// Took is how long the last start lasted until istiod answered.
+	// Took is the time from the last start until istiod was ready.
 	Took time.Duration
 
 	folder string
-	// temporary is true when the folder is nobody else's to remove.
+	// temporary says that Stop has to remove the folder.
 	temporary bool
 	logs      string
 	program   string
@@ -92,13 +91,13 @@ func Start(ctx context.Context, p *controlplane.Plane, o Options) (*Istiod, erro
 	if i.program, err = controlplane.Tool(ctx, "pilot-discovery"); err != nil {
 		return nil, err
 	}
-	if err := i.settle(p); err != nil {
+	if err := i.createFolders(p); err != nil {
 		return nil, err
 	}
 	if err := i.Install(ctx); err != nil {
 		return nil, errors.Join(err, i.Stop())
 	}
-	// istiod serves the injector only where its templates are there at the start.
+	// istiod serves the injector only if its templates exist when it starts.
 	if o.Injector != nil {
 		if err := i.writeInjector(ctx, *o.Injector); err != nil {
 			return nil, errors.Join(err, i.Stop())
@@ -108,16 +107,16 @@ func Start(ctx context.Context, p *controlplane.Plane, o Options) (*Istiod, erro
 		return nil, errors.Join(err, i.Stop())
 	}
 	if o.Injector != nil {
-		if err := i.awaitBundles(ctx); err != nil {
+		if err := i.awaitCABundles(ctx); err != nil {
 			return nil, errors.Join(err, i.Stop())
 		}
 	}
 	return i, nil
 }
 
-// settle makes the folders. Those of a control plane that was started are
-// removed with it, also when this process is killed.
-func (i *Istiod) settle(p *controlplane.Plane) (err error) {
+// createFolders creates the folders. Those of a control plane that was started here are
+// removed with it, even when this process is killed.
+func (i *Istiod) createFolders(p *controlplane.Plane) (err error) {
 	if p.Logs == "" {
 		i.temporary = true
 		i.folder, err = os.MkdirTemp("", "isthmus-istio-")
@@ -129,13 +128,13 @@ func (i *Istiod) settle(p *controlplane.Plane) (err error) {
 	return err
 }
 
-// Restart ends istiod where it runs, kindly, and starts it at the same address
-// with Options as they are now.
+// Restart ends istiod with SIGTERM, if it runs, and starts it at the same addresses with
+// the current Options.
 func (i *Istiod) Restart(ctx context.Context) error {
 	if i.process != nil {
 		i.process.End(syscall.SIGTERM)
 	}
-	begun := time.Now()
+	started := time.Now()
 	if err := i.writeCA(); err != nil {
 		return err
 	}
@@ -149,23 +148,23 @@ func (i *Istiod) Restart(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if err := i.process.Await(ctx, i.ready); err != nil {
 		return err
 	}
-	i.Took = time.Since(begun)
+	i.Took = time.Since(started)
 	return nil
 }
 
-// Kill ends istiod without a warning, as a node's end would.
+// Kill ends istiod with SIGKILL, as when its node dies.
 func (i *Istiod) Kill() {
 	if i.process != nil {
 		i.process.End(syscall.SIGKILL)
 	}
 }
 
-// Stop ends istiod and removes what it left on disk.
+// Stop ends istiod and removes its files.
 func (i *Istiod) Stop() error {
 	if i.process != nil {
 		i.process.End(syscall.SIGTERM)
@@ -183,7 +182,8 @@ func (i *Istiod) Dump(w io.Writer) {
 
 func (i *Istiod) log() string { return filepath.Join(i.logs, "istiod-"+i.revision()+".log") }
 
-// ready is nil when istiod is, with the roots of the plugged-in authority.
+// ready returns nil when istiod is ready and has published the roots of the plugged-in
+// authority.
 func (i *Istiod) ready(ctx context.Context) error {
 	if ca := i.Options.CA; ca != nil {
 		roots, err := i.Roots(ctx, Namespace)
@@ -197,8 +197,8 @@ func (i *Istiod) ready(ctx context.Context) error {
 	return i.Ready(ctx)
 }
 
-// Main runs the tests of a package with a control plane and istiod, which use is
-// told of, and returns the status to exit with.
+// Main runs the tests of a package beside a control plane and istiod, which it passes to
+// use first, and returns the exit status.
 func Main(tests interface{ Run() int }, o Options, use func(admin *rest.Config, istiod *Istiod)) int {
 	fail := func(err error) int {
 		fmt.Fprintln(os.Stderr, err)
@@ -219,7 +219,7 @@ func Main(tests interface{ Run() int }, o Options, use func(admin *rest.Config, 
 		return fail(err)
 	}
 	defer func() { _ = istiod.Stop() }()
-	fmt.Fprintf(os.Stderr, "istiod answers after %s\n", istiod.Took.Round(time.Millisecond))
+	fmt.Fprintf(os.Stderr, "istiod is ready after %s\n", istiod.Took.Round(time.Millisecond))
 	use(admin, istiod)
 	status := tests.Run()
 	if status != 0 {

@@ -16,14 +16,14 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/istio"
 )
 
-// istiod is shared: the tests run one after the other. TestMain sets it.
+// istiod is shared by the tests, which run one after the other. TestMain sets it.
 var istiod *istio.Istiod
 
 func TestMain(m *testing.M) {
 	os.Exit(istio.Main(m, istio.Options{}, func(_ *rest.Config, i *istio.Istiod) { istiod = i }))
 }
 
-// bundle makes a bundle of what an agent wrote.
+// bundle validates the files of an agent.
 func bundle(t *testing.T, a *istio.Agent, namespace, account string) (*certs.Bundle, error) {
 	t.Helper()
 	read := func(name string) []byte {
@@ -54,7 +54,7 @@ func startAgent(t *testing.T, o istio.AgentOptions) *istio.Agent {
 	return a
 }
 
-func TestAgentsSideBySide(t *testing.T) {
+func TestAgentsRunSideBySide(t *testing.T) {
 	require.NoError(t, istiod.CreateNamespace(t.Context(), "agents", nil, "one", "two"))
 	one := startAgent(t, istio.AgentOptions{Namespace: "agents", ServiceAccount: "one"})
 	two := startAgent(t, istio.AgentOptions{Namespace: "agents", ServiceAccount: "two", Dir: t.TempDir(), TTL: time.Hour})
@@ -71,11 +71,11 @@ func TestAgentsSideBySide(t *testing.T) {
 	assert.ErrorContains(t, err, "wrong-identity")
 }
 
-func TestAgentRotates(t *testing.T) {
+func TestAgentRotatesItsCertificate(t *testing.T) {
 	require.NoError(t, istiod.CreateNamespace(t.Context(), "rotation", nil, "edge"))
 	a := startAgent(t, istio.AgentOptions{
 		Namespace: "rotation", ServiceAccount: "edge", TTL: 30 * time.Second,
-		Env: map[string]string{"SECRET_GRACE_PERIOD_RATIO": "0.95"}, // rotate when 95 % of the life is left
+		Env: map[string]string{"SECRET_GRACE_PERIOD_RATIO": "0.95"}, // renew when 95 % of the life is left
 	})
 	before, err := bundle(t, a, "rotation", "edge")
 	require.NoError(t, err)
@@ -85,7 +85,7 @@ func TestAgentRotates(t *testing.T) {
 	}, time.Minute, 20*time.Millisecond)
 }
 
-func TestPluggedInAuthority(t *testing.T) {
+func TestPluggedInAuthoritySignsAfterARestart(t *testing.T) {
 	t.Cleanup(func() {
 		istiod.Options.CA = nil
 		assert.NoError(t, istiod.Restart(context.WithoutCancel(t.Context())))
