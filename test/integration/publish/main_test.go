@@ -1,6 +1,5 @@
-// Package publish proves against a real API server that Secrets are published
-// whole, once and only where they are ours: by the package internal/publish and by
-// the process isthmus-publish.
+// Package publish tests internal/publish and the process isthmus-publish against a real
+// API server: Secrets are written completely, once, and only if Isthmus manages them.
 package publish
 
 import (
@@ -15,9 +14,9 @@ import (
 
 // TestMain sets them.
 var (
-	// admin is how to reach the API server as its administrator.
+	// admin is the configuration of an administrator.
 	admin *rest.Config
-	// folder is for what is built, and removed at the end.
+	// folder has the binaries. It is removed at the end.
 	folder string
 )
 
