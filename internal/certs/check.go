@@ -92,7 +92,7 @@ func checkValidity(leaf *x509.Certificate, now time.Time) error {
 	case rest <= 0:
 		return reject(Expired, "valid until %s, and it is %s", at(leaf.NotAfter), at(now))
 	case now.After(usefulUntil(leaf)):
-		return reject(Expired, "valid only until %s, and it is %s", at(leaf.NotAfter), at(now))
+		return reject(Expired, "valid until %s only, and it is %s", at(leaf.NotAfter), at(now))
 	}
 	return nil
 }
