@@ -44,8 +44,8 @@ type connection struct {
 	roots  []*x509.Certificate
 	// lastHandshake is how the last TLS handshake ended.
 	lastHandshake *atomic.Pointer[error]
-	// users and retired are guarded by the pool's mutex.
-	users   int
+	// calls and retired are guarded by the pool's mutex.
+	calls   int
 	retired bool
 }
 
@@ -59,7 +59,7 @@ func (p *connectionPool) acquire(address, serverName string, roots []*x509.Certi
 	}
 	c := p.open[address]
 	if c == nil || !slices.EqualFunc(c.roots, roots, (*x509.Certificate).Equal) {
-		fresh, err := dial(address, serverName, roots)
+		dialed, err := dial(address, serverName, roots)
 		if err != nil {
 			return nil, err
 		}
@@ -69,18 +69,18 @@ func (p *connectionPool) acquire(address, serverName string, roots []*x509.Certi
 		if p.open == nil {
 			p.open = make(map[string]*connection)
 		}
-		fresh.pool = p
-		p.open[address] = fresh
-		c = fresh
+		dialed.pool = p
+		p.open[address] = dialed
+		c = dialed
 	}
-	c.users++
+	c.calls++
 	return c, nil
 }
 
 func (c *connection) release() {
 	c.pool.mu.Lock()
 	defer c.pool.mu.Unlock()
-	c.users--
+	c.calls--
 	c.closeUnused()
 }
 
@@ -92,7 +92,7 @@ func (c *connection) retire() {
 }
 
 func (c *connection) closeUnused() {
-	if c.retired && c.users == 0 {
+	if c.retired && c.calls == 0 {
 		_ = c.conn.Close() // no call is in progress
 	}
 }
@@ -132,7 +132,7 @@ func dial(address, serverName string, roots []*x509.Certificate) (*connection, e
 	conn, err := grpc.NewClient(address,
 		grpc.WithTransportCredentials(&handshakeRecorder{
 			TransportCredentials: credentials.NewTLS(&tls.Config{RootCAs: trusted, ServerName: serverName, MinVersion: tls.VersionTLS12}),
-			last:                 lastHandshake,
+			lastHandshake:        lastHandshake,
 		}),
 		grpc.WithDefaultServiceConfig(serviceConfig),
 		grpc.WithDisableServiceConfig(),
@@ -156,17 +156,17 @@ func dial(address, serverName string, roots []*x509.Certificate) (*connection, e
 // call that waited for a connection contains the reason only as text.
 type handshakeRecorder struct {
 	credentials.TransportCredentials
-	last *atomic.Pointer[error]
+	lastHandshake *atomic.Pointer[error]
 }
 
 // ClientHandshake implements credentials.TransportCredentials.
 func (h *handshakeRecorder) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := h.TransportCredentials.ClientHandshake(ctx, authority, raw)
-	h.last.Store(&err)
+	h.lastHandshake.Store(&err)
 	return conn, info, err
 }
 
 // Clone implements credentials.TransportCredentials.
 func (h *handshakeRecorder) Clone() credentials.TransportCredentials {
-	return &handshakeRecorder{TransportCredentials: h.TransportCredentials.Clone(), last: h.last}
+	return &handshakeRecorder{TransportCredentials: h.TransportCredentials.Clone(), lastHandshake: h.lastHandshake}
 }
