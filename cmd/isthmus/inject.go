@@ -39,7 +39,7 @@ If anything is wrong with any document, nothing is printed and the exit status i
 			if err != nil {
 				return err
 			}
-			return manifests.run(cmd, manifest.Injecting(e))
+			return manifests.run(cmd, manifest.InjectEditor(e))
 		},
 	}
 	manifests.add(cmd)

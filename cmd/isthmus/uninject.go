@@ -26,7 +26,7 @@ Where something that was injected has been changed since, it refuses and names t
 			if err := manifests.check(cmd); err != nil {
 				return err
 			}
-			return manifests.run(cmd, manifest.Uninjecting(inject.Uninject))
+			return manifests.run(cmd, manifest.UninjectEditor(inject.Uninject))
 		},
 	}
 	manifests.add(cmd)

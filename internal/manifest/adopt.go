@@ -25,40 +25,40 @@ type adopter interface {
 // comes out as it went in. Errors are as for Transform.
 func Adopt(sources []Source, namespace string, engine adopter, o inject.AdoptOptions) (Result, error) {
 	return transformWith(sources, transformer{
-		namespace: namespace,
-		edit:      func(w Workload) Edit { return adoptWorkload(engine, w, o) },
-		values:    func(v Values) Edit { return adoptValues(engine, v, o) },
+		namespace:    namespace,
+		editWorkload: func(w Workload) Edit { return adoptWorkload(engine, w, o) },
+		editValues:   func(v Values) Edit { return adoptValues(engine, v, o) },
 	})
 }
 
 func adoptWorkload(engine adopter, w Workload, o inject.AdoptOptions) Edit {
-	o.KeepLabels = append(slices.Clone(o.KeepLabels), w.Selected...)
+	o.KeepLabels = append(slices.Clone(o.KeepLabels), w.SelectorKeys...)
 	namespace := policy.Namespace{Name: w.Namespace, Labels: w.NamespaceLabels, Annotations: w.NamespaceAnnotations}
 	adoption, err := engine.Adopt(inject.Request{Pod: w.Pod, Template: true, Namespace: namespace}, o)
 	if err == nil {
 		err = foreignFields(w.template, adoption.Patch)
 	}
 	if err != nil {
-		return Edit{Err: prefixed("cannot be adopted", err)}
+		return Edit{Err: prefixErrors("cannot be adopted", err)}
 	}
-	return editOf(adoption, namespace, o)
+	return adoptionEdit(adoption, namespace, o)
 }
 
-// prefixed puts words in front of every error that is joined in err.
-func prefixed(words string, err error) error {
+// prefixErrors puts words in front of every error that is joined in err.
+func prefixErrors(words string, err error) error {
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return fmt.Errorf("%s: %w", words, err)
 	}
 	var errs []error
 	for _, e := range joined.Unwrap() {
-		errs = append(errs, prefixed(words, e))
+		errs = append(errs, prefixErrors(words, e))
 	}
 	return errors.Join(errs...)
 }
 
-// editOf says what an adoption comes to.
-func editOf(a inject.Adoption, ns policy.Namespace, o inject.AdoptOptions) Edit {
+// adoptionEdit says what an adoption comes to.
+func adoptionEdit(a inject.Adoption, ns policy.Namespace, o inject.AdoptOptions) Edit {
 	switch {
 	case a.Reason == "":
 		return Edit{Verdict: "unchanged (not integrated by hand)"}
@@ -81,7 +81,7 @@ func editOf(a inject.Adoption, ns policy.Namespace, o inject.AdoptOptions) Edit 
 		edit.Details = append(edit.Details, "once injected, it differs from what was written by hand in:")
 	}
 	for _, d := range a.Differences {
-		line := fmt.Sprintf("%s: %s -> %s", d.Field, shown(d.Before), shown(d.After))
+		line := fmt.Sprintf("%s: %s -> %s", d.Field, truncated(d.Before), truncated(d.After))
 		if d.Why == "" {
 			edit.Warnings = append(edit.Warnings, "no reason is known for a difference, so have a look: "+line)
 			continue
@@ -91,14 +91,14 @@ func editOf(a inject.Adoption, ns policy.Namespace, o inject.AdoptOptions) Edit 
 	return edit
 }
 
-// shown shortens a value for a line.
-func shown(value string) string {
-	const most = 60
+// truncated shortens a value for a line.
+func truncated(value string) string {
+	const limit = 60
 	switch r := []rune(value); {
 	case value == "":
 		return "none"
-	case len(r) > most:
-		return string(r[:most-3]) + "..."
+	case len(r) > limit:
+		return string(r[:limit-3]) + "..."
 	}
 	return value
 }
@@ -111,15 +111,15 @@ func foreignFields(template any, patch []jsonpatch.Operation) error {
 		if op.Operation != "remove" || !strings.HasPrefix(op.Path, "/spec/") {
 			continue
 		}
-		keys, err := pointer(op.Path)
+		keys, err := parsePointer(op.Path)
 		if err != nil {
 			return err
 		}
 		value := template
 		for _, key := range keys {
-			value = below(value, key)
+			value = entryAt(value, key)
 		}
-		into, list := typeOf(keys)
+		into, list := removedType(keys)
 		if into == nil {
 			continue
 		}
@@ -141,11 +141,11 @@ func foreignFields(template any, patch []jsonpatch.Operation) error {
 	return errors.Join(errs...)
 }
 
-// typeOf is what a removed path holds: an item of a list, or the list.
-func typeOf(keys []string) (into any, isList bool) {
+// removedType is what a removed path holds: an item of a list, or the list.
+func removedType(keys []string) (into any, isList bool) {
 	name := keys[len(keys)-1]
 	isList = true
-	if _, err := index(name); err == nil {
+	if _, err := parseIndex(name); err == nil {
 		name, isList = keys[len(keys)-2], false
 	}
 	switch name {
@@ -161,14 +161,14 @@ func typeOf(keys []string) (into any, isList bool) {
 	return nil, false
 }
 
-// below is the entry of a mapping or list that a key names, nil when there is
+// entryAt is the entry of a mapping or list that a key names, nil when there is
 // none.
-func below(value any, key string) any {
+func entryAt(value any, key string) any {
 	switch v := value.(type) {
 	case map[string]any:
 		return v[key]
 	case []any:
-		if i, err := index(key); err == nil && i < len(v) {
+		if i, err := parseIndex(key); err == nil && i < len(v) {
 			return v[i]
 		}
 	}

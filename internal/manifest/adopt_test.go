@@ -15,7 +15,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
-const byHand = "../../samples/by-hand"
+const samples = "../../samples/by-hand"
 
 func adopt(t testing.TB, in string, o inject.AdoptOptions) (Result, error) {
 	t.Helper()
@@ -34,7 +34,7 @@ func adopted(t testing.TB, in string) string {
 // TestAdoptGolden adopts every sample that is integrated by hand and compares
 // with testdata/adopt: NAME.out is the manifest, NAME.report what is said.
 func TestAdoptGolden(t *testing.T) {
-	inputs, err := filepath.Glob(byHand + "/*.yaml")
+	inputs, err := filepath.Glob(samples + "/*.yaml")
 	require.NoError(t, err)
 	require.NotEmpty(t, inputs)
 	expected := map[string]bool{}
@@ -55,7 +55,7 @@ func TestAdoptGolden(t *testing.T) {
 			for ext, got := range map[string][]byte{".out": result.Text(), ".report": report.Bytes()} {
 				name := base + ext
 				expected[name] = true
-				if *update {
+				if *updateGoldens {
 					require.NoError(t, os.WriteFile(name, got, 0o644))
 				}
 				want, err := os.ReadFile(name)
@@ -96,11 +96,11 @@ func TestAdoptCorpus(t *testing.T) {
 			}
 			count++
 			assert.Equal(t, out, adopted(t, out), "twice is once")
-			injected := string(transform(t, Injecting(engine), out).Text())
+			injected := string(transform(t, InjectEditor(engine), out).Text())
 			assert.NotEqual(t, out, injected)
-			assert.Equal(t, out, string(transform(t, Uninjecting(inject.Uninject), injected).Text()), "uninject gives it back, byte for byte")
-			around := "# before\na:   1\n---\n" + in + "\n---\nb:   [2]\n"
-			assert.Equal(t, "# before\na:   1\n---\n"+out+"\n---\nb:   [2]\n", adopted(t, around))
+			assert.Equal(t, out, string(transform(t, UninjectEditor(inject.Uninject), injected).Text()), "uninject gives it back, byte for byte")
+			stream := "# before\na:   1\n---\n" + in + "\n---\nb:   [2]\n"
+			assert.Equal(t, "# before\na:   1\n---\n"+out+"\n---\nb:   [2]\n", adopted(t, stream))
 			for _, line := range strings.Split(out, "\n") {
 				assert.True(t, strings.Contains(in, line) || strings.Contains(line, "isthmus.dev/") || strings.HasSuffix(line, "{}"), "line %q is not from the input", line)
 			}
@@ -116,22 +116,22 @@ func TestAdoptCorpus(t *testing.T) {
 
 func sampleText(t testing.TB, name string) string {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(byHand, name))
+	data, err := os.ReadFile(filepath.Join(samples, name))
 	require.NoError(t, err)
 	return string(data)
 }
 
-// replaced replaces what must be there.
-func replaced(t testing.TB, text, old, with string) string {
+// replaceOnce replaces what must be there.
+func replaceOnce(t testing.TB, text, old, replacement string) string {
 	t.Helper()
 	require.Contains(t, text, old)
-	return strings.Replace(text, old, with, 1)
+	return strings.Replace(text, old, replacement, 1)
 }
 
 // TestAdoptSays: errors name every field with its line, and nothing comes out.
 func TestAdoptSays(t *testing.T) {
-	in := replaced(t, sampleText(t, "sidecar.yaml"), "            - --serviceCluster\n", "            - --new\n")
-	in = replaced(t, in, "{name: http-envoy-prom, containerPort: 15090}", "{name: http, containerPort: 80}")
+	in := replaceOnce(t, sampleText(t, "sidecar.yaml"), "            - --serviceCluster\n", "            - --new\n")
+	in = replaceOnce(t, in, "{name: http-envoy-prom, containerPort: 15090}", "{name: http, containerPort: 80}")
 	_, err := adopt(t, in, inject.AdoptOptions{})
 	require.Error(t, err)
 	lines := strings.Split(err.Error(), "\n")
@@ -153,14 +153,14 @@ func TestAdoptSays(t *testing.T) {
 // TestAdoptLosesNothing: what no type knows stays, and where it would go with
 // what is taken out, that is an error.
 func TestAdoptLosesNothing(t *testing.T) {
-	in := replaced(t, sampleText(t, "sidecar.yaml"), "      serviceAccountName: emissary-ingress\n", "      serviceAccountName: emissary-ingress\n      fromTheFuture: {a: [1, ~, 1e3]}\n")
+	in := replaceOnce(t, sampleText(t, "sidecar.yaml"), "      serviceAccountName: emissary-ingress\n", "      serviceAccountName: emissary-ingress\n      fromTheFuture: {a: [1, ~, 1e3]}\n")
 	assert.Contains(t, adopted(t, in), "      fromTheFuture: {a: [1, ~, 1e3]}\n")
 	for field, change := range map[string][2]string{
 		"spec.containers[1]":                 {"          image: docker.io/istio/proxyv2:1.24.2\n", "          image: docker.io/istio/proxyv2:1.24.2\n          fromTheFuture: 1\n"},
 		"spec.volumes[1]":                    {"          emptyDir: {medium: Memory}\n", "          emptyDir: {medium: Memory, fromTheFuture: 1}\n"},
 		"spec.containers[0].volumeMounts[1]": {"              mountPath: /etc/istio-certs/\n", "              mountPath: /etc/istio-certs/\n              fromTheFuture: 1\n"},
 	} {
-		_, err := adopt(t, replaced(t, sampleText(t, "sidecar.yaml"), change[0], change[1]), inject.AdoptOptions{})
+		_, err := adopt(t, replaceOnce(t, sampleText(t, "sidecar.yaml"), change[0], change[1]), inject.AdoptOptions{})
 		require.Error(t, err, field)
 		assert.Contains(t, err.Error(), "cannot be adopted: "+field)
 		assert.Contains(t, err.Error(), `fromTheFuture", and it would be lost; remove it, or leave the pod as it is`)
@@ -177,7 +177,7 @@ func TestAdoptKeepsSelectedLabels(t *testing.T) {
 		"matchLabels: {app.kubernetes.io/name: edge-stack, " + label + "}",
 		"matchLabels: {app.kubernetes.io/name: edge-stack}\n    matchExpressions: [{key: sidecar.istio.io/inject, operator: Exists}]",
 	} {
-		out := adopted(t, replaced(t, in, "matchLabels: {app.kubernetes.io/name: edge-stack}", selector))
+		out := adopted(t, replaceOnce(t, in, "matchLabels: {app.kubernetes.io/name: edge-stack}", selector))
 		assert.Contains(t, out, "\n        "+label+"\n")
 		assert.Equal(t, out, adopted(t, out), "twice is once")
 	}
@@ -287,8 +287,8 @@ func FuzzAdoptText(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := run(result.Text())
+		repeated, err := run(result.Text())
 		require.NoError(t, err, "%q became %q", data, result.Text())
-		require.Equal(t, string(result.Text()), string(again.Text()), "%q", data)
+		require.Equal(t, string(result.Text()), string(repeated.Text()), "%q", data)
 	})
 }

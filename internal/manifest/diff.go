@@ -15,7 +15,7 @@ func (r Result) Diff(colour bool) []byte {
 	out := diffWriter{colour: colour}
 	for _, d := range r.Documents {
 		if d.Changed() {
-			out.document(d)
+			out.writeDocument(d)
 		}
 	}
 	return out.Bytes()
@@ -32,68 +32,68 @@ const (
 	red   = "\x1b[31m"
 	green = "\x1b[32m"
 	cyan  = "\x1b[36m"
-	plain = "\x1b[m"
+	reset = "\x1b[m"
 )
 
-func (w *diffWriter) line(colour, text string) {
-	text, broken := strings.CutSuffix(text, "\n")
+func (w *diffWriter) writeLine(colour, text string) {
+	text, hasNewline := strings.CutSuffix(text, "\n")
 	if w.colour && colour != "" {
-		text = colour + text + plain
+		text = colour + text + reset
 	}
 	w.WriteString(text + "\n")
-	if !broken {
+	if !hasNewline {
 		w.WriteString("\\ No newline at end of file\n")
 	}
 }
 
-func (w *diffWriter) document(d Document) {
+func (w *diffWriter) writeDocument(d Document) {
 	// A tab ends the file's name for patch(1).
-	about := fmt.Sprintf("%s\tdocument %d (%s)\n", d.Source, d.Number, d.Title)
-	w.line(bold, "--- "+about)
-	w.line(bold, "+++ "+about)
-	before, after := linesOf(d.whole(d.Before)), linesOf(d.whole(d.After))
-	for _, group := range grouped(opCodes(before, after, d.edits)) {
+	name := fmt.Sprintf("%s\tdocument %d (%s)\n", d.Source, d.Number, d.DisplayName)
+	w.writeLine(bold, "--- "+name)
+	w.writeLine(bold, "+++ "+name)
+	before, after := splitLines(d.withFullLines(d.Before)), splitLines(d.withFullLines(d.After))
+	for _, group := range groupHunks(opCodes(before, after, d.edits)) {
 		first, last := group[0], group[len(group)-1]
 		offset := d.Line - 1
-		w.line(cyan, fmt.Sprintf("@@ -%s +%s @@\n", span(first.I1, last.I2, offset), span(first.J1, last.J2, offset)))
+		w.writeLine(cyan, fmt.Sprintf("@@ -%s +%s @@\n", hunkRange(first.I1, last.I2, offset), hunkRange(first.J1, last.J2, offset)))
 		for _, op := range group {
 			if op.Tag == 'e' {
 				for _, l := range before[op.I1:op.I2] {
-					w.line("", " "+l)
+					w.writeLine("", " "+l)
 				}
 				continue
 			}
 			for _, l := range before[op.I1:op.I2] {
-				w.line(red, "-"+l)
+				w.writeLine(red, "-"+l)
 			}
 			for _, l := range after[op.J1:op.J2] {
-				w.line(green, "+"+l)
+				w.writeLine(green, "+"+l)
 			}
 		}
 	}
 }
 
-// whole completes a document's first and last line: JSON need not start and
+// withFullLines completes a document's first and last line: JSON need not start and
 // end with one.
-func (d Document) whole(text []byte) []byte {
-	lead := d.Prefix[bytes.LastIndexByte(d.Prefix, '\n')+1:]
-	trail := d.Suffix[:bytes.IndexByte(d.Suffix, '\n')+1]
+func (d Document) withFullLines(text []byte) []byte {
+	before := d.Prefix[bytes.LastIndexByte(d.Prefix, '\n')+1:]
+	after := d.Suffix[:bytes.IndexByte(d.Suffix, '\n')+1]
 	if len(text) > 0 && text[len(text)-1] == '\n' {
-		trail = nil
+		after = nil
 	}
-	return join(join(lead, text), trail)
+	return concat(concat(before, text), after)
 }
 
-// span is a range of lines as a hunk's head writes it.
-func span(from, to, offset int) string {
+// hunkRange is a range of lines as a hunk's head writes it.
+func hunkRange(from, to, offset int) string {
 	if from == to {
 		return fmt.Sprintf("%d,0", from+offset)
 	}
 	return fmt.Sprintf("%d,%d", from+1+offset, to-from)
 }
 
-// linesOf cuts text into lines that keep their line breaks.
-func linesOf(text []byte) []string {
+// splitLines cuts text into lines that keep their line breaks.
+func splitLines(text []byte) []string {
 	lines := strings.SplitAfter(string(text), "\n")
 	if lines[len(lines)-1] == "" {
 		lines = lines[:len(lines)-1]

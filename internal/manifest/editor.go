@@ -16,10 +16,10 @@ type injector interface {
 	Inject(inject.Request) inject.Result
 }
 
-// Injecting is the editor of `isthmus inject`. Whoever hands a manifest to it
+// InjectEditor is the editor of `isthmus inject`. Whoever hands a manifest to it
 // wants it injected: the workload counts as opted in by its namespace, unless
 // the input holds that namespace and it says otherwise.
-func Injecting(engine injector) Editor {
+func InjectEditor(engine injector) Editor {
 	return func(w Workload) Edit {
 		labels := map[string]string{policy.InjectionLabel: policy.InjectionEnabled}
 		maps.Copy(labels, w.NamespaceLabels)
@@ -32,7 +32,7 @@ func Injecting(engine injector) Editor {
 		for _, warning := range result.Warnings {
 			warnings = append(warnings, warning.Text)
 		}
-		edit := Edit{Patch: result.Patch, Verdict: verdict(result), Warnings: warnings}
+		edit := Edit{Patch: result.Patch, Verdict: injectVerdict(result), Warnings: warnings}
 		if result.Denied {
 			edit.Err = fmt.Errorf("denied (%s): %s", result.Reason, result.Message)
 		}
@@ -40,26 +40,26 @@ func Injecting(engine injector) Editor {
 	}
 }
 
-// verdict puts a decision in a few words: "injected (profile emissary, mode
+// injectVerdict puts a decision in a few words: "injected (profile emissary, mode
 // sidecar)", "unchanged (no-profile)".
-func verdict(r inject.Result) string {
-	text, because := "injected", ""
+func injectVerdict(r inject.Result) string {
+	text, details := "injected", ""
 	if r.Reason != policy.Injected {
-		text, because = "unchanged", string(r.Reason)
+		text, details = "unchanged", string(r.Reason)
 	}
 	add := func(format, value string) {
 		if value == "" {
 			return
 		}
-		if because != "" {
-			because += ", "
+		if details != "" {
+			details += ", "
 		}
-		because += fmt.Sprintf(format, value)
+		details += fmt.Sprintf(format, value)
 	}
 	add("profile %s", r.Profile)
 	add("mode %s", string(r.Mode))
-	if because != "" {
-		text += " (" + because + ")"
+	if details != "" {
+		text += " (" + details + ")"
 	}
 	if r.Message == "" || len(r.Warnings) > 0 {
 		return text // the warnings say it in more words
@@ -67,9 +67,9 @@ func verdict(r inject.Result) string {
 	return text + ": " + r.Message
 }
 
-// Uninjecting is the editor of `isthmus uninject`. uninject returns no
+// UninjectEditor is the editor of `isthmus uninject`. uninject returns no
 // operations for a pod that is not injected.
-func Uninjecting(uninject func(*corev1.Pod) ([]jsonpatch.Operation, error)) Editor {
+func UninjectEditor(uninject func(*corev1.Pod) ([]jsonpatch.Operation, error)) Editor {
 	return func(w Workload) Edit {
 		ops, err := uninject(w.Pod)
 		switch {

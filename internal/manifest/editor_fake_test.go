@@ -6,10 +6,10 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 )
 
-// edgeEditor stands in for the engine: it edits pods with a container called
+// fakeEditor stands in for the engine: it edits pods with a container called
 // edge in all the ways in which the engine does, and with the values that YAML
 // can get wrong.
-func edgeEditor(w Workload) Edit {
+func fakeEditor(w Workload) Edit {
 	if w.NamespaceLabels["isthmus.dev/injection"] == "disabled" {
 		return Edit{Verdict: "unchanged (excluded-namespace)"}
 	}

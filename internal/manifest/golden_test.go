@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var update = flag.Bool("update", false, "rewrite the golden files")
+var updateGoldens = flag.Bool("update", false, "rewrite the golden files")
 
 // TestGolden edits every testdata/NAME.in.EXT with the editor of the tests and
 // compares with what is written beside it: NAME.EXT.out, the manifests;
@@ -29,7 +29,7 @@ func TestGolden(t *testing.T) {
 		t.Run(filepath.Base(base), func(t *testing.T) {
 			data, err := os.ReadFile(input)
 			require.NoError(t, err)
-			result, err := Transform([]Source{{filepath.Base(input), data}}, "default", edgeEditor)
+			result, err := Transform([]Source{{filepath.Base(input), data}}, "default", fakeEditor)
 			require.NoError(t, err)
 			var report bytes.Buffer
 			for _, d := range result.Decisions {
@@ -38,7 +38,7 @@ func TestGolden(t *testing.T) {
 			for ext, got := range map[string][]byte{"out": result.Text(), "diff": result.Diff(false), "report": report.Bytes()} {
 				name := base + "." + ext
 				expected[name] = true
-				if *update {
+				if *updateGoldens {
 					require.NoError(t, os.WriteFile(name, got, 0o644))
 				}
 				want, err := os.ReadFile(name)

@@ -43,8 +43,8 @@ func jsonStyleOf(text []byte) jsonStyle {
 	return s
 }
 
-// write appends a tree of nodes that came from JSON as JSON.
-func (s jsonStyle) write(out *bytes.Buffer, n *yaml.Node, depth int) {
+// writeNode appends a tree of nodes that came from JSON as JSON.
+func (s jsonStyle) writeNode(out *bytes.Buffer, n *yaml.Node, depth int) {
 	if n.Kind == yaml.ScalarNode {
 		if n.Tag != "!!str" {
 			out.WriteString(n.Value)
@@ -66,10 +66,10 @@ func (s jsonStyle) write(out *bytes.Buffer, n *yaml.Node, depth int) {
 			out.WriteString(s.comma)
 		}
 		s.newLine(out, depth+1)
-		s.write(out, n.Content[i], depth+1)
+		s.writeNode(out, n.Content[i], depth+1)
 		if step == 2 {
 			out.WriteString(s.colon)
-			s.write(out, n.Content[i+1], depth+1)
+			s.writeNode(out, n.Content[i+1], depth+1)
 		}
 	}
 	if len(n.Content) > 0 {

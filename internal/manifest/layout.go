@@ -17,19 +17,19 @@ type layout struct {
 	lineBreak string
 }
 
-// layoutOf reads the layout off a document: that of most of its places, and
+// detectLayout reads the layout off a document: that of most of its places, and
 // kubectl's where there is no telling.
-func layoutOf(text []byte, root *yaml.Node) layout {
+func detectLayout(text []byte, root *yaml.Node) layout {
 	l := layout{indent: 2, compact: true, lineBreak: "\n"}
 	if 2*bytes.Count(text, []byte("\r\n")) > bytes.Count(text, []byte("\n")) {
 		l.lineBreak = "\r\n"
 	}
 	indents := map[int]int{}
-	var flush, indented int
-	var walk func(*yaml.Node)
-	walk = func(n *yaml.Node) {
+	var unindented, indented int
+	var visit func(*yaml.Node)
+	visit = func(n *yaml.Node) {
 		for i, c := range n.Content {
-			walk(c)
+			visit(c)
 			if n.Kind != yaml.MappingNode || i%2 == 0 || c.Style&yaml.FlowStyle != 0 || len(c.Content) == 0 {
 				continue
 			}
@@ -39,21 +39,21 @@ func layoutOf(text []byte, root *yaml.Node) layout {
 			} else if c.Anchor != "" {
 				continue
 			}
-			switch by := column - n.Content[i-1].Column; {
+			switch offset := column - n.Content[i-1].Column; {
 			case c.Kind == yaml.MappingNode:
-				indents[by]++
-			case c.Kind == yaml.SequenceNode && by == 0:
-				flush++
+				indents[offset]++
+			case c.Kind == yaml.SequenceNode && offset == 0:
+				unindented++
 			case c.Kind == yaml.SequenceNode:
 				indented++
 			}
 		}
 	}
-	walk(root)
-	l.compact = flush >= indented
-	for by, n := range indents {
-		if by >= 2 && by <= 8 && (n > indents[l.indent] || n == indents[l.indent] && by < l.indent) {
-			l.indent = by
+	visit(root)
+	l.compact = unindented >= indented
+	for offset, n := range indents {
+		if offset >= 2 && offset <= 8 && (n > indents[l.indent] || n == indents[l.indent] && offset < l.indent) {
+			l.indent = offset
 		}
 	}
 	return l

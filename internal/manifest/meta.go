@@ -6,31 +6,31 @@ import (
 	"strings"
 )
 
-// meta is what matters of an object's own metadata.
-type meta struct {
+// objectMeta is what matters of an object's own metadata.
+type objectMeta struct {
 	namespace, name     string
 	labels, annotations map[string]string
 }
 
-// metaOf reads an object's metadata. keys lead from the document to the object.
-func metaOf(value map[string]any, keys []string) (meta, error) {
-	var m meta
+// objectMetaOf reads an object's metadata. keys lead from the document to the object.
+func objectMetaOf(value map[string]any, keys []string) (objectMeta, error) {
+	var m objectMeta
 	var errs []error
 	keys = append(keys[:len(keys):len(keys)], "metadata")
 	if value["metadata"] == nil {
 		return m, nil
 	}
-	own, ok := value["metadata"].(map[string]any)
+	metadata, ok := value["metadata"].(map[string]any)
 	if !ok {
-		return m, &fieldError{keys, "want a mapping, got " + typeName(value["metadata"])}
+		return m, &fieldError{keys, "want a mapping, got " + describeType(value["metadata"])}
 	}
 	text := func(key string, into *string) {
-		switch v := own[key].(type) {
+		switch v := metadata[key].(type) {
 		case nil:
 		case string:
 			*into = v
 		default:
-			errs = append(errs, &fieldError{append(keys[:len(keys):len(keys)], key), fmt.Sprintf("want a string, got %s %v: quote it", typeName(v), v)})
+			errs = append(errs, &fieldError{append(keys[:len(keys):len(keys)], key), fmt.Sprintf("want a string, got %s %v: quote it", describeType(v), v)})
 		}
 	}
 	generated := ""
@@ -40,12 +40,12 @@ func metaOf(value map[string]any, keys []string) (meta, error) {
 	if m.name == "" && generated != "" {
 		m.name = generated + "*"
 	}
-	m.labels, m.annotations = texts(own["labels"]), texts(own["annotations"])
+	m.labels, m.annotations = stringEntries(metadata["labels"]), stringEntries(metadata["annotations"])
 	return m, errors.Join(errs...)
 }
 
-// texts keeps the strings of a mapping.
-func texts(value any) map[string]string {
+// stringEntries keeps the strings of a mapping.
+func stringEntries(value any) map[string]string {
 	out := map[string]string{}
 	from, _ := value.(map[string]any)
 	for key, v := range from {
@@ -56,44 +56,44 @@ func texts(value any) map[string]string {
 	return out
 }
 
-func kindOf(value map[string]any) kind {
+func typeMetaOf(value map[string]any) typeMeta {
 	apiVersion, _ := value["apiVersion"].(string)
 	name, _ := value["kind"].(string)
-	return kind{apiVersion, name}
+	return typeMeta{apiVersion, name}
 }
 
-// title names an object for a reader: "Deployment emissary/edge".
-func title(k kind, namespace string, value map[string]any) string {
-	m, _ := metaOf(value, nil)
-	if _, ok := k.template(); ok && m.namespace == "" {
+// displayName names an object for a reader: "Deployment emissary/edge".
+func displayName(meta typeMeta, namespace string, value map[string]any) string {
+	m, _ := objectMetaOf(value, nil)
+	if _, ok := meta.podTemplatePath(); ok && m.namespace == "" {
 		m.namespace = namespace
 	}
-	return strings.TrimSpace(k.name + " " + joinName(m.namespace, m.name))
+	return strings.TrimSpace(meta.kind + " " + joinName(m.namespace, m.name))
 }
 
 // namespacesIn collects the Namespace objects of the input by name.
-func namespacesIn(objects []*object) map[string]meta {
-	found := map[string]meta{}
-	var visit func(map[string]any, kind, int)
-	visit = func(value map[string]any, list kind, depth int) {
-		k := list.item(kindOf(value))
-		if k == (kind{"v1", "Namespace"}) {
-			if m, err := metaOf(value, nil); err == nil {
+func namespacesIn(documents []*parsedDocument) map[string]objectMeta {
+	found := map[string]objectMeta{}
+	var visit func(map[string]any, typeMeta, int)
+	visit = func(value map[string]any, list typeMeta, depth int) {
+		meta := list.itemType(typeMetaOf(value))
+		if meta == (typeMeta{"v1", "Namespace"}) {
+			if m, err := objectMetaOf(value, nil); err == nil {
 				found[m.name] = m
 			}
 		}
 		items, _ := value["items"].([]any)
-		if !k.isList() || depth > maxDepth {
+		if !meta.isList() || depth > maxDepth {
 			return
 		}
 		for _, item := range items {
 			if inner, ok := item.(map[string]any); ok {
-				visit(inner, k, depth+1)
+				visit(inner, meta, depth+1)
 			}
 		}
 	}
-	for _, o := range objects {
-		visit(o.value, kind{}, 0)
+	for _, d := range documents {
+		visit(d.value, typeMeta{}, 0)
 	}
 	return found
 }

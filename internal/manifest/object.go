@@ -11,12 +11,12 @@ import (
 	operations "gomodules.xyz/jsonpatch/v2"
 )
 
-// object is one document as it was read.
-type object struct {
+// parsedDocument is one document as it was read.
+type parsedDocument struct {
 	source string
 	// number counts the documents of a source that are not empty.
 	number int
-	chunk  chunk
+	raw    rawDocument
 	// root is nil in a document with nothing but comments in it.
 	root *yaml.Node
 	// err is why the document cannot be read.
@@ -25,36 +25,36 @@ type object struct {
 	value map[string]any
 }
 
-// readSource reads all documents of a source. A document that cannot be read
+// parseSource reads all documents of a source. A document that cannot be read
 // keeps its error, so that all errors come in the order of the input.
-func readSource(s Source) ([]*object, error) {
+func parseSource(s Source) ([]*parsedDocument, error) {
 	if len(s.Data) > MaxBytes {
 		return nil, fmt.Errorf("%s: holds more than %d MiB: split it", s.Name, MaxBytes>>20)
 	}
-	if wrong := notText(s.Data); wrong != "" {
-		return nil, fmt.Errorf("%s: %s", s.Name, wrong)
+	if problem := encodingError(s.Data); problem != "" {
+		return nil, fmt.Errorf("%s: %s", s.Name, problem)
 	}
-	var objects []*object
+	var documents []*parsedDocument
 	number := 0
-	for _, c := range split(s.Data) {
-		if !isEmpty(c) {
+	for _, raw := range splitDocuments(s.Data) {
+		if !isEmptyDocument(raw) {
 			number++
 		}
-		o := &object{source: s.Name, number: number, chunk: c}
+		document := &parsedDocument{source: s.Name, number: number, raw: raw}
 		var err error
-		if o.root, err = parse(c); err != nil {
-			o.err = o.fail("", err)
-		} else if err := o.read(); err != nil {
-			o.err = o.fail(o.rawTitle(), err)
+		if document.root, err = parseDocument(raw); err != nil {
+			document.err = document.wrapError("", err)
+		} else if err := document.decodeValue(); err != nil {
+			document.err = document.wrapError(document.nodeDisplayName(), err)
 		}
-		objects = append(objects, o)
+		documents = append(documents, document)
 	}
-	return objects, nil
+	return documents, nil
 }
 
-// isEmpty is true for a document with nothing but blanks and comments in it.
-func isEmpty(c chunk) bool {
-	for rest := c.body; len(rest) > 0; {
+// isEmptyDocument is true for a document with nothing but blanks and comments in it.
+func isEmptyDocument(d rawDocument) bool {
+	for rest := d.body; len(rest) > 0; {
 		n := lineLength(rest)
 		if !isBlankOrComment(rest[:n]) {
 			return false
@@ -64,49 +64,49 @@ func isEmpty(c chunk) bool {
 	return true
 }
 
-// read takes the value of a document that may matter. What else there is may
+// decodeValue takes the value of a document that may matter. What else there is may
 // be as odd as it likes.
-func (o *object) read() error {
-	if !mayMatter(o.root) {
+func (d *parsedDocument) decodeValue() error {
+	if !isRelevant(d.root) {
 		return nil
 	}
-	if err := checkKeys(o.root, o.chunk.line); err != nil {
+	if err := checkKeys(d.root, d.raw.line); err != nil {
 		return err
 	}
-	raw, err := toJSON(o.chunk)
+	raw, err := toJSON(d.raw)
 	if err != nil {
 		return err
 	}
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.UseNumber()
-	return dec.Decode(&o.value)
+	return dec.Decode(&d.value)
 }
 
-// mayMatter is true for a mapping whose kind is that of a workload, of a list
+// isRelevant is true for a mapping whose kind is that of a workload, of a list
 // of them, or of a Namespace.
-func mayMatter(n *yaml.Node) bool {
+func isRelevant(n *yaml.Node) bool {
 	if n == nil || n.Kind != yaml.MappingNode {
 		return false
 	}
-	k := kind{scalar(lookup(n, "apiVersion")), scalar(lookup(n, "kind"))}
-	if k == (kind{"v1", "Namespace"}) || k.isList() {
+	meta := typeMeta{scalarValue(mappingValue(n, "apiVersion")), scalarValue(mappingValue(n, "kind"))}
+	if meta == (typeMeta{"v1", "Namespace"}) || meta.isList() {
 		return true
 	}
-	_, ok := k.template()
+	_, ok := meta.podTemplatePath()
 	return ok
 }
 
-func scalar(n *yaml.Node) string {
-	if n = follow(n); n != nil && n.Kind == yaml.ScalarNode {
+func scalarValue(n *yaml.Node) string {
+	if n = resolveAlias(n); n != nil && n.Kind == yaml.ScalarNode {
 		return n.Value
 	}
 	return ""
 }
 
-// rawTitle names a document that could not be read any further.
-func (o *object) rawTitle() string {
-	m := lookup(o.root, "metadata")
-	return strings.TrimSpace(scalar(lookup(o.root, "kind")) + " " + joinName(scalar(lookup(m, "namespace")), scalar(lookup(m, "name"))))
+// nodeDisplayName names a document that could not be read any further.
+func (d *parsedDocument) nodeDisplayName() string {
+	m := mappingValue(d.root, "metadata")
+	return strings.TrimSpace(scalarValue(mappingValue(d.root, "kind")) + " " + joinName(scalarValue(mappingValue(m, "namespace")), scalarValue(mappingValue(m, "name"))))
 }
 
 func joinName(namespace, name string) string {
@@ -118,28 +118,28 @@ func joinName(namespace, name string) string {
 
 // lineOf is the line in the source that an error is about, that of the
 // document where the error names none.
-func (o *object) lineOf(err error) int {
+func (d *parsedDocument) lineOf(err error) int {
 	line := 1
-	var at *lineError
-	var field *fieldError
+	var lineErr *lineError
+	var fieldErr *fieldError
 	switch {
-	case errors.As(err, &at) && at.line > 0:
-		line = at.line
-	case errors.As(err, &field) && o.root != nil:
-		line = max(1, nodeAt(o.root, field.keys).Line)
+	case errors.As(err, &lineErr) && lineErr.line > 0:
+		line = lineErr.line
+	case errors.As(err, &fieldErr) && d.root != nil:
+		line = max(1, nodeAt(d.root, fieldErr.keys).Line)
 	}
-	return o.chunk.line + line - 1
+	return d.raw.line + line - 1
 }
 
-// descend follows keys through mappings, nil where they end before.
-func descend(value map[string]any, path, keys []string) (any, error) {
+// valueAt follows keys through mappings, nil where they end before.
+func valueAt(value map[string]any, path, keys []string) (any, error) {
 	var n any = value
 	for _, key := range path {
-		object, ok := n.(map[string]any)
+		mapping, ok := n.(map[string]any)
 		if !ok {
-			return nil, &fieldError{keys, "want a mapping, got " + typeName(n)}
+			return nil, &fieldError{keys, "want a mapping, got " + describeType(n)}
 		}
-		if n = object[key]; n == nil {
+		if n = mapping[key]; n == nil {
 			return nil, nil
 		}
 		keys = append(keys[:len(keys):len(keys)], key)
@@ -147,22 +147,22 @@ func descend(value map[string]any, path, keys []string) (any, error) {
 	return n, nil
 }
 
-// emptied is true when a patch leaves nothing of a template's metadata. What
+// emptiesMetadata is true when a patch leaves nothing of a template's metadata. What
 // added the metadata was then the patch that this one takes back.
-func emptied(patch []operations.Operation, template any) bool {
+func emptiesMetadata(patch []operations.Operation, template any) bool {
 	raw, err := json.Marshal(template)
 	if err != nil {
 		return false
 	}
-	if raw, err = patched(raw, patch); err != nil {
+	if raw, err = patchJSON(raw, patch); err != nil {
 		return false
 	}
 	var after struct{ Metadata map[string]any }
 	return json.Unmarshal(raw, &after) == nil && after.Metadata != nil && len(after.Metadata) == 0
 }
 
-// touches is true when a patch changes something below a path.
-func touches(patch []operations.Operation, below string) bool {
+// changesBelow is true when a patch changes something below a path.
+func changesBelow(patch []operations.Operation, below string) bool {
 	for _, op := range patch {
 		if strings.HasPrefix(op.Path, below) {
 			return true
@@ -171,8 +171,8 @@ func touches(patch []operations.Operation, below string) bool {
 	return false
 }
 
-// pathOf writes keys as a JSON pointer.
-func pathOf(keys []string) string {
+// jsonPointer writes keys as a JSON pointer.
+func jsonPointer(keys []string) string {
 	var b strings.Builder
 	for _, key := range keys {
 		b.WriteString("/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(key))

@@ -23,7 +23,7 @@ func TestDiffApplies(t *testing.T) {
 		"JSON":             "{\"a\": 1}\n{\"apiVersion\": \"v1\", \"kind\": \"Pod\", \"spec\": {\"containers\": [{\"name\": \"edge\"}]}}\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			result := transform(t, edgeEditor, in)
+			result := transform(t, fakeEditor, in)
 			assert.Equal(t, string(result.Text()), applyDiff(t, in, string(result.Diff(false))))
 		})
 	}
@@ -70,7 +70,7 @@ func applyDiff(t *testing.T, text, diff string) string {
 
 func TestDiffColour(t *testing.T) {
 	change := func(Workload) Edit {
-		return Edit{Patch: []jsonpatch.Operation{op("replace", "/metadata/name", "new")}}
+		return Edit{Patch: []jsonpatch.Operation{newOperation("replace", "/metadata/name", "new")}}
 	}
 	result := transform(t, change, edgePod)
 	assert.Equal(t, strings.Join([]string{
@@ -87,13 +87,13 @@ func TestJSON(t *testing.T) {
 		"several":              {"a: 1\n---\nb: 2\n", "{\n    \"a\": 1\n}\n{\n    \"b\": 2\n}\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := transform(t, edgeEditor, test.in).JSON()
+			got, err := transform(t, fakeEditor, test.in).JSON()
 			require.NoError(t, err)
 			assert.Equal(t, test.want, string(got))
 		})
 	}
 	t.Run("what has no JSON", func(t *testing.T) {
-		_, err := transform(t, edgeEditor, "a: 1\n---\n{{ x }}: 1\n").JSON()
+		_, err := transform(t, fakeEditor, "a: 1\n---\n{{ x }}: 1\n").JSON()
 		require.Error(t, err)
 		assert.Contains(t, err.Error(), "a:3: document 2: does not parse: invalid map key")
 	})
@@ -106,7 +106,7 @@ func TestWorkloadString(t *testing.T) {
 
 // TestKinds shows which kinds hold pods, and where.
 func TestKinds(t *testing.T) {
-	for k, want := range map[kind]string{
+	for k, want := range map[typeMeta]string{
 		{"v1", "Pod"}: "", {"v1", "ReplicationController"}: "/spec/template",
 		{"apps/v1", "Deployment"}: "/spec/template", {"apps/v1beta1", "Deployment"}: "/spec/template", {"apps/v1beta2", "Deployment"}: "/spec/template", {"extensions/v1beta1", "Deployment"}: "/spec/template",
 		{"apps/v1", "DaemonSet"}: "/spec/template", {"extensions/v1beta1", "DaemonSet"}: "/spec/template", {"apps/v1", "ReplicaSet"}: "/spec/template", {"extensions/v1beta1", "ReplicaSet"}: "/spec/template",
@@ -114,15 +114,15 @@ func TestKinds(t *testing.T) {
 		{"batch/v1", "Job"}: "/spec/template", {"extensions/v1beta1", "Job"}: "/spec/template",
 		{"batch/v1", "CronJob"}: "/spec/jobTemplate/spec/template", {"batch/v1beta1", "CronJob"}: "/spec/jobTemplate/spec/template", {"batch/v2alpha1", "CronJob"}: "/spec/jobTemplate/spec/template", {"batch/v2alpha1", "ScheduledJob"}: "/spec/jobTemplate/spec/template",
 	} {
-		keys, ok := k.template()
+		keys, ok := k.podTemplatePath()
 		assert.True(t, ok, k)
-		assert.Equal(t, want, pathOf(keys), k)
+		assert.Equal(t, want, jsonPointer(keys), k)
 	}
-	for _, k := range []kind{{"v1", "Deployment"}, {"apps/v1", "Pod"}, {"extensions/v1beta1", "StatefulSet"}, {"batch.volcano.sh/v1alpha1", "Job"}, {"apps.openshift.io/v1", "DeploymentConfig"}, {"v1", "PodTemplate"}, {"", ""}, {"apps", "Deployment"}} {
-		_, ok := k.template()
+	for _, k := range []typeMeta{{"v1", "Deployment"}, {"apps/v1", "Pod"}, {"extensions/v1beta1", "StatefulSet"}, {"batch.volcano.sh/v1alpha1", "Job"}, {"apps.openshift.io/v1", "DeploymentConfig"}, {"v1", "PodTemplate"}, {"", ""}, {"apps", "Deployment"}} {
+		_, ok := k.podTemplatePath()
 		assert.False(t, ok, k)
 	}
-	for k, want := range map[kind]bool{
+	for k, want := range map[typeMeta]bool{
 		{"v1", "List"}: true, {"v1", "PodList"}: true, {"apps/v1", "DeploymentList"}: true, {"extensions/v1beta1", "DeploymentList"}: true,
 		{"v1", "ConfigMapList"}: false, {"example.com/v1", "List"}: false, {"example.com/v1", "DeploymentList"}: false, {"apps/v1", "List"}: false,
 	} {
@@ -138,7 +138,7 @@ func TestDiffOfManyLines(t *testing.T) {
 		pod := strings.Replace(edgePod, "name: edge\n", fmt.Sprintf("name: edge%d\n", i), 1)
 		in += "- " + strings.ReplaceAll(strings.TrimSuffix(pod, "\n"), "\n", "\n  ") + "\n"
 	}
-	result := transform(t, edgeEditor, in)
+	result := transform(t, fakeEditor, in)
 	require.Len(t, result.Documents, 1)
 	require.NotEmpty(t, result.Documents[0].edits)
 	diff := string(result.Diff(false))

@@ -25,13 +25,13 @@ func (e *lineError) Error() string { return e.text }
 // the text alone.
 var yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?`)
 
-// parse reads the one document of a chunk. The node is nil when there is
+// parseDocument reads the one document of a chunk. The node is nil when there is
 // nothing in it but comments.
-func parse(c chunk) (*yaml.Node, error) {
-	if c.isJSON {
-		return parseJSON(c.body)
+func parseDocument(d rawDocument) (*yaml.Node, error) {
+	if d.isJSON {
+		return parseJSON(d.body)
 	}
-	return parseYAML(c.body)
+	return parseYAML(d.body)
 }
 
 // parseYAML reads exactly one YAML document and returns its top node.
@@ -42,11 +42,11 @@ func parseYAML(text []byte) (*yaml.Node, error) {
 		if errors.Is(err, io.EOF) {
 			return nil, nil
 		}
-		return nil, asLineError(err)
+		return nil, newLineError(err)
 	}
 	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		if err != nil {
-			return nil, asLineError(err)
+			return nil, newLineError(err)
 		}
 		return nil, &lineError{text: `more than one document: put "---" at the start of a line between them`}
 	}
@@ -56,7 +56,7 @@ func parseYAML(text []byte) (*yaml.Node, error) {
 	return doc.Content[0], nil
 }
 
-func asLineError(err error) error {
+func newLineError(err error) error {
 	text := err.Error()
 	at := yamlLine.FindStringSubmatch(text)
 	line, _ := strconv.Atoi(at[1])
@@ -72,11 +72,11 @@ func checkKeys(n *yaml.Node, firstLine int) error {
 		seen := make(map[string]int, len(n.Content)/2)
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			key := n.Content[i]
-			if follow(key).Kind != yaml.ScalarNode {
+			if resolveAlias(key).Kind != yaml.ScalarNode {
 				text := "a key that is no text: a template has to be rendered first"
 				errs = append(errs, &lineError{line: key.Line, text: text})
 			}
-			if key.Kind != yaml.ScalarNode || isMerge(key) {
+			if key.Kind != yaml.ScalarNode || isMergeKey(key) {
 				continue
 			}
 			if first, twice := seen[key.Value]; twice {
@@ -93,10 +93,10 @@ func checkKeys(n *yaml.Node, firstLine int) error {
 	return errors.Join(errs...)
 }
 
-// lookup returns the value of a key of a mapping, nil when it is not there.
+// mappingValue returns the value of a key of a mapping, nil when it is not there.
 // Aliases are followed.
-func lookup(n *yaml.Node, key string) *yaml.Node {
-	n = follow(n)
+func mappingValue(n *yaml.Node, key string) *yaml.Node {
+	n = resolveAlias(n)
 	if n == nil || n.Kind != yaml.MappingNode {
 		return nil
 	}
@@ -108,14 +108,14 @@ func lookup(n *yaml.Node, key string) *yaml.Node {
 	return nil
 }
 
-// follow returns what an alias stands for, and any other node as it is.
-func follow(n *yaml.Node) *yaml.Node {
+// resolveAlias returns what an alias stands for, and any other node as it is.
+func resolveAlias(n *yaml.Node) *yaml.Node {
 	if n != nil && n.Kind == yaml.AliasNode {
 		return n.Alias
 	}
 	return n
 }
 
-func isMerge(n *yaml.Node) bool {
+func isMergeKey(n *yaml.Node) bool {
 	return n.Kind == yaml.ScalarNode && n.Value == "<<" && (n.Tag == "" || n.Tag == "!" || n.ShortTag() == "!!merge")
 }

@@ -9,16 +9,16 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 )
 
-// apply carries out one JSON Patch operation on nodes. The tree must be free
+// applyOperation carries out one JSON Patch operation on nodes. The tree must be free
 // of aliases and merge keys: see expand.
-func apply(root *yaml.Node, op jsonpatch.Operation) error {
-	keys, err := pointer(op.Path)
+func applyOperation(root *yaml.Node, op jsonpatch.Operation) error {
+	keys, err := parsePointer(op.Path)
 	if err != nil || len(keys) == 0 {
 		return fmt.Errorf("patch %s %q: want a path below the document", op.Operation, op.Path)
 	}
 	parent := root
 	for i, key := range keys[:len(keys)-1] {
-		if parent = child(parent, key); parent == nil {
+		if parent = childNode(parent, key); parent == nil {
 			return fmt.Errorf("patch %s %q: nothing at %q", op.Operation, op.Path, "/"+strings.Join(keys[:i+1], "/"))
 		}
 	}
@@ -28,50 +28,50 @@ func apply(root *yaml.Node, op jsonpatch.Operation) error {
 		return nil // the JSON side of the edit has tested it
 	case "remove":
 	case "add", "replace":
-		if value, err = nodeOf(op.Value); err != nil {
+		if value, err = newNode(op.Value); err != nil {
 			return fmt.Errorf("patch %s %q: %w", op.Operation, op.Path, err)
 		}
-		unplace(value)
+		clearPositions(value)
 	default:
 		return fmt.Errorf("patch %s %q: want add, replace or remove", op.Operation, op.Path)
 	}
-	if err := edit(parent, keys[len(keys)-1], op.Operation, value); err != nil {
+	if err := editEntry(parent, keys[len(keys)-1], op.Operation, value); err != nil {
 		return fmt.Errorf("patch %s %q: %w", op.Operation, op.Path, err)
 	}
 	return nil
 }
 
-// edit changes one entry of a mapping or sequence.
-func edit(parent *yaml.Node, key, op string, value *yaml.Node) error {
+// editEntry changes one entry of a mapping or sequence.
+func editEntry(parent *yaml.Node, key, op string, value *yaml.Node) error {
 	switch parent.Kind {
 	case yaml.MappingNode:
-		at := -1
+		keyIndex := -1
 		for i := 0; i+1 < len(parent.Content); i += 2 {
 			if parent.Content[i].Value == key {
-				at = i
+				keyIndex = i
 			}
 		}
 		switch {
-		case op == "remove" && at >= 0:
-			parent.Content = append(parent.Content[:at], parent.Content[at+2:]...)
-		case op != "remove" && at >= 0:
-			keepQuotes(parent.Content[at+1], value)
-			parent.Content[at+1] = value
+		case op == "remove" && keyIndex >= 0:
+			parent.Content = append(parent.Content[:keyIndex], parent.Content[keyIndex+2:]...)
+		case op != "remove" && keyIndex >= 0:
+			keepQuotes(parent.Content[keyIndex+1], value)
+			parent.Content[keyIndex+1] = value
 		case op == "add":
-			unfold(parent)
+			setBlockStyle(parent)
 			parent.Content = append(parent.Content, stringNode(key), value)
 		default:
 			return fmt.Errorf("no key %q", key)
 		}
 	case yaml.SequenceNode:
 		if op == "add" {
-			unfold(parent)
+			setBlockStyle(parent)
 		}
 		if op == "add" && key == "-" {
 			parent.Content = append(parent.Content, value)
 			return nil
 		}
-		i, err := index(key)
+		i, err := parseIndex(key)
 		if err != nil || i > len(parent.Content) || i == len(parent.Content) && op != "add" {
 			return fmt.Errorf("no item %q of %d", key, len(parent.Content))
 		}
@@ -90,9 +90,9 @@ func edit(parent *yaml.Node, key, op string, value *yaml.Node) error {
 	return nil
 }
 
-// unfold lets an empty container grow as a block: what was "[]" since there
+// setBlockStyle lets an empty container grow as a block: what was "[]" since there
 // was nothing in it need not become one long line.
-func unfold(n *yaml.Node) {
+func setBlockStyle(n *yaml.Node) {
 	if len(n.Content) == 0 {
 		n.Style &^= yaml.FlowStyle
 	}
@@ -106,23 +106,23 @@ func keepQuotes(old, value *yaml.Node) {
 	}
 }
 
-// child is the entry of a mapping or sequence that one key of a JSON pointer
+// childNode is the entry of a mapping or sequence that one key of a JSON pointer
 // names, nil when there is none.
-func child(n *yaml.Node, key string) *yaml.Node {
+func childNode(n *yaml.Node, key string) *yaml.Node {
 	if n.Kind == yaml.SequenceNode {
-		if i, err := index(key); err == nil && i < len(n.Content) {
+		if i, err := parseIndex(key); err == nil && i < len(n.Content) {
 			return n.Content[i]
 		}
 		return nil
 	}
-	return lookup(n, key)
+	return mappingValue(n, key)
 }
 
 // nodeAt follows a JSON pointer, through aliases too, as far as it leads.
 func nodeAt(root *yaml.Node, keys []string) *yaml.Node {
 	n := root
 	for _, key := range keys {
-		next := child(follow(n), key)
+		next := childNode(resolveAlias(n), key)
 		if next == nil {
 			return n
 		}
@@ -131,7 +131,7 @@ func nodeAt(root *yaml.Node, keys []string) *yaml.Node {
 	return n
 }
 
-func index(key string) (int, error) {
+func parseIndex(key string) (int, error) {
 	i, err := strconv.Atoi(key)
 	if err == nil && (i < 0 || strconv.Itoa(i) != key) {
 		err = fmt.Errorf("want an index, got %q", key)
@@ -139,8 +139,8 @@ func index(key string) (int, error) {
 	return i, err
 }
 
-// pointer splits a JSON pointer into its keys.
-func pointer(path string) ([]string, error) {
+// parsePointer splits a JSON pointer into its keys.
+func parsePointer(path string) ([]string, error) {
 	if path == "" {
 		return nil, nil
 	}
@@ -154,10 +154,10 @@ func pointer(path string) ([]string, error) {
 	return keys, nil
 }
 
-// unplace marks nodes as new: they have no place in the text.
-func unplace(n *yaml.Node) {
+// clearPositions marks nodes as new: they have no place in the text.
+func clearPositions(n *yaml.Node) {
 	n.Line, n.Column = 0, 0
 	for _, c := range n.Content {
-		unplace(c)
+		clearPositions(c)
 	}
 }

@@ -7,12 +7,12 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func rejoin(chunks []chunk) []byte {
+func rejoin(documents []rawDocument) []byte {
 	var out bytes.Buffer
-	for _, c := range chunks {
-		out.Write(c.prefix)
-		out.Write(c.body)
-		out.Write(c.suffix)
+	for _, d := range documents {
+		out.Write(d.prefix)
+		out.Write(d.body)
+		out.Write(d.suffix)
 	}
 	return out.Bytes()
 }
@@ -50,15 +50,15 @@ func TestSplit(t *testing.T) {
 		"flow style is no JSON":          {in: "{a: 1}\n", bodies: []string{"{a: 1}\n"}, lines: []int{1}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			chunks := split([]byte(test.in))
+			documents := splitDocuments([]byte(test.in))
 			var bodies []string
 			var at []int
-			for _, c := range chunks {
-				bodies, at = append(bodies, string(c.body)), append(at, c.line)
+			for _, d := range documents {
+				bodies, at = append(bodies, string(d.body)), append(at, d.line)
 			}
 			assert.Equal(t, test.bodies, bodies)
 			assert.Equal(t, test.lines, at)
-			assert.Equal(t, test.in, string(rejoin(chunks)))
+			assert.Equal(t, test.in, string(rejoin(documents)))
 		})
 	}
 }

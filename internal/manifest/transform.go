@@ -54,9 +54,9 @@ type Document struct {
 	// that are not empty, from 1, and Line is that on which it starts.
 	Source       string
 	Number, Line int
-	// Title is kind, namespace and name for a reader: "Deployment
+	// DisplayName is kind, namespace and name for a reader: "Deployment
 	// emissary/edge".
-	Title string
+	DisplayName string
 	// Prefix and Suffix are the bytes around the document that belong to no
 	// document.
 	Prefix, Suffix []byte
@@ -82,20 +82,20 @@ type Result struct {
 // The error joins everything that is wrong with any document; there is no
 // result then.
 func Transform(sources []Source, namespace string, edit Editor) (Result, error) {
-	return transformWith(sources, transformer{namespace: namespace, edit: edit})
+	return transformWith(sources, transformer{namespace: namespace, editWorkload: edit})
 }
 
 func transformWith(sources []Source, t transformer) (Result, error) {
-	var objects []*object
+	var documents []*parsedDocument
 	var errs []error
 	for _, source := range sources {
-		read, err := readSource(source)
-		objects = append(objects, read...)
+		read, err := parseSource(source)
+		documents = append(documents, read...)
 		errs = append(errs, err)
 	}
-	t.namespaces = namespacesIn(objects)
-	for _, o := range objects {
-		errs = append(errs, t.document(o))
+	t.namespaces = namespacesIn(documents)
+	for _, document := range documents {
+		errs = append(errs, t.transformDocument(document))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return Result{}, err
@@ -104,159 +104,159 @@ func transformWith(sources []Source, t transformer) (Result, error) {
 }
 
 type transformer struct {
-	namespace string
-	edit      Editor
-	// values decides on documents of Helm values; nil lets them pass.
-	values     func(Values) Edit
-	namespaces map[string]meta
+	namespace    string
+	editWorkload Editor
+	// editValues decides on documents of Helm values; nil lets them pass.
+	editValues func(Values) Edit
+	namespaces map[string]objectMeta
 	result     Result
 }
 
-// document edits one document and appends it to the result.
-func (t *transformer) document(o *object) error {
-	doc := Document{
-		Source: o.source, Number: o.number, Line: o.chunk.line, JSON: o.chunk.isJSON,
-		Prefix: o.chunk.prefix, Suffix: o.chunk.suffix, Before: o.chunk.body, After: o.chunk.body,
+// transformDocument edits one document and appends it to the result.
+func (t *transformer) transformDocument(document *parsedDocument) error {
+	result := Document{
+		Source: document.source, Number: document.number, Line: document.raw.line, JSON: document.raw.isJSON,
+		Prefix: document.raw.prefix, Suffix: document.raw.suffix, Before: document.raw.body, After: document.raw.body,
 	}
-	if o.err != nil {
-		return o.err
+	if document.err != nil {
+		return document.err
 	}
-	if o.value != nil {
-		doc.Title = title(kindOf(o.value), t.namespace, o.value)
+	if document.value != nil {
+		result.DisplayName = displayName(typeMetaOf(document.value), t.namespace, document.value)
 	}
-	patch, err := t.object(o, o.value, kind{}, nil, 0)
-	if o.value == nil && t.values != nil {
-		doc.Title = "values"
-		patch, err = t.valuesDocument(o)
+	patch, err := t.transformObject(document, document.value, typeMeta{}, nil, 0)
+	if document.value == nil && t.editValues != nil {
+		result.DisplayName = "values"
+		patch, err = t.transformValues(document)
 	}
 	if err != nil {
 		return err
 	}
 	if len(patch) > 0 {
-		if doc.After, doc.edits, err = rewrite(o.chunk, patch); err != nil {
-			return o.fail(doc.Title, err)
+		if result.After, result.edits, err = rewriteDocument(document.raw, patch); err != nil {
+			return document.wrapError(result.DisplayName, err)
 		}
 	}
-	t.result.Documents = append(t.result.Documents, doc)
+	t.result.Documents = append(t.result.Documents, result)
 	return nil
 }
 
 // maxDepth bounds lists in lists.
 const maxDepth = 8
 
-// object decides on an object and, when it is a list, on its items. The patch
+// transformObject decides on an object and, when it is a list, on its items. The patch
 // that it returns is relative to the document.
-func (t *transformer) object(o *object, value map[string]any, list kind, keys []string, depth int) ([]jsonpatch.Operation, error) {
-	k := list.item(kindOf(value))
-	if path, ok := k.template(); ok {
-		return t.workload(o, value, k, append(keys[:len(keys):len(keys)], path...), path)
+func (t *transformer) transformObject(document *parsedDocument, value map[string]any, list typeMeta, keys []string, depth int) ([]jsonpatch.Operation, error) {
+	meta := list.itemType(typeMetaOf(value))
+	if path, ok := meta.podTemplatePath(); ok {
+		return t.transformWorkload(document, value, meta, append(keys[:len(keys):len(keys)], path...), path)
 	}
-	if !k.isList() || depth > maxDepth {
+	if !meta.isList() || depth > maxDepth {
 		return nil, nil
 	}
 	items, ok := value["items"].([]any)
 	if !ok && value["items"] != nil {
-		return nil, o.fail(k.name, &fieldError{append(keys, "items"), "want a list, got " + typeName(value["items"])})
+		return nil, document.wrapError(meta.kind, &fieldError{append(keys, "items"), "want a list, got " + describeType(value["items"])})
 	}
 	var patch []jsonpatch.Operation
 	var errs []error
 	for i, item := range items {
-		inner, ok := item.(map[string]any)
+		object, ok := item.(map[string]any)
 		if !ok {
 			continue
 		}
-		own := append(keys[:len(keys):len(keys)], "items", strconv.Itoa(i))
-		ops, err := t.object(o, inner, k, own, depth+1)
+		itemKeys := append(keys[:len(keys):len(keys)], "items", strconv.Itoa(i))
+		ops, err := t.transformObject(document, object, meta, itemKeys, depth+1)
 		patch, errs = append(patch, ops...), append(errs, err)
 	}
 	return patch, errors.Join(errs...)
 }
 
-// workload decides on one workload. path leads from the object to the pod,
+// transformWorkload decides on one workload. path leads from the object to the pod,
 // keys from the document to it.
-func (t *transformer) workload(o *object, value map[string]any, k kind, keys, path []string) ([]jsonpatch.Operation, error) {
-	name := title(k, t.namespace, value)
-	m, err := metaOf(value, keys[:len(keys)-len(path)])
+func (t *transformer) transformWorkload(document *parsedDocument, value map[string]any, meta typeMeta, keys, path []string) ([]jsonpatch.Operation, error) {
+	name := displayName(meta, t.namespace, value)
+	m, err := objectMetaOf(value, keys[:len(keys)-len(path)])
 	if err != nil {
-		return nil, o.fail(name, err)
+		return nil, document.wrapError(name, err)
 	}
-	w := Workload{Kind: k.name, Namespace: m.namespace, Name: m.name}
+	w := Workload{Kind: meta.kind, Namespace: m.namespace, Name: m.name}
 	if w.Namespace == "" {
 		w.Namespace = t.namespace
 	}
 	if ns, ok := t.namespaces[w.Namespace]; ok {
 		w.NamespaceLabels, w.NamespaceAnnotations = ns.labels, ns.annotations
 	}
-	template, err := descend(value, path, keys[:len(keys)-len(path)])
+	template, err := valueAt(value, path, keys[:len(keys)-len(path)])
 	if err != nil {
-		return nil, o.fail(name, err)
+		return nil, document.wrapError(name, err)
 	}
 	if template == nil {
 		t.result.Decisions = append(t.result.Decisions, Decision{Workload: w.String(), Verdict: "unchanged (no pod in it)"})
 		return nil, nil
 	}
 	if w.Pod, err = decodePod(template, keys); err != nil {
-		return nil, o.fail(name, err)
+		return nil, document.wrapError(name, err)
 	}
 	w.Pod.Namespace = w.Namespace
-	w.Selected, w.template = selected(value), template
-	edit := t.edit(w)
+	w.SelectorKeys, w.template = selectorKeys(value), template
+	edit := t.editWorkload(w)
 	if edit.Err != nil {
-		line := nodeAt(o.root, keys[:len(keys)-len(path)]).Line
-		return nil, o.fail(name, atLine(line, edit.Err))
+		line := nodeAt(document.root, keys[:len(keys)-len(path)]).Line
+		return nil, document.wrapError(name, withLine(line, edit.Err))
 	}
 	t.result.Decisions = append(t.result.Decisions, Decision{w.String(), edit.Verdict, edit.Details, edit.Warnings})
-	return rebase(edit.Patch, keys, template), nil
+	return rebasePatch(edit.Patch, keys, template), nil
 }
 
-// atLine gives every error that is joined in err the line.
-func atLine(line int, err error) error {
+// withLine gives every error that is joined in err the line.
+func withLine(line int, err error) error {
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return &lineError{line: line, text: err.Error()}
 	}
 	var errs []error
 	for _, e := range joined.Unwrap() {
-		errs = append(errs, atLine(line, e))
+		errs = append(errs, withLine(line, e))
 	}
 	return errors.Join(errs...)
 }
 
-// rebase makes a pod's patch one of the document that the pod is in. A
+// rebasePatch makes a pod's patch one of the document that the pod is in. A
 // template may lack the metadata that every pod has: it is added where
 // something goes into it, and taken away when the patch empties it.
-func rebase(patch []jsonpatch.Operation, keys []string, template any) []jsonpatch.Operation {
+func rebasePatch(patch []jsonpatch.Operation, keys []string, template any) []jsonpatch.Operation {
 	if len(patch) == 0 {
 		return nil
 	}
-	prefix := pathOf(keys)
+	prefix := jsonPointer(keys)
 	out := make([]jsonpatch.Operation, 0, len(patch)+1)
-	if object, ok := template.(map[string]any); ok && object["metadata"] == nil && touches(patch, "/metadata/") {
+	if mapping, ok := template.(map[string]any); ok && mapping["metadata"] == nil && changesBelow(patch, "/metadata/") {
 		out = append(out, jsonpatch.NewOperation("add", prefix+"/metadata", map[string]any{}))
 	}
 	for _, op := range patch {
 		op.Path = prefix + op.Path
 		out = append(out, op)
 	}
-	if len(keys) > 0 && touches(patch, "/metadata/") && emptied(patch, template) {
+	if len(keys) > 0 && changesBelow(patch, "/metadata/") && emptiesMetadata(patch, template) {
 		out = append(out, jsonpatch.NewOperation("remove", prefix+"/metadata", nil))
 	}
 	return out
 }
 
-// fail puts file, line, document and workload in front of every error in err.
-func (o *object) fail(title string, err error) error {
+// wrapError puts file, line, document and workload in front of every error in err.
+func (d *parsedDocument) wrapError(name string, err error) error {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var errs []error
 		for _, e := range joined.Unwrap() {
-			errs = append(errs, o.fail(title, e))
+			errs = append(errs, d.wrapError(name, e))
 		}
 		return errors.Join(errs...)
 	}
-	where := o.source + ":" + strconv.Itoa(o.lineOf(err))
-	what := fmt.Sprintf("document %d", o.number)
-	if title != "" {
-		what += " (" + title + ")"
+	position := d.source + ":" + strconv.Itoa(d.lineOf(err))
+	document := fmt.Sprintf("document %d", d.number)
+	if name != "" {
+		document += " (" + name + ")"
 	}
-	return fmt.Errorf("%s: %s: %w", where, what, err)
+	return fmt.Errorf("%s: %s: %w", position, document, err)
 }

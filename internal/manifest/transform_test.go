@@ -67,7 +67,7 @@ func TestTransformKeepsBytes(t *testing.T) {
 		"unicode line breaks":             "a: \"x\u2028y\"\nb: \"\u0085\"\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			result := transform(t, edgeEditor, text)
+			result := transform(t, fakeEditor, text)
 			assert.Equal(t, text, string(result.Text()))
 			assert.Empty(t, string(result.Diff(false)))
 		})
@@ -81,7 +81,7 @@ func TestTransformKeepsNeighbours(t *testing.T) {
 	for name, eol := range map[string]string{"Unix": "\n", "Windows": "\r\n"} {
 		t.Run(name, func(t *testing.T) {
 			in := strings.ReplaceAll(before+edgePod+after, "\n", eol)
-			out := string(transform(t, edgeEditor, in).Text())
+			out := string(transform(t, fakeEditor, in).Text())
 			require.NotEqual(t, in, out)
 			assert.True(t, strings.HasPrefix(out, strings.ReplaceAll(before, "\n", eol)), out)
 			assert.True(t, strings.HasSuffix(out, strings.ReplaceAll(after, "\n", eol)), out)
@@ -89,12 +89,12 @@ func TestTransformKeepsNeighbours(t *testing.T) {
 		})
 	}
 	t.Run("no final newline", func(t *testing.T) {
-		out := string(transform(t, edgeEditor, strings.TrimSuffix(edgePod, "\n")).Text())
+		out := string(transform(t, fakeEditor, strings.TrimSuffix(edgePod, "\n")).Text())
 		assert.False(t, strings.HasSuffix(out, "\n"))
 		assert.Contains(t, out, "name: certs")
 	})
 	t.Run("byte order mark", func(t *testing.T) {
-		out := string(transform(t, edgeEditor, "\xef\xbb\xbf"+edgePod).Text())
+		out := string(transform(t, fakeEditor, "\xef\xbb\xbf"+edgePod).Text())
 		assert.True(t, strings.HasPrefix(out, "\xef\xbb\xbfapiVersion: v1\n"), out)
 		assert.Contains(t, out, "name: certs")
 	})
@@ -114,7 +114,7 @@ func TestTransformJoinsSources(t *testing.T) {
 		"empty first":           {[]string{"", "b: 2\n"}, "b: 2\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			assert.Equal(t, test.want, string(transform(t, edgeEditor, test.in...).Text()))
+			assert.Equal(t, test.want, string(transform(t, fakeEditor, test.in...).Text()))
 		})
 	}
 }
@@ -169,7 +169,7 @@ func TestTransformErrors(t *testing.T) {
 				if w.Name == "refused" {
 					return Edit{Err: errors.New("no, for a reason")}
 				}
-				return edgeEditor(w)
+				return fakeEditor(w)
 			})
 			require.Error(t, err)
 			assert.Equal(t, test.want, strings.Split(err.Error(), "\n"))
@@ -180,7 +180,7 @@ func TestTransformErrors(t *testing.T) {
 
 func TestTransformLimits(t *testing.T) {
 	t.Run("size", func(t *testing.T) {
-		_, err := Transform([]Source{{"big.yaml", make([]byte, MaxBytes+1)}}, "default", edgeEditor)
+		_, err := Transform([]Source{{"big.yaml", make([]byte, MaxBytes+1)}}, "default", fakeEditor)
 		assert.EqualError(t, err, "big.yaml: holds more than 64 MiB: split it")
 	})
 	t.Run("alias bomb", func(t *testing.T) {
@@ -189,7 +189,7 @@ func TestTransformLimits(t *testing.T) {
 			alias := "*x" + string(rune('0'+i-1))
 			bomb += "  x" + string(rune('0'+i)) + ": &x" + string(rune('0'+i)) + " [" + strings.Repeat(alias+",", 10) + "]\n"
 		}
-		_, err := Transform([]Source{{"bomb.yaml", []byte(bomb)}}, "default", edgeEditor)
+		_, err := Transform([]Source{{"bomb.yaml", []byte(bomb)}}, "default", fakeEditor)
 		assert.EqualError(t, err, "bomb.yaml:1: document 1 (Pod edge): does not parse: document contains excessive aliasing")
 	})
 }
@@ -197,8 +197,8 @@ func TestTransformLimits(t *testing.T) {
 // TestTransformNamespace shows in which namespace a workload counts.
 func TestTransformNamespace(t *testing.T) {
 	var seen []Workload
-	look := func(w Workload) Edit { seen = append(seen, w); return Edit{} }
-	transform(t, look,
+	record := func(w Workload) Edit { seen = append(seen, w); return Edit{} }
+	transform(t, record,
 		edgePod+"---\n"+strings.Replace(edgePod, "name: edge", "name: edge\n  namespace: own", 1),
 		"apiVersion: v1\nkind: Namespace\nmetadata: {name: own, labels: {a: b}, annotations: {c: d}}\n")
 	require.Len(t, seen, 2)
@@ -220,9 +220,9 @@ func TestTransformMetadata(t *testing.T) {
 	remove := func(Workload) Edit {
 		return Edit{Patch: []jsonpatch.Operation{jsonpatch.NewOperation("remove", "/metadata/labels", nil)}}
 	}
-	there := string(transform(t, add, in).Text())
-	assert.Equal(t, in+"    metadata:\n      labels:\n        a: b\n", there)
-	assert.Equal(t, in, string(transform(t, remove, there).Text()))
-	own := strings.Replace(there, "      labels:", "      name: mine\n      labels:", 1)
-	assert.Equal(t, strings.Replace(own, "      labels:\n        a: b\n", "", 1), string(transform(t, remove, own).Text()))
+	added := string(transform(t, add, in).Text())
+	assert.Equal(t, in+"    metadata:\n      labels:\n        a: b\n", added)
+	assert.Equal(t, in, string(transform(t, remove, added).Text()))
+	named := strings.Replace(added, "      labels:", "      name: mine\n      labels:", 1)
+	assert.Equal(t, strings.Replace(named, "      labels:\n        a: b\n", "", 1), string(transform(t, remove, named).Text()))
 }

@@ -11,9 +11,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// nodeOf turns any value that marshals to JSON into nodes, in the order in
+// newNode turns any value that marshals to JSON into nodes, in the order in
 // which it marshals: a container's name comes before its image.
-func nodeOf(value any) (*yaml.Node, error) {
+func newNode(value any) (*yaml.Node, error) {
 	raw, err := json.Marshal(value)
 	if err != nil {
 		return nil, err
@@ -42,7 +42,7 @@ type jsonReader struct {
 }
 
 // line is the line that the reader has come to, from 1.
-func (r jsonReader) line() int { return 1 + lines(r.raw[:r.dec.InputOffset()]) }
+func (r jsonReader) line() int { return 1 + countLines(r.raw[:r.dec.InputOffset()]) }
 
 func (r jsonReader) value() (*yaml.Node, error) {
 	token, err := r.dec.Token()
