@@ -222,7 +222,7 @@ func (f *controllerFlags) follow(mgr manager.Manager, kube kubernetes.Interface,
 		return m, err
 	}
 	if watcher != nil {
-		m.settings, m.injector, shared = watcher.Mesh, watcher.Injector, watcher.Shared
+		m.settings, m.injector, shared = watcher.Mesh, watcher.Injector, watcher.SharedMesh
 		if err := mgr.Add(watcher); err != nil {
 			return m, err
 		}

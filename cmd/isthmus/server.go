@@ -38,7 +38,7 @@ type serverFlags struct {
 func (f *serverFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.settings, "settings", "", "settings file, as the chart writes it (default: built-in settings)")
 	flags.StringArrayVar(&f.profiles, "profiles", nil, "file with more profiles; can be repeated")
-	flags.StringVar(&f.configuration, "webhook-configuration", mesh.DefaultConfiguration, "name of the webhook configurations, mutating and validating, that send reviews to the webhook")
+	flags.StringVar(&f.configuration, "webhook-configuration", mesh.DefaultWebhookConfiguration, "name of the webhook configurations, mutating and validating, that send reviews to the webhook")
 	flags.StringVar(&f.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace that Isthmus is installed in (default: $POD_NAMESPACE)")
 	flags.StringVar(&f.caSecret, "ca-secret", "", "Secret with the CA of the webhook's serving certificates, which the controller keeps")
 	flags.StringVar(&f.istioNamespace, "istio-namespace", mesh.DefaultNamespace, "namespace of istiod, where mesh settings are discovered; empty discovers nothing")
@@ -99,7 +99,7 @@ func (f *serverFlags) watcher(client kubernetes.Interface, explicit patches.Mesh
 		return nil, nil // there is none to want
 	}
 	return mesh.NewWatcher(mesh.Options{
-		Client: client, Namespace: f.istioNamespace, Explicit: explicit, Configuration: f.configuration,
+		Client: client, Namespace: f.istioNamespace, Explicit: explicit, WebhookConfiguration: f.configuration,
 		Log: log.WithName("mesh"), Registerer: metrics.Registry,
 	})
 }

@@ -15,15 +15,15 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 )
 
-// load reads the objects of a file with YAML documents.
-func load(t testing.TB, file string) []runtime.Object {
+// loadObjects reads the objects of a file with YAML documents.
+func loadObjects(t testing.TB, file string) []runtime.Object {
 	t.Helper()
 	data, err := os.ReadFile(file)
 	require.NoError(t, err)
 	var objects []runtime.Object
-	for docs := yaml.NewDocumentDecoder(io.NopCloser(bytes.NewReader(data))); ; {
+	for decoder := yaml.NewDocumentDecoder(io.NopCloser(bytes.NewReader(data))); ; {
 		doc := make([]byte, len(data))
-		n, err := docs.Read(doc)
+		n, err := decoder.Read(doc)
 		if errors.Is(err, io.EOF) {
 			return objects
 		}
@@ -34,12 +34,12 @@ func load(t testing.TB, file string) []runtime.Object {
 	}
 }
 
-// plane returns the one control plane of a file.
-func plane(t testing.TB, file string) ControlPlane {
+// controlPlane returns the one control plane of a file.
+func controlPlane(t testing.TB, file string) ControlPlane {
 	t.Helper()
 	var configMaps []*corev1.ConfigMap
 	var deployments []*appsv1.Deployment
-	for _, o := range load(t, file) {
+	for _, o := range loadObjects(t, file) {
 		switch o := o.(type) {
 		case *corev1.ConfigMap:
 			configMaps = append(configMaps, o)
@@ -49,8 +49,8 @@ func plane(t testing.TB, file string) ControlPlane {
 	}
 	planes := controlPlanes(DefaultNamespace, configMaps, deployments)
 	require.Len(t, planes, 1)
-	for _, p := range planes {
-		return p
+	for _, plane := range planes {
+		return plane
 	}
 	return ControlPlane{}
 }

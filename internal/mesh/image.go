@@ -29,12 +29,12 @@ func proxyImage(v injectorValues, imageType string) (string, error) {
 	if imageType == "" {
 		imageType = v.Global.Variant
 	}
-	return hub + "/" + image + ":" + typedTag(tag, imageType), nil
+	return hub + "/" + image + ":" + withImageType(tag, imageType), nil
 }
 
-// typedTag returns tag with its image type replaced by imageType. The type
+// withImageType returns tag with its image type replaced by imageType. The type
 // "default" is written as none.
-func typedTag(tag, imageType string) string {
+func withImageType(tag, imageType string) string {
 	if imageType == "" {
 		return tag
 	}

@@ -11,12 +11,12 @@ import (
 // certificates, as Istio's chart names it. The empty revision is the default
 // one.
 func IstiodAddress(namespace, revision string) string {
-	return named("istiod", revision) + "." + namespace + ".svc:15012"
+	return objectName("istiod", revision) + "." + namespace + ".svc:15012"
 }
 
-// environment returns the plain environment variables of istiod. The last of
+// istiodEnvironment returns the plain environment variables of istiod. The last of
 // several with one name counts, as it does for a container.
-func environment(istiod *appsv1.Deployment) map[string]string {
+func istiodEnvironment(istiod *appsv1.Deployment) map[string]string {
 	env := make(map[string]string)
 	for _, e := range discoveryEnv(istiod) {
 		env[e.Name] = e.Value

@@ -33,45 +33,45 @@ func (p ControlPlane) Settings() (Settings, error) {
 	if p.Injector == nil && p.MeshConfig == nil {
 		return Settings{}, fmt.Errorf("istio revision %q: no ConfigMap of it is there", p.Revision)
 	}
-	r := reader{
+	r := settingsReader{
 		ControlPlane: p,
-		found:        Settings{Sources: make(map[string]string)},
+		settings:     Settings{Sources: make(map[string]string)},
 	}
-	if err := errors.Join(r.parseInjector(), r.parseMesh()); err != nil {
+	if err := errors.Join(r.parseInjectorValues(), r.parseMeshConfig()); err != nil {
 		return Settings{}, err
 	}
-	r.set(fieldRevision, sourced{p.Revision, r.origin()})
-	r.addresses()
-	r.identity()
-	r.image()
-	r.root()
-	r.maxCertTTL()
+	r.setField(fieldRevision, sourcedValue{p.Revision, r.revisionSource()})
+	r.readAddresses()
+	r.readIdentity()
+	r.readImage()
+	r.readRootLocation()
+	r.readMaxCertTTL()
 	if err := errors.Join(r.errs...); err != nil {
 		return Settings{}, err
 	}
-	return r.found, nil
+	return r.settings, nil
 }
 
-// reader turns a ControlPlane into Settings.
-type reader struct {
+// settingsReader turns a ControlPlane into Settings.
+type settingsReader struct {
 	ControlPlane
-	values injectorValues
-	mesh   meshConfig
-	found  Settings
-	errs   []error
+	values   injectorValues
+	mesh     meshConfig
+	settings Settings
+	errs     []error
 }
 
-func (r *reader) parseInjector() error {
+func (r *settingsReader) parseInjectorValues() error {
 	if r.Injector == nil {
 		return nil
 	}
 	if _, ok := r.Injector.Data[keyValues]; !ok {
-		return fmt.Errorf("%s: missing", at(r.Injector, keyValues))
+		return fmt.Errorf("%s: missing", configMapPath(r.Injector, keyValues))
 	}
 	return decode(r.Injector, keyValues, &r.values)
 }
 
-func (r *reader) parseMesh() error {
+func (r *settingsReader) parseMeshConfig() error {
 	// Without the key, istiod runs with its built-in MeshConfig, so this is no
 	// error.
 	if r.MeshConfig == nil || r.MeshConfig.Data[keyMesh] == "" {
@@ -80,55 +80,55 @@ func (r *reader) parseMesh() error {
 	return decode(r.MeshConfig, keyMesh, &r.mesh)
 }
 
-// sourced is a value and where it was found.
-type sourced struct{ value, source string }
+// sourcedValue is a value and where it was found.
+type sourcedValue struct{ value, source string }
 
-func (r *reader) fromValues(path, value string) sourced {
+func (r *settingsReader) fromValues(path, value string) sourcedValue {
 	if r.Injector == nil {
-		return sourced{}
+		return sourcedValue{}
 	}
-	return sourced{value, at(r.Injector, keyValues+"."+path)}
+	return sourcedValue{value, configMapPath(r.Injector, keyValues+"."+path)}
 }
 
-func (r *reader) fromMesh(path, value string) sourced {
+func (r *settingsReader) fromMesh(path, value string) sourcedValue {
 	if r.MeshConfig == nil {
-		return sourced{}
+		return sourcedValue{}
 	}
-	return sourced{value, at(r.MeshConfig, keyMesh+"."+path)}
+	return sourcedValue{value, configMapPath(r.MeshConfig, keyMesh+"."+path)}
 }
 
-func (r *reader) fromMetadata(env, value string) sourced {
+func (r *settingsReader) fromMetadata(env, value string) sourcedValue {
 	return r.fromMesh("defaultConfig.proxyMetadata."+env, value)
 }
 
 // fromIstiod returns an environment variable of istiod.
-func (r *reader) fromIstiod(env string) sourced {
+func (r *settingsReader) fromIstiod(env string) sourcedValue {
 	if r.Istiod == nil {
-		return sourced{}
+		return sourcedValue{}
 	}
-	return sourced{environment(r.Istiod)[env], fmt.Sprintf("Deployment %s/%s %s", r.Istiod.Namespace, r.Istiod.Name, env)}
+	return sourcedValue{istiodEnvironment(r.Istiod)[env], fmt.Sprintf("Deployment %s/%s %s", r.Istiod.Namespace, r.Istiod.Name, env)}
 }
 
-// set gives the field its first candidate that is not empty, and checks it.
-func (r *reader) set(name string, candidates ...sourced) {
+// setField gives the field its first candidate that is not empty, and checks it.
+func (r *settingsReader) setField(name string, candidates ...sourcedValue) {
 	fields := textFields()
 	field := fields[slices.IndexFunc(fields, func(f textField) bool { return f.name == name })]
 	for _, c := range candidates {
 		if c.value == "" {
 			continue
 		}
-		var alone patches.Mesh
-		*field.in(&alone) = c.value
-		if err := alone.Validate(); err != nil {
+		var single patches.Mesh
+		*field.in(&single) = c.value
+		if err := single.Validate(); err != nil {
 			r.errs = append(r.errs, fmt.Errorf("%s: %w", c.source, err))
 			return
 		}
-		*field.in(&r.found.Mesh) = c.value
-		r.found.Sources[name] = c.source
+		*field.in(&r.settings.Mesh) = c.value
+		r.settings.Sources[name] = c.source
 		return
 	}
 }
 
-func (r *reader) warn(format string, args ...any) {
-	r.found.Warnings = append(r.found.Warnings, fmt.Sprintf(format, args...))
+func (r *settingsReader) warn(format string, args ...any) {
+	r.settings.Warnings = append(r.settings.Warnings, fmt.Sprintf(format, args...))
 }

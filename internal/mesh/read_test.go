@@ -87,7 +87,7 @@ func TestSettingsNameWhatIsWrong(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			p := plane(t, "testdata/default.yaml")
+			p := controlPlane(t, "testdata/default.yaml")
 			if tt.values != "" {
 				p.Injector.Data[keyValues] = tt.values
 			}
@@ -102,7 +102,7 @@ func TestSettingsNameWhatIsWrong(t *testing.T) {
 }
 
 func TestSettingsNameEverythingThatIsWrong(t *testing.T) {
-	p := plane(t, "testdata/default.yaml")
+	p := controlPlane(t, "testdata/default.yaml")
 	p.Injector.Data[keyValues] = "global: {caAddress: ca, imagePullPolicy: Sometimes}"
 	p.MeshConfig.Data[keyMesh] = "trustDomain: a/b"
 	_, err := p.Settings()
@@ -112,7 +112,7 @@ func TestSettingsNameEverythingThatIsWrong(t *testing.T) {
 }
 
 func TestSettingsWithoutKeys(t *testing.T) {
-	p := plane(t, "testdata/default.yaml")
+	p := controlPlane(t, "testdata/default.yaml")
 	p.MeshConfig.Data = nil
 	s, err := p.Settings()
 	require.NoError(t, err, "istiod has a built-in mesh configuration")
@@ -213,7 +213,7 @@ func TestMaxCertTTL(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			p := plane(t, "testdata/default.yaml")
+			p := controlPlane(t, "testdata/default.yaml")
 			c := &p.Istiod.Spec.Template.Spec.Containers[0]
 			c.Env = append(c.Env, corev1.EnvVar{Name: "MAX_WORKLOAD_CERT_TTL", Value: tt.env})
 			s, err := p.Settings()
@@ -232,11 +232,11 @@ func TestMaxCertTTL(t *testing.T) {
 // patches.Mesh itself would refuse.
 func FuzzSettings(f *testing.F) {
 	for _, file := range []string{"default", "revisioned", "istio-1.20", "by-hand", "remote"} {
-		p := plane(f, "testdata/"+file+".yaml")
+		p := controlPlane(f, "testdata/"+file+".yaml")
 		f.Add(p.Injector.Data[keyValues], p.MeshConfig.Data[keyMesh], "24h")
 	}
 	f.Add("global: {tag: [}", "trustDomain: 7", "90d")
-	base := plane(f, "testdata/default.yaml")
+	base := controlPlane(f, "testdata/default.yaml")
 	f.Fuzz(func(t *testing.T, values, mesh, ttl string) {
 		p := base
 		p.Injector, p.MeshConfig, p.Istiod = p.Injector.DeepCopy(), p.MeshConfig.DeepCopy(), p.Istiod.DeepCopy()
@@ -248,6 +248,6 @@ func FuzzSettings(f *testing.F) {
 			assert.Contains(t, err.Error(), "ConfigMap istio-system/")
 			return
 		}
-		assert.NoError(t, s.use(patches.Mesh{}).Mesh.Validate())
+		assert.NoError(t, s.withExplicit(patches.Mesh{}).Mesh.Validate())
 	})
 }

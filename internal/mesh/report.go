@@ -5,30 +5,30 @@ import (
 	"slices"
 )
 
-// report logs what is different between two states; before is nil at first.
+// logChanges logs what is different between two states; before is nil at first.
 // Every change is said once.
-func (w *Watcher) report(before, after *state) {
-	w.reportRefusals()
+func (w *Watcher) logChanges(before, after *meshState) {
+	w.logAccessErrors()
 	first := before == nil
 	if first {
-		before = w.empty
+		before = w.initial
 	}
-	if len(after.revisions) == 0 && (first || len(before.revisions) > 0 || before.reason != after.reason) {
+	if len(after.revisions) == 0 && (first || len(before.revisions) > 0 || before.absentReason != after.absentReason) {
 		s, _ := after.settings("")
-		w.log.Info("no Istio found, explicit settings and documented defaults are used", "reason", after.reason, "settings", s.Describe())
+		w.log.Info("no Istio found, explicit settings and documented defaults are used", "reason", after.absentReason, "settings", s.Describe())
 	}
 	for _, name := range slices.Sorted(maps.Keys(after.revisions)) {
-		w.reportRevision(name, before.revisions[name], after.revisions[name])
+		w.logRevision(name, before.revisions[name], after.revisions[name])
 	}
 	for _, name := range slices.Sorted(maps.Keys(before.revisions)) {
 		if _, ok := after.revisions[name]; !ok {
 			w.log.Info("istio revision is gone", "revision", name)
 		}
 	}
-	w.reportInjectors(&before.injectors, &after.injectors)
+	w.logInjectors(&before.injectors, &after.injectors)
 }
 
-func (w *Watcher) reportInjectors(before, after *injectors) {
+func (w *Watcher) logInjectors(before, after *injectors) {
 	if tags := describeTags(after.tags); tags != describeTags(before.tags) {
 		w.log.Info("istio's revision tags", "tags", tags)
 	}
@@ -37,34 +37,34 @@ func (w *Watcher) reportInjectors(before, after *injectors) {
 	}
 }
 
-func (w *Watcher) reportRevision(name string, before, after revision) {
+func (w *Watcher) logRevision(name string, before, after revisionState) {
 	log := w.log.WithValues("revision", name)
 	switch {
 	case after.err != nil && (before.err == nil || before.err.Error() != after.err.Error()):
-		if after.found == nil {
+		if after.discovered == nil {
 			log.Error(after.err, "istio's settings cannot be read and there are no earlier ones: pods that need them are refused")
 		} else {
 			log.Error(after.err, "istio's settings cannot be read, the last good ones are used")
 		}
 	case after.err != nil:
-	case before.err != nil || before.found == nil || !slices.Equal(before.used.Describe(), after.used.Describe()):
-		log.Info("istio's settings", "settings", after.used.Describe())
-		for _, warning := range after.used.Warnings {
+	case before.err != nil || before.discovered == nil || !slices.Equal(before.effective.Describe(), after.effective.Describe()):
+		log.Info("istio's settings", "settings", after.effective.Describe())
+		for _, warning := range after.effective.Warnings {
 			log.Info("istio's settings", "warning", warning)
 		}
 	}
 }
 
-// reportRefusals logs which objects the API server does not let us read.
-func (w *Watcher) reportRefusals() {
-	for _, s := range w.selections {
-		text := ""
-		if err := s.refusal(); err != nil {
-			text = err.Error()
-			if text != w.refusals[s] {
-				w.log.Error(err, "part of Istio's settings is not readable and taken as not there", "objects", s.what)
+// logAccessErrors logs which objects the API server does not let us read.
+func (w *Watcher) logAccessErrors() {
+	for _, watch := range w.watches {
+		message := ""
+		if err := watch.accessError(); err != nil {
+			message = err.Error()
+			if message != w.loggedAccessErrors[watch] {
+				w.log.Error(err, "part of Istio's settings is not readable and taken as not there", "objects", watch.description)
 			}
 		}
-		w.refusals[s] = text
+		w.loggedAccessErrors[watch] = message
 	}
 }

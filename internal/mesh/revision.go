@@ -20,25 +20,25 @@ const (
 	defaultRevision = "default"
 )
 
-// named is the name of an object that each revision has one of.
-func named(base, revision string) string {
+// objectName is the name of an object that each revision has one of.
+func objectName(base, revision string) string {
 	if revision == "" {
 		return base
 	}
 	return base + "-" + revision
 }
 
-// plain returns the revision as this package writes it: the default one is
+// normalizeRevision returns the revision as this package writes it: the default one is
 // empty.
-func plain(revision string) string {
+func normalizeRevision(revision string) string {
 	if revision == defaultRevision {
 		return ""
 	}
 	return revision
 }
 
-// spoken returns the revision as Istio's labels have it.
-func spoken(revision string) string {
+// revisionName returns the revision as Istio's labels have it.
+func revisionName(revision string) string {
 	if revision == "" {
 		return defaultRevision
 	}
@@ -52,7 +52,7 @@ func revisionOf(base, name, label string) (revision string, ok bool) {
 	if name == base {
 		return "", true
 	}
-	return label, label != "" && name == named(base, label)
+	return label, label != "" && name == objectName(base, label)
 }
 
 // controlPlanes sorts the objects by revision. A revision is there when one of
@@ -85,67 +85,67 @@ func controlPlanes(namespace string, configMaps []*corev1.ConfigMap, deployments
 	return planes
 }
 
-// choice is a revision, and the name and source of the tag that pointed to it;
+// resolvedRevision is a revision, and the name and source of the tag that pointed to it;
 // both are empty where none did.
-type choice struct{ revision, tag, source string }
+type resolvedRevision struct{ revision, tag, source string }
 
-// choose says which of the known revisions is meant. Asked is the revision or
+// resolve says which of the known revisions is meant. Asked is the revision or
 // tag that the pod or the user names, empty for none.
 //
 // The tag default counts for more than the default revision, as it does for
 // istiod (pkg/revisions/tag_watcher.go of Istio) and as istioctl makes it: it
 // takes the default revision's injector out of service.
-func (s *state) choose(asked string) (choice, error) {
-	want := plain(asked)
-	if asked == "" {
-		want = plain(s.explicit.Revision)
+func (s *meshState) resolve(requested string) (resolvedRevision, error) {
+	revision := normalizeRevision(requested)
+	if requested == "" {
+		revision = normalizeRevision(s.explicit.Revision)
 	}
-	_, installed := s.revisions[want]
-	if t, ok := s.injectors.tags[spoken(want)]; ok && (want == "" || !installed) {
-		return s.follow(spoken(want), t)
+	_, installed := s.revisions[revision]
+	if t, ok := s.injectors.tags[revisionName(revision)]; ok && (revision == "" || !installed) {
+		return s.resolveTag(revisionName(revision), t)
 	}
 	if installed {
-		return choice{revision: want}, nil
+		return resolvedRevision{revision: revision}, nil
 	}
-	if want != "" {
-		return choice{}, fmt.Errorf("istio revision %q is not installed in namespace %s, only %s%s", want, s.namespace, s.names(), s.tagsBeside())
+	if revision != "" {
+		return resolvedRevision{}, fmt.Errorf("istio revision %q is not installed in namespace %s, only %s%s", revision, s.namespace, s.revisionNames(), s.tagsSuffix())
 	}
 	if len(s.revisions) > 1 {
-		return choice{}, fmt.Errorf("istio in namespace %s has the revisions %s and no default one%s: name one of them with label %s, or set the tag default",
-			s.namespace, s.names(), s.tagsBeside(), revisionLabel)
+		return resolvedRevision{}, fmt.Errorf("istio in namespace %s has the revisions %s and no default one%s: name one of them with label %s, or set the tag default",
+			s.namespace, s.revisionNames(), s.tagsSuffix(), revisionLabel)
 	}
-	for only := range s.revisions {
-		return choice{revision: only}, nil
+	for name := range s.revisions {
+		return resolvedRevision{revision: name}, nil
 	}
-	return choice{}, fmt.Errorf("istio has no revision in namespace %s", s.namespace)
+	return resolvedRevision{}, fmt.Errorf("istio has no revision in namespace %s", s.namespace)
 }
 
-// follow returns what a tag points to.
-func (s *state) follow(name string, t tag) (choice, error) {
+// resolveTag returns what a tag points to.
+func (s *meshState) resolveTag(name string, t tag) (resolvedRevision, error) {
 	if t.err != nil {
-		return choice{}, t.err
+		return resolvedRevision{}, t.err
 	}
 	if _, ok := s.revisions[t.revision]; !ok {
-		return choice{}, fmt.Errorf("istio's tag %q (%s) points to revision %s, which is not installed in namespace %s, only %s: point it to one of these",
-			name, t.source, spoken(t.revision), s.namespace, s.names())
+		return resolvedRevision{}, fmt.Errorf("istio's tag %q (%s) points to revision %s, which is not installed in namespace %s, only %s: point it to one of these",
+			name, t.source, revisionName(t.revision), s.namespace, s.revisionNames())
 	}
-	return choice{t.revision, name, t.source}, nil
+	return resolvedRevision{t.revision, name, t.source}, nil
 }
 
-// names lists the revisions.
-func (s *state) names() string {
+// revisionNames lists the revisions.
+func (s *meshState) revisionNames() string {
 	var names []string
 	for _, revision := range slices.Sorted(maps.Keys(s.revisions)) {
-		names = append(names, spoken(revision))
+		names = append(names, revisionName(revision))
 	}
 	return strings.Join(names, ", ")
 }
 
-// tagsBeside lists the tags behind the revisions.
-func (s *state) tagsBeside() string {
+// tagsSuffix lists the tags behind the revisions.
+func (s *meshState) tagsSuffix() string {
 	switch {
-	case s.injectors.unknown != "":
-		return " (its tags are not known: " + s.injectors.unknown + ")"
+	case s.injectors.unreadableReason != "":
+		return " (its tags are not known: " + s.injectors.unreadableReason + ")"
 	case len(s.injectors.tags) == 0:
 		return ""
 	default:

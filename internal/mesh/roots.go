@@ -21,12 +21,12 @@ import (
 const (
 	// keyRoots is the key of the ConfigMap with the roots.
 	keyRoots = "root-cert.pem"
-	// settingsInterval is how often the mesh's settings are looked at for where
+	// settingsPollInterval is how often the mesh's settings are looked at for where
 	// the roots are. It costs no request.
-	settingsInterval = time.Second
-	// reopenInterval is how long to wait before the API server is asked again
+	settingsPollInterval = time.Second
+	// retryInterval is how long to wait before the API server is asked again
 	// whether it has ClusterTrustBundles.
-	reopenInterval = 15 * time.Second
+	retryInterval = 15 * time.Second
 )
 
 // errRootsNotRead is the answer before the API server's first one.
@@ -57,11 +57,11 @@ type RootsOptions struct {
 // Roots that turn bad or disappear leave the last good ones in use.
 type Roots struct {
 	options RootsOptions
-	changed chan struct{}
+	updates chan struct{}
 	state   atomic.Pointer[rootState]
 
-	mu        sync.Mutex
-	listeners []func()
+	mu       sync.Mutex
+	handlers []func()
 }
 
 // rootState is what is known at one moment. It is never changed once made.
@@ -83,7 +83,7 @@ func NewRoots(o RootsOptions) (*Roots, error) {
 	if o.Mesh == nil {
 		o.Mesh = func() (patches.Mesh, error) { return patches.Mesh{}, nil }
 	}
-	return &Roots{options: o, changed: make(chan struct{}, 1)}, nil
+	return &Roots{options: o, updates: make(chan struct{}, 1)}, nil
 }
 
 // NeedLeaderElection tells controller-runtime that every replica follows the
@@ -119,41 +119,41 @@ func (r *Roots) Err() error {
 // OnChange has a function called whenever Roots returns something else than
 // before, also the first time. It is called by Start's goroutine, one call after
 // the other, and must not block.
-func (r *Roots) OnChange(f func()) {
+func (r *Roots) OnChange(handler func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.listeners = append(r.listeners, f)
+	r.handlers = append(r.handlers, handler)
 }
 
 // Start follows the roots until ctx is done, which is no error. It may be called
 // once.
 func (r *Roots) Start(ctx context.Context) error {
-	ticks := time.NewTicker(settingsInterval)
+	ticks := time.NewTicker(settingsPollInterval)
 	defer ticks.Stop()
-	f := follower{Roots: r}
-	defer f.stop()
+	watcher := rootWatcher{Roots: r}
+	defer watcher.stopWatch()
 	for {
-		f.follow(ctx)
+		watcher.ensureWatch(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticks.C:
-		case <-r.changed:
-			f.read()
+		case <-r.updates:
+			watcher.readRoots()
 		}
 	}
 }
 
-// wake makes Start look at the object again, soon and once.
-func (r *Roots) wake() {
+// queueUpdate makes Start look at the object again, soon and once.
+func (r *Roots) queueUpdate() {
 	select {
-	case r.changed <- struct{}{}:
+	case r.updates <- struct{}{}:
 	default:
 	}
 }
 
-// keep takes new roots.
-func (r *Roots) keep(roots []*x509.Certificate) {
+// storeRoots takes new roots.
+func (r *Roots) storeRoots(roots []*x509.Certificate) {
 	before := r.state.Load()
 	r.state.Store(&rootState{roots: roots})
 	if before != nil && slices.EqualFunc(before.roots, roots, (*x509.Certificate).Equal) {
@@ -164,15 +164,15 @@ func (r *Roots) keep(roots []*x509.Certificate) {
 	}
 	r.options.Log.Info("the mesh's roots", "roots", describeRoots(roots))
 	r.mu.Lock()
-	listeners := slices.Clone(r.listeners)
+	handlers := slices.Clone(r.handlers)
 	r.mu.Unlock()
-	for _, f := range listeners {
-		f()
+	for _, handler := range handlers {
+		handler()
 	}
 }
 
-// fail keeps the roots there were and says once what is wrong.
-func (r *Roots) fail(err error) {
+// storeError keeps the roots there were and says once what is wrong.
+func (r *Roots) storeError(err error) {
 	after := &rootState{err: err}
 	before := r.state.Load()
 	if before != nil {

@@ -22,146 +22,146 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// rootPlace says which object holds the roots.
-type rootPlace struct {
+// rootObject says which object holds the roots.
+type rootObject struct {
 	// bundle is a ClusterTrustBundle's name; empty means the ConfigMap.
 	bundle string
 	// namespace and configMap name a ConfigMap.
 	namespace, configMap string
 }
 
-func (p rootPlace) String() string {
-	if p.bundle != "" {
-		return "ClusterTrustBundle " + p.bundle
+func (r rootObject) String() string {
+	if r.bundle != "" {
+		return "ClusterTrustBundle " + r.bundle
 	}
-	return fmt.Sprintf("ConfigMap %s/%s", p.namespace, p.configMap)
+	return fmt.Sprintf("ConfigMap %s/%s", r.namespace, r.configMap)
 }
 
-// field is where the object has the PEM.
-func (p rootPlace) field() string {
-	if p.bundle != "" {
+// pemField is where the object has the PEM.
+func (r rootObject) pemField() string {
+	if r.bundle != "" {
 		return "trustBundle"
 	}
 	return keyRoots
 }
 
-// follower watches the object that holds the roots, and another one when the
+// rootWatcher watches the object that holds the roots, and another one when the
 // settings name another.
-type follower struct {
+type rootWatcher struct {
 	*Roots
-	place     rootPlace
-	selection *selection
-	end       func()
-	notBefore time.Time
+	object       rootObject
+	watch        *objectWatch
+	stopInformer func()
+	retryAfter   time.Time
 }
 
-// follow makes sure that the right object is watched.
-func (f *follower) follow(ctx context.Context) {
-	mesh, err := f.options.Mesh()
+// ensureWatch makes sure that the right object is watched.
+func (w *rootWatcher) ensureWatch(ctx context.Context) {
+	mesh, err := w.options.Mesh()
 	if err != nil {
 		// Settings that are not read yet are no answer.
-		if f.selection == nil && !errors.Is(err, errNotRead) {
-			f.fail(fmt.Errorf("where the mesh's roots are is not known: %w", err))
+		if w.watch == nil && !errors.Is(err, errSettingsNotRead) {
+			w.storeError(fmt.Errorf("where the mesh's roots are is not known: %w", err))
 		}
 		return
 	}
 	mesh = mesh.Defaults()
-	place := rootPlace{namespace: f.options.Namespace, configMap: mesh.RootConfigMap}
+	object := rootObject{namespace: w.options.Namespace, configMap: mesh.RootConfigMap}
 	if mesh.RootClusterTrustBundle != "" {
-		place = rootPlace{bundle: mesh.RootClusterTrustBundle}
+		object = rootObject{bundle: mesh.RootClusterTrustBundle}
 	}
-	if place == f.place && (f.selection != nil || time.Now().Before(f.notBefore)) {
+	if object == w.object && (w.watch != nil || time.Now().Before(w.retryAfter)) {
 		return
 	}
-	f.stop()
-	f.place = place
-	s, err := place.open(ctx, f.options.Client, f.wake)
+	w.stopWatch()
+	w.object = object
+	watch, err := object.newWatch(ctx, w.options.Client, w.queueUpdate)
 	if err != nil {
-		f.notBefore = time.Now().Add(reopenInterval)
-		f.fail(err)
+		w.retryAfter = time.Now().Add(retryInterval)
+		w.storeError(err)
 		return
 	}
-	f.selection = s
+	w.watch = watch
 	ctx, cancel := context.WithCancel(ctx)
-	var running sync.WaitGroup
-	running.Go(func() { s.informer.RunWithContext(ctx) })
-	running.Go(func() {
+	var workers sync.WaitGroup
+	workers.Go(func() { watch.informer.RunWithContext(ctx) })
+	workers.Go(func() {
 		select {
-		case <-s.informer.HasSyncedChecker().Done():
-			f.wake() // no object makes no event
+		case <-watch.informer.HasSyncedChecker().Done():
+			w.queueUpdate() // no object makes no event
 		case <-ctx.Done():
 		}
 	})
-	f.end = func() { cancel(); running.Wait() }
+	w.stopInformer = func() { cancel(); workers.Wait() }
 }
 
-// stop ends the watch where there is one.
-func (f *follower) stop() {
-	if f.end != nil {
-		f.end()
+// stopWatch ends the watch where there is one.
+func (w *rootWatcher) stopWatch() {
+	if w.stopInformer != nil {
+		w.stopInformer()
 	}
-	f.selection, f.end = nil, nil
+	w.watch, w.stopInformer = nil, nil
 }
 
-// read takes what the object says now.
-func (f *follower) read() {
-	if f.selection == nil || !f.selection.answered() {
+// readRoots takes what the object says now.
+func (w *rootWatcher) readRoots() {
+	if w.watch == nil || !w.watch.isAnswered() {
 		return
 	}
-	roots, err := f.place.roots(f.selection)
+	roots, err := w.object.parseFrom(w.watch)
 	if err != nil {
-		f.fail(err)
+		w.storeError(err)
 		return
 	}
-	f.keep(roots)
+	w.storeRoots(roots)
 }
 
-// roots reads the object that a selection holds.
-func (p rootPlace) roots(s *selection) ([]*x509.Certificate, error) {
-	if err := s.refusal(); err != nil {
-		return nil, fmt.Errorf("%s: %w", p, err)
+// parseFrom reads the object that a selection holds.
+func (r rootObject) parseFrom(watch *objectWatch) ([]*x509.Certificate, error) {
+	if err := watch.accessError(); err != nil {
+		return nil, fmt.Errorf("%s: %w", r, err)
 	}
-	found := s.informer.GetStore().List()
-	if len(found) == 0 {
-		return nil, fmt.Errorf("%s does not exist", p)
+	objects := watch.informer.GetStore().List()
+	if len(objects) == 0 {
+		return nil, fmt.Errorf("%s does not exist", r)
 	}
-	roots, err := parseRoots(rootText(found[0])) // there is one of a name
+	roots, err := parseRoots(rootPEM(objects[0])) // there is one of a name
 	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w", p, p.field(), err)
+		return nil, fmt.Errorf("%s %s: %w", r, r.pemField(), err)
 	}
 	return roots, nil
 }
 
-// open prepares the watch of one object by its name, so that the right to get
+// newWatch prepares the watch of one object by its name, so that the right to get
 // and watch this one is enough.
-func (p rootPlace) open(ctx context.Context, client kubernetes.Interface, changed func()) (*selection, error) {
-	example, list, watchFn := p.configMapAccess(client)
-	if p.bundle != "" {
+func (r rootObject) newWatch(ctx context.Context, client kubernetes.Interface, onChange func()) (*objectWatch, error) {
+	objectType, listObject, watchObject := r.configMapListWatch(client)
+	if r.bundle != "" {
 		var err error
-		if example, list, watchFn, err = p.bundleAccess(ctx, client); err != nil {
+		if objectType, listObject, watchObject, err = r.bundleListWatch(ctx, client); err != nil {
 			return nil, err
 		}
 	}
-	name := p.configMap + p.bundle
-	s := &selection{what: p.String(), informer: informer(client, example, metav1.ListOptions{
+	name := r.configMap + r.bundle
+	watch := &objectWatch{description: r.String(), informer: newInformer(client, objectType, metav1.ListOptions{
 		FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String(),
-	}, list, watchFn)}
-	if err := s.informer.SetTransform(stripRoots); err != nil {
+	}, listObject, watchObject)}
+	if err := watch.informer.SetTransform(trimRootObject); err != nil {
 		return nil, err
 	}
 	// The reflector comes back after every error, with backoff.
-	if err := s.informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
-		s.lastErr.Store(&err)
-		changed()
+	if err := watch.informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
+		watch.lastError.Store(&err)
+		onChange()
 	}); err != nil {
 		return nil, err
 	}
-	_, err := s.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(any) { changed() },
-		UpdateFunc: func(any, any) { changed() },
-		DeleteFunc: func(any) { changed() },
+	_, err := watch.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(any) { onChange() },
+		UpdateFunc: func(any, any) { onChange() },
+		DeleteFunc: func(any) { onChange() },
 	})
-	return s, err
+	return watch, err
 }
 
 type (
@@ -169,48 +169,48 @@ type (
 	watchFunc = func(context.Context, metav1.ListOptions) (watch.Interface, error)
 )
 
-func (p rootPlace) configMapAccess(client kubernetes.Interface) (runtime.Object, listFunc, watchFunc) {
-	api := client.CoreV1().ConfigMaps(p.namespace)
-	return &corev1.ConfigMap{}, listOfOne(func(ctx context.Context) (*corev1.ConfigMap, error) {
-		return api.Get(ctx, p.configMap, metav1.GetOptions{})
+func (r rootObject) configMapListWatch(client kubernetes.Interface) (runtime.Object, listFunc, watchFunc) {
+	api := client.CoreV1().ConfigMaps(r.namespace)
+	return &corev1.ConfigMap{}, listByGet(func(ctx context.Context) (*corev1.ConfigMap, error) {
+		return api.Get(ctx, r.configMap, metav1.GetOptions{})
 	}, func(o *corev1.ConfigMap) runtime.Object {
-		return &corev1.ConfigMapList{ListMeta: anyVersion, Items: optional(o)}
+		return &corev1.ConfigMapList{ListMeta: anyResourceVersion, Items: zeroOrOne(o)}
 	}), api.Watch
 }
 
-// bundleAccess finds the newest version of ClusterTrustBundles that the API
+// bundleListWatch finds the newest version of ClusterTrustBundles that the API
 // server has. It has none unless someone switched them on.
-func (p rootPlace) bundleAccess(ctx context.Context, client kubernetes.Interface) (runtime.Object, listFunc, watchFunc, error) {
-	version, err := bundleVersion(ctx, client)
+func (r rootObject) bundleListWatch(ctx context.Context, client kubernetes.Interface) (runtime.Object, listFunc, watchFunc, error) {
+	version, err := servedBundleVersion(ctx, client)
 	if err != nil {
-		return nil, nil, nil, fmt.Errorf("%s: %w", p, err)
+		return nil, nil, nil, fmt.Errorf("%s: %w", r, err)
 	}
 	switch version {
 	case certificatesv1.SchemeGroupVersion.Version:
 		api := client.CertificatesV1().ClusterTrustBundles()
-		return &certificatesv1.ClusterTrustBundle{}, listOfOne(func(ctx context.Context) (*certificatesv1.ClusterTrustBundle, error) {
-			return api.Get(ctx, p.bundle, metav1.GetOptions{})
+		return &certificatesv1.ClusterTrustBundle{}, listByGet(func(ctx context.Context) (*certificatesv1.ClusterTrustBundle, error) {
+			return api.Get(ctx, r.bundle, metav1.GetOptions{})
 		}, func(o *certificatesv1.ClusterTrustBundle) runtime.Object {
-			return &certificatesv1.ClusterTrustBundleList{ListMeta: anyVersion, Items: optional(o)}
+			return &certificatesv1.ClusterTrustBundleList{ListMeta: anyResourceVersion, Items: zeroOrOne(o)}
 		}), api.Watch, nil
 	case certificatesv1beta1.SchemeGroupVersion.Version:
 		api := client.CertificatesV1beta1().ClusterTrustBundles()
-		return &certificatesv1beta1.ClusterTrustBundle{}, listOfOne(func(ctx context.Context) (*certificatesv1beta1.ClusterTrustBundle, error) {
-			return api.Get(ctx, p.bundle, metav1.GetOptions{})
+		return &certificatesv1beta1.ClusterTrustBundle{}, listByGet(func(ctx context.Context) (*certificatesv1beta1.ClusterTrustBundle, error) {
+			return api.Get(ctx, r.bundle, metav1.GetOptions{})
 		}, func(o *certificatesv1beta1.ClusterTrustBundle) runtime.Object {
-			return &certificatesv1beta1.ClusterTrustBundleList{ListMeta: anyVersion, Items: optional(o)}
+			return &certificatesv1beta1.ClusterTrustBundleList{ListMeta: anyResourceVersion, Items: zeroOrOne(o)}
 		}), api.Watch, nil
 	default:
 		api := client.CertificatesV1alpha1().ClusterTrustBundles()
-		return &certificatesv1alpha1.ClusterTrustBundle{}, listOfOne(func(ctx context.Context) (*certificatesv1alpha1.ClusterTrustBundle, error) {
-			return api.Get(ctx, p.bundle, metav1.GetOptions{})
+		return &certificatesv1alpha1.ClusterTrustBundle{}, listByGet(func(ctx context.Context) (*certificatesv1alpha1.ClusterTrustBundle, error) {
+			return api.Get(ctx, r.bundle, metav1.GetOptions{})
 		}, func(o *certificatesv1alpha1.ClusterTrustBundle) runtime.Object {
-			return &certificatesv1alpha1.ClusterTrustBundleList{ListMeta: anyVersion, Items: optional(o)}
+			return &certificatesv1alpha1.ClusterTrustBundleList{ListMeta: anyResourceVersion, Items: zeroOrOne(o)}
 		}), api.Watch, nil
 	}
 }
 
-func bundleVersion(ctx context.Context, client kubernetes.Interface) (string, error) {
+func servedBundleVersion(ctx context.Context, client kubernetes.Interface) (string, error) {
 	api := discovery.ToDiscoveryInterfaceWithContext(client.Discovery())
 	for _, gv := range []string{
 		certificatesv1.SchemeGroupVersion.String(),
@@ -233,12 +233,12 @@ func bundleVersion(ctx context.Context, client kubernetes.Interface) (string, er
 	return "", errors.New("the API server has no ClusterTrustBundles")
 }
 
-// anyVersion makes the watch that follows a list begin with what is there. The
+// anyResourceVersion makes the watch that follows a list begin with what is there. The
 // version of an object that nobody touched for long is too old to begin with.
-var anyVersion = metav1.ListMeta{ResourceVersion: "0"}
+var anyResourceVersion = metav1.ListMeta{ResourceVersion: "0"}
 
-// listOfOne lists by getting the one object: that needs no right to list.
-func listOfOne[T any](get func(context.Context) (*T, error), list func(*T) runtime.Object) listFunc {
+// listByGet lists by getting the one object: that needs no right to list.
+func listByGet[T any](get func(context.Context) (*T, error), list func(*T) runtime.Object) listFunc {
 	return func(ctx context.Context, _ metav1.ListOptions) (runtime.Object, error) {
 		o, err := get(ctx)
 		switch {
@@ -251,25 +251,25 @@ func listOfOne[T any](get func(context.Context) (*T, error), list func(*T) runti
 	}
 }
 
-func optional[T any](o *T) []T {
+func zeroOrOne[T any](o *T) []T {
 	if o == nil {
 		return nil
 	}
 	return []T{*o}
 }
 
-// stripRoots keeps of an object only what is read.
-func stripRoots(o any) (any, error) {
+// trimRootObject keeps of an object only what is read.
+func trimRootObject(o any) (any, error) {
 	switch o := o.(type) {
 	case *corev1.ConfigMap:
-		return &corev1.ConfigMap{ObjectMeta: identity(o.ObjectMeta), Data: only(o.Data, keyRoots)}, nil
+		return &corev1.ConfigMap{ObjectMeta: trimMetadata(o.ObjectMeta), Data: pickKeys(o.Data, keyRoots)}, nil
 	default:
 		return o, nil
 	}
 }
 
-// rootText returns the PEM in an object.
-func rootText(o any) string {
+// rootPEM returns the PEM in an object.
+func rootPEM(o any) string {
 	switch o := o.(type) {
 	case *corev1.ConfigMap:
 		return o.Data[keyRoots]

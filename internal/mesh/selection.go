@@ -24,132 +24,134 @@ const istiodSelector = "app=istiod"
 // The default revision's are watched by their names, so nothing is held twice.
 const revisionedSelector = revisionLabel + "," + revisionLabel + "!=" + defaultRevision
 
-// selection is one watched set of objects. Istio's namespace also holds root
+// objectWatch is one watched set of objects. Istio's namespace also holds root
 // certificates, dashboards and leases of other programs, so nothing is watched
 // that is not asked for by label or name, and only what is read is kept.
-type selection struct {
-	// what names the set in messages.
-	what string
-	// decides is true when the set says whether Istio is there.
-	decides bool
-	// injects is true when the set tells of Istio's injectors and tags.
-	injects  bool
-	informer cache.SharedIndexInformer
-	lastErr  atomic.Pointer[error]
+type objectWatch struct {
+	// description names the set in messages.
+	description string
+	// showsIstio is true when the set says whether Istio is there.
+	showsIstio bool
+	// holdsInjectors is true when the set tells of Istio's injectors and tags.
+	holdsInjectors bool
+	informer       cache.SharedIndexInformer
+	lastError      atomic.Pointer[error]
 }
 
-// selections returns what a Watcher watches: the two ConfigMaps of the default
+// newObjectWatches returns what a Watcher watches: the two ConfigMaps of the default
 // revision, which somebody may have made by hand, without labels; those of the
 // other revisions; istiod's Deployments; and the configurations of Istio's
 // injector, which belong to no namespace. Changed is called after every event.
-func selections(client kubernetes.Interface, namespace string, changed func()) ([]*selection, error) {
-	var all []*selection
-	configMaps := func(what string, narrow metav1.ListOptions) {
+func newObjectWatches(client kubernetes.Interface, namespace string, onChange func()) ([]*objectWatch, error) {
+	var watches []*objectWatch
+	addConfigMaps := func(description string, selector metav1.ListOptions) {
 		api := client.CoreV1().ConfigMaps(namespace)
-		all = append(all, &selection{what: what, decides: true, informer: informer(client, &corev1.ConfigMap{}, narrow,
+		watches = append(watches, &objectWatch{description: description, showsIstio: true, informer: newInformer(client, &corev1.ConfigMap{}, selector,
 			func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return api.List(ctx, o) },
 			api.Watch)})
 	}
 	for _, name := range []string{injectorName, meshConfigName} {
-		configMaps("ConfigMap "+name, metav1.ListOptions{
+		addConfigMaps("ConfigMap "+name, metav1.ListOptions{
 			FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String(),
 		})
 	}
-	configMaps("ConfigMaps with label "+revisionLabel, metav1.ListOptions{LabelSelector: revisionedSelector})
+	addConfigMaps("ConfigMaps with label "+revisionLabel, metav1.ListOptions{LabelSelector: revisionedSelector})
 	api := client.AppsV1().Deployments(namespace)
-	all = append(all, &selection{what: "Deployments with label " + istiodSelector, informer: informer(client, &appsv1.Deployment{},
+	watches = append(watches, &objectWatch{description: "Deployments with label " + istiodSelector, informer: newInformer(client, &appsv1.Deployment{},
 		metav1.ListOptions{LabelSelector: istiodSelector},
 		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return api.List(ctx, o) },
 		api.Watch)})
-	hooks := client.AdmissionregistrationV1().MutatingWebhookConfigurations()
-	all = append(all, &selection{what: "MutatingWebhookConfigurations with labels " + injectorSelector, injects: true,
-		informer: informer(client, &admissionv1.MutatingWebhookConfiguration{}, metav1.ListOptions{LabelSelector: injectorSelector},
-			func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return hooks.List(ctx, o) },
-			hooks.Watch)})
-	for _, s := range all {
-		if err := s.prepare(changed); err != nil {
-			return nil, fmt.Errorf("watch %s: %w", s.what, err)
+	configurations := client.AdmissionregistrationV1().MutatingWebhookConfigurations()
+	watches = append(watches, &objectWatch{description: "MutatingWebhookConfigurations with labels " + injectorSelector, holdsInjectors: true,
+		informer: newInformer(client, &admissionv1.MutatingWebhookConfiguration{}, metav1.ListOptions{LabelSelector: injectorSelector},
+			func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+				return configurations.List(ctx, o)
+			},
+			configurations.Watch)})
+	for _, w := range watches {
+		if err := w.configure(onChange); err != nil {
+			return nil, fmt.Errorf("watch %s: %w", w.description, err)
 		}
 	}
-	return all, nil
+	return watches, nil
 }
 
-func informer(client kubernetes.Interface, example runtime.Object, narrow metav1.ListOptions,
-	list func(context.Context, metav1.ListOptions) (runtime.Object, error),
-	watchFn func(context.Context, metav1.ListOptions) (watch.Interface, error),
+func newInformer(client kubernetes.Interface, objectType runtime.Object, selector metav1.ListOptions,
+	listObjects func(context.Context, metav1.ListOptions) (runtime.Object, error),
+	watchObjects func(context.Context, metav1.ListOptions) (watch.Interface, error),
 ) cache.SharedIndexInformer {
-	only := func(o metav1.ListOptions) metav1.ListOptions {
-		o.LabelSelector, o.FieldSelector = narrow.LabelSelector, narrow.FieldSelector
+	selected := func(o metav1.ListOptions) metav1.ListOptions {
+		o.LabelSelector, o.FieldSelector = selector.LabelSelector, selector.FieldSelector
 		return o
 	}
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return list(ctx, only(o))
+			return listObjects(ctx, selected(o))
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return watchFn(ctx, only(o))
+			return watchObjects(ctx, selected(o))
 		},
 	}
 	return cache.NewSharedIndexInformerWithOptions(
-		cache.ToListWatcherWithWatchListSemantics(lw, client), example, cache.SharedIndexInformerOptions{})
+		cache.ToListWatcherWithWatchListSemantics(lw, client), objectType, cache.SharedIndexInformerOptions{})
 }
 
-func (s *selection) prepare(changed func()) error {
-	if err := s.informer.SetTransform(strip); err != nil {
+func (w *objectWatch) configure(onChange func()) error {
+	if err := w.informer.SetTransform(trimObject); err != nil {
 		return err
 	}
 	// The reflector comes back after every error, with backoff.
-	if err := s.informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
-		s.lastErr.Store(&err)
-		changed()
+	if err := w.informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
+		w.lastError.Store(&err)
+		onChange()
 	}); err != nil {
 		return err
 	}
-	_, err := s.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(any) { changed() },
-		UpdateFunc: func(any, any) { changed() },
-		DeleteFunc: func(any) { changed() },
+	_, err := w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(any) { onChange() },
+		UpdateFunc: func(any, any) { onChange() },
+		DeleteFunc: func(any) { onChange() },
 	})
 	return err
 }
 
-// answered says whether the API server has said what there is, or that it will
+// isAnswered says whether the API server has said what there is, or that it will
 // not say. An API server that cannot be reached has said neither: taking that
 // for "no Istio" would give pods the identity of another mesh.
-func (s *selection) answered() bool {
-	return s.informer.HasSynced() || s.refusal() != nil
+func (w *objectWatch) isAnswered() bool {
+	return w.informer.HasSynced() || w.accessError() != nil
 }
 
-// refusal is the API server's refusal to show the objects, nil once it shows
+// accessError is the API server's refusal to show the objects, nil once it shows
 // them.
-func (s *selection) refusal() error {
-	if err := s.failure(); apierrors.IsForbidden(err) || apierrors.IsNotFound(err) {
+func (w *objectWatch) accessError() error {
+	if err := w.listError(); apierrors.IsForbidden(err) || apierrors.IsNotFound(err) {
 		return err
 	}
 	return nil
 }
 
-// failure is why the objects are not known; nil once they are.
-func (s *selection) failure() error {
-	if err := s.lastErr.Load(); err != nil && !s.informer.HasSynced() {
+// listError is why the objects are not known; nil once they are.
+func (w *objectWatch) listError() error {
+	if err := w.lastError.Load(); err != nil && !w.informer.HasSynced() {
 		return *err
 	}
 	return nil
 }
 
-// objects are what is watched, of every kind.
-type objects struct {
+// istioObjects are what is watched, of every kind.
+type istioObjects struct {
 	configMaps     []*corev1.ConfigMap
 	deployments    []*appsv1.Deployment
 	configurations []*admissionv1.MutatingWebhookConfiguration
 }
 
-// held returns what all the selections hold. An object may be in several; it is
+// cachedObjects returns what all the selections hold. An object may be in several; it is
 // the same one then.
-func held(all []*selection) objects {
-	var found objects
-	for _, s := range all {
-		for _, o := range s.informer.GetStore().List() {
+func cachedObjects(watches []*objectWatch) istioObjects {
+	var found istioObjects
+	for _, w := range watches {
+		for _, o := range w.informer.GetStore().List() {
 			switch o := o.(type) {
 			case *corev1.ConfigMap:
 				found.configMaps = append(found.configMaps, o)
@@ -163,54 +165,54 @@ func held(all []*selection) objects {
 	return found
 }
 
-// strip keeps of an object only what is read: the injector ConfigMap alone
+// trimObject keeps of an object only what is read: the injector ConfigMap alone
 // carries 100 KB of templates.
-func strip(o any) (any, error) {
+func trimObject(o any) (any, error) {
 	switch o := o.(type) {
 	case *corev1.ConfigMap:
-		return &corev1.ConfigMap{ObjectMeta: identity(o.ObjectMeta), Data: only(o.Data, keyValues, keyMesh)}, nil
+		return &corev1.ConfigMap{ObjectMeta: trimMetadata(o.ObjectMeta), Data: pickKeys(o.Data, keyValues, keyMesh)}, nil
 	case *appsv1.Deployment:
-		kept := &appsv1.Deployment{ObjectMeta: identity(o.ObjectMeta)}
+		trimmed := &appsv1.Deployment{ObjectMeta: trimMetadata(o.ObjectMeta)}
 		for _, c := range o.Spec.Template.Spec.Containers {
-			kept.Spec.Template.Spec.Containers = append(kept.Spec.Template.Spec.Containers, corev1.Container{Name: c.Name, Env: c.Env})
+			trimmed.Spec.Template.Spec.Containers = append(trimmed.Spec.Template.Spec.Containers, corev1.Container{Name: c.Name, Env: c.Env})
 		}
-		return kept, nil
+		return trimmed, nil
 	case *admissionv1.MutatingWebhookConfiguration:
-		kept := &admissionv1.MutatingWebhookConfiguration{ObjectMeta: identity(o.ObjectMeta)}
+		trimmed := &admissionv1.MutatingWebhookConfiguration{ObjectMeta: trimMetadata(o.ObjectMeta)}
 		for i := range o.Webhooks {
-			kept.Webhooks = append(kept.Webhooks, stripWebhook(&o.Webhooks[i]))
+			trimmed.Webhooks = append(trimmed.Webhooks, trimWebhook(&o.Webhooks[i]))
 		}
-		return kept, nil
+		return trimmed, nil
 	default:
 		return o, nil
 	}
 }
 
-// stripWebhook leaves rules, conditions and the CA aside.
-func stripWebhook(w *admissionv1.MutatingWebhook) admissionv1.MutatingWebhook {
-	kept := admissionv1.MutatingWebhook{
+// trimWebhook leaves rules, conditions and the CA aside.
+func trimWebhook(w *admissionv1.MutatingWebhook) admissionv1.MutatingWebhook {
+	trimmed := admissionv1.MutatingWebhook{
 		Name: w.Name, ReinvocationPolicy: w.ReinvocationPolicy,
 		NamespaceSelector: w.NamespaceSelector, ObjectSelector: w.ObjectSelector,
 	}
 	if service := w.ClientConfig.Service; service != nil {
-		kept.ClientConfig.Service = &admissionv1.ServiceReference{Namespace: service.Namespace, Name: service.Name}
+		trimmed.ClientConfig.Service = &admissionv1.ServiceReference{Namespace: service.Namespace, Name: service.Name}
 	}
-	return kept
+	return trimmed
 }
 
-func identity(m metav1.ObjectMeta) metav1.ObjectMeta {
+func trimMetadata(m metav1.ObjectMeta) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Name: m.Name, Namespace: m.Namespace, UID: m.UID, ResourceVersion: m.ResourceVersion,
-		Labels: only(m.Labels, revisionLabel, tagLabel),
+		Labels: pickKeys(m.Labels, revisionLabel, tagLabel),
 	}
 }
 
-func only(m map[string]string, keys ...string) map[string]string {
-	kept := make(map[string]string, len(keys))
+func pickKeys(m map[string]string, keys ...string) map[string]string {
+	picked := make(map[string]string, len(keys))
 	for _, k := range keys {
 		if v, ok := m[k]; ok {
-			kept[k] = v
+			picked[k] = v
 		}
 	}
-	return kept
+	return picked
 }

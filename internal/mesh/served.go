@@ -16,18 +16,18 @@ const (
 	injectLabel    = "sidecar.istio.io/inject"
 )
 
-// served returns the revisions and tags whose pods a configuration is called
+// servedRevisions returns the revisions and tags whose pods a configuration is called
 // for. Its selectors say so, not its labels: when a tag default is set, istioctl
 // takes the default revision's configuration out of service by selectors that
 // match nothing.
-func served(c *admissionv1.MutatingWebhookConfiguration) []string {
+func servedRevisions(c *admissionv1.MutatingWebhookConfiguration) []string {
 	revisions := make(map[string]bool)
 	for i := range c.Webhooks {
-		namespace, pod := requirements(c.Webhooks[i].NamespaceSelector), requirements(c.Webhooks[i].ObjectSelector)
-		for _, revision := range append(selected(append(namespace, pod...)), defaultRevision) {
-			for _, p := range probes(revision) {
-				if matches(namespace, p.namespace) && matches(pod, p.pod) {
-					revisions[plain(revision)] = true
+		namespace, pod := istioRequirements(c.Webhooks[i].NamespaceSelector), istioRequirements(c.Webhooks[i].ObjectSelector)
+		for _, revision := range append(selectedRevisions(append(namespace, pod...)), defaultRevision) {
+			for _, request := range injectionRequests(revision) {
+				if matchesAll(namespace, request.namespace) && matchesAll(pod, request.pod) {
+					revisions[normalizeRevision(revision)] = true
 				}
 			}
 		}
@@ -35,10 +35,10 @@ func served(c *admissionv1.MutatingWebhookConfiguration) []string {
 	return slices.Sorted(maps.Keys(revisions))
 }
 
-// requirements returns what a selector wants of Istio's own labels. What
+// istioRequirements returns what a selector wants of Istio's own labels. What
 // operators add, such as "not in the namespaces of the platform", says nothing
 // about revisions.
-func requirements(s *metav1.LabelSelector) labels.Requirements {
+func istioRequirements(s *metav1.LabelSelector) labels.Requirements {
 	if s == nil {
 		return nil // which selects everything
 	}
@@ -52,8 +52,8 @@ func requirements(s *metav1.LabelSelector) labels.Requirements {
 	})
 }
 
-// selected returns the revisions and tags that the requirements name.
-func selected(all labels.Requirements) []string {
+// selectedRevisions returns the revisions and tags that the requirements name.
+func selectedRevisions(all labels.Requirements) []string {
 	var revisions []string
 	for _, r := range all {
 		if r.Key() == revisionLabel {
@@ -63,23 +63,23 @@ func selected(all labels.Requirements) []string {
 	return revisions
 }
 
-// probe is what namespace and pod say.
-type probe struct{ namespace, pod labels.Set }
+// injectionRequest is what namespace and pod say.
+type injectionRequest struct{ namespace, pod labels.Set }
 
-// probes are the ways to ask for the injector of a revision or tag. The pod asks
+// injectionRequests are the ways to ask for the injector of a revision or tag. The pod asks
 // for the sidecar, as Isthmus has it do in mode istio.
-func probes(revision string) []probe {
-	asks := labels.Set{injectLabel: "true"}
-	all := []probe{
-		{labels.Set{revisionLabel: revision}, asks},
+func injectionRequests(revision string) []injectionRequest {
+	sidecar := labels.Set{injectLabel: "true"}
+	all := []injectionRequest{
+		{labels.Set{revisionLabel: revision}, sidecar},
 		{nil, labels.Set{injectLabel: "true", revisionLabel: revision}},
 	}
-	if plain(revision) == "" {
-		all = append(all, probe{labels.Set{injectionLabel: "enabled"}, asks}, probe{nil, asks})
+	if normalizeRevision(revision) == "" {
+		all = append(all, injectionRequest{labels.Set{injectionLabel: "enabled"}, sidecar}, injectionRequest{nil, sidecar})
 	}
 	return all
 }
 
-func matches(all labels.Requirements, set labels.Set) bool {
+func matchesAll(all labels.Requirements, set labels.Set) bool {
 	return !slices.ContainsFunc(all, func(r labels.Requirement) bool { return !r.Matches(set) })
 }

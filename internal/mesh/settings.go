@@ -57,38 +57,38 @@ func (s Settings) Describe() []string {
 	return lines
 }
 
-// use returns the settings with explicit over them and the documented defaults
+// withExplicit returns the settings with explicit over them and the documented defaults
 // under both. The revision of s stays: explicit names the one that is used when
 // nobody asks for another, so it was heeded when s was chosen.
-func (s Settings) use(explicit patches.Mesh) Settings {
+func (s Settings) withExplicit(explicit patches.Mesh) Settings {
 	explicit.Revision = s.Mesh.Revision
-	found := s.Mesh
+	discovered := s.Mesh
 	if explicit.RootConfigMap != "" && explicit.RootClusterTrustBundle == "" {
 		// The bundle replaces the ConfigMap wherever there is one, so keeping a
 		// discovered bundle would overrule the ConfigMap that was asked for.
-		found.RootClusterTrustBundle = ""
+		discovered.RootClusterTrustBundle = ""
 	}
-	used := Settings{
-		Mesh:     found.Overlay(explicit).Defaults(),
+	settings := Settings{
+		Mesh:     discovered.Overlay(explicit).Defaults(),
 		Sources:  make(map[string]string),
 		Warnings: slices.Clone(s.Warnings),
 	}
 	source := func(name string, isExplicit, isSet bool) {
 		switch {
 		case isExplicit && name != fieldRevision:
-			used.Sources[name] = SourceExplicit
+			settings.Sources[name] = SourceExplicit
 		case !isSet:
 		case s.Sources[name] != "":
-			used.Sources[name] = s.Sources[name]
+			settings.Sources[name] = s.Sources[name]
 		default:
-			used.Sources[name] = SourceDefault
+			settings.Sources[name] = SourceDefault
 		}
 	}
 	for _, f := range textFields() {
-		source(f.name, *f.in(&explicit) != "", *f.in(&used.Mesh) != "")
+		source(f.name, *f.in(&explicit) != "", *f.in(&settings.Mesh) != "")
 	}
-	source(fieldMaxCertTTL, explicit.MaxCertTTL != 0, used.Mesh.MaxCertTTL != 0)
-	return used
+	source(fieldMaxCertTTL, explicit.MaxCertTTL != 0, settings.Mesh.MaxCertTTL != 0)
+	return settings
 }
 
 // Names of fields that are treated apart, as in the JSON of patches.Mesh.

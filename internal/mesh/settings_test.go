@@ -24,9 +24,9 @@ func TestTextFieldsCoverMesh(t *testing.T) {
 }
 
 func TestExplicitWinsOverFoundOverDefault(t *testing.T) {
-	found, err := plane(t, "testdata/revisioned.yaml").Settings()
+	found, err := controlPlane(t, "testdata/revisioned.yaml").Settings()
 	require.NoError(t, err)
-	used := found.use(patches.Mesh{
+	used := found.withExplicit(patches.Mesh{
 		Revision:      "another",
 		TrustDomain:   "explicit.example.org",
 		RootConfigMap: "explicit-root",
@@ -52,9 +52,9 @@ func TestExplicitWinsOverFoundOverDefault(t *testing.T) {
 }
 
 func TestExplicitDiscoveryAddressTakesTheCAAlong(t *testing.T) {
-	found, err := plane(t, "testdata/default.yaml").Settings()
+	found, err := controlPlane(t, "testdata/default.yaml").Settings()
 	require.NoError(t, err)
-	used := found.use(patches.Mesh{DiscoveryAddress: "elsewhere.example.org:15012"})
+	used := found.withExplicit(patches.Mesh{DiscoveryAddress: "elsewhere.example.org:15012"})
 	assert.Equal(t, "elsewhere.example.org:15012", used.Mesh.CAAddress)
 	assert.Equal(t, SourceDefault, used.Sources["caAddress"])
 }

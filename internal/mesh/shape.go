@@ -88,16 +88,16 @@ type scalar string
 // UnmarshalJSON implements json.Unmarshaler.
 func (s *scalar) UnmarshalJSON(data []byte) error {
 	// The decoder adds the path to an error of this type.
-	wrong := &json.UnmarshalTypeError{Type: reflect.TypeFor[string]()}
+	typeError := &json.UnmarshalTypeError{Type: reflect.TypeFor[string]()}
 	switch data[0] {
 	case '"':
 		return json.Unmarshal(data, (*string)(s))
 	case '{':
-		wrong.Value = "object"
-		return wrong
+		typeError.Value = "object"
+		return typeError
 	case '[':
-		wrong.Value = "array"
-		return wrong
+		typeError.Value = "array"
+		return typeError
 	case 'n':
 		return nil
 	default:
@@ -111,30 +111,30 @@ func (s *scalar) UnmarshalJSON(data []byte) error {
 func decode(cm *corev1.ConfigMap, key string, out any) error {
 	data, err := yaml.YAMLToJSON([]byte(cm.Data[key]))
 	if err != nil {
-		return fmt.Errorf("%s: not YAML: %w", at(cm, key), err)
+		return fmt.Errorf("%s: not YAML: %w", configMapPath(cm, key), err)
 	}
 	err = kjson.UnmarshalCaseSensitivePreserveInts(data, out)
-	var wrong *json.UnmarshalTypeError
+	var typeError *json.UnmarshalTypeError
 	switch {
-	case errors.As(err, &wrong) && wrong.Field == "":
-		return fmt.Errorf("%s: want a mapping, got %s", at(cm, key), wrong.Value)
-	case errors.As(err, &wrong):
-		return fmt.Errorf("%s.%s: want %s, got %s", at(cm, key), wrong.Field, kind(wrong), wrong.Value)
+	case errors.As(err, &typeError) && typeError.Field == "":
+		return fmt.Errorf("%s: want a mapping, got %s", configMapPath(cm, key), typeError.Value)
+	case errors.As(err, &typeError):
+		return fmt.Errorf("%s.%s: want %s, got %s", configMapPath(cm, key), typeError.Field, yamlType(typeError), typeError.Value)
 	case err != nil:
-		return fmt.Errorf("%s: %w", at(cm, key), err)
+		return fmt.Errorf("%s: %w", configMapPath(cm, key), err)
 	}
 	return nil
 }
 
-// kind says in words of YAML what a field that has the wrong type should be.
-func kind(e *json.UnmarshalTypeError) string {
+// yamlType says in words of YAML what a field that has the wrong type should be.
+func yamlType(e *json.UnmarshalTypeError) string {
 	if e.Type.Kind() == reflect.Struct {
 		return "a mapping"
 	}
 	return "a " + e.Type.Kind().String()
 }
 
-// at names a place inside a ConfigMap, for errors and for Settings.Sources.
-func at(cm *corev1.ConfigMap, path string) string {
+// configMapPath names a place inside a ConfigMap, for errors and for Settings.Sources.
+func configMapPath(cm *corev1.ConfigMap, path string) string {
 	return fmt.Sprintf("ConfigMap %s/%s %s", cm.Namespace, cm.Name, path)
 }

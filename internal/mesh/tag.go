@@ -29,22 +29,22 @@ func readTags(namespace string, configurations []*admissionv1.MutatingWebhookCon
 	tags := make(map[string]tag)
 	for _, c := range configurations {
 		name := c.Labels[tagLabel]
-		if name == "" || !isOf(namespace, c) {
+		if name == "" || !belongsTo(namespace, c) {
 			continue
 		}
-		found := tag{revision: plain(c.Labels[revisionLabel]), source: "MutatingWebhookConfiguration " + c.Name}
-		if before, ok := tags[name]; ok && before.revision != found.revision {
+		found := tag{revision: normalizeRevision(c.Labels[revisionLabel]), source: "MutatingWebhookConfiguration " + c.Name}
+		if previous, ok := tags[name]; ok && previous.revision != found.revision {
 			found.err = fmt.Errorf("istio's tag %q points to revision %s in %s and to %s in %s: remove one of them",
-				name, spoken(before.revision), before.source, spoken(found.revision), found.source)
+				name, revisionName(previous.revision), previous.source, revisionName(found.revision), found.source)
 		}
 		tags[name] = found
 	}
 	return tags
 }
 
-// isOf says whether a configuration belongs to the Istio in a namespace. One
+// belongsTo says whether a configuration belongs to the Istio in a namespace. One
 // that is called by URL may be of any.
-func isOf(namespace string, c *admissionv1.MutatingWebhookConfiguration) bool {
+func belongsTo(namespace string, c *admissionv1.MutatingWebhookConfiguration) bool {
 	return slices.ContainsFunc(c.Webhooks, func(w admissionv1.MutatingWebhook) bool {
 		return w.ClientConfig.Service == nil || w.ClientConfig.Service.Namespace == namespace
 	})
@@ -54,7 +54,7 @@ func isOf(namespace string, c *admissionv1.MutatingWebhookConfiguration) bool {
 func describeTags(tags map[string]tag) string {
 	var all []string
 	for _, name := range slices.Sorted(maps.Keys(tags)) {
-		all = append(all, fmt.Sprintf("%s (revision %s)", name, spoken(tags[name].revision)))
+		all = append(all, fmt.Sprintf("%s (revision %s)", name, revisionName(tags[name].revision)))
 	}
 	return strings.Join(all, ", ")
 }

@@ -20,8 +20,8 @@ import (
 // DefaultNamespace is where Istio is installed unless someone chose otherwise.
 const DefaultNamespace = "istio-system"
 
-// errNotRead is the answer before the API server's first one.
-var errNotRead = errors.New("istio's settings are not read yet")
+// errSettingsNotRead is the answer before the API server's first one.
+var errSettingsNotRead = errors.New("istio's settings are not read yet")
 
 // Options make a Watcher.
 type Options struct {
@@ -34,9 +34,9 @@ type Options struct {
 	// Explicit settings win over discovered ones. Its Revision is the one that
 	// is used for those who name none.
 	Explicit patches.Mesh
-	// Configuration is the name of Isthmus' own MutatingWebhookConfiguration,
+	// WebhookConfiguration is the name of Isthmus' own MutatingWebhookConfiguration,
 	// which Istio's are compared with. Default isthmus-injector.
-	Configuration string
+	WebhookConfiguration string
 	// Log gets a line whenever what is known of the mesh changes. Default: no
 	// logging.
 	Log logr.Logger
@@ -52,16 +52,16 @@ type Options struct {
 // there, or while reading it is forbidden, the explicit settings and the
 // documented defaults are used; both are noticed when they change.
 type Watcher struct {
-	log        logr.Logger
-	selections []*selection
-	changed    chan struct{}
-	state      atomic.Pointer[state]
-	empty      *state
-	// own is the name of Isthmus' configuration.
-	own string
-	bad prometheus.Gauge
-	// refusals are what was last logged for each selection.
-	refusals map[*selection]string
+	log     logr.Logger
+	watches []*objectWatch
+	updates chan struct{}
+	state   atomic.Pointer[meshState]
+	initial *meshState
+	// ownConfiguration is the name of Isthmus' configuration.
+	ownConfiguration string
+	errorsGauge      prometheus.Gauge
+	// loggedAccessErrors are what was last logged for each selection.
+	loggedAccessErrors map[*objectWatch]string
 }
 
 // NewWatcher returns a Watcher. It says what is wrong with the options.
@@ -75,26 +75,26 @@ func NewWatcher(o Options) (*Watcher, error) {
 	if o.Namespace == "" {
 		o.Namespace = DefaultNamespace
 	}
-	if o.Configuration == "" {
-		o.Configuration = DefaultConfiguration
+	if o.WebhookConfiguration == "" {
+		o.WebhookConfiguration = DefaultWebhookConfiguration
 	}
 	w := &Watcher{
-		log:      o.Log.WithValues("namespace", o.Namespace),
-		changed:  make(chan struct{}, 1),
-		empty:    &state{namespace: o.Namespace, explicit: o.Explicit},
-		own:      o.Configuration,
-		refusals: make(map[*selection]string),
-		bad: prometheus.NewGauge(prometheus.GaugeOpts{
+		log:                o.Log.WithValues("namespace", o.Namespace),
+		updates:            make(chan struct{}, 1),
+		initial:            &meshState{namespace: o.Namespace, explicit: o.Explicit},
+		ownConfiguration:   o.WebhookConfiguration,
+		loggedAccessErrors: make(map[*objectWatch]string),
+		errorsGauge: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "isthmus_mesh_settings_errors",
 			Help: "Istio revisions whose settings cannot be read at the moment. Their last good settings are used.",
 		}),
 	}
 	var err error
-	if w.selections, err = selections(o.Client, o.Namespace, w.wake); err != nil {
+	if w.watches, err = newObjectWatches(o.Client, o.Namespace, w.queueUpdate); err != nil {
 		return nil, err
 	}
 	if o.Registerer != nil {
-		if err := o.Registerer.Register(w.bad); err != nil {
+		if err := o.Registerer.Register(w.errorsGauge); err != nil {
 			return nil, fmt.Errorf("metric isthmus_mesh_settings_errors: %w", err)
 		}
 	}
@@ -108,14 +108,14 @@ func (w *Watcher) NeedLeaderElection() bool { return false }
 // Start follows the mesh until ctx is done, which is no error. It may be called
 // once.
 func (w *Watcher) Start(ctx context.Context) error {
-	var running sync.WaitGroup
-	defer running.Wait()
-	for _, s := range w.selections {
-		running.Go(func() { s.informer.RunWithContext(ctx) })
-		running.Go(func() {
+	var informers sync.WaitGroup
+	defer informers.Wait()
+	for _, watch := range w.watches {
+		informers.Go(func() { watch.informer.RunWithContext(ctx) })
+		informers.Go(func() {
 			select {
-			case <-s.informer.HasSyncedChecker().Done():
-				w.wake() // a list without items makes no event
+			case <-watch.informer.HasSyncedChecker().Done():
+				w.queueUpdate() // a list without items makes no event
 			case <-ctx.Done():
 			}
 		})
@@ -124,8 +124,8 @@ func (w *Watcher) Start(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-w.changed:
-			w.update()
+		case <-w.updates:
+			w.updateState()
 		}
 	}
 }
@@ -142,15 +142,15 @@ func (w *Watcher) Ready() error {
 		return nil
 	}
 	var errs []error
-	for _, s := range w.selections {
-		if err := s.failure(); err != nil {
+	for _, watch := range w.watches {
+		if err := watch.listError(); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	if len(errs) == 0 {
-		return errNotRead
+		return errSettingsNotRead
 	}
-	return fmt.Errorf("%w: %w", errNotRead, errors.Join(errs...))
+	return fmt.Errorf("%w: %w", errSettingsNotRead, errors.Join(errs...))
 }
 
 // Err says what is wrong with Istio's objects at the moment, naming each; nil
@@ -171,27 +171,27 @@ func (w *Watcher) Err() error {
 func (w *Watcher) Mesh(revision string) (patches.Mesh, error) {
 	s := w.state.Load()
 	if s == nil {
-		return patches.Mesh{}, errNotRead
+		return patches.Mesh{}, errSettingsNotRead
 	}
-	found, _, err := s.find(revision)
-	return found.Mesh, err
+	settings, _, err := s.resolveSettings(revision)
+	return settings.Mesh, err
 }
 
-// Shared returns the settings for what all revisions have in common, such as
+// SharedMesh returns the settings for what all revisions have in common, such as
 // where the mesh's roots are: what Mesh returns for an empty revision, and where
 // it is not clear which one that is, the first one's that can be read.
-func (w *Watcher) Shared() (patches.Mesh, error) {
-	found, err := w.Mesh("")
+func (w *Watcher) SharedMesh() (patches.Mesh, error) {
+	mesh, err := w.Mesh("")
 	s := w.state.Load()
 	if err == nil || s == nil {
-		return found, err
+		return mesh, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.revisions)) {
-		if r := s.revisions[name]; r.found != nil {
-			return r.used.Mesh, nil
+		if r := s.revisions[name]; r.discovered != nil {
+			return r.effective.Mesh, nil
 		}
 	}
-	return found, err
+	return mesh, err
 }
 
 // Settings returns what Mesh returns, with the source of each field. The caller
@@ -199,7 +199,7 @@ func (w *Watcher) Shared() (patches.Mesh, error) {
 func (w *Watcher) Settings(revision string) (Settings, error) {
 	s := w.state.Load()
 	if s == nil {
-		return Settings{}, errNotRead
+		return Settings{}, errSettingsNotRead
 	}
 	return s.settings(revision)
 }
@@ -212,49 +212,49 @@ func (w *Watcher) Settings(revision string) (Settings, error) {
 func (w *Watcher) Injector(revision string) (inject.Injector, error) {
 	s := w.state.Load()
 	if s == nil {
-		return inject.Injector{}, errNotRead
+		return inject.Injector{}, errSettingsNotRead
 	}
-	return s.injectors.injector(revision)
+	return s.injectors.injectorFor(revision)
 }
 
-// wake makes Start look at the objects again, soon and once.
-func (w *Watcher) wake() {
+// queueUpdate makes Start look at the objects again, soon and once.
+func (w *Watcher) queueUpdate() {
 	select {
-	case w.changed <- struct{}{}:
+	case w.updates <- struct{}{}:
 	default:
 	}
 }
 
-// update reads the objects as they are now and makes the next state of them.
-func (w *Watcher) update() {
-	for _, s := range w.selections {
-		if !s.answered() {
+// updateState reads the objects as they are now and makes the next state of them.
+func (w *Watcher) updateState() {
+	for _, watch := range w.watches {
+		if !watch.isAnswered() {
 			return
 		}
 	}
 	before := w.state.Load()
 	if before == nil {
-		before = w.empty
+		before = w.initial
 	}
-	found := held(w.selections)
-	after := before.next(controlPlanes(w.empty.namespace, found.configMaps, found.deployments),
-		readInjectors(w.empty.namespace, w.own, found.configurations))
-	for _, s := range w.selections {
-		switch err := s.refusal(); {
+	objects := cachedObjects(w.watches)
+	after := before.next(controlPlanes(w.initial.namespace, objects.configMaps, objects.deployments),
+		readInjectors(w.initial.namespace, w.ownConfiguration, objects.configurations))
+	for _, watch := range w.watches {
+		switch err := watch.accessError(); {
 		case err == nil:
-		case s.injects:
-			after.injectors.unknown = err.Error()
-		case s.decides && after.reason == "":
-			after.reason = err.Error()
+		case watch.holdsInjectors:
+			after.injectors.unreadableReason = err.Error()
+		case watch.showsIstio && after.absentReason == "":
+			after.absentReason = err.Error()
 		}
 	}
-	bad := 0
+	failing := 0
 	for _, r := range after.revisions {
 		if r.err != nil {
-			bad++
+			failing++
 		}
 	}
-	w.bad.Set(float64(bad))
-	w.report(w.state.Load(), after)
+	w.errorsGauge.Set(float64(failing))
+	w.logChanges(w.state.Load(), after)
 	w.state.Store(after)
 }
