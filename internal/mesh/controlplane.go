@@ -11,8 +11,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/patches"
 )
 
-// ControlPlane is what describes one revision of Istio in a cluster. At least
-// one of the ConfigMaps is there.
+// ControlPlane holds the objects that describe one revision of Istio in a
+// cluster. At least one of the two ConfigMaps is set.
 type ControlPlane struct {
 	// Namespace is the namespace that Istio is installed in.
 	Namespace string
@@ -26,12 +26,12 @@ type ControlPlane struct {
 	Istiod *appsv1.Deployment
 }
 
-// Settings reads what the objects say, without explicit settings and without
-// defaults. A value that Istio could not use either is an error that names
-// object, path and value.
+// Settings reads the mesh settings from the objects. It applies neither explicit
+// settings nor defaults. A value that Istio could not use either is an error that
+// names the object, the path and the value.
 func (p ControlPlane) Settings() (Settings, error) {
 	if p.Injector == nil && p.MeshConfig == nil {
-		return Settings{}, fmt.Errorf("istio revision %q: no ConfigMap of it is there", p.Revision)
+		return Settings{}, fmt.Errorf("istio revision %q has no ConfigMap", p.Revision)
 	}
 	r := settingsReader{
 		ControlPlane: p,
@@ -72,7 +72,7 @@ func (r *settingsReader) parseInjectorValues() error {
 }
 
 func (r *settingsReader) parseMeshConfig() error {
-	// Without the key, istiod runs with its built-in MeshConfig, so this is no
+	// Without the key, istiod runs with its built-in MeshConfig. That is not an
 	// error.
 	if r.MeshConfig == nil || r.MeshConfig.Data[keyMesh] == "" {
 		return nil
@@ -80,7 +80,7 @@ func (r *settingsReader) parseMeshConfig() error {
 	return decode(r.MeshConfig, keyMesh, &r.mesh)
 }
 
-// sourcedValue is a value and where it was found.
+// sourcedValue is a value and the object and path that it comes from.
 type sourcedValue struct{ value, source string }
 
 func (r *settingsReader) fromValues(path, value string) sourcedValue {
@@ -109,7 +109,8 @@ func (r *settingsReader) fromIstiod(env string) sourcedValue {
 	return sourcedValue{istiodEnvironment(r.Istiod)[env], fmt.Sprintf("Deployment %s/%s %s", r.Istiod.Namespace, r.Istiod.Name, env)}
 }
 
-// setField gives the field its first candidate that is not empty, and checks it.
+// setField sets the field to its first candidate that is not empty, if that value
+// is valid.
 func (r *settingsReader) setField(name string, candidates ...sourcedValue) {
 	fields := textFields()
 	field := fields[slices.IndexFunc(fields, func(f textField) bool { return f.name == name })]

@@ -124,7 +124,7 @@ func TestSettingsWithoutKeys(t *testing.T) {
 	assert.EqualError(t, err, "ConfigMap istio-system/istio-sidecar-injector values: missing")
 
 	_, err = ControlPlane{Revision: "none"}.Settings()
-	assert.EqualError(t, err, `istio revision "none": no ConfigMap of it is there`)
+	assert.EqualError(t, err, `istio revision "none" has no ConfigMap`)
 }
 
 func TestTrustDomainFollowsIstiod(t *testing.T) {
@@ -208,8 +208,8 @@ func TestMaxCertTTL(t *testing.T) {
 	}{
 		"if it is set, expect it":                      {env: "90m", want: "1h30m0s"},
 		"if it is empty, expect istiod's default":      {env: "", want: "2160h0m0s"},
-		"if it is no duration, expect what istiod has": {"90d", "2160h0m0s", `Deployment istio-system/istiod MAX_WORKLOAD_CERT_TTL is "90d", which is no duration such as 24h: istiod takes 2160h0m0s instead`},
-		"if it is negative, expect none":               {"-1h", "0s", "Deployment istio-system/istiod MAX_WORKLOAD_CERT_TTL is -1h: istiod grants no certificate with a lifetime that is asked for"},
+		"if it is no duration, expect what istiod has": {"90d", "2160h0m0s", `Deployment istio-system/istiod MAX_WORKLOAD_CERT_TTL is "90d", which is not a duration such as 24h: istiod uses 2160h0m0s instead`},
+		"if it is negative, expect none":               {"-1h", "0s", "Deployment istio-system/istiod MAX_WORKLOAD_CERT_TTL is -1h: istiod refuses every certificate request that names a lifetime"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -15,18 +15,20 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
-// Snapshot is what Discover found.
+// Snapshot holds the mesh settings of a cluster as Discover found them.
 type Snapshot struct {
 	state *meshState
-	// warnings says what was forbidden and could be done without.
+	// warnings name the optional objects that could not be read.
 	warnings []string
 }
 
-// Discover looks once at the Istio in a namespace (empty: istio-system).
-// ConfigMaps that cannot be read are an error: unlike a server, someone who asks
-// for the cluster's settings can do something about it. Many users may not read
-// Deployments there, or the configurations of Istio's injector; the settings
-// come with a warning then.
+// Discover reads the settings of the Istio in a namespace once. An empty namespace
+// means istio-system.
+//
+// It returns an error when Istio's ConfigMaps cannot be read: the user who runs the
+// command can fix that, unlike a server. Many users have no permission to read
+// Deployments in that namespace, or MutatingWebhookConfigurations. Discover then
+// goes on, and the settings carry a warning.
 func Discover(ctx context.Context, client kubernetes.Interface, namespace string, explicit patches.Mesh) (*Snapshot, error) {
 	if err := explicit.Validate(); err != nil {
 		return nil, fmt.Errorf("mesh settings: %w", err)
@@ -43,8 +45,8 @@ func Discover(ctx context.Context, client kubernetes.Interface, namespace string
 	deployments, err := client.AppsV1().Deployments(namespace).List(ctx, metav1.ListOptions{LabelSelector: istiodSelector})
 	switch {
 	case apierrors.IsForbidden(err):
-		// Only the longest lifetime comes from there, and it is allowed to be
-		// unknown.
+		// Only the maximum certificate lifetime comes from the Deployment, and it
+		// may stay unknown.
 		s.warnings = append(s.warnings, err.Error())
 	case err != nil:
 		return nil, fmt.Errorf("read istiod's Deployments in namespace %s: %w", namespace, err)
@@ -65,9 +67,9 @@ func Discover(ctx context.Context, client kubernetes.Interface, namespace string
 	return s, nil
 }
 
-// Settings returns the settings of a revision or tag, chosen as Watcher.Mesh
-// chooses it. Where no Istio is, a warning says so and the settings are the
-// explicit ones and the documented defaults.
+// Settings returns the settings of a revision or tag, which it resolves as
+// Watcher.Mesh does. Without an Istio in the namespace, it returns the explicit
+// settings over the documented defaults, with a warning.
 func (s *Snapshot) Settings(revision string) (Settings, error) {
 	settings, err := s.state.settings(revision)
 	if err == nil {
@@ -76,12 +78,12 @@ func (s *Snapshot) Settings(revision string) (Settings, error) {
 	return settings, err
 }
 
-// Injector returns what Watcher.Injector returns.
+// Injector returns the injector of a revision or tag, as Watcher.Injector does.
 func (s *Snapshot) Injector(revision string) (inject.Injector, error) {
 	return s.state.injectors.injectorFor(revision)
 }
 
-// listInjectors reads the configurations that a Watcher would watch.
+// listInjectors reads the MutatingWebhookConfigurations that a Watcher watches.
 func listInjectors(ctx context.Context, client kubernetes.Interface, namespace string) (injectors, error) {
 	list, err := client.AdmissionregistrationV1().MutatingWebhookConfigurations().List(ctx, metav1.ListOptions{LabelSelector: injectorSelector})
 	if apierrors.IsForbidden(err) {
@@ -97,7 +99,7 @@ func listInjectors(ctx context.Context, client kubernetes.Interface, namespace s
 	return readInjectors(namespace, DefaultWebhookConfiguration, all), nil
 }
 
-// listConfigMaps returns the ConfigMaps that a Watcher would watch.
+// listConfigMaps returns the ConfigMaps that a Watcher watches.
 func listConfigMaps(ctx context.Context, client kubernetes.Interface, namespace string) ([]*corev1.ConfigMap, error) {
 	api := client.CoreV1().ConfigMaps(namespace)
 	list, err := api.List(ctx, metav1.ListOptions{LabelSelector: revisionedSelector})

@@ -36,7 +36,7 @@ func TestDiscoverWithoutIstio(t *testing.T) {
 		"tokenAudience=istio-ca (default)",
 		"rootConfigMap=istio-ca-root-cert (default)",
 	}, s.Describe())
-	assert.Equal(t, []string{"no Istio found in namespace mesh-ns: what is not given explicitly has its documented default"}, s.Warnings)
+	assert.Equal(t, []string{"no Istio found in namespace mesh-ns: settings that are not given explicitly have their documented defaults"}, s.Warnings)
 }
 
 func TestDiscoverOneOfSeveral(t *testing.T) {

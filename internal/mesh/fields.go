@@ -10,19 +10,19 @@ import (
 	"github.com/isthmus-mesh/isthmus/patches"
 )
 
-// defaultMaxCertTTL is what istiod takes when MAX_WORKLOAD_CERT_TTL is unset
-// (security/pkg/cmd of Istio).
+// defaultMaxCertTTL is istiod's default for MAX_WORKLOAD_CERT_TTL (security/pkg/cmd
+// of Istio).
 const defaultMaxCertTTL = 90 * 24 * time.Hour
 
-// readAddresses finds istiod and the certificate authority.
+// readAddresses reads the addresses of istiod and of the certificate authority.
 func (r *settingsReader) readAddresses() {
 	global, metadata := r.values.Global, r.mesh.DefaultConfig.ProxyMetadata
 	composedDiscovery := sourcedValue{value: IstiodAddress(r.Namespace, r.Revision), source: r.revisionSource()}
 	r.setField("discoveryAddress", r.fromMesh("defaultConfig.discoveryAddress", r.mesh.DefaultConfig.DiscoveryAddress), composedDiscovery)
 
-	// The injection template composes the CA's address when none is given. It is
-	// left to follow the discovery address where they are the same, so that an
-	// explicit discovery address takes it along.
+	// The injection template composes the CA's address when none is given. When
+	// the composed address equals the discovery address, caAddress stays unset, so
+	// that it follows an explicit discovery address.
 	var composedCA sourcedValue
 	if r.Injector != nil && global.IstioNamespace != "" {
 		composedCA = r.fromValues("global.istioNamespace", IstiodAddress(global.IstioNamespace, r.Revision))
@@ -36,7 +36,7 @@ func (r *settingsReader) readAddresses() {
 		composedCA)
 }
 
-// revisionSource names the object that shows that the revision is there.
+// revisionSource names the object that shows that the revision is installed.
 func (r *settingsReader) revisionSource() string {
 	if r.Injector != nil {
 		return configMapPath(r.Injector, "metadata")
@@ -44,7 +44,8 @@ func (r *settingsReader) revisionSource() string {
 	return configMapPath(r.MeshConfig, "metadata")
 }
 
-// readIdentity finds who the pod is and where it runs.
+// readIdentity reads what makes up the identity of a pod: trust domain, mesh,
+// cluster and network, and the certificate provider.
 func (r *settingsReader) readIdentity() {
 	global, metadata := r.values.Global, r.mesh.DefaultConfig.ProxyMetadata
 
@@ -52,12 +53,12 @@ func (r *settingsReader) readIdentity() {
 	if r.mesh.TrustDomain != nil && *r.mesh.TrustDomain != "" {
 		trustDomain = r.fromMesh("trustDomain", *r.mesh.TrustDomain)
 	} else if r.MeshConfig != nil && r.mesh.TrustDomain == nil {
-		// istiod signs for what its MeshConfig says, and that has a default: the
-		// value of the chart counts for nothing here.
+		// istiod signs for the trust domain of its MeshConfig, which has a default.
+		// The chart's value has no effect here.
 		trustDomain = sourcedValue{}
 	}
 	if r.MeshConfig == nil {
-		r.warn("no ConfigMap %s/%s with label %s seen: Istio's built-in mesh configuration is assumed",
+		r.warn("no ConfigMap %s/%s with label %s found: Istio's built-in mesh configuration is assumed",
 			r.Namespace, objectName(meshConfigName, r.Revision), revisionLabel)
 	}
 	r.setField("trustDomain", r.fromMetadata("TRUST_DOMAIN", metadata.TrustDomain), trustDomain)
@@ -69,8 +70,8 @@ func (r *settingsReader) readIdentity() {
 	r.setField("network",
 		r.fromMetadata("ISTIO_META_NETWORK", metadata.Network),
 		r.fromValues("global.network", global.Network))
-	// Istio's template writes Kubernetes where the chart names no cluster, and
-	// so does istiod's Deployment.
+	// Istio's injection template and istiod's Deployment both use "Kubernetes"
+	// when the chart names no cluster.
 	r.setField("clusterID",
 		r.fromMetadata("ISTIO_META_CLUSTER_ID", metadata.ClusterID),
 		r.fromValues("global.multiCluster.clusterName", global.MultiCluster.ClusterName),
@@ -82,12 +83,12 @@ func (r *settingsReader) readIdentity() {
 		r.fromIstiod("PILOT_CERT_PROVIDER"))
 	r.setField("tokenAudience", r.fromValues("global.sds.token.aud", global.SDS.Token.Aud))
 	if global.JWTPolicy == "first-party-jwt" {
-		r.warn("%s is first-party-jwt: istiod may refuse the audience-bound token that Isthmus mounts; third-party-jwt is the supported one",
+		r.warn("%s is first-party-jwt: istiod may refuse the audience-bound token that Isthmus mounts; use third-party-jwt",
 			configMapPath(r.Injector, keyValues+".global.jwtPolicy"))
 	}
 }
 
-// readImage finds what the sidecar runs.
+// readImage reads the image of the sidecar and its pull policy.
 func (r *settingsReader) readImage() {
 	image, err := proxyImage(r.values, r.mesh.DefaultConfig.Image.ImageType)
 	if err != nil {
@@ -102,7 +103,7 @@ func (r *settingsReader) readImage() {
 	r.setField("imagePullPolicy", r.fromValues("global.imagePullPolicy", r.values.Global.ImagePullPolicy))
 }
 
-// readRootLocation finds what holds the mesh's root certificate.
+// readRootLocation reads which object holds the mesh's root certificate.
 func (r *settingsReader) readRootLocation() {
 	name := r.fromValues("global.trustBundleName", r.values.Global.TrustBundleName)
 	if name.value == "" {
@@ -124,18 +125,18 @@ func (r *settingsReader) readRootLocation() {
 	r.setField("rootClusterTrustBundle", bundle)
 }
 
-// readMaxCertTTL finds the longest lifetime that istiod grants.
+// readMaxCertTTL reads the maximum certificate lifetime that istiod grants.
 func (r *settingsReader) readMaxCertTTL() {
 	ttl := r.fromIstiod("MAX_WORKLOAD_CERT_TTL")
 	switch {
 	case r.Istiod == nil:
 		ttl = r.fromValues("pilot.env.MAX_WORKLOAD_CERT_TTL", string(r.values.Pilot.Env.MaxCertTTL))
 		if ttl.value == "" {
-			r.warn("no Deployment of istiod seen in namespace %s: the longest certificate lifetime is not known", r.Namespace)
+			r.warn("no Deployment of istiod found in namespace %s: the maximum certificate lifetime is unknown", r.Namespace)
 			return
 		}
 	case isSetFrom(r.Istiod, "MAX_WORKLOAD_CERT_TTL"):
-		r.warn("%s is not a plain value: the longest certificate lifetime is not known", ttl.source)
+		r.warn("%s is not a literal value: the maximum certificate lifetime is unknown", ttl.source)
 		return
 	case ttl.value == "":
 		ttl.value = defaultMaxCertTTL.String()
@@ -143,12 +144,12 @@ func (r *settingsReader) readMaxCertTTL() {
 	}
 	d, err := time.ParseDuration(ttl.value)
 	if err != nil {
-		// istiod logs this and goes on with its default.
-		r.warn("%s is %q, which is no duration such as 24h: istiod takes %s instead", ttl.source, ttl.value, defaultMaxCertTTL)
+		// istiod logs the parse error and continues with its default.
+		r.warn("%s is %q, which is not a duration such as 24h: istiod uses %s instead", ttl.source, ttl.value, defaultMaxCertTTL)
 		d = defaultMaxCertTTL
 	}
 	if d <= 0 {
-		r.warn("%s is %s: istiod grants no certificate with a lifetime that is asked for", ttl.source, ttl.value)
+		r.warn("%s is %s: istiod refuses every certificate request that names a lifetime", ttl.source, ttl.value)
 		return
 	}
 	r.settings.Mesh.MaxCertTTL = patches.Duration(d)

@@ -11,15 +11,15 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The keys of Istio's ConfigMaps that are read.
+// The keys that are read from Istio's ConfigMaps.
 const (
 	keyValues = "values"
 	keyMesh   = "mesh"
 )
 
-// injectorValues is the part that matters of the injector ConfigMap's key
-// values: the chart's values, as the injection template sees them. Everything
-// else in there is Istio's own business and may change as it likes.
+// injectorValues holds the fields that Isthmus reads from the key values of the
+// injector ConfigMap: the chart's values, as the injection template sees them. All
+// other fields are ignored and may change with any version of Istio.
 type injectorValues struct {
 	Global struct {
 		CAAddress         string `json:"caAddress"`
@@ -48,7 +48,7 @@ type injectorValues struct {
 		} `json:"sds"`
 	} `json:"global"`
 	Pilot struct {
-		// Env is in here since Istio 1.26.
+		// Env is part of the values since Istio 1.26.
 		Env struct {
 			ClusterTrustBundles scalar `json:"ENABLE_CLUSTER_TRUST_BUNDLE_API"`
 			MaxCertTTL          scalar `json:"MAX_WORKLOAD_CERT_TTL"`
@@ -56,11 +56,11 @@ type injectorValues struct {
 	} `json:"pilot"`
 }
 
-// meshConfig is the part that matters of the mesh ConfigMap's key mesh, which
-// is a MeshConfig of istio.io/api. The generated type would link the protos of
-// half of Istio's API into the webhook for these few fields.
+// meshConfig holds the fields that Isthmus reads from the key mesh of the mesh
+// ConfigMap, which is a MeshConfig of istio.io/api. The generated type would link
+// the protos of half of Istio's API into the webhook for these few fields.
 type meshConfig struct {
-	// TrustDomain is nil when it is not there: Istio then takes cluster.local.
+	// TrustDomain is nil when it is not set: Istio then uses cluster.local.
 	TrustDomain   *string `json:"trustDomain"`
 	DefaultConfig struct {
 		DiscoveryAddress string `json:"discoveryAddress"`
@@ -68,8 +68,8 @@ type meshConfig struct {
 		Image            struct {
 			ImageType string `json:"imageType"`
 		} `json:"image"`
-		// ProxyMetadata becomes environment of the sidecar, after and thereby
-		// over what the injection template sets.
+		// ProxyMetadata becomes environment variables of the sidecar. They come
+		// after those of the injection template and override them.
 		ProxyMetadata struct {
 			CAAddr       string `json:"CA_ADDR"`
 			CertProvider string `json:"PILOT_CERT_PROVIDER"`
@@ -81,13 +81,13 @@ type meshConfig struct {
 	} `json:"defaultConfig"`
 }
 
-// scalar is text that people also write as a bare number or boolean, as in
+// scalar is a string that users also write as a bare number or boolean, as in
 // "tag: 1.31".
 type scalar string
 
 // UnmarshalJSON implements json.Unmarshaler.
 func (s *scalar) UnmarshalJSON(data []byte) error {
-	// The decoder adds the path to an error of this type.
+	// The decoder adds the field's path to an UnmarshalTypeError.
 	typeError := &json.UnmarshalTypeError{Type: reflect.TypeFor[string]()}
 	switch data[0] {
 	case '"':
@@ -106,8 +106,8 @@ func (s *scalar) UnmarshalJSON(data []byte) error {
 	}
 }
 
-// decode reads the YAML or JSON under key of cm into out. Unknown fields are
-// fine; a known one of the wrong type is an error that names its path.
+// decode reads the YAML or JSON under a key of a ConfigMap into out. It ignores
+// unknown fields. A known field of the wrong type is an error that names its path.
 func decode(cm *corev1.ConfigMap, key string, out any) error {
 	data, err := yaml.YAMLToJSON([]byte(cm.Data[key]))
 	if err != nil {
@@ -126,7 +126,7 @@ func decode(cm *corev1.ConfigMap, key string, out any) error {
 	return nil
 }
 
-// yamlType says in words of YAML what a field that has the wrong type should be.
+// yamlType returns the type that a field should have, in the words of YAML.
 func yamlType(e *json.UnmarshalTypeError) string {
 	if e.Type.Kind() == reflect.Struct {
 		return "a mapping"
@@ -134,7 +134,8 @@ func yamlType(e *json.UnmarshalTypeError) string {
 	return "a " + e.Type.Kind().String()
 }
 
-// configMapPath names a place inside a ConfigMap, for errors and for Settings.Sources.
+// configMapPath names a path inside a ConfigMap, for errors and for
+// Settings.Sources.
 func configMapPath(cm *corev1.ConfigMap, path string) string {
 	return fmt.Sprintf("ConfigMap %s/%s %s", cm.Namespace, cm.Name, path)
 }

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// logChanges logs what is different between two states; before is nil at first.
-// Every change is said once.
+// logChanges logs the differences between two states, each once. before is nil the
+// first time.
 func (w *Watcher) logChanges(before, after *meshState) {
 	w.logAccessErrors()
 	first := before == nil
@@ -15,7 +15,7 @@ func (w *Watcher) logChanges(before, after *meshState) {
 	}
 	if len(after.revisions) == 0 && (first || len(before.revisions) > 0 || before.absentReason != after.absentReason) {
 		s, _ := after.settings("")
-		w.log.Info("no Istio found, explicit settings and documented defaults are used", "reason", after.absentReason, "settings", s.Describe())
+		w.log.Info("no Istio found: using the explicit settings and the documented defaults", "reason", after.absentReason, "settings", s.Describe())
 	}
 	for _, name := range slices.Sorted(maps.Keys(after.revisions)) {
 		w.logRevision(name, before.revisions[name], after.revisions[name])
@@ -42,9 +42,9 @@ func (w *Watcher) logRevision(name string, before, after revisionState) {
 	switch {
 	case after.err != nil && (before.err == nil || before.err.Error() != after.err.Error()):
 		if after.discovered == nil {
-			log.Error(after.err, "istio's settings cannot be read and there are no earlier ones: pods that need them are refused")
+			log.Error(after.err, "istio's settings cannot be read and never could: pods that need them are refused")
 		} else {
-			log.Error(after.err, "istio's settings cannot be read, the last good ones are used")
+			log.Error(after.err, "istio's settings cannot be read: the last good ones are used")
 		}
 	case after.err != nil:
 	case before.err != nil || before.discovered == nil || !slices.Equal(before.effective.Describe(), after.effective.Describe()):
@@ -55,14 +55,14 @@ func (w *Watcher) logRevision(name string, before, after revisionState) {
 	}
 }
 
-// logAccessErrors logs which objects the API server does not let us read.
+// logAccessErrors logs which objects the API server does not allow to be read.
 func (w *Watcher) logAccessErrors() {
 	for _, watch := range w.watches {
 		message := ""
 		if err := watch.accessError(); err != nil {
 			message = err.Error()
 			if message != w.loggedAccessErrors[watch] {
-				w.log.Error(err, "part of Istio's settings is not readable and taken as not there", "objects", watch.description)
+				w.log.Error(err, "objects of Istio cannot be read and are treated as absent", "objects", watch.description)
 			}
 		}
 		w.loggedAccessErrors[watch] = message

@@ -17,31 +17,32 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// istiodSelector selects the Deployments of istiod, whatever their revision.
+// istiodSelector selects the Deployments of istiod of every revision.
 const istiodSelector = "app=istiod"
 
-// revisionedSelector selects the ConfigMaps of the revisions that have a name.
-// The default revision's are watched by their names, so nothing is held twice.
+// revisionedSelector selects the ConfigMaps of all revisions but the default one.
+// Those of the default revision are watched by name, so no object is cached twice.
 const revisionedSelector = revisionLabel + "," + revisionLabel + "!=" + defaultRevision
 
-// objectWatch is one watched set of objects. Istio's namespace also holds root
-// certificates, dashboards and leases of other programs, so nothing is watched
-// that is not asked for by label or name, and only what is read is kept.
+// objectWatch watches one set of objects, selected by label or by name, and caches
+// only the fields that are read. Istio's namespace also holds root certificates,
+// dashboards and leases of other programs.
 type objectWatch struct {
-	// description names the set in messages.
+	// description names the objects in messages.
 	description string
-	// showsIstio is true when the set says whether Istio is there.
+	// showsIstio is true when the objects show whether Istio is installed.
 	showsIstio bool
-	// holdsInjectors is true when the set tells of Istio's injectors and tags.
+	// holdsInjectors is true when the objects define Istio's injectors and tags.
 	holdsInjectors bool
 	informer       cache.SharedIndexInformer
 	lastError      atomic.Pointer[error]
 }
 
-// newObjectWatches returns what a Watcher watches: the two ConfigMaps of the default
-// revision, which somebody may have made by hand, without labels; those of the
-// other revisions; istiod's Deployments; and the configurations of Istio's
-// injector, which belong to no namespace. Changed is called after every event.
+// newObjectWatches returns the watches of a Watcher: the two ConfigMaps of the
+// default revision, which users may create by hand and without labels; the
+// ConfigMaps of the other revisions; istiod's Deployments; and the cluster-scoped
+// MutatingWebhookConfigurations of Istio's injector. The watches call onChange after
+// every event.
 func newObjectWatches(client kubernetes.Interface, namespace string, onChange func()) ([]*objectWatch, error) {
 	var watches []*objectWatch
 	addConfigMaps := func(description string, selector metav1.ListOptions) {
@@ -69,7 +70,7 @@ func newObjectWatches(client kubernetes.Interface, namespace string, onChange fu
 			},
 			configurations.Watch)})
 	for _, w := range watches {
-		if err := w.configure(onChange); err != nil {
+		if err := w.configure(trimObject, onChange); err != nil {
 			return nil, fmt.Errorf("watch %s: %w", w.description, err)
 		}
 	}
@@ -96,11 +97,13 @@ func newInformer(client kubernetes.Interface, objectType runtime.Object, selecto
 		cache.ToListWatcherWithWatchListSemantics(lw, client), objectType, cache.SharedIndexInformerOptions{})
 }
 
-func (w *objectWatch) configure(onChange func()) error {
-	if err := w.informer.SetTransform(trimObject); err != nil {
+// configure sets the transform of the cached objects and calls onChange after every
+// event and every error.
+func (w *objectWatch) configure(transform cache.TransformFunc, onChange func()) error {
+	if err := w.informer.SetTransform(transform); err != nil {
 		return err
 	}
-	// The reflector comes back after every error, with backoff.
+	// The reflector retries after every error, with backoff.
 	if err := w.informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
 		w.lastError.Store(&err)
 		onChange()
@@ -115,15 +118,15 @@ func (w *objectWatch) configure(onChange func()) error {
 	return err
 }
 
-// isAnswered says whether the API server has said what there is, or that it will
-// not say. An API server that cannot be reached has said neither: taking that
-// for "no Istio" would give pods the identity of another mesh.
+// isAnswered says whether the API server has listed the objects or has refused to.
+// An API server that cannot be reached has done neither. To treat that as "no
+// Istio" would give pods the identity of another mesh.
 func (w *objectWatch) isAnswered() bool {
 	return w.informer.HasSynced() || w.accessError() != nil
 }
 
-// accessError is the API server's refusal to show the objects, nil once it shows
-// them.
+// accessError returns the API server's answer that the objects may not be read or
+// that their type does not exist; nil once they are listed.
 func (w *objectWatch) accessError() error {
 	if err := w.listError(); apierrors.IsForbidden(err) || apierrors.IsNotFound(err) {
 		return err
@@ -131,7 +134,7 @@ func (w *objectWatch) accessError() error {
 	return nil
 }
 
-// listError is why the objects are not known; nil once they are.
+// listError returns why the objects are not listed yet; nil once they are.
 func (w *objectWatch) listError() error {
 	if err := w.lastError.Load(); err != nil && !w.informer.HasSynced() {
 		return *err
@@ -139,15 +142,15 @@ func (w *objectWatch) listError() error {
 	return nil
 }
 
-// istioObjects are what is watched, of every kind.
+// istioObjects holds the watched objects by kind.
 type istioObjects struct {
 	configMaps     []*corev1.ConfigMap
 	deployments    []*appsv1.Deployment
 	configurations []*admissionv1.MutatingWebhookConfiguration
 }
 
-// cachedObjects returns what all the selections hold. An object may be in several; it is
-// the same one then.
+// cachedObjects returns the objects in the caches of all watches. An object that is
+// in several caches is returned several times.
 func cachedObjects(watches []*objectWatch) istioObjects {
 	var found istioObjects
 	for _, w := range watches {
@@ -165,8 +168,8 @@ func cachedObjects(watches []*objectWatch) istioObjects {
 	return found
 }
 
-// trimObject keeps of an object only what is read: the injector ConfigMap alone
-// carries 100 KB of templates.
+// trimObject returns a copy of an object with only the fields that are read. The
+// injector ConfigMap alone holds 100 KB of templates.
 func trimObject(o any) (any, error) {
 	switch o := o.(type) {
 	case *corev1.ConfigMap:
@@ -188,7 +191,8 @@ func trimObject(o any) (any, error) {
 	}
 }
 
-// trimWebhook leaves rules, conditions and the CA aside.
+// trimWebhook returns a copy of a webhook without rules, match conditions and CA
+// bundle.
 func trimWebhook(w *admissionv1.MutatingWebhook) admissionv1.MutatingWebhook {
 	trimmed := admissionv1.MutatingWebhook{
 		Name: w.Name, ReinvocationPolicy: w.ReinvocationPolicy,

@@ -10,8 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// How Istio's chart names and labels its objects. For the default revision the
-// name has no suffix and the label says "default".
+// Names and labels of the objects in Istio's chart. For the default revision the
+// name has no suffix and the label is "default".
 const (
 	injectorName    = "istio-sidecar-injector"
 	meshConfigName  = "istio"
@@ -20,7 +20,7 @@ const (
 	defaultRevision = "default"
 )
 
-// objectName is the name of an object that each revision has one of.
+// objectName returns the name of a revision's object, such as istiod-canary.
 func objectName(base, revision string) string {
 	if revision == "" {
 		return base
@@ -28,8 +28,8 @@ func objectName(base, revision string) string {
 	return base + "-" + revision
 }
 
-// normalizeRevision returns the revision as this package writes it: the default one is
-// empty.
+// normalizeRevision returns the revision as this package stores it, where the
+// default revision is empty.
 func normalizeRevision(revision string) string {
 	if revision == defaultRevision {
 		return ""
@@ -37,7 +37,8 @@ func normalizeRevision(revision string) string {
 	return revision
 }
 
-// revisionName returns the revision as Istio's labels have it.
+// revisionName returns the revision as Istio's labels write it, where the default
+// revision is "default".
 func revisionName(revision string) string {
 	if revision == "" {
 		return defaultRevision
@@ -45,9 +46,9 @@ func revisionName(revision string) string {
 	return revision
 }
 
-// revisionOf says which revision's object this is. By its name alone only the
-// default revision's is recognised, since "istio-ca-root-cert" is no mesh
-// configuration of a revision "ca-root-cert"; the others must carry the label.
+// revisionOf returns the revision that an object belongs to. The name alone is
+// enough for the default revision. Other revisions need the label too, because
+// "istio-ca-root-cert" is not the mesh configuration of a revision "ca-root-cert".
 func revisionOf(base, name, label string) (revision string, ok bool) {
 	if name == base {
 		return "", true
@@ -55,8 +56,8 @@ func revisionOf(base, name, label string) (revision string, ok bool) {
 	return label, label != "" && name == objectName(base, label)
 }
 
-// controlPlanes sorts the objects by revision. A revision is there when one of
-// its ConfigMaps is.
+// controlPlanes groups the objects by revision. A revision is installed when one of
+// its ConfigMaps exists.
 func controlPlanes(namespace string, configMaps []*corev1.ConfigMap, deployments []*appsv1.Deployment) map[string]ControlPlane {
 	planes := make(map[string]ControlPlane)
 	for _, cm := range configMaps {
@@ -85,16 +86,16 @@ func controlPlanes(namespace string, configMaps []*corev1.ConfigMap, deployments
 	return planes
 }
 
-// resolvedRevision is a revision, and the name and source of the tag that pointed to it;
-// both are empty where none did.
+// resolvedRevision is a revision with the name and source of the tag that points to
+// it. Both are empty if no tag was used.
 type resolvedRevision struct{ revision, tag, source string }
 
-// resolve says which of the known revisions is meant. Asked is the revision or
-// tag that the pod or the user names, empty for none.
+// resolve returns the installed revision that a request means. The request is the
+// revision or tag that the pod or the user names, or empty.
 //
-// The tag default counts for more than the default revision, as it does for
-// istiod (pkg/revisions/tag_watcher.go of Istio) and as istioctl makes it: it
-// takes the default revision's injector out of service.
+// The tag default takes precedence over the default revision, as in istiod
+// (pkg/revisions/tag_watcher.go of Istio). istioctl takes the default revision's
+// injector out of service when it sets that tag.
 func (s *meshState) resolve(requested string) (resolvedRevision, error) {
 	revision := normalizeRevision(requested)
 	if requested == "" {
@@ -120,7 +121,7 @@ func (s *meshState) resolve(requested string) (resolvedRevision, error) {
 	return resolvedRevision{}, fmt.Errorf("istio has no revision in namespace %s", s.namespace)
 }
 
-// resolveTag returns what a tag points to.
+// resolveTag returns the revision that a tag points to.
 func (s *meshState) resolveTag(name string, t tag) (resolvedRevision, error) {
 	if t.err != nil {
 		return resolvedRevision{}, t.err
@@ -132,7 +133,7 @@ func (s *meshState) resolveTag(name string, t tag) (resolvedRevision, error) {
 	return resolvedRevision{t.revision, name, t.source}, nil
 }
 
-// revisionNames lists the revisions.
+// revisionNames lists the installed revisions for a message.
 func (s *meshState) revisionNames() string {
 	var names []string
 	for _, revision := range slices.Sorted(maps.Keys(s.revisions)) {
@@ -141,7 +142,7 @@ func (s *meshState) revisionNames() string {
 	return strings.Join(names, ", ")
 }
 
-// tagsSuffix lists the tags behind the revisions.
+// tagsSuffix lists the tags for a message that lists the revisions before them.
 func (s *meshState) tagsSuffix() string {
 	switch {
 	case s.injectors.unreadableReason != "":

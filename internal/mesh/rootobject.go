@@ -19,14 +19,13 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
 )
 
-// rootObject says which object holds the roots.
+// rootObject names the object that holds the roots.
 type rootObject struct {
-	// bundle is a ClusterTrustBundle's name; empty means the ConfigMap.
+	// bundle is the name of a ClusterTrustBundle; empty for a ConfigMap.
 	bundle string
-	// namespace and configMap name a ConfigMap.
+	// namespace and configMap name the ConfigMap; empty for a ClusterTrustBundle.
 	namespace, configMap string
 }
 
@@ -37,7 +36,7 @@ func (r rootObject) String() string {
 	return fmt.Sprintf("ConfigMap %s/%s", r.namespace, r.configMap)
 }
 
-// pemField is where the object has the PEM.
+// pemField returns the name of the field or key that holds the PEM.
 func (r rootObject) pemField() string {
 	if r.bundle != "" {
 		return "trustBundle"
@@ -45,8 +44,8 @@ func (r rootObject) pemField() string {
 	return keyRoots
 }
 
-// rootWatcher watches the object that holds the roots, and another one when the
-// settings name another.
+// rootWatcher watches the object that holds the roots. It moves to another object
+// when the mesh settings name another.
 type rootWatcher struct {
 	*Roots
 	object       rootObject
@@ -55,13 +54,14 @@ type rootWatcher struct {
 	retryAfter   time.Time
 }
 
-// ensureWatch makes sure that the right object is watched.
+// ensureWatch watches the object that the mesh settings name. It does nothing if
+// that object is watched already.
 func (w *rootWatcher) ensureWatch(ctx context.Context) {
 	mesh, err := w.options.Mesh()
 	if err != nil {
-		// Settings that are not read yet are no answer.
+		// Settings that have not been read yet are not an error.
 		if w.watch == nil && !errors.Is(err, errSettingsNotRead) {
-			w.storeError(fmt.Errorf("where the mesh's roots are is not known: %w", err))
+			w.storeError(fmt.Errorf("cannot find the mesh's roots: %w", err))
 		}
 		return
 	}
@@ -88,14 +88,14 @@ func (w *rootWatcher) ensureWatch(ctx context.Context) {
 	workers.Go(func() {
 		select {
 		case <-watch.informer.HasSyncedChecker().Done():
-			w.queueUpdate() // no object makes no event
+			w.queueUpdate() // an empty list causes no event
 		case <-ctx.Done():
 		}
 	})
 	w.stopInformer = func() { cancel(); workers.Wait() }
 }
 
-// stopWatch ends the watch where there is one.
+// stopWatch stops the informer, if one runs.
 func (w *rootWatcher) stopWatch() {
 	if w.stopInformer != nil {
 		w.stopInformer()
@@ -103,7 +103,7 @@ func (w *rootWatcher) stopWatch() {
 	w.watch, w.stopInformer = nil, nil
 }
 
-// readRoots takes what the object says now.
+// readRoots stores the roots that the watched object holds now.
 func (w *rootWatcher) readRoots() {
 	if w.watch == nil || !w.watch.isAnswered() {
 		return
@@ -116,7 +116,7 @@ func (w *rootWatcher) readRoots() {
 	w.storeRoots(roots)
 }
 
-// parseFrom reads the object that a selection holds.
+// parseFrom parses the roots from the object in the cache of a watch.
 func (r rootObject) parseFrom(watch *objectWatch) ([]*x509.Certificate, error) {
 	if err := watch.accessError(); err != nil {
 		return nil, fmt.Errorf("%s: %w", r, err)
@@ -125,15 +125,15 @@ func (r rootObject) parseFrom(watch *objectWatch) ([]*x509.Certificate, error) {
 	if len(objects) == 0 {
 		return nil, fmt.Errorf("%s does not exist", r)
 	}
-	roots, err := parseRoots(rootPEM(objects[0])) // there is one of a name
+	roots, err := parseRoots(rootPEM(objects[0])) // the watch selects one name
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", r, r.pemField(), err)
 	}
 	return roots, nil
 }
 
-// newWatch prepares the watch of one object by its name, so that the right to get
-// and watch this one is enough.
+// newWatch returns a watch of one object by name. It needs permission to get and
+// watch that object only.
 func (r rootObject) newWatch(ctx context.Context, client kubernetes.Interface, onChange func()) (*objectWatch, error) {
 	objectType, listObject, watchObject := r.configMapListWatch(client)
 	if r.bundle != "" {
@@ -146,22 +146,10 @@ func (r rootObject) newWatch(ctx context.Context, client kubernetes.Interface, o
 	watch := &objectWatch{description: r.String(), informer: newInformer(client, objectType, metav1.ListOptions{
 		FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String(),
 	}, listObject, watchObject)}
-	if err := watch.informer.SetTransform(trimRootObject); err != nil {
+	if err := watch.configure(trimRootObject, onChange); err != nil {
 		return nil, err
 	}
-	// The reflector comes back after every error, with backoff.
-	if err := watch.informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
-		watch.lastError.Store(&err)
-		onChange()
-	}); err != nil {
-		return nil, err
-	}
-	_, err := watch.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(any) { onChange() },
-		UpdateFunc: func(any, any) { onChange() },
-		DeleteFunc: func(any) { onChange() },
-	})
-	return watch, err
+	return watch, nil
 }
 
 type (
@@ -178,8 +166,8 @@ func (r rootObject) configMapListWatch(client kubernetes.Interface) (runtime.Obj
 	}), api.Watch
 }
 
-// bundleListWatch finds the newest version of ClusterTrustBundles that the API
-// server has. It has none unless someone switched them on.
+// bundleListWatch uses the newest version of ClusterTrustBundles that the API server
+// serves. The API is disabled by default.
 func (r rootObject) bundleListWatch(ctx context.Context, client kubernetes.Interface) (runtime.Object, listFunc, watchFunc, error) {
 	version, err := servedBundleVersion(ctx, client)
 	if err != nil {
@@ -233,11 +221,13 @@ func servedBundleVersion(ctx context.Context, client kubernetes.Interface) (stri
 	return "", errors.New("the API server has no ClusterTrustBundles")
 }
 
-// anyResourceVersion makes the watch that follows a list begin with what is there. The
-// version of an object that nobody touched for long is too old to begin with.
+// anyResourceVersion makes the watch after a list start with the current objects.
+// The resourceVersion of an object that has not changed for long is too old to
+// start a watch from.
 var anyResourceVersion = metav1.ListMeta{ResourceVersion: "0"}
 
-// listByGet lists by getting the one object: that needs no right to list.
+// listByGet returns a list function that gets the one object, which needs no
+// permission to list.
 func listByGet[T any](get func(context.Context) (*T, error), list func(*T) runtime.Object) listFunc {
 	return func(ctx context.Context, _ metav1.ListOptions) (runtime.Object, error) {
 		o, err := get(ctx)
@@ -258,7 +248,7 @@ func zeroOrOne[T any](o *T) []T {
 	return []T{*o}
 }
 
-// trimRootObject keeps of an object only what is read.
+// trimRootObject returns a copy of an object with only the fields that are read.
 func trimRootObject(o any) (any, error) {
 	switch o := o.(type) {
 	case *corev1.ConfigMap:
@@ -268,7 +258,7 @@ func trimRootObject(o any) (any, error) {
 	}
 }
 
-// rootPEM returns the PEM in an object.
+// rootPEM returns the PEM text that an object holds.
 func rootPEM(o any) string {
 	switch o := o.(type) {
 	case *corev1.ConfigMap:

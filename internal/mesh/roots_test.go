@@ -118,7 +118,7 @@ func TestRootsAreMissingAtFirst(t *testing.T) {
 	_, err := r.Roots()
 	assert.EqualError(t, err, "ConfigMap istio-system/istio-ca-root-cert does not exist")
 	assert.Zero(t, changes.Load())
-	assert.Equal(t, 1, log.count("there are no earlier ones"))
+	assert.Equal(t, 1, log.count("cannot be read and never could"))
 
 	_, err = c.CoreV1().ConfigMaps(DefaultNamespace).Create(t.Context(), newRootConfigMap(joinPEM(one)), metav1.CreateOptions{})
 	require.NoError(t, err)
@@ -248,7 +248,7 @@ func TestRootsWithoutSettings(t *testing.T) {
 	r, _ := startRoots(t, RootsOptions{Client: newCluster(), Mesh: s.Mesh})
 	eventually(t, "the error shows", r.HasSynced)
 	_, err := r.Roots()
-	assert.EqualError(t, err, `where the mesh's roots are is not known: istio revision "blue" is not installed`)
+	assert.EqualError(t, err, `cannot find the mesh's roots: istio revision "blue" is not installed`)
 }
 
 func TestNewRootsRefusesBadOptions(t *testing.T) {

@@ -10,15 +10,15 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// The labels that Istio's injector selects by, besides revisionLabel.
+// The labels that the selectors of Istio's injector use besides revisionLabel.
 const (
 	injectionLabel = "istio-injection"
 	injectLabel    = "sidecar.istio.io/inject"
 )
 
-// servedRevisions returns the revisions and tags whose pods a configuration is called
-// for. Its selectors say so, not its labels: when a tag default is set, istioctl
-// takes the default revision's configuration out of service by selectors that
+// servedRevisions returns the revisions and tags whose pods a configuration selects.
+// It evaluates the selectors, not the labels: when istioctl sets the tag default, it
+// takes the default revision's configuration out of service with selectors that
 // match nothing.
 func servedRevisions(c *admissionv1.MutatingWebhookConfiguration) []string {
 	revisions := make(map[string]bool)
@@ -35,16 +35,16 @@ func servedRevisions(c *admissionv1.MutatingWebhookConfiguration) []string {
 	return slices.Sorted(maps.Keys(revisions))
 }
 
-// istioRequirements returns what a selector wants of Istio's own labels. What
-// operators add, such as "not in the namespaces of the platform", says nothing
-// about revisions.
+// istioRequirements returns the requirements of a selector on Istio's own labels.
+// Requirements that operators add, such as "not in the namespaces of the platform",
+// do not concern revisions.
 func istioRequirements(s *metav1.LabelSelector) labels.Requirements {
 	if s == nil {
-		return nil // which selects everything
+		return nil // a missing selector selects everything
 	}
 	parsed, err := metav1.LabelSelectorAsSelector(s)
 	if err != nil {
-		return nil // no API server takes such a selector
+		return nil // an API server rejects such a selector
 	}
 	all, _ := parsed.Requirements()
 	return slices.DeleteFunc(slices.Clone(all), func(r labels.Requirement) bool {
@@ -63,11 +63,11 @@ func selectedRevisions(all labels.Requirements) []string {
 	return revisions
 }
 
-// injectionRequest is what namespace and pod say.
+// injectionRequest holds the labels of a namespace and a pod that request injection.
 type injectionRequest struct{ namespace, pod labels.Set }
 
-// injectionRequests are the ways to ask for the injector of a revision or tag. The pod asks
-// for the sidecar, as Isthmus has it do in mode istio.
+// injectionRequests returns the ways to request the injector of a revision or tag.
+// The pod requests the sidecar, as Isthmus does on its behalf in mode istio.
 func injectionRequests(revision string) []injectionRequest {
 	sidecar := labels.Set{injectLabel: "true"}
 	all := []injectionRequest{

@@ -9,30 +9,31 @@ import (
 	"github.com/isthmus-mesh/isthmus/patches"
 )
 
-// meshState is what is known of all revisions at one moment. It is never changed
-// once made, so that reviews read it without a lock.
+// meshState holds the settings of all revisions at one moment. It is immutable, so
+// that admission requests read it without a lock.
 type meshState struct {
 	namespace string
 	explicit  patches.Mesh
-	// absentReason says why no Istio is known, empty where none is there.
+	// absentReason says why Istio's objects cannot be read; empty if they can, and
+	// also if there are none.
 	absentReason string
 	revisions    map[string]revisionState
 	injectors    injectors
 }
 
-// revisionState is what is known of one revision.
+// revisionState holds the settings of one revision.
 type revisionState struct {
-	// discovered is what its objects last said that made sense; nil when they never
-	// did.
+	// discovered holds the last valid settings of the revision's objects; nil if
+	// they never were valid.
 	discovered *Settings
-	// effective is found with the explicit settings and the defaults.
+	// effective is discovered with the explicit settings and the defaults.
 	effective Settings
-	// err is what is wrong with its objects now.
+	// err says why the objects are invalid now; nil if they are valid.
 	err error
 }
 
-// next makes the state that follows s once the objects are these. A revision
-// whose objects turned bad keeps what it had.
+// next returns the state that follows s for the given objects. A revision whose
+// objects became invalid keeps its settings.
 func (s *meshState) next(planes map[string]ControlPlane, injectors injectors) *meshState {
 	next := &meshState{namespace: s.namespace, explicit: s.explicit, revisions: make(map[string]revisionState, len(planes)), injectors: injectors}
 	for name, plane := range planes {
@@ -48,7 +49,7 @@ func (s *meshState) next(planes map[string]ControlPlane, injectors injectors) *m
 	return next
 }
 
-// settings returns the settings of the revision or tag that is asked for.
+// settings returns the settings of the requested revision or tag.
 func (s *meshState) settings(requested string) (Settings, error) {
 	settings, resolved, err := s.resolveSettings(requested)
 	if err == nil && resolved.tag != "" {
@@ -58,7 +59,8 @@ func (s *meshState) settings(requested string) (Settings, error) {
 	return settings, err
 }
 
-// resolveSettings is settings without the word about a tag, which costs a copy.
+// resolveSettings does what settings does, but does not name the tag in Sources,
+// which needs a copy of the map.
 func (s *meshState) resolveSettings(requested string) (Settings, resolvedRevision, error) {
 	if len(s.revisions) == 0 {
 		return s.settingsWithoutIstio(requested)
@@ -74,7 +76,7 @@ func (s *meshState) resolveSettings(requested string) (Settings, resolvedRevisio
 	return r.effective, resolved, nil
 }
 
-// err joins what is wrong with each revision, in the order of their names.
+// err joins the errors of all revisions, in the order of their names.
 func (s *meshState) err() error {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(s.revisions)) {
@@ -83,10 +85,10 @@ func (s *meshState) err() error {
 	return errors.Join(errs...)
 }
 
-// settingsWithoutIstio returns the settings for a cluster in which no Istio was found. Tags may
-// be known all the same.
+// settingsWithoutIstio returns the settings for a cluster in which no Istio was
+// found. Tags can exist nevertheless.
 func (s *meshState) settingsWithoutIstio(requested string) (Settings, resolvedRevision, error) {
-	resolved, source := resolvedRevision{revision: normalizeRevision(requested)}, "asked for"
+	resolved, source := resolvedRevision{revision: normalizeRevision(requested)}, "requested"
 	if requested == "" {
 		resolved.revision, source = normalizeRevision(s.explicit.Revision), SourceExplicit
 	}
@@ -101,7 +103,7 @@ func (s *meshState) settingsWithoutIstio(requested string) (Settings, resolvedRe
 		discovered.Mesh.DiscoveryAddress = IstiodAddress(s.namespace, resolved.revision)
 	}
 	settings := discovered.withExplicit(s.explicit)
-	warning := fmt.Sprintf("no Istio found in namespace %s: what is not given explicitly has its documented default", s.namespace)
+	warning := fmt.Sprintf("no Istio found in namespace %s: settings that are not given explicitly have their documented defaults", s.namespace)
 	if s.absentReason != "" {
 		warning += " (" + s.absentReason + ")"
 	}

@@ -9,22 +9,23 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 )
 
-// tagLabel names the tag that a MutatingWebhookConfiguration of Istio makes;
-// revisionLabel on it is the revision that the tag points to.
+// tagLabel is the label with the name of the tag that a
+// MutatingWebhookConfiguration of Istio defines. Its revisionLabel holds the
+// revision that the tag points to.
 const tagLabel = "istio.io/tag"
 
-// tag is a name that points to a revision.
+// tag is an alias of a revision.
 type tag struct {
-	// revision is empty for the default one.
+	// revision is the revision that the tag points to; empty for the default one.
 	revision string
-	// source names the object that says so.
+	// source names the object that defines the tag.
 	source string
-	// err is not nil where two objects disagree.
+	// err is set if two objects define the tag differently.
 	err error
 }
 
-// readTags returns the tags of the Istio in a namespace. Configurations come in
-// the order of their names.
+// readTags returns the tags of the Istio in a namespace by name. The configurations
+// must be sorted by name.
 func readTags(namespace string, configurations []*admissionv1.MutatingWebhookConfiguration) map[string]tag {
 	tags := make(map[string]tag)
 	for _, c := range configurations {
@@ -42,15 +43,15 @@ func readTags(namespace string, configurations []*admissionv1.MutatingWebhookCon
 	return tags
 }
 
-// belongsTo says whether a configuration belongs to the Istio in a namespace. One
-// that is called by URL may be of any.
+// belongsTo says whether a configuration belongs to the Istio in a namespace. A
+// configuration with a URL counts for every namespace.
 func belongsTo(namespace string, c *admissionv1.MutatingWebhookConfiguration) bool {
 	return slices.ContainsFunc(c.Webhooks, func(w admissionv1.MutatingWebhook) bool {
 		return w.ClientConfig.Service == nil || w.ClientConfig.Service.Namespace == namespace
 	})
 }
 
-// describeTags lists the tags with their revisions.
+// describeTags lists the tags with their revisions, for a message.
 func describeTags(tags map[string]tag) string {
 	var all []string
 	for _, name := range slices.Sorted(maps.Keys(tags)) {

@@ -17,13 +17,13 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
-// DefaultNamespace is where Istio is installed unless someone chose otherwise.
+// DefaultNamespace is the namespace that Istio is installed in by default.
 const DefaultNamespace = "istio-system"
 
-// errSettingsNotRead is the answer before the API server's first one.
+// errSettingsNotRead is returned until the API server has answered.
 var errSettingsNotRead = errors.New("istio's settings are not read yet")
 
-// Options make a Watcher.
+// Options configure a Watcher.
 type Options struct {
 	// Client lists and watches ConfigMaps and Deployments of Namespace, and
 	// MutatingWebhookConfigurations. Required.
@@ -31,40 +31,42 @@ type Options struct {
 	// Namespace is the namespace that Istio is installed in. Default
 	// istio-system.
 	Namespace string
-	// Explicit settings win over discovered ones. Its Revision is the one that
-	// is used for those who name none.
+	// Explicit settings override discovered ones. Explicit.Revision applies to
+	// requests that name no revision.
 	Explicit patches.Mesh
-	// WebhookConfiguration is the name of Isthmus' own MutatingWebhookConfiguration,
-	// which Istio's are compared with. Default isthmus-injector.
+	// WebhookConfiguration is the name of Isthmus' own
+	// MutatingWebhookConfiguration. The order of the names decides which of Istio's
+	// injectors run before Isthmus. Default isthmus-injector.
 	WebhookConfiguration string
-	// Log gets a line whenever what is known of the mesh changes. Default: no
+	// Log receives a line when the settings, tags or injectors change. Default: no
 	// logging.
 	Log logr.Logger
-	// Registerer gets the metric isthmus_mesh_settings_errors. Default: no
+	// Registerer registers the metric isthmus_mesh_settings_errors. Default: no
 	// metric.
 	Registerer prometheus.Registerer
 }
 
-// Watcher follows the settings of the Istio revisions of a cluster, the tags that
-// point to them, and who injects for them. Make it with NewWatcher and run it with Start; it is safe for concurrent use.
+// Watcher watches the settings of the Istio revisions in a cluster, the tags that
+// point to them, and the injectors that serve them. Create it with NewWatcher and run
+// it with Start. It is safe for concurrent use.
 //
-// A revision whose objects turn bad keeps the settings it had. While no Istio is
-// there, or while reading it is forbidden, the explicit settings and the
-// documented defaults are used; both are noticed when they change.
+// A revision whose objects become invalid keeps its last good settings. While no
+// Istio is installed, or while its objects may not be read, the explicit settings
+// and the documented defaults apply. The Watcher notices when that changes.
 type Watcher struct {
 	log     logr.Logger
 	watches []*objectWatch
 	updates chan struct{}
 	state   atomic.Pointer[meshState]
 	initial *meshState
-	// ownConfiguration is the name of Isthmus' configuration.
+	// ownConfiguration is the name of Isthmus' MutatingWebhookConfiguration.
 	ownConfiguration string
 	errorsGauge      prometheus.Gauge
-	// loggedAccessErrors are what was last logged for each selection.
+	// loggedAccessErrors holds the last logged access error of each watch.
 	loggedAccessErrors map[*objectWatch]string
 }
 
-// NewWatcher returns a Watcher. It says what is wrong with the options.
+// NewWatcher returns a Watcher. It returns an error if the options are invalid.
 func NewWatcher(o Options) (*Watcher, error) {
 	if o.Client == nil {
 		return nil, errors.New("mesh watcher: no client given")
@@ -101,11 +103,11 @@ func NewWatcher(o Options) (*Watcher, error) {
 	return w, nil
 }
 
-// NeedLeaderElection tells controller-runtime that every replica follows the
-// mesh.
+// NeedLeaderElection returns false: every replica watches the mesh, not only the
+// leader.
 func (w *Watcher) NeedLeaderElection() bool { return false }
 
-// Start follows the mesh until ctx is done, which is no error. It may be called
+// Start watches the mesh until ctx is done and then returns nil. Call it at most
 // once.
 func (w *Watcher) Start(ctx context.Context) error {
 	var informers sync.WaitGroup
@@ -115,7 +117,7 @@ func (w *Watcher) Start(ctx context.Context) error {
 		informers.Go(func() {
 			select {
 			case <-watch.informer.HasSyncedChecker().Done():
-				w.queueUpdate() // a list without items makes no event
+				w.queueUpdate() // an empty list causes no event
 			case <-ctx.Done():
 			}
 		})
@@ -130,13 +132,13 @@ func (w *Watcher) Start(ctx context.Context) error {
 	}
 }
 
-// HasSynced says whether the API server has answered for the first time, be it
-// with Istio's objects, with none, or that reading them is forbidden.
+// HasSynced says whether the API server has answered at least once: with Istio's
+// objects, without any, or that they may not be read.
 func (w *Watcher) HasSynced() bool { return w.state.Load() != nil }
 
-// Ready is nil once HasSynced. Bad or missing settings do not make it fail: they
-// show in Err, in the log and in the metric, and in the answer for a pod that
-// needs them.
+// Ready returns nil once HasSynced is true. Invalid or missing settings do not make
+// it fail: they show in Err, in the log, in the metric, and in the response for a
+// pod that needs them.
 func (w *Watcher) Ready() error {
 	if w.HasSynced() {
 		return nil
@@ -153,8 +155,8 @@ func (w *Watcher) Ready() error {
 	return fmt.Errorf("%w: %w", errSettingsNotRead, errors.Join(errs...))
 }
 
-// Err says what is wrong with Istio's objects at the moment, naming each; nil
-// when nothing is.
+// Err returns the errors of all objects of Istio that are invalid at the moment, nil
+// if there are none. Each error names its object.
 func (w *Watcher) Err() error {
 	s := w.state.Load()
 	if s == nil {
@@ -163,11 +165,12 @@ func (w *Watcher) Err() error {
 	return s.err()
 }
 
-// Mesh returns the settings for a revision, or for the one that a tag points to.
-// An empty one means that of the explicit settings, else what the tag default
-// points to, else the default revision, else the only one. What is not installed
-// is an error that names what is; so is a revision whose objects never made
-// sense.
+// Mesh returns the settings of a revision, or of the revision that a tag points to.
+// An empty revision means the revision of the explicit settings, else the one that
+// the tag default points to, else the default revision, else the only one.
+//
+// It returns an error that names the installed revisions if the revision is not
+// installed, and an error if the revision's objects never were valid.
 func (w *Watcher) Mesh(revision string) (patches.Mesh, error) {
 	s := w.state.Load()
 	if s == nil {
@@ -177,9 +180,10 @@ func (w *Watcher) Mesh(revision string) (patches.Mesh, error) {
 	return settings.Mesh, err
 }
 
-// SharedMesh returns the settings for what all revisions have in common, such as
-// where the mesh's roots are: what Mesh returns for an empty revision, and where
-// it is not clear which one that is, the first one's that can be read.
+// SharedMesh returns settings for what all revisions have in common, such as the
+// object that holds the mesh's roots. It returns the settings that Mesh returns for
+// an empty revision. If those are ambiguous or invalid, it returns the settings of
+// the first revision, by name, that has valid ones.
 func (w *Watcher) SharedMesh() (patches.Mesh, error) {
 	mesh, err := w.Mesh("")
 	s := w.state.Load()
@@ -194,8 +198,8 @@ func (w *Watcher) SharedMesh() (patches.Mesh, error) {
 	return mesh, err
 }
 
-// Settings returns what Mesh returns, with the source of each field. The caller
-// must not change the maps and slices in it.
+// Settings returns the settings that Mesh returns, with the source of each field.
+// The caller must not change the maps and slices in it.
 func (w *Watcher) Settings(revision string) (Settings, error) {
 	s := w.state.Load()
 	if s == nil {
@@ -204,11 +208,13 @@ func (w *Watcher) Settings(revision string) (Settings, error) {
 	return s.settings(revision)
 }
 
-// Injector returns who injects the pods of a revision or tag of Istio. Empty and
-// "default" are the pods of namespaces with istio-injection=enabled, and those
-// that ask for a sidecar and name no revision. Where nobody injects them, that is
-// an error that names what is served. Nothing is known, which is no error, while
-// reading the configurations is forbidden.
+// Injector returns the injector of Istio that serves the pods of a revision or tag.
+// An empty revision and "default" mean the pods of namespaces with
+// istio-injection=enabled, and the pods that request a sidecar and name no revision.
+//
+// If no injector serves the pods, it returns an error that names the revisions and
+// tags that are served. While the configurations may not be read, it returns an
+// empty Injector and no error.
 func (w *Watcher) Injector(revision string) (inject.Injector, error) {
 	s := w.state.Load()
 	if s == nil {
@@ -217,7 +223,8 @@ func (w *Watcher) Injector(revision string) (inject.Injector, error) {
 	return s.injectors.injectorFor(revision)
 }
 
-// queueUpdate makes Start look at the objects again, soon and once.
+// queueUpdate makes Start read the objects again. Several calls before that cause one
+// read.
 func (w *Watcher) queueUpdate() {
 	select {
 	case w.updates <- struct{}{}:
@@ -225,7 +232,7 @@ func (w *Watcher) queueUpdate() {
 	}
 }
 
-// updateState reads the objects as they are now and makes the next state of them.
+// updateState computes the next state from the cached objects.
 func (w *Watcher) updateState() {
 	for _, watch := range w.watches {
 		if !watch.isAnswered() {

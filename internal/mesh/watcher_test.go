@@ -217,7 +217,7 @@ func TestWatcherIstioComesAndGoes(t *testing.T) {
 	s, err := w.Settings("")
 	require.NoError(t, err)
 	assert.Equal(t, patches.Mesh{ClusterID: "explicit"}.Defaults(), s.Mesh)
-	assert.Equal(t, []string{"no Istio found in namespace istio-system: what is not given explicitly has its documented default"}, s.Warnings)
+	assert.Equal(t, []string{"no Istio found in namespace istio-system: settings that are not given explicitly have their documented defaults"}, s.Warnings)
 	m, err := w.Mesh("blue")
 	require.NoError(t, err)
 	assert.Equal(t, "istiod-blue.istio-system.svc:15012", m.DiscoveryAddress)
@@ -280,7 +280,7 @@ func TestWatcherOnlyIstiodForbidden(t *testing.T) {
 	awaitReady(t, w)
 	s, err := w.Settings("")
 	require.NoError(t, err)
-	assert.Equal(t, []string{"no Istio found in namespace istio-system: what is not given explicitly has its documented default"}, s.Warnings,
+	assert.Equal(t, []string{"no Istio found in namespace istio-system: settings that are not given explicitly have their documented defaults"}, s.Warnings,
 		"that a Deployment may not be read is not why no ConfigMap is there")
 }
 

@@ -96,7 +96,7 @@ func TestIstioComesLater(t *testing.T) {
 	s, err := w.Settings("")
 	require.NoError(t, err)
 	require.Len(t, s.Warnings, 1)
-	assert.Equal(t, "no Istio found in namespace "+i.namespace+": what is not given explicitly has its documented default", s.Warnings[0])
+	assert.Equal(t, "no Istio found in namespace "+i.namespace+": settings that are not given explicitly have their documented defaults", s.Warnings[0])
 
 	i.install(t, "istio-1.20.yaml")
 	eventually(t, "all of Istio is seen", func() bool {
