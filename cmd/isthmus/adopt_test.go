@@ -77,7 +77,7 @@ func TestAdoptChoices(t *testing.T) {
 	}{
 		"the image stays":   {[]string{"--keep-image"}, []string{"sidecar.istio.io/proxyImage: docker.io/istio/proxyv2:1.24.2\n", "isthmus.dev/inject: \"true\"\n"}, nil, ""},
 		"by the pod":        {[]string{"--by", "pod"}, []string{"isthmus.dev/inject: \"true\"\n"}, []string{"proxyImage"}, ""},
-		"by the namespace":  {[]string{"--by", "namespace"}, []string{"isthmus.dev/cert-ttl: \"12h\"\n"}, []string{"isthmus.dev/inject"}, "warning: deployment/emissary/emissary-ingress: gets no identity before its namespace is labelled: kubectl label namespace emissary isthmus.dev/injection=enabled\n"},
+		"by the namespace":  {[]string{"--by", "namespace"}, []string{"isthmus.dev/cert-ttl: \"12h\"\n"}, []string{"isthmus.dev/inject"}, "warning: deployment/emissary/emissary-ingress: gets no identity until its namespace is labelled: kubectl label namespace emissary isthmus.dev/injection=enabled\n"},
 		"with the settings": {[]string{"--settings", write(t, "s.yaml", "mesh: {trustDomain: corp.example, caAddress: istiod.corp:15012}\n")}, nil, nil, "warning: deployment/emissary/emissary-ingress: the sidecar written by hand sets CA_ADDR to \"istiod.istio-system.svc:15012\", and the mesh settings used here say \"istiod.corp:15012\"; check them, with --from-cluster or --settings\n"},
 	} {
 		t.Run(name, func(t *testing.T) {

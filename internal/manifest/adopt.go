@@ -15,14 +15,14 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// adopter is the part of inject.Engine that adopting needs.
+// adopter is the part of inject.Engine that Adopt needs.
 type adopter interface {
 	Adopt(inject.Request, inject.AdoptOptions) (inject.Adoption, error)
 }
 
-// Adopt turns the workloads in the sources that are integrated with Istio by hand
-// into plain ones plus Isthmus' key, and Helm values likewise. Everything else
-// comes out as it went in. Errors are as for Transform.
+// Adopt replaces manual Istio integrations in the sources with Isthmus' annotation,
+// in workloads and in Helm values. Everything else stays as it is. Errors are as for
+// Transform.
 func Adopt(sources []Source, namespace string, engine adopter, o inject.AdoptOptions) (Result, error) {
 	return transformWith(sources, transformer{
 		namespace:    namespace,
@@ -44,7 +44,7 @@ func adoptWorkload(engine adopter, w Workload, o inject.AdoptOptions) Edit {
 	return adoptionEdit(adoption, namespace, o)
 }
 
-// prefixErrors puts words in front of every error that is joined in err.
+// prefixErrors prefixes every error that is joined in err.
 func prefixErrors(words string, err error) error {
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
@@ -57,7 +57,7 @@ func prefixErrors(words string, err error) error {
 	return errors.Join(errs...)
 }
 
-// adoptionEdit says what an adoption comes to.
+// adoptionEdit turns an adoption into an edit with its report.
 func adoptionEdit(a inject.Adoption, ns policy.Namespace, o inject.AdoptOptions) Edit {
 	switch {
 	case a.Reason == "":
@@ -75,7 +75,7 @@ func adoptionEdit(a inject.Adoption, ns policy.Namespace, o inject.AdoptOptions)
 		Warnings: slices.Clone(a.Warnings),
 	}
 	if o.ByNamespace && ns.Labels[policy.InjectionLabel] != policy.InjectionEnabled {
-		edit.Warnings = append(edit.Warnings, fmt.Sprintf("gets no identity before its namespace is labelled: kubectl label namespace %s %s=%s", ns.Name, policy.InjectionLabel, policy.InjectionEnabled))
+		edit.Warnings = append(edit.Warnings, fmt.Sprintf("gets no identity until its namespace is labelled: kubectl label namespace %s %s=%s", ns.Name, policy.InjectionLabel, policy.InjectionEnabled))
 	}
 	if len(a.Differences) > 0 {
 		edit.Details = append(edit.Details, "once injected, it differs from what was written by hand in:")
@@ -83,7 +83,7 @@ func adoptionEdit(a inject.Adoption, ns policy.Namespace, o inject.AdoptOptions)
 	for _, d := range a.Differences {
 		line := fmt.Sprintf("%s: %s -> %s", d.Field, truncated(d.Before), truncated(d.After))
 		if d.Why == "" {
-			edit.Warnings = append(edit.Warnings, "no reason is known for a difference, so have a look: "+line)
+			edit.Warnings = append(edit.Warnings, "unexplained difference, please review: "+line)
 			continue
 		}
 		edit.Details = append(edit.Details, fmt.Sprintf("%s (%s)", line, d.Why))
@@ -91,7 +91,7 @@ func adoptionEdit(a inject.Adoption, ns policy.Namespace, o inject.AdoptOptions)
 	return edit
 }
 
-// truncated shortens a value for a line.
+// truncated shortens a value so that it fits on a line of the report.
 func truncated(value string) string {
 	const limit = 60
 	switch r := []rune(value); {
@@ -103,8 +103,8 @@ func truncated(value string) string {
 	return value
 }
 
-// foreignFields says what in the things that a patch removes is known to no type,
-// and so was not looked at.
+// foreignFields returns an error for each unknown field in the objects that a patch
+// removes. Adopt has not considered such fields.
 func foreignFields(template any, patch []jsonpatch.Operation) error {
 	var errs []error
 	for _, op := range patch {
@@ -135,13 +135,14 @@ func foreignFields(template any, patch []jsonpatch.Operation) error {
 			return err
 		}
 		for _, e := range strict {
-			errs = append(errs, fmt.Errorf("%s: %w, and it would be lost; remove it, or leave the pod as it is", fieldPath(keys), e))
+			errs = append(errs, fmt.Errorf("%s: %w, which adopting would lose; remove it, or leave the pod as it is", fieldPath(keys), e))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// removedType is what a removed path holds: an item of a list, or the list.
+// removedType returns a value to decode a removed path into, and whether the path is
+// a whole list or one item. into is nil for other paths.
 func removedType(keys []string) (into any, isList bool) {
 	name := keys[len(keys)-1]
 	isList = true
@@ -161,7 +162,7 @@ func removedType(keys []string) (into any, isList bool) {
 	return nil, false
 }
 
-// entryAt is the entry of a mapping or list that a key names, nil when there is
+// entryAt returns the entry of a mapping or list that a key names; nil if there is
 // none.
 func entryAt(value any, key string) any {
 	switch v := value.(type) {

@@ -16,12 +16,12 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
-// corpus is a folder of real workloads beside the repository. It is not part
-// of the project.
+// corpus is a directory of real workloads beside the repository. It is not part of the
+// project.
 const corpus = "../../../shared/corpus"
 
-// TestCorpus runs real workloads through the engine and back: alone and in the
-// middle of a stream, as YAML and as JSON.
+// TestCorpus injects and uninjects real workloads: alone and in a stream, as YAML and
+// as JSON.
 func TestCorpus(t *testing.T) {
 	files, err := filepath.Glob(corpus + "/*/*.yaml")
 	require.NoError(t, err)
@@ -68,8 +68,8 @@ func TestCorpus(t *testing.T) {
 	}
 }
 
-// assertOnlyAdded asserts that no line of a workload goes, but for the empty
-// containers that something is put into and the vendors' own annotations.
+// assertOnlyAdded asserts that every line of a workload stays, except for the vendors'
+// annotations and for empty mappings and sequences that get entries.
 func assertOnlyAdded(t *testing.T, before, after string) {
 	t.Helper()
 	left := strings.Split(after, "\n")
@@ -88,7 +88,7 @@ func assertOnlyAdded(t *testing.T, before, after string) {
 	}
 }
 
-// expectations reads what the corpus says of each file.
+// expectations reads the expected outcome of each file of the corpus.
 func expectations(t *testing.T) map[string]string {
 	t.Helper()
 	data, err := os.ReadFile(corpus + "/INDEX.tsv")
@@ -109,7 +109,8 @@ func expectations(t *testing.T) map[string]string {
 	return out
 }
 
-// TestUninjectRefuses shows that what was changed since is named.
+// TestUninjectRefuses shows that the error names a field that was changed after the
+// injection.
 func TestUninjectRefuses(t *testing.T) {
 	engine, err := inject.New(inject.Options{})
 	require.NoError(t, err)
@@ -125,7 +126,7 @@ func TestUninjectRefuses(t *testing.T) {
 	assert.Contains(t, err.Error(), "securityContext")
 }
 
-// TestUnknownFieldsSurvive shows that what no Go type knows stays.
+// TestUnknownFieldsSurvive shows that fields without a Go type stay.
 func TestUnknownFieldsSurvive(t *testing.T) {
 	engine, err := inject.New(inject.Options{})
 	require.NoError(t, err)

@@ -13,8 +13,8 @@ import (
 	kjson "sigs.k8s.io/json"
 )
 
-// fieldError says which field of a document is wrong. The path is in keys, so
-// that its line can be found.
+// fieldError is an error in a field of a document. It holds the path as keys, so that
+// the line of the field can be found.
 type fieldError struct {
 	keys []string
 	text string
@@ -27,8 +27,8 @@ func (e *fieldError) Error() string {
 	return fieldPath(e.keys) + ": " + e.text
 }
 
-// fieldPath writes keys as Kubernetes does: spec.containers[0].env. Keys that
-// are no identifiers are in brackets too.
+// fieldPath writes keys as Kubernetes does: spec.containers[0].env. Keys that are not
+// identifiers are in brackets too.
 func fieldPath(keys []string) string {
 	var b strings.Builder
 	for _, key := range keys {
@@ -45,8 +45,8 @@ func fieldPath(keys []string) string {
 	return b.String()
 }
 
-// decodePod reads the pod out of a pod or pod template. Unknown fields are
-// let pass: they stay in the text, which is all that matters.
+// decodePod decodes the pod in a pod or pod template. It ignores unknown fields,
+// because they stay in the text.
 func decodePod(template any, keys []string) (*corev1.Pod, error) {
 	mapping, ok := template.(map[string]any)
 	if !ok {
@@ -81,8 +81,8 @@ func decodePod(template any, keys []string) (*corev1.Pod, error) {
 	return &pod, nil
 }
 
-// findFieldErrors says which fields of value keep it from decoding into t: the
-// decoder's own error leaves out list indices and stops at the first.
+// findFieldErrors returns an error for each field of value that prevents decoding
+// into t. The decoder's own error lacks list indices and covers the first field only.
 func findFieldErrors(t reflect.Type, value any, keys []string) error {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -126,7 +126,7 @@ func findFieldErrors(t reflect.Type, value any, keys []string) error {
 	return &fieldError{keys, describeTypeError(t, value, err, hasUnmarshaler)}
 }
 
-// describeTypeError says in a user's words why value is no t.
+// describeTypeError says in the words of YAML why value cannot be decoded into t.
 func describeTypeError(t reflect.Type, value any, err error, hasUnmarshaler bool) string {
 	shown, _ := json.Marshal(value)
 	if len(shown) > 60 {
@@ -166,7 +166,7 @@ func describeType(value any) string {
 	}
 }
 
-// jsonFields are the fields of a struct by the names that JSON knows them by.
+// jsonFields returns the types of a struct's fields by their names in JSON.
 func jsonFields(t reflect.Type) map[string]reflect.Type {
 	fields := map[string]reflect.Type{}
 	if t.Kind() != reflect.Struct {

@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// contextLines are the unchanged lines around a change that a diff shows.
+// contextLines is the number of unchanged lines that a diff shows around a change.
 const contextLines = 3
 
-// Diff shows what was edited as a unified diff that patch(1) can apply: one
-// section per document that changed, with the line numbers of its source.
+// Diff returns the edits as a unified diff that patch(1) can apply. It has one section
+// per changed document, with the line numbers of its source.
 func (r Result) Diff(colour bool) []byte {
 	out := diffWriter{colour: colour}
 	for _, d := range r.Documents {
@@ -26,7 +26,7 @@ type diffWriter struct {
 	colour bool
 }
 
-// The escape sequences that git colours a diff with.
+// Escape sequences of the colours that git uses in a diff.
 const (
 	bold  = "\x1b[1m"
 	red   = "\x1b[31m"
@@ -47,7 +47,7 @@ func (w *diffWriter) writeLine(colour, text string) {
 }
 
 func (w *diffWriter) writeDocument(d Document) {
-	// A tab ends the file's name for patch(1).
+	// For patch(1), a tab ends the file name.
 	name := fmt.Sprintf("%s\tdocument %d (%s)\n", d.Source, d.Number, d.DisplayName)
 	w.writeLine(bold, "--- "+name)
 	w.writeLine(bold, "+++ "+name)
@@ -73,8 +73,8 @@ func (w *diffWriter) writeDocument(d Document) {
 	}
 }
 
-// withFullLines completes a document's first and last line: JSON need not start and
-// end with one.
+// withFullLines completes the first and the last line of a document. A JSON document
+// can start and end in the middle of a line.
 func (d Document) withFullLines(text []byte) []byte {
 	before := d.Prefix[bytes.LastIndexByte(d.Prefix, '\n')+1:]
 	after := d.Suffix[:bytes.IndexByte(d.Suffix, '\n')+1]
@@ -84,7 +84,7 @@ func (d Document) withFullLines(text []byte) []byte {
 	return concat(concat(before, text), after)
 }
 
-// hunkRange is a range of lines as a hunk's head writes it.
+// hunkRange formats a range of lines for the header of a hunk.
 func hunkRange(from, to, offset int) string {
 	if from == to {
 		return fmt.Sprintf("%d,0", from+offset)
@@ -92,7 +92,7 @@ func hunkRange(from, to, offset int) string {
 	return fmt.Sprintf("%d,%d", from+1+offset, to-from)
 }
 
-// splitLines cuts text into lines that keep their line breaks.
+// splitLines splits text into lines that keep their line breaks.
 func splitLines(text []byte) []string {
 	lines := strings.SplitAfter(string(text), "\n")
 	if lines[len(lines)-1] == "" {

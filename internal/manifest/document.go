@@ -11,22 +11,24 @@ import (
 	operations "gomodules.xyz/jsonpatch/v2"
 )
 
-// parsedDocument is one document as it was read.
+// parsedDocument is one document of a source.
 type parsedDocument struct {
 	source string
-	// number counts the documents of a source that are not empty.
+	// number is the position among the documents of the source that are not empty,
+	// from 1.
 	number int
 	raw    rawDocument
-	// root is nil in a document with nothing but comments in it.
+	// root is the top node; nil if the document holds comments only.
 	root *yaml.Node
-	// err is why the document cannot be read.
+	// err says why the document cannot be read; nil if it can.
 	err error
-	// value is nil in a document that holds no workload and no Namespace.
+	// value is the decoded object; nil unless it is a workload, a list or a
+	// Namespace.
 	value map[string]any
 }
 
-// parseSource reads all documents of a source. A document that cannot be read
-// keeps its error, so that all errors come in the order of the input.
+// parseSource parses all documents of a source. A document that cannot be parsed
+// holds its error, so that all errors are reported in the order of the input.
 func parseSource(s Source) ([]*parsedDocument, error) {
 	if len(s.Data) > MaxBytes {
 		return nil, fmt.Errorf("%s: holds more than %d MiB: split it", s.Name, MaxBytes>>20)
@@ -52,7 +54,7 @@ func parseSource(s Source) ([]*parsedDocument, error) {
 	return documents, nil
 }
 
-// isEmptyDocument is true for a document with nothing but blanks and comments in it.
+// isEmptyDocument says whether a document holds blank lines and comments only.
 func isEmptyDocument(d rawDocument) bool {
 	for rest := d.body; len(rest) > 0; {
 		n := lineLength(rest)
@@ -64,8 +66,8 @@ func isEmptyDocument(d rawDocument) bool {
 	return true
 }
 
-// decodeValue takes the value of a document that may matter. What else there is may
-// be as odd as it likes.
+// decodeValue decodes the value of a relevant document. Other documents may be
+// malformed.
 func (d *parsedDocument) decodeValue() error {
 	if !isRelevant(d.root) {
 		return nil
@@ -82,8 +84,8 @@ func (d *parsedDocument) decodeValue() error {
 	return dec.Decode(&d.value)
 }
 
-// isRelevant is true for a mapping whose kind is that of a workload, of a list
-// of them, or of a Namespace.
+// isRelevant says whether a node is a mapping whose kind is a workload, a list of
+// workloads, or a Namespace.
 func isRelevant(n *yaml.Node) bool {
 	if n == nil || n.Kind != yaml.MappingNode {
 		return false
@@ -103,7 +105,8 @@ func scalarValue(n *yaml.Node) string {
 	return ""
 }
 
-// nodeDisplayName names a document that could not be read any further.
+// nodeDisplayName returns the display name of a document that could be parsed but not
+// decoded.
 func (d *parsedDocument) nodeDisplayName() string {
 	m := mappingValue(d.root, "metadata")
 	return strings.TrimSpace(scalarValue(mappingValue(d.root, "kind")) + " " + joinName(scalarValue(mappingValue(m, "namespace")), scalarValue(mappingValue(m, "name"))))
@@ -116,8 +119,8 @@ func joinName(namespace, name string) string {
 	return namespace + "/" + name
 }
 
-// lineOf is the line in the source that an error is about, that of the
-// document where the error names none.
+// lineOf returns the line in the source that an error refers to. It is the line of
+// the document if the error refers to none.
 func (d *parsedDocument) lineOf(err error) int {
 	line := 1
 	var lineErr *lineError
@@ -131,7 +134,8 @@ func (d *parsedDocument) lineOf(err error) int {
 	return d.raw.line + line - 1
 }
 
-// valueAt follows keys through mappings, nil where they end before.
+// valueAt returns the value at a path of keys through mappings; nil if the path does
+// not exist. keys is the path of value itself, for errors.
 func valueAt(value map[string]any, path, keys []string) (any, error) {
 	var n any = value
 	for _, key := range path {
@@ -147,8 +151,8 @@ func valueAt(value map[string]any, path, keys []string) (any, error) {
 	return n, nil
 }
 
-// emptiesMetadata is true when a patch leaves nothing of a template's metadata. What
-// added the metadata was then the patch that this one takes back.
+// emptiesMetadata says whether a patch removes the last field of a template's
+// metadata. The patch that this one reverts has then added the metadata.
 func emptiesMetadata(patch []operations.Operation, template any) bool {
 	raw, err := json.Marshal(template)
 	if err != nil {
@@ -161,7 +165,7 @@ func emptiesMetadata(patch []operations.Operation, template any) bool {
 	return json.Unmarshal(raw, &after) == nil && after.Metadata != nil && len(after.Metadata) == 0
 }
 
-// changesBelow is true when a patch changes something below a path.
+// changesBelow says whether a patch has an operation below a path.
 func changesBelow(patch []operations.Operation, below string) bool {
 	for _, op := range patch {
 		if strings.HasPrefix(op.Path, below) {
@@ -171,7 +175,7 @@ func changesBelow(patch []operations.Operation, below string) bool {
 	return false
 }
 
-// jsonPointer writes keys as a JSON pointer.
+// jsonPointer formats keys as a JSON pointer.
 func jsonPointer(keys []string) string {
 	var b strings.Builder
 	for _, key := range keys {

@@ -13,7 +13,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// fakeEngine answers every request alike and keeps the last.
+// fakeEngine returns the same result for every request and records the last request.
 type fakeEngine struct {
 	result  inject.Result
 	request inject.Request
@@ -24,9 +24,9 @@ func (e *fakeEngine) Inject(r inject.Request) inject.Result {
 	return e.result
 }
 
-// TestInjectingAsks shows what the engine is told: a workload counts as opted
-// in by its namespace, unless that says otherwise.
-func TestInjectingAsks(t *testing.T) {
+// TestInjectEditorRequest shows the request that the engine gets: a workload counts as
+// opted in by its namespace, unless the namespace has a label that opts it out.
+func TestInjectEditorRequest(t *testing.T) {
 	e := &fakeEngine{}
 	pod := &corev1.Pod{}
 	InjectEditor(e)(Workload{Namespace: "emissary", Pod: pod})
@@ -40,19 +40,19 @@ func TestInjectingAsks(t *testing.T) {
 	assert.Equal(t, policy.Namespace{Name: "emissary", Labels: labels, Annotations: annotations}, e.request.Namespace)
 }
 
-func TestInjectingSays(t *testing.T) {
+func TestInjectEditorVerdict(t *testing.T) {
 	warning := policy.Warning{Code: "code", Text: "mind the gap"}
 	patch := []jsonpatch.Operation{newOperation("add", "/a", 1)}
 	for name, test := range map[string]struct {
 		result inject.Result
 		want   Edit
 	}{
-		"injected":                  {inject.Result{Reason: policy.Injected, Profile: "emissary", Mode: policy.Sidecar, Patch: patch}, Edit{Patch: patch, Verdict: "injected (profile emissary, mode sidecar)"}},
-		"with a warning":            {inject.Result{Reason: policy.Injected, Profile: "aes", Warnings: []policy.Warning{warning}}, Edit{Verdict: "injected (profile aes)", Warnings: []string{"mind the gap"}}},
-		"no edge":                   {inject.Result{Reason: policy.NoProfile}, Edit{Verdict: "unchanged (no-profile)"}},
-		"conflict":                  {inject.Result{Reason: policy.Conflict, Profile: "aes", Message: "two of them"}, Edit{Verdict: "unchanged (conflict, profile aes): two of them"}},
-		"conflict, said in warning": {inject.Result{Reason: policy.Conflict, Message: "two", Warnings: []policy.Warning{warning}}, Edit{Verdict: "unchanged (conflict)", Warnings: []string{"mind the gap"}}},
-		"denied":                    {inject.Result{Reason: policy.InvalidOverride, Denied: true, Message: "no"}, Edit{Verdict: "unchanged (invalid-override): no", Err: errors.New("denied (invalid-override): no")}},
+		"injected":                {inject.Result{Reason: policy.Injected, Profile: "emissary", Mode: policy.Sidecar, Patch: patch}, Edit{Patch: patch, Verdict: "injected (profile emissary, mode sidecar)"}},
+		"with a warning":          {inject.Result{Reason: policy.Injected, Profile: "aes", Warnings: []policy.Warning{warning}}, Edit{Verdict: "injected (profile aes)", Warnings: []string{"mind the gap"}}},
+		"no edge":                 {inject.Result{Reason: policy.NoProfile}, Edit{Verdict: "unchanged (no-profile)"}},
+		"conflict":                {inject.Result{Reason: policy.Conflict, Profile: "aes", Message: "two of them"}, Edit{Verdict: "unchanged (conflict, profile aes): two of them"}},
+		"conflict with a warning": {inject.Result{Reason: policy.Conflict, Message: "two", Warnings: []policy.Warning{warning}}, Edit{Verdict: "unchanged (conflict)", Warnings: []string{"mind the gap"}}},
+		"denied":                  {inject.Result{Reason: policy.InvalidOverride, Denied: true, Message: "no"}, Edit{Verdict: "unchanged (invalid-override): no", Err: errors.New("denied (invalid-override): no")}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := InjectEditor(&fakeEngine{result: test.result})(Workload{})
@@ -65,7 +65,7 @@ func TestInjectingSays(t *testing.T) {
 	}
 }
 
-func TestUninjectingSays(t *testing.T) {
+func TestUninjectEditorVerdict(t *testing.T) {
 	patch := []jsonpatch.Operation{newOperation("remove", "/a", nil)}
 	for name, test := range map[string]struct {
 		ops  []jsonpatch.Operation

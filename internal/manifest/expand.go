@@ -6,12 +6,13 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxNodes bounds what aliases may expand to. The largest pod that the API
-// server takes (1.5 MiB) has fewer.
+// maxNodes limits the number of nodes that aliases expand to. The largest pod that
+// the API server accepts (1.5 MiB) has fewer.
 const maxNodes = 1 << 20
 
-// expandAliases replaces every alias below root by a copy of its own and every merge
-// key by what it merges, so that an edit in one place cannot change another.
+// expandAliases replaces every alias below root with a copy of its anchor's node, and
+// every merge key with the entries that it merges. An edit of one node can then not
+// change another.
 func expandAliases(root *yaml.Node) error {
 	e := expander{ancestors: map[*yaml.Node]bool{}}
 	return e.expand(root)
@@ -37,8 +38,8 @@ func (e *expander) expand(n *yaml.Node) error {
 			if e.ancestors[target] {
 				return &lineError{line: c.Line, text: "an anchor contains itself"}
 			}
-			// The copy is taken before its own aliases are expanded, each
-			// copy's separately: the count above stops a bomb.
+			// The aliases in each copy are expanded separately. The limit of
+			// nodes stops an alias bomb.
 			copied := e.copyNode(target)
 			copied.HeadComment, copied.LineComment, copied.FootComment = c.HeadComment, c.LineComment, c.FootComment
 			n.Content[i] = copied
@@ -54,13 +55,14 @@ func (e *expander) expand(n *yaml.Node) error {
 	return nil
 }
 
-// copyNode copies a node down to the aliases below it, and takes it off the text.
+// copyNode copies a node and its content, except for aliases, and clears the
+// positions.
 func (e *expander) copyNode(n *yaml.Node) *yaml.Node {
 	copied := *n
 	copied.Anchor, copied.Line, copied.Column = "", 0, 0
 	copied.Content = make([]*yaml.Node, len(n.Content))
 	if e.nodes += len(n.Content); e.nodes > maxNodes {
-		copied.Content = nil // expand reports it
+		copied.Content = nil // expand reports the error
 		return &copied
 	}
 	for i, c := range n.Content {
@@ -69,14 +71,16 @@ func (e *expander) copyNode(n *yaml.Node) *yaml.Node {
 	return &copied
 }
 
-// expandMergeKeys resolves the merge keys of one mapping, whose values are expanded
-// already, as the YAML 1.1 library of Kubernetes does: a merge key overrides
-// what stands before it and is overridden by what stands behind it; of a list
-// of mappings the first wins.
+// expandMergeKeys expands the merge keys of one mapping, whose values are expanded
+// already. It follows the YAML 1.1 library of Kubernetes: a merge key overrides the
+// keys before it, and the keys after it override the merge key. In a list of
+// mappings, the first mapping wins.
 func (e *expander) expandMergeKeys(n *yaml.Node) error {
 	var entries []*yaml.Node
 	var merged []*yaml.Node
-	positions := map[string]int{} // where a key is in own, counted from 1; negative in merged
+	// positions holds the index of a key's value: positive in entries, negative in
+	// merged.
+	positions := map[string]int{}
 	appendEntry := func(list *[]*yaml.Node, sign int, key, value *yaml.Node) {
 		*list = append(*list, key, value)
 		positions[key.Value] = sign * (len(*list) - 1)

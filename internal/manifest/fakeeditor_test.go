@@ -6,9 +6,9 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 )
 
-// fakeEditor stands in for the engine: it edits pods with a container called
-// edge in all the ways in which the engine does, and with the values that YAML
-// can get wrong.
+// fakeEditor replaces the engine in tests. It edits pods that have a container called
+// edge with every kind of operation that the engine uses, and with values that are
+// hard to write in YAML.
 func fakeEditor(w Workload) Edit {
 	if w.NamespaceLabels["isthmus.dev/injection"] == "disabled" {
 		return Edit{Verdict: "unchanged (excluded-namespace)"}
@@ -59,8 +59,8 @@ func fakeEditor(w Workload) Edit {
 	return Edit{Patch: patch, Verdict: "injected"}
 }
 
-// oddValues are strings that some version of YAML reads as something else when
-// they are not quoted.
+// oddValues are strings that some version of YAML reads as another value if they are
+// not quoted.
 var oddValues = []string{
 	"yes", "on", "1e3", "0777", "1_000", "12:30:45", "~", "", "text\nof two lines\n", " spaced ", "a: b", "# no comment",
 	`{"a":1}`, "0b1", "2001-01-01", "-flag", "1.0", "=", "a::b", "a: ", "tab\there", "\u00e9\u2028", "---", "<<", "- a", "*a", "&a", "!a", "%a", "@a", "?", "a\r\nb", "\n", " \n a", "0o17", "1Mi", "5m", "1k",

@@ -28,8 +28,8 @@ func addSeeds(f *testing.F) {
 	f.Add([]byte("{}{} \r[]"))
 }
 
-// FuzzSplit looks for a stream that does not survive being cut and joined, or
-// whose documents the YAML library would cut elsewhere.
+// FuzzSplit looks for streams that change when they are split and joined again, and for
+// documents with a wrong line.
 func FuzzSplit(f *testing.F) {
 	addSeeds(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -47,14 +47,15 @@ func FuzzSplit(f *testing.F) {
 	})
 }
 
-// FuzzTransform looks for a panic, for a byte that changes without an edit,
-// and for an edit that changes what it should not.
+// FuzzTransform looks for panics, for bytes that change without an edit, and for edits
+// that break other documents.
 func FuzzTransform(f *testing.F) {
 	addSeeds(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		started := time.Now()
 		defer func() {
-			// It looks for what all but hangs, not for what is slow today.
+			// The limit is for inputs that make Transform almost hang. It is
+			// generous because the machine can be busy.
 			if took := time.Since(started); took > 30*time.Second {
 				t.Fatalf("%q took %s", data, took)
 			}

@@ -15,9 +15,9 @@ import (
 
 var updateGoldens = flag.Bool("update", false, "rewrite the golden files")
 
-// TestGolden edits every testdata/NAME.in.EXT with the editor of the tests and
-// compares with what is written beside it: NAME.EXT.out, the manifests;
-// NAME.EXT.diff, the diff; NAME.EXT.report, the decisions.
+// TestGolden edits every testdata/NAME.in.EXT with fakeEditor and compares the results
+// with the files beside it: NAME.EXT.out holds the manifests, NAME.EXT.diff the diff,
+// NAME.EXT.report the decisions.
 func TestGolden(t *testing.T) {
 	inputs, err := filepath.Glob("testdata/*.in.*")
 	require.NoError(t, err)

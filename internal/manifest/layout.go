@@ -7,18 +7,18 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// layout is how a document is written.
+// layout is the formatting of a YAML document.
 type layout struct {
-	// indent is the number of spaces of a level, from 2 to 8.
+	// indent is the number of spaces per level, from 2 to 8.
 	indent int
-	// compact is true when a list under a key is not indented.
+	// compact is true if a sequence under a key is not indented.
 	compact bool
 	// lineBreak is "\n" or "\r\n".
 	lineBreak string
 }
 
-// detectLayout reads the layout off a document: that of most of its places, and
-// kubectl's where there is no telling.
+// detectLayout returns the layout that most nodes of a document have. The default is
+// the layout of kubectl.
 func detectLayout(text []byte, root *yaml.Node) layout {
 	l := layout{indent: 2, compact: true, lineBreak: "\n"}
 	if 2*bytes.Count(text, []byte("\r\n")) > bytes.Count(text, []byte("\n")) {
@@ -33,7 +33,7 @@ func detectLayout(text []byte, root *yaml.Node) layout {
 			if n.Kind != yaml.MappingNode || i%2 == 0 || c.Style&yaml.FlowStyle != 0 || len(c.Content) == 0 {
 				continue
 			}
-			column := c.Column // that of the anchor, where there is one
+			column := c.Column // the column of the anchor, if there is one
 			if c.Kind == yaml.MappingNode {
 				column = c.Content[0].Column
 			} else if c.Anchor != "" {
@@ -59,11 +59,11 @@ func detectLayout(text []byte, root *yaml.Node) layout {
 	return l
 }
 
-// encode writes a tree in this layout, with "\n" as the line break.
+// encode encodes a tree in this layout, with "\n" as the line break.
 func (l layout) encode(n *yaml.Node) (text []byte, err error) {
 	defer func() {
 		// The encoder panics on some trees that the parser of the same library
-		// has made. Whoever calls has another way to write them.
+		// returns. Callers have another way to write them.
 		if r := recover(); r != nil {
 			err = fmt.Errorf("encode: %v", r)
 		}

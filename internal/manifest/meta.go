@@ -6,13 +6,88 @@ import (
 	"strings"
 )
 
-// objectMeta is what matters of an object's own metadata.
+// typeMeta holds the apiVersion and kind of an object.
+type typeMeta struct{ apiVersion, kind string }
+
+// group returns the API group; empty for the core group.
+func (k typeMeta) group() string {
+	if group, _, ok := strings.Cut(k.apiVersion, "/"); ok {
+		return group
+	}
+	return ""
+}
+
+// podTemplatePath returns the path of the pod or pod template in an object of this
+// kind; ok is false if the kind is not a workload. It ignores the version and accepts
+// every API group that the kind was ever served in. A custom resource of another group
+// that is called Deployment is not a workload.
+func (k typeMeta) podTemplatePath() (keys []string, ok bool) {
+	inGroup := func(groups ...string) bool {
+		for _, g := range groups {
+			if k.group() == g {
+				return true
+			}
+		}
+		return false
+	}
+	switch k.kind {
+	case "Pod":
+		return nil, inGroup("")
+	case "ReplicationController":
+		keys, ok = []string{"spec", "template"}, inGroup("")
+	case "Deployment", "DaemonSet", "ReplicaSet":
+		keys, ok = []string{"spec", "template"}, inGroup("apps", "extensions")
+	case "StatefulSet":
+		keys, ok = []string{"spec", "template"}, inGroup("apps")
+	case "Job":
+		keys, ok = []string{"spec", "template"}, inGroup("batch", "extensions")
+	case "CronJob", "ScheduledJob":
+		keys, ok = []string{"spec", "jobTemplate", "spec", "template"}, inGroup("batch")
+	}
+	return keys, ok
+}
+
+// isList says whether the kind is List or a typed list of workloads, such as
+// `kubectl get --raw` prints.
+func (k typeMeta) isList() bool {
+	if k == (typeMeta{"v1", "List"}) {
+		return true
+	}
+	item, found := strings.CutSuffix(k.kind, "List")
+	if !found {
+		return false
+	}
+	_, ok := typeMeta{k.apiVersion, item}.podTemplatePath()
+	return ok
+}
+
+// itemType returns the type of a list's item. The items of a typed list can omit
+// apiVersion and kind.
+func (k typeMeta) itemType(item typeMeta) typeMeta {
+	if item.kind == "" && k.kind != "List" {
+		item.kind = strings.TrimSuffix(k.kind, "List")
+	}
+	if item.apiVersion == "" && k.kind != "List" {
+		item.apiVersion = k.apiVersion
+	}
+	return item
+}
+
+// typeMetaOf reads the apiVersion and kind of an object.
+func typeMetaOf(value map[string]any) typeMeta {
+	apiVersion, _ := value["apiVersion"].(string)
+	name, _ := value["kind"].(string)
+	return typeMeta{apiVersion, name}
+}
+
+// objectMeta holds the metadata of an object that the package reads.
 type objectMeta struct {
 	namespace, name     string
 	labels, annotations map[string]string
 }
 
-// objectMetaOf reads an object's metadata. keys lead from the document to the object.
+// objectMetaOf reads the metadata of an object. keys is the path from the document to
+// the object, for errors.
 func objectMetaOf(value map[string]any, keys []string) (objectMeta, error) {
 	var m objectMeta
 	var errs []error
@@ -44,7 +119,7 @@ func objectMetaOf(value map[string]any, keys []string) (objectMeta, error) {
 	return m, errors.Join(errs...)
 }
 
-// stringEntries keeps the strings of a mapping.
+// stringEntries returns the entries of a mapping whose values are strings.
 func stringEntries(value any) map[string]string {
 	out := map[string]string{}
 	from, _ := value.(map[string]any)
@@ -56,13 +131,7 @@ func stringEntries(value any) map[string]string {
 	return out
 }
 
-func typeMetaOf(value map[string]any) typeMeta {
-	apiVersion, _ := value["apiVersion"].(string)
-	name, _ := value["kind"].(string)
-	return typeMeta{apiVersion, name}
-}
-
-// displayName names an object for a reader: "Deployment emissary/edge".
+// displayName names an object for messages: "Deployment emissary/edge".
 func displayName(meta typeMeta, namespace string, value map[string]any) string {
 	m, _ := objectMetaOf(value, nil)
 	if _, ok := meta.podTemplatePath(); ok && m.namespace == "" {
@@ -71,7 +140,7 @@ func displayName(meta typeMeta, namespace string, value map[string]any) string {
 	return strings.TrimSpace(meta.kind + " " + joinName(m.namespace, m.name))
 }
 
-// namespacesIn collects the Namespace objects of the input by name.
+// namespacesIn returns the metadata of the Namespace objects in the input by name.
 func namespacesIn(documents []*parsedDocument) map[string]objectMeta {
 	found := map[string]objectMeta{}
 	var visit func(map[string]any, typeMeta, int)

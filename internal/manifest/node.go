@@ -11,8 +11,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// newNode turns any value that marshals to JSON into nodes, in the order in
-// which it marshals: a container's name comes before its image.
+// newNode converts a value that can be marshalled to JSON into nodes. The keys have
+// the order of the JSON: a container's name comes before its image.
 func newNode(value any) (*yaml.Node, error) {
 	raw, err := json.Marshal(value)
 	if err != nil {
@@ -21,7 +21,7 @@ func newNode(value any) (*yaml.Node, error) {
 	return parseJSON(raw)
 }
 
-// parseJSON reads one JSON value into nodes. Numbers keep their spelling.
+// parseJSON parses one JSON value into nodes. Numbers keep their spelling.
 func parseJSON(raw []byte) (*yaml.Node, error) {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.UseNumber()
@@ -41,7 +41,7 @@ type jsonReader struct {
 	raw []byte
 }
 
-// line is the line that the reader has come to, from 1.
+// line returns the current line of the reader, from 1.
 func (r jsonReader) line() int { return 1 + countLines(r.raw[:r.dec.InputOffset()]) }
 
 func (r jsonReader) value() (*yaml.Node, error) {
@@ -101,9 +101,9 @@ func (r jsonReader) container(open json.Delim) (*yaml.Node, error) {
 	return n, nil
 }
 
-// stringNode is a string, quoted where YAML 1.1, which is what Kubernetes
-// reads, or YAML 1.2, which is what others read, would take it for something
-// else.
+// stringNode returns a string as a node. The string is quoted if YAML 1.1, which
+// Kubernetes reads, or YAML 1.2, which other programs read, would read it as another
+// type.
 func stringNode(s string) *yaml.Node {
 	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s}
 	switch {
@@ -119,22 +119,24 @@ func stringNode(s string) *yaml.Node {
 }
 
 var (
-	// plainWord is text that starts like nothing but text, with no sign in it
-	// that means something in YAML.
+	// plainWord matches a string that starts with a letter or a similar character
+	// and has no indicator of YAML in it.
 	plainWord = regexp.MustCompile(`^(?:[A-Za-z_/$]|-{1,2}[A-Za-z])(?:[-A-Za-z0-9 _./@+,()$=;']|:[-A-Za-z0-9_./])*$`)
-	// quantity is a number with a unit that no version of YAML knows.
+	// quantity matches a number with a unit, which is a string in every version of
+	// YAML.
 	quantity = regexp.MustCompile(`^[1-9][0-9]*(?:m|Ki|Mi|Gi|Ti)$`)
-	// keyword is what some version of YAML reads as a boolean, null or number.
+	// keyword matches a word that some version of YAML reads as a boolean, null or
+	// number.
 	keyword = regexp.MustCompile(`^(?i:y|n|yes|no|on|off|true|false|null|nan|inf)$`)
 )
 
-// isPlain is true for a string that can only be a string in every version of
-// YAML. It errs towards quotes.
+// isPlain says whether a string can be written as a plain scalar, because every
+// version of YAML reads it as a string. In doubt it returns false.
 func isPlain(s string) bool {
 	return (plainWord.MatchString(s) && !strings.HasSuffix(s, " ") || quantity.MatchString(s)) && !keyword.MatchString(s)
 }
 
-// isPrintable is true for ASCII without control characters.
+// isPrintable says whether a string is ASCII without control characters.
 func isPrintable(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if s[i] < ' ' || s[i] > '~' {

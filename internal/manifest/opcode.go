@@ -6,9 +6,9 @@ import (
 	"github.com/pmezard/go-difflib/difflib"
 )
 
-// opCodes says how to get from the lines before to those after. Where the
-// edits are known only their own lines are compared: looking for them in a
-// List of some ten thousand lines takes minutes.
+// opCodes returns the operations that turn the lines before into the lines after. If
+// the edits are known, it compares only their lines: a comparison of all lines of a
+// List with some ten thousand takes minutes.
 func opCodes(before, after []string, edits []textEdit) []difflib.OpCode {
 	if codes, ok := opCodesFromEdits(before, after, edits); ok {
 		return mergeAdjacent(codes)
@@ -20,8 +20,8 @@ func diffLines(before, after []string) []difflib.OpCode {
 	return difflib.NewMatcherWithJunk(before, after, false, nil).GetOpCodes()
 }
 
-// opCodesFromEdits turns edits into codes; ok is false where they do not lead from the
-// one to the other, as at the end of a file without a final line break.
+// opCodesFromEdits converts edits into opcodes. ok is false if the edits do not turn
+// before into after, as at the end of a file without a final line break.
 func opCodesFromEdits(before, after []string, edits []textEdit) (codes []difflib.OpCode, ok bool) {
 	i, j := 0, 0
 	addEqual := func(until int) bool {
@@ -47,7 +47,7 @@ func opCodesFromEdits(before, after []string, edits []textEdit) (codes []difflib
 	return codes, len(edits) > 0 && addEqual(len(before)) && j == len(after)
 }
 
-// mergeAdjacent makes one of codes that lie side by side.
+// mergeAdjacent merges adjacent opcodes that are all changes or all unchanged.
 func mergeAdjacent(codes []difflib.OpCode) []difflib.OpCode {
 	var out []difflib.OpCode
 	for _, c := range codes {
@@ -63,7 +63,7 @@ func mergeAdjacent(codes []difflib.OpCode) []difflib.OpCode {
 	return out
 }
 
-// groupHunks cuts codes into hunks with a few unchanged lines around each.
+// groupHunks groups opcodes into hunks with contextLines unchanged lines around each.
 func groupHunks(codes []difflib.OpCode) [][]difflib.OpCode {
 	var groups [][]difflib.OpCode
 	var group []difflib.OpCode

@@ -8,8 +8,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Text is the result as it came in, with the edits. Several sources are
-// joined so that their documents stay apart.
+// Text returns the sources with the edits, each document in its own format. It puts a
+// "---" between two sources where they need one.
 func (r Result) Text() []byte {
 	var out bytes.Buffer
 	previous, json := "", false
@@ -25,7 +25,7 @@ func (r Result) Text() []byte {
 	return out.Bytes()
 }
 
-// separateSources puts a "---" between two sources where the second does not bring one.
+// separateSources writes a "---" between two sources, unless the second starts with one.
 func separateSources(out *bytes.Buffer, next Document, afterJSON bool) {
 	if b := out.Bytes(); len(b) > 0 && b[len(b)-1] != '\n' {
 		out.WriteByte('\n')
@@ -36,7 +36,8 @@ func separateSources(out *bytes.Buffer, next Document, afterJSON bool) {
 	out.WriteString("---\n")
 }
 
-// startsWithMarker is true when the first line that says something is a "---".
+// startsWithMarker says whether the first line that is not blank and not a comment is
+// a "---".
 func startsWithMarker(prefix []byte) bool {
 	for rest := bytes.TrimPrefix(prefix, byteOrderMark); len(rest) > 0; {
 		n := lineLength(rest)
@@ -48,8 +49,8 @@ func startsWithMarker(prefix []byte) bool {
 	return false
 }
 
-// JSON is the result as JSON objects, one after the other. Comments and empty
-// documents are left out.
+// JSON returns the documents as JSON, one after the other. It leaves out comments and
+// empty documents.
 func (r Result) JSON() ([]byte, error) {
 	var out bytes.Buffer
 	for _, d := range r.Documents {

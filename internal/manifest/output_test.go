@@ -12,8 +12,7 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 )
 
-// TestDiffApplies carries out the diff of every golden input by its line
-// numbers alone, which is what patch(1) does.
+// TestDiffApplies applies diffs by their line numbers alone, as patch(1) does.
 func TestDiffApplies(t *testing.T) {
 	for name, in := range map[string]string{
 		"one document":     edgePod,
@@ -31,7 +30,7 @@ func TestDiffApplies(t *testing.T) {
 
 var hunkHead = regexp.MustCompile(`^@@ -(\d+),(\d+) \+(\d+),(\d+) @@$`)
 
-// applyDiff applies hunks from the last to the first.
+// applyDiff applies the hunks of a diff from the last to the first.
 func applyDiff(t *testing.T, text, diff string) string {
 	t.Helper()
 	lines := strings.SplitAfter(text, "\n")
@@ -92,7 +91,7 @@ func TestJSON(t *testing.T) {
 			assert.Equal(t, test.want, string(got))
 		})
 	}
-	t.Run("what has no JSON", func(t *testing.T) {
+	t.Run("YAML without a JSON equivalent", func(t *testing.T) {
 		_, err := transform(t, fakeEditor, "a: 1\n---\n{{ x }}: 1\n").JSON()
 		require.Error(t, err)
 		assert.Contains(t, err.Error(), "a:3: document 2: does not parse: invalid map key")
@@ -104,7 +103,7 @@ func TestWorkloadString(t *testing.T) {
 	assert.Equal(t, "deployment/emissary/edge", fmt.Sprint(Workload{Kind: "Deployment", Namespace: "emissary", Name: "edge"}))
 }
 
-// TestKinds shows which kinds hold pods, and where.
+// TestKinds shows which kinds are workloads and where their pods are.
 func TestKinds(t *testing.T) {
 	for k, want := range map[typeMeta]string{
 		{"v1", "Pod"}: "", {"v1", "ReplicationController"}: "/spec/template",
@@ -130,8 +129,8 @@ func TestKinds(t *testing.T) {
 	}
 }
 
-// TestDiffOfManyLines shows that known edits lead to the diff that a search
-// for them finds.
+// TestDiffOfManyLines shows that a diff from known edits equals a diff from comparing
+// all lines.
 func TestDiffOfManyLines(t *testing.T) {
 	in := "apiVersion: v1\nkind: List\nitems:\n"
 	for i := range 20 {

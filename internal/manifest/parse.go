@@ -12,8 +12,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// lineError is an error that knows its line, counted from the first line of
-// the document's body; zero when it is not known.
+// lineError is an error with a line, counted from 1 at the first line of the
+// document's body. The line is zero if it is unknown.
 type lineError struct {
 	line int
 	text string
@@ -21,12 +21,12 @@ type lineError struct {
 
 func (e *lineError) Error() string { return e.text }
 
-// yamlLine finds the line in an error of the YAML library, which keeps it in
-// the text alone.
+// yamlLine matches the line number in an error of the YAML library, which has it only
+// in the text.
 var yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?`)
 
-// parseDocument reads the one document of a chunk. The node is nil when there is
-// nothing in it but comments.
+// parseDocument parses a document and returns its top node. The node is nil if the
+// document holds comments only.
 func parseDocument(d rawDocument) (*yaml.Node, error) {
 	if d.isJSON {
 		return parseJSON(d.body)
@@ -34,7 +34,7 @@ func parseDocument(d rawDocument) (*yaml.Node, error) {
 	return parseYAML(d.body)
 }
 
-// parseYAML reads exactly one YAML document and returns its top node.
+// parseYAML parses exactly one YAML document and returns its top node.
 func parseYAML(text []byte) (*yaml.Node, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	var doc yaml.Node
@@ -63,9 +63,9 @@ func newLineError(err error) error {
 	return &lineError{line: line, text: "does not parse: " + strings.TrimPrefix(text, at[0])}
 }
 
-// checkKeys says which mapping below n names a key twice, of which Kubernetes
-// keeps one in silence, and which key is no text. firstLine is the line of the
-// source on which the document starts.
+// checkKeys returns an error for each duplicate key in the mappings at and below n,
+// because Kubernetes silently drops one of the values, and for each key that is not a
+// scalar. firstLine is the line of the source on which the document starts.
 func checkKeys(n *yaml.Node, firstLine int) error {
 	var errs []error
 	if n.Kind == yaml.MappingNode {
@@ -73,14 +73,14 @@ func checkKeys(n *yaml.Node, firstLine int) error {
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			key := n.Content[i]
 			if resolveAlias(key).Kind != yaml.ScalarNode {
-				text := "a key that is no text: a template has to be rendered first"
+				text := "a key is not a scalar: render the template first"
 				errs = append(errs, &lineError{line: key.Line, text: text})
 			}
 			if key.Kind != yaml.ScalarNode || isMergeKey(key) {
 				continue
 			}
 			if first, twice := seen[key.Value]; twice {
-				text := fmt.Sprintf("the key %q is there twice, first on line %d: remove one", key.Value, firstLine+first-1)
+				text := fmt.Sprintf("duplicate key %q, first on line %d: remove one of them", key.Value, firstLine+first-1)
 				errs = append(errs, &lineError{line: key.Line, text: text})
 				continue
 			}
@@ -93,8 +93,8 @@ func checkKeys(n *yaml.Node, firstLine int) error {
 	return errors.Join(errs...)
 }
 
-// mappingValue returns the value of a key of a mapping, nil when it is not there.
-// Aliases are followed.
+// mappingValue returns the value of a key of a mapping; nil if there is none. It
+// resolves aliases.
 func mappingValue(n *yaml.Node, key string) *yaml.Node {
 	n = resolveAlias(n)
 	if n == nil || n.Kind != yaml.MappingNode {
@@ -108,7 +108,7 @@ func mappingValue(n *yaml.Node, key string) *yaml.Node {
 	return nil
 }
 
-// resolveAlias returns what an alias stands for, and any other node as it is.
+// resolveAlias returns the node that an alias refers to, and any other node as it is.
 func resolveAlias(n *yaml.Node) *yaml.Node {
 	if n != nil && n.Kind == yaml.AliasNode {
 		return n.Alias

@@ -9,8 +9,8 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 )
 
-// applyOperation carries out one JSON Patch operation on nodes. The tree must be free
-// of aliases and merge keys: see expand.
+// applyOperation applies one JSON Patch operation to a tree of nodes. The tree must
+// have no aliases and merge keys: see expandAliases.
 func applyOperation(root *yaml.Node, op jsonpatch.Operation) error {
 	keys, err := parsePointer(op.Path)
 	if err != nil || len(keys) == 0 {
@@ -25,7 +25,7 @@ func applyOperation(root *yaml.Node, op jsonpatch.Operation) error {
 	var value *yaml.Node
 	switch op.Operation {
 	case "test":
-		return nil // the JSON side of the edit has tested it
+		return nil // patchJSON evaluates the test
 	case "remove":
 	case "add", "replace":
 		if value, err = newNode(op.Value); err != nil {
@@ -41,7 +41,7 @@ func applyOperation(root *yaml.Node, op jsonpatch.Operation) error {
 	return nil
 }
 
-// editEntry changes one entry of a mapping or sequence.
+// editEntry adds, replaces or removes one entry of a mapping or sequence.
 func editEntry(parent *yaml.Node, key, op string, value *yaml.Node) error {
 	switch parent.Kind {
 	case yaml.MappingNode:
@@ -90,15 +90,15 @@ func editEntry(parent *yaml.Node, key, op string, value *yaml.Node) error {
 	return nil
 }
 
-// setBlockStyle lets an empty container grow as a block: what was "[]" since there
-// was nothing in it need not become one long line.
+// setBlockStyle sets an empty mapping or sequence to block style, so that new entries
+// do not end up on one long line. An empty one can only be written in flow style.
 func setBlockStyle(n *yaml.Node) {
 	if len(n.Content) == 0 {
 		n.Style &^= yaml.FlowStyle
 	}
 }
 
-// keepQuotes writes a string in the quotes of the one that it replaces.
+// keepQuotes gives a quoted string the quotes of the string that it replaces.
 func keepQuotes(old, value *yaml.Node) {
 	const quotes = yaml.SingleQuotedStyle | yaml.DoubleQuotedStyle
 	if old.Style&quotes != 0 && value.Kind == yaml.ScalarNode && value.Style&quotes != 0 && isPrintable(value.Value) {
@@ -106,8 +106,8 @@ func keepQuotes(old, value *yaml.Node) {
 	}
 }
 
-// childNode is the entry of a mapping or sequence that one key of a JSON pointer
-// names, nil when there is none.
+// childNode returns the entry of a mapping or sequence that one key of a JSON pointer
+// names; nil if there is none.
 func childNode(n *yaml.Node, key string) *yaml.Node {
 	if n.Kind == yaml.SequenceNode {
 		if i, err := parseIndex(key); err == nil && i < len(n.Content) {
@@ -118,7 +118,8 @@ func childNode(n *yaml.Node, key string) *yaml.Node {
 	return mappingValue(n, key)
 }
 
-// nodeAt follows a JSON pointer, through aliases too, as far as it leads.
+// nodeAt returns the node at a path of keys, or its closest ancestor if the path does
+// not exist. It resolves aliases.
 func nodeAt(root *yaml.Node, keys []string) *yaml.Node {
 	n := root
 	for _, key := range keys {
@@ -154,7 +155,7 @@ func parsePointer(path string) ([]string, error) {
 	return keys, nil
 }
 
-// clearPositions marks nodes as new: they have no place in the text.
+// clearPositions marks nodes as inserted: they have no position in the text.
 func clearPositions(n *yaml.Node) {
 	n.Line, n.Column = 0, 0
 	for _, c := range n.Content {

@@ -6,7 +6,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// entryStart is the line on which an entry starts, zero when it cannot be told.
+// entryStart returns the line on which an entry starts; zero if it cannot be
+// determined.
 func (s *splicer) entryStart(n *yaml.Node, i, step, column int) int {
 	line := n.Content[i].Line
 	if line < 1 || line > len(s.lines) {
@@ -24,9 +25,10 @@ func (s *splicer) entryStart(n *yaml.Node, i, step, column int) int {
 	return 0
 }
 
-// commentStart is the first line of the comment right above an entry: it goes with
-// the entry. What stands above the first entry is about all of them, and stays.
-// previous is the line after the entry before, zero when there is none.
+// commentStart returns the first line of the comment directly above an entry, which is
+// removed together with the entry. A comment above the first entry refers to all
+// entries and stays. previous is the line after the previous entry; zero for the first
+// entry.
 func (s *splicer) commentStart(start, previous, column int) int {
 	if previous == 0 {
 		return start
@@ -38,8 +40,9 @@ func (s *splicer) commentStart(start, previous, column int) int {
 	return start
 }
 
-// dashColumn is the column of a block sequence's dashes. A sequence with an
-// anchor or tag starts there, on the line above.
+// dashColumn returns the column of the dashes of a block sequence. The parser's
+// position of a sequence with an anchor or tag is that of the anchor or tag, on the
+// line above.
 func (s *splicer) dashColumn(n *yaml.Node) int {
 	if n.Line > len(s.lines) {
 		return n.Column
@@ -51,7 +54,7 @@ func (s *splicer) dashColumn(n *yaml.Node) int {
 	return 1 + len(text) - len(strings.TrimLeft(text, " "))
 }
 
-// linePrefix is what stands on a line before a column.
+// linePrefix returns the text of a line before a column.
 func (s *splicer) linePrefix(line, column int) string {
 	if text := s.lines[line-1]; len(text) >= column {
 		return text[:column-1]
@@ -59,8 +62,8 @@ func (s *splicer) linePrefix(line, column int) string {
 	return ""
 }
 
-// contentEnd is the line after the last line of n, which starts on start and
-// ends before end: blank lines and comments below it are not its own.
+// contentEnd returns the line after the last line of n, which starts on line start and
+// ends before line end. Blank lines and comments below n do not belong to it.
 func (s *splicer) contentEnd(n *yaml.Node, start, end int) int {
 	last := n
 	for len(last.Content) > 0 && last.Style&yaml.FlowStyle == 0 {
@@ -75,8 +78,8 @@ func (s *splicer) contentEnd(n *yaml.Node, start, end int) int {
 	return end
 }
 
-// blockScalarEnd is the line after a block scalar. What looks like a comment there
-// is text as long as it is indented like the rest.
+// blockScalarEnd returns the line after a block scalar. A line that looks like a
+// comment belongs to the scalar if it is indented like the scalar.
 func (s *splicer) blockScalarEnd(scalar *yaml.Node, end int) int {
 	keepsBlankLines := strings.Contains(s.lines[scalar.Line-1], "|+") || strings.Contains(s.lines[scalar.Line-1], ">+")
 	last, indent := scalar.Line, -1
@@ -100,15 +103,15 @@ func (s *splicer) blockScalarEnd(scalar *yaml.Node, end int) int {
 	return last + 1
 }
 
-// isInserted is true for a node that an edit brought.
+// isInserted says whether an edit has inserted a node.
 func isInserted(n *yaml.Node) bool { return n.Line == 0 }
 
-// isSameNode is true for a node and its counterpart in another parse of the text.
+// isSameNode says whether two nodes from two parses of the same text correspond.
 func isSameNode(before, after *yaml.Node) bool {
 	return !isInserted(after) && before.Kind == after.Kind && before.Line == after.Line && before.Column == after.Column
 }
 
-// isUnchanged is true when nothing was edited in or below a node.
+// isUnchanged says whether a node and everything below it is without an edit.
 func isUnchanged(before, after *yaml.Node) bool {
 	if !isSameNode(before, after) || len(before.Content) != len(after.Content) {
 		return false

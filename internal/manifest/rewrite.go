@@ -14,10 +14,9 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// rewriteDocument carries out a patch on the text of one document. Three ways of
-// writing it are tried, from the one that keeps most of the layout to the one
-// that keeps none, and each is believed only when Kubernetes' own reading of
-// the result is the patched object.
+// rewriteDocument applies a patch to the text of one document. It tries three ways to
+// write the result: the first preserves most of the layout, the last none. It accepts
+// a result only if Kubernetes' own YAML library reads it as the patched object.
 func rewriteDocument(d rawDocument, patch []operations.Operation) ([]byte, []textEdit, error) {
 	before, err := toJSON(d)
 	if err != nil {
@@ -44,12 +43,12 @@ func rewriteDocument(d rawDocument, patch []operations.Operation) ([]byte, []tex
 		}
 	}
 	if !isPatched(text) {
-		return nil, nil, errors.New("cannot be written back without a change in meaning")
+		return nil, nil, errors.New("the edit cannot be written without a change in the document's meaning")
 	}
 	return text, nil, nil
 }
 
-// toJSON is the document as Kubernetes reads it.
+// toJSON converts a document to JSON as Kubernetes does.
 func toJSON(d rawDocument) ([]byte, error) {
 	if d.isJSON {
 		return d.body, nil
@@ -61,7 +60,7 @@ func toJSON(d rawDocument) ([]byte, error) {
 	return raw, nil
 }
 
-// patchJSON is what the document must mean afterwards.
+// patchJSON applies a patch to a document in JSON.
 func patchJSON(before []byte, patch []operations.Operation) ([]byte, error) {
 	raw, err := json.Marshal(patch)
 	if err != nil {
@@ -78,7 +77,7 @@ func patchJSON(before []byte, patch []operations.Operation) ([]byte, error) {
 	return after, nil
 }
 
-// equalJSON compares what two JSON texts mean.
+// equalJSON says whether two JSON texts have equal values.
 func equalJSON(a, b []byte) bool {
 	var values [2]any
 	for i, raw := range [][]byte{a, b} {
@@ -91,8 +90,8 @@ func equalJSON(a, b []byte) bool {
 	return reflect.DeepEqual(values[0], values[1])
 }
 
-// spliceDocument edits the lines in question alone. There is no text for JSON, nor
-// where the layout gives an edit no place.
+// spliceDocument applies a patch and changes only the lines that it affects. The text
+// is nil for JSON, and if the layout does not allow the edit.
 func spliceDocument(d rawDocument, patch []operations.Operation) ([]byte, []textEdit, error) {
 	if d.isJSON {
 		return nil, nil, nil
@@ -109,7 +108,7 @@ func spliceDocument(d rawDocument, patch []operations.Operation) ([]byte, []text
 	return text, edits, nil
 }
 
-// applyPatch is the tree of a document with a patch carried out.
+// applyPatch parses a document and applies a patch to its tree.
 func applyPatch(d rawDocument, patch []operations.Operation) (*yamlv3.Node, error) {
 	root, err := parseDocument(d)
 	if err != nil {
@@ -126,8 +125,8 @@ func applyPatch(d rawDocument, patch []operations.Operation) (*yamlv3.Node, erro
 	return root, nil
 }
 
-// reencodeDocument writes the whole document anew, with its comments and the order
-// of its keys.
+// reencodeDocument applies a patch and encodes the whole document again, with its
+// comments and the order of its keys.
 func reencodeDocument(d rawDocument, patch []operations.Operation) ([]byte, error) {
 	root, err := parseDocument(d)
 	if err != nil {

@@ -8,13 +8,13 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// spliceText writes the difference between two trees of the same text into that
-// text and touches no other line of it. before is the tree as parsed, after
-// is another parse with edits; nodes without a line are new. There is no text
-// where the layout gives no place for an edit.
+// spliceText writes the difference between two trees of the same text into that text
+// and changes no other line. before is the parsed tree. after is another parse with
+// edits, where inserted nodes have no line. The result is nil if the layout does not
+// allow the edit.
 //
-// It trusts the positions that the parser gives and guesses where a node
-// ends, so whoever calls it must compare what the result means.
+// spliceText relies on the positions of the parser and guesses where a node ends. The
+// caller must check that the result has the intended meaning.
 func spliceText(text []byte, before, after *yaml.Node, layout layout) ([]byte, []textEdit) {
 	s := splicer{layout: layout}
 	for rest := text; len(rest) > 0; {
@@ -42,7 +42,8 @@ type splicer struct {
 	edits  []textEdit
 }
 
-// textEdit replaces the lines from begin up to end, counted from 1.
+// textEdit replaces the lines from begin up to, but not including, end. Lines count
+// from 1.
 type textEdit struct {
 	begin, end int
 	lines      []string
@@ -67,8 +68,9 @@ func (s *splicer) text() []byte {
 	return out.Bytes()
 }
 
-// spliceNode looks for edits inside of one container that stands in both trees.
-// end is the line after the last that can belong to it.
+// spliceNode splices the edits inside a node that is in both trees. end is the line
+// after the last one that can belong to the node. It returns false if the layout does
+// not allow the edits.
 func (s *splicer) spliceNode(before, after *yaml.Node, end int) bool {
 	if before.Kind == yaml.ScalarNode || isUnchanged(before, after) {
 		return true
@@ -82,8 +84,8 @@ func (s *splicer) spliceNode(before, after *yaml.Node, end int) bool {
 	return s.spliceEntries(before, after, end, 1)
 }
 
-// spliceEntries edits the entries of a block mapping (step 2) or block sequence
-// (step 1).
+// spliceEntries splices the entries of a block mapping or block sequence. step is the
+// number of nodes per entry: 2 in a mapping, 1 in a sequence.
 func (s *splicer) spliceEntries(before, after *yaml.Node, end, step int) bool {
 	column := before.Content[0].Column
 	if step == 1 {
@@ -119,7 +121,7 @@ func (s *splicer) spliceEntries(before, after *yaml.Node, end, step int) bool {
 			}
 			j += step
 		case i == 0 && !isBlank(s.linePrefix(old[i].start, column)):
-			return false // the line holds the parent's "- " too
+			return false // the line also holds the parent's "- "
 		default:
 			s.edits = append(s.edits, textEdit{begin: s.commentStart(old[i].start, previous, column), end: last})
 		}
@@ -129,7 +131,7 @@ func (s *splicer) spliceEntries(before, after *yaml.Node, end, step int) bool {
 		}
 		for ; j < len(after.Content) && isInserted(after.Content[j]); j += step {
 			if j == 0 {
-				return false // new entries go after old ones
+				return false // inserted entries come after existing ones
 			}
 			text, ok := s.renderEntry(after, j, step, column)
 			if !ok {
@@ -141,12 +143,12 @@ func (s *splicer) spliceEntries(before, after *yaml.Node, end, step int) bool {
 	return j == len(after.Content)
 }
 
-// replaceEntry renders an entry anew in the place of the old one.
+// replaceEntry replaces the lines of an entry with its new rendering.
 func (s *splicer) replaceEntry(before, after *yaml.Node, i, j, step, column, start, end int) bool {
 	if v := after.Content[j+step-1]; v.LineComment == "" && v.Kind == yaml.ScalarNode {
 		v.LineComment = before.Content[i*step+step-1].LineComment
 	}
-	// The comments above and below stand in the text already.
+	// The text already holds the comments above and below.
 	entry := *after.Content[j]
 	entry.HeadComment, entry.FootComment = "", ""
 	saved := after.Content[j]
@@ -165,7 +167,7 @@ func (s *splicer) replaceEntry(before, after *yaml.Node, i, j, step, column, sta
 	return true
 }
 
-// matchesEntry is true when an entry of the edited tree is that of the parsed one.
+// matchesEntry says whether an entry of the edited tree is an entry of the parsed one.
 func (s *splicer) matchesEntry(before, after *yaml.Node, step int) bool {
 	if step == 2 {
 		return before.Value == after.Value && !isInserted(after)
@@ -173,7 +175,7 @@ func (s *splicer) matchesEntry(before, after *yaml.Node, step int) bool {
 	return isSameNode(before, after)
 }
 
-// renderEntry writes one entry as lines that start at a column.
+// renderEntry encodes one entry as lines that start at a column.
 func (s *splicer) renderEntry(n *yaml.Node, i, step, column int) ([]string, bool) {
 	one := &yaml.Node{Kind: n.Kind, Tag: n.Tag, Content: n.Content[i : i+step]}
 	text, err := s.layout.encode(one)

@@ -6,16 +6,16 @@ import (
 	"unicode/utf8"
 )
 
-// rawDocument is one document of a stream with the bytes around it. The chunks of a
-// stream, each printed as prefix, body and suffix, are the stream.
+// rawDocument is the text of one document of a stream, with the bytes around it. The
+// prefixes, bodies and suffixes of all documents, in order, are the stream.
 type rawDocument struct {
-	// prefix is what comes before the document: byte order mark, directives,
+	// prefix holds the bytes before the document: byte order mark, directives,
 	// comments and the "---" line.
 	prefix []byte
 	// body is the document itself.
 	body []byte
-	// suffix is what ends the document: the "..." line, or the space behind
-	// the last JSON value.
+	// suffix holds the bytes after the document: the "..." line, or the white space
+	// after the last JSON value.
 	suffix []byte
 	// line is the line of the stream on which body starts, from 1.
 	line int
@@ -29,10 +29,10 @@ var (
 	endMarker     = []byte("...")
 )
 
-// splitDocuments cuts a stream into its documents. A "---" or "..." at the start of a
-// line ends a document wherever it stands: YAML forbids both inside of quoted
-// and block scalars. The splitters of apimachinery and yaml.v3 drop the bytes
-// between documents, which must survive here.
+// splitDocuments splits a stream into its documents. A "---" or "..." at the start of
+// a line always ends a document: YAML forbids both inside quoted and block scalars.
+// The splitters of apimachinery and yaml.v3 drop the bytes between documents, which
+// this package must preserve.
 func splitDocuments(data []byte) []rawDocument {
 	var documents []rawDocument
 	line := 1
@@ -44,7 +44,7 @@ func splitDocuments(data []byte) []rawDocument {
 	return documents
 }
 
-// splitAtMarkers cuts at the YAML document markers.
+// splitAtMarkers splits a stream at the document markers of YAML.
 func splitAtMarkers(data []byte) []rawDocument {
 	var documents []rawDocument
 	start, empty, directives := 0, true, false
@@ -79,8 +79,8 @@ func splitAtMarkers(data []byte) []rawDocument {
 	return documents
 }
 
-// newRawDocument tells one document from what surrounds it. Comments above the first
-// key belong to the document, those above its marker do not.
+// newRawDocument separates a document from the bytes around it. Comments above the
+// first key belong to the document, comments above its marker do not.
 func newRawDocument(text []byte) rawDocument {
 	begin, end, empty := 0, len(text), true
 	if bytes.HasPrefix(text, byteOrderMark) {
@@ -110,8 +110,8 @@ func newRawDocument(text []byte) rawDocument {
 	return rawDocument{prefix: text[:bodyStart], body: text[bodyStart:end], suffix: text[end:]}
 }
 
-// splitJSONValues cuts a chunk that holds JSON values into one chunk per value, and
-// returns any other chunk as it is.
+// splitJSONValues splits a document that holds several JSON values into one document
+// per value. It returns any other document as it is.
 func splitJSONValues(d rawDocument) []rawDocument {
 	body := d.body
 	if first := bytes.TrimLeft(body, " \t\r\n"); len(first) == 0 || first[0] != '{' {
@@ -124,7 +124,7 @@ func splitJSONValues(d rawDocument) []rawDocument {
 		var raw json.RawMessage
 		if err := dec.Decode(&raw); err != nil {
 			if len(bytes.TrimSpace(body[pos:])) > 0 {
-				// Not JSON to its end: YAML's flow style looks like this too.
+				// Not JSON up to the end. Flow style of YAML starts like JSON.
 				return []rawDocument{d}
 			}
 			break
@@ -143,12 +143,12 @@ func splitJSONValues(d rawDocument) []rawDocument {
 	return out
 }
 
-// concat concatenates without writing into either side's memory.
+// concat concatenates two slices into a new one.
 func concat(a, b []byte) []byte {
 	return append(append(make([]byte, 0, len(a)+len(b)), a...), b...)
 }
 
-// lineLength is the length of the first line of data with its line break.
+// lineLength returns the length of the first line of data, with its line break.
 func lineLength(data []byte) int {
 	for i, b := range data {
 		switch {
@@ -189,7 +189,7 @@ func isBlankOrComment(line []byte) bool {
 	return len(text) == 0 || text[0] == '#'
 }
 
-// encodingError says why data cannot be a manifest, and is empty when it can.
+// encodingError says why data is not UTF-8 text; empty if it is.
 func encodingError(data []byte) string {
 	switch {
 	case bytes.HasPrefix(data, []byte("\xff\xfe")), bytes.HasPrefix(data, []byte("\xfe\xff")):

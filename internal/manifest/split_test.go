@@ -46,8 +46,8 @@ func TestSplit(t *testing.T) {
 		"dashes in a block scalar":       {in: "a: |\n  ---\n  x\n----\n", bodies: []string{"a: |\n  ---\n  x\n----\n"}, lines: []int{1}},
 		"JSON":                           {in: "{\"a\": 1}\n", bodies: []string{`{"a": 1}`}, lines: []int{1}},
 		"concatenated JSON":              {in: "{\"a\": 1}\n\n{\"b\": 2}{\"c\": 3}", bodies: []string{`{"a": 1}`, `{"b": 2}`, `{"c": 3}`}, lines: []int{1, 3, 3}},
-		"JSON behind a marker":           {in: "---\n{\"a\": 1}\n---\n{\"b\": 2}\n", bodies: []string{`{"a": 1}`, `{"b": 2}`}, lines: []int{2, 4}},
-		"flow style is no JSON":          {in: "{a: 1}\n", bodies: []string{"{a: 1}\n"}, lines: []int{1}},
+		"JSON after a marker":            {in: "---\n{\"a\": 1}\n---\n{\"b\": 2}\n", bodies: []string{`{"a": 1}`, `{"b": 2}`}, lines: []int{2, 4}},
+		"flow style is not JSON":         {in: "{a: 1}\n", bodies: []string{"{a: 1}\n"}, lines: []int{1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			documents := splitDocuments([]byte(test.in))

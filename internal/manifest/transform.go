@@ -9,37 +9,37 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 )
 
-// MaxBytes is the most that one source may hold. It is many times what a
-// cluster's manifests come to.
+// MaxBytes is the maximum size of one source in bytes, many times the size of all
+// manifests of a cluster.
 const MaxBytes = 64 << 20
 
-// Source is one file, or what came on standard input.
+// Source is the content of one file or of standard input.
 type Source struct {
-	// Name is how messages call it.
+	// Name identifies the source in messages.
 	Name string
 	Data []byte
 }
 
-// Edit is what is to be done with one workload.
+// Edit is the edit of one workload, with its report.
 type Edit struct {
-	// Patch has paths relative to the pod. Nil leaves the workload alone.
+	// Patch has paths relative to the pod. If it is nil, the workload stays as it is.
 	Patch []jsonpatch.Operation
-	// Verdict says in a few words what was decided, for the report.
+	// Verdict is a short summary of the decision for the report.
 	Verdict string
 	// Details say more about the verdict, a line each.
 	Details []string
 	// Warnings are sentences for the user.
 	Warnings []string
-	// Err, when set, is why the workload cannot be edited as it should.
+	// Err says why the workload cannot be edited; nil if it can.
 	Err error
 }
 
-// Editor decides on one workload.
+// Editor decides how to edit one workload.
 type Editor func(Workload) Edit
 
-// Decision is one line of the report.
+// Decision is the entry of one workload in the report.
 type Decision struct {
-	// Workload is the workload as "deployment/emissary/edge".
+	// Workload names the workload: "deployment/emissary/edge".
 	Workload string
 	Verdict  string
 	// Details say more about the verdict, a line each.
@@ -47,40 +47,40 @@ type Decision struct {
 	Warnings []string
 }
 
-// Document is one document before and after. Before joined with the prefix
-// and suffix of each document of a source is that source.
+// Document is one document before and after its edit. The Prefix, Before and Suffix of
+// all documents of a source, in order, are the source.
 type Document struct {
-	// Source is the name of the source, Number counts the documents in it
-	// that are not empty, from 1, and Line is that on which it starts.
+	// Source is the name of the source. Number is the position among the documents
+	// of the source that are not empty, from 1. Line is the line on which the
+	// document starts, from 1.
 	Source       string
 	Number, Line int
-	// DisplayName is kind, namespace and name for a reader: "Deployment
+	// DisplayName is the kind, namespace and name for messages: "Deployment
 	// emissary/edge".
 	DisplayName string
-	// Prefix and Suffix are the bytes around the document that belong to no
-	// document.
+	// Prefix and Suffix are the bytes around the document, such as markers.
 	Prefix, Suffix []byte
 	Before, After  []byte
-	// JSON is true when the document is written in JSON.
+	// JSON is true if the document is written in JSON.
 	JSON bool
-	// edits are what was done to the lines of Before, empty when that is not
-	// known.
+	// edits are the edits of the lines of Before; empty if the document was encoded
+	// as a whole.
 	edits []textEdit
 }
 
-// Changed is true when an edit was made.
+// Changed says whether the document was edited.
 func (d Document) Changed() bool { return !bytes.Equal(d.Before, d.After) }
 
-// Result is what became of the sources.
+// Result holds the edited documents of all sources and the decisions on their
+// workloads.
 type Result struct {
 	Documents []Document
 	Decisions []Decision
 }
 
-// Transform shows every workload in the sources to the editor and carries out
-// its edits. Workloads without a namespace of their own are in the given one.
-// The error joins everything that is wrong with any document; there is no
-// result then.
+// Transform calls the editor for every workload in the sources and applies its edits.
+// Workloads that name no namespace are in the given one. The error joins the errors of
+// all documents; the result is empty then.
 func Transform(sources []Source, namespace string, edit Editor) (Result, error) {
 	return transformWith(sources, transformer{namespace: namespace, editWorkload: edit})
 }
@@ -106,7 +106,7 @@ func transformWith(sources []Source, t transformer) (Result, error) {
 type transformer struct {
 	namespace    string
 	editWorkload Editor
-	// editValues decides on documents of Helm values; nil lets them pass.
+	// editValues edits documents of Helm values. If it is nil, they stay as they are.
 	editValues func(Values) Edit
 	namespaces map[string]objectMeta
 	result     Result
@@ -141,11 +141,11 @@ func (t *transformer) transformDocument(document *parsedDocument) error {
 	return nil
 }
 
-// maxDepth bounds lists in lists.
+// maxDepth limits the depth of lists in lists.
 const maxDepth = 8
 
-// transformObject decides on an object and, when it is a list, on its items. The patch
-// that it returns is relative to the document.
+// transformObject edits an object or, if it is a list, its items. The paths of the
+// returned patch are relative to the document.
 func (t *transformer) transformObject(document *parsedDocument, value map[string]any, list typeMeta, keys []string, depth int) ([]jsonpatch.Operation, error) {
 	meta := list.itemType(typeMetaOf(value))
 	if path, ok := meta.podTemplatePath(); ok {
@@ -172,8 +172,8 @@ func (t *transformer) transformObject(document *parsedDocument, value map[string
 	return patch, errors.Join(errs...)
 }
 
-// transformWorkload decides on one workload. path leads from the object to the pod,
-// keys from the document to it.
+// transformWorkload edits one workload. path is the path from the object to the pod,
+// keys the path from the document to the pod.
 func (t *transformer) transformWorkload(document *parsedDocument, value map[string]any, meta typeMeta, keys, path []string) ([]jsonpatch.Operation, error) {
 	name := displayName(meta, t.namespace, value)
 	m, err := objectMetaOf(value, keys[:len(keys)-len(path)])
@@ -192,7 +192,7 @@ func (t *transformer) transformWorkload(document *parsedDocument, value map[stri
 		return nil, document.wrapError(name, err)
 	}
 	if template == nil {
-		t.result.Decisions = append(t.result.Decisions, Decision{Workload: w.String(), Verdict: "unchanged (no pod in it)"})
+		t.result.Decisions = append(t.result.Decisions, Decision{Workload: w.String(), Verdict: "unchanged (no pod template)"})
 		return nil, nil
 	}
 	if w.Pod, err = decodePod(template, keys); err != nil {
@@ -209,7 +209,7 @@ func (t *transformer) transformWorkload(document *parsedDocument, value map[stri
 	return rebasePatch(edit.Patch, keys, template), nil
 }
 
-// withLine gives every error that is joined in err the line.
+// withLine sets the line of every error that is joined in err.
 func withLine(line int, err error) error {
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
@@ -222,9 +222,9 @@ func withLine(line int, err error) error {
 	return errors.Join(errs...)
 }
 
-// rebasePatch makes a pod's patch one of the document that the pod is in. A
-// template may lack the metadata that every pod has: it is added where
-// something goes into it, and taken away when the patch empties it.
+// rebasePatch converts the patch of a pod into a patch of the document that holds the
+// pod. A template can lack the metadata that every pod has: the patch adds it if it
+// adds a field to it, and removes it if it removes the last field.
 func rebasePatch(patch []jsonpatch.Operation, keys []string, template any) []jsonpatch.Operation {
 	if len(patch) == 0 {
 		return nil

@@ -15,20 +15,21 @@ import (
 	"github.com/isthmus-mesh/isthmus/patches"
 )
 
-// Values is a section of Helm values from which a chart makes an edge's pod.
+// Values is a section of Helm values from which a chart renders the pod of an edge.
 type Values struct {
-	// Namespace is that of the release.
+	// Namespace is the namespace of the release.
 	Namespace string
-	// Keys lead from the document to the section: none, or the name of a subchart.
+	// Keys is the path from the document to the section: empty, or the name of a
+	// subchart.
 	Keys []string
-	// section is the section itself.
+	// section holds the values of the section.
 	section map[string]any
 }
 
-// String is how the report names the section: "values", "values/emissary-ingress".
+// String names the section in the report: "values", "values/emissary-ingress".
 func (v Values) String() string { return strings.Join(append([]string{"values"}, v.Keys...), "/") }
 
-// The keys of the Emissary, Edge Stack and Ambassador charts that make the pod.
+// Keys of the Emissary, Edge Stack and Ambassador charts that shape the pod.
 const (
 	podAnnotations = "podAnnotations"
 	podLabels      = "podLabels"
@@ -40,13 +41,14 @@ const (
 	valuesInit     = "initContainers"
 )
 
-// rawKeys hold text that the charts render as a template, and so no structure.
+// rawKeys are the keys whose values are text that the charts render as a template.
 var rawKeys = []string{valuesEnvRaw, "volumesRaw", "volumeMountsRaw"}
 
-// manualIntegrationMarkers is what such text has in it when it is part of an integration by hand.
+// manualIntegrationMarkers are strings that such text contains if it is part of a
+// manual integration.
 var manualIntegrationMarkers = []string{"AMBASSADOR_ISTIO_SECRET_DIR", "OUTPUT_CERTS", patches.CertsVolume}
 
-// checkRawKeys says which part of an integration by hand stands in text.
+// checkRawKeys returns an error for each part of a manual integration in template text.
 func (v Values) checkRawKeys() error {
 	var errs []error
 	for _, key := range rawKeys {
@@ -54,7 +56,7 @@ func (v Values) checkRawKeys() error {
 		for _, part := range manualIntegrationMarkers {
 			if strings.Contains(text, part) {
 				structured := strings.TrimSuffix(key, "Raw")
-				errs = append(errs, fmt.Errorf("%s: %s is in text that the chart renders, where nothing can be taken out; move it to %s, which every one of the charts has", key, part, structured))
+				errs = append(errs, fmt.Errorf("%s: %s is in text that the chart renders as a template, which adopt cannot edit; move it to %s, which all of these charts have", key, part, structured))
 				break
 			}
 		}
@@ -62,16 +64,17 @@ func (v Values) checkRawKeys() error {
 	return errors.Join(errs...)
 }
 
-// edgeCharts are the names under which a chart has another's values.
+// edgeCharts are the names of the edge's charts, as image names and as keys of a parent
+// chart's values.
 var edgeCharts = []string{"emissary-ingress", "emissary", "ambassador", "edge-stack", "aes"}
 
-// transformValues decides on a document that may hold Helm values: a mapping that
-// is no Kubernetes object.
+// transformValues edits a document that may hold Helm values: a mapping that is not a
+// Kubernetes object.
 func (t *transformer) transformValues(document *parsedDocument) ([]jsonpatch.Operation, error) {
 	if !mentionsIstio(document.root) {
 		return nil, nil
 	}
-	// What cannot be read is none of a chart's values.
+	// Text that cannot be parsed is not Helm values.
 	raw, err := toJSON(document.raw)
 	if err != nil {
 		return nil, nil
@@ -106,7 +109,8 @@ func (t *transformer) transformValues(document *parsedDocument) ([]jsonpatch.Ope
 	return patch, errors.Join(errs...)
 }
 
-// mentionsIstio is true for a mapping that is no object and speaks of Istio.
+// mentionsIstio says whether a node is a mapping that is not a Kubernetes object and
+// contains the word Istio.
 func mentionsIstio(n *yaml.Node) bool {
 	if n == nil || n.Kind != yaml.MappingNode || mappingValue(n, "apiVersion") != nil || mappingValue(n, "kind") != nil {
 		return false
@@ -122,7 +126,8 @@ func mentionsIstio(n *yaml.Node) bool {
 	return mentions(n)
 }
 
-// edgeSections finds the mappings from which an edge's pod is made, the outer first.
+// edgeSections returns the sections from which the pod of an edge is rendered, outer
+// sections first.
 func edgeSections(tree map[string]any, keys []string, namespace string) []Values {
 	var found []Values
 	if isEdgeSection(tree, keys) {
@@ -139,8 +144,8 @@ func edgeSections(tree map[string]any, keys []string, namespace string) []Values
 	return found
 }
 
-// isEdgeSection tells a section by its content: the shape of these charts, and a mark
-// of an edge in it.
+// isEdgeSection says whether a mapping has keys of the edge's charts and also names an
+// edge: by its name, by enableAES, by an environment variable or by the image.
 func isEdgeSection(v map[string]any, keys []string) bool {
 	hasChartKey := false
 	for key, hasType := range map[string]func(any) bool{
@@ -173,7 +178,8 @@ func isMapping(v any) bool { _, ok := v.(map[string]any); return ok }
 
 func isSequence(v any) bool { _, ok := v.([]any); return ok }
 
-// imageReference is the image that values name, as far as they do.
+// imageReference returns the image that the values name, without a tag if they name
+// none.
 func imageReference(v map[string]any) string {
 	if image, ok := v["image"].(string); ok {
 		return image
@@ -189,7 +195,7 @@ func imageReference(v map[string]any) string {
 	return repository
 }
 
-// scalarText is a scalar as a chart prints it, empty for anything else.
+// scalarText returns a scalar as a chart prints it; empty for other values.
 func scalarText(v any) string {
 	switch v.(type) {
 	case string, bool, json.Number:
@@ -198,7 +204,7 @@ func scalarText(v any) string {
 	return ""
 }
 
-// envNames are the names of the variables that values set.
+// envNames returns the names of the environment variables in the values.
 func envNames(v map[string]any) []string {
 	var names []string
 	for _, e := range envVariables(v) {
@@ -207,14 +213,15 @@ func envNames(v map[string]any) []string {
 	return names
 }
 
-// envVariable is one environment variable and where it stands in values: under a key
-// of a mapping or index of a list.
+// envVariable is one environment variable and its path in the values: the parent key
+// env or envRaw, and the key or index below it.
 type envVariable struct {
 	fields      map[string]any
 	parent, key string
 }
 
-// envVariables reads env and envRaw, each a mapping of names or a list as in a pod.
+// envVariables returns the variables in env and envRaw, each of which is a mapping by
+// name or a list as in a pod.
 func envVariables(v map[string]any) []envVariable {
 	var out []envVariable
 	for _, parent := range []string{valuesEnv, valuesEnvRaw} {

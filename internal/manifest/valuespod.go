@@ -13,11 +13,11 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// placeholderImage is the edge's image where values leave it to the chart.
+// placeholderImage is the edge's image if the values leave it to the chart.
 const placeholderImage = "docker.io/emissaryingress/emissary"
 
-// adoptValues adopts the pod that a chart would make of values, as far as the
-// values say, and takes the outcome back to them.
+// adoptValues adopts the pod that a chart would render from the values, as far as the
+// values define it, and converts the patch of the pod into a patch of the values.
 func adoptValues(engine adopter, v Values, o inject.AdoptOptions) Edit {
 	if err := v.checkRawKeys(); err != nil {
 		return Edit{Err: prefixErrors("cannot be adopted", err)}
@@ -39,7 +39,7 @@ func adoptValues(engine adopter, v Values, o inject.AdoptOptions) Edit {
 		}
 		if adoption.Reason != policy.NoProfile {
 			if image == placeholderImage {
-				adoption.Profile = "" // nobody said
+				adoption.Profile = "" // the values do not name the image
 			}
 			break
 		}
@@ -49,8 +49,8 @@ func adoptValues(engine adopter, v Values, o inject.AdoptOptions) Edit {
 	return edit
 }
 
-// podTemplate is the pod that a chart makes of the values. The edge is its first
-// container.
+// podTemplate returns the pod template that a chart renders from the values. The edge
+// is the first container.
 func (v Values) podTemplate(image string) map[string]any {
 	s := v.section
 	edge := map[string]any{"name": "edge", "image": image}
@@ -85,7 +85,7 @@ func (v Values) podTemplate(image string) map[string]any {
 	return map[string]any{"metadata": metadata, "spec": spec}
 }
 
-// valuesPaths are the paths of the pod and where values have them.
+// valuesPaths maps paths of the pod to keys of the values.
 var valuesPaths = []struct{ pod, values string }{
 	{"/metadata/annotations", podAnnotations},
 	{"/metadata/labels", podLabels},
@@ -94,11 +94,11 @@ var valuesPaths = []struct{ pod, values string }{
 	{"/spec/initContainers", valuesInit},
 }
 
-// valuesPatch makes a patch of the pod one of the values.
+// valuesPatch converts a patch of the pod into a patch of the values.
 func (v Values) valuesPatch(patch []jsonpatch.Operation) []jsonpatch.Operation {
 	var out []jsonpatch.Operation
 	env := envVariables(v.section)
-	removed := map[string][]string{} // places of variables: keys
+	removed := map[string][]string{} // keys of removed variables by parent
 	for _, op := range patch {
 		if rest, ok := strings.CutPrefix(op.Path, "/spec/containers/0/env"); ok {
 			for i, e := range env {
@@ -123,7 +123,8 @@ func (v Values) valuesPatch(patch []jsonpatch.Operation) []jsonpatch.Operation {
 			out = append(out, jsonpatch.NewOperation("remove", "/"+parent, nil))
 			continue
 		}
-		// From the end on: list indexes come in the order of their removal.
+		// The patch removes list items from the last to the first, so the indexes
+		// stay valid.
 		for _, key := range keys {
 			out = append(out, jsonpatch.NewOperation("remove", "/"+parent+jsonPointer([]string{key}), nil))
 		}
@@ -131,7 +132,7 @@ func (v Values) valuesPatch(patch []jsonpatch.Operation) []jsonpatch.Operation {
 	return out
 }
 
-// valuesPath is where values have what stands at a path of the pod.
+// valuesPath converts a path of the pod into a path of the values.
 func (v Values) valuesPath(pod string) string {
 	for _, m := range valuesPaths {
 		if rest, ok := strings.CutPrefix(pod, m.pod); ok && (rest == "" || rest[0] == '/') {
@@ -146,5 +147,5 @@ func (v Values) valuesPath(pod string) string {
 			return fmt.Sprintf("/%s/%d", valuesSidecars, i-1)
 		}
 	}
-	return pod // applying it fails, and says where
+	return pod // the patch fails with an error that names the path
 }
