@@ -11,7 +11,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/patches"
 )
 
-func TestSettingsNameWhatIsWrong(t *testing.T) {
+func TestSettingsErrorsNameObjectPathAndValue(t *testing.T) {
 	const (
 		injector = "ConfigMap istio-system/istio-sidecar-injector "
 		mesh     = "ConfigMap istio-system/istio "
@@ -20,15 +20,15 @@ func TestSettingsNameWhatIsWrong(t *testing.T) {
 		values, mesh string
 		want         string
 	}{
-		"if the values are no YAML, expect where": {
+		"if the values are not YAML, expect their path": {
 			values: "{global: [}",
 			want:   injector + "values: not YAML: yaml: did not find expected node content",
 		},
-		"if the mesh is no YAML, expect where": {
+		"if the mesh is not YAML, expect its path": {
 			mesh: "trustDomain: 'x\n",
 			want: mesh + "mesh: not YAML: yaml: line 2: found unexpected end of stream",
 		},
-		"if the values are a sentence, expect what was wanted": {
+		"if the values are a sentence, expect the wanted type": {
 			values: "just a sentence",
 			want:   injector + "values: want a mapping, got string",
 		},
@@ -44,15 +44,15 @@ func TestSettingsNameWhatIsWrong(t *testing.T) {
 			mesh: "defaultConfig: everything",
 			want: mesh + "mesh.defaultConfig: want a mapping, got string",
 		},
-		"if the tag is a list, expect what was wanted": {
+		"if the tag is a list, expect the wanted type": {
 			values: "global: {tag: [1.31.1]}",
 			want:   injector + "values.global.tag: want a string, got array",
 		},
-		"if the image is none, expect the reference": {
+		"if the image is invalid, expect the reference": {
 			values: "global: {hub: Docker.IO/Istio, tag: 1.31.1}",
 			want:   injector + `values.global.{hub,tag}: proxyImage "Docker.IO/Istio/proxyv2:1.31.1": invalid reference format: repository name (Istio/proxyv2) must be lowercase`,
 		},
-		"if the whole image is none, expect the reference": {
+		"if the whole image is invalid, expect the reference": {
 			values: "global: {proxy: {image: 'a/b:c:d'}}",
 			want:   injector + `values.global.proxy.image: proxyImage "a/b:c:d": invalid reference format`,
 		},
@@ -80,7 +80,7 @@ func TestSettingsNameWhatIsWrong(t *testing.T) {
 			mesh: "trustDomain: spiffe://x",
 			want: mesh + `mesh.trustDomain: trustDomain "spiffe://x": want a SPIFFE trust domain such as cluster.local`,
 		},
-		"if no ConfigMap can have the root's name, expect the rule": {
+		"if the name of the root is invalid, expect the rule": {
 			values: "global: {trustBundleName: Our_Root}",
 			want:   injector + `values.global.trustBundleName: trust bundle name "Our_Root": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters`,
 		},
@@ -101,7 +101,7 @@ func TestSettingsNameWhatIsWrong(t *testing.T) {
 	}
 }
 
-func TestSettingsNameEverythingThatIsWrong(t *testing.T) {
+func TestSettingsReportAllErrors(t *testing.T) {
 	p := controlPlane(t, "testdata/default.yaml")
 	p.Injector.Data[keyValues] = "global: {caAddress: ca, imagePullPolicy: Sometimes}"
 	p.MeshConfig.Data[keyMesh] = "trustDomain: a/b"
@@ -132,12 +132,12 @@ func TestTrustDomainFollowsIstiod(t *testing.T) {
 		mesh *string
 		want string
 	}{
-		"if the mesh names one, expect it":                    {new("trustDomain: mesh.example.org"), "mesh.example.org"},
-		"if the mesh names none, expect Istio's default":      {new("rootNamespace: x"), ""},
-		"if the mesh names an empty one, expect the chart's":  {new(`trustDomain: ""`), "chart.example.org"},
-		"if there is no mesh ConfigMap, expect the chart's":   {nil, "chart.example.org"},
-		"if the mesh is a comment, expect Istio's default":    {new("# nothing"), ""},
-		"if the mesh says null, expect Istio's default of it": {new("trustDomain: null"), ""},
+		"if the mesh names one, expect it":                   {new("trustDomain: mesh.example.org"), "mesh.example.org"},
+		"if the mesh names none, expect Istio's default":     {new("rootNamespace: x"), ""},
+		"if the mesh names an empty one, expect the chart's": {new(`trustDomain: ""`), "chart.example.org"},
+		"if there is no mesh ConfigMap, expect the chart's":  {nil, "chart.example.org"},
+		"if the mesh is a comment, expect Istio's default":   {new("# nothing"), ""},
+		"if the mesh names null, expect Istio's default":     {new("trustDomain: null"), ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -160,7 +160,7 @@ func TestProxyImage(t *testing.T) {
 		values, imageType string
 		want              string
 	}{
-		"if nothing is known, expect nothing": {"{}", "", ""},
+		"if no value is set, expect no image": {"{}", "", ""},
 		"if the image has no name, expect proxyv2": {
 			"global: {hub: docker.io/istio, tag: 1.31.1}", "", "docker.io/istio/proxyv2:1.31.1",
 		},
@@ -173,7 +173,7 @@ func TestProxyImage(t *testing.T) {
 		"if the tag has a type, expect it replaced": {
 			"global: {hub: h, tag: 1.31.1-debug}", "distroless", "h/proxyv2:1.31.1-distroless",
 		},
-		"if the tag has a type and none is asked for, expect it kept": {
+		"if the tag has a type and no other is set, expect it kept": {
 			"global: {hub: h, tag: 1.31.1-debug}", "", "h/proxyv2:1.31.1-debug",
 		},
 		"if the type is default, expect none": {
@@ -206,10 +206,10 @@ func TestMaxCertTTL(t *testing.T) {
 		want    string
 		warning string
 	}{
-		"if it is set, expect it":                      {env: "90m", want: "1h30m0s"},
-		"if it is empty, expect istiod's default":      {env: "", want: "2160h0m0s"},
-		"if it is no duration, expect what istiod has": {"90d", "2160h0m0s", `Deployment istio-system/istiod MAX_WORKLOAD_CERT_TTL is "90d", which is not a duration such as 24h: istiod uses 2160h0m0s instead`},
-		"if it is negative, expect none":               {"-1h", "0s", "Deployment istio-system/istiod MAX_WORKLOAD_CERT_TTL is -1h: istiod refuses every certificate request that names a lifetime"},
+		"if it is set, expect it":                          {env: "90m", want: "1h30m0s"},
+		"if it is empty, expect istiod's default":          {env: "", want: "2160h0m0s"},
+		"if it is not a duration, expect istiod's default": {"90d", "2160h0m0s", `Deployment istio-system/istiod MAX_WORKLOAD_CERT_TTL is "90d", which is not a duration such as 24h: istiod uses 2160h0m0s instead`},
+		"if it is negative, expect none":                   {"-1h", "0s", "Deployment istio-system/istiod MAX_WORKLOAD_CERT_TTL is -1h: istiod refuses every certificate request that names a lifetime"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -228,8 +228,8 @@ func TestMaxCertTTL(t *testing.T) {
 	}
 }
 
-// FuzzSettings looks for ConfigMaps that panic, or that make settings which
-// patches.Mesh itself would refuse.
+// FuzzSettings looks for ConfigMaps that cause a panic, or settings that
+// patches.Mesh.Validate rejects.
 func FuzzSettings(f *testing.F) {
 	for _, file := range []string{"default", "revisioned", "istio-1.20", "by-hand", "remote"} {
 		p := controlPlane(f, "testdata/"+file+".yaml")

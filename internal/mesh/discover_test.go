@@ -11,7 +11,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/patches"
 )
 
-// discoverSettings discovers and takes the settings of one revision.
+// discoverSettings discovers a cluster and returns the settings of one revision.
 func discoverSettings(t *testing.T, client kubernetes.Interface, namespace, revision string, explicit patches.Mesh) (Settings, error) {
 	t.Helper()
 	s, err := Discover(t.Context(), client, namespace, explicit)
@@ -51,7 +51,7 @@ func TestDiscoverOneOfSeveral(t *testing.T) {
 	assert.Equal(t, "canary", s.Mesh.Revision)
 }
 
-func TestDiscoverSaysWhatItCouldNotRead(t *testing.T) {
+func TestDiscoverReportsForbiddenObjects(t *testing.T) {
 	c := newCluster(loadObjects(t, "testdata/istio-1.20.yaml")...)
 	c.deny("deployments", forbidden("deployments"))
 	s, err := discoverSettings(t, c, "", "", patches.Mesh{})

@@ -15,7 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 )
 
-// loadObjects reads the objects of a file with YAML documents.
+// loadObjects decodes the objects in a file of YAML documents.
 func loadObjects(t testing.TB, file string) []runtime.Object {
 	t.Helper()
 	data, err := os.ReadFile(file)
@@ -34,7 +34,7 @@ func loadObjects(t testing.TB, file string) []runtime.Object {
 	}
 }
 
-// controlPlane returns the one control plane of a file.
+// controlPlane returns the only control plane in a file.
 func controlPlane(t testing.TB, file string) ControlPlane {
 	t.Helper()
 	var configMaps []*corev1.ConfigMap

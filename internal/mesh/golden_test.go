@@ -16,8 +16,8 @@ import (
 
 var updateGoldens = flag.Bool("update", false, "rewrite the golden files")
 
-// TestGolden discovers the settings of each cluster in testdata and compares
-// them, with their sources and warnings, to the file next to it.
+// TestGolden discovers the settings of each cluster in testdata and compares them, with
+// their sources and warnings, to the golden file beside it.
 func TestGolden(t *testing.T) {
 	inputs, err := filepath.Glob("testdata/*.yaml")
 	require.NoError(t, err)

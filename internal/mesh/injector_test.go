@@ -12,11 +12,11 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
-// change makes a configuration differ from what Istio's chart renders.
+// change modifies a configuration that Istio's chart renders.
 type change func(*admissionv1.MutatingWebhookConfiguration)
 
-// newConfiguration is a configuration with the selectors of mutatingwebhook.yaml of
-// Istio's chart, for a revision or tag.
+// newConfiguration returns a configuration for a revision or tag, with the selectors of
+// mutatingwebhook.yaml in Istio's chart.
 func newConfiguration(name, selected string, changes ...change) *admissionv1.MutatingWebhookConfiguration {
 	c := &admissionv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{
 		Name: name, Labels: map[string]string{"app": "sidecar-injector", revisionLabel: selected},
@@ -53,7 +53,7 @@ func newConfiguration(name, selected string, changes ...change) *admissionv1.Mut
 	return c
 }
 
-// withTag makes the configuration one of a tag that points to revision.
+// withTag turns the configuration into that of a tag that points to revision.
 func withTag(revision string) change {
 	return func(c *admissionv1.MutatingWebhookConfiguration) {
 		c.Labels[tagLabel], c.Labels[revisionLabel] = c.Labels[revisionLabel], revision
@@ -70,7 +70,7 @@ func withReinvocation(policy *admissionv1.ReinvocationPolicyType) change {
 
 var ifNeeded = withReinvocation(ptr.To(admissionv1.IfNeededReinvocationPolicy))
 
-// eachWebhook changes every webhook.
+// eachWebhook edits every webhook of a configuration.
 func eachWebhook(edit func(*admissionv1.MutatingWebhook)) change {
 	return func(c *admissionv1.MutatingWebhookConfiguration) {
 		for i := range c.Webhooks {
@@ -79,8 +79,8 @@ func eachWebhook(edit func(*admissionv1.MutatingWebhook)) change {
 	}
 }
 
-// deactivated is what istioctl does to the default revision's configuration when
-// it sets the tag default.
+// deactivated changes the default revision's configuration as istioctl does when it
+// sets the tag default.
 var deactivated = eachWebhook(func(w *admissionv1.MutatingWebhook) {
 	never := &metav1.LabelSelector{MatchLabels: map[string]string{"istio.io/deactivated": "never-match"}}
 	w.NamespaceSelector, w.ObjectSelector = never, never
@@ -101,58 +101,58 @@ func TestInjectors(t *testing.T) {
 		want           inject.Injector
 		err            string
 	}{
-		"if it is the default one, expect it": {
+		"if the request is empty, expect the default injector": {
 			configurations: list{istioDefault(), newConfiguration("istio-sidecar-injector-a", "a")},
 			want:           inject.Injector{Configuration: "istio-sidecar-injector"},
 		},
-		"if the default is named, expect the same": {
+		"if the request is default, expect the default injector": {
 			configurations: list{istioDefault(), newConfiguration("istio-sidecar-injector-a", "a")}, requested: "default",
 			want: inject.Injector{Configuration: "istio-sidecar-injector"},
 		},
-		"if it is a revision, expect its own": {
+		"if it is a revision, expect the revision's injector": {
 			configurations: list{istioDefault(), newConfiguration("istio-sidecar-injector-a", "a")}, requested: "a",
 			want: inject.Injector{Configuration: "istio-sidecar-injector-a"},
 		},
-		"if it is a tag, expect the tag's": {
+		"if it is a tag, expect the tag's injector": {
 			configurations: list{newConfiguration("istio-sidecar-injector-a", "a"), newConfiguration("istio-revision-tag-prod", "prod", withTag("a"))}, requested: "prod",
 			want: inject.Injector{Configuration: "istio-revision-tag-prod"},
 		},
-		"if there is a tag default, expect it for those who name none": {
+		"if there is a tag default, expect its injector for an empty request": {
 			configurations: list{newConfiguration("istio-sidecar-injector-a", "a"), newConfiguration("istio-revision-tag-default", "default", withTag("a"))},
 			want:           inject.Injector{Configuration: "istio-revision-tag-default"},
 		},
-		"if istioctl took the default revision's out of service, expect the tag": {
+		"if istioctl deactivated the default revision's injector, expect that of the tag": {
 			configurations: list{istioDefault(deactivated), newConfiguration("istio-x", "default", withTag("a"))},
 			want:           inject.Injector{Configuration: "istio-x"},
 		},
-		"if nobody serves those who name none, expect who is served": {
+		"if no injector serves an empty request, expect those that are served": {
 			configurations: list{newConfiguration("istio-sidecar-injector-a", "a"), newConfiguration("istio-revision-tag-prod", "prod", withTag("a"))},
 			err: "no injector of Istio serves pods that name no revision, only a (istio-sidecar-injector-a), prod (istio-revision-tag-prod): " +
 				"name one of these with label istio.io/rev",
 		},
-		"if nobody serves the revision, expect who is served": {
+		"if no injector serves the revision, expect those that are served": {
 			configurations: list{istioDefault()}, requested: "b",
 			err: `no injector of Istio serves revision or tag "b", only default (istio-sidecar-injector): name one of these with label istio.io/rev`,
 		},
-		"if there is no injector at all, expect that": {
+		"if there is no injector, expect an error": {
 			configurations: list{istioDefault(deactivated)},
 			err:            "istio has no injector in this cluster: no MutatingWebhookConfiguration with labels app=sidecar-injector,istio.io/rev that selects pods",
 		},
-		"if it sorts before ours, expect it to run first": {
+		"if its name sorts before ours, expect it to run first": {
 			configurations: list{newConfiguration("acme-istio", defaultRevision)},
 			want:           inject.Injector{Configuration: "acme-istio", RunsFirst: true},
 		},
-		"if it sorts before ours and comes again, expect both": {
+		"if its name sorts before ours and it is reinvoked, expect both": {
 			configurations: list{newConfiguration("acme-istio", defaultRevision, ifNeeded)},
 			want:           inject.Injector{Configuration: "acme-istio", RunsFirst: true, Reinvoked: true},
 		},
-		"if one webhook alone comes again, expect that it does not": {
+		"if only one webhook is reinvoked, expect no reinvocation": {
 			configurations: list{istioDefault(func(c *admissionv1.MutatingWebhookConfiguration) {
 				c.Webhooks[1].ReinvocationPolicy = ptr.To(admissionv1.IfNeededReinvocationPolicy)
 			})},
 			want: inject.Injector{Configuration: "istio-sidecar-injector"},
 		},
-		"if no policy is written, expect Never": {
+		"if no policy is set, expect Never": {
 			configurations: list{istioDefault(withReinvocation(nil))},
 			want:           inject.Injector{Configuration: "istio-sidecar-injector"},
 		},
@@ -160,7 +160,7 @@ func TestInjectors(t *testing.T) {
 			configurations: list{istioDefault(), newConfiguration("acme-istio", "default", withTag("a"), ifNeeded)},
 			want:           inject.Injector{Configuration: "acme-istio", RunsFirst: true, Reinvoked: true},
 		},
-		"if two serve it and both run first, expect both to come again": {
+		"if two serve it and both run first, expect no reinvocation unless both are reinvoked": {
 			configurations: list{newConfiguration("b-istio", defaultRevision), newConfiguration("acme-istio", defaultRevision, ifNeeded)},
 			want:           inject.Injector{Configuration: "acme-istio", RunsFirst: true},
 		},
@@ -168,7 +168,7 @@ func TestInjectors(t *testing.T) {
 			configurations: list{istioDefault(ifNeeded), newConfiguration("istio-revision-tag-default", "default", withTag("a"), ifNeeded)},
 			want:           inject.Injector{Configuration: "istio-revision-tag-default", Reinvoked: true},
 		},
-		"if the operator left the platform's namespaces out, expect it all the same": {
+		"if the operator excluded the platform's namespaces, expect it nevertheless": {
 			configurations: list{istioDefault(eachWebhook(func(w *admissionv1.MutatingWebhook) {
 				w.NamespaceSelector.MatchExpressions = append(w.NamespaceSelector.MatchExpressions,
 					metav1.LabelSelectorRequirement{Key: "team", Operator: metav1.LabelSelectorOpIn, Values: []string{"web"}})
@@ -211,7 +211,7 @@ func TestInjectors(t *testing.T) {
 	}
 }
 
-func TestUnknownInjectorIsNoError(t *testing.T) {
+func TestUnreadableInjectorsAreNoError(t *testing.T) {
 	unknown := injectors{unreadableReason: "forbidden"}
 	got, err := unknown.injectorFor("a")
 	require.NoError(t, err)
@@ -237,7 +237,7 @@ func TestTags(t *testing.T) {
 		"and to b in MutatingWebhookConfiguration istio-revision-tag-twice-again: remove one of them")
 }
 
-// What is held for each configuration is a part of what the API server sends.
+// TestTrimmedConfiguration shows which fields of a configuration are cached.
 func TestTrimmedConfiguration(t *testing.T) {
 	full := newConfiguration("istio-revision-tag-default", "default", withTag("a"))
 	full.Annotations = map[string]string{"long": "text"}
@@ -251,5 +251,5 @@ func TestTrimmedConfiguration(t *testing.T) {
 		assert.Empty(t, w.ClientConfig.CABundle)
 		assert.Empty(t, w.Rules)
 	}
-	assert.Len(t, full.Webhooks[0].ClientConfig.CABundle, 5, "the object that came is not changed")
+	assert.Len(t, full.Webhooks[0].ClientConfig.CABundle, 5, "the original object is not changed")
 }

@@ -61,21 +61,21 @@ func TestControlPlanes(t *testing.T) {
 	assert.Nil(t, p.Istiod)
 }
 
-func TestChoose(t *testing.T) {
+func TestResolve(t *testing.T) {
 	tests := map[string]struct {
 		requested, configured string
 		known                 []string
 		tags                  map[string]string
-		// want is the revision, with @tag where a tag pointed to it.
+		// want is the revision, followed by @tag if a tag points to it.
 		want, err string
 	}{
-		"if nobody names one, expect the default one":       {known: []string{"", "a"}},
+		"if no revision is named, expect the default one":   {known: []string{"", "a"}},
 		"if the settings name one, expect it":               {configured: "a", known: []string{"", "a"}, want: "a"},
 		"if the pod names one, expect it over the settings": {requested: "b", configured: "a", known: []string{"", "a", "b"}, want: "b"},
 		"if the pod names the default, expect it":           {requested: "default", configured: "a", known: []string{"", "a"}},
 		"if the settings name the default, expect it":       {configured: "default", known: []string{"", "a"}},
 		"if there is only one, expect it":                   {known: []string{"a"}, want: "a"},
-		"if the default is asked for and there is only one, expect it": {
+		"if the default is requested and there is only one, expect it": {
 			requested: "default", known: []string{"a"}, want: "a",
 		},
 		"if there are several and no default, expect their names": {
@@ -87,24 +87,24 @@ func TestChoose(t *testing.T) {
 			err: "istio in namespace mesh-ns has the revisions a, b and no default one; its tags are dev (revision a), prod (revision b): " +
 				"name one of them with label istio.io/rev, or set the tag default",
 		},
-		"if the pod names one that is not there, expect those that are": {
+		"if the pod names one that is not installed, expect those that are": {
 			requested: "c", known: []string{"a", ""}, err: `istio revision "c" is not installed in namespace mesh-ns, only default, a`,
 		},
 		"if the pod names neither revision nor tag, expect both lists": {
 			requested: "c", known: []string{"a", ""}, tags: map[string]string{"prod": ""},
 			err: `istio revision "c" is not installed in namespace mesh-ns, only default, a; its tags are prod (revision default)`,
 		},
-		"if the settings name one that is not there, expect those that are": {
+		"if the settings name one that is not installed, expect those that are": {
 			configured: "c", known: []string{"a"}, err: `istio revision "c" is not installed in namespace mesh-ns, only a`,
 		},
-		"if there is none, expect that": {err: "istio has no revision in namespace mesh-ns"},
+		"if there is no revision, expect an error": {err: "istio has no revision in namespace mesh-ns"},
 
-		"if the pod names a tag, expect what it points to":      {requested: "prod", known: []string{"", "a"}, tags: map[string]string{"prod": "a"}, want: "a@prod"},
-		"if the settings name a tag, expect what it points to":  {configured: "prod", known: []string{"", "a"}, tags: map[string]string{"prod": "a"}, want: "a@prod"},
+		"if the pod names a tag, expect its revision":           {requested: "prod", known: []string{"", "a"}, tags: map[string]string{"prod": "a"}, want: "a@prod"},
+		"if the settings name a tag, expect its revision":       {configured: "prod", known: []string{"", "a"}, tags: map[string]string{"prod": "a"}, want: "a@prod"},
 		"if a tag points to the default revision, expect it":    {requested: "prod", known: []string{"", "a"}, tags: map[string]string{"prod": ""}, want: "@prod"},
 		"if a revision has the name of a tag, expect it itself": {requested: "a", known: []string{"a", "b"}, tags: map[string]string{"a": "b"}, want: "a"},
-		"if there is a tag default, expect what it points to":   {known: []string{"a", "b"}, tags: map[string]string{"default": "b"}, want: "b@default"},
-		"if the pod names the tag default, expect what it points to": {
+		"if there is a tag default, expect its revision":        {known: []string{"a", "b"}, tags: map[string]string{"default": "b"}, want: "b@default"},
+		"if the pod names the tag default, expect its revision": {
 			requested: "default", configured: "a", known: []string{"a", "b"}, tags: map[string]string{"default": "b"}, want: "b@default",
 		},
 		"if there is a tag default, expect it over the default revision, as with Istio": {
@@ -113,12 +113,12 @@ func TestChoose(t *testing.T) {
 		"if the settings name a revision, expect it over the tag default": {
 			configured: "a", known: []string{"a", "b"}, tags: map[string]string{"default": "b"}, want: "a",
 		},
-		"if there is only one and a tag that nobody asks for, expect it": {known: []string{"a"}, tags: map[string]string{"prod": "gone"}, want: "a"},
-		"if a tag points to what is not there, expect both names": {
+		"if there is only one and a tag that is not requested, expect it": {known: []string{"a"}, tags: map[string]string{"prod": "gone"}, want: "a"},
+		"if a tag points to a missing revision, expect both names": {
 			requested: "prod", known: []string{"a", "b"}, tags: map[string]string{"prod": "gone"},
 			err: `istio's tag "prod" (object of prod) points to revision gone, which is not installed in namespace mesh-ns, only a, b: point it to one of these`,
 		},
-		"if the tag default points to what is not there, expect both names": {
+		"if the tag default points to a missing revision, expect both names": {
 			known: []string{"", "b"}, tags: map[string]string{"default": "gone"},
 			err: `istio's tag "default" (object of default) points to revision gone, which is not installed in namespace mesh-ns, only default, b: point it to one of these`,
 		},

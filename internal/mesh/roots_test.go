@@ -30,8 +30,8 @@ var (
 	_ manager.LeaderElectionRunnable = &Roots{}
 )
 
-// startRoots runs Roots until the test ends and checks that it then returns.
-// Changes counts the calls of OnChange.
+// startRoots runs Roots until the test ends and asserts that Start then returns.
+// changes counts the calls of a handler.
 func startRoots(t *testing.T, o RootsOptions) (r *Roots, changes *atomic.Int32) {
 	t.Helper()
 	r, err := NewRoots(o)
@@ -68,7 +68,7 @@ func joinPEM(pairs ...*certtest.Pair) string {
 	return all.String()
 }
 
-// hasRoots says whether the roots are exactly these.
+// hasRoots says whether Roots returns exactly the wanted roots.
 func hasRoots(r *Roots, want ...*certtest.Pair) bool {
 	got, err := r.Roots()
 	return err == nil && len(got) == len(want) && !slices.ContainsFunc(want, func(p *certtest.Pair) bool {
@@ -83,10 +83,10 @@ func TestRootsKeepTheLastGoodOnes(t *testing.T) {
 	eventually(t, "the roots are read", func() bool { return hasRoots(r, one) })
 	require.True(t, r.HasSynced())
 	assert.NoError(t, r.Err())
-	eventually(t, "it is told", func() bool { return changes.Load() == 1 })
+	eventually(t, "the handler is called", func() bool { return changes.Load() == 1 })
 
 	c.set(t, "istio-ca-root-cert", keyRoots, joinPEM(one, two))
-	eventually(t, "there are two", func() bool { return hasRoots(r, one, two) })
+	eventually(t, "both roots are read", func() bool { return hasRoots(r, one, two) })
 	c.set(t, "istio-ca-root-cert", keyRoots, "what is good before a mistake\n"+joinPEM(two, one, two))
 	c.set(t, "istio-ca-root-cert", keyRoots, joinPEM(one)+"-----BEGIN CERTIFICATE-----\nMII")
 	eventually(t, "the mistake is seen", func() bool { return r.Err() != nil })
@@ -96,7 +96,7 @@ func TestRootsKeepTheLastGoodOnes(t *testing.T) {
 
 	c.set(t, "istio-ca-root-cert", "another", "value")
 	require.NoError(t, c.CoreV1().ConfigMaps(DefaultNamespace).Delete(t.Context(), "istio-ca-root-cert", metav1.DeleteOptions{}))
-	eventually(t, "that it is gone is seen", func() bool {
+	eventually(t, "the deletion is seen", func() bool {
 		return errorText(r.Err()) == "ConfigMap istio-system/istio-ca-root-cert does not exist"
 	})
 	assert.True(t, hasRoots(r, one, two))
@@ -105,7 +105,7 @@ func TestRootsKeepTheLastGoodOnes(t *testing.T) {
 
 	_, err := c.CoreV1().ConfigMaps(DefaultNamespace).Create(t.Context(), newRootConfigMap(joinPEM(two, one)), metav1.CreateOptions{})
 	require.NoError(t, err)
-	eventually(t, "all is well", func() bool { return r.Err() == nil })
+	eventually(t, "the error is gone", func() bool { return r.Err() == nil })
 	assert.Equal(t, int32(2), changes.Load(), "the same roots in another order are no change")
 	assert.Equal(t, 1, log.count("good again"))
 }
@@ -126,8 +126,7 @@ func TestRootsAreMissingAtFirst(t *testing.T) {
 	assert.NoError(t, r.Err())
 }
 
-// denyGet lets nobody get ConfigMaps until the function that it returns is
-// called.
+// denyGet makes every get of a ConfigMap fail until the returned function is called.
 func denyGet(c *fakeCluster, err error) (allow func()) {
 	var allowed atomic.Bool
 	c.PrependReactor("get", "configmaps", func(ktesting.Action) (bool, runtime.Object, error) {
@@ -163,7 +162,7 @@ func TestRootsUnreachable(t *testing.T) {
 	r, _ := startRoots(t, RootsOptions{Client: c})
 	<-requests
 	<-requests
-	assert.False(t, r.HasSynced(), "no answer is not the answer that there are no roots")
+	assert.False(t, r.HasSynced(), "without an answer it is unknown whether there are roots")
 	_, err := r.Roots()
 	assert.EqualError(t, err, "the mesh's root certificates are not read yet")
 	assert.NoError(t, r.Err())
@@ -172,7 +171,7 @@ func TestRootsUnreachable(t *testing.T) {
 	eventually(t, "the roots are read", func() bool { return hasRoots(r, one) })
 }
 
-// fakeSettings are mesh settings that a test changes.
+// fakeSettings holds mesh settings that a test can change.
 type fakeSettings struct {
 	mu   sync.Mutex
 	mesh patches.Mesh
@@ -191,7 +190,7 @@ func (s *fakeSettings) set(mesh patches.Mesh, err error) {
 	s.mesh, s.err = mesh, err
 }
 
-// serveBundles makes the fake API server say that it has ClusterTrustBundles.
+// serveBundles makes the fake API server serve ClusterTrustBundles.
 func (c *fakeCluster) serveBundles(t *testing.T) {
 	t.Helper()
 	api, ok := c.Discovery().(*fakediscovery.FakeDiscovery)

@@ -20,10 +20,10 @@ func TestTextFieldsCoverMesh(t *testing.T) {
 	for _, f := range textFields() {
 		got = append(got, f.name)
 	}
-	assert.Equal(t, want, append(got, fieldMaxCertTTL), "a field of patches.Mesh is not told about")
+	assert.Equal(t, want, append(got, fieldMaxCertTTL), "a field of patches.Mesh is missing")
 }
 
-func TestExplicitWinsOverFoundOverDefault(t *testing.T) {
+func TestExplicitOverridesDiscoveredOverridesDefault(t *testing.T) {
 	found, err := controlPlane(t, "testdata/revisioned.yaml").Settings()
 	require.NoError(t, err)
 	used := found.withExplicit(patches.Mesh{
@@ -32,7 +32,7 @@ func TestExplicitWinsOverFoundOverDefault(t *testing.T) {
 		RootConfigMap: "explicit-root",
 		MaxCertTTL:    patches.Duration(time.Hour),
 	})
-	assert.Equal(t, "canary", used.Mesh.Revision, "the explicit revision only says which one is the default")
+	assert.Equal(t, "canary", used.Mesh.Revision, "the explicit revision only selects the default one")
 	assert.Equal(t, []string{
 		"revision=canary (ConfigMap istio-system/istio-sidecar-injector-canary metadata)",
 		"discoveryAddress=istiod-canary.istio-system.svc:15012 (ConfigMap istio-system/istio-canary mesh.defaultConfig.discoveryAddress)",
@@ -51,7 +51,7 @@ func TestExplicitWinsOverFoundOverDefault(t *testing.T) {
 	}, used.Describe(), "an explicit root ConfigMap also replaces the bundle that was found")
 }
 
-func TestExplicitDiscoveryAddressTakesTheCAAlong(t *testing.T) {
+func TestCAAddressFollowsExplicitDiscoveryAddress(t *testing.T) {
 	found, err := controlPlane(t, "testdata/default.yaml").Settings()
 	require.NoError(t, err)
 	used := found.withExplicit(patches.Mesh{DiscoveryAddress: "elsewhere.example.org:15012"})

@@ -32,11 +32,11 @@ var (
 	_ manager.LeaderElectionRunnable = &Watcher{}
 )
 
-// fakeCluster is a fake API server whose answers can be withheld.
+// fakeCluster is a fake API server that can deny requests.
 type fakeCluster struct {
 	*fake.Clientset
 	mu sync.Mutex
-	// denied holds, per resource, the error that lists and watches get.
+	// denied holds the error that lists of a resource return.
 	denied map[string]error
 }
 
@@ -75,7 +75,7 @@ func forbidden(resource string) error {
 	return apierrors.NewForbidden(schema.GroupResource{Resource: resource}, "", errors.New("no role says so"))
 }
 
-// logLines is a log that tests can read.
+// logLines records log lines for tests.
 type logLines struct {
 	mu  sync.Mutex
 	all []string
@@ -101,7 +101,7 @@ func (l *logLines) count(part string) int {
 	return n
 }
 
-// startWatcher runs a watcher until the test ends and checks that it then returns.
+// startWatcher runs a Watcher until the test ends and asserts that Start then returns.
 func startWatcher(t *testing.T, o Options) *Watcher {
 	t.Helper()
 	w, err := NewWatcher(o)
@@ -131,7 +131,7 @@ func awaitReady(t *testing.T, w *Watcher) {
 	eventually(t, "the watcher is ready", func() bool { return w.Ready() == nil })
 }
 
-// errorText is what an error says, empty for none.
+// errorText returns the text of an error; empty for nil.
 func errorText(err error) string {
 	if err == nil {
 		return ""
@@ -146,7 +146,7 @@ func trustDomain(t *testing.T, w *Watcher, revision string) string {
 	return m.TrustDomain
 }
 
-// badRevisions is the value of the one metric there is.
+// badRevisions returns the value of the only metric in the registry.
 func badRevisions(t *testing.T, metrics *prometheus.Registry) float64 {
 	t.Helper()
 	families, err := metrics.Gather()
@@ -175,8 +175,8 @@ func TestWatcherKeepsTheLastGoodSettings(t *testing.T) {
 	assert.NoError(t, w.Ready(), "a bad ConfigMap of Istio does not take the webhook down")
 	assert.InDelta(t, 1, badRevisions(t, metrics), 0)
 
-	// Another bad value is another line; the same one again is none. The last
-	// change shows that the one before has been looked at.
+	// Another invalid value causes another log line, the same value does not. The
+	// last change shows that the Watcher has processed the one before.
 	c.set(t, "istio-sidecar-injector", keyMesh, "not read")
 	c.set(t, "istio", keyMesh, "trustDomain: a/b")
 	eventually(t, "the other error shows", func() bool { return strings.Contains(errorText(w.Err()), "a/b") })
@@ -189,7 +189,7 @@ func TestWatcherKeepsTheLastGoodSettings(t *testing.T) {
 	assert.Zero(t, badRevisions(t, metrics))
 }
 
-func TestWatcherBadFromTheStart(t *testing.T) {
+func TestWatcherStartsWithInvalidSettings(t *testing.T) {
 	objects := append(loadObjects(t, "testdata/default.yaml"), loadObjects(t, "testdata/revisioned.yaml")...)
 	c, log := newCluster(objects...), &logLines{}
 	c.set(t, "istio-canary", keyMesh, "trustDomain: 7")
@@ -236,7 +236,7 @@ func TestWatcherIstioComesAndGoes(t *testing.T) {
 	assert.Equal(t, "explicit", s.Mesh.ClusterID)
 	assert.Equal(t, SourceExplicit, s.Sources["clusterID"])
 	_, err = w.Mesh("blue")
-	assert.Error(t, err, "now it is known which revisions there are")
+	assert.Error(t, err, "now the installed revisions are known")
 
 	for _, name := range []string{"istio", "istio-sidecar-injector"} {
 		require.NoError(t, c.CoreV1().ConfigMaps(DefaultNamespace).Delete(t.Context(), name, metav1.DeleteOptions{}))
@@ -281,7 +281,7 @@ func TestWatcherOnlyIstiodForbidden(t *testing.T) {
 	s, err := w.Settings("")
 	require.NoError(t, err)
 	assert.Equal(t, []string{"no Istio found in namespace istio-system: settings that are not given explicitly have their documented defaults"}, s.Warnings,
-		"that a Deployment may not be read is not why no ConfigMap is there")
+		"a forbidden Deployment is not the reason for a missing ConfigMap")
 }
 
 func TestWatcherUnreachable(t *testing.T) {
@@ -291,7 +291,7 @@ func TestWatcherUnreachable(t *testing.T) {
 	eventually(t, "the error shows", func() bool { return w.HasSynced() || strings.Contains(errorText(w.Ready()), "connection refused") })
 	require.False(t, w.HasSynced())
 	_, err := w.Mesh("")
-	assert.EqualError(t, err, "istio's settings are not read yet", "no answer is not the answer that there is no Istio")
+	assert.EqualError(t, err, "istio's settings are not read yet", "without an answer it is unknown whether there is an Istio")
 	_, err = w.Injector("")
 	assert.EqualError(t, err, "istio's settings are not read yet")
 	_, err = w.SharedMesh()
@@ -343,25 +343,25 @@ func TestWatcherFollowsTags(t *testing.T) {
 	assert.NoError(t, w.Ready())
 
 	require.NoError(t, configurations.Delete(t.Context(), "istio-revision-tag-default", metav1.DeleteOptions{}))
-	eventually(t, "nobody injects", func() bool { _, err := w.Injector(""); return err != nil })
+	eventually(t, "no injector is left", func() bool { _, err := w.Injector(""); return err != nil })
 	_, err = w.Mesh("")
 	assert.EqualError(t, err, "istio in namespace istio-system has the revisions canary, prod and no default one: "+
 		"name one of them with label istio.io/rev, or set the tag default")
 	shared, err := w.SharedMesh()
-	require.NoError(t, err, "that nobody says which one is no reason to know no roots")
+	require.NoError(t, err, "the roots are known even if the revision is ambiguous")
 	assert.Equal(t, "canary", shared.Revision)
 	assert.Equal(t, 1, log.count(`"tags"="default (revision canary)"`), "%s", log.all)
 	assert.Equal(t, 1, log.count(`"tags"="default (revision prod)"`), "%s", log.all)
 }
 
-func TestWatcherMayNotReadInjectors(t *testing.T) {
+func TestWatcherInjectorsForbidden(t *testing.T) {
 	c, log := newCluster(loadObjects(t, "testdata/istio-1.20.yaml")...), &logLines{}
 	c.deny("mutatingwebhookconfigurations", forbidden("mutatingwebhookconfigurations"))
 	w := startWatcher(t, Options{Client: c, Log: log.logger()})
 	awaitReady(t, w)
 	assert.Equal(t, "old.example.org", trustDomain(t, w, ""))
 	injector, err := w.Injector("a")
-	require.NoError(t, err, "what is not known is no reason to refuse pods")
+	require.NoError(t, err, "unreadable injectors do not refuse pods")
 	assert.Zero(t, injector)
 	_, err = w.Mesh("prod")
 	assert.ErrorContains(t, err, "(its tags are not known: failed to list *v1.MutatingWebhookConfiguration: mutatingwebhookconfigurations is forbidden: no role says so)")
@@ -371,7 +371,7 @@ func TestWatcherMayNotReadInjectors(t *testing.T) {
 	require.NoError(t, err)
 	c.deny("mutatingwebhookconfigurations", nil)
 	eventually(t, "the tag is seen", func() bool { m, _ := w.Mesh("prod"); return m.TrustDomain == "old.example.org" })
-	// The tag may be seen a moment before it is known to be the only one.
+	// The tag can be seen a moment before all tags are known.
 	eventually(t, "the injectors are known", func() bool { _, err = w.Injector("a"); return err != nil })
 	assert.ErrorContains(t, err, `no injector of Istio serves revision or tag "a", only prod (istio-revision-tag-prod)`)
 	assert.Equal(t, 1, log.count(`"objects"="MutatingWebhookConfigurations with labels app=sidecar-injector,istio.io/rev"`), "%s", log.all)

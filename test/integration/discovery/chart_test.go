@@ -23,7 +23,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// chart is the folder of Istio's own chart istio-discovery.
+// chart returns the directory of Istio's own chart istio-discovery.
 func chart(t *testing.T) string {
 	t.Helper()
 	command := exec.CommandContext(t.Context(), "go", "-C", "../../tools/pilot", "mod", "download", "-json", "istio.io/istio")
@@ -35,9 +35,9 @@ func chart(t *testing.T) string {
 	return filepath.Join(module.Dir, "manifests", "charts", "istio-control", "istio-discovery")
 }
 
-// upgrade renders Istio's chart with values, as "path=value", and applies what
-// matters here: the two ConfigMaps, istiod's Deployment, and the configurations
-// of the injector and of the tags. They go with the test.
+// upgrade renders Istio's chart with values, as "path=value", and applies the objects
+// that these tests need: the two ConfigMaps, istiod's Deployment, and the
+// configurations of the injector and of the tags. They are deleted with the test.
 func (i *istio) upgrade(t *testing.T, revision string, values ...string) {
 	t.Helper()
 	helm, err := controlplane.Tool(t.Context(), "helm")
@@ -65,15 +65,15 @@ func (i *istio) upgrade(t *testing.T, revision string, values ...string) {
 	}
 }
 
-// apply creates the object or takes the place of the one that is there.
+// apply creates the object or updates the existing one.
 func apply(t *testing.T, api client.Client, object client.Object) {
 	t.Helper()
 	before, err := api.Scheme().New(object.GetObjectKind().GroupVersionKind())
 	require.NoError(t, err)
-	there := before.(client.Object)
-	err = api.Get(t.Context(), client.ObjectKeyFromObject(object), there)
+	existing := before.(client.Object)
+	err = api.Get(t.Context(), client.ObjectKeyFromObject(object), existing)
 	if err == nil {
-		object.SetResourceVersion(there.GetResourceVersion())
+		object.SetResourceVersion(existing.GetResourceVersion())
 		require.NoError(t, api.Update(t.Context(), object))
 		return
 	}
@@ -84,7 +84,7 @@ func apply(t *testing.T, api client.Client, object client.Object) {
 	})
 }
 
-// removeTag does what istioctl tag remove does.
+// removeTag removes a tag as `istioctl tag remove` does.
 func (i *istio) removeTag(t *testing.T, tag string) {
 	t.Helper()
 	hooks := i.admin.AdmissionregistrationV1().MutatingWebhookConfigurations()
@@ -94,8 +94,8 @@ func (i *istio) removeTag(t *testing.T, tag string) {
 	require.NoError(t, hooks.Delete(t.Context(), list.Items[0].Name, metav1.DeleteOptions{}))
 }
 
-// blue and green are values of two control planes that differ in all that a
-// revision decides.
+// blue and green are values of two control planes that differ in everything that the
+// revision of a pod determines.
 var (
 	blue  = []string{"global.hub=docker.io/istio", "global.tag=1.30.2", "meshConfig.trustDomain=blue.example.org"}
 	green = []string{
@@ -104,10 +104,10 @@ var (
 	}
 )
 
-// seen is what a pod got of a revision.
+// seen holds the settings of a revision that a pod got.
 type seen struct{ image, ca, trustDomain string }
 
-// admitted sends a pod through the engine with what the watcher knows.
+// admitted injects a pod with the settings that the watcher has.
 func admitted(t *testing.T, engine *inject.Engine, podLabels, namespaceLabels map[string]string) (seen, inject.Result) {
 	t.Helper()
 	pod := &corev1.Pod{
@@ -142,7 +142,7 @@ func admitted(t *testing.T, engine *inject.Engine, podLabels, namespaceLabels ma
 }
 
 // TestRevisionsAndTags installs two revisions with Istio's own chart, and moves
-// and removes a tag under a running watcher that has the chart's rights.
+// and removes a tag while a watcher runs with the chart's permissions.
 func TestRevisionsAndTags(t *testing.T) {
 	i := newIstio(t)
 	i.grant(t)
@@ -160,28 +160,28 @@ func TestRevisionsAndTags(t *testing.T) {
 		pod, namespace map[string]string
 		want           seen
 	}{
-		"nobody names one":                  {want: ofBlue},
-		"the namespace names a revision":    {namespace: rev("green"), want: ofGreen},
-		"the namespace names a tag":         {namespace: rev("prod"), want: ofBlue},
-		"the namespace names the default":   {namespace: rev("default"), want: ofBlue},
-		"the pod names a revision":          {pod: rev("green"), want: ofGreen},
-		"the pod names a tag":               {pod: rev("prod"), want: ofBlue},
-		"the pod counts for more than that": {pod: rev("green"), namespace: rev("prod"), want: ofGreen},
+		"neither names a revision":        {want: ofBlue},
+		"the namespace names a revision":  {namespace: rev("green"), want: ofGreen},
+		"the namespace names a tag":       {namespace: rev("prod"), want: ofBlue},
+		"the namespace names the default": {namespace: rev("default"), want: ofBlue},
+		"the pod names a revision":        {pod: rev("green"), want: ofGreen},
+		"the pod names a tag":             {pod: rev("prod"), want: ofBlue},
+		"the pod overrides the namespace": {pod: rev("green"), namespace: rev("prod"), want: ofGreen},
 	} {
 		got, result := admitted(t, engine, tt.pod, tt.namespace)
 		assert.Equal(t, tt.want, got, "%s: %s", name, result.Message)
 	}
 
-	for asked, want := range map[string]inject.Injector{
+	for requested, want := range map[string]inject.Injector{
 		"":        {Configuration: "istio-revision-tag-default-" + i.namespace},
 		"default": {Configuration: "istio-revision-tag-default-" + i.namespace},
 		"prod":    {Configuration: "istio-revision-tag-prod-" + i.namespace},
 		"blue":    {Configuration: "istio-sidecar-injector-blue-" + i.namespace},
 		"green":   {Configuration: "istio-sidecar-injector-green-" + i.namespace, Reinvoked: true},
 	} {
-		got, err := w.Injector(asked)
+		got, err := w.Injector(requested)
 		require.NoError(t, err)
-		assert.Equal(t, want, got, asked)
+		assert.Equal(t, want, got, requested)
 	}
 	_, err = w.Injector("red")
 	assert.EqualError(t, err, `no injector of Istio serves revision or tag "red", only default (istio-revision-tag-default-`+i.namespace+
@@ -202,9 +202,9 @@ func TestRevisionsAndTags(t *testing.T) {
 	assert.True(t, result.Denied)
 	assert.Contains(t, result.Message, "istio in namespace "+i.namespace+" has the revisions blue, green and no default one; its tags are prod (revision blue): "+
 		"name one of them with label istio.io/rev, or set the tag default")
-	assert.NoError(t, w.Ready(), "an Istio that is not clear takes the webhook out of no Service")
+	assert.NoError(t, w.Ready(), "an ambiguous revision does not make the webhook unready")
 	got, _ = admitted(t, engine, nil, rev("green"))
-	assert.Equal(t, ofGreen, got, "who names one is not bothered")
+	assert.Equal(t, ofGreen, got, "a pod that names a revision is not affected")
 
 	// The command line sees the same.
 	found, err := mesh.Discover(t.Context(), i.admin, i.namespace, patches.Mesh{Revision: "prod"})
@@ -215,8 +215,8 @@ func TestRevisionsAndTags(t *testing.T) {
 	assert.Equal(t, "tag prod of MutatingWebhookConfiguration istio-revision-tag-prod-"+i.namespace, s.Sources["revision"])
 }
 
-// TestTagDefaultBesideTheDefaultRevision is how istioctl and Helm leave a cluster
-// in which a revision took over from the default one.
+// TestTagDefaultBesideTheDefaultRevision has the cluster that istioctl and Helm leave
+// after a revision took over from the default one.
 func TestTagDefaultBesideTheDefaultRevision(t *testing.T) {
 	i := newIstio(t)
 	i.grant(t)
@@ -226,13 +226,13 @@ func TestTagDefaultBesideTheDefaultRevision(t *testing.T) {
 	assert.Equal(t, "blue.example.org", trustDomain(w, ""))
 	injector, err := w.Injector("")
 	require.NoError(t, err)
-	own := "istio-sidecar-injector-" + i.namespace
-	assert.Equal(t, inject.Injector{Configuration: own}, injector)
+	configurationName := "istio-sidecar-injector-" + i.namespace
+	assert.Equal(t, inject.Injector{Configuration: configurationName}, injector)
 
-	// istioctl tag set default --revision green, which takes the other one out of
-	// service (DeactivateIstioInjectionWebhook in its istioctl/pkg/tag).
+	// As with `istioctl tag set default --revision green`, which deactivates the other
+	// configuration (DeactivateIstioInjectionWebhook in istioctl/pkg/tag).
 	hooks := i.admin.AdmissionregistrationV1().MutatingWebhookConfigurations()
-	configuration, err := hooks.Get(t.Context(), own, metav1.GetOptions{})
+	configuration, err := hooks.Get(t.Context(), configurationName, metav1.GetOptions{})
 	require.NoError(t, err)
 	never := &metav1.LabelSelector{MatchLabels: map[string]string{"istio.io/deactivated": "never-match"}}
 	for n := range configuration.Webhooks {
@@ -240,9 +240,9 @@ func TestTagDefaultBesideTheDefaultRevision(t *testing.T) {
 	}
 	_, err = hooks.Update(t.Context(), configuration, metav1.UpdateOptions{})
 	require.NoError(t, err)
-	eventually(t, "nobody injects", func() bool { _, err := w.Injector(""); return err != nil })
+	eventually(t, "no injector is left", func() bool { _, err := w.Injector(""); return err != nil })
 	i.upgrade(t, "green", append(green, "revisionTags={default}")...)
-	eventually(t, "the tag counts", func() bool { return trustDomain(w, "") == "green.example.org" })
+	eventually(t, "the tag applies", func() bool { return trustDomain(w, "") == "green.example.org" })
 	eventually(t, "the tag's injector is seen", func() bool {
 		injector, err := w.Injector("")
 		return err == nil && injector == inject.Injector{Configuration: "istio-revision-tag-default-" + i.namespace, Reinvoked: true}
@@ -251,13 +251,13 @@ func TestTagDefaultBesideTheDefaultRevision(t *testing.T) {
 	assert.Equal(t, "green.example.org", trustDomain(w, "green"))
 
 	i.removeTag(t, "default")
-	eventually(t, "the default revision counts again", func() bool { return trustDomain(w, "") == "blue.example.org" })
+	eventually(t, "the default revision applies again", func() bool { return trustDomain(w, "") == "blue.example.org" })
 	_, err = w.Injector("")
 	assert.ErrorContains(t, err, "no injector of Istio serves pods that name no revision, only green (istio-sidecar-injector-green-")
 }
 
-// TestInjectorThatRunsFirst has Istio's configuration under a name that sorts
-// before ours, as some operators choose.
+// TestInjectorThatRunsFirst gives Istio's configuration a name that sorts before
+// Isthmus', as some operators do.
 func TestInjectorThatRunsFirst(t *testing.T) {
 	i := newIstio(t)
 	i.grant(t)
@@ -273,5 +273,5 @@ func TestInjectorThatRunsFirst(t *testing.T) {
 	copied.SetGroupVersionKind(admissionv1.SchemeGroupVersion.WithKind("MutatingWebhookConfiguration"))
 	apply(t, api, copied)
 	want := inject.Injector{Configuration: copied.Name, RunsFirst: true}
-	eventually(t, "the one that stands in the way is named", func() bool { got, err := w.Injector(""); return err == nil && got == want })
+	eventually(t, "the injector that runs first is named", func() bool { got, err := w.Injector(""); return err == nil && got == want })
 }

@@ -1,5 +1,5 @@
-// Package discovery proves against a real API server that Istio's settings are
-// discovered with the rights that the chart gives, and no more.
+// Package discovery tests against a real API server that the permissions in the chart are
+// enough to discover Istio's settings.
 package discovery
 
 import (
@@ -11,7 +11,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
-// admin is how to reach the API server as its administrator. TestMain sets it.
+// admin connects to the API server as an administrator. TestMain sets it.
 var admin *rest.Config
 
 func TestMain(m *testing.M) {

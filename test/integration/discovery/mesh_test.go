@@ -31,10 +31,10 @@ func start(t *testing.T, client kubernetes.Interface, namespace string) *mesh.Wa
 	return w
 }
 
-func eventually(t *testing.T, what string, is func() bool) {
+func eventually(t *testing.T, description string, condition func() bool) {
 	t.Helper()
 	// The backoff after a refusal grows to half a minute.
-	require.Eventually(t, is, 90*time.Second, 10*time.Millisecond, what)
+	require.Eventually(t, condition, 90*time.Second, 10*time.Millisecond, description)
 }
 
 func trustDomain(w *mesh.Watcher, revision string) string {
@@ -69,8 +69,8 @@ func TestWatcherWithTheChartsRights(t *testing.T) {
 	assert.Equal(t, patches.Duration(12*time.Hour), canary.MaxCertTTL)
 	_, err = w.Mesh("blue")
 	assert.EqualError(t, err, `istio revision "blue" is not installed in namespace `+i.namespace+", only default, canary")
-	require.NotEmpty(t, i.asked())
-	assert.NotContains(t, i.asked(), "", "a whole namespace of ConfigMaps was asked for")
+	require.NotEmpty(t, i.selectors())
+	assert.NotContains(t, i.selectors(), "", "all ConfigMaps of the namespace were listed")
 
 	i.setMesh(t, "istio-canary", "trustDomain: [")
 	eventually(t, "the error shows", func() bool { return w.Err() != nil })
@@ -120,7 +120,7 @@ func TestRightsComeLater(t *testing.T) {
 	assert.ErrorContains(t, err, "read Istio's ConfigMaps in namespace "+i.namespace)
 
 	injector, err := w.Injector("red")
-	require.NoError(t, err, "what may not be read refuses no pod")
+	require.NoError(t, err, "unreadable injectors do not refuse pods")
 	assert.Zero(t, injector)
 
 	i.grant(t)
@@ -131,7 +131,7 @@ func TestRightsComeLater(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "explicit.example.org", s.Mesh.TrustDomain)
 	assert.Equal(t, "docker.io/istio/proxyv2:1.20.8", s.Mesh.ProxyImage)
-	require.Len(t, s.Warnings, 1, "the command line has no rights in the cluster and works")
+	require.Len(t, s.Warnings, 1, "the command line works without permissions in the cluster")
 	assert.Contains(t, s.Warnings[0], "istio's revision tags and injectors are not known: mutatingwebhookconfigurations.admissionregistration.k8s.io is forbidden")
 
 	i.grantInCluster(t)

@@ -26,14 +26,14 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
-// istio is a namespace of its own to install Istio's objects in.
+// istio is a namespace in which a test installs Istio's objects.
 type istio struct {
 	admin     *kubernetes.Clientset
 	namespace string
-	// role and binding are what the chart gives the webhook there.
+	// role and binding hold the webhook's permissions in the namespace.
 	role    *rbacv1.Role
 	binding *rbacv1.RoleBinding
-	// clusterRole and clusterBinding are what it gives it in the whole cluster.
+	// clusterRole and clusterBinding hold its permissions in the whole cluster.
 	clusterRole    *rbacv1.ClusterRole
 	clusterBinding *rbacv1.ClusterRoleBinding
 	mu             sync.Mutex
@@ -81,13 +81,13 @@ func newIstio(t *testing.T) *istio {
 	require.NotNil(t, i.binding)
 	require.NotNil(t, i.clusterRole)
 	require.NotNil(t, i.clusterBinding)
-	// Each test gives the rights of the cluster to an account of its own.
+	// Each test binds the cluster role to its own service account.
 	i.clusterRole.Name += "-" + i.namespace
 	i.clusterBinding.Name, i.clusterBinding.RoleRef.Name = i.clusterRole.Name, i.clusterRole.Name
 	return i
 }
 
-// grant gives the webhook the chart's rights.
+// grant gives the webhook the chart's permissions in the namespace.
 func (i *istio) grant(t *testing.T) {
 	t.Helper()
 	_, err := i.admin.RbacV1().Roles(i.namespace).Create(t.Context(), i.role, metav1.CreateOptions{})
@@ -96,8 +96,7 @@ func (i *istio) grant(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// grantInCluster gives the webhook the chart's rights on what belongs to no
-// namespace.
+// grantInCluster gives the webhook the chart's permissions on cluster-scoped objects.
 func (i *istio) grantInCluster(t *testing.T) {
 	t.Helper()
 	roles, bindings := i.admin.RbacV1().ClusterRoles(), i.admin.RbacV1().ClusterRoleBindings()
@@ -113,8 +112,8 @@ func (i *istio) grantInCluster(t *testing.T) {
 	})
 }
 
-// webhook returns a client that acts as the chart's service account, and notes
-// what it asks for.
+// webhook returns a client that acts as the chart's service account and records the
+// selectors of its requests.
 func (i *istio) webhook(t *testing.T) *kubernetes.Clientset {
 	t.Helper()
 	subject := i.binding.Subjects[0]
@@ -140,14 +139,14 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// asked returns the selectors of the requests so far.
-func (i *istio) asked() []string {
+// selectors returns the selectors of the requests so far.
+func (i *istio) selectors() []string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return append([]string(nil), i.queries...)
 }
 
-// install creates the objects of a fixture of internal/mesh.
+// install creates the objects in a fixture of internal/mesh.
 func (i *istio) install(t *testing.T, fixture string) {
 	t.Helper()
 	data, err := os.ReadFile("../../../internal/mesh/testdata/" + fixture)
@@ -168,7 +167,7 @@ func (i *istio) install(t *testing.T, fixture string) {
 	}
 }
 
-// setMesh writes the key mesh of a ConfigMap.
+// setMesh sets the key mesh of a ConfigMap.
 func (i *istio) setMesh(t *testing.T, name, value string) {
 	t.Helper()
 	api := i.admin.CoreV1().ConfigMaps(i.namespace)
