@@ -13,38 +13,6 @@ import (
 	kjson "sigs.k8s.io/json"
 )
 
-// fieldError is an error in a field of a document. It holds the path as keys, so that
-// the line of the field can be found.
-type fieldError struct {
-	keys []string
-	text string
-}
-
-func (e *fieldError) Error() string {
-	if len(e.keys) == 0 {
-		return e.text
-	}
-	return fieldPath(e.keys) + ": " + e.text
-}
-
-// fieldPath writes keys as Kubernetes does: spec.containers[0].env. Keys that are not
-// identifiers are in brackets too.
-func fieldPath(keys []string) string {
-	var b strings.Builder
-	for _, key := range keys {
-		_, err := parseIndex(key)
-		switch {
-		case err == nil, strings.ContainsAny(key, "./[] "):
-			b.WriteString("[" + key + "]")
-		case b.Len() > 0:
-			b.WriteString("." + key)
-		default:
-			b.WriteString(key)
-		}
-	}
-	return b.String()
-}
-
 // decodePod decodes the pod in a pod or pod template. It ignores unknown fields,
 // because they stay in the text.
 func decodePod(template any, keys []string) (*corev1.Pod, error) {

@@ -3,12 +3,10 @@ package manifest
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
-	operations "gomodules.xyz/jsonpatch/v2"
 )
 
 // parsedDocument is one document of a source.
@@ -112,28 +110,6 @@ func (d *parsedDocument) nodeDisplayName() string {
 	return strings.TrimSpace(scalarValue(mappingValue(d.root, "kind")) + " " + joinName(scalarValue(mappingValue(m, "namespace")), scalarValue(mappingValue(m, "name"))))
 }
 
-func joinName(namespace, name string) string {
-	if namespace == "" || name == "" {
-		return name
-	}
-	return namespace + "/" + name
-}
-
-// lineOf returns the line in the source that an error refers to. It is the line of
-// the document if the error refers to none.
-func (d *parsedDocument) lineOf(err error) int {
-	line := 1
-	var lineErr *lineError
-	var fieldErr *fieldError
-	switch {
-	case errors.As(err, &lineErr) && lineErr.line > 0:
-		line = lineErr.line
-	case errors.As(err, &fieldErr) && d.root != nil:
-		line = max(1, nodeAt(d.root, fieldErr.keys).Line)
-	}
-	return d.raw.line + line - 1
-}
-
 // valueAt returns the value at a path of keys through mappings; nil if the path does
 // not exist. keys is the path of value itself, for errors.
 func valueAt(value map[string]any, path, keys []string) (any, error) {
@@ -149,37 +125,4 @@ func valueAt(value map[string]any, path, keys []string) (any, error) {
 		keys = append(keys[:len(keys):len(keys)], key)
 	}
 	return n, nil
-}
-
-// emptiesMetadata says whether a patch removes the last field of a template's
-// metadata. The patch that this one reverts has then added the metadata.
-func emptiesMetadata(patch []operations.Operation, template any) bool {
-	raw, err := json.Marshal(template)
-	if err != nil {
-		return false
-	}
-	if raw, err = patchJSON(raw, patch); err != nil {
-		return false
-	}
-	var after struct{ Metadata map[string]any }
-	return json.Unmarshal(raw, &after) == nil && after.Metadata != nil && len(after.Metadata) == 0
-}
-
-// changesBelow says whether a patch has an operation below a path.
-func changesBelow(patch []operations.Operation, below string) bool {
-	for _, op := range patch {
-		if strings.HasPrefix(op.Path, below) {
-			return true
-		}
-	}
-	return false
-}
-
-// jsonPointer formats keys as a JSON pointer.
-func jsonPointer(keys []string) string {
-	var b strings.Builder
-	for _, key := range keys {
-		b.WriteString("/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(key))
-	}
-	return b.String()
 }

@@ -166,3 +166,10 @@ func namespacesIn(documents []*parsedDocument) map[string]objectMeta {
 	}
 	return found
 }
+
+func joinName(namespace, name string) string {
+	if namespace == "" || name == "" {
+		return name
+	}
+	return namespace + "/" + name
+}

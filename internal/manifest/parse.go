@@ -5,25 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
-	"strconv"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
-
-// lineError is an error with a line, counted from 1 at the first line of the
-// document's body. The line is zero if it is unknown.
-type lineError struct {
-	line int
-	text string
-}
-
-func (e *lineError) Error() string { return e.text }
-
-// yamlLine matches the line number in an error of the YAML library, which has it only
-// in the text.
-var yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?`)
 
 // parseDocument parses a document and returns its top node. The node is nil if the
 // document holds comments only.
@@ -54,13 +38,6 @@ func parseYAML(text []byte) (*yaml.Node, error) {
 		return nil, nil
 	}
 	return doc.Content[0], nil
-}
-
-func newLineError(err error) error {
-	text := err.Error()
-	at := yamlLine.FindStringSubmatch(text)
-	line, _ := strconv.Atoi(at[1])
-	return &lineError{line: line, text: "does not parse: " + strings.TrimPrefix(text, at[0])}
 }
 
 // checkKeys returns an error for each duplicate key in the mappings at and below n,

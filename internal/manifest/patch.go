@@ -162,3 +162,12 @@ func clearPositions(n *yaml.Node) {
 		clearPositions(c)
 	}
 }
+
+// jsonPointer formats keys as a JSON pointer.
+func jsonPointer(keys []string) string {
+	var b strings.Builder
+	for _, key := range keys {
+		b.WriteString("/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(key))
+	}
+	return b.String()
+}

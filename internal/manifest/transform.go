@@ -3,7 +3,6 @@ package manifest
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"strconv"
 
 	"gomodules.xyz/jsonpatch/v2"
@@ -17,6 +16,7 @@ const MaxBytes = 64 << 20
 type Source struct {
 	// Name identifies the source in messages.
 	Name string
+	// Data is the content.
 	Data []byte
 }
 
@@ -26,7 +26,7 @@ type Edit struct {
 	Patch []jsonpatch.Operation
 	// Verdict is a short summary of the decision for the report.
 	Verdict string
-	// Details say more about the verdict, a line each.
+	// Details explain the verdict, one line each.
 	Details []string
 	// Warnings are sentences for the user.
 	Warnings []string
@@ -41,9 +41,11 @@ type Editor func(Workload) Edit
 type Decision struct {
 	// Workload names the workload: "deployment/emissary/edge".
 	Workload string
-	Verdict  string
-	// Details say more about the verdict, a line each.
-	Details  []string
+	// Verdict is a short summary of the decision.
+	Verdict string
+	// Details explain the verdict, one line each.
+	Details []string
+	// Warnings are sentences for the user.
 	Warnings []string
 }
 
@@ -60,7 +62,8 @@ type Document struct {
 	DisplayName string
 	// Prefix and Suffix are the bytes around the document, such as markers.
 	Prefix, Suffix []byte
-	Before, After  []byte
+	// Before and After are the text of the document before and after the edit.
+	Before, After []byte
 	// JSON is true if the document is written in JSON.
 	JSON bool
 	// edits are the edits of the lines of Before; empty if the document was encoded
@@ -74,7 +77,9 @@ func (d Document) Changed() bool { return !bytes.Equal(d.Before, d.After) }
 // Result holds the edited documents of all sources and the decisions on their
 // workloads.
 type Result struct {
+	// Documents are in the order of the input.
 	Documents []Document
+	// Decisions has one entry per workload and section of Helm values.
 	Decisions []Decision
 }
 
@@ -207,56 +212,4 @@ func (t *transformer) transformWorkload(document *parsedDocument, value map[stri
 	}
 	t.result.Decisions = append(t.result.Decisions, Decision{w.String(), edit.Verdict, edit.Details, edit.Warnings})
 	return rebasePatch(edit.Patch, keys, template), nil
-}
-
-// withLine sets the line of every error that is joined in err.
-func withLine(line int, err error) error {
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return &lineError{line: line, text: err.Error()}
-	}
-	var errs []error
-	for _, e := range joined.Unwrap() {
-		errs = append(errs, withLine(line, e))
-	}
-	return errors.Join(errs...)
-}
-
-// rebasePatch converts the patch of a pod into a patch of the document that holds the
-// pod. A template can lack the metadata that every pod has: the patch adds it if it
-// adds a field to it, and removes it if it removes the last field.
-func rebasePatch(patch []jsonpatch.Operation, keys []string, template any) []jsonpatch.Operation {
-	if len(patch) == 0 {
-		return nil
-	}
-	prefix := jsonPointer(keys)
-	out := make([]jsonpatch.Operation, 0, len(patch)+1)
-	if mapping, ok := template.(map[string]any); ok && mapping["metadata"] == nil && changesBelow(patch, "/metadata/") {
-		out = append(out, jsonpatch.NewOperation("add", prefix+"/metadata", map[string]any{}))
-	}
-	for _, op := range patch {
-		op.Path = prefix + op.Path
-		out = append(out, op)
-	}
-	if len(keys) > 0 && changesBelow(patch, "/metadata/") && emptiesMetadata(patch, template) {
-		out = append(out, jsonpatch.NewOperation("remove", prefix+"/metadata", nil))
-	}
-	return out
-}
-
-// wrapError puts file, line, document and workload in front of every error in err.
-func (d *parsedDocument) wrapError(name string, err error) error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		var errs []error
-		for _, e := range joined.Unwrap() {
-			errs = append(errs, d.wrapError(name, e))
-		}
-		return errors.Join(errs...)
-	}
-	position := d.source + ":" + strconv.Itoa(d.lineOf(err))
-	document := fmt.Sprintf("document %d", d.number)
-	if name != "" {
-		document += " (" + name + ")"
-	}
-	return fmt.Errorf("%s: %s: %w", position, document, err)
 }
