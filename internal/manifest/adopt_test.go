@@ -189,29 +189,29 @@ const annotated = `  proxy.istio.io/config: "{proxyMetadata: {OUTPUT_CERTS: /etc
 
 // TestAdoptValues shows that Helm values are recognised by their content at any path.
 func TestAdoptValues(t *testing.T) {
-	const asked = "  isthmus.dev/inject: \"true\"\n  isthmus.dev/mode: istio\n"
+	const keys = "  isthmus.dev/inject: \"true\"\n  isthmus.dev/mode: istio\n"
 	for name, test := range map[string]struct {
 		in, want string
 	}{
 		"variables as a list": {
 			"podAnnotations:\n" + annotated + "env:\n- name: AMBASSADOR_ENVOY_BASE_ID\n  value: \"1\"\n- name: A   # a\n  value: b\n- name: AMBASSADOR_ISTIO_SECRET_DIR\n  value: /etc/istio-certs\n",
-			"podAnnotations:\n" + asked + "env:\n- name: A   # a\n  value: b\n",
+			"podAnnotations:\n" + keys + "env:\n- name: A   # a\n  value: b\n",
 		},
 		"raw variables": {
 			"podAnnotations:\n" + annotated + "env:\n  AMBASSADOR_ENVOY_BASE_ID: 1\nenvRaw:\n- name: NODE\n  valueFrom: {fieldRef: {fieldPath: spec.nodeName}}\n",
-			"podAnnotations:\n" + asked + "envRaw:\n- name: NODE\n  valueFrom: {fieldRef: {fieldPath: spec.nodeName}}\n",
+			"podAnnotations:\n" + keys + "envRaw:\n- name: NODE\n  valueFrom: {fieldRef: {fieldPath: spec.nodeName}}\n",
 		},
 		"variables in lower case, which the chart converts to upper case": {
 			"podAnnotations:\n" + annotated + "env:\n  ambassador_istio_secret_dir: /etc/istio-certs\n  a: b\n",
-			"podAnnotations:\n" + asked + "env:\n  a: b\n",
+			"podAnnotations:\n" + keys + "env:\n  a: b\n",
 		},
 		"text that the chart renders": {
 			"podAnnotations:\n" + annotated + "env: {AMBASSADOR_ENVOY_BASE_ID: 1}\nenvRaw: |\n  - name: A\n    value: {{ .Release.Name }}\n",
-			"podAnnotations:\n" + asked + "envRaw: |\n  - name: A\n    value: {{ .Release.Name }}\n",
+			"podAnnotations:\n" + keys + "envRaw: |\n  - name: A\n    value: {{ .Release.Name }}\n",
 		},
-		"an edge by its image":        {"image: {repository: docker.io/datawire/aes, tag: 3.2.0}\npodAnnotations:\n" + annotated, "image: {repository: docker.io/datawire/aes, tag: 3.2.0}\npodAnnotations:\n" + asked},
+		"an edge by its image":        {"image: {repository: docker.io/datawire/aes, tag: 3.2.0}\npodAnnotations:\n" + annotated, "image: {repository: docker.io/datawire/aes, tag: 3.2.0}\npodAnnotations:\n" + keys},
 		"an edge by its chart":        {"a:\n  emissary-ingress:\n    podAnnotations:\n      proxy.istio.io/config: 'proxyMetadata: {OUTPUT_CERTS: /etc/istio-certs}'\n", "a:\n  emissary-ingress:\n    podAnnotations:\n      isthmus.dev/inject: \"true\"\n      isthmus.dev/mode: istio\n"},
-		"an edge by its old chart":    {"enableAES: true\npodAnnotations:\n" + annotated, "enableAES: true\npodAnnotations:\n" + asked},
+		"an edge by its old chart":    {"enableAES: true\npodAnnotations:\n" + annotated, "enableAES: true\npodAnnotations:\n" + keys},
 		"no edge":                     {"podAnnotations:\n" + annotated + "volumeMounts: []\n", ""},
 		"no manual integration":       {"podAnnotations: {sidecar.istio.io/inject: 'false'}\nenv: {AMBASSADOR_ID: a}\n", ""},
 		"text that cannot be parsed":  {"istio: 1\n? [a]\n: {podAnnotations: {}}\n", ""},

@@ -77,9 +77,14 @@ func newObjectWatches(client kubernetes.Interface, namespace string, onChange fu
 	return watches, nil
 }
 
+type (
+	listFunc  = func(context.Context, metav1.ListOptions) (runtime.Object, error)
+	watchFunc = func(context.Context, metav1.ListOptions) (watch.Interface, error)
+)
+
+// newInformer returns an informer of the objects that a selector selects.
 func newInformer(client kubernetes.Interface, objectType runtime.Object, selector metav1.ListOptions,
-	listObjects func(context.Context, metav1.ListOptions) (runtime.Object, error),
-	watchObjects func(context.Context, metav1.ListOptions) (watch.Interface, error),
+	listObjects listFunc, watchObjects watchFunc,
 ) cache.SharedIndexInformer {
 	selected := func(o metav1.ListOptions) metav1.ListOptions {
 		o.LabelSelector, o.FieldSelector = selector.LabelSelector, selector.FieldSelector

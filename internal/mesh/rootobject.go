@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/kubernetes"
 )
@@ -78,11 +77,7 @@ func (r rootObject) newWatch(ctx context.Context, client kubernetes.Interface, o
 	return w, nil
 }
 
-type (
-	listFunc  = func(context.Context, metav1.ListOptions) (runtime.Object, error)
-	watchFunc = func(context.Context, metav1.ListOptions) (watch.Interface, error)
-)
-
+// configMapListWatch returns the functions that list and watch the ConfigMap.
 func (r rootObject) configMapListWatch(client kubernetes.Interface) (runtime.Object, listFunc, watchFunc) {
 	api := client.CoreV1().ConfigMaps(r.namespace)
 	return &corev1.ConfigMap{}, listByGet(func(ctx context.Context) (*corev1.ConfigMap, error) {
@@ -92,8 +87,8 @@ func (r rootObject) configMapListWatch(client kubernetes.Interface) (runtime.Obj
 	}), api.Watch
 }
 
-// bundleListWatch uses the newest version of ClusterTrustBundles that the API server
-// serves. The API is disabled by default.
+// bundleListWatch returns the functions that list and watch the ClusterTrustBundle, in
+// the newest version that the API server serves. The API is disabled by default.
 func (r rootObject) bundleListWatch(ctx context.Context, client kubernetes.Interface) (runtime.Object, listFunc, watchFunc, error) {
 	version, err := servedBundleVersion(ctx, client)
 	if err != nil {
