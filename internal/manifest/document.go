@@ -88,11 +88,11 @@ func isRelevant(n *yaml.Node) bool {
 	if n == nil || n.Kind != yaml.MappingNode {
 		return false
 	}
-	meta := typeMeta{scalarValue(mappingValue(n, "apiVersion")), scalarValue(mappingValue(n, "kind"))}
-	if meta == (typeMeta{"v1", "Namespace"}) || meta.isList() {
+	objectType := typeMeta{scalarValue(mappingValue(n, "apiVersion")), scalarValue(mappingValue(n, "kind"))}
+	if objectType == (typeMeta{"v1", "Namespace"}) || objectType.isList() {
 		return true
 	}
-	_, ok := meta.podTemplatePath()
+	_, ok := objectType.podTemplatePath()
 	return ok
 }
 

@@ -132,12 +132,12 @@ func stringEntries(value any) map[string]string {
 }
 
 // displayName names an object for messages: "Deployment emissary/edge".
-func displayName(meta typeMeta, namespace string, value map[string]any) string {
+func displayName(objectType typeMeta, namespace string, value map[string]any) string {
 	m, _ := objectMetaOf(value, nil)
-	if _, ok := meta.podTemplatePath(); ok && m.namespace == "" {
+	if _, ok := objectType.podTemplatePath(); ok && m.namespace == "" {
 		m.namespace = namespace
 	}
-	return strings.TrimSpace(meta.kind + " " + joinName(m.namespace, m.name))
+	return strings.TrimSpace(objectType.kind + " " + joinName(m.namespace, m.name))
 }
 
 // namespacesIn returns the metadata of the Namespace objects in the input by name.
@@ -145,19 +145,19 @@ func namespacesIn(documents []*parsedDocument) map[string]objectMeta {
 	found := map[string]objectMeta{}
 	var visit func(map[string]any, typeMeta, int)
 	visit = func(value map[string]any, list typeMeta, depth int) {
-		meta := list.itemType(typeMetaOf(value))
-		if meta == (typeMeta{"v1", "Namespace"}) {
+		objectType := list.itemType(typeMetaOf(value))
+		if objectType == (typeMeta{"v1", "Namespace"}) {
 			if m, err := objectMetaOf(value, nil); err == nil {
 				found[m.name] = m
 			}
 		}
 		items, _ := value["items"].([]any)
-		if !meta.isList() || depth > maxDepth {
+		if !objectType.isList() || depth > maxDepth {
 			return
 		}
 		for _, item := range items {
 			if inner, ok := item.(map[string]any); ok {
-				visit(inner, meta, depth+1)
+				visit(inner, objectType, depth+1)
 			}
 		}
 	}

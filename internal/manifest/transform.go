@@ -152,16 +152,16 @@ const maxDepth = 8
 // transformObject edits an object or, if it is a list, its items. The paths of the
 // returned patch are relative to the document.
 func (t *transformer) transformObject(document *parsedDocument, value map[string]any, list typeMeta, keys []string, depth int) ([]jsonpatch.Operation, error) {
-	meta := list.itemType(typeMetaOf(value))
-	if path, ok := meta.podTemplatePath(); ok {
-		return t.transformWorkload(document, value, meta, append(keys[:len(keys):len(keys)], path...), path)
+	objectType := list.itemType(typeMetaOf(value))
+	if path, ok := objectType.podTemplatePath(); ok {
+		return t.transformWorkload(document, value, objectType, append(keys[:len(keys):len(keys)], path...), path)
 	}
-	if !meta.isList() || depth > maxDepth {
+	if !objectType.isList() || depth > maxDepth {
 		return nil, nil
 	}
 	items, ok := value["items"].([]any)
 	if !ok && value["items"] != nil {
-		return nil, document.wrapError(meta.kind, &fieldError{append(keys, "items"), "want a list, got " + describeType(value["items"])})
+		return nil, document.wrapError(objectType.kind, &fieldError{append(keys, "items"), "want a list, got " + describeType(value["items"])})
 	}
 	var patch []jsonpatch.Operation
 	var errs []error
@@ -171,7 +171,7 @@ func (t *transformer) transformObject(document *parsedDocument, value map[string
 			continue
 		}
 		itemKeys := append(keys[:len(keys):len(keys)], "items", strconv.Itoa(i))
-		ops, err := t.transformObject(document, object, meta, itemKeys, depth+1)
+		ops, err := t.transformObject(document, object, objectType, itemKeys, depth+1)
 		patch, errs = append(patch, ops...), append(errs, err)
 	}
 	return patch, errors.Join(errs...)
@@ -179,20 +179,20 @@ func (t *transformer) transformObject(document *parsedDocument, value map[string
 
 // transformWorkload edits one workload. path is the path from the object to the pod,
 // keys the path from the document to the pod.
-func (t *transformer) transformWorkload(document *parsedDocument, value map[string]any, meta typeMeta, keys, path []string) ([]jsonpatch.Operation, error) {
-	name := displayName(meta, t.namespace, value)
-	m, err := objectMetaOf(value, keys[:len(keys)-len(path)])
+func (t *transformer) transformWorkload(document *parsedDocument, value map[string]any, objectType typeMeta, keys, path []string) ([]jsonpatch.Operation, error) {
+	name, objectKeys := displayName(objectType, t.namespace, value), keys[:len(keys)-len(path)]
+	metadata, err := objectMetaOf(value, objectKeys)
 	if err != nil {
 		return nil, document.wrapError(name, err)
 	}
-	w := Workload{Kind: meta.kind, Namespace: m.namespace, Name: m.name}
+	w := Workload{Kind: objectType.kind, Namespace: metadata.namespace, Name: metadata.name}
 	if w.Namespace == "" {
 		w.Namespace = t.namespace
 	}
 	if ns, ok := t.namespaces[w.Namespace]; ok {
 		w.NamespaceLabels, w.NamespaceAnnotations = ns.labels, ns.annotations
 	}
-	template, err := valueAt(value, path, keys[:len(keys)-len(path)])
+	template, err := valueAt(value, path, objectKeys)
 	if err != nil {
 		return nil, document.wrapError(name, err)
 	}
@@ -207,7 +207,7 @@ func (t *transformer) transformWorkload(document *parsedDocument, value map[stri
 	w.SelectorKeys, w.template = selectorKeys(value), template
 	edit := t.editWorkload(w)
 	if edit.Err != nil {
-		line := nodeAt(document.root, keys[:len(keys)-len(path)]).Line
+		line := nodeAt(document.root, objectKeys).Line
 		return nil, document.wrapError(name, withLine(line, edit.Err))
 	}
 	t.result.Decisions = append(t.result.Decisions, Decision{w.String(), edit.Verdict, edit.Details, edit.Warnings})

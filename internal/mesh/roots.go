@@ -30,7 +30,7 @@ const (
 )
 
 // errRootsNotRead is returned until the API server has answered.
-var errRootsNotRead = errors.New("the mesh's root certificates are not read yet")
+var errRootsNotRead = errors.New("the mesh's root certificates have not been read yet")
 
 // RootsOptions configure Roots.
 type RootsOptions struct {

@@ -164,7 +164,7 @@ func TestRootsUnreachable(t *testing.T) {
 	<-requests
 	assert.False(t, r.HasSynced(), "without an answer it is unknown whether there are roots")
 	_, err := r.Roots()
-	assert.EqualError(t, err, "the mesh's root certificates are not read yet")
+	assert.EqualError(t, err, "the mesh's root certificates have not been read yet")
 	assert.NoError(t, r.Err())
 
 	allow()
@@ -213,7 +213,7 @@ func TestRootsMoveToABundle(t *testing.T) {
 	c.serveBundles(t)
 	r, changes := startRoots(t, RootsOptions{Client: c, Mesh: s.Mesh})
 	_, err := r.Roots()
-	require.EqualError(t, err, "the mesh's root certificates are not read yet")
+	require.EqualError(t, err, "the mesh's root certificates have not been read yet")
 
 	s.set(patches.Mesh{}, nil)
 	eventually(t, "the ConfigMap is read", func() bool { return hasRoots(r, one) })

@@ -21,7 +21,7 @@ import (
 const DefaultNamespace = "istio-system"
 
 // errSettingsNotRead is returned until the API server has answered.
-var errSettingsNotRead = errors.New("istio's settings are not read yet")
+var errSettingsNotRead = errors.New("istio's settings have not been read yet")
 
 // Options configure a Watcher.
 type Options struct {
