@@ -15,12 +15,9 @@ import (
 	"github.com/cert-manager/cert-manager/pkg/util/pki"
 )
 
-const (
-	// Certificates begin to be valid before they are made, for the API server's
-	// clock may be behind ours.
-	caBackdate   = time.Hour
-	leafBackdate = 10 * time.Minute
-)
+// caBackdate is how long before its creation an authority becomes valid, for the
+// API server's clock may be behind.
+const caBackdate = time.Hour
 
 // pair is a certificate authority: a self-signed root and its key. It prints
 // itself without the key.
@@ -58,7 +55,7 @@ func (p *pair) is(other *pair) bool {
 // renewAt is when the next authority must be announced: with a third of the
 // life left, as cert-manager does.
 func (p *pair) renewAt() time.Time {
-	return p.root.NotAfter.Add(-p.root.NotAfter.Sub(p.root.NotBefore) / 3)
+	return twoThirds(p.root)
 }
 
 // newPair makes an authority that is valid for ttl from now.
@@ -119,22 +116,4 @@ func readPair(certPEM, keyPEM []byte, now time.Time) (*pair, error) {
 		return nil, fmt.Errorf("the certificate is not self-signed: %w", err)
 	}
 	return &pair{root: root, key: key, certPEM: certPEM, keyPEM: keyPEM}, nil
-}
-
-// sign completes template with a validity and signs it.
-func (p *pair) sign(template *x509.Certificate, now time.Time, ttl time.Duration) (*x509.Certificate, error) {
-	left := min(ttl, p.root.NotAfter.Sub(now))
-	if left <= 0 {
-		return nil, fmt.Errorf("the CA %s expired at %s", p, p.root.NotAfter.Format(time.RFC3339))
-	}
-	template.BasicConstraintsValid = true
-	// The renewal point is counted from NotBefore: backdating more than a part of
-	// what is left would put it into the past.
-	template.NotBefore = now.Add(-min(leafBackdate, left/4))
-	template.NotAfter = now.Add(left)
-	_, leaf, err := pki.SignCertificate(template, p.root, template.PublicKey, p.key)
-	if err != nil {
-		return nil, fmt.Errorf("sign a leaf with the CA %s: %w", p, err)
-	}
-	return leaf, nil
 }

@@ -26,11 +26,11 @@ func TestLeafOfAClockThatWasAhead(t *testing.T) {
 	o.Clock = wrong
 	s := run(t, o)
 	requireReady(t, s)
-	assert.True(t, s.certificate().NotBefore.After(time.Now()), "what it signed is of no use yet")
+	assert.True(t, s.leaf.Load().Leaf.NotBefore.After(time.Now()), "what it signed is of no use yet")
 
 	wrong.by.Store(0)
-	assert.ErrorContains(t, s.Ready(), "the clock was ahead when it was signed: a new one is under way")
-	s.authority.wake() // as within lookAgain
+	assert.ErrorContains(t, s.Ready(), "because the clock was ahead when it was signed: a new one is being signed")
+	s.wake() // as within lookAgain
 	require.Eventually(t, func() bool { return s.Ready() == nil }, 20*time.Second, 5*time.Millisecond)
-	assert.True(t, s.certificate().NotBefore.Before(time.Now()))
+	assert.True(t, s.leaf.Load().Leaf.NotBefore.Before(time.Now()))
 }

@@ -26,10 +26,8 @@ func (e expiry) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect is part of prometheus.Collector.
 func (e expiry) Collect(ch chan<- prometheus.Metric) {
-	if leaf := e.source.certificate(); leaf != nil {
-		ch <- prometheus.MustNewConstMetric(e.leaf, prometheus.GaugeValue, float64(leaf.NotAfter.Unix()))
-	}
-	if active := e.source.authority.signer(); active != nil {
-		ch <- prometheus.MustNewConstMetric(e.ca, prometheus.GaugeValue, float64(active.root.NotAfter.Unix()))
+	if current := e.source.leaf.Load(); current != nil {
+		ch <- prometheus.MustNewConstMetric(e.leaf, prometheus.GaugeValue, float64(current.Leaf.NotAfter.Unix()))
+		ch <- prometheus.MustNewConstMetric(e.ca, prometheus.GaugeValue, float64(current.issuer.root.NotAfter.Unix()))
 	}
 }

@@ -122,12 +122,13 @@ func (o *objects) readSecret(ctx context.Context) (*k8sv1.Secret, error) {
 // time by the clock, zero when only a change can bring something new.
 func (o *objects) again(due time.Time, err error) time.Duration {
 	o.report(err)
+	after := wait.Jitter(lookAgain, 0.2)
 	if err != nil {
 		o.failures = min(o.failures+1, 10)
-		return wait.Jitter(min(retryFirst<<(o.failures-1), retryLast), 0.2)
+		after = wait.Jitter(min(retryFirst<<(o.failures-1), retryLast), 0.2)
+	} else {
+		o.failures = 0
 	}
-	o.failures = 0
-	after := wait.Jitter(lookAgain, 0.2)
 	if !due.IsZero() {
 		// A due time that is past waits for a condition that a watch will tell of.
 		if until := due.Sub(o.clock.Now()); until > 0 {

@@ -79,9 +79,7 @@ type Options struct {
 	// value discards.
 	Log logr.Logger
 
-	// Clock tells the time and makes the timers of the authority. The leaf's own
-	// renewal timer, which is cert-manager's, always follows the real clock.
-	// Default clock.RealClock.
+	// Clock is the source of time and timers. Default clock.RealClock.
 	Clock clock.Clock
 
 	// Registerer gets a Source's expiry metrics; a Keeper has none of its own. Nil

@@ -49,15 +49,13 @@ type published struct {
 	bundles [2][]byte
 }
 
-// replica is an authority with the leaf that a DynamicSource would keep.
+// replica is a Source that reconciles late, by as much as lag.
 type replica struct {
-	*authority
-	name     string
-	rotated  chan struct{}
-	leaf     *x509.Certificate
-	resignAt time.Time
-	readyAt  time.Time
-	verified map[string]*x509.Certificate
+	*Source
+	name        string
+	reconcileAt time.Time
+	readyAt     time.Time
+	verified    map[string]*x509.Certificate
 }
 
 func newSimulation(t *testing.T, seed int64, replicas int) *simulation {
@@ -88,27 +86,34 @@ func (s *simulation) keep() *Keeper {
 }
 
 func (s *simulation) start() *replica {
-	options := s.options("replica").withDefaults()
-	r := &replica{authority: newAuthority(options), name: fmt.Sprintf("replica-%d", s.made), rotated: make(chan struct{}, 1), verified: map[string]*x509.Certificate{}}
-	r.WatchRotation(r.rotated)
-	return r
+	source, err := New(s.options("replica"))
+	require.NoError(s.t, err)
+	return &replica{Source: source, name: fmt.Sprintf("replica-%d", s.made), verified: map[string]*x509.Certificate{}}
 }
 
-// step lets an interval pass and everybody act once, in any order.
+// signer is the authority of the replica's leaf; nil before the first leaf.
+func (r *replica) signer() *pair { return r.leaf.Load().issuedBy() }
+
+// certificate is the replica's leaf; nil before the first.
+func (r *replica) certificate() *x509.Certificate {
+	if current := r.leaf.Load(); current != nil {
+		return current.Leaf
+	}
+	return nil
+}
+
+// step advances the clock by interval, and every keeper and replica reconciles, in a random order.
 func (s *simulation) step() {
 	s.clock.Step(interval)
 	s.cluster.ClearActions()
 	for _, i := range s.random.Perm(len(s.replicas) + len(s.keepers)) {
-		// Who was told nothing new looks by itself now and then.
-		for looks := 1 + s.random.Intn(3); looks > 0; looks-- {
-			if i < len(s.replicas) {
-				s.replicas[i].reconcile(s.t.Context())
-			} else {
-				s.keepers[i-len(s.replicas)].reconcile(s.t.Context())
-			}
-		}
 		if i < len(s.replicas) {
-			s.sign(s.replicas[i])
+			s.reconcileLate(s.replicas[i])
+			continue
+		}
+		// Without a change to react to, a keeper reconciles now and then.
+		for range 1 + s.random.Intn(3) {
+			s.keepers[i-len(s.replicas)].reconcile(s.t.Context())
 		}
 	}
 	s.bundles = append(s.bundles, published{s.clock.Now(), [2][]byte{
@@ -117,25 +122,16 @@ func (s *simulation) step() {
 	}})
 }
 
-// sign does what a DynamicSource does, as late as a slow one.
-func (s *simulation) sign(r *replica) {
+// reconcileLate reconciles a replica that is slow: up to lag passes between two times.
+func (s *simulation) reconcileLate(r *replica) {
 	now := s.clock.Now()
-	select {
-	case <-r.rotated:
-		r.resignAt = now.Add(time.Duration(s.random.Int63n(int64(lag))))
-	default:
-	}
-	if r.signer() == nil {
+	if now.Before(r.reconcileAt) {
 		return
 	}
-	due := r.leaf == nil || !r.resignAt.IsZero() && !now.Before(r.resignAt) ||
-		now.After(r.leaf.NotAfter.Add(-r.leaf.NotAfter.Sub(r.leaf.NotBefore)/3))
-	if !due {
-		return
+	r.reconcileAt = now.Add(time.Duration(s.random.Int63n(int64(lag))))
+	for range 1 + s.random.Intn(3) {
+		r.reconcile(s.t.Context())
 	}
-	leaf, err := r.Sign(leafTemplate(r.signer()))
-	require.NoError(s.t, err)
-	r.leaf, r.resignAt = leaf, time.Time{}
 }
 
 // review fails when an API server that knows any of the bundles of the last lag
@@ -143,12 +139,8 @@ func (s *simulation) sign(r *replica) {
 func (s *simulation) review() error {
 	now := s.clock.Now()
 	for _, r := range s.replicas {
-		if r.leaf == nil {
-			continue
-		}
-		known, _ := r.status()
 		if r.readyAt.IsZero() {
-			if known.found && known.webhooks[0].roots.issuerOf(r.leaf) != nil {
+			if r.Ready() == nil {
 				r.readyAt = now
 			}
 			continue
@@ -163,7 +155,7 @@ func (s *simulation) review() error {
 			for i, kind := range []string{mutating, validating} {
 				if err := r.verify(b.bundles[i], now); err != nil {
 					return fmt.Errorf("%s: %s shows a leaf of %s to an API server that goes by a %s and is %s late: %w",
-						now.Format(time.DateTime), r.name, r.leaf.Issuer.CommonName, kind, now.Sub(b.at), err)
+						now.Format(time.DateTime), r.name, r.certificate().Issuer.CommonName, kind, now.Sub(b.at), err)
 				}
 			}
 		}
@@ -173,14 +165,15 @@ func (s *simulation) review() error {
 
 // verify remembers what verified: nothing but the time changes.
 func (r *replica) verify(bundle []byte, now time.Time) error {
-	if r.verified[string(bundle)] == r.leaf && now.Before(r.leaf.NotAfter) {
+	certificate := r.certificate()
+	if r.verified[string(bundle)] == certificate && now.Before(certificate.NotAfter) {
 		return nil
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(bundle)
-	_, err := r.leaf.Verify(x509.VerifyOptions{Roots: pool, DNSName: "isthmus.test", CurrentTime: now})
+	_, err := certificate.Verify(x509.VerifyOptions{Roots: pool, DNSName: "isthmus.test", CurrentTime: now})
 	if err == nil {
-		r.verified[string(bundle)] = r.leaf
+		r.verified[string(bundle)] = certificate
 	}
 	return err
 }
@@ -248,7 +241,7 @@ func TestReplicasServeOnWithoutAKeeper(t *testing.T) {
 		if step%10 == 9 {
 			s.replicas[1] = s.start()
 		}
-		leaves[s.replicas[0].leaf.SerialNumber.String()] = true
+		leaves[s.replicas[0].certificate().SerialNumber.String()] = true
 	}))
 	assert.Greater(t, len(leaves), 5, "leaves are renewed")
 	assert.True(t, before.is(s.replicas[0].signer()))
@@ -464,9 +457,4 @@ func TestAStrangersWritesMakeNoStorm(t *testing.T) {
 	assert.EqualError(t, problem, `mutatingwebhookconfiguration "isthmus-webhook": something else keeps changing its caBundle: take it away from cainjector or from whatever applies it`)
 	require.NoError(t, s.run(delay, nil))
 	assert.Equal(t, string(s.cluster.secret().Data[BundleKey]), string(s.cluster.configuration().Webhooks[0].ClientConfig.CABundle), "set right when the stranger stops")
-}
-
-// leafTemplate is what a DynamicSource asks for; any key will do.
-func leafTemplate(p *pair) *x509.Certificate {
-	return &x509.Certificate{PublicKey: p.root.PublicKey, DNSNames: []string{"isthmus.test"}}
 }

@@ -144,7 +144,7 @@ func TestReadySaysWhatIsMissing(t *testing.T) {
 		c := newCluster(t)
 		s := run(t, c.options())
 		assert.EventuallyWithT(t, func(c *assert.CollectT) {
-			assert.EqualError(c, s.Ready(), "no serving certificate yet: secret isthmus-system/isthmus-webhook-ca is empty: isthmus controller has yet to make the first CA")
+			assert.EqualError(c, s.Ready(), "no serving certificate yet: secret isthmus-system/isthmus-webhook-ca is empty: the isthmus controller has not created the first CA yet")
 		}, 10*time.Second, 5*time.Millisecond)
 		keep(t, c.options())
 		requireReady(t, s)
@@ -169,7 +169,7 @@ func TestReadySaysWhatIsMissing(t *testing.T) {
 		requireReady(t, s)
 		bundle := c.secret().Data[BundleKey]
 		require.NoError(t, c.CoreV1().Secrets(testNamespace).Delete(t.Context(), testSecret, metav1.DeleteOptions{}))
-		require.Eventually(t, func() bool { _, problem := s.authority.status(); return problem != nil }, 10*time.Second, 5*time.Millisecond)
+		require.Eventually(t, func() bool { _, problem := s.status(); return problem != nil }, 10*time.Second, 5*time.Millisecond)
 		assert.NoError(t, s.Ready(), "it serves on")
 		c.editConfiguration(func(c *admissionregistrationv1.MutatingWebhookConfiguration) {
 			c.Webhooks[0].ClientConfig.CABundle = nil
@@ -266,20 +266,20 @@ func TestNoKeyIsPrinted(t *testing.T) {
 	c.editSecret(func(s *corev1.Secret) { s.Data[corev1.TLSCertKey] = s.Data[corev1.TLSPrivateKeyKey] })
 	require.Eventually(t, func() bool { return len(c.secret().Data[NextPrivateKeyKey]) > 0 }, 10*time.Second, 5*time.Millisecond)
 
-	p := s.authority.signer()
-	log.Info("a pair as a value", "pair", p)
+	p := s.leaf.Load().issuer
+	log.Info("a pair as a value", "pair", p, "leaf", s.leaf.Load())
 	said := func() string {
 		mu.Lock()
 		defer mu.Unlock()
 		return lines.String()
 	}
 	// Both are said after the write that the Secret shows.
-	for _, line := range []string{"signing leaves with another certificate authority", "mended: "} {
+	for _, line := range []string{"signed a serving certificate", "mended: "} {
 		require.Eventually(t, func() bool { return strings.Contains(said(), line) }, 10*time.Second, 5*time.Millisecond, line)
 	}
 	printed := said()
 	for _, verb := range []string{"%s", "%v", "%+v", "%#v", "%d", "%x"} {
-		printed += fmt.Sprintf(verb+verb, p, state{signing: p, next: p})
+		printed += fmt.Sprintf(verb+verb+verb, p, state{signing: p, next: p}, s.leaf.Load())
 	}
 	assert.NotContains(t, printed, "PRIVATE KEY")
 	for _, key := range [][]byte{secret.Data[corev1.TLSPrivateKeyKey], c.secret().Data[NextPrivateKeyKey]} {
