@@ -252,14 +252,14 @@ func (f *controllerFlags) keepAuthority(mgr manager.Manager, kube kubernetes.Int
 	if f.caSecret == "" {
 		return nil
 	}
-	keeper, err := serving.NewKeeper(serving.Options{
+	rotator, err := serving.NewRotator(serving.Options{
 		Client: kube, Namespace: f.namespace, SecretName: f.caSecret, ConfigurationName: f.configuration,
 		CATTL: f.caTTL, PropagationDelay: f.propagation, Log: log.WithName("serving"),
 	})
 	if err != nil {
 		return err
 	}
-	return mgr.Add(keeper)
+	return mgr.Add(rotator)
 }
 
 // sources are where certificates come from.

@@ -15,63 +15,61 @@ import (
 	"github.com/cert-manager/cert-manager/pkg/util/pki"
 )
 
-// caBackdate is how long before its creation an authority becomes valid, for the
+// caBackdate is how long before its creation an authority becomes valid, because the
 // API server's clock may be behind.
 const caBackdate = time.Hour
 
-// pair is a certificate authority: a self-signed root and its key. It prints
+// authority is a certificate authority: a self-signed root and its key. It prints
 // itself without the key.
-type pair struct {
+type authority struct {
 	root    *x509.Certificate
 	key     crypto.Signer
 	certPEM []byte
 	keyPEM  []byte
 }
 
-// String names the authority by its subject and serial number.
-func (p *pair) String() string {
-	if p == nil {
+// String names the authority by the common name and the end of its root.
+func (a *authority) String() string {
+	if a == nil {
 		return "none"
 	}
-	return name(p.root)
+	return describeCertificate(a.root)
 }
 
 // GoString keeps %#v from printing the key.
-func (p *pair) GoString() string { return p.String() }
+func (a *authority) GoString() string { return a.String() }
 
 // Format keeps every other verb from printing the key.
-func (p *pair) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(p.String())) }
+func (a *authority) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(a.String())) }
 
-// MarshalLog keeps structured loggers from walking into the key.
-func (p *pair) MarshalLog() any { return p.String() }
+// MarshalLog keeps structured loggers from printing the key.
+func (a *authority) MarshalLog() any { return a.String() }
 
-func (p *pair) is(other *pair) bool {
-	if p == nil || other == nil {
-		return p == other
+// equal reports whether both have the same root.
+func (a *authority) equal(other *authority) bool {
+	if a == nil || other == nil {
+		return a == other
 	}
-	return p.root.Equal(other.root)
+	return a.root.Equal(other.root)
 }
 
-// renewAt is when the next authority must be announced: with a third of the
-// life left, as cert-manager does.
-func (p *pair) renewAt() time.Time {
-	return twoThirds(p.root)
-}
+// renewAt is when the next authority is announced.
+func (a *authority) renewAt() time.Time { return renewalTime(a.root) }
 
-// newPair makes an authority that is valid for ttl from now.
-func newPair(now time.Time, ttl time.Duration) (*pair, error) {
+// newAuthority generates an authority that is valid for ttl from now.
+func newAuthority(now time.Time, ttl time.Duration) (*authority, error) {
 	key, err := pki.GenerateECPrivateKey(pki.ECCurve256)
 	if err != nil {
-		return nil, fmt.Errorf("make the CA key: %w", err)
+		return nil, fmt.Errorf("generate the CA key: %w", err)
 	}
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
-		return nil, fmt.Errorf("make the CA serial number: %w", err)
+		return nil, fmt.Errorf("generate the CA serial number: %w", err)
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial,
-		// Two roots stand side by side in a bundle: a name of its own for each
-		// tells people apart what key identifiers tell programs.
+		// During a rotation the bundle holds two roots. Programs tell them apart by
+		// key identifier, people by this name.
 		Subject:               pkix.Name{CommonName: fmt.Sprintf("isthmus-webhook-ca-%.8x", serial.Bytes())},
 		NotBefore:             now.Add(-min(caBackdate, ttl/4)),
 		NotAfter:              now.Add(ttl),
@@ -88,12 +86,12 @@ func newPair(now time.Time, ttl time.Duration) (*pair, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the CA key: %w", err)
 	}
-	return &pair{root: root, key: key, certPEM: certPEM, keyPEM: keyPEM}, nil
+	return &authority{root: root, key: key, certPEM: certPEM, keyPEM: keyPEM}, nil
 }
 
-// readPair reads an authority back and refuses one that could not sign a leaf
-// which verifies at now.
-func readPair(certPEM, keyPEM []byte, now time.Time) (*pair, error) {
+// parseAuthority parses an authority, and refuses one whose leaves would not verify
+// at now.
+func parseAuthority(certPEM, keyPEM []byte, now time.Time) (*authority, error) {
 	// X509KeyPair checks that certificate and key belong together.
 	if _, err := tls.X509KeyPair(certPEM, keyPEM); err != nil {
 		return nil, err
@@ -107,7 +105,7 @@ func readPair(certPEM, keyPEM []byte, now time.Time) (*pair, error) {
 		return nil, err
 	}
 	if !root.IsCA {
-		return nil, errors.New("the certificate is no certificate authority")
+		return nil, errors.New("the certificate is not a certificate authority")
 	}
 	if now.After(root.NotAfter) {
 		return nil, fmt.Errorf("the certificate expired at %s", root.NotAfter.Format(time.RFC3339))
@@ -115,5 +113,5 @@ func readPair(certPEM, keyPEM []byte, now time.Time) (*pair, error) {
 	if err := root.CheckSignatureFrom(root); err != nil {
 		return nil, fmt.Errorf("the certificate is not self-signed: %w", err)
 	}
-	return &pair{root: root, key: key, certPEM: certPEM, keyPEM: keyPEM}, nil
+	return &authority{root: root, key: key, certPEM: certPEM, keyPEM: keyPEM}, nil
 }

@@ -6,182 +6,165 @@ import (
 	"time"
 )
 
-// planner decides the next content of the Secret. It reads no clock and does no I/O.
-type planner struct {
-	delay time.Duration
-	make  func(now time.Time) (*pair, error)
-}
-
-// observation is all that a decision rests on.
+// observation is everything that a decision about the Secret depends on.
 type observation struct {
-	now time.Time
-	// secret is what the Secret says.
-	secret reading
-	// published is what the configuration carries.
-	published view
-	// publishedSince is when this Keeper last saw the configuration carry
-	// anything but the bundle; zero if it never did.
-	publishedSince time.Time
-	// last is the last whole state that this Keeper saw; zero before it saw one.
-	last state
+	now    time.Time
+	secret parsedSecret
+	// published is what API servers trust, by both configurations.
+	published configurationView
+	// lastMismatch is when this Rotator last saw a configuration without the whole
+	// bundle; zero if it never did.
+	lastMismatch time.Time
+	// last is the last undamaged state that this Rotator saw; zero before the first.
+	last rotationState
 }
 
-// decision is a state to write, when reason is set, or else a time to look again.
+// decision is a state to write, when reason is set. Otherwise the Secret stays, and
+// due is when to decide again; zero when only a change can bring a new decision.
 type decision struct {
-	state  state
+	state  rotationState
 	reason string
 	due    time.Time
 }
 
-func (p planner) decide(o observation) (decision, error) {
+// decide returns what to do with the Secret. It reads no clock and does no I/O.
+// delay is how long the two waits of a rotation last each, and generate returns an
+// authority that is valid from the given time.
+func decide(o observation, delay time.Duration, generate func(now time.Time) (*authority, error)) (decision, error) {
 	if problems := o.problems(); len(problems) > 0 {
-		healed, err := p.heal(o)
-		if healed.phase == stable && o.secret.empty {
-			return decision{state: healed, reason: "made the first CA"}, err
+		repaired, err := repair(o, generate)
+		if repaired.phase == stable && o.secret.isEmpty {
+			return decision{state: repaired, reason: "created the first CA"}, err
 		}
-		return decision{state: healed, reason: "mended: " + strings.Join(problems, "; ")}, err
+		return decision{state: repaired, reason: "repaired: " + strings.Join(problems, "; ")}, err
 	}
 
-	s := o.secret.state
-	if derived := s.derivePhase(); derived != s.phase || s.since.IsZero() || s.since.After(o.now.Add(p.delay)) {
-		// Only the wait is lost by starting it again.
-		s.phase, s.since = derived, o.now
-		return decision{state: s, reason: "the phase was not what the certificates say, its wait starts again"}, nil
+	s := o.secret.rotationState
+	if implied := s.impliedPhase(); implied != s.phase || s.since.IsZero() || s.since.After(o.now.Add(delay)) {
+		// Starting the wait again costs nothing but time.
+		s.phase, s.since = implied, o.now
+		return decision{state: s, reason: "the phase annotations did not fit the certificates: the phase starts again"}, nil
 	}
 
-	carried := o.published.carriesAll(s.bundle) == nil
-	waited := laterOf(s.since, o.publishedSince).Add(p.delay)
+	trusted := o.published.trusts(s.bundle...)
+	waitEnd := laterOf(s.since, o.lastMismatch).Add(delay)
 	switch s.phase {
 	case stable:
-		return p.fromStable(s, o.now)
+		return decideStable(s, o.now, generate)
 	case announcing:
 		if s.signing == nil && len(s.retiring().usable(o.now)) == 0 {
-			return p.promote(s, o.now, "no leaf can be in use, the next CA signs at once"), nil
+			return promote(s, o.now, "no leaf can be in use: the next CA signs at once"), nil
 		}
-		if carried {
+		if trusted {
 			s.phase, s.since = announced, o.now
-			return decision{state: s, reason: "the configuration carries the next CA, waiting for every API server to know it"}, nil
+			return decision{state: s, reason: "the configurations trust the next CA: waiting until every API server does"}, nil
 		}
 	case announced:
-		if carried && !o.now.Before(waited) {
-			return p.promote(s, o.now, "every API server knows the next CA, it signs from now on"), nil
+		if trusted && !o.now.Before(waitEnd) {
+			return promote(s, o.now, "every API server trusts the next CA: it signs from now on"), nil
 		}
-		return decision{state: s, due: waited}, nil
+		return decision{state: s, due: waitEnd}, nil
 	case promoted:
-		if carried && !o.now.Before(waited) {
-			dropped := s.retiring()
-			s.bundle, s.phase, s.since = s.bundle.without(dropped...), stable, o.now
-			return decision{state: s, reason: "dropped from the bundle: " + dropped.String()}, nil
+		if trusted && !o.now.Before(waitEnd) {
+			removed := s.retiring()
+			s.bundle, s.phase, s.since = s.bundle.difference(removed...), stable, o.now
+			return decision{state: s, reason: "removed from the bundle: " + removed.String()}, nil
 		}
-		return decision{state: s, due: waited}, nil
+		return decision{state: s, due: waitEnd}, nil
 	}
 	return decision{state: s}, nil
 }
 
-func (p planner) fromStable(s state, now time.Time) (decision, error) {
+// decideStable begins a rotation when it is due.
+func decideStable(s rotationState, now time.Time, generate func(time.Time) (*authority, error)) (decision, error) {
 	if now.Before(s.signing.renewAt()) {
 		return decision{state: s, due: s.signing.renewAt()}, nil
 	}
-	next, err := p.make(now)
+	next, err := generate(now)
 	if err != nil {
 		return decision{}, err
 	}
-	s.next, s.bundle = next, s.bundle.with(next.root)
+	s.next, s.bundle = next, s.bundle.union(next.root)
 	s.phase, s.since = announcing, now
-	return decision{state: s, reason: "two thirds of the CA's life are over, announced the next CA " + next.String()}, nil
+	return decision{state: s, reason: "two thirds of the CA's lifetime are over: announced the next CA " + next.String()}, nil
 }
 
-// promote leaves the bundle as it is: leaves of the old authority are in use.
-func (p planner) promote(s state, now time.Time, reason string) decision {
+// promote makes the next authority sign. The bundle stays, because leaves of the old
+// authority are in use.
+func promote(s rotationState, now time.Time, reason string) decision {
 	s.signing, s.next = s.next, nil
-	s.phase, s.since = s.derivePhase(), now
+	s.phase, s.since = s.impliedPhase(), now
 	return decision{state: s, reason: reason}
 }
 
-// derivePhase is the phase that the certificates imply; only announced is more
-// than they can tell.
-func (s state) derivePhase() phase {
-	switch {
-	case s.next != nil && s.phase == announced:
-		return announced
-	case s.next != nil:
-		return announcing
-	case len(s.retiring()) > 0:
-		return promoted
-	default:
-		return stable
-	}
-}
-
-// problems says why the Secret cannot be gone on from.
+// problems says why the rotation cannot continue from the Secret as it is.
 func (o observation) problems() []string {
-	problems := o.secret.damaged
-	if len(problems) > 0 {
-		return problems
+	if len(o.secret.problems) > 0 {
+		return o.secret.problems
 	}
 	switch {
-	case o.isSwapped():
-		return []string{BundleKey + " lost the CA " + o.last.signing.String() + ", whose leaves are in use, in one step"}
-	case o.mayBeSwapped():
-		return []string{"the configuration knows other CAs than " + o.secret.signing.String() + ", whose leaves may be in use"}
+	case o.isReplaced():
+		return []string{BundleKey + " lost the CA " + o.last.signing.String() + " in one step, while its leaves are in use"}
+	case o.mayBeReplaced():
+		return []string{"the configurations trust other CAs than " + o.secret.signing.String() + ", and leaves of those may be in use"}
 	}
 	return nil
 }
 
-// isSwapped recognises another authority that was put in by hand in one step: the
-// root that leaves were signed with is gone, and the configuration does not carry
-// the new one yet. If it does, we are late, and the replicas have only to sign anew.
-func (o observation) isSwapped() bool {
+// isReplaced reports whether somebody replaced the authority in one step: the bundle
+// lacks the root of the leaves in use, and the configurations do not trust the new
+// root yet. If they do, it is too late to go back, and replicas only have to sign.
+func (o observation) isReplaced() bool {
 	signing := o.last.signing
-	if signing == nil || o.now.After(signing.root.NotAfter) || o.secret.bundle.has(signing.root) {
+	if signing == nil || o.now.After(signing.root.NotAfter) || o.secret.bundle.contains(signing.root) {
 		return false
 	}
-	return o.secret.signing == nil || o.published.carriesAll(roots{o.secret.signing.root}) != nil
+	return o.secret.signing == nil || !o.published.trusts(o.secret.signing.root)
 }
 
-// mayBeSwapped suspects the same where nothing is remembered: the replicas may
-// have lived through what a Keeper that has just started has not seen. The wait
-// costs nothing when it is not so.
-func (o observation) mayBeSwapped() bool {
+// mayBeReplaced suspects the same when this Rotator has just started and remembers no
+// state: replicas may have served through the replacement. If they have not, the
+// wait that follows does no harm.
+func (o observation) mayBeReplaced() bool {
 	if o.last.signing != nil || o.secret.signing == nil {
 		return false
 	}
-	carried := o.published.roots()
-	return len(carried.usable(o.now)) > 0 && !carried.has(o.secret.signing.root)
+	trusted := o.published.roots()
+	return len(trusted.usable(o.now)) > 0 && !trusted.contains(o.secret.signing.root)
 }
 
-// heal keeps what is whole and every root that a leaf may still be verified by. An
-// authority that the API servers have not heard of starts as the next one.
-func (p planner) heal(o observation) (state, error) {
-	inUse := o.secret.bundle.with(o.secret.stray...).with(o.last.bundle...).with(o.published.roots()...)
-	s := state{signing: o.secret.signing, next: o.secret.next, bundle: inUse.usable(o.now), since: o.now}
+// repair keeps what is undamaged, and every root that a leaf in use may need. An
+// authority that API servers do not trust yet becomes the next one.
+func repair(o observation, generate func(time.Time) (*authority, error)) (rotationState, error) {
+	inUse := o.secret.bundle.union(o.secret.orphans...).union(o.last.bundle...).union(o.published.roots()...)
+	s := rotationState{signing: o.secret.signing, next: o.secret.next, bundle: inUse.usable(o.now), since: o.now}
 
 	if s.signing != nil && !o.isTrusted(s.signing.root) {
 		s.signing, s.next = nil, s.signing
 	}
 	if s.signing == nil && s.next == nil {
-		made, err := p.make(o.now)
+		generated, err := generate(o.now)
 		if err != nil {
-			return state{}, err
+			return rotationState{}, err
 		}
-		s.next = made
+		s.next = generated
 	}
 	if s.next != nil {
-		s.bundle = s.bundle.with(s.next.root)
+		s.bundle = s.bundle.union(s.next.root)
 		if s.signing == nil && len(s.retiring()) == 0 {
 			s.signing, s.next = s.next, nil
 		}
 	}
 	if s.signing != nil {
-		s.bundle = s.bundle.with(s.signing.root)
+		s.bundle = s.bundle.union(s.signing.root)
 	}
-	s.phase = s.derivePhase()
+	s.phase = s.impliedPhase()
 	return s, nil
 }
 
-// isTrusted reports whether API servers verify leaves by root already.
+// isTrusted reports whether API servers trust root already.
 func (o observation) isTrusted(root *x509.Certificate) bool {
-	return o.last.bundle.has(root) || o.published.found && o.published.carriesAll(roots{root}) == nil
+	return o.last.bundle.contains(root) || o.published.trusts(root)
 }
 
 func laterOf(a, b time.Time) time.Time {

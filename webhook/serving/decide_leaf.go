@@ -8,15 +8,15 @@ type leafObservation struct {
 	// leaf is the certificate that the replica serves; nil before the first.
 	leaf *leaf
 	// secret is the content of the Secret; zero when it cannot be read.
-	secret state
+	secret rotationState
 	// published is the caBundle of the mutating configuration; zero when it cannot be read.
-	published view
+	published configurationView
 }
 
 // leafDecision says which authority signs the next leaf, and why. The current leaf
 // stays when signer is nil.
 type leafDecision struct {
-	signer *pair
+	signer *authority
 	reason string
 }
 
@@ -29,7 +29,7 @@ func decideLeaf(o leafObservation) leafDecision {
 		return leafDecision{}
 	case o.leaf == nil:
 		return leafDecision{signer, "there is no certificate yet"}
-	case !signer.is(o.leaf.issuer):
+	case !signer.equal(o.leaf.issuer):
 		return leafDecision{signer, "the certificate authority changed"}
 	case o.now.Before(o.leaf.Leaf.NotBefore):
 		// No API server accepts such a leaf until its validity begins.
@@ -43,10 +43,10 @@ func decideLeaf(o leafObservation) leafDecision {
 // signer is the authority that should have signed the leaf. The Secret's tls.crt
 // signs only after the rotation's wait, but a Secret can also be edited by hand: a
 // replica with a leaf follows only when the configuration trusts the new root.
-func (o leafObservation) signer() *pair {
+func (o leafObservation) signer() *authority {
 	candidate := o.secret.signing
 	if o.leaf == nil {
-		if candidate == nil && o.secret.next != nil && o.published.carriesAll(roots{o.secret.next.root}) == nil {
+		if candidate == nil && o.secret.next != nil && o.published.trusts(o.secret.next.root) {
 			// A replica without a leaf has nothing to lose: it need not wait for the
 			// next authority's promotion.
 			return o.secret.next
@@ -54,7 +54,7 @@ func (o leafObservation) signer() *pair {
 		return candidate
 	}
 	current := o.leaf.issuer
-	if candidate == nil || o.now.Before(current.root.NotAfter) && o.published.carriesAll(roots{candidate.root}) != nil {
+	if candidate == nil || o.now.Before(current.root.NotAfter) && !o.published.trusts(candidate.root) {
 		return current
 	}
 	return candidate

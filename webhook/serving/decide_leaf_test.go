@@ -10,13 +10,13 @@ import (
 
 func TestDecideLeaf(t *testing.T) {
 	now := decisionTime()
-	newCA := func(created time.Time) *pair {
-		ca, err := newPair(created, caTTL)
+	newCA := func(created time.Time) *authority {
+		ca, err := newAuthority(created, caTTL)
 		require.NoError(t, err)
 		return ca
 	}
 	current, next, expired := newCA(now.Add(-time.Hour)), newCA(now), newCA(now.Add(-2*caTTL))
-	signed := func(ca *pair, at time.Time) *leaf {
+	signed := func(ca *authority, at time.Time) *leaf {
 		l, err := ca.signLeaf(Options{LeafTTL: leafTTL, DNSNames: []string{"isthmus.test"}}, at)
 		require.NoError(t, err)
 		return l
@@ -30,43 +30,43 @@ func TestDecideLeaf(t *testing.T) {
 	young := signed(current, now.Add(-time.Minute))
 	tests := map[string]struct {
 		leaf          *leaf
-		signing, next *pair
-		published     view
-		want          *pair // nil: the leaf stays
+		signing, next *authority
+		published     configurationView
+		want          *authority // nil: the leaf stays
 		reason        string
 	}{
-		"if there is no leaf and no CA, expect none":                          {published: carrying(current)},
-		"if there is no leaf, expect the CA that signs":                       {signing: next, published: carrying(next), want: next, reason: first},
+		"if there is no leaf and no CA, expect none":                          {published: trusting(current)},
+		"if there is no leaf, expect the CA that signs":                       {signing: next, published: trusting(next), want: next, reason: first},
 		"if there is no leaf and no configuration, expect the CA that signs":  {signing: next, want: next, reason: first},
-		"if there is no leaf and only a next CA, expect it when trusted":      {next: next, published: carrying(current, next), want: next, reason: first},
-		"if there is no leaf and the next CA is not trusted, expect none":     {next: next, published: carrying(current)},
-		"if there is no leaf, expect the CA that signs, not the next one":     {signing: current, next: next, published: carrying(current, next), want: current, reason: first},
-		"if the leaf is young, expect it to stay":                             {leaf: young, signing: current, published: carrying(current)},
+		"if there is no leaf and only a next CA, expect it when trusted":      {next: next, published: trusting(current, next), want: next, reason: first},
+		"if there is no leaf and the next CA is not trusted, expect none":     {next: next, published: trusting(current)},
+		"if there is no leaf, expect the CA that signs, not the next one":     {signing: current, next: next, published: trusting(current, next), want: current, reason: first},
+		"if the leaf is young, expect it to stay":                             {leaf: young, signing: current, published: trusting(current)},
 		"if the Secret cannot be read, expect the leaf to stay":               {leaf: young},
-		"if there is a leaf, expect the next CA to wait for its promotion":    {leaf: young, next: next, published: carrying(current, next)},
-		"if another CA signs, expect it when trusted":                         {leaf: young, signing: next, published: carrying(current, next), want: next, reason: changed},
-		"if another CA signs and is not trusted, expect the leaf to stay":     {leaf: young, signing: next, published: carrying(current)},
+		"if there is a leaf, expect the next CA to wait for its promotion":    {leaf: young, next: next, published: trusting(current, next)},
+		"if another CA signs, expect it when trusted":                         {leaf: young, signing: next, published: trusting(current, next), want: next, reason: changed},
+		"if another CA signs and is not trusted, expect the leaf to stay":     {leaf: young, signing: next, published: trusting(current)},
 		"if another CA signs and no configuration is there, expect no change": {leaf: young, signing: next},
 		"if the leaf's CA expired, expect the other CA, trusted or not": {
-			leaf: signed(expired, now.Add(-2*caTTL)), signing: next, published: carrying(current), want: next, reason: changed,
+			leaf: signed(expired, now.Add(-2*caTTL)), signing: next, published: trusting(current), want: next, reason: changed,
 		},
 		"if the leaf is due, expect another of the same CA": {
-			leaf: signed(current, now.Add(-80*time.Minute)), signing: current, published: carrying(current), want: current, reason: renewing,
+			leaf: signed(current, now.Add(-80*time.Minute)), signing: current, published: trusting(current), want: current, reason: renewing,
 		},
 		"if the leaf is almost due, expect it to stay": {
-			leaf: signed(current, now.Add(-76*time.Minute)), signing: current, published: carrying(current),
+			leaf: signed(current, now.Add(-76*time.Minute)), signing: current, published: trusting(current),
 		},
 		"if the leaf is due and the Secret cannot be read, expect another of the CA in memory": {
 			leaf: signed(current, now.Add(-80*time.Minute)), want: current, reason: renewing,
 		},
 		"if the leaf is due and another CA is not trusted, expect another of the same CA": {
-			leaf: signed(current, now.Add(-80*time.Minute)), signing: next, published: carrying(current), want: current, reason: renewing,
+			leaf: signed(current, now.Add(-80*time.Minute)), signing: next, published: trusting(current), want: current, reason: renewing,
 		},
 		"if the clock was set back, expect another of the same CA": {
-			leaf: signed(current, now.Add(leafBackdate+time.Second)), signing: current, published: carrying(current), want: current, reason: setBack,
+			leaf: signed(current, now.Add(leafBackdate+time.Second)), signing: current, published: trusting(current), want: current, reason: setBack,
 		},
 		"if the clock was set back by less than the backdating, expect the leaf to stay": {
-			leaf: signed(current, now.Add(leafBackdate)), signing: current, published: carrying(current),
+			leaf: signed(current, now.Add(leafBackdate)), signing: current, published: trusting(current),
 		},
 		"if the clock was set back and the Secret cannot be read, expect another of the CA in memory": {
 			leaf: signed(current, now.Add(time.Hour)), want: current, reason: setBack,
@@ -75,7 +75,7 @@ func TestDecideLeaf(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			d := decideLeaf(leafObservation{
-				now: now, leaf: test.leaf, secret: state{signing: test.signing, next: test.next}, published: test.published,
+				now: now, leaf: test.leaf, secret: rotationState{signing: test.signing, next: test.next}, published: test.published,
 			})
 			assert.Equal(t, test.want.String(), d.signer.String())
 			assert.Equal(t, test.reason, d.reason)
@@ -85,7 +85,7 @@ func TestDecideLeaf(t *testing.T) {
 
 func TestSignLeaf(t *testing.T) {
 	now := decisionTime()
-	ca, err := newPair(now, caTTL)
+	ca, err := newAuthority(now, caTTL)
 	require.NoError(t, err)
 	assert.Equal(t, now.Add(-time.Hour), ca.root.NotBefore, "clocks may be behind")
 	tests := map[string]struct {

@@ -17,120 +17,123 @@ import (
 )
 
 const (
-	// lookAgain bounds how long a change that no watch told of goes unseen. It is
-	// shorter than the default of a rotation's waits: within one, a replica looks.
-	lookAgain = time.Minute
+	// resyncInterval bounds how long a change that no watch reported goes unseen. It
+	// is shorter than the default of a rotation's waits: a replica reconciles within one.
+	resyncInterval = time.Minute
 
-	retryFirst = time.Second
-	retryLast  = 30 * time.Second
+	minBackoff = time.Second
+	maxBackoff = 30 * time.Second
 )
 
-// errNoSecret is a Secret that is not there.
-var errNoSecret = errors.New("it is created empty by the chart, and by nothing else: helm upgrade brings it back")
+// errSecretNotFound says how to bring the Secret back.
+var errSecretNotFound = errors.New("only the chart creates it, empty: run helm upgrade to create it again")
 
-// objects are the Secret and the configurations, read by name and followed.
-type objects struct {
+// observer reads the Secret and the configurations by name, watches them, and calls a
+// reconciler when they may have changed.
+type observer struct {
 	secrets        corev1.SecretInterface
 	configurations []configuration
 	options        Options
 	log            logr.Logger
 	clock          clock.Clock
-	changed        chan struct{}
+	queue          chan struct{} // of length one: a pending reconcile sees every change before it
 
-	// Only the goroutine of follow uses these.
-	failures int
-	reported string
+	// Only the goroutine of run uses these.
+	failures    int
+	loggedError string
 
 	mu        sync.Mutex
-	published view
-	problem   error
+	published configurationView
+	lastError error
 }
 
-func newObjects(o Options, configurations ...configuration) *objects {
-	return &objects{
+func newObserver(o Options, configurations ...configuration) *observer {
+	return &observer{
 		secrets:        o.Client.CoreV1().Secrets(o.Namespace),
 		configurations: configurations,
 		options:        o,
 		log:            o.Log.WithValues("secret", o.Namespace+"/"+o.SecretName, "configuration", o.ConfigurationName),
 		clock:          o.Clock,
-		changed:        make(chan struct{}, 1),
-		published:      view{kind: mutating, name: o.ConfigurationName},
-		problem:        errors.New("nothing was looked at yet"),
+		queue:          make(chan struct{}, 1),
+		published:      configurationView{kind: mutating, name: o.ConfigurationName},
+		lastError:      errors.New("the Secret has not been read yet"),
 	}
 }
 
-// follow calls look until ctx ends: whenever one of them may have changed, and
-// after the time that look returns.
-func (o *objects) follow(ctx context.Context, look func(context.Context) time.Duration) {
-	var watches sync.WaitGroup
-	defer watches.Wait()
-	alarms := []alarm{{log: o.log, name: o.options.SecretName, open: o.secrets.Watch, wake: o.wake}}
+// run calls reconcile until ctx ends: whenever an object may have changed, and after
+// the time that reconcile returned.
+func (o *observer) run(ctx context.Context, reconcile func(context.Context) time.Duration) {
+	var running sync.WaitGroup
+	defer running.Wait()
+	watches := []objectWatch{{log: o.log, name: o.options.SecretName, watch: o.secrets.Watch, requeue: o.requeue}}
 	for _, c := range o.configurations {
-		alarms = append(alarms, alarm{log: o.log, name: c.name, open: c.open, wake: o.wake})
+		watches = append(watches, objectWatch{log: o.log, name: c.name, watch: c.watch, requeue: o.requeue})
 	}
-	for _, watched := range alarms {
-		watches.Go(func() { watched.run(ctx) })
+	for _, w := range watches {
+		running.Go(func() { w.run(ctx) })
 	}
 	for {
-		timer := o.clock.NewTimer(look(ctx))
+		timer := o.clock.NewTimer(reconcile(ctx))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return
-		case <-o.changed:
+		case <-o.queue:
 			timer.Stop()
 		case <-timer.C():
 		}
 	}
 }
 
-func (o *objects) wake() {
+// requeue makes run reconcile at once.
+func (o *observer) requeue() {
 	select {
-	case o.changed <- struct{}{}:
-	default: // a look is due already, and it will see this change too
+	case o.queue <- struct{}{}:
+	default: // a reconcile is pending
 	}
 }
 
-// readConfigurations returns what each of the configurations tells.
-func (o *objects) readConfigurations(ctx context.Context) ([]view, error) {
-	var all []view
+// readConfigurations returns a view of each configuration.
+func (o *observer) readConfigurations(ctx context.Context) ([]configurationView, error) {
+	var views []configurationView
 	for _, c := range o.configurations {
 		v, err := c.read(ctx)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, v)
+		views = append(views, v)
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.published = together(all)
-	return all, nil
+	o.published = mergeViews(views)
+	return views, nil
 }
 
-func (o *objects) readSecret(ctx context.Context) (*k8sv1.Secret, error) {
+func (o *observer) readSecret(ctx context.Context) (*k8sv1.Secret, error) {
 	secret, err := o.secrets.Get(ctx, o.options.SecretName, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, fmt.Errorf("secret %s/%s does not exist; %w", o.options.Namespace, o.options.SecretName, errNoSecret)
+		return nil, fmt.Errorf("secret %s/%s does not exist; %w", o.options.Namespace, o.options.SecretName, errSecretNotFound)
 	case err != nil:
 		return nil, fmt.Errorf("read secret %s/%s: %w", o.options.Namespace, o.options.SecretName, err)
 	}
 	return secret, nil
 }
 
-// again is when to look again after a look that ended with err; due is when it is
-// time by the clock, zero when only a change can bring something new.
-func (o *objects) again(due time.Time, err error) time.Duration {
-	o.report(err)
-	after := wait.Jitter(lookAgain, 0.2)
+// nextReconcile records the result of a reconcile and returns how long to wait for
+// the next: until due, at most resyncInterval, and less after an error. A zero due
+// means that only a change needs one.
+func (o *observer) nextReconcile(due time.Time, err error) time.Duration {
+	o.recordError(err)
+	after := wait.Jitter(resyncInterval, 0.2)
 	if err != nil {
 		o.failures = min(o.failures+1, 10)
-		after = wait.Jitter(min(retryFirst<<(o.failures-1), retryLast), 0.2)
+		after = wait.Jitter(min(minBackoff<<(o.failures-1), maxBackoff), 0.2)
 	} else {
 		o.failures = 0
 	}
 	if !due.IsZero() {
-		// A due time that is past waits for a condition that a watch will tell of.
+		// A due time in the past waits for a change, which a watch reports.
 		if until := due.Sub(o.clock.Now()); until > 0 {
 			after = min(after, until)
 		}
@@ -138,24 +141,25 @@ func (o *objects) again(due time.Time, err error) time.Duration {
 	return after
 }
 
-// report logs a problem when it is new, and its end.
-func (o *objects) report(err error) {
+// recordError keeps the error for status, and logs a new one and its end once.
+func (o *observer) recordError(err error) {
 	o.mu.Lock()
-	o.problem = err
+	o.lastError = err
 	o.mu.Unlock()
 	switch {
-	case err == nil && o.reported != "":
-		o.log.Info("the certificate authority is well again", "was", o.reported)
-		o.reported = ""
-	case err != nil && err.Error() != o.reported:
-		o.log.Error(err, "certificate authority: trying again")
-		o.reported = err.Error()
+	case err == nil && o.loggedError != "":
+		o.log.Info("certificate authority: the error is resolved", "was", o.loggedError)
+		o.loggedError = ""
+	case err != nil && err.Error() != o.loggedError:
+		o.log.Error(err, "certificate authority: retrying")
+		o.loggedError = err.Error()
 	}
 }
 
-// status is what the last look saw, and its problem.
-func (o *objects) status() (view, error) {
+// status returns what the configurations trusted when they were last read, and the
+// error of the last reconcile.
+func (o *observer) status() (configurationView, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.published, o.problem
+	return o.published, o.lastError
 }

@@ -13,170 +13,169 @@ import (
 	"k8s.io/client-go/util/flowcontrol"
 )
 
-// fieldManager signs our writes.
+// fieldManager is the field manager of all writes.
 const fieldManager = "isthmus-controller"
 
-// maxCollisions is how many refused writes in a row are a former leader's doing;
-// more than that is something else.
-const maxCollisions = 10
+// maxConflicts is how many conflicts in a row are retried at once. A former leader
+// that still runs causes fewer.
+const maxConflicts = 10
 
 var (
-	// errWrote asks for another look at once.
-	errWrote = errors.New("wrote")
-	// errCollided asks for it too: what was decided on is no longer there.
-	errCollided = errors.New("somebody else was first")
+	// errWritten requeues at once after a write, to read its result.
+	errWritten = errors.New("written")
+	// errConflict requeues at once too: the object changed since it was read.
+	errConflict = errors.New("the object changed since it was read")
 )
 
-// Keeper keeps the authority in the Secret, and the trust bundle in both
-// configurations. It is a controller-runtime Runnable for a leader: two at once do
-// no harm, since every write carries the resourceVersion that it was decided on,
-// but one is enough.
-type Keeper struct {
-	*objects
-	planner planner
-	writes  flowcontrol.PassiveRateLimiter
+// Rotator keeps the authority in the Secret, and the trust bundle in both
+// configurations. It is a controller-runtime Runnable for a leader. One is enough, and
+// two at once do no harm: every write carries the resourceVersion that was read.
+type Rotator struct {
+	*observer
+	writes flowcontrol.PassiveRateLimiter
 
 	// Only the goroutine of Start uses these.
-	last           state // the last whole one
-	publishedSince time.Time
-	collisions     int
+	last         rotationState // the last undamaged state
+	lastMismatch time.Time     // when a configuration last lacked the bundle
+	conflicts    int
 }
 
-// NewKeeper checks the options and makes a Keeper. Nothing is read or written
+// NewRotator checks the options and returns a Rotator. It reads and writes nothing
 // before Start.
-func NewKeeper(options Options) (*Keeper, error) {
+func NewRotator(options Options) (*Rotator, error) {
 	options = options.withDefaults()
 	if err := errors.Join(options.validate(), options.validateCA()); err != nil {
 		return nil, fmt.Errorf("webhook's certificate authority: %w", err)
 	}
-	return &Keeper{
-		objects: newObjects(options,
+	return &Rotator{
+		observer: newObserver(options,
 			mutatingConfiguration(options.Client, options.ConfigurationName),
 			validatingConfiguration(options.Client, options.ConfigurationName)),
-		planner: planner{
-			delay: options.PropagationDelay,
-			make:  func(now time.Time) (*pair, error) { return newPair(now, options.CATTL) },
-		},
-		// Twenty writes at once, then one a second: somebody else who insists on
-		// another content must not turn into a storm.
+		// A burst of twenty writes, then one a second: two writers that disagree about
+		// the content must not flood the API server.
 		writes: flowcontrol.NewTokenBucketPassiveRateLimiterWithClock(1, 20, options.Clock),
 	}, nil
 }
 
-// Start keeps the Secret and the configurations until ctx ends, and then returns
-// nil. No problem of the cluster ends it: it logs and tries again.
-func (k *Keeper) Start(ctx context.Context) error {
-	k.follow(ctx, k.reconcile)
+// Start keeps the Secret and the configurations until ctx ends, and then returns nil.
+// It logs every error and retries.
+func (r *Rotator) Start(ctx context.Context) error {
+	r.run(ctx, r.reconcile)
 	return nil
 }
 
-// NeedLeaderElection says that one Keeper is enough.
-func (k *Keeper) NeedLeaderElection() bool { return true }
+// NeedLeaderElection is true: one Rotator is enough.
+func (r *Rotator) NeedLeaderElection() bool { return true }
 
-// reconcile looks once, does at most one write, and says when to look again.
-func (k *Keeper) reconcile(ctx context.Context) time.Duration {
-	due, err := k.look(ctx)
+// reconcile reads everything, does at most one round of writes, and returns when to
+// reconcile again.
+func (r *Rotator) reconcile(ctx context.Context) time.Duration {
+	due, err := r.reconcileOnce(ctx)
 	switch {
-	case errors.Is(err, errWrote):
-		k.collisions = 0
+	case errors.Is(err, errWritten):
+		r.conflicts = 0
 		return time.Millisecond
-	case errors.Is(err, errCollided) && k.collisions < maxCollisions:
-		k.collisions++
-		// Those who collided once should not collide again.
-		return wait.Jitter(time.Millisecond, float64(10*k.collisions))
+	case errors.Is(err, errConflict) && r.conflicts < maxConflicts:
+		r.conflicts++
+		// Jitter keeps two writers from colliding again.
+		return wait.Jitter(time.Millisecond, float64(10*r.conflicts))
 	case ctx.Err() != nil:
 		return 0
 	}
 	if err == nil {
-		k.collisions = 0
+		r.conflicts = 0
 	}
-	return k.again(due, err)
+	return r.nextReconcile(due, err)
 }
 
-// look reads the configurations before the Secret: a patch is tied to its
-// configuration's version, so a bundle that is older than it can never land in it.
-func (k *Keeper) look(ctx context.Context) (time.Time, error) {
-	all, err := k.readConfigurations(ctx)
+// reconcileOnce reads the configurations before the Secret. A patch carries the
+// version of its configuration, so a bundle older than that version never lands in it.
+func (r *Rotator) reconcileOnce(ctx context.Context) (time.Time, error) {
+	views, err := r.readConfigurations(ctx)
 	if err != nil {
 		return time.Time{}, err
 	}
-	secret, err := k.readSecret(ctx)
-	if errors.Is(err, errNoSecret) && len(k.last.bundle) > 0 {
-		// Leaves of it are in use.
-		err = errors.Join(err, k.inject(ctx, all, k.last.bundle))
+	secret, err := r.readSecret(ctx)
+	if errors.Is(err, errSecretNotFound) && len(r.last.bundle) > 0 {
+		// Leaves in use verify by the last bundle.
+		err = errors.Join(err, r.patchCABundles(ctx, views, r.last.bundle))
 	}
 	if err != nil {
 		return time.Time{}, err
 	}
 
-	now := k.clock.Now()
-	d, err := k.planner.decide(observation{
-		now: now, secret: readState(secret, now, k.last), published: together(all),
-		publishedSince: k.publishedSince, last: k.last,
-	})
+	now := r.clock.Now()
+	d, err := decide(observation{
+		now: now, secret: parseSecret(secret, now, r.last), published: mergeViews(views),
+		lastMismatch: r.lastMismatch, last: r.last,
+	}, r.options.PropagationDelay, r.generate)
 	if err != nil {
 		return time.Time{}, err
 	}
 	if d.reason != "" {
-		return time.Time{}, k.store(ctx, secret, d)
+		return time.Time{}, r.updateSecret(ctx, secret, d)
 	}
-	k.last = d.state
-	return d.due, k.inject(ctx, all, d.state.bundle)
+	r.last = d.state
+	return d.due, r.patchCABundles(ctx, views, d.state.bundle)
 }
 
-// store writes a decision, if the Secret is still the one that it was made on.
-func (k *Keeper) store(ctx context.Context, secret *k8sv1.Secret, d decision) error {
-	if !k.writes.TryAccept() {
-		return fmt.Errorf("secret %s/%s: something else keeps changing it: take it away from whatever applies it", k.options.Namespace, k.options.SecretName)
+func (r *Rotator) generate(now time.Time) (*authority, error) {
+	return newAuthority(now, r.options.CATTL)
+}
+
+// updateSecret writes a decision, unless the Secret changed since it was read.
+func (r *Rotator) updateSecret(ctx context.Context, secret *k8sv1.Secret, d decision) error {
+	if !r.writes.TryAccept() {
+		return fmt.Errorf("secret %s/%s: another writer keeps changing it; exclude it from the tool that applies it", r.options.Namespace, r.options.SecretName)
 	}
-	d.state.write(secret)
-	_, err := k.secrets.Update(ctx, secret, metav1.UpdateOptions{FieldManager: fieldManager})
+	d.state.writeTo(secret)
+	_, err := r.secrets.Update(ctx, secret, metav1.UpdateOptions{FieldManager: fieldManager})
 	switch {
 	case apierrors.IsConflict(err):
-		return fmt.Errorf("update secret %s/%s: %w: %w", k.options.Namespace, k.options.SecretName, errCollided, err)
+		return fmt.Errorf("update secret %s/%s: %w: %w", r.options.Namespace, r.options.SecretName, errConflict, err)
 	case err != nil:
-		return fmt.Errorf("update secret %s/%s: %w", k.options.Namespace, k.options.SecretName, err)
+		return fmt.Errorf("update secret %s/%s: %w", r.options.Namespace, r.options.SecretName, err)
 	}
-	k.log.Info("certificate authority: "+d.reason, "phase", d.state.phase,
+	r.log.Info("certificate authority: "+d.reason, "phase", d.state.phase,
 		"signing", d.state.signing.String(), "next", d.state.next.String(), "bundle", d.state.bundle.String())
-	return errWrote
+	return errWritten
 }
 
-// inject gives every configuration the bundle. One that cannot be given it does
-// not keep the others from it.
-func (k *Keeper) inject(ctx context.Context, all []view, bundle roots) error {
+// patchCABundles gives every configuration the bundle. An error of one does not keep
+// the bundle from the others.
+func (r *Rotator) patchCABundles(ctx context.Context, views []configurationView, bundle roots) error {
 	var errs []error
-	for i, published := range all {
-		errs = append(errs, k.injectInto(ctx, k.configurations[i], published, bundle))
+	for i, v := range views {
+		errs = append(errs, r.patchCABundle(ctx, r.configurations[i], v, bundle))
 	}
 	return errors.Join(errs...)
 }
 
-func (k *Keeper) injectInto(ctx context.Context, c configuration, published view, bundle roots) error {
-	if !published.found {
+func (r *Rotator) patchCABundle(ctx context.Context, c configuration, v configurationView, bundle roots) error {
+	if !v.found {
 		if c.kind == validating {
-			return nil // somebody does without
+			return nil // it is optional
 		}
-		k.publishedSince = k.clock.Now()
-		return fmt.Errorf("%s, waiting for it: no pod is sent to the webhook without it", published.missing())
+		r.lastMismatch = r.clock.Now()
+		return fmt.Errorf("%s: API servers send no pod to the webhook until it is created again", v.notFound())
 	}
-	patch, err := published.patch(bundle.pem())
+	patch, err := v.caBundlePatch(bundle.encode())
 	if err != nil || patch == nil {
 		return err
 	}
-	k.publishedSince = k.clock.Now()
-	if !k.writes.TryAccept() {
-		return fmt.Errorf("%s %q: something else keeps changing its caBundle: take it away from cainjector or from whatever applies it",
+	r.lastMismatch = r.clock.Now()
+	if !r.writes.TryAccept() {
+		return fmt.Errorf("%s %q: another writer keeps changing its caBundle; exclude it from cainjector or from the tool that applies it",
 			c.kind, c.name)
 	}
 	patched, err := c.patch(ctx, c.name, patch)
 	switch {
 	case apierrors.IsConflict(err), apierrors.IsInvalid(err), apierrors.IsNotFound(err):
-		// Invalid is what a JSON patch's failed test comes back as.
-		return fmt.Errorf("patch %s %q: %w: %w", c.kind, c.name, errCollided, err)
+		// The API server answers Invalid when a JSON patch's test fails.
+		return fmt.Errorf("patch %s %q: %w: %w", c.kind, c.name, errConflict, err)
 	case err != nil:
 		return fmt.Errorf("patch %s %q: %w", c.kind, c.name, err)
 	}
-	k.log.Info("put the trust bundle into the configuration", "kind", c.kind, "bundle", bundle.String(), "resourceVersion", patched.GetResourceVersion())
-	return errWrote
+	r.log.Info("wrote the caBundle of the configuration", "kind", c.kind, "bundle", bundle.String(), "resourceVersion", patched.GetResourceVersion())
+	return errWritten
 }

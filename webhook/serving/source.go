@@ -17,11 +17,11 @@ import (
 // keep a replica from serving. It is a controller-runtime Runnable, and its
 // GetCertificate fits a tls.Config.
 type Source struct {
-	*objects
+	*observer
 	leaf atomic.Pointer[leaf]
 
 	// Only the goroutine of Start uses it.
-	last state
+	last rotationState
 }
 
 // New checks the options and returns a Source. It reads nothing before Start.
@@ -30,9 +30,9 @@ func New(options Options) (*Source, error) {
 	if err := errors.Join(options.validate(), options.validateLeaf()); err != nil {
 		return nil, fmt.Errorf("serving certificate: %w", err)
 	}
-	s := &Source{objects: newObjects(options, mutatingConfiguration(options.Client, options.ConfigurationName))}
+	s := &Source{observer: newObserver(options, mutatingConfiguration(options.Client, options.ConfigurationName))}
 	if options.Registerer != nil {
-		if err := options.Registerer.Register(newExpiry(s)); err != nil {
+		if err := options.Registerer.Register(newExpiryCollector(s)); err != nil {
 			return nil, fmt.Errorf("serving certificate: register metrics: %w", err)
 		}
 	}
@@ -42,7 +42,7 @@ func New(options Options) (*Source, error) {
 // Start follows the Secret and the configuration and renews the leaf until ctx ends,
 // and then returns nil. It logs every error and retries.
 func (s *Source) Start(ctx context.Context) error {
-	s.follow(ctx, s.reconcile)
+	s.run(ctx, s.reconcile)
 	return nil
 }
 
@@ -71,7 +71,7 @@ func (s *Source) reconcile(ctx context.Context) time.Duration {
 	if current := s.leaf.Load(); current != nil {
 		due = current.renewAt()
 	}
-	return s.again(due, err)
+	return s.nextReconcile(due, err)
 }
 
 // observe reads the configuration before the Secret, so that it never pairs the
@@ -79,7 +79,7 @@ func (s *Source) reconcile(ctx context.Context) time.Duration {
 // damaged; the observation is usable all the same.
 func (s *Source) observe(ctx context.Context) (leafObservation, error) {
 	o := leafObservation{now: s.clock.Now(), leaf: s.leaf.Load()}
-	all, err := s.readConfigurations(ctx)
+	views, err := s.readConfigurations(ctx)
 	if err != nil {
 		return o, err
 	}
@@ -87,16 +87,16 @@ func (s *Source) observe(ctx context.Context) (leafObservation, error) {
 	if err != nil {
 		return o, err
 	}
-	r := readState(secret, o.now, s.last)
-	s.last = r.state
-	o.secret, o.published = r.state, together(all)
+	parsed := parseSecret(secret, o.now, s.last)
+	s.last = parsed.rotationState
+	o.secret, o.published = s.last, mergeViews(views)
 	switch {
-	case r.empty:
+	case parsed.isEmpty:
 		return o, fmt.Errorf("secret %s/%s is empty: the isthmus controller has not created the first CA yet", s.options.Namespace, s.options.SecretName)
-	case len(r.damaged) > 0:
-		return o, fmt.Errorf("secret %s/%s is damaged and the isthmus controller has not repaired it yet: %s", s.options.Namespace, s.options.SecretName, strings.Join(r.damaged, "; "))
+	case len(parsed.problems) > 0:
+		return o, fmt.Errorf("secret %s/%s is damaged and the isthmus controller has not repaired it yet: %s", s.options.Namespace, s.options.SecretName, strings.Join(parsed.problems, "; "))
 	case !o.published.found:
-		return o, errors.New(o.published.missing())
+		return o, errors.New(o.published.notFound())
 	}
 	return o, nil
 }
@@ -138,7 +138,7 @@ func (s *Source) Ready() error {
 		return fmt.Errorf("the serving certificate expired at %s: %w", certificate.NotAfter.Format(time.RFC3339), orRenewing(problem))
 	}
 	if !published.found {
-		return errors.New(published.missing())
+		return errors.New(published.notFound())
 	}
 	for _, webhook := range published.webhooks {
 		if webhook.roots.issuerOf(certificate) == nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
-// admin is how to reach the API server as its administrator. TestMain sets it.
+// admin is the client configuration of an administrator. TestMain sets it.
 var admin *rest.Config
 
 func TestMain(m *testing.M) {
