@@ -17,26 +17,26 @@ import (
 )
 
 const (
-	release       = "isthmus"
-	systemSpace   = "isthmus-system"
-	configuration = "isthmus-injector"
+	release         = "isthmus"
+	systemNamespace = "isthmus-system"
+	configuration   = "isthmus-injector"
 )
 
 // The chart's Deployments and ServiceAccounts, in the order in which they start:
-// the controller makes the CA that the webhook's certificate is signed with.
+// the controller creates the CA that signs the webhook's certificate.
 const (
 	controllerName = "isthmus-controller"
 	webhookName    = "isthmus-webhook"
 )
 
-// lookEvery is how often the demo's controller looks at a Secret: half a minute,
-// the default, is long for who watches.
-const lookEvery = 2 * time.Second
+// lookInterval is how often the demo's controller checks a Secret. The default of half a
+// minute is long for a spectator.
+const lookInterval = 2 * time.Second
 
-// serve starts a Deployment that the chart installed as a process of this
-// machine: the control plane has no node that could run the chart's pods.
-func (d *demo) serve(ctx context.Context, server, name string) (running, error) {
-	var r running
+// startDeployment runs a Deployment of the chart as a process on this machine, because
+// the control plane has no node for the chart's pods.
+func (d *demo) startDeployment(ctx context.Context, server, name string) (daemon, error) {
+	var r daemon
 	for _, port := range []*int{&r.Port, &r.Health, &r.Metrics} {
 		free, err := freePort(ctx)
 		if err != nil {
@@ -44,32 +44,32 @@ func (d *demo) serve(ctx context.Context, server, name string) (running, error) 
 		}
 		*port = free
 	}
-	arguments, err := d.arguments(ctx, name, r)
+	arguments, err := d.deploymentArguments(ctx, name, r)
 	if err != nil {
 		return r, err
 	}
-	if err := d.account(ctx, server, name); err != nil {
+	if err := d.writeKubeconfig(ctx, server, name); err != nil {
 		return r, err
 	}
 	if name == webhookName {
-		if err := d.redirect(ctx, r.Port); err != nil {
+		if err := d.redirectWebhooks(ctx, r.Port); err != nil {
 			return r, err
 		}
 	}
-	// It outlives this program.
+	// It keeps running after this program exits.
 	command := exec.CommandContext(context.WithoutCancel(ctx), d.path("bin", "isthmus"), arguments...)
-	command.Dir, command.Env = d.folder, append(os.Environ(), "POD_NAMESPACE="+systemSpace, "GOMEMLIMIT=128MiB")
-	err = d.launch(ctx, name, &r, command, func() error {
-		_, err := get(ctx, fmt.Sprintf("http://127.0.0.1:%d/readyz?verbose", r.Health))
+	command.Dir, command.Env = d.folder, append(os.Environ(), "POD_NAMESPACE="+systemNamespace, "GOMEMLIMIT=128MiB")
+	err = d.launchDaemon(ctx, name, &r, command, func() error {
+		_, err := httpGet(ctx, fmt.Sprintf("http://127.0.0.1:%d/readyz?verbose", r.Health))
 		return err
 	})
 	return r, err
 }
 
-// arguments are the flags of the chart's Deployment, with the files, ports and
-// the kubeconfig that a process outside the cluster needs.
-func (d *demo) arguments(ctx context.Context, name string, r running) ([]string, error) {
-	out, err := d.output(ctx, "kubectl", "--namespace", systemSpace, "get", "deployment", name,
+// deploymentArguments returns the flags of the chart's Deployment, with the files, ports
+// and kubeconfig that a process outside the cluster needs.
+func (d *demo) deploymentArguments(ctx context.Context, name string, r daemon) ([]string, error) {
+	out, err := d.run(ctx, "kubectl", "--namespace", systemNamespace, "get", "deployment", name,
 		"--output", "jsonpath={.spec.template.spec.containers[0].args}")
 	if err != nil {
 		return nil, err
@@ -79,10 +79,10 @@ func (d *demo) arguments(ctx context.Context, name string, r running) ([]string,
 		return nil, fmt.Errorf("flags of the chart's Deployment %s: %w in %q", name, err, out)
 	}
 	for i, argument := range arguments {
-		argument = strings.ReplaceAll(argument, "$(POD_NAMESPACE)", systemSpace)
+		argument = strings.ReplaceAll(argument, "$(POD_NAMESPACE)", systemNamespace)
 		arguments[i] = strings.ReplaceAll(argument, "/etc/isthmus/", d.path("settings")+"/")
 	}
-	if err := d.settings(ctx); err != nil {
+	if err := d.writeSettings(ctx); err != nil {
 		return nil, err
 	}
 	arguments = append(arguments,
@@ -93,16 +93,16 @@ func (d *demo) arguments(ctx context.Context, name string, r running) ([]string,
 	)
 	switch name {
 	case controllerName:
-		arguments = append(arguments, "--look-interval="+lookEvery.String())
+		arguments = append(arguments, "--look-interval="+lookInterval.String())
 	case webhookName:
 		arguments = append(arguments, "--host=127.0.0.1", fmt.Sprintf("--port=%d", r.Port), "--serving-name=127.0.0.1", "--shutdown-delay=0s")
 	}
 	return arguments, nil
 }
 
-// settings writes the chart's ConfigMap to files, as the kubelet would.
-func (d *demo) settings(ctx context.Context) error {
-	out, err := d.output(ctx, "kubectl", "--namespace", systemSpace, "get", "configmap", "isthmus-settings", "--output", "json")
+// writeSettings writes the chart's ConfigMap to files, as the kubelet does.
+func (d *demo) writeSettings(ctx context.Context) error {
+	out, err := d.run(ctx, "kubectl", "--namespace", systemNamespace, "get", "configmap", "isthmus-settings", "--output", "json")
 	if err != nil {
 		return err
 	}
@@ -121,14 +121,14 @@ func (d *demo) settings(ctx context.Context) error {
 	return nil
 }
 
-// account writes a kubeconfig with a token of the chart's own ServiceAccount:
-// the process may do here what it may do in a cluster, and no more.
-func (d *demo) account(ctx context.Context, server, name string) error {
-	token, err := d.output(ctx, "kubectl", "--namespace", systemSpace, "create", "token", name, "--duration=720h")
+// writeKubeconfig writes a kubeconfig with a token of the chart's ServiceAccount: the
+// process has the same permissions as in a cluster.
+func (d *demo) writeKubeconfig(ctx context.Context, server, name string) error {
+	token, err := d.run(ctx, "kubectl", "--namespace", systemNamespace, "create", "token", name, "--duration=720h")
 	if err != nil {
 		return err
 	}
-	authority, err := d.output(ctx, "kubectl", "--namespace", systemSpace, "get", "configmap", "kube-root-ca.crt", "--output", `jsonpath={.data.ca\.crt}`)
+	authority, err := d.run(ctx, "kubectl", "--namespace", systemNamespace, "get", "configmap", "kube-root-ca.crt", "--output", `jsonpath={.data.ca\.crt}`)
 	if err != nil {
 		return err
 	}
@@ -147,9 +147,9 @@ func (d *demo) account(ctx context.Context, server, name string) error {
 	return os.WriteFile(d.path(name+".kubeconfig"), content, 0o600)
 }
 
-// redirect points the chart's configurations at this machine instead of at the
-// Service.
-func (d *demo) redirect(ctx context.Context, port int) error {
+// redirectWebhooks changes the chart's webhook configurations to call this machine
+// instead of the Service.
+func (d *demo) redirectWebhooks(ctx context.Context, port int) error {
 	for kind, paths := range map[string][]string{
 		"mutatingwebhookconfiguration":   {"/inject/namespace", "/inject/pod"},
 		"validatingwebhookconfiguration": {"/validate/workload", "/validate/workload", "/validate/namespace"},
@@ -166,7 +166,7 @@ func (d *demo) redirect(ctx context.Context, port int) error {
 		if err != nil {
 			return err
 		}
-		if _, err := d.output(ctx, "kubectl", "patch", kind, configuration, "--type=json", "--patch", string(content)); err != nil {
+		if _, err := d.run(ctx, "kubectl", "patch", kind, configuration, "--type=json", "--patch", string(content)); err != nil {
 			return err
 		}
 	}
@@ -182,15 +182,15 @@ func freePort(ctx context.Context) (int, error) {
 	return listener.Addr().(*net.TCPAddr).Port, listener.Close()
 }
 
-// get returns the body of a page of the webhook.
-func get(ctx context.Context, url string) (string, error) {
+// httpGet returns the body of a page.
+func httpGet(ctx context.Context, url string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
 		return "", err
 	}
-	// The environment's proxy is for the world outside.
+	// A proxy of the environment must not be used for this machine.
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Do(request)
 	if err != nil {

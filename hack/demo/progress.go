@@ -6,45 +6,45 @@ import (
 	"time"
 )
 
-// tellEvery is how often a long build says where it is.
-const tellEvery = 10 * time.Second
+// reportInterval is how often a long build reports its progress.
+const reportInterval = 10 * time.Second
 
-// narrator turns what `go build -v` prints into a line every now and then, and
-// keeps what is no package's name for an error.
-type narrator struct {
-	screen      *screen
-	name        string
-	begun, told time.Time
-	packages    int
-	rest        []byte
-	complaints  []string
+// buildProgress turns the output of `go build -v` into a line every reportInterval. It
+// collects the lines that are not package names, for an error message.
+type buildProgress struct {
+	screen            *screen
+	name              string
+	started, reported time.Time
+	packages          int
+	partial           []byte // a line that has not ended
+	errorLines        []string
 }
 
 // Write implements io.Writer.
-func (n *narrator) Write(data []byte) (int, error) {
-	n.rest = append(n.rest, data...)
+func (b *buildProgress) Write(data []byte) (int, error) {
+	b.partial = append(b.partial, data...)
 	for {
-		line, rest, whole := bytes.Cut(n.rest, []byte("\n"))
-		if !whole {
+		line, rest, found := bytes.Cut(b.partial, []byte("\n"))
+		if !found {
 			return len(data), nil
 		}
-		n.rest = rest
-		n.line(string(line))
+		b.partial = rest
+		b.line(string(line))
 	}
 }
 
-func (n *narrator) line(line string) {
+func (b *buildProgress) line(line string) {
 	switch {
 	case strings.HasPrefix(line, "go: downloading "):
 	case strings.ContainsAny(line, " \t:#"):
-		n.complaints = append(n.complaints, line)
+		b.errorLines = append(b.errorLines, line)
 		return
 	default:
-		n.packages++
+		b.packages++
 	}
-	if time.Since(n.told) < tellEvery {
+	if time.Since(b.reported) < reportInterval {
 		return
 	}
-	n.told = time.Now()
-	n.screen.say("%s: %s, %d packages compiled, at %s", n.name, time.Since(n.begun).Round(time.Second), n.packages, strings.TrimPrefix(line, "go: "))
+	b.reported = time.Now()
+	b.screen.printf("%s: %s, %d packages compiled, at %s", b.name, time.Since(b.started).Round(time.Second), b.packages, strings.TrimPrefix(line, "go: "))
 }
