@@ -156,7 +156,7 @@ func newClients(mgr manager.Manager) (c clients, err error) {
 	return c, nil
 }
 
-// addAll wires the controller, what it reads from, and the keeper of the
+// addAll wires the controller, what it reads from, and the rotator of the
 // webhook's certificate authority.
 func (f *controllerFlags) addAll(mgr manager.Manager, options inject.Options, log logr.Logger) error {
 	c, err := newClients(mgr)

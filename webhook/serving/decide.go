@@ -111,7 +111,7 @@ func (o observation) problems() []string {
 	return nil
 }
 
-// isReplaced reports whether somebody replaced the authority in one step: the bundle
+// isReplaced reports whether the authority was replaced by hand in one step: the bundle
 // lacks the root of the leaves in use, and the configurations do not trust the new
 // root yet. If they do, it is too late to go back, and replicas only have to sign.
 func (o observation) isReplaced() bool {

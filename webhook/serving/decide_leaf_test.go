@@ -1,6 +1,7 @@
 package serving
 
 import (
+	"crypto"
 	"testing"
 	"time"
 
@@ -106,6 +107,7 @@ func TestSignLeaf(t *testing.T) {
 				return
 			}
 			require.NoError(t, err)
+			assert.Equal(t, l.Leaf.PublicKey, l.PrivateKey.(crypto.Signer).Public(), "the key belongs to the leaf")
 			assert.Equal(t, test.at.Add(test.notBefore), l.Leaf.NotBefore)
 			assert.Equal(t, test.at.Add(test.notAfter), l.Leaf.NotAfter)
 			assert.True(t, l.renewAt().After(test.at), "a leaf that is due when it is signed would be signed in a loop")

@@ -31,7 +31,7 @@
 // While no Rotator runs, only rotation stops. Replicas still start, and sign and
 // renew their leaves with the current CA, which has four months left when its
 // rotation is due. Nothing repairs a caBundle or creates a first CA in that time.
-// While nobody can read the Secret, running replicas sign with the CA in memory.
+// While the Secret cannot be read, running replicas sign with the CA in memory.
 //
 // [decide] and [decideLeaf] make all decisions. They are pure: the observation
 // carries the time, and the caller passes in the function that generates a CA.

@@ -83,7 +83,7 @@ type Options struct {
 	// Clock is the source of time and timers. Default clock.RealClock.
 	Clock clock.Clock
 
-	// Registerer registers a Source's expiry metrics; a Rotator has none of its own.
+	// Registerer registers a Source's expiry metrics; a Rotator has no metrics.
 	// Nil registers none.
 	Registerer prometheus.Registerer
 }

@@ -79,6 +79,23 @@ func TestReplicasKeepServingWithoutARotator(t *testing.T) {
 	assert.NotNil(t, parseSecret(s.cluster.secret(), s.clock.Now(), rotationState{}).next, "a rotator that starts begins the rotation")
 }
 
+func TestReplicasRenewLeavesWhileTheSecretCannotBeRead(t *testing.T) {
+	s := newSimulation(t, 11, 2)
+	require.NoError(t, s.run(3*delay, nil))
+	before := s.replicas[0].issuer()
+	s.cluster.PrependReactor("get", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil, errors.New("etcd has no leader")
+	})
+	leaves := map[string]bool{}
+	require.NoError(t, s.run(caTTL-3*delay-2*interval, func(int) {
+		leaves[s.replicas[0].certificate().SerialNumber.String()] = true
+	}))
+	assert.Greater(t, len(leaves), 5, "leaves are renewed")
+	assert.True(t, before.equal(s.replicas[0].issuer()))
+	_, lastError := s.replicas[0].status()
+	assert.ErrorContains(t, lastError, "read secret isthmus-system/isthmus-webhook-ca: etcd has no leader")
+}
+
 func TestRotationContinuesAfterRestarts(t *testing.T) {
 	s := newSimulation(t, 2, 2)
 	var promotions int
@@ -102,7 +119,7 @@ func TestNoReviewFailsThroughDamage(t *testing.T) {
 		t.Run(damage.name, func(t *testing.T) {
 			s := newSimulation(t, 3, 2)
 			// Every 92 minutes hits every phase of some rotation.
-			require.NoError(t, s.run(lives*caTTL, func(step int) {
+			require.NoError(t, s.run(lifetimes*caTTL, func(step int) {
 				if step%23 == 22 {
 					s.cluster.editSecret(damage.apply)
 				}

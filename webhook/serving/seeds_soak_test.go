@@ -6,6 +6,6 @@ package serving
 const (
 	// seeds is how many simulations do every kind of damage at random times.
 	seeds = 3
-	// lives is for how many lifetimes of a CA one kind of damage is repeated.
-	lives = 2
+	// lifetimes is for how many lifetimes of a CA one kind of damage is repeated.
+	lifetimes = 2
 )

@@ -10,6 +10,10 @@ import (
 	"time"
 )
 
+// readTimeout bounds a read of the Secret and the configuration. An API server that
+// does not answer must not delay the renewal of a leaf for longer.
+const readTimeout = 30 * time.Second
+
 // Source is a replica's serving certificate: a leaf that the replica signs itself
 // with the authority in the Secret, and whose key never leaves the process. A Source
 // writes nothing to the cluster. Of the two configurations it reads the mutating one
@@ -78,6 +82,8 @@ func (s *Source) reconcile(ctx context.Context) time.Duration {
 // Secret with a configuration that is newer. Its error says what is missing or
 // damaged; the observation is usable all the same.
 func (s *Source) observe(ctx context.Context) (leafObservation, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
 	o := leafObservation{now: s.clock.Now(), leaf: s.leaf.Load()}
 	views, err := s.readConfigurations(ctx)
 	if err != nil {
@@ -120,11 +126,11 @@ func (s *Source) sign(now time.Time, d leafDecision) error {
 // configuration trusts the root that issued it: until then a review sent here fails.
 // The error says what is missing.
 func (s *Source) Ready() error {
-	published, problem := s.status()
+	published, lastError := s.status()
 	current := s.leaf.Load()
 	if current == nil {
-		if problem != nil {
-			return fmt.Errorf("no serving certificate yet: %w", problem)
+		if lastError != nil {
+			return fmt.Errorf("no serving certificate yet: %w", lastError)
 		}
 		return fmt.Errorf("no serving certificate yet: secret %s/%s holds no CA that mutatingwebhookconfiguration %q trusts; wait for the isthmus controller",
 			s.options.Namespace, s.options.SecretName, s.options.ConfigurationName)
@@ -132,10 +138,10 @@ func (s *Source) Ready() error {
 	now, certificate := s.clock.Now(), current.Leaf
 	if now.Before(certificate.NotBefore) {
 		return fmt.Errorf("the serving certificate is not valid before %s, because the clock was ahead when it was signed: %w",
-			certificate.NotBefore.Format(time.RFC3339), orRenewing(problem))
+			certificate.NotBefore.Format(time.RFC3339), orRenewing(lastError))
 	}
 	if now.After(certificate.NotAfter) {
-		return fmt.Errorf("the serving certificate expired at %s: %w", certificate.NotAfter.Format(time.RFC3339), orRenewing(problem))
+		return fmt.Errorf("the serving certificate expired at %s: %w", certificate.NotAfter.Format(time.RFC3339), orRenewing(lastError))
 	}
 	if !published.found {
 		return errors.New(published.notFound())
@@ -143,15 +149,15 @@ func (s *Source) Ready() error {
 	for _, webhook := range published.webhooks {
 		if webhook.roots.issuerOf(certificate) == nil {
 			return fmt.Errorf("webhook %q of mutatingwebhookconfiguration %q does not trust the issuer %q of this replica's certificate: %w",
-				webhook.name, s.options.ConfigurationName, certificate.Issuer.CommonName, orRenewing(problem))
+				webhook.name, s.options.ConfigurationName, certificate.Issuer.CommonName, orRenewing(lastError))
 		}
 	}
 	return nil
 }
 
-func orRenewing(problem error) error {
-	if problem == nil {
+func orRenewing(lastError error) error {
+	if lastError == nil {
 		return errors.New("a new one is being signed")
 	}
-	return problem
+	return lastError
 }

@@ -119,7 +119,7 @@ func TestReplicasRotateSideBySide(t *testing.T) {
 	}, 90*time.Second, 5*time.Millisecond)
 }
 
-func TestReadySaysWhatIsMissing(t *testing.T) {
+func TestReadyReportsWhatIsMissing(t *testing.T) {
 	t.Run("Start was not called", func(t *testing.T) {
 		s, err := New(newCluster(t).options())
 		require.NoError(t, err)
