@@ -215,8 +215,8 @@ func TestNamespaceIsReviewed(t *testing.T) {
 		return map[string]any{"metadata": map[string]any{"name": name, "labels": labels, "annotations": annotations}}
 	}
 	enabled := map[string]string{policy.InjectionLabel: "enabled"}
-	const ttl = `annotation of namespace emissary isthmus.dev/cert-ttl: "soon" is not allowed; want a Go duration of at least one minute, such as 12h`
-	const delivery = `annotation of namespace emissary isthmus.dev/delivery: "pigeon" is not allowed; want files or secret`
+	const ttl = `namespace emissary: annotation isthmus.dev/cert-ttl: "soon" is not allowed; want a Go duration of at least one minute, such as 12h`
+	const delivery = `namespace emissary: annotation isthmus.dev/delivery: "pigeon" is not allowed; want files or secret`
 	for name, c := range map[string]struct {
 		old, now any
 		denied   string
@@ -226,7 +226,7 @@ func TestNamespaceIsReviewed(t *testing.T) {
 		"if it is labelled, expect silence": {now: namespace("emissary", enabled, nil)},
 		"if the label is wrong, expect a denial": {
 			now:    namespace("emissary", map[string]string{policy.InjectionLabel: "on"}, nil),
-			denied: `label of namespace emissary isthmus.dev/injection: "on" is not allowed; want enabled or disabled`,
+			denied: `namespace emissary: label isthmus.dev/injection: "on" is not allowed; want enabled or disabled`,
 		},
 		"if two are wrong, expect the first, and a warning of the other": {
 			now:    namespace("emissary", enabled, map[string]string{policy.CertTTLKey: "soon", policy.DeliveryKey: "pigeon"}),
@@ -286,7 +286,7 @@ func TestNamespacesRevisionIsReviewed(t *testing.T) {
 	r := answer(t, post(v, validationOf(t, "Namespace", now, before)))
 
 	require.False(t, r.Allowed)
-	assert.Equal(t, `invalid-override: label of namespace emissary istio.io/rev: "canary" cannot be followed; only default is installed`, r.Result.Message)
+	assert.Equal(t, `invalid-override: namespace emissary: label istio.io/rev: "canary" cannot be followed; only default is installed`, r.Result.Message)
 }
 
 // asked remembers how a namespace was asked for.

@@ -54,11 +54,11 @@ type Adoption struct {
 // faithfully, and the way out. A pod without such an integration has no patch and
 // no error.
 func (e *Engine) Adopt(req Request, o AdoptOptions) (Adoption, error) {
-	s := &subject{engine: e, Request: req, asked: policy.ByNamespace}
+	s := &subject{engine: e, Request: req, asked: policy.OptedInByNamespace}
 	options, problem := policy.Resolve(req.Pod.Labels, req.Pod.Annotations, req.Namespace, e.settings.Defaults, e.settings.SecretNames)
 	s.options = options
 	verdict := policy.Decide(req.Pod.Labels, req.Pod.Annotations, policy.Namespace{Name: req.Namespace.Name, Labels: labelled(nil)}, e.settings.ExcludedNamespaces)
-	if verdict.Asked == policy.Nobody && !verdict.Denied {
+	if verdict.OptIn == policy.NotOptedIn && !verdict.Denied {
 		return Adoption{Reason: verdict.Reason}, nil
 	}
 	if isWindows(&req.Pod.Spec) {

@@ -115,7 +115,7 @@ func (a *adopter) findDirectory() {
 	if dir != nil && path.Clean(dir.Value) != a.dir {
 		a.warn("container %s looks for certificates in %q, but they are in %q; once adopted, both are %q", edge.Name, dir.Value, a.dir, a.dir)
 	}
-	if _, wrong := policy.CertDir(a.dir); wrong != "" {
+	if _, wrong := policy.ParseCertDir(a.dir); wrong != "" {
 		a.fail(at+".volumeMounts["+a.volume+"].mountPath", "the certificates are in %q: %s", a.dir, wrong)
 	}
 }

@@ -159,7 +159,7 @@ func addedDir(c *comparison, d Difference, name string) bool {
 }
 
 func bySecret(c *comparison, d Difference, _ string) bool {
-	return d.After == "" && c.status.Delivery == policy.BySecret
+	return d.After == "" && c.status.Delivery == policy.DeliverySecret
 }
 
 // mountedThere: the edge had the certificates' volume where the variable now says.

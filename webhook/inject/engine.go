@@ -123,13 +123,13 @@ func (e *Engine) Inject(req Request) Result {
 	if verdict.Denied {
 		return denied(verdict.Reason, verdict.Message)
 	}
-	if verdict.Asked == policy.Nobody {
+	if verdict.OptIn == policy.NotOptedIn {
 		return Result{Reason: verdict.Reason}
 	}
 	if n := length(pod.Annotations) + length(pod.Labels); n > maxMetadata {
 		return denied(policy.InvalidOverride, fmt.Sprintf("labels and annotations hold %d bytes; Kubernetes takes at most %d of a pod", n, maxMetadata))
 	}
-	c := &subject{engine: e, Request: req, asked: verdict.Asked}
+	c := &subject{engine: e, Request: req, asked: verdict.OptIn}
 	c.warnings = policy.UnknownKeys(pod.Labels, pod.Annotations, ns)
 	result := c.decide()
 	// Only a known mode: a user's misspelling must not become a metric's label.
@@ -158,7 +158,7 @@ func length(pairs map[string]string) int {
 type subject struct {
 	engine *Engine
 	Request
-	asked    policy.Asked
+	asked    policy.OptIn
 	options  policy.Options
 	profile  *patches.Profile
 	edge     int
@@ -174,7 +174,7 @@ func (s *subject) decide() Result {
 	if problem != nil && !problem.OfNamespace {
 		return denied(policy.InvalidOverride, problem.Message)
 	}
-	if s.asked == policy.ByPod && isWindows(&s.Pod.Spec) {
+	if s.asked == policy.OptedInByPod && isWindows(&s.Pod.Spec) {
 		return denied(policy.UnsupportedOS, windows)
 	}
 	if r := s.recognise(); r != nil {
@@ -189,7 +189,7 @@ func (s *subject) decide() Result {
 	if r := s.integrated(); r != nil {
 		return *r
 	}
-	s.warnings = append(s.warnings, policy.Ineffective(s.Pod.Annotations, s.Namespace, options)...)
+	s.warnings = append(s.warnings, policy.IneffectiveKeys(s.Pod.Annotations, s.Namespace, options)...)
 	if s.isAlone() {
 		if options.Mode == policy.Secret {
 			return s.refuse(policy.Conflict, fmt.Sprintf(`%s is "true" with %s %s, but namespace %s has no label %s=%s, so no Secret is kept there; label the namespace, or choose %s %s`,
@@ -212,7 +212,7 @@ const windows = "the pod runs on Windows, where Istio's agent does not; run the 
 // refuse denies a pod that asked for itself, and leaves one that its namespace
 // opted in untouched: a front door is not blocked for what it did not ask.
 func (s *subject) refuse(reason policy.Reason, message string) Result {
-	if s.asked == policy.ByPod {
+	if s.asked == policy.OptedInByPod {
 		return denied(reason, message)
 	}
 	s.warn(string(reason), "left without an identity: %s", message)
@@ -227,13 +227,13 @@ func (s *subject) warn(code, format string, args ...any) {
 // controller keeps Secrets, and lets publishers write them, only where the
 // namespace is labelled.
 func (s *subject) isAlone() bool {
-	return s.asked == policy.ByPod && s.Namespace.Labels[policy.InjectionLabel] != policy.InjectionEnabled
+	return s.asked == policy.OptedInByPod && s.Namespace.Labels[policy.InjectionLabel] != policy.InjectionEnabled
 }
 
 // limit leaves a pod that is alone nothing but files.
 func (s *subject) limit() {
 	if s.isAlone() && s.options.Mode != policy.Secret && s.options.Mode.HasCertificate() {
-		s.options.Delivery, s.options.Publish = policy.Files, false
+		s.options.Delivery, s.options.Publish = policy.DeliveryFiles, false
 	}
 }
 
@@ -244,7 +244,7 @@ func (s *subject) warnAlone(wanted policy.Options) {
 	}
 	text := "namespace %s has no label %s=%s, so no Secret is kept there: this pod gets certificate files only"
 	var without []string
-	if wanted.Delivery == policy.BySecret {
+	if wanted.Delivery == policy.DeliverySecret {
 		without = append(without, policy.DeliveryKey+": secret")
 	}
 	if wanted.Publish {
@@ -281,7 +281,7 @@ func (s *subject) recognise() *Result {
 	case len(candidates) > 1:
 		r = s.refuse(policy.Conflict, fmt.Sprintf("more than one edge was recognised (%s); say which with %s and %s",
 			s.list(candidates), policy.ProfileKey, policy.ContainerKey))
-	case s.asked == policy.ByPod:
+	case s.asked == policy.OptedInByPod:
 		r = denied(policy.NoProfile, fmt.Sprintf("no profile recognises an edge among the containers %s; name a profile with %s (%s), and the container with %s",
 			containerNames(s.Pod), policy.ProfileKey, strings.Join(s.engine.profiles.Names(), ", "), policy.ContainerKey))
 	default:

@@ -111,8 +111,8 @@ func (s *subject) integrated() *Result {
 		if len(found.missing) > 0 {
 			return nil
 		}
-		s.warn(string(policy.IntegratedByHand), "left as it is, for it is prepared for Istio's injector by hand and lacks nothing; isthmus adopt turns it into a plain manifest")
-		return &Result{Reason: policy.IntegratedByHand, Message: "the pod is prepared for Istio's injector by hand"}
+		s.warn(string(policy.ManualIntegration), "left as it is, for it is prepared for Istio's injector by hand and lacks nothing; isthmus adopt turns it into a plain manifest")
+		return &Result{Reason: policy.ManualIntegration, Message: "the pod is prepared for Istio's injector by hand"}
 	}
 	r := s.byHand(found)
 	return &r
@@ -132,15 +132,15 @@ func (s *subject) ranFirst() bool {
 // byHand leaves a pod that is integrated by hand as it is.
 func (s *subject) byHand(h handiwork) Result {
 	found := strings.Join(h.signs, "; ")
-	if s.asked == policy.ByPod {
+	if s.asked == policy.OptedInByPod {
 		return denied(policy.Conflict, fmt.Sprintf("%s is \"true\" with %s %s, but the pod is integrated with Istio by hand: %s; remove one of the two (isthmus adopt rewrites the manifest)",
 			policy.InjectKey, policy.ModeKey, s.options.Mode, found))
 	}
-	s.warn(string(policy.IntegratedByHand), "left as it is, for it is integrated with Istio by hand: %s; isthmus adopt turns it into a plain manifest", found)
+	s.warn(string(policy.ManualIntegration), "left as it is, for it is integrated with Istio by hand: %s; isthmus adopt turns it into a plain manifest", found)
 	if len(h.missing) > 0 {
 		s.warn("integration-incomplete", "the integration by hand lacks %s", strings.Join(h.missing, ", "))
 	}
-	return Result{Reason: policy.IntegratedByHand, Message: "the pod is integrated with Istio by hand: " + found}
+	return Result{Reason: policy.ManualIntegration, Message: "the pod is integrated with Istio by hand: " + found}
 }
 
 // isCalled reports whether Istio's injector takes a pod that does not ask for it:

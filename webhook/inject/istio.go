@@ -142,7 +142,7 @@ func (s *subject) proxySettings(certDir string, mounted bool) (out proxySettings
 	}
 	out.certDir = certDir
 	if theirs := config.metadata("OUTPUT_CERTS"); theirs != "" {
-		clean, wrong := policy.CertDir(theirs)
+		clean, wrong := policy.ParseCertDir(theirs)
 		switch {
 		case wrong != "":
 			return out, fmt.Sprintf("annotation %s sets OUTPUT_CERTS to %q: %s", policy.IstioProxyConfigKey, theirs, wrong)

@@ -123,7 +123,7 @@ func (s *subject) certDir() (dir string, own, mounted bool, message string) {
 		}
 	}
 	if m := mountOf(edge, patches.CertsVolume); m != nil {
-		theirs, wrong := policy.CertDir(m.MountPath)
+		theirs, wrong := policy.ParseCertDir(m.MountPath)
 		switch {
 		case wrong != "":
 			return "", false, false, fmt.Sprintf("container %s mounts volume %s at %s: %s", edge.Name, m.Name, m.MountPath, wrong)

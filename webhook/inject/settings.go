@@ -70,17 +70,17 @@ func (s Settings) Validate() error {
 		}
 	}
 	for i, name := range s.SecretNames {
-		if wrong := policy.ValidSecretName(name); wrong != "" {
+		if wrong := policy.SecretNameProblem(name); wrong != "" {
 			errs = append(errs, fmt.Errorf("secretNames[%d] %q: %s", i, name, wrong))
 		}
 	}
 	for i, name := range s.MirrorSecretNames {
-		if wrong := policy.ValidSecretName(name); wrong != "" {
+		if wrong := policy.SecretNameProblem(name); wrong != "" {
 			errs = append(errs, fmt.Errorf("mirrorSecretNames[%d] %q: %s", i, name, wrong))
 		}
 	}
 	for i, name := range s.ImagePullSecrets {
-		if wrong := policy.ValidSecretName(name); wrong != "" {
+		if wrong := policy.SecretNameProblem(name); wrong != "" {
 			errs = append(errs, fmt.Errorf("imagePullSecrets[%d] %q: %s", i, name, wrong))
 		}
 	}

@@ -1,85 +1,62 @@
 package policy
 
-import (
-	"fmt"
-	"slices"
+import "slices"
+
+// Mode is how a pod gets its identity.
+type Mode string
+
+// The modes of the API.
+const (
+	// Sidecar runs Istio's agent beside the edge, by default without Envoy.
+	Sidecar Mode = "sidecar"
+	// Istio prepares the pod for the sidecar that Istio's own injector adds.
+	Istio Mode = "istio"
+	// Secret adds no container: the controller publishes the certificate in a
+	// Secret.
+	Secret Mode = "secret"
+	// Ambient leaves the traffic to ztunnel; the pod has no certificate.
+	Ambient Mode = "ambient"
 )
+
+var modes = []Mode{Sidecar, Istio, Secret, Ambient}
 
 // Modes lists the modes of the API.
 func Modes() []Mode { return slices.Clone(modes) }
 
+// Known reports whether the mode is one of the API's.
+func (m Mode) Known() bool { return slices.Contains(modes, m) }
+
 // HasCertificate reports whether the edge itself holds a certificate. In mode
-// ambient ztunnel does.
+// ambient ztunnel holds it instead.
 func (m Mode) HasCertificate() bool { return m != Ambient }
 
-// noAgent says why there is nothing to publish.
-func (m Mode) noAgent() string {
+// noAgentReason says why the pod has no agent of Isthmus that could publish. It is
+// meaningful for every mode but sidecar.
+func (m Mode) noAgentReason() string {
 	if m == Istio {
-		return "mode istio leaves the agent to Istio, and Isthmus adds none to the pod"
+		return "mode istio uses Istio's own agent, and Isthmus adds none to the pod"
 	}
 	return "mode " + string(m) + " has no agent in the pod"
 }
 
-// settleMode holds the other options against the mode.
-func (r *resolver) settleMode(o *Options, labels map[string]string) {
+// applyMode adjusts the other options to the mode, and reports annotations of the
+// pod that contradict the mode.
+func (r *resolver) applyMode(o *Options, podLabels map[string]string) {
 	switch o.Mode {
 	case Istio:
-		o.Revision, _ = InjectorRevision(labels, r.ns)
-		if v, ok := r.pod[EnvoyKey]; ok && v == "false" {
-			r.podProblem(EnvoyKey, v, "mode istio runs all of Istio's sidecar, Envoy with it; remove it, or choose "+ModeKey+": sidecar")
+		o.Revision, _ = InjectorRevision(podLabels, r.ns)
+		if v, ok := r.podAnnotations[EnvoyKey]; ok && v == "false" {
+			r.reportPod(EnvoyKey, v, "mode istio runs Istio's complete sidecar, including Envoy; remove the annotation, or set "+ModeKey+": sidecar")
 		}
 		o.Envoy = true
 	case Secret:
 		o.Envoy = false
 	case Ambient:
 		for _, key := range certificateKeys {
-			if v, ok := r.pod[key]; ok && v != "false" {
-				r.podProblem(key, v, "mode ambient gives the pod neither certificate nor sidecar; remove it, or choose another mode")
+			if v, ok := r.podAnnotations[key]; ok && v != "false" {
+				r.reportPod(key, v, "mode ambient gives the pod neither certificate nor sidecar; remove the annotation, or choose another mode")
 			}
 		}
 		o.Delivery, o.Envoy, o.Publish, o.TLSContext, o.CertTTL = "", false, false, false, 0
 	}
-}
-
-// certificateKeys are annotations of pod or namespace about the certificate.
-var certificateKeys = []string{DeliveryKey, CertDirKey, SecretNameKey, CertTTLKey, PublishKey, EnvoyKey}
-
-// secretKeys are annotations of a namespace about its Secret.
-var secretKeys = []string{SourceKey, ServiceAccountKey, TLSContextKey}
-
-// sidecarKeys are annotations of a pod that steer the sidecar alone.
-var sidecarKeys = []string{
-	EnvoyKey, IstioProxyImageKey, IstioProxyCPUKey, IstioProxyMemoryKey, IstioProxyCPULimitKey, IstioProxyMemLimitKey,
-	IstioLogLevelKey, IstioAgentLogLevelKey, IstioStatusPortKey,
-}
-
-// Ineffective warns of annotations that are known and in their place, and
-// change nothing beside these options.
-func Ineffective(annotations map[string]string, ns Namespace, o Options) []Warning {
-	var out []Warning
-	warn := func(format string, args ...any) {
-		out = append(out, Warning{"no-effect", fmt.Sprintf(format, args...)})
-	}
-	if v, ok := ns.Annotations[MirrorSecretKey]; ok && o.Source != Mirror {
-		warn("annotation of namespace %s %s: %q has no effect, for the source is %s; set %s: mirror, or remove it", ns.Name, MirrorSecretKey, v, o.Source, SourceKey)
-	}
-	if v := ns.Annotations[EnvoyKey]; v == "false" && o.Mode == Istio {
-		warn("annotation of namespace %s %s: %q has no effect, for mode istio runs all of Istio's sidecar; remove it", ns.Name, EnvoyKey, v)
-	}
-	if o.Mode == Ambient {
-		for _, key := range slices.Concat(certificateKeys, secretKeys) {
-			if v, ok := ns.Annotations[key]; ok && v != "false" {
-				warn("annotation of namespace %s %s: %q has no effect, for mode ambient has no certificate; remove it", ns.Name, key, v)
-			}
-		}
-	}
-	if o.Mode != Secret && o.Mode != Ambient {
-		return out
-	}
-	for _, key := range sidecarKeys {
-		if v, ok := annotations[key]; ok && v != "false" {
-			warn("annotation %s: %q has no effect, for mode %s adds no sidecar; remove it", key, v, o.Mode)
-		}
-	}
-	return out
 }

@@ -153,7 +153,7 @@ func TestProgramReadsTheSettings(t *testing.T) {
 	_, settings := settingsOf(t, "")
 	assert.Equal(t, patches.Mesh{}, settings.Mesh)
 	assert.Equal(t, policy.Defaults{
-		Mode: policy.Sidecar, Delivery: policy.Files, CertDir: "/etc/istio-certs", SecretName: "istio-certs",
+		Mode: policy.Sidecar, Delivery: policy.DeliveryFiles, CertDir: "/etc/istio-certs", SecretName: "istio-certs",
 		Source: policy.IstioCA,
 	}, settings.Defaults)
 	assert.Equal(t, []string{"istio-certs"}, settings.SecretNames)

@@ -11,34 +11,34 @@ func TestNamespaceProblems(t *testing.T) {
 		labels, annotations map[string]string
 		want                []string
 	}{
-		"if it carries nothing, expect nothing": {},
-		"if every value is allowed, expect nothing": {
+		"if the namespace has no keys, expect no problems": {},
+		"if every value is allowed, expect no problems": {
 			labels:      map[string]string{InjectionLabel: "enabled"},
 			annotations: map[string]string{ModeKey: "secret", SourceKey: "cert-manager", CertTTLKey: "12h", RestartKey: "true", "other.dev/key": "x"},
 		},
-		"if it is locked, expect nothing": {labels: map[string]string{InjectionLabel: "disabled"}},
-		"if the label has another value, expect what is allowed": {
+		"if the namespace is locked, expect no problems": {labels: map[string]string{InjectionLabel: "disabled"}},
+		"if the label has another value, expect the allowed values": {
 			labels: map[string]string{InjectionLabel: "true"},
-			want:   []string{`label of namespace shop isthmus.dev/injection: "true" is not allowed; want enabled or disabled`},
+			want:   []string{`namespace shop: label isthmus.dev/injection: "true" is not allowed; want enabled or disabled`},
 		},
 		"if several values are wrong, expect each of them, the label first": {
 			labels:      map[string]string{InjectionLabel: ""},
 			annotations: map[string]string{CertTTLKey: "soon", DeliveryKey: "pigeon", TLSContextKey: "yes", RestartKey: "always"},
 			want: []string{
-				`label of namespace shop isthmus.dev/injection: "" is not allowed; want enabled or disabled`,
-				`annotation of namespace shop isthmus.dev/restart-when-stale: "always" is not allowed; want "true" or "false"`,
-				`annotation of namespace shop isthmus.dev/delivery: "pigeon" is not allowed; want files or secret`,
-				`annotation of namespace shop isthmus.dev/tls-context: "yes" is not allowed; want "true" or "false"`,
-				`annotation of namespace shop isthmus.dev/cert-ttl: "soon" is not allowed; want a Go duration of at least one minute, such as 12h`,
+				`namespace shop: label isthmus.dev/injection: "" is not allowed; want enabled or disabled`,
+				`namespace shop: annotation isthmus.dev/restart-when-stale: "always" is not allowed; want "true" or "false"`,
+				`namespace shop: annotation isthmus.dev/delivery: "pigeon" is not allowed; want files or secret`,
+				`namespace shop: annotation isthmus.dev/tls-context: "yes" is not allowed; want "true" or "false"`,
+				`namespace shop: annotation isthmus.dev/cert-ttl: "soon" is not allowed; want a Go duration of at least one minute, such as 12h`,
 			},
 		},
-		"if two values contradict each other, expect one sentence": {
+		"if two values contradict each other, expect one problem": {
 			annotations: map[string]string{ModeKey: "secret", DeliveryKey: "files"},
-			want:        []string{`annotation of namespace shop isthmus.dev/delivery: "files" is not allowed; mode secret has no agent that writes files; want secret`},
+			want:        []string{`namespace shop: annotation isthmus.dev/delivery: "files" is not allowed; mode secret has no agent that writes files; want secret`},
 		},
-		"if the Secret's name is not one of the chart's, expect those": {
+		"if the chart does not allow the Secret's name, expect the allowed names": {
 			annotations: map[string]string{SecretNameKey: "other"},
-			want:        []string{`annotation of namespace shop isthmus.dev/secret-name: "other" is not allowed; want one of the names that the chart allows: istio-certs`},
+			want:        []string{`namespace shop: annotation isthmus.dev/secret-name: "other" is not allowed; want one of the names that the chart allows: istio-certs`},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -48,7 +48,8 @@ func TestNamespaceProblems(t *testing.T) {
 	}
 }
 
-func TestNamespaceProblemsOfTheDefaultsEnd(t *testing.T) {
+// An invalid default is reported once: removing annotations does not help.
+func TestNamespaceProblemsReportsAnInvalidDefaultOnce(t *testing.T) {
 	got := NamespaceProblems(Namespace{Name: "shop"}, Defaults{CertTTL: "soon"}, []string{"istio-certs"})
 	assert.Equal(t, []string{`default for isthmus.dev/cert-ttl: "soon" is not allowed; want a Go duration of at least one minute, such as 12h`}, got)
 }
