@@ -73,5 +73,5 @@ func newHandler(t testing.TB, m *webhook.Metrics, log logr.Logger) *webhook.Hand
 	t.Helper()
 	engine, err := inject.New(inject.Options{})
 	require.NoError(t, err)
-	return &webhook.Handler{Engine: engine, Namespaces: labelled(), Room: webhook.NewRoom(), Metrics: m, Log: log, Labelled: true}
+	return &webhook.Handler{Engine: engine, Namespaces: labelled(), Memory: webhook.NewMemoryBudget(), Metrics: m, Log: log, Labelled: true}
 }

@@ -12,10 +12,10 @@ import (
 
 // Whoever reaches the port of probes reads which check fails, and never why.
 func TestProbesSayWhichAndNeverWhy(t *testing.T) {
-	probes := Ports{Ready: map[string]healthz.Checker{
+	probes := HealthAndMetrics{Ready: map[string]healthz.Checker{
 		"mesh": func(*http.Request) error { return errors.New("the reason") },
 		"ping": healthz.Ping,
-	}}.probes()
+	}}.probeHandler()
 	for path, want := range map[string]int{
 		"/readyz": http.StatusInternalServerError, "/readyz?verbose": http.StatusInternalServerError, "/readyz?exclude=mesh": http.StatusOK,
 		"/readyz/": http.StatusNotFound, "/readyz/mesh": http.StatusNotFound, "/readyz/mesh?verbose": http.StatusNotFound,

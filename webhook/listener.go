@@ -16,31 +16,33 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 )
 
-// What a client gets of the server before it has sent a review, and after. Anyone
-// in the cluster is a client: an API server's address is not known to a
-// NetworkPolicy, nor does it show a certificate.
+// Limits of what a client may use before and after it sends a review. Every workload
+// in the cluster can be a client: a NetworkPolicy cannot select the API server, whose
+// address is not known, and the API server presents no client certificate.
 const (
-	// maxConnections are open at once, about 40 KiB each; API servers keep one each.
-	maxConnections = 512
-	// maxPlain are open at once on a port of probes or metrics.
-	maxPlain = 64
-	// maxHeaders is for a request's line and headers.
-	maxHeaders = 16 << 10
-	// maxStreams are the reviews at once on one connection of HTTP/2.
+	// maxReviewConnections are open at once, at about 40 KiB each. Every API server
+	// keeps one.
+	maxReviewConnections = 512
+	// maxMonitoringConnections are open at once on the port of probes or metrics.
+	maxMonitoringConnections = 64
+	// maxHeaderBytes limits a request line and its headers.
+	maxHeaderBytes = 16 << 10
+	// maxStreams limits the concurrent reviews on one HTTP/2 connection.
 	maxStreams = 100
-	// window is what HTTP/2 takes of a connection before a review is read.
-	window = 64 << 10
-	// headerTimeout is for the TLS handshake, and for the headers of a request.
+	// receiveWindow is how many bytes HTTP/2 receives on a connection before the
+	// review is read.
+	receiveWindow = 64 << 10
+	// headerTimeout limits the TLS handshake, and the headers of a request.
 	headerTimeout = 10 * time.Second
-	// writeTimeout is for a review and its answer, from the headers on.
+	// writeTimeout limits a request from its headers to the end of the response.
 	writeTimeout = 15 * time.Second
-	// idleTimeout is how long a connection is kept between reviews.
+	// idleTimeout is how long a connection stays open between reviews.
 	idleTimeout = 90 * time.Second
 )
 
-// newFront listens for reviews. It is no server of controller-runtime's, which
-// leaves connections unbounded and answers without a deadline.
-func newFront(o ServerOptions, reviews http.Handler) (*manager.Server, error) {
+// newReviewListener listens for reviews with TLS. It replaces the webhook server of
+// controller-runtime, which limits neither connections nor the time of a response.
+func newReviewListener(o ServerOptions, handler http.Handler) (*manager.Server, error) {
 	address := net.JoinHostPort(o.Host, strconv.Itoa(o.Port))
 	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
 	if err != nil {
@@ -49,74 +51,76 @@ func newFront(o ServerOptions, reviews http.Handler) (*manager.Server, error) {
 	config := &tls.Config{
 		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: o.Certificate.GetCertificate,
 	}
-	return bounded("reviews", tls.NewListener(listener, config), reviews, maxConnections, o.Log), nil
+	return limitConnections("reviews", tls.NewListener(listener, config), handler, maxReviewConnections, o.Log), nil
 }
 
-// bounded serves on a listener, and bounds what clients take of the server.
-func bounded(name string, listener net.Listener, handler http.Handler, most int, log logr.Logger) *manager.Server {
-	held := &connections{most: most, open: map[net.Conn]place{}}
+// limitConnections makes a server for a listener with a limited number of
+// connections, and with limits on the size and time of requests.
+func limitConnections(name string, listener net.Listener, handler http.Handler, maxConnections int, log logr.Logger) *manager.Server {
+	limiter := &connectionLimiter{maxConnections: maxConnections, open: map[net.Conn]trackedConnection{}}
 	grace := time.Minute
 	return &manager.Server{
 		Name: name, Listener: listener, ShutdownTimeout: &grace,
 		Server: &http.Server{
-			Handler: handler, ConnState: held.note,
-			MaxHeaderBytes: maxHeaders, ReadHeaderTimeout: headerTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+			Handler: handler, ConnState: limiter.trackState,
+			MaxHeaderBytes: maxHeaderBytes, ReadHeaderTimeout: headerTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
 			HTTP2: &http.HTTP2Config{
-				MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: window, MaxReceiveBufferPerStream: window,
+				MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: receiveWindow, MaxReceiveBufferPerStream: receiveWindow,
 			},
-			// What it has to say is of clients, who must not fill the log.
+			// Its messages are about clients, which must not fill the log.
 			ErrorLog: slog.NewLogLogger(logr.ToSlogHandler(log.WithName(name)), slog.LevelDebug),
 		},
 	}
 }
 
-// connections are those that are open. Where there are too many, the one that has
-// been without a review for the longest is closed, else the one whose review has
-// taken the longest: who holds connections open holds nobody else up.
-type connections struct {
-	most int
+// connectionLimiter closes connections when too many are open: the one that has been
+// idle for the longest, or if none is idle, the one whose request has taken the
+// longest. So a client that holds connections open cannot keep others out.
+type connectionLimiter struct {
+	maxConnections int
 
 	mu sync.Mutex
-	// resting have no review under way, busy have; the longest in front.
-	resting, busy list.List
-	open          map[net.Conn]place
+	// idle and active hold every open net.Conn, the oldest in front.
+	idle, active list.List
+	open         map[net.Conn]trackedConnection
 }
 
-type place struct {
-	in *list.List
-	at *list.Element
+// trackedConnection is the position of a connection in the list of idle or active
+// ones.
+type trackedConnection struct {
+	list    *list.List
+	element *list.Element
 }
 
-// note is an http.Server's ConnState.
-func (c *connections) note(conn net.Conn, state http.ConnState) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.drop(conn)
-	in := &c.resting
+// trackState is the ConnState of an http.Server.
+func (l *connectionLimiter) trackState(conn net.Conn, state http.ConnState) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.untrackLocked(conn)
+	connections := &l.idle
 	switch state {
 	case http.StateActive:
-		in = &c.busy
+		connections = &l.active
 	case http.StateClosed, http.StateHijacked:
 		return
 	}
-	c.open[conn] = place{in, in.PushBack(conn)}
-	if len(c.open) <= c.most {
+	l.open[conn] = trackedConnection{connections, connections.PushBack(conn)}
+	if len(l.open) <= l.maxConnections {
 		return
 	}
-	surplus := c.resting.Front()
-	if surplus == nil {
-		surplus = c.busy.Front()
+	oldest := l.idle.Front()
+	if oldest == nil {
+		oldest = l.active.Front()
 	}
-	other := surplus.Value.(net.Conn)
-	c.drop(other)
-	// In the background: to close TLS is to write, and the client may not read.
-	go func() { _ = other.Close() }()
+	surplus := oldest.Value.(net.Conn)
+	l.untrackLocked(surplus)
+	// In the background: closing TLS writes an alert, and the client may not read.
+	go func() { _ = surplus.Close() }()
 }
 
-// drop has the lock.
-func (c *connections) drop(conn net.Conn) {
-	if p, ok := c.open[conn]; ok {
-		p.in.Remove(p.at)
-		delete(c.open, conn)
+func (l *connectionLimiter) untrackLocked(conn net.Conn) {
+	if tracked, ok := l.open[conn]; ok {
+		tracked.list.Remove(tracked.element)
+		delete(l.open, conn)
 	}
 }

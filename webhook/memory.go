@@ -11,99 +11,106 @@ import (
 	"time"
 )
 
-// What reviews may take of the server's memory. Whoever reaches the port may send
-// them, and whoever may create pods decides what is in them: without bounds a
-// hundred large ones, or one whose few bytes stand for many objects, would end the
-// server, and with it the creation of every pod that is opted in.
+// Limits of the memory that reviews use. Every client that reaches the port can send
+// reviews, and every user that may create pods decides on their content. Without
+// limits a hundred large reviews, or one whose few bytes decode into many objects,
+// would end the server, and with it the creation of all opted-in pods.
 const (
-	// maxReview is the largest review that is read: the API server takes objects
-	// of up to 3 MiB, a CREATE carries one and an UPDATE two.
+	// maxReview is the size in bytes of the largest review: the API server accepts
+	// objects of up to 3 MiB, a CREATE carries one and an UPDATE two.
 	maxReview = 7 << 20
-	// maxArriving is the memory of all reviews that are on their way, or wait.
-	maxArriving = 16 << 20
-	// maxSize is the largest review that is decoded, by the measure of size.
-	maxSize = 32 << 20
-	// small is the size of reviews that are decided side by side, as many as
-	// maxSmall; of larger ones one is decided at a time.
-	small    = 1 << 20
-	maxSmall = 16
-	// maxScratch is the largest buffer that is kept for the next review.
-	maxScratch = 64 << 10
+	// maxPendingBytes is the memory of all bodies that are being received or wait for
+	// decoding.
+	maxPendingBytes = 16 << 20
+	// maxDecodedSize is the largest decodedSize of a review that is decoded.
+	maxDecodedSize = 32 << 20
+	// maxSmallSize is the largest decodedSize of a small review. Up to
+	// maxSmallDecodings small reviews are decided concurrently; of the larger ones one
+	// at a time.
+	maxSmallSize      = 1 << 20
+	maxSmallDecodings = 16
+	// maxPooledBuffer is the largest buffer that is reused for another review.
+	maxPooledBuffer = 64 << 10
 )
 
 var (
-	errCrowded  = errors.New("too many reviews at once")
-	errTooLarge = errors.New("too large")
+	errOverloaded = errors.New("too many reviews at once")
+	errTooLarge   = errors.New("too large")
 )
 
-// Room is the memory that the reviews of a server share: about 64 MiB at most, and
-// next to nothing while they are as large as pods are.
-type Room struct {
-	smalls, large chan struct{}
+// MemoryBudget limits the memory that the reviews of a server use together: about
+// 64 MiB at most, and very little while the reviews are as large as pods usually
+// are. Bodies in transfer share maxPendingBytes; two semaphores limit how many
+// reviews are decoded.
+type MemoryBudget struct {
+	smallDecodings, largeDecodings chan struct{}
 
 	mu sync.Mutex
-	// taken is the memory of those that are arriving, the oldest in front.
-	taken    int
-	arriving list.List
+	// pendingBytes is the memory of the bodies of all pending reviews.
+	pendingBytes int
+	// pending holds every *pendingReview, the oldest in front.
+	pending list.List
 }
 
-// NewRoom makes an empty room.
-func NewRoom() *Room {
-	return &Room{smalls: make(chan struct{}, maxSmall), large: make(chan struct{}, 1)}
+// NewMemoryBudget creates an unused budget.
+func NewMemoryBudget() *MemoryBudget {
+	return &MemoryBudget{smallDecodings: make(chan struct{}, maxSmallDecodings), largeDecodings: make(chan struct{}, 1)}
 }
 
-// arrival is a review until it is decided on.
-type arrival struct {
-	room *Room
-	at   *list.Element
-	// taken is the memory of its body.
-	taken int
-	// gone is closed when it gave way to others; hurry ends a read that waits for
-	// the client.
-	gone  chan struct{}
-	hurry func()
+// pendingReview is a review that is being received or waits for decoding.
+type pendingReview struct {
+	budget *MemoryBudget
+	// element of budget.pending; nil once the review is removed.
+	element *list.Element
+	// reserved is the memory of the body, in bytes.
+	reserved int
+	// evicted is closed when the review made room for others. abortRead then ends a
+	// read that waits for the client.
+	evicted   chan struct{}
+	abortRead func()
 }
 
-// arrive begins a review; it ends with leave.
-func (r *Room) arrive(w http.ResponseWriter) *arrival {
-	a := &arrival{room: r, gone: make(chan struct{}), hurry: func() {
+// enqueue adds a review, which must be removed at the end.
+func (m *MemoryBudget) enqueue(w http.ResponseWriter) *pendingReview {
+	p := &pendingReview{budget: m, evicted: make(chan struct{}), abortRead: func() {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(-time.Second))
 	}}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	a.at = r.arriving.PushBack(a)
-	return a
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p.element = m.pending.PushBack(p)
+	return p
 }
 
-func (a *arrival) leave() {
-	a.room.mu.Lock()
-	defer a.room.mu.Unlock()
-	a.forget()
+// remove takes the review out of the queue and releases its memory. It may be called
+// more than once.
+func (p *pendingReview) remove() {
+	p.budget.mu.Lock()
+	defer p.budget.mu.Unlock()
+	p.removeLocked()
 }
 
-// forget has the lock. It may be called again.
-func (a *arrival) forget() {
-	if a.at == nil {
+func (p *pendingReview) removeLocked() {
+	if p.element == nil {
 		return
 	}
-	a.room.arriving.Remove(a.at)
-	a.room.taken -= a.taken
-	a.at = nil
+	p.budget.pending.Remove(p.element)
+	p.budget.pendingBytes -= p.reserved
+	p.element = nil
 }
 
-// read reads the body.
-func (a *arrival) read(into *bytes.Buffer, body io.Reader) error {
+// read reads the body into buf, and reserves the buffer's memory as it grows.
+func (p *pendingReview) read(buf *bytes.Buffer, body io.Reader) error {
 	for {
-		into.Grow(bytes.MinRead)
-		if !a.grow(into.Cap()) {
-			return errCrowded
+		buf.Grow(bytes.MinRead)
+		if !p.reserve(buf.Cap()) {
+			return errOverloaded
 		}
-		free := into.AvailableBuffer()
+		free := buf.AvailableBuffer()
 		n, err := body.Read(free[:cap(free)])
-		into.Write(free[:n])
+		buf.Write(free[:n])
 		switch {
-		case a.isGone():
-			return errCrowded
+		case p.isEvicted():
+			return errOverloaded
 		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
@@ -112,67 +119,69 @@ func (a *arrival) read(into *bytes.Buffer, body io.Reader) error {
 	}
 }
 
-// grow notes the memory of the body. Where that of all gets too much, the review
-// that has been arriving for the longest gives way: an API server sends one within
-// milliseconds, and who does not holds others up. It is false where that is this one.
-func (a *arrival) grow(to int) bool {
-	r := a.room
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if a.at == nil {
+// reserve sets the memory of the body to size bytes. If all pending reviews together
+// exceed the limit, the oldest ones are evicted: an API server sends a review within
+// milliseconds, so a review that takes longer must not block the others. It reports
+// whether this review is still pending.
+func (p *pendingReview) reserve(size int) bool {
+	m := p.budget
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p.element == nil {
 		return false
 	}
-	r.taken += to - a.taken
-	a.taken = to
-	for r.taken > maxArriving {
-		oldest := r.arriving.Front().Value.(*arrival)
-		oldest.forget()
-		close(oldest.gone)
-		oldest.hurry()
+	m.pendingBytes += size - p.reserved
+	p.reserved = size
+	for m.pendingBytes > maxPendingBytes {
+		oldest := m.pending.Front().Value.(*pendingReview)
+		oldest.removeLocked()
+		close(oldest.evicted)
+		oldest.abortRead()
 	}
-	return a.at != nil
+	return p.element != nil
 }
 
-func (a *arrival) isGone() bool {
+func (p *pendingReview) isEvicted() bool {
 	select {
-	case <-a.gone:
+	case <-p.evicted:
 		return true
 	default:
 		return false
 	}
 }
 
-// enter waits until there is room to decide on the review that has arrived, and
-// returns what gives it back.
-func (a *arrival) enter(ctx context.Context, body []byte) (exit func(), err error) {
-	n := size(body)
-	if n > maxSize {
+// acquireDecoding waits until the review may be decoded and removes it from the
+// pending ones. The caller must call release when the review is decided.
+func (p *pendingReview) acquireDecoding(ctx context.Context, body []byte) (release func(), err error) {
+	size := decodedSize(body)
+	if size > maxDecodedSize {
 		return nil, errTooLarge
 	}
-	lane := a.room.smalls
-	if n > small {
-		lane = a.room.large
+	semaphore := p.budget.smallDecodings
+	if size > maxSmallSize {
+		semaphore = p.budget.largeDecodings
 	}
 	select {
-	case lane <- struct{}{}:
-		a.leave()
-		return func() { <-lane }, nil
-	case <-a.gone:
+	case semaphore <- struct{}{}:
+		p.remove()
+		return func() { <-semaphore }, nil
+	case <-p.evicted:
 	case <-ctx.Done():
 	}
-	return nil, errCrowded
+	return nil, errOverloaded
 }
 
-// size is what a review takes at most: its text twice, and what it is decoded into.
-// {} may stand for a container of 408 bytes in a list that grew by doubling.
-func size(body []byte) int {
-	n := 2 * len(body)
+// decodedSize is an upper bound of the memory that a review needs: its text twice,
+// and the decoded objects. {} may decode into a container of 408 bytes, in a list
+// that grew by doubling.
+func decodedSize(body []byte) int {
+	size := 2 * len(body)
 	for i := 0; i < len(body); i++ {
 		switch body[i] {
 		case '{', '[':
-			n += 1 << 10
+			size += 1 << 10
 		case ',':
-			n += 128
+			size += 128
 		case '"':
 			for i++; i < len(body) && body[i] != '"'; i++ {
 				if body[i] == '\\' {
@@ -181,5 +190,27 @@ func size(body []byte) int {
 			}
 		}
 	}
-	return n
+	return size
+}
+
+// reviewBuffers are reused from review to review: request and response are most of
+// the garbage that a review would produce.
+type reviewBuffers struct {
+	request  bytes.Buffer
+	response []byte
+}
+
+var bufferPool = sync.Pool{New: func() any { return new(reviewBuffers) }}
+
+func acquireBuffers() *reviewBuffers {
+	b := bufferPool.Get().(*reviewBuffers)
+	b.request.Reset()
+	return b
+}
+
+// release returns the buffers to the pool, unless this review made them large.
+func (b *reviewBuffers) release() {
+	if b.request.Cap() <= maxPooledBuffer && cap(b.response) <= maxPooledBuffer {
+		bufferPool.Put(b)
+	}
 }

@@ -15,53 +15,56 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// workload reviews the pod template of what makes pods, as its pods will be
+// restartedAtKey is the annotation that kubectl rollout restart sets on a template
+// (defaultObjectRestarter of kubectl).
+const restartedAtKey = "kubectl.kubernetes.io/restartedAt"
+
+// validateWorkload reviews the pod template of a workload as its pods will be
 // reviewed.
-func (v *Validator) workload(ctx context.Context, req *admissionv1.AdmissionRequest) (opinion, error) {
-	now, err := decodeWorkload(req.Object.Raw)
+func (v *Validator) validateWorkload(ctx context.Context, req *admissionv1.AdmissionRequest) (decision, error) {
+	workload, err := decodeWorkload(req.Object.Raw)
 	if err != nil {
-		return opinion{}, err
+		return decision{}, err
 	}
-	restarts := false
+	template, isRestart := workload.template(), false
 	if req.Operation == admissionv1.Update {
 		old, err := decodeWorkload(req.OldObject.Raw)
 		if err != nil {
-			return opinion{}, err
+			return decision{}, err
 		}
-		before, after := old.template(), now.template()
-		if now.Metadata.DeletionTimestamp != nil || equality.Semantic.DeepEqual(before, after) {
-			return opinion{unasked: true}, nil
+		oldTemplate := old.template()
+		if workload.Metadata.DeletionTimestamp != nil || equality.Semantic.DeepEqual(oldTemplate, template) {
+			return decision{unchanged: true}, nil
 		}
-		restarts = equality.Semantic.DeepEqual(withoutRestart(before), withoutRestart(after))
+		isRestart = equality.Semantic.DeepEqual(withoutRestartedAt(oldTemplate), withoutRestartedAt(template))
 	}
-	template := now.template()
 	pod := &corev1.Pod{ObjectMeta: template.ObjectMeta, Spec: template.Spec}
-	// A template that says nothing was sent for its namespace's label.
-	ns, err := v.Namespaces.Namespace(ctx, req.Namespace, !says(pod))
+	// A template without the key is only sent because of its namespace's label.
+	ns, err := v.Namespaces.Namespace(ctx, req.Namespace, !hasInjectKey(pod))
 	if err != nil {
-		return opinion{}, fmt.Errorf("read namespace %s: %w", req.Namespace, err)
+		return decision{}, fmt.Errorf("read namespace %s: %w", req.Namespace, err)
 	}
 	result := v.Engine.Inject(inject.Request{Pod: pod, Namespace: ns})
-	o := opinion{
+	d := decision{
 		denied: result.Denied, reason: result.Reason, warnings: result.Warnings,
 		profile: result.Profile, mode: string(result.Mode),
 	}
-	if !o.denied {
-		return o, nil
+	if !d.denied {
+		return d, nil
 	}
-	o.message = fmt.Sprintf("pod template of %s: %s", title(req, now), result.Message)
-	if restarts {
-		// What it is a restart of was there before, and goes on until its pods are
-		// refused.
-		o.denied = false
-		o.warnings = append(o.warnings, policy.Warning{Code: string(o.reason), Text: "new pods will be refused: " + string(o.reason) + ": " + o.message})
+	d.message = fmt.Sprintf("pod template of %s %s: %s", req.Kind.Kind, workload.name(), result.Message)
+	if isRestart {
+		// The restarted template was invalid before, and its running pods stay until
+		// new ones are refused.
+		d.denied = false
+		d.warnings = append(d.warnings, policy.Warning{Code: string(d.reason), Text: "new pods will be refused: " + string(d.reason) + ": " + d.message})
 	}
-	return o, nil
+	return d, nil
 }
 
-// object is all that is read of a workload, whatever its kind: a CronJob's
-// template lies deeper than that of the others.
-type object struct {
+// podWorkload is the part of a workload that its review reads, whatever its kind. The
+// template of a CronJob is nested deeper than that of other kinds.
+type podWorkload struct {
 	Metadata struct {
 		Name              string       `json:"name"`
 		GenerateName      string       `json:"generateName"`
@@ -77,44 +80,39 @@ type object struct {
 	} `json:"spec"`
 }
 
-func decodeWorkload(raw []byte) (*object, error) {
-	o := &object{}
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(raw, o); err != nil {
+func decodeWorkload(raw []byte) (*podWorkload, error) {
+	workload := &podWorkload{}
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(raw, workload); err != nil {
 		return nil, fmt.Errorf("decode workload: %w", err)
 	}
-	return o, nil
+	return workload, nil
 }
 
-func (o *object) template() *corev1.PodTemplateSpec {
-	if o.Spec.JobTemplate != nil {
-		return &o.Spec.JobTemplate.Spec.Template
+func (w *podWorkload) template() *corev1.PodTemplateSpec {
+	if w.Spec.JobTemplate != nil {
+		return &w.Spec.JobTemplate.Spec.Template
 	}
-	return &o.Spec.Template
+	return &w.Spec.Template
 }
 
-// title names a workload in a sentence.
-func title(req *admissionv1.AdmissionRequest, o *object) string {
-	name := o.Metadata.Name
-	if name == "" {
-		name = o.Metadata.GenerateName
+// name is the name of the workload, or its generateName before it has a name.
+func (w *podWorkload) name() string {
+	if w.Metadata.Name == "" {
+		return w.Metadata.GenerateName
 	}
-	return req.Kind.Kind + " " + name
+	return w.Metadata.Name
 }
 
-// says reports whether a pod carries the key that opts it in or out.
-func says(pod *corev1.Pod) bool {
-	_, label := pod.Labels[policy.InjectKey]
-	_, annotation := pod.Annotations[policy.InjectKey]
-	return label || annotation
+// hasInjectKey reports whether a pod carries the key that opts it in or out.
+func hasInjectKey(pod *corev1.Pod) bool {
+	_, asLabel := pod.Labels[policy.InjectKey]
+	_, asAnnotation := pod.Annotations[policy.InjectKey]
+	return asLabel || asAnnotation
 }
 
-// restartedAt is the annotation that kubectl rollout restart sets in a template
-// (defaultObjectRestarter of kubectl).
-const restartedAt = "kubectl.kubernetes.io/restartedAt"
-
-func withoutRestart(template *corev1.PodTemplateSpec) *corev1.PodTemplateSpec {
+func withoutRestartedAt(template *corev1.PodTemplateSpec) *corev1.PodTemplateSpec {
 	other := *template
 	other.Annotations = maps.Clone(template.Annotations)
-	delete(other.Annotations, restartedAt)
+	delete(other.Annotations, restartedAtKey)
 	return &other
 }

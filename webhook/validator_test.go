@@ -29,7 +29,7 @@ func newValidator(t testing.TB, m *webhook.Metrics, log logr.Logger) *webhook.Va
 	t.Helper()
 	engine, err := inject.New(inject.Options{})
 	require.NoError(t, err)
-	return &webhook.Validator{Engine: engine, Namespaces: labelled(), Room: webhook.NewRoom(), Metrics: m, Log: log}
+	return &webhook.Validator{Engine: engine, Namespaces: labelled(), Memory: webhook.NewMemoryBudget(), Metrics: m, Log: log}
 }
 
 // edited is an edge's pod template with changes.

@@ -129,7 +129,7 @@ func (f *controllerFlags) manager(config *rest.Config, log logr.Logger) (manager
 	return manager.New(config, manager.Options{
 		Cache:  cached,
 		Client: client.Options{Cache: &client.CacheOptions{}},
-		// webhook.Ports serves both.
+		// webhook.HealthAndMetrics serves both.
 		Logger: log, Metrics: metricsserver.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
 		LeaderElection: f.leaderElect, LeaderElectionID: controller.Name, LeaderElectionNamespace: f.namespace,
 		LeaderElectionReleaseOnCancel: true,
@@ -167,7 +167,7 @@ func (f *controllerFlags) addAll(mgr manager.Manager, options inject.Options, lo
 	if err != nil {
 		return err
 	}
-	ports := webhook.Ports{
+	ports := webhook.HealthAndMetrics{
 		HealthAddress: f.healthAddress, MetricsAddress: f.metricsAddress, Metrics: metrics.Registry, Log: log,
 		Ready: map[string]healthz.Checker{"ping": healthz.Ping, "mesh": func(*http.Request) error { return m.ready() }},
 	}

@@ -60,7 +60,7 @@ func TestMalformedReviews(t *testing.T) {
 		"if annotations are larger than Kubernetes takes, expect denial": {body: reviewOf(ns, meta(`"annotations":{"a":"`+strings.Repeat("x", 1<<20)+`"}`)), code: 200, says: "Kubernetes takes at most 262144"},
 		"if a key of ours is a quarter of a megabyte, expect an answer":  {body: reviewOf(ns, meta(`"annotations":{"isthmus.dev/`+strings.Repeat("x", 250_000)+`":""}`)), code: 200, says: "..."},
 		"if the status is forged and nested, expect no more than before": {body: reviewOf(ns, meta(`"annotations":{"isthmus.dev/status":"`+strings.Repeat("[", 100_000)+`"}`)), code: 200, says: `"allowed":`},
-		"if the namespace leads elsewhere, expect 500":                   {body: reviewOf("../../secrets", pod), code: 500, says: "is no name of a namespace"},
+		"if the namespace leads elsewhere, expect 500":                   {body: reviewOf("../../secrets", pod), code: 500, says: "invalid namespace name"},
 		"if the namespace does not exist, expect 500":                    {body: reviewOf("nowhere-at-all", pod), code: 500, says: "not found"},
 		"if it is an update, expect 500":                                 {body: strings.Replace(reviewOf(ns, pod), "CREATE", "UPDATE", 1), code: 500, says: "CREATE of pods only"},
 		"if it is a Secret's review, expect 500":                         {body: strings.Replace(reviewOf(ns, `{"data":{"a":"czNjcjN0"}}`), `"resource":"pods"`, `"resource":"secrets"`, 1), code: 500, says: "CREATE of pods only"},
