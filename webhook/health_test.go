@@ -10,7 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 )
 
-// Whoever reaches the port of probes reads which check fails, and never why.
+// Every client that reaches the port can read which check fails, but not why.
 func TestProbesSayWhichAndNeverWhy(t *testing.T) {
 	probes := HealthAndMetrics{Ready: map[string]healthz.Checker{
 		"mesh": func(*http.Request) error { return errors.New("the reason") },
@@ -22,12 +22,12 @@ func TestProbesSayWhichAndNeverWhy(t *testing.T) {
 		"/healthz": http.StatusOK, "/healthz/ping": http.StatusNotFound,
 	} {
 		t.Run(path, func(t *testing.T) {
-			answer := httptest.NewRecorder()
-			probes.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, path, http.NoBody))
-			assert.Equal(t, want, answer.Code)
-			assert.NotContains(t, answer.Body.String(), "the reason")
+			w := httptest.NewRecorder()
+			probes.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, http.NoBody))
+			assert.Equal(t, want, w.Code)
+			assert.NotContains(t, w.Body.String(), "the reason")
 			if path == "/readyz" {
-				assert.Contains(t, answer.Body.String(), "[-]mesh failed")
+				assert.Contains(t, w.Body.String(), "[-]mesh failed")
 			}
 		})
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
+// reader returns a client with the namespace edge, if there are labels.
 func reader(t *testing.T, labels ...map[string]string) client.WithWatch {
 	t.Helper()
 	scheme := runtime.NewScheme()
@@ -30,7 +31,7 @@ func reader(t *testing.T, labels ...map[string]string) client.WithWatch {
 	return b.Build()
 }
 
-func TestClusterNamespaces(t *testing.T) {
+func TestClusterNamespacesReadsTheCacheFirst(t *testing.T) {
 	enabled := map[string]string{policy.InjectionLabel: policy.InjectionEnabled}
 	for name, c := range map[string]struct {
 		cache, live client.WithWatch
@@ -38,11 +39,11 @@ func TestClusterNamespaces(t *testing.T) {
 		want        string
 		wantErr     string
 	}{
-		"the cache knows":                     {cache: reader(t, enabled), live: reader(t), labelled: true, want: "enabled"},
-		"the cache knows no label, none told": {cache: reader(t, map[string]string{}), live: reader(t, enabled), want: ""},
-		"the label is younger than the cache": {cache: reader(t, map[string]string{}), live: reader(t, enabled), labelled: true, want: "enabled"},
-		"the namespace is younger":            {cache: reader(t), live: reader(t, enabled), want: "enabled"},
-		"there is no such namespace":          {cache: reader(t), live: reader(t), wantErr: "not found"},
+		"the cache is current":                  {cache: reader(t, enabled), live: reader(t), labelled: true, want: "enabled"},
+		"the cache has no label, none expected": {cache: reader(t, map[string]string{}), live: reader(t, enabled), want: ""},
+		"the label is newer than the cache":     {cache: reader(t, map[string]string{}), live: reader(t, enabled), labelled: true, want: "enabled"},
+		"the namespace is newer than the cache": {cache: reader(t), live: reader(t, enabled), want: "enabled"},
+		"the namespace does not exist":          {cache: reader(t), live: reader(t), wantErr: "not found"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := &webhook.ClusterNamespaces{Cache: c.cache, Live: c.live}
@@ -58,7 +59,7 @@ func TestClusterNamespaces(t *testing.T) {
 	}
 }
 
-func TestClusterNamespacesCacheError(t *testing.T) {
+func TestClusterNamespacesReturnsAnErrorOfTheCache(t *testing.T) {
 	broken := interceptor.NewClient(reader(t), interceptor.Funcs{Get: func(context.Context, client.WithWatch, client.ObjectKey, client.Object, ...client.GetOption) error {
 		return errors.New("cache is not started")
 	}})
@@ -67,7 +68,7 @@ func TestClusterNamespacesCacheError(t *testing.T) {
 	assert.EqualError(t, err, "cache is not started")
 }
 
-func TestTrimNamespace(t *testing.T) {
+func TestTrimNamespaceDropsWhatDecisionsDoNotRead(t *testing.T) {
 	ns := webhook.NamespaceMetadata()
 	ns.Labels = map[string]string{"team": "edge"}
 	ns.Annotations = map[string]string{policy.ModeKey: "sidecar", policy.OpenShiftUIDRangeKey: "1/2", "kubectl.kubernetes.io/last-applied-configuration": "{}"}

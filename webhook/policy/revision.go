@@ -15,12 +15,12 @@ func InjectorRevision(podLabels map[string]string, ns Namespace) (revision, notC
 		}
 		return "", ""
 	}
-	for _, object := range []struct {
+	for _, labelled := range []struct {
 		name   string
 		labels map[string]string
 	}{{"namespace " + ns.Name, ns.Labels}, {"the pod", podLabels}} {
-		if v, ok := object.labels[IstioRevisionLabel]; ok && v == "" {
-			return "", fmt.Sprintf("%s has the label %s without a value, which no injector of Istio selects; remove the label, or set it to a revision", object.name, IstioRevisionLabel)
+		if v, ok := labelled.labels[IstioRevisionLabel]; ok && v == "" {
+			return "", fmt.Sprintf("%s has the label %s without a value, which no injector of Istio selects; remove the label, or set it to a revision", labelled.name, IstioRevisionLabel)
 		} else if ok {
 			return v, ""
 		}

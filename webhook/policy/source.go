@@ -93,9 +93,9 @@ func (r *resolver) hasAnnotation(key string) bool {
 // nameProblem returns what is wrong with the name of an object, or "". Secrets and
 // service accounts are both named by DNS subdomains (pkg/apis/core/validation of
 // Kubernetes).
-func nameProblem(v, object string) string {
+func nameProblem(v, kind string) string {
 	if len(validation.IsDNS1123Subdomain(v)) > 0 {
-		return "want the name of " + object + ": lower case letters, digits, dashes and dots"
+		return "want the name of " + kind + ": lower case letters, digits, dashes and dots"
 	}
 	return ""
 }
