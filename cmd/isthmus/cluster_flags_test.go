@@ -21,7 +21,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/patches"
 )
 
-func TestDiscover(t *testing.T) {
+func TestDiscoverPrefersExplicitSettings(t *testing.T) {
 	client := fake.NewClientset(&corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: "istio"},
 		Data:       map[string]string{"mesh": "trustDomain: corp.example\n"},
@@ -38,7 +38,7 @@ func TestDiscover(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, found.settings.Mesh, used)
 	_, err = found.mesh("canary")
-	require.Error(t, err, "a revision that a pod asks for and nobody runs")
+	require.Error(t, err, "the revision is not installed")
 	assert.Contains(t, err.Error(), "canary")
 
 	var info, warn bytes.Buffer
@@ -48,8 +48,8 @@ func TestDiscover(t *testing.T) {
 	assert.NotContains(t, info.String(), "(default)")
 }
 
-// plane makes what describes a revision of Istio.
-func plane(revision, trustDomain string) []runtime.Object {
+// revisionObjects returns the objects that describe a revision of Istio.
+func revisionObjects(revision, trustDomain string) []runtime.Object {
 	labels := map[string]string{"istio.io/rev": revision}
 	return []runtime.Object{&corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: "istio-" + revision, Labels: labels},
@@ -67,7 +67,7 @@ func TestDiscoverByTag(t *testing.T) {
 			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"istio.io/rev": "prod"}},
 		}},
 	}
-	client := fake.NewClientset(append(append(plane("blue", "blue.example"), plane("green", "green.example")...), tag)...)
+	client := fake.NewClientset(append(append(revisionObjects("blue", "blue.example"), revisionObjects("green", "green.example")...), tag)...)
 	flags := clusterFlags{istioNamespace: "istio-system"}
 	_, err := flags.discoverWith(t.Context(), client, patches.Mesh{})
 	assert.EqualError(t, err, "istio in namespace istio-system has the revisions blue, green and no default one; its tags are prod (revision blue): "+
@@ -76,10 +76,10 @@ func TestDiscoverByTag(t *testing.T) {
 	flags.revision = "prod"
 	found, err := flags.discoverWith(t.Context(), client, patches.Mesh{})
 	require.NoError(t, err)
-	for asked, want := range map[string]string{"": "blue.example", "prod": "blue.example", "green": "green.example"} {
-		used, err := found.mesh(asked)
+	for revision, want := range map[string]string{"": "blue.example", "prod": "blue.example", "green": "green.example"} {
+		used, err := found.mesh(revision)
 		require.NoError(t, err)
-		assert.Equal(t, want, used.TrustDomain, asked)
+		assert.Equal(t, want, used.TrustDomain, revision)
 	}
 	injector, err := found.injector("prod")
 	require.NoError(t, err)
@@ -88,7 +88,7 @@ func TestDiscoverByTag(t *testing.T) {
 	reportDiscovered(&info, &warn, found.settings)
 	assert.Contains(t, info.String(), "mesh: revision=blue (tag prod of MutatingWebhookConfiguration istio-revision-tag-prod)\n")
 
-	// Few users may list the webhooks of a cluster.
+	// Most users may not list the webhooks of a cluster.
 	client.PrependReactor("list", "mutatingwebhookconfigurations", func(ktesting.Action) (bool, runtime.Object, error) {
 		return true, nil, apierrors.NewForbidden(admissionv1.Resource("mutatingwebhookconfigurations"), "", errors.New("no role says so"))
 	})
@@ -122,5 +122,5 @@ func TestWantsColour(t *testing.T) {
 	file, err := os.Create(filepath.Join(t.TempDir(), "out"))
 	require.NoError(t, err)
 	defer func() { _ = file.Close() }()
-	assert.False(t, wantsColour(file), "a file is no terminal")
+	assert.False(t, wantsColour(file), "a file is not a terminal")
 }

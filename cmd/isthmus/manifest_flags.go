@@ -14,7 +14,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/manifest"
 )
 
-// manifestFlags are the flags of every command that edits manifests.
+// manifestFlags are the flags that all commands for manifests share.
 type manifestFlags struct {
 	files     []string
 	output    string
@@ -25,9 +25,9 @@ type manifestFlags struct {
 func (f *manifestFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringArrayVarP(&f.files, "filename", "f", nil, "file, directory of *.yaml, *.yml and *.json files, or - for standard input; can be repeated")
-	flags.StringVarP(&f.output, "output", "o", "yaml", "yaml (each document in the format it came in), json, or diff (what would change)")
-	flags.StringVarP(&f.namespace, "namespace", "n", "default", "namespace of the workloads that name none")
-	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print warnings and errors only on standard error")
+	flags.StringVarP(&f.output, "output", "o", "yaml", "output format: yaml (each document in its own format), json, or diff (what would change)")
+	flags.StringVarP(&f.namespace, "namespace", "n", "default", "namespace of workloads that do not name one")
+	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print only warnings and errors on standard error")
 }
 
 // prints sets the default of --output.
@@ -36,7 +36,7 @@ func (f *manifestFlags) prints(cmd *cobra.Command, format string) {
 	cmd.Flags().Lookup("output").DefValue = format
 }
 
-// check refuses flags that make no sense before anything is read.
+// check validates the flags before anything is read.
 func (f *manifestFlags) check(cmd *cobra.Command) error {
 	switch {
 	case len(f.files) == 0:
@@ -44,7 +44,7 @@ func (f *manifestFlags) check(cmd *cobra.Command) error {
 	case !slices.Contains([]string{"yaml", "json", "diff"}, f.output):
 		return usagef("--output %q: want yaml, json or diff", f.output)
 	case f.namespace == "":
-		return usagef("--namespace is empty: want the namespace of the workloads that name none")
+		return usagef("--namespace is empty: want the namespace of workloads that do not name one")
 	}
 	stdin := 0
 	for _, name := range f.files {
@@ -53,13 +53,13 @@ func (f *manifestFlags) check(cmd *cobra.Command) error {
 		}
 	}
 	if stdin > 1 {
-		return usagef("-f - is there %d times: standard input can be read once", stdin)
+		return usagef("-f - is given %d times: standard input can be read only once", stdin)
 	}
 	return nil
 }
 
-// run edits the manifests. Everything is rendered before the first byte is
-// written.
+// run edits every workload and prints the result. Everything is rendered before the
+// first byte is written.
 func (f *manifestFlags) run(cmd *cobra.Command, edit manifest.Editor) error {
 	return f.transform(cmd, func(sources []manifest.Source) (manifest.Result, error) {
 		return manifest.Transform(sources, f.namespace, edit)
@@ -101,7 +101,7 @@ func (f *manifestFlags) report(stderr io.Writer, sources []manifest.Source, resu
 	}
 	for _, s := range sources {
 		if documents[s.Name] == 0 {
-			_, _ = fmt.Fprintf(stderr, "warning: %s: holds no object\n", s.Name)
+			_, _ = fmt.Fprintf(stderr, "warning: %s: contains no objects\n", s.Name)
 		}
 	}
 	for _, d := range result.Decisions {
@@ -117,7 +117,7 @@ func (f *manifestFlags) report(stderr io.Writer, sources []manifest.Source, resu
 	}
 }
 
-// read reads all that -f names.
+// read reads all files and directories that -f names.
 func (f *manifestFlags) read(stdin io.Reader) ([]manifest.Source, error) {
 	var sources []manifest.Source
 	for _, name := range f.files {
@@ -129,7 +129,7 @@ func (f *manifestFlags) read(stdin io.Reader) ([]manifest.Source, error) {
 			sources = append(sources, manifest.Source{Name: "<stdin>", Data: data})
 			continue
 		}
-		paths, err := filesOf(name)
+		paths, err := manifestPaths(name)
 		if err != nil {
 			return nil, err
 		}
@@ -157,15 +157,15 @@ func readFile(path string) ([]byte, error) {
 	return data, nil
 }
 
-// readAll reads one byte more than a source may hold, so that too much is
-// noticed and endless input ends.
+// readAll reads at most one byte more than a source may have: enough to notice a
+// source that is too large, even if it never ends.
 func readAll(r io.Reader) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(r, manifest.MaxBytes+1))
 }
 
-// filesOf returns the manifests of a directory in the order of their names,
-// and anything else as it is.
-func filesOf(name string) ([]string, error) {
+// manifestPaths returns the manifests of a directory, sorted by name. It returns the
+// path of a file unchanged.
+func manifestPaths(name string) ([]string, error) {
 	info, err := os.Stat(name)
 	if err != nil {
 		return nil, err
@@ -189,7 +189,7 @@ func filesOf(name string) ([]string, error) {
 	return paths, nil
 }
 
-// wantsColour is true for a terminal, unless the user has said NO_COLOR.
+// wantsColour reports whether w is a terminal and NO_COLOR is not set.
 func wantsColour(w io.Writer) bool {
 	file, ok := w.(*os.File)
 	return ok && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(file.Fd()))

@@ -20,8 +20,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
-// serverFlags are the flags that webhook and controller share. The chart sets
-// them.
+// serverFlags are the flags that webhook and controller share. The chart sets them.
 type serverFlags struct {
 	settings       string
 	profiles       []string
@@ -36,16 +35,16 @@ type serverFlags struct {
 }
 
 func (f *serverFlags) add(flags *pflag.FlagSet) {
-	flags.StringVar(&f.settings, "settings", "", "settings file, as the chart writes it (default: built-in settings)")
-	flags.StringArrayVar(&f.profiles, "profiles", nil, "file with more profiles; can be repeated")
+	flags.StringVar(&f.settings, "settings", "", "settings file in the format of the chart (default: built-in settings)")
+	flags.StringArrayVar(&f.profiles, "profiles", nil, "file with additional profiles; can be repeated")
 	flags.StringVar(&f.configuration, "webhook-configuration", mesh.DefaultWebhookConfiguration, "name of the webhook configurations, mutating and validating, that send reviews to the webhook")
 	flags.StringVar(&f.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace that Isthmus is installed in (default: $POD_NAMESPACE)")
-	flags.StringVar(&f.caSecret, "ca-secret", "", "Secret with the CA of the webhook's serving certificates, which the controller keeps")
-	flags.StringVar(&f.istioNamespace, "istio-namespace", mesh.DefaultNamespace, "namespace of istiod, where mesh settings are discovered; empty discovers nothing")
+	flags.StringVar(&f.caSecret, "ca-secret", "", "Secret with the CA of the webhook's serving certificates, which the controller maintains")
+	flags.StringVar(&f.istioNamespace, "istio-namespace", mesh.DefaultNamespace, "namespace of istiod, from which mesh settings are discovered; empty disables the discovery")
 	flags.StringVar(&f.healthAddress, "health-probe-bind-address", ":8081", "address of /healthz and /readyz")
-	flags.StringVar(&f.metricsAddress, "metrics-bind-address", ":8080", "address of /metrics; 0 serves none")
+	flags.StringVar(&f.metricsAddress, "metrics-bind-address", ":8080", "address of /metrics; 0 disables it")
 	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig (default: the pod's service account, then $KUBECONFIG)")
-	flags.StringVar(&f.logLevel, "log-level", "info", "info, or debug for a line about every decision")
+	flags.StringVar(&f.logLevel, "log-level", "info", "info, or debug to log every decision")
 }
 
 func (f *serverFlags) check() error {
@@ -55,19 +54,19 @@ func (f *serverFlags) check() error {
 	return nil
 }
 
-// logger makes the one logger of the process.
+// logger creates the logger of the process.
 func (f *serverFlags) logger(cmd *cobra.Command) logr.Logger {
 	level := zapcore.InfoLevel
 	if f.logLevel == "debug" {
 		level = zapcore.DebugLevel
 	}
-	// A stack says nothing of a ConfigMap that is wrong; panics bring their own.
+	// The stack trace of an error does not help the user, and a panic has its own.
 	log := zap.New(zap.WriteTo(cmd.ErrOrStderr()), zap.Level(level), zap.StacktraceLevel(zapcore.PanicLevel))
 	ctrllog.SetLogger(log)
 	return log
 }
 
-// restConfig prefers what the user names, then the pod, then the environment.
+// restConfig prefers --kubeconfig, then the pod's service account, then $KUBECONFIG.
 func (f *serverFlags) restConfig() (*rest.Config, error) {
 	if f.kubeconfig == "" {
 		config, err := rest.InClusterConfig()
@@ -80,9 +79,9 @@ func (f *serverFlags) restConfig() (*rest.Config, error) {
 	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
 }
 
-// begin makes what both servers start from: the logger, what an engine is made
-// of, and the way to the API server.
-func (f *serverFlags) begin(cmd *cobra.Command) (logr.Logger, inject.Options, *rest.Config, error) {
+// setUp creates the logger, the options of the engine and the client configuration for
+// the API server.
+func (f *serverFlags) setUp(cmd *cobra.Command) (logr.Logger, inject.Options, *rest.Config, error) {
 	log := f.logger(cmd)
 	options, err := engineOptions(f.settings, f.profiles)
 	if err != nil {
@@ -92,11 +91,11 @@ func (f *serverFlags) begin(cmd *cobra.Command) (logr.Logger, inject.Options, *r
 	return log, options, config, err
 }
 
-// watcher follows the settings of the Istio in the cluster; nil where nothing is
-// to be discovered.
+// watcher creates the watcher of Istio's settings in the cluster, or returns nil if
+// the discovery is disabled.
 func (f *serverFlags) watcher(client kubernetes.Interface, explicit patches.Mesh, log logr.Logger) (*mesh.Watcher, error) {
 	if f.istioNamespace == "" {
-		return nil, nil // there is none to want
+		return nil, nil
 	}
 	return mesh.NewWatcher(mesh.Options{
 		Client: client, Namespace: f.istioNamespace, Explicit: explicit, WebhookConfiguration: f.configuration,
