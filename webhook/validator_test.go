@@ -93,7 +93,7 @@ func validationOf(t testing.TB, kind string, now, old any) []byte {
 }
 
 func TestWorkloadIsReviewedLikeItsPods(t *testing.T) {
-	bad, misspelt := annotate(policy.DeliveryKey, "pigeon"), annotate("isthmus.dev/delivry", "secret")
+	invalid, misspelt := annotate(policy.DeliveryKey, "pigeon"), annotate("isthmus.dev/delivry", "secret")
 	for kind := range resourceOf {
 		if kind == "Namespace" {
 			continue
@@ -101,7 +101,7 @@ func TestWorkloadIsReviewedLikeItsPods(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			v := newValidator(t, nil, logr.Discard())
 
-			r := responseOf(t, post(v, validationOf(t, kind, workloadOf(kind, templateWith(t, bad)), nil)))
+			r := responseOf(t, post(v, validationOf(t, kind, workloadOf(kind, templateWith(t, invalid)), nil)))
 			require.False(t, r.Allowed)
 			assert.Equal(t, `invalid-override: pod template of `+kind+` edge: annotation isthmus.dev/delivery: "pigeon" is not allowed; want files or secret`, r.Result.Message)
 			assert.EqualValues(t, http.StatusForbidden, r.Result.Code)
@@ -163,7 +163,7 @@ func TestTemplateGetsTheResponseOfItsPods(t *testing.T) {
 }
 
 func TestUpdatedWorkloadIsReviewed(t *testing.T) {
-	bad := annotate(policy.DeliveryKey, "pigeon")
+	invalid := annotate(policy.DeliveryKey, "pigeon")
 	restarted := annotate("kubectl.kubernetes.io/restartedAt", "2026-11-21T18:00:00Z")
 	const sentence = `invalid-override: pod template of Deployment edge: annotation isthmus.dev/delivery: "pigeon" is not allowed; want files or secret`
 	scaled := func(template corev1.PodTemplateSpec) map[string]any {
@@ -181,17 +181,17 @@ func TestUpdatedWorkloadIsReviewed(t *testing.T) {
 		denied   string
 		warnings []string
 	}{
-		"if an invalid template is unchanged, expect no warning": {old: workloadOf("Deployment", templateWith(t, bad)), now: scaled(templateWith(t, bad))},
+		"if an invalid template is unchanged, expect no warning": {old: workloadOf("Deployment", templateWith(t, invalid)), now: scaled(templateWith(t, invalid))},
 		"if an invalid template is restarted, expect a warning": {
-			old: workloadOf("Deployment", templateWith(t, bad)), now: workloadOf("Deployment", templateWith(t, bad, restarted)),
+			old: workloadOf("Deployment", templateWith(t, invalid)), now: workloadOf("Deployment", templateWith(t, invalid, restarted)),
 			warnings: []string{"isthmus: new pods will be refused: " + sentence},
 		},
-		"if a template becomes invalid, expect a denial":            {old: workloadOf("Deployment", templateWith(t)), now: workloadOf("Deployment", templateWith(t, bad)), denied: sentence},
-		"if a template becomes invalid with a restart, expect one":  {old: workloadOf("Deployment", templateWith(t)), now: workloadOf("Deployment", templateWith(t, bad, restarted)), denied: sentence},
-		"if a bad template becomes good, expect no warning":         {old: workloadOf("Deployment", templateWith(t, bad)), now: workloadOf("Deployment", templateWith(t))},
-		"if a bad template changes and stays bad, expect one":       {old: workloadOf("Deployment", templateWith(t, bad)), now: workloadOf("Deployment", templateWith(t, bad, annotate("note", "x"))), denied: sentence},
-		"if it is being deleted, expect no warning":                 {old: workloadOf("Deployment", templateWith(t)), now: deleted(templateWith(t, bad))},
-		"if a CronJob's template is not touched, expect no warning": {old: workloadOf("CronJob", templateWith(t, bad)), now: workloadOf("CronJob", templateWith(t, bad))},
+		"if a template becomes invalid, expect a denial":                    {old: workloadOf("Deployment", templateWith(t)), now: workloadOf("Deployment", templateWith(t, invalid)), denied: sentence},
+		"if a template becomes invalid with a restart, expect a denial":     {old: workloadOf("Deployment", templateWith(t)), now: workloadOf("Deployment", templateWith(t, invalid, restarted)), denied: sentence},
+		"if an invalid template becomes valid, expect no warning":           {old: workloadOf("Deployment", templateWith(t, invalid)), now: workloadOf("Deployment", templateWith(t))},
+		"if an invalid template changes and stays invalid, expect a denial": {old: workloadOf("Deployment", templateWith(t, invalid)), now: workloadOf("Deployment", templateWith(t, invalid, annotate("note", "x"))), denied: sentence},
+		"if the workload is being deleted, expect no warning":               {old: workloadOf("Deployment", templateWith(t)), now: deleted(templateWith(t, invalid))},
+		"if a CronJob's template is unchanged, expect no warning":           {old: workloadOf("CronJob", templateWith(t, invalid)), now: workloadOf("CronJob", templateWith(t, invalid))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			registry := prometheus.NewRegistry()

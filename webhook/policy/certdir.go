@@ -6,16 +6,6 @@ import (
 	"strings"
 )
 
-// agentDirs are read, written or mounted by the agent itself. In
-// workload-spiffe-credentials a restarted agent would take its own output for
-// certificates provided from outside, and would never rotate them.
-var agentDirs = []string{
-	"/var/run/secrets/istio", "/var/run/secrets/tokens",
-	"/var/run/secrets/workload-spiffe-credentials", "/var/run/secrets/workload-spiffe-uds",
-	"/var/run/secrets/credential-uds", "/var/run/secrets/kubernetes.io",
-	"/etc/istio", "/etc/certs", "/var/lib/istio", "/usr/local/bin",
-}
-
 // systemDirs must not be hidden by a mount, in the edge or in the agent.
 var systemDirs = []string{
 	"/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/proc",

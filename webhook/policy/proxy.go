@@ -23,10 +23,6 @@ var proxyLogLevels = []string{"trace", "debug", "info", "warning", "error", "cri
 // optional scope.
 var agentLogLevels = regexp.MustCompile(`^([A-Za-z0-9_-]+:)?(none|fatal|error|warn|info|debug)(,([A-Za-z0-9_-]+:)?(none|fatal|error|warn|info|debug))*$`)
 
-// istioPorts are the ports of a sidecar other than the agent's status port
-// (Istio's documentation, "Ports used by Istio").
-var istioPorts = []int32{15000, 15001, 15004, 15006, 15008, 15021, 15053, 15090}
-
 // readProxy reads Istio's own annotations, which have an effect on a pod only.
 func (r *resolver) readProxy(p *Proxy) {
 	read := func(key string, dst *string, check func(string) string) {
