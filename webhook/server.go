@@ -79,21 +79,7 @@ func Serve(ctx context.Context, o ServerOptions) error {
 		return err
 	}
 	var stopping atomic.Bool
-	// controller-runtime's server never runs: it adds its metrics to the handlers,
-	// which the listener serves.
-	instrumented := webhook.NewServer(webhook.Options{Port: o.Port})
-	memory := NewMemoryBudget()
-	namespaces := &ClusterNamespaces{Cache: mgr.GetCache(), Live: newLimitedReader(mgr.GetAPIReader())}
-	for path, labelled := range map[string]bool{NamespacePath: true, PodPath: false} {
-		instrumented.Register(path, closeConnectionsWhen(&stopping, &Handler{
-			Engine: o.Engine, Namespaces: namespaces, Memory: memory, Metrics: counters, Log: o.Log, Labelled: labelled,
-		}))
-	}
-	validator := &Validator{Engine: o.Engine, Namespaces: namespaces, Memory: memory, Metrics: counters, Log: o.Log}
-	for _, path := range []string{WorkloadPath, ValidateNamespacePath} {
-		instrumented.Register(path, closeConnectionsWhen(&stopping, validator))
-	}
-	listener, err := newReviewListener(o, instrumented.WebhookMux())
+	listener, err := newReviewListener(o, newReviewMux(o, mgr, counters, &stopping))
 	if err != nil {
 		return err
 	}
@@ -121,6 +107,25 @@ func Serve(ctx context.Context, o ServerOptions) error {
 	}
 
 	return run(ctx, mgr, o, &stopping)
+}
+
+// newReviewMux returns the handler for the paths of all webhooks.
+func newReviewMux(o ServerOptions, mgr manager.Manager, counters *Metrics, stopping *atomic.Bool) *http.ServeMux {
+	// controller-runtime's server never runs: it adds its metrics to the handlers,
+	// which the listener serves.
+	instrumented := webhook.NewServer(webhook.Options{Port: o.Port})
+	memory := NewMemoryBudget()
+	namespaces := &ClusterNamespaces{Cache: mgr.GetCache(), Live: newLimitedReader(mgr.GetAPIReader())}
+	for path, labelled := range map[string]bool{NamespacePath: true, PodPath: false} {
+		instrumented.Register(path, closeConnectionsWhen(stopping, &Handler{
+			Engine: o.Engine, Namespaces: namespaces, Memory: memory, Metrics: counters, Log: o.Log, Labelled: labelled,
+		}))
+	}
+	validator := &Validator{Engine: o.Engine, Namespaces: namespaces, Memory: memory, Metrics: counters, Log: o.Log}
+	for _, path := range []string{WorkloadPath, ValidateNamespacePath} {
+		instrumented.Register(path, closeConnectionsWhen(stopping, validator))
+	}
+	return instrumented.WebhookMux()
 }
 
 // run runs the manager until ShutdownDelay after the end of ctx. In between it sets
