@@ -48,7 +48,7 @@ the solution, no manifest is printed and the exit status is 1.`,
 		},
 	}
 	manifests.add(cmd)
-	manifests.prints(cmd, "diff")
+	manifests.setDefaultOutput(cmd, "diff")
 	adopt.add(cmd)
 	engine.add(cmd)
 	return cmd

@@ -73,9 +73,9 @@ func newControllerCommand() *cobra.Command {
 	flags.StringVar(&f.issuer.Group, "cert-manager-issuer-group", "cert-manager.io", "API group of the issuer")
 	flags.BoolVar(&f.leaderElect, "leader-elect", true, "work only while holding the Lease "+controller.Name)
 	flags.DurationVar(&f.caTTL, "ca-ttl", serving.DefaultCATTL, "lifetime of the webhook's CA")
-	flags.DurationVar(&f.propagation, "propagation-delay", serving.DefaultPropagationDelay, "how long a new CA of the webhook is trusted before it signs")
-	flags.DurationVar(&f.survey, "survey-interval", controller.DefaultSurveyEvery, "how often the pods of an opted-in namespace are listed, to find those that miss the injection")
-	flags.DurationVar(&f.look, "look-interval", controller.DefaultLookEvery, "how often a Secret is read while nothing is due; longer by itself with more than 300 Secrets")
+	flags.DurationVar(&f.propagation, "propagation-delay", serving.DefaultPropagationDelay, "how long a new CA of the webhook is distributed before it signs certificates")
+	flags.DurationVar(&f.survey, "survey-interval", controller.DefaultSurveyEvery, "how often the pods of an opted-in namespace are scanned for edges that are not injected")
+	flags.DurationVar(&f.look, "look-interval", controller.DefaultLookEvery, "how often a Secret is checked while nothing is due; increases automatically with more than 300 Secrets")
 	flags.BoolVar(&f.restarts.enabled, "restart-stale", false, "restart stale workloads that ask for it with "+policy.RestartKey+`: "true", one at a time`)
 	flags.DurationVar(&f.restarts.timeout, "restart-timeout", controller.DefaultRestartTimeout, "how long such a workload may take to roll out before an Event tells; the others wait on")
 	flags.DurationVar(&f.restarts.settle, "restart-settle", controller.DefaultRestartSettle, "how long every replica of the webhook has to have served a template before anything is restarted for it")
@@ -140,7 +140,7 @@ func (f *controllerFlags) manager(config *rest.Config, log logr.Logger) (manager
 // clients are the clients of the API server.
 type clients struct {
 	kube    kubernetes.Interface
-	objects dynamic.Interface
+	dynamic dynamic.Interface
 	secrets *publish.Client
 }
 
@@ -148,7 +148,7 @@ func newClients(mgr manager.Manager) (c clients, err error) {
 	if c.kube, err = kubernetes.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient()); err != nil {
 		return c, fmt.Errorf("create client: %w", err)
 	}
-	if c.objects, err = dynamic.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient()); err != nil {
+	if c.dynamic, err = dynamic.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient()); err != nil {
 		return c, fmt.Errorf("create client: %w", err)
 	}
 	if c.secrets, err = publish.NewClient(mgr.GetConfig()); err != nil {
@@ -189,7 +189,7 @@ func (f *controllerFlags) addAll(mgr manager.Manager, options inject.Options, lo
 	}
 	return controller.Add(mgr, controller.Options{
 		Settings: options.Settings, Engine: engine, Mesh: m.settings, Roots: m.roots, Ready: m.ready,
-		Secrets: c.secrets, Dynamic: c.objects, Sources: sources,
+		Secrets: c.secrets, Dynamic: c.dynamic, Sources: sources,
 		Registerer: metrics.Registry, SurveyEvery: f.survey, LookEvery: f.look,
 		Restarts: f.restartsOf(c.kube),
 	})
@@ -269,7 +269,7 @@ func (f *controllerFlags) sources(c clients, roots *mesh.Roots, log logr.Logger)
 	if err != nil {
 		return nil, err
 	}
-	issued, err := certmanager.New(certmanager.Options{Dynamic: c.objects, Secrets: c.secrets, Issuer: f.issuer})
+	issued, err := certmanager.New(certmanager.Options{Dynamic: c.dynamic, Secrets: c.secrets, Issuer: f.issuer})
 	if err != nil {
 		return nil, err
 	}

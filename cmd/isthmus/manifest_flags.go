@@ -30,8 +30,8 @@ func (f *manifestFlags) add(cmd *cobra.Command) {
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print only warnings and errors on standard error")
 }
 
-// prints sets the default of --output.
-func (f *manifestFlags) prints(cmd *cobra.Command, format string) {
+// setDefaultOutput sets the default of --output.
+func (f *manifestFlags) setDefaultOutput(cmd *cobra.Command, format string) {
 	f.output = format
 	cmd.Flags().Lookup("output").DefValue = format
 }
