@@ -1,8 +1,8 @@
-//go:build scenario
+//go:build guides
 
 // Package guides runs the guides of docs/guides as a reader would: every page,
-// block by block, in a small cluster of real parts. `make scenarios` runs them all,
-// `make scenarios PAGE=weights` one.
+// block by block, in a small cluster of real parts. `make test-guides` runs them all,
+// `make test-guides PAGE=weights` one.
 //
 // # How a page is written
 //

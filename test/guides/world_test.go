@@ -1,4 +1,4 @@
-//go:build scenario
+//go:build guides
 
 package guides
 
