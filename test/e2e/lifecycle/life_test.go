@@ -285,7 +285,7 @@ func (l *life) revision(t *testing.T) int {
 // left is what there is of Isthmus, but for the namespaces.
 func (l *life) left(t *testing.T) []string {
 	t.Helper()
-	found, err := leftovers.Take(t.Context(), l.Admin)
+	found, err := leftovers.List(t.Context(), l.Admin)
 	require.NoError(t, err)
 	return slices.DeleteFunc(found, func(object string) bool {
 		return strings.HasPrefix(object, "namespaces ")

@@ -113,7 +113,7 @@ func (v *visit) awaitNothing(ctx context.Context) error {
 
 // take looks around.
 func take(ctx context.Context) (inventory, error) {
-	found, err := leftovers.Take(ctx, cluster.Admin)
+	found, err := leftovers.List(ctx, cluster.Admin)
 	if err != nil {
 		return inventory{}, err
 	}

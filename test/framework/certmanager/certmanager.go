@@ -1,6 +1,8 @@
-// Package certmanager gives tests the real controllers of cert-manager, as a
-// process beside a control plane of test/framework/controlplane. Its webhook is not run: nothing
-// but the schema of the CRDs validates what tests write.
+// Package certmanager stands for cert-manager: its real controllers, as a process beside
+// a control plane of package controlplane. Its webhook does not run, so only the schema
+// of the CRDs validates what tests write.
+//
+// Tiers: test/mesh.
 package certmanager
 
 import (

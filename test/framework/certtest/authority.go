@@ -1,6 +1,8 @@
-// Package certtest creates certificates for tests, so that the repository contains no
-// key. Every tier may use it. Keys are ECDSA P-256 unless a test requests others: a
-// test may create hundreds.
+// Package certtest stands for certificate authorities: it makes the certificates of
+// tests, so that the repository contains no key. Keys are ECDSA P-256 unless a test asks
+// for others, because a test may make hundreds.
+//
+// Tiers: all, and unit tests.
 package certtest
 
 import (

@@ -1,5 +1,8 @@
-// Package istio gives tests the real istiod and the real pilot-agent, as
-// processes beside a control plane of test/framework/controlplane.
+// Package istio stands for Istio: the real istiod and the real pilot-agent, as processes
+// beside a control plane of package controlplane.
+//
+// Tiers: test/mesh, test/guides and test/soak, and hack/demo. On a node Istio runs from its
+// own charts: package node.
 package istio
 
 import (

@@ -1,7 +1,9 @@
-// Package node gives tests a whole cluster that runs pods: the one that KUBECONFIG
-// names, or one of a single node that test/tools/cluster starts for as long as the test
-// runs. Nothing here reaches pods but through the API server, so the same test runs
-// on any cluster that holds the images of "cluster images".
+// Package node stands for a cluster that runs pods: the one that KUBECONFIG names, or one
+// of a single node that test/tools/cluster starts for as long as the test runs. Everything
+// reaches pods through the API server only, so the same test runs on any cluster that
+// holds the images of "cluster images".
+//
+// Tiers: test/e2e.
 package node
 
 import (

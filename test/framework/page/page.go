@@ -1,11 +1,13 @@
-// Package page reads a page of the documentation as a list of commands, and runs
-// them as a reader would: one after the other, in one shell.
+// Package page stands for a reader of the documentation: it reads a page as a list of
+// commands and runs them one after the other, in one shell.
+//
+// Tiers: test/guides, and unit tests of the pages in docs.
 //
 // A page is Markdown. Its fenced blocks count, by the words behind the fence:
 //
 //	sh         commands; the page fails where one of them does
-//	sh retry   commands that may need a moment: they are run anew, in a subshell, until
-//	           they succeed and print what is expected, for a minute at most
+//	sh retry   commands that may need a moment: they are repeated, in a subshell, until
+//	           they succeed and print what is expected, for at most a minute
 //	sh skip    commands for a real cluster only; the text says why
 //	text       right behind commands: what they print
 //	anything   else is for the reader

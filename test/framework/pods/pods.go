@@ -1,5 +1,7 @@
-// Package pods asks a cluster for pods for as long as a trial lasts, and counts how
-// they come out.
+// Package pods stands for clients that create pods: it creates pods for as long as a trial
+// lasts, and counts which were injected, refused or admitted without injection.
+//
+// Tiers: test/e2e.
 package pods
 
 import (

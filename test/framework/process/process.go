@@ -1,5 +1,7 @@
-// Package process runs the programs of tests: each ends with the test, and its log
-// is at hand when it fails.
+// Package process stands for a program under test: it runs the program as a process that
+// ends with the test, and shows its log when the test fails.
+//
+// Tiers: all, and hack/demo.
 package process
 
 import (

@@ -1,4 +1,7 @@
-// Package scrape reads what our servers say of themselves over HTTP.
+// Package scrape stands for a client of the metrics and health endpoints of Isthmus: it
+// reads them over HTTP.
+//
+// Tiers: all.
 package scrape
 
 import (

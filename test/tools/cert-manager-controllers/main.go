@@ -1,4 +1,4 @@
-// Command certmanager runs cert-manager's own controllers for tests: those that
+// Command cert-manager-controllers runs cert-manager's own controllers for tests: those that
 // issue from issuers of the kinds CA and self-signed, at the version that go.mod
 // pins. cert-manager's program is a module that cannot be required, so this is
 // its registry of controllers with a small main.

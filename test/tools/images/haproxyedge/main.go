@@ -1,4 +1,4 @@
-// Command edge is the first process of the test's edge: it runs HAProxy, which
+// Command haproxyedge is the first process of the test's edge: it runs HAProxy, which
 // carries HTTP to one service of the mesh in mutual TLS, and gives it every new
 // certificate that appears in a folder, without a restart.
 //

@@ -1,4 +1,4 @@
-// Command mesh is both ends of the traffic that trials send through an edge:
+// Command meshservice is both ends of the traffic that trials send through an edge:
 //
 //	mesh serve   a service of the mesh, in mutual TLS with the certificates that Istio's agent writes
 //	mesh call    a steady caller that counts every failure

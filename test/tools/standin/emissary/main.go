@@ -1,4 +1,4 @@
-// Command edge stands in for Emissary and Ambassador Edge Stack. It reads what they
+// Command emissary stands in for Emissary and Ambassador Edge Stack. It reads what they
 // read - Mappings, TLSContexts, Secrets, the files of AMBASSADOR_ISTIO_SECRET_DIR -
 // and carries HTTP to services of the cluster as they would: in plain text, or in
 // mutual TLS with exactly those certificates. What it calls is ../workload.

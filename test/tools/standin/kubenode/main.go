@@ -1,4 +1,4 @@
-// Command node stands in for a node of a cluster, so that scenarios run where no
+// Command kubenode stands in for a node of a cluster, so that scenarios run where no
 // images are to be had: it takes what kubelet, container runtime, kube-proxy,
 // scheduler, CoreDNS and a load balancer do, as far as scenarios look at it.
 //

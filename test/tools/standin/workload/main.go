@@ -1,4 +1,4 @@
-// Command service stands in for a workload of the mesh together with the Envoy in
+// Command workload stands in for a workload of the mesh together with the Envoy in
 // its sidecar. Where the pod has an agent of Istio's, the server is gRPC's own xDS
 // server: listener, mTLS mode and RBAC come from istiod through that agent, and
 // gRPC's own engine enforces them. Without an agent it serves plain text.

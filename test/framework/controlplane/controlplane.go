@@ -1,5 +1,9 @@
-// Package controlplane gives tests a real control plane: the one that KUBECONFIG names,
-// or one that test/tools/cluster starts for as long as the test runs.
+// Package controlplane stands for a Kubernetes control plane: the one that KUBECONFIG
+// names, or etcd and an API server that test/tools/cluster starts for as long as the test
+// runs. No pod runs there. It also returns the paths of programs and images that
+// test/tools/cluster builds.
+//
+// Tiers: all but unit tests.
 package controlplane
 
 import (

@@ -1,7 +1,9 @@
-// Package environment sets the scene of a rotation: a control plane with the real
-// istiod in it, the chart applied, `isthmus controller` as processes with the
-// chart's own flags and rights, edges, and calls in mutual TLS that use nothing
-// but the Secret.
+// Package environment stands for a mesh in which the certificates of edges rotate: a
+// control plane with the real istiod, the chart applied, `isthmus controller` as processes
+// with the flags and permissions of the chart, edges, and callers in mutual TLS that use
+// only the Secret. No pod runs there.
+//
+// Tiers: test/mesh and test/soak.
 package environment
 
 import (

@@ -1,4 +1,7 @@
-// Package leftovers counts what there is of Isthmus in a cluster, of whatever kind.
+// Package leftovers finds what an uninstallation left behind: every object of a cluster
+// that has isthmus in its name, of whatever kind.
+//
+// Tiers: test/integration and test/e2e.
 package leftovers
 
 import (
@@ -23,9 +26,9 @@ var passing = []string{"events", "endpoints", "endpointslices", "pods", "replica
 // its Lease comes ten seconds after it.
 const node = "isthmus-node"
 
-// Take lists everything that has isthmus in its name, as "resource namespace/name",
+// List returns everything that has isthmus in its name, as "resource namespace/name",
 // sorted, but for the node.
-func Take(ctx context.Context, config *rest.Config) ([]string, error) {
+func List(ctx context.Context, config *rest.Config) ([]string, error) {
 	kinds, err := discovery.NewDiscoveryClientForConfig(config)
 	if err != nil {
 		return nil, err
