@@ -1,5 +1,5 @@
-// Package leftovers finds what an uninstallation left behind: every object of a cluster
-// that has isthmus in its name, of whatever kind.
+// Package leftovers stands for the search after an uninstallation: it finds every object
+// of a cluster that has isthmus in its name, of whatever kind.
 //
 // Tiers: test/integration and test/e2e.
 package leftovers
