@@ -20,7 +20,7 @@ import (
 
 // programsVariable holds the programs' paths in the environment of the process that
 // is in namespaces of its own.
-const programsVariable = "ISTHMUS_SCENARIO_PROGRAMS"
+const programsVariable = "ISTHMUS_GUIDES_PROGRAMS"
 
 // world is what all pages share. TestMain sets it.
 var world *World
@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 // outside builds every program, since there is no network inside, and runs this
 // test binary again in namespaces of its own.
 func outside() int {
-	folder, err := os.MkdirTemp("", "isthmus-scenario-")
+	folder, err := os.MkdirTemp("", "isthmus-guides-")
 	if err != nil {
 		return fail(err)
 	}
@@ -96,7 +96,7 @@ func enter(variables ...string) (*exec.Cmd, error) {
 		case err == nil:
 			return command, nil
 		case flags != 0 || !errors.Is(err, syscall.EPERM):
-			return nil, fmt.Errorf("make namespaces for the scenarios (be root with CAP_SYS_ADMIN, or allow unprivileged user namespaces): %w", err)
+			return nil, fmt.Errorf("make namespaces for the guides (be root with CAP_SYS_ADMIN, or allow unprivileged user namespaces): %w", err)
 		}
 	}
 	return nil, nil
@@ -127,7 +127,7 @@ func inside(m *testing.M, text string) int {
 }
 
 func fail(err error) int {
-	fmt.Fprintln(os.Stderr, "scenarios:", err)
+	fmt.Fprintln(os.Stderr, "guides:", err)
 	return 1
 }
 

@@ -1,4 +1,4 @@
-// The stand-ins of the scenarios: for the node, for Emissary and for the
+// The stand-ins of test/guides: for the node, for Emissary and for the
 // workloads of the mesh. A module of its own, so that what they need never reaches
 // the product's dependencies.
 module github.com/isthmus-mesh/isthmus/test/tools/standin

@@ -1,6 +1,6 @@
-// Command kubenode stands in for a node of a cluster, so that scenarios run where no
+// Command kubenode stands in for a node of a cluster, so that test/guides runs where no
 // images are to be had: it takes what kubelet, container runtime, kube-proxy,
-// scheduler, CoreDNS and a load balancer do, as far as scenarios look at it.
+// scheduler, CoreDNS and a load balancer do, as far as the guides use them.
 //
 // A container is a process: the program that the settings name for its image, with
 // the arguments, environment, user, volumes and mounts of the pod, a root folder of

@@ -13,7 +13,7 @@ import (
 )
 
 // probeEvery is how often a container is probed, whatever its period and initial
-// delay: a scenario should not wait for them.
+// delay: a guide should not wait for them.
 const probeEvery = 200 * time.Millisecond
 
 // unit is a container of a pod. The pod's mutex guards its fields.

@@ -73,7 +73,7 @@ func (p *pod) fillOne(ctx context.Context, v corev1.Volume, first bool) error {
 }
 
 // project writes one source into a folder. Tokens and the downward API are
-// written once: no scenario lives that long.
+// written once: no guide runs that long.
 func (p *pod) project(ctx context.Context, folder string, s corev1.VolumeProjection, first bool) error {
 	core := p.node.client.CoreV1()
 	switch {

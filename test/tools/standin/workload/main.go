@@ -100,7 +100,7 @@ func prepare(file string) error {
 
 // change makes of gRPC's bootstrap one that Envoy's part can be played with.
 //
-// Certificates are read every second, not every 15 minutes, since scenarios have
+// Certificates are read every second, not every 15 minutes, since the guides have
 // short ones. And the labels are told as those of a machine outside of the cluster,
 // without tlsMode: of a pod that has it istiod takes PERMISSIVE for STRICT in
 // gRPC's configuration, which it does not in Envoy's.

@@ -103,7 +103,7 @@ func Catalogue() []Module {
 		{
 			Name:   "stand-in",
 			Folder: "test/tools/standin",
-			// Programs of our own, for what scenarios have no images of.
+			// Programs of our own, for programs that the guides have no images of.
 			Tools: []Tool{
 				{"stand-in-node", "github.com/isthmus-mesh/isthmus/test/tools/standin/kubenode"},
 				{"stand-in-edge", "github.com/isthmus-mesh/isthmus/test/tools/standin/emissary"},
