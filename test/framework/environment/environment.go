@@ -71,7 +71,7 @@ func Start(ctx context.Context, o istio.Options, values string) (w *World, err e
 	if w.Kube, err = kubernetes.NewForConfig(w.Admin); err != nil {
 		return w, err
 	}
-	if w.folder, err = os.MkdirTemp("", "isthmus-stage-"); err != nil {
+	if w.folder, err = os.MkdirTemp("", "isthmus-environment-"); err != nil {
 		return w, err
 	}
 	if w.Istiod, err = istio.Start(ctx, w.Plane, o); err != nil {
@@ -84,7 +84,7 @@ func Start(ctx context.Context, o istio.Options, values string) (w *World, err e
 	return w, err
 }
 
-// Main runs the tests of a package on a stage and returns the status to exit with.
+// Main runs the tests of a package in an environment and returns the status to exit with.
 func Main(tests interface{ Run() int }, o istio.Options, values string, use func(*World)) int {
 	w, err := Start(context.Background(), o, values)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/leftovers"
 )
 
-// census lists what there is of Isthmus that was not there before.
-func (c *cluster) census(t *testing.T, before ...string) []string {
+// leftovers lists the objects of Isthmus that did not exist before.
+func (c *cluster) leftovers(t *testing.T, before ...string) []string {
 	t.Helper()
 	found, err := leftovers.List(t.Context(), c.config)
 	require.NoError(t, err)

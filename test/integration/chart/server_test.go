@@ -39,7 +39,7 @@ func testServer(t *testing.T, c *cluster) {
 		Data:       map[string]string{"root-cert.pem": string(certtest.NewAuthority(t).CertificatePEM)},
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	program, before := build(t), c.census(t)
+	program, before := build(t), c.leftovers(t)
 
 	t.Run("installed", func(t *testing.T) {
 		programs, uninstall := installServed(t, c, program)
@@ -57,7 +57,7 @@ func testServer(t *testing.T, c *cluster) {
 			end()
 		}
 	})
-	assert.Empty(t, c.census(t, before...))
+	assert.Empty(t, c.leftovers(t, before...))
 }
 
 // installServed installs the chart and starts its programs. It returns what ends

@@ -23,7 +23,7 @@ import (
 // replica asks for. The API server's own metric of requests does not say who
 // asked, and client-go's not for what.
 type counter struct {
-	// world is the stage as the replica sees it: with the counter for the API
+	// world is the environment as the replica sees it: with the counter for the API
 	// server.
 	world *environment.World
 

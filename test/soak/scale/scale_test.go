@@ -81,7 +81,7 @@ func BenchmarkController(b *testing.B) {
 	r.judge(b)
 }
 
-// set sets the stage.
+// set prepares the environment.
 func set(b *testing.B, o istio.Options) *environment.World {
 	b.Helper()
 	stop := progress(func() string { return "starting etcd, API server and istiod, installing the chart" })
