@@ -39,7 +39,7 @@ NORACE = $(patsubst ./%/.norace,$(MODULE)/%,$(shell find . -name .norace))
 
 # $(call go-test,FOLDERS) tests folders with the race detector, except those above. Go's
 # cache of test results does not see the programs that tests build and run: hence -count=1.
-go-test = $(call go-test-packages,$(shell $(GO) list $(1)))
+go-test = $(call go-test-packages,$(or $(shell $(GO) list $(1)),$(error go list finds no package in $(1))))
 go-test-packages = \
 	$(if $(filter-out $(NORACE),$(1)),$(call go-test-run,$(RACE),$(filter-out $(NORACE),$(1)))) \
 	$(if $(filter $(NORACE),$(1)),$(call go-test-run,,$(filter $(NORACE),$(1))))
