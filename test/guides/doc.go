@@ -42,18 +42,18 @@
 // publisher, installed by its chart, Helm, kubectl. A page says with which stand-ins it was
 // tried, in a section "Tried with":
 //
-//	test/tools/standin/kubenode     a node: every container is a process in namespaces of
-//	                              its own; Services, cluster DNS, a load balancer
-//	test/tools/standin/emissary      Emissary and Ambassador Edge Stack
-//	test/tools/standin/workload      a workload with the Envoy of its sidecar: gRPC's xDS
-//	                              server, configured by the real istiod. It answers with
-//	                              who it is and who called: {"server": pod,
-//	                              "image": ..., "port": ..., "client": SPIFFE ID}.
-//	                              A refusal by AuthorizationPolicy is 403 "RBAC: access
-//	                              denied", an upstream that fails is 503 with the reason.
-//	test/tools/istiocni              istio-cni's agent on a node: its own code says which
-//	                              pods ambient takes; nothing is redirected, and there
-//	                              is no ztunnel
+//	test/tools/standin/kubenode a node: every container is a process in namespaces of
+//	                            its own; Services, cluster DNS, a load balancer
+//	test/tools/standin/emissary Emissary and Ambassador Edge Stack
+//	test/tools/standin/workload a workload with the Envoy of its sidecar: gRPC's xDS
+//	                            server, configured by the real istiod. It answers with
+//	                            who it is and who called: {"server": pod,
+//	                            "image": ..., "port": ..., "client": SPIFFE ID}.
+//	                            A refusal by AuthorizationPolicy is 403 "RBAC: access
+//	                            denied", an upstream that fails is 503 with the reason.
+//	test/tools/istiocni         istio-cni's agent on a node: its own code says which
+//	                            pods ambient takes; nothing is redirected, and there
+//	                            is no ztunnel
 //
 // A container whose image stands for nothing waits in ErrImagePull; the images are in
 // images.go.
