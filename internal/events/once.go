@@ -1,0 +1,81 @@
+package events
+
+import (
+	"maps"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Latest remembers the latest text under each key, so that a condition that
+// lasts is reported once. The zero value is ready to use. It is not safe for
+// concurrent use.
+type Latest struct{ texts map[string]string }
+
+// Replace remembers text under key and reports whether it differs from the text
+// that was there.
+func (l *Latest) Replace(key, text string) (changed bool) {
+	if l.texts[key] == text {
+		return false
+	}
+	if l.texts == nil {
+		l.texts = map[string]string{}
+	}
+	l.texts[key] = text
+	return true
+}
+
+// Delete forgets the text under key, so that the same text counts as new again.
+func (l *Latest) Delete(key string) { delete(l.texts, key) }
+
+// Once records an Event unless it repeats the last one with the same object and
+// reason. It is not safe for concurrent use.
+type Once struct {
+	record func(Event)
+	latest Latest
+}
+
+// NewOnce returns a Once that passes new Events to record, which is the Record
+// method of a Recorder outside of tests.
+func NewOnce(record func(Event)) Once { return Once{record: record} }
+
+// Record records the Event unless the last one with the same object and reason
+// had the same note. It reports whether the Event is new.
+func (o *Once) Record(e Event) bool { return o.RecordFor(e.Note, e) }
+
+// RecordFor records the Event unless the last one with the same object and
+// reason had the same basis, whatever its note. It reports whether the Event
+// is new.
+func (o *Once) RecordFor(basis string, e Event) bool {
+	if !o.latest.Replace(keyOf(e.Regarding, e.Reason), basis) {
+		return false
+	}
+	o.record(e)
+	return true
+}
+
+// Resolve forgets the last Event with this object and each of the reasons, so
+// that the condition is recorded again when it comes back.
+func (o *Once) Resolve(regarding corev1.ObjectReference, reasons ...string) {
+	for _, reason := range reasons {
+		o.latest.Delete(keyOf(regarding, reason))
+	}
+}
+
+// Reset forgets all Events.
+func (o *Once) Reset() { clear(o.latest.texts) }
+
+// DeleteFunc forgets the Events about the objects for which gone is true.
+func (o *Once) DeleteFunc(gone func(kind, name string) bool) {
+	maps.DeleteFunc(o.latest.texts, func(key, _ string) bool {
+		kind, rest, _ := strings.Cut(key, "/")
+		_, rest, _ = strings.Cut(rest, "/")
+		name, _, _ := strings.Cut(rest, "/")
+		return gone(kind, name)
+	})
+}
+
+// keyOf is kind/namespace/name/reason: none of the four holds a slash.
+func keyOf(o corev1.ObjectReference, reason string) string {
+	return o.Kind + "/" + o.Namespace + "/" + o.Name + "/" + reason
+}

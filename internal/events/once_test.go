@@ -1,0 +1,63 @@
+package events
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	corev1 "k8s.io/api/core/v1"
+)
+
+func TestOnceRecordsWhatIsNew(t *testing.T) {
+	pod := corev1.ObjectReference{Kind: "Pod", Namespace: "edge", Name: "front"}
+	failed := Warning(certsSecret, "Failed", "istiod does not answer")
+	for name, test := range map[string]struct {
+		between func(*Once)
+		second  Event
+		isNew   bool
+	}{
+		"if nothing changed, expect silence":                 {func(*Once) {}, failed, false},
+		"if the note changed, expect an Event":               {func(*Once) {}, Warning(certsSecret, "Failed", "istiod refuses"), true},
+		"if the reason differs, expect an Event":             {func(*Once) {}, Warning(certsSecret, "Conflict", failed.Note), true},
+		"if the object differs, expect an Event":             {func(*Once) {}, Warning(pod, "Failed", failed.Note), true},
+		"if it was resolved, expect an Event":                {func(o *Once) { o.Resolve(certsSecret, "Conflict", "Failed") }, failed, true},
+		"if another reason was resolved, expect silence":     {func(o *Once) { o.Resolve(certsSecret, "Conflict") }, failed, false},
+		"if another object was resolved, expect silence":     {func(o *Once) { o.Resolve(pod, "Failed") }, failed, false},
+		"if all was forgotten, expect an Event":              {func(o *Once) { o.Reset() }, failed, true},
+		"if the object is gone, expect an Event":             {func(o *Once) { o.DeleteFunc(isCertsSecret) }, failed, true},
+		"if another object is gone, expect silence":          {func(o *Once) { o.DeleteFunc(func(kind, name string) bool { return !isCertsSecret(kind, name) }) }, failed, false},
+		"if another Event was between, expect silence":       {func(o *Once) { o.Record(Normal(certsSecret, "Issued", "a note")) }, failed, false},
+		"if the note changed in between, expect an Event":    {func(o *Once) { o.Record(Warning(certsSecret, "Failed", "istiod refuses")) }, failed, true},
+		"if only the note of one basis changed, expect more": {func(o *Once) { o.RecordFor("another basis", failed) }, failed, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var recorded []Event
+			o := NewOnce(func(e Event) { recorded = append(recorded, e) })
+			assert.True(t, o.Record(failed), "the first is new")
+			test.between(&o)
+			before := len(recorded)
+			assert.Equal(t, test.isNew, o.Record(test.second))
+			assert.Equal(t, test.isNew, len(recorded) > before)
+		})
+	}
+}
+
+func isCertsSecret(kind, name string) bool { return kind == "Secret" && name == "istio-certs" }
+
+func TestOnceRecordsOncePerBasis(t *testing.T) {
+	var notes []string
+	o := NewOnce(func(e Event) { notes = append(notes, e.Note) })
+	assert.True(t, o.RecordFor("template 1", Warning(certsSecret, "Stuck", "1 of 3 pods")))
+	assert.False(t, o.RecordFor("template 1", Warning(certsSecret, "Stuck", "2 of 3 pods")))
+	assert.True(t, o.RecordFor("template 2", Warning(certsSecret, "Stuck", "2 of 3 pods")))
+	assert.Equal(t, []string{"1 of 3 pods", "2 of 3 pods"}, notes)
+}
+
+func TestLatestReportsChanges(t *testing.T) {
+	var l Latest
+	assert.False(t, l.Replace("roots", ""), "nothing is known at first")
+	assert.True(t, l.Replace("roots", "no such file"))
+	assert.False(t, l.Replace("roots", "no such file"))
+	assert.True(t, l.Replace("roots", "permission denied"))
+	l.Delete("roots")
+	assert.True(t, l.Replace("roots", "permission denied"))
+}
