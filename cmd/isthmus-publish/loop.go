@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
+	"github.com/isthmus-mesh/isthmus/internal/events"
 	"github.com/isthmus-mesh/isthmus/internal/publish"
 )
 
@@ -17,7 +18,7 @@ type publishLoop struct {
 	schedule  schedule
 	log       *slog.Logger
 	// warnings are the last warnings that were logged, by kind.
-	warnings map[string]string
+	warnings events.Latest
 }
 
 // bundles is implemented by certs.Directory.
@@ -52,7 +53,7 @@ func (l *publishLoop) publish(ctx context.Context, bundle *certs.Bundle) time.Du
 	target := l.target
 	var err error
 	if target.Roots, err = l.roots.read(); err == nil {
-		delete(l.warnings, "roots")
+		l.warnings.Delete("roots")
 	} else {
 		l.warnOnce("roots", "cannot read the mesh's root certificates", err, "reason", "roots")
 	}
@@ -76,7 +77,7 @@ func (l *publishLoop) publish(ctx context.Context, bundle *certs.Bundle) time.Du
 }
 
 func (l *publishLoop) logOutcome(out publish.Outcome) {
-	delete(l.warnings, "publish")
+	l.warnings.Delete("publish")
 	level, message := slog.LevelDebug, "nothing to do"
 	if out.Result == publish.Published {
 		level, message = slog.LevelInfo, "published"
@@ -95,10 +96,9 @@ func (l *publishLoop) warnOnce(kind, message string, err error, fields ...any) {
 	if reason := certs.ReasonOf(err); reason != "" {
 		warning = string(reason) // the text contains the time
 	}
-	level := slog.LevelWarn
-	if l.warnings[kind] == warning {
-		level = slog.LevelDebug
+	level := slog.LevelDebug
+	if l.warnings.Replace(kind, warning) {
+		level = slog.LevelWarn
 	}
-	l.warnings[kind] = warning
 	l.log.Log(context.Background(), level, message, append(fields, "error", err.Error())...)
 }

@@ -14,7 +14,7 @@ import (
 
 func TestTheSameWarningIsLoggedOnce(t *testing.T) {
 	var log bytes.Buffer
-	l := publishLoop{log: slog.New(slog.NewJSONHandler(&log, nil)), warnings: map[string]string{}}
+	l := publishLoop{log: slog.New(slog.NewJSONHandler(&log, nil))}
 	for _, err := range []error{os.ErrClosed, os.ErrClosed, os.ErrExist, os.ErrClosed} {
 		l.warnOnce("publish", "not published", err)
 	}

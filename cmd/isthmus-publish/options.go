@@ -110,7 +110,6 @@ func (o *options) publish(ctx context.Context, stderr io.Writer) error {
 		roots:     rootsFile{path: o.rootsFile},
 		schedule:  schedule{checkInterval: o.checkInterval, random: rand.Float64},
 		log:       log,
-		warnings:  map[string]string{},
 	}
 	log.Info("following", "version", version, "dir", o.dir, "spiffeID", id.String())
 	ended := make(chan error, 1)
