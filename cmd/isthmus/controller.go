@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
+	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -25,8 +27,10 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/certs/istioca"
 	"github.com/isthmus-mesh/isthmus/internal/certs/mirror"
 	"github.com/isthmus-mesh/isthmus/internal/controller"
+	"github.com/isthmus-mesh/isthmus/internal/events"
 	"github.com/isthmus-mesh/isthmus/internal/mesh"
 	"github.com/isthmus-mesh/isthmus/internal/publish"
+	"github.com/isthmus-mesh/isthmus/internal/restart"
 	"github.com/isthmus-mesh/isthmus/patches"
 	"github.com/isthmus-mesh/isthmus/webhook"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
@@ -41,7 +45,8 @@ type controllerFlags struct {
 	leaderElect        bool
 	rootsNamespace     string
 	caTTL, propagation time.Duration
-	survey, look       time.Duration
+	scanInterval       time.Duration
+	checkInterval      time.Duration
 	restarts           restartFlags
 }
 
@@ -74,11 +79,11 @@ func newControllerCommand() *cobra.Command {
 	flags.BoolVar(&f.leaderElect, "leader-elect", true, "work only while holding the Lease "+controller.Name)
 	flags.DurationVar(&f.caTTL, "ca-ttl", serving.DefaultCATTL, "lifetime of the webhook's CA")
 	flags.DurationVar(&f.propagation, "propagation-delay", serving.DefaultPropagationDelay, "how long a new CA of the webhook is distributed before it signs certificates")
-	flags.DurationVar(&f.survey, "survey-interval", controller.DefaultSurveyEvery, "how often the pods of an opted-in namespace are scanned for edges that are not injected")
-	flags.DurationVar(&f.look, "look-interval", controller.DefaultLookEvery, "how often a Secret is checked while nothing is due; increases automatically with more than 300 Secrets")
+	flags.DurationVar(&f.scanInterval, "survey-interval", controller.DefaultScanInterval, "how often the pods of an opted-in namespace are scanned for edges that are not injected")
+	flags.DurationVar(&f.checkInterval, "look-interval", controller.DefaultCheckInterval, "how often a Secret is checked while nothing is due; increases automatically with more than 300 Secrets")
 	flags.BoolVar(&f.restarts.enabled, "restart-stale", false, "restart stale workloads that ask for it with "+policy.RestartKey+`: "true", one at a time`)
-	flags.DurationVar(&f.restarts.timeout, "restart-timeout", controller.DefaultRestartTimeout, "how long such a workload may take to roll out before an Event tells; the others wait on")
-	flags.DurationVar(&f.restarts.settle, "restart-settle", controller.DefaultRestartSettle, "how long every replica of the webhook has to have served a template before anything is restarted for it")
+	flags.DurationVar(&f.restarts.timeout, "restart-timeout", restart.DefaultTimeout, "how long such a workload may take to roll out before an Event reports it; the others keep waiting")
+	flags.DurationVar(&f.restarts.settle, "restart-settle", restart.DefaultSettle, "how long every replica of the webhook must have served a template before anything is restarted for it")
 	return cmd
 }
 
@@ -86,10 +91,10 @@ func (f *controllerFlags) check() error {
 	switch {
 	case f.namespace == "" && (f.leaderElect || f.caSecret != ""):
 		return usagef("--namespace is empty and POD_NAMESPACE is not set: want the namespace of the Lease %s", controller.Name)
-	case f.survey <= 0 || f.look <= 0:
-		return usagef("--survey-interval %s and --look-interval %s: want positive durations", f.survey, f.look)
+	case f.scanInterval <= 0 || f.checkInterval <= 0:
+		return usagef("--survey-interval %s and --look-interval %s: want positive durations", f.scanInterval, f.checkInterval)
 	case f.restarts.enabled && f.namespace == "":
-		return usagef("--restart-stale without --namespace, and POD_NAMESPACE is not set: want the namespace of the ConfigMap %s", controller.RestartsConfigMap)
+		return usagef("--restart-stale without --namespace, and POD_NAMESPACE is not set: want the namespace of the ConfigMap %s", restart.ConfigMapName)
 	case f.restarts.timeout <= 0 || f.restarts.settle <= 0:
 		return usagef("--restart-timeout %s and --restart-settle %s: want positive durations", f.restarts.timeout, f.restarts.settle)
 	}
@@ -187,20 +192,46 @@ func (f *controllerFlags) addAll(mgr manager.Manager, options inject.Options, lo
 	if err != nil {
 		return err
 	}
+	recorder := events.NewRecorder(func(ctx context.Context, event *eventsv1.Event) error {
+		return mgr.GetClient().Create(ctx, event)
+	}, controller.Name, mgr.GetLogger().WithName(controller.Name))
+	if err := mgr.Add(recorder); err != nil {
+		return err
+	}
+	reportStale, err := f.addRestarter(mgr, restart.Options{
+		Kube: c.kube, Namespaces: controller.Namespaces(mgr.GetClient(), options.Settings), Engine: engine, Events: recorder, Ready: m.ready,
+	})
+	if err != nil {
+		return err
+	}
 	return controller.Add(mgr, controller.Options{
 		Settings: options.Settings, Engine: engine, Mesh: m.settings, Roots: m.roots, Ready: m.ready,
-		Secrets: c.secrets, Dynamic: c.dynamic, Sources: sources,
-		Registerer: metrics.Registry, SurveyEvery: f.survey, LookEvery: f.look,
-		Restarts: f.restartsOf(c.kube),
+		Secrets: c.secrets, Dynamic: c.dynamic, Sources: sources, Events: recorder,
+		Registerer: metrics.Registry, ScanInterval: f.scanInterval, CheckInterval: f.checkInterval,
+		ReportStale: reportStale,
 	})
 }
 
-// restartsOf is what restarts stale workloads; nil where nothing shall.
-func (f *controllerFlags) restartsOf(kube kubernetes.Interface) *controller.Restarts {
+// addRestarter adds what restarts stale workloads. It returns the function that the
+// controller reports stale pods to; nil when restarts are off.
+func (f *controllerFlags) addRestarter(mgr manager.Manager, o restart.Options) (func(namespace string, pods []controller.StalePod), error) {
 	if !f.restarts.enabled {
-		return nil
+		return nil, nil
 	}
-	return &controller.Restarts{Kube: kube, Namespace: f.namespace, Timeout: f.restarts.timeout, Settle: f.restarts.settle}
+	o.Pods, o.Registerer, o.Log = mgr.GetAPIReader(), metrics.Registry, mgr.GetLogger().WithName(controller.Name)
+	o.Namespace, o.Timeout, o.Settle = f.namespace, f.restarts.timeout, f.restarts.settle
+	restarter, err := restart.New(o)
+	if err != nil {
+		return nil, err
+	}
+	report := func(namespace string, pods []controller.StalePod) {
+		list := make([]restart.StalePod, len(pods))
+		for i, pod := range pods {
+			list[i] = restart.StalePod(pod)
+		}
+		restarter.Report(namespace, list)
+	}
+	return report, mgr.Add(restarter)
 }
 
 // watchedMesh is the mesh as the watchers of the manager see it.

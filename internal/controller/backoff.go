@@ -1,39 +1,29 @@
 package controller
 
 import (
-	"math/rand/v2"
 	"time"
 
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
-// firstRetry and lastRetry are how long a namespace waits after its first
-// failure, and at most.
-const (
-	firstRetry = time.Second
-	lastRetry  = 10 * time.Minute
-)
-
-// backoff doubles the wait with every failure and spreads it: when istiod comes
-// back, thousands of namespaces must not ask it in the same moment.
+// backoff decides how long a namespace waits after a failure, see retryAfter. It
+// counts the failures of each namespace by the rate limiter inside.
 type backoff struct {
 	workqueue.TypedRateLimiter[reconcile.Request]
-	// limit is the longest wait of the moment. With few Secrets it is short, for
-	// they may have short lives, and waiting costs somebody an outage.
-	limit func() time.Duration
+	// limit is the longest wait at present. With few Secrets it is short: they may
+	// have short lives, and a longer wait could be an outage.
+	limit  func() time.Duration
+	random func() float64
 }
 
-func newBackoff(limit func() time.Duration) backoff {
-	return backoff{workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry), limit}
+func newBackoff(limit func() time.Duration, random func() float64) backoff {
+	return backoff{workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry), limit, random}
 }
 
-// When is between half of the wait and one and a half of it.
+// When counts a failure and returns the wait after it.
 func (b backoff) When(item reconcile.Request) time.Duration {
-	return spread(min(b.TypedRateLimiter.When(item), b.limit()), 0.5)
-}
-
-// spread moves a duration at random, by a fraction of it to either side.
-func spread(d time.Duration, fraction float64) time.Duration {
-	return d + time.Duration((2*rand.Float64()-1)*fraction*float64(d)) //nolint:gosec // it spreads load, it hides nothing
+	failures := b.NumRequeues(item)
+	b.TypedRateLimiter.When(item)
+	return retryAfter(failures, b.limit(), b.random)
 }

@@ -15,9 +15,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// CacheOptions are those of the manager that Add is called with: of all
-// namespaces and pods only those that are ours are watched, and of them only a
-// little metadata is kept.
+// CacheOptions returns the options of the cache of the manager that Add is called
+// with: only opted-in namespaces and injected pods are watched, and only a little of
+// their metadata is cached.
 func CacheOptions() (cache.Options, error) {
 	injected, err := labels.NewRequirement(policy.InjectedLabel, selection.Exists, nil)
 	if err != nil {
@@ -26,45 +26,45 @@ func CacheOptions() (cache.Options, error) {
 	return cache.Options{ByObject: map[client.Object]cache.ByObject{
 		&corev1.Namespace{}: {
 			Label:     labels.SelectorFromSet(labels.Set{policy.InjectionLabel: policy.InjectionEnabled}),
-			Transform: keepOf(sets.New(policy.IstioRevisionLabel, policy.IstioDataplaneLabel)),
+			Transform: stripMetadata(sets.New(policy.IstioRevisionLabel, policy.IstioDataplaneLabel)),
 		},
 		&corev1.Pod{}: {
 			Label: labels.NewSelector().Add(*injected),
-			// What a pod asks for is read from the pod itself.
-			Transform: keepOf(nil),
+			// Labels and annotations of a pod are read from the pod itself.
+			Transform: stripMetadata(nil),
 		},
 	}}, nil
 }
 
-// keepOf returns a transformation that keeps identity and revision of an object
-// and, unless others is nil, the labels and annotations that are ours or among
-// others.
-func keepOf(others sets.Set[string]) func(any) (any, error) {
+// stripMetadata returns a transformation that reduces an object to identity and
+// revision and, unless others is nil, to the labels and annotations of Isthmus and
+// those among others.
+func stripMetadata(others sets.Set[string]) func(any) (any, error) {
 	return func(in any) (any, error) {
 		o, ok := in.(*metav1.PartialObjectMetadata)
 		if !ok {
 			return in, nil // a tombstone
 		}
 		o.ManagedFields, o.OwnerReferences, o.Finalizers, o.GenerateName = nil, nil, nil, ""
-		o.Annotations, o.Labels = only(o.Annotations, others), only(o.Labels, others)
+		o.Annotations, o.Labels = selectKeys(o.Annotations, others), selectKeys(o.Labels, others)
 		return o, nil
 	}
 }
 
-// only makes a map of what is kept: one that things are deleted from stays as
-// large as it was.
-func only(all map[string]string, others sets.Set[string]) map[string]string {
+// selectKeys makes a new map of the keys to cache: a map that keys are deleted from
+// stays as large as it was.
+func selectKeys(all map[string]string, others sets.Set[string]) map[string]string {
 	if others == nil {
 		return nil
 	}
-	var kept map[string]string
+	var selected map[string]string
 	for key, value := range all {
 		if strings.HasPrefix(key, policy.Domain) || others.Has(key) || key == policy.OpenShiftUIDRangeKey {
-			if kept == nil {
-				kept = map[string]string{}
+			if selected == nil {
+				selected = map[string]string{}
 			}
-			kept[key] = value
+			selected[key] = value
 		}
 	}
-	return kept
+	return selected
 }

@@ -12,12 +12,12 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// claim is what one edge pod, or the annotation of its namespace, needs kept.
+// claim is what one edge pod, or the annotation of its namespace, needs.
 type claim struct {
-	// pod is empty when the namespace's annotation claims.
+	// pod and uid are empty for the claim of a namespace's annotation.
 	pod types.NamespacedName
 	uid types.UID
-	// mode is the one that the pod was injected in.
+	// mode is the mode that the pod was injected in.
 	mode           policy.Mode
 	owner          *metav1.OwnerReference
 	created        time.Time
@@ -27,13 +27,18 @@ type claim struct {
 	ambassadorIDs []string
 }
 
+// reference returns the pod as the object of an Event.
+func (c claim) reference() corev1.ObjectReference {
+	return podReference(c.pod, c.uid)
+}
+
 // claimOf reads a pod. Its service account comes from the pod itself, which the
-// API server has checked; nothing is taken from what its author may have written
-// into our own annotations.
-func (r *reconciler) claimOf(pod *corev1.Pod, ns policy.Namespace) (claim, *policy.Problem) {
-	options, problem := policy.Resolve(pod.Labels, pod.Annotations, ns, r.Settings.Defaults, r.Settings.SecretNames)
+// API server has checked; nothing is taken from Isthmus' own annotations, which its
+// author may have written.
+func claimOf(pod *corev1.Pod, ns policy.Namespace, r rules) (claim, *policy.Problem) {
+	options, problem := policy.Resolve(pod.Labels, pod.Annotations, ns, r.defaults, r.secretNames)
 	c := claim{
-		pod: types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, uid: pod.UID, mode: known(pod.Labels[policy.InjectedLabel]),
+		pod: types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, uid: pod.UID, mode: knownMode(pod.Labels[policy.InjectedLabel]),
 		created: pod.CreationTimestamp.Time, serviceAccount: pod.Spec.ServiceAccountName,
 		owner: metav1.GetControllerOf(pod), options: options,
 	}
@@ -50,8 +55,16 @@ func (r *reconciler) claimOf(pod *corev1.Pod, ns policy.Namespace) (claim, *poli
 	return c, problem
 }
 
+// knownMode is the mode of a label, or the empty one when its value is no mode.
+func knownMode(label string) policy.Mode {
+	if m := policy.Mode(label); m.Known() {
+		return m
+	}
+	return ""
+}
+
 // bySecret groups claims by the Secret they want, each group by precedence: the
-// namespace's own word, then the oldest pod. A pod in mode ambient wants none.
+// namespace's annotation, then the oldest pod. A pod in mode ambient wants none.
 func bySecret(claims []claim) map[string][]claim {
 	groups := map[string][]claim{}
 	for _, c := range claims {
@@ -62,13 +75,11 @@ func bySecret(claims []claim) map[string][]claim {
 	}
 	for _, g := range groups {
 		slices.SortFunc(g, func(a, b claim) int {
-			if one := cmp.Compare(rank(a), rank(b)); one != 0 {
-				return one
-			}
-			if one := a.created.Compare(b.created); one != 0 {
-				return one
-			}
-			return cmp.Compare(a.serviceAccount+"/"+a.pod.Name, b.serviceAccount+"/"+b.pod.Name)
+			return cmp.Or(
+				cmp.Compare(rank(a), rank(b)),
+				a.created.Compare(b.created),
+				cmp.Compare(a.serviceAccount+"/"+a.pod.Name, b.serviceAccount+"/"+b.pod.Name),
+			)
 		})
 	}
 	return groups

@@ -1,24 +1,20 @@
-// Package controller keeps what injected edges need beside their pod: the
+// Package controller reconciles what injected edges need beside their pod: the
 // Secret with their certificate, Emissary's TLSContext, and the publisher's
-// rights. It says what it did in Events and metrics, and takes back what is its
-// own when a namespace opts out.
+// rights. It reports in Events and metrics, and removes what it manages when a
+// namespace opts out.
+//
+// It observes, decides by pure functions (decide*.go), and acts.
 package controller
 
 import (
 	"context"
-	"crypto/x509"
-	"errors"
-	"fmt"
 	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
-	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/dynamic"
-	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -29,175 +25,67 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
-	"github.com/isthmus-mesh/isthmus/internal/certs"
-	"github.com/isthmus-mesh/isthmus/internal/publish"
-	"github.com/isthmus-mesh/isthmus/patches"
-	"github.com/isthmus-mesh/isthmus/webhook/inject"
+	"github.com/isthmus-mesh/isthmus/internal/events"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// Name is what the controller calls itself: in Events, in its Lease, and as
-// the field manager of nothing but what is named in publish.
+// Name is the name of the controller in Events, logs and its Lease. Its field
+// manager is publish.Manager.
 const Name = "isthmus-controller"
 
-// Source delivers a certificate for a Secret. It may take as long as ctx lets
-// it, and returns certs.ErrPending when there is nothing yet.
-type Source interface {
-	Bundle(ctx context.Context, r certs.Request) (*certs.Bundle, error)
-}
-
-// Remover is a Source that leaves something in the cluster which has to go with
-// the Secret.
-type Remover interface {
-	Remove(ctx context.Context, namespace, secret string) error
-}
-
-// Roots are the trust anchors of the mesh.
-type Roots interface {
-	Roots() ([]*x509.Certificate, error)
-	// OnChange calls f whenever Roots changes.
-	OnChange(f func())
-}
-
-// Secrets are the cluster's Secrets, each by its name.
-type Secrets interface {
-	publish.Secrets
-	// Delete removes a Secret that is still the one that was read.
-	Delete(ctx context.Context, namespace, name string, uid types.UID, resourceVersion string) error
-}
-
-// Options are what a controller is made of. Every field without a default is
-// required.
-type Options struct {
-	// Settings of the operator; the webhook has the same.
-	Settings inject.Settings
-	// Engine says of a pod whether it misses the injection or carries an old one.
-	Engine *inject.Engine
-	// Mesh returns the settings of a revision of Istio.
-	Mesh func(revision string) (patches.Mesh, error)
-	// Roots are the mesh's trust anchors.
-	Roots Roots
-	// Secrets reads, applies and deletes Secrets by name.
-	Secrets Secrets
-	// Sources by the value of isthmus.dev/source. Agent is not among them: its
-	// Secret is written from inside the pod.
-	Sources map[policy.Source]Source
-	// Dynamic reads, applies and deletes TLSContexts and RoleBindings by name.
-	Dynamic dynamic.Interface
-	// Ready is nil once mesh settings and roots have been asked for, be it in
-	// vain; nothing is done before.
-	Ready func() error
-	// Registerer gets the metrics.
-	Registerer prometheus.Registerer
-	// SurveyEvery is how often the pods of an opted-in namespace are listed, to
-	// find those that miss the injection. Default 10 minutes.
-	SurveyEvery time.Duration
-	// LookEvery is how often a Secret is read while nothing is due, so that one
-	// that was deleted or damaged heals. Default 30 seconds; more when there
-	// are more than 300 Secrets, so that it costs ten requests a second at most.
-	LookEvery time.Duration
-	// Clock: default the real one.
-	Clock clock.PassiveClock
-	// Restarts restarts stale workloads that ask for it. Default: nobody does.
-	Restarts *Restarts
-}
-
-// DefaultSurveyEvery and DefaultLookEvery are the periods of Options.
-const (
-	DefaultSurveyEvery = 10 * time.Minute
-	DefaultLookEvery   = 30 * time.Second
-)
-
-// concurrency is how many namespaces are worked on at once: most of the time
-// is spent waiting for the certificate authority.
+// concurrency is how many namespaces are reconciled at once: most of the time is
+// spent waiting for the certificate authority.
 const concurrency = 8
 
-func (o Options) withDefaults() Options {
-	o.Settings = o.Settings.WithDefaults()
-	if o.SurveyEvery == 0 {
-		o.SurveyEvery = DefaultSurveyEvery
-	}
-	if o.LookEvery == 0 {
-		o.LookEvery = DefaultLookEvery
-	}
-	if o.Clock == nil {
-		o.Clock = clock.RealClock{}
-	}
-	return o
-}
-
-func (o Options) validate() error {
-	var errs []error
-	for name, missing := range map[string]bool{
-		"engine": o.Engine == nil, "mesh": o.Mesh == nil, "roots": o.Roots == nil, "secrets": o.Secrets == nil,
-		"dynamic client": o.Dynamic == nil, "readiness": o.Ready == nil, "registerer": o.Registerer == nil,
-	} {
-		if missing {
-			errs = append(errs, fmt.Errorf("controller: no %s given", name))
-		}
-	}
-	if o.Restarts != nil {
-		errs = append(errs, o.Restarts.validate())
-	}
-	return errors.Join(errs...)
-}
-
-// reconciler keeps one namespace at a time true.
+// reconciler reconciles one namespace at a time.
 type reconciler struct {
 	Options
+	rules rules
+	// namespace reads an opted-in namespace from the cache.
+	namespace NamespaceReader
 	// cached reads metadata of opted-in namespaces and of injected pods.
 	cached client.Reader
-	// live reads pods themselves.
+	// live reads pods from the API server.
 	live    client.Reader
 	log     logr.Logger
-	events  *recorder
-	metrics *meters
-	// restarts is nil where nothing is restarted.
-	restarts *restarter
+	metrics *controllerMetrics
 
-	mu     sync.Mutex
-	places map[string]*place
-	// secrets is how many Secrets are kept, over all places.
+	mu         sync.Mutex
+	namespaces map[string]*namespaceState
+	// secrets is the number of Secrets that are checked, in all namespaces.
 	secrets int
 }
 
-// Add adds the controller to a manager whose cache CacheOptions made.
+// Add adds the controller to a manager whose cache CacheOptions configured.
 func Add(mgr manager.Manager, o Options) error {
-	o = o.withDefaults()
 	if err := o.validate(); err != nil {
 		return err
 	}
-	metrics, err := newMeters(o.Registerer)
+	o = o.withDefaults()
+	metrics, err := newMetrics(o.Registerer)
 	if err != nil {
 		return err
 	}
 	r := &reconciler{
-		Options: o, metrics: metrics, places: map[string]*place{},
-		cached: mgr.GetClient(), live: mgr.GetAPIReader(), log: mgr.GetLogger().WithName(Name), events: newRecorder(mgr.GetClient()),
+		Options: o, rules: rulesOf(o), metrics: metrics, namespaces: map[string]*namespaceState{},
+		namespace: Namespaces(mgr.GetClient(), o.Settings),
+		cached:    mgr.GetClient(), live: mgr.GetAPIReader(), log: mgr.GetLogger().WithName(Name),
 	}
-	if err := mgr.Add(r.events); err != nil {
+	requeue := make(chan event.GenericEvent)
+	if err := mgr.Add(&rootsFollower{roots: o.Roots, namespaces: r.knownNamespaces, requeue: requeue}); err != nil {
 		return err
 	}
-	if o.Restarts != nil {
-		r.restarts = newRestarter(r, *o.Restarts)
-		if err := mgr.Add(r.restarts); err != nil {
-			return err
-		}
-	}
-	again := make(chan event.GenericEvent)
-	if err := mgr.Add(&rootFollower{reconciler: r, again: again}); err != nil {
+	if err := mgr.Add(&orphanCollector{reader: mgr.GetAPIReader(), requeue: requeue}); err != nil {
 		return err
 	}
-	if err := mgr.Add(&sweeper{reader: mgr.GetAPIReader(), again: again}); err != nil {
-		return err
-	}
+	limiter := newBackoff(func() time.Duration { return r.checkInterval() / 2 }, o.Random)
 	return builder.ControllerManagedBy(mgr).
 		Named(Name).
 		For(&corev1.Namespace{}, builder.OnlyMetadata).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(namespaceOf),
 			builder.OnlyMetadata, builder.WithPredicates(predicate.Funcs{UpdateFunc: func(event.UpdateEvent) bool { return false }})).
-		WatchesRawSource(source.Channel(again, &handler.EnqueueRequestForObject{})).
-		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency, RateLimiter: newBackoff(func() time.Duration { return r.lookEvery() / 2 })}).
+		WatchesRawSource(source.Channel(requeue, &handler.EnqueueRequestForObject{})).
+		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency, RateLimiter: limiter}).
 		Complete(r)
 }
 
@@ -205,40 +93,98 @@ func namespaceOf(_ context.Context, pod client.Object) []ctrl.Request {
 	return []ctrl.Request{{NamespacedName: types.NamespacedName{Name: pod.GetNamespace()}}}
 }
 
-// place returns what is known of a namespace. Only one worker has a namespace
-// at a time, so what it returns needs no lock.
-func (r *reconciler) place(namespace string) *place {
+func rulesOf(o Options) rules {
+	sources := make(map[policy.Source]bool, len(o.Sources))
+	for name := range o.Sources {
+		sources[name] = true
+	}
+	return rules{
+		sources: sources, mirrorSecrets: o.Settings.MirrorSecretNames, defaults: o.Settings.Defaults, secretNames: o.Settings.SecretNames,
+		restarts: o.ReportStale != nil,
+	}
+}
+
+// state returns what is remembered of a namespace. Only one worker has a namespace
+// at a time, so the result needs no lock.
+func (r *reconciler) state(namespace string) *namespaceState {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p, ok := r.places[namespace]
+	s, ok := r.namespaces[namespace]
 	if !ok {
-		p = &place{namespace: namespace, claims: map[types.UID]claim{}, kept: map[string]*kept{}, applied: map[string]string{}, said: map[string]string{}}
-		r.places[namespace] = p
+		s = newNamespaceState(namespace, events.NewOnce(r.Events.Record))
+		r.namespaces[namespace] = s
 	}
-	return p
+	return s
 }
 
-// forget drops what is known of a namespace.
-func (r *reconciler) forget(namespace string) {
+// secretState returns what is remembered of a Secret.
+func (r *reconciler) secretState(s *namespaceState, name string) *secretState {
+	k, ok := s.secrets[name]
+	if !ok {
+		k = &secretState{}
+		s.secrets[name] = k
+		r.mu.Lock()
+		r.secrets++
+		r.mu.Unlock()
+	}
+	return k
+}
+
+// forgetUnclaimed forgets the Secrets that no edge claims any longer. They stay in
+// the cluster: the next pod may come any moment and will find them, renewed if
+// necessary.
+func (r *reconciler) forgetUnclaimed(s *namespaceState, claimed map[string][]claim) {
+	for name, k := range s.secrets {
+		if _, ok := claimed[name]; ok {
+			continue
+		}
+		delete(s.secrets, name)
+		r.metrics.deleteSecret(k.target)
+		r.mu.Lock()
+		r.secrets--
+		r.mu.Unlock()
+	}
+}
+
+// forgetNamespace forgets what is remembered of a namespace.
+func (r *reconciler) forgetNamespace(namespace string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if p, ok := r.places[namespace]; ok {
-		r.secrets -= len(p.kept)
-		delete(r.places, namespace)
+	if s, ok := r.namespaces[namespace]; ok {
+		r.secrets -= len(s.secrets)
+		delete(r.namespaces, namespace)
 	}
-	r.metrics.forget(namespace)
-	r.restarts.report(namespace, nil)
+	r.metrics.deleteNamespace(namespace)
+	r.reportStale(namespace, nil)
 }
 
-// lookEvery stretches LookEvery with the number of Secrets.
-func (r *reconciler) lookEvery() time.Duration {
+// knownNamespaces lists the namespaces of which something is remembered.
+func (r *reconciler) knownNamespaces() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return max(r.LookEvery, time.Duration(r.secrets)*time.Second/10)
+	names := make([]string, 0, len(r.namespaces))
+	for name := range r.namespaces {
+		names = append(names, name)
+	}
+	return names
 }
 
-// metadata makes an object for metadata alone.
-func metadata(kind string) *metav1.PartialObjectMetadata {
+// checkInterval is CheckInterval for the present number of Secrets.
+func (r *reconciler) checkInterval() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return stretchInterval(r.CheckInterval, r.secrets)
+}
+
+func (r *reconciler) reportStale(namespace string, pods []StalePod) {
+	if r.ReportStale != nil {
+		r.ReportStale(namespace, pods)
+	}
+}
+
+// metadataOf returns an empty object of a kind of the core API, for its metadata
+// alone.
+func metadataOf(kind string) *metav1.PartialObjectMetadata {
 	o := &metav1.PartialObjectMetadata{}
 	o.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind(kind))
 	return o

@@ -17,24 +17,23 @@ const (
 	stateStale    = "stale"
 )
 
-// meters are the controller's metrics. Only the leader has values in them.
-type meters struct {
+// controllerMetrics are the controller's metrics. Only the leader has values in
+// them.
+type controllerMetrics struct {
 	notAfter, notBefore, renewAfter *prometheus.GaugeVec
 	rootNotAfter                    prometheus.Gauge
 	publishes                       *prometheus.CounterVec
 	lastSuccess                     prometheus.Gauge
 	rejections                      *prometheus.CounterVec
 	edgePods                        *prometheus.GaugeVec
-	restarts                        *prometheus.CounterVec
-	restartQueue                    *prometheus.GaugeVec
 }
 
-func newMeters(registerer prometheus.Registerer) (*meters, error) {
-	of := []string{"namespace", "secret", "spiffe_id", "source"}
+func newMetrics(registerer prometheus.Registerer) (*controllerMetrics, error) {
+	labels := []string{"namespace", "secret", "spiffe_id", "source"}
 	gauge := func(name, help string) *prometheus.GaugeVec {
-		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, of)
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
 	}
-	m := &meters{
+	m := &controllerMetrics{
 		notAfter:   gauge("isthmus_certificate_not_after_timestamp_seconds", "End of the validity of the certificate in a Secret."),
 		notBefore:  gauge("isthmus_certificate_not_before_timestamp_seconds", "Beginning of the validity of the certificate in a Secret."),
 		renewAfter: gauge("isthmus_certificate_renew_after_timestamp_seconds", "When the certificate in a Secret is due to be renewed."),
@@ -53,15 +52,9 @@ func newMeters(registerer prometheus.Registerer) (*meters, error) {
 		edgePods: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "isthmus_edge_pods", Help: "Edge pods of opted-in namespaces: injected, missing the injection, or with a stale template.",
 		}, []string{"namespace", "mode", "state"}),
-		restarts: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "isthmus_restarts_total", Help: "Restarts of stale workloads, by what became of them.",
-		}, []string{"result"}),
-		restartQueue: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "isthmus_restart_queue", Help: "Stale workloads that ask for a restart: waiting, rolling, or stopped, which keeps the others waiting.",
-		}, []string{"state"}),
 	}
 	for _, c := range []prometheus.Collector{
-		m.notAfter, m.notBefore, m.renewAfter, m.rootNotAfter, m.publishes, m.lastSuccess, m.rejections, m.edgePods, m.restarts, m.restartQueue,
+		m.notAfter, m.notBefore, m.renewAfter, m.rootNotAfter, m.publishes, m.lastSuccess, m.rejections, m.edgePods,
 	} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
@@ -77,67 +70,68 @@ func newMeters(registerer prometheus.Registerer) (*meters, error) {
 	return m, nil
 }
 
-// secret brings the gauges of a Secret up to date with what stands there.
-func (m *meters) secret(t publish.Target, s publish.Observation) {
+// setSecret updates the gauges of a Secret. While it is not good they keep their
+// last values, which run out.
+func (m *controllerMetrics) setSecret(t publish.Target, s publish.Observation) {
 	if s.State != publish.Good {
-		return // the last good values stand, and run out
+		return
 	}
-	of := labelsOf(t)
-	m.notAfter.With(of).Set(seconds(s.Bundle.NotAfter()))
-	m.notBefore.With(of).Set(seconds(s.Bundle.NotBefore()))
-	m.renewAfter.With(of).Set(seconds(s.RenewAfter))
+	labels := labelsOf(t)
+	m.notAfter.With(labels).Set(seconds(s.Bundle.NotAfter()))
+	m.notBefore.With(labels).Set(seconds(s.Bundle.NotBefore()))
+	m.renewAfter.With(labels).Set(seconds(s.RenewAfter))
 	m.rootNotAfter.Set(seconds(s.Bundle.RootNotAfter()))
 }
 
-func (m *meters) dropSecret(t publish.Target) {
-	of := labelsOf(t)
-	m.notAfter.Delete(of)
-	m.notBefore.Delete(of)
-	m.renewAfter.Delete(of)
+func (m *controllerMetrics) deleteSecret(t publish.Target) {
+	labels := labelsOf(t)
+	m.notAfter.Delete(labels)
+	m.notBefore.Delete(labels)
+	m.renewAfter.Delete(labels)
 }
 
 func labelsOf(t publish.Target) prometheus.Labels {
 	return prometheus.Labels{"namespace": t.Namespace, "secret": t.Name, "spiffe_id": t.ID.String(), "source": t.Source}
 }
 
-// forget drops everything of a namespace.
-func (m *meters) forget(namespace string) {
-	of := prometheus.Labels{"namespace": namespace}
+// deleteNamespace deletes the gauges of a namespace.
+func (m *controllerMetrics) deleteNamespace(namespace string) {
+	labels := prometheus.Labels{"namespace": namespace}
 	for _, v := range []*prometheus.GaugeVec{m.notAfter, m.notBefore, m.renewAfter, m.edgePods} {
-		v.DeletePartialMatch(of)
+		v.DeletePartialMatch(labels)
 	}
 }
 
-func (m *meters) publish(result publish.Result) { m.publishes.WithLabelValues(string(result)).Inc() }
-
-func (m *meters) published(now time.Time) { m.lastSuccess.Set(seconds(now)) }
-
-func (m *meters) reject(err error) {
-	if reason := certs.ReasonOf(err); reason != "" {
-		m.rejections.WithLabelValues(string(reason)).Inc()
-	}
+func (m *controllerMetrics) countResult(result publish.Result) {
+	m.publishes.WithLabelValues(string(result)).Inc()
 }
 
-// count brings isthmus_edge_pods of a namespace up to date.
-func (r *reconciler) count(p *place) {
+func (m *controllerMetrics) countRejection(reason certs.Reason) {
+	m.rejections.WithLabelValues(string(reason)).Inc()
+}
+
+func (m *controllerMetrics) setLastSuccess(now time.Time) { m.lastSuccess.Set(seconds(now)) }
+
+// setEdgePods updates isthmus_edge_pods of a namespace.
+func (m *controllerMetrics) setEdgePods(s *namespaceState) {
 	injected := map[policy.Mode]int{}
-	for _, c := range p.claims {
+	for _, c := range s.claims {
 		injected[c.mode]++
 	}
-	old := map[policy.Mode]int{}
-	for _, s := range p.stale {
-		old[s.mode]++
+	stale := map[policy.Mode]int{}
+	for _, p := range s.stale {
+		stale[p.Mode]++
 	}
 	for _, mode := range policy.Modes() {
 		for state, n := range map[string]int{
-			stateInjected: max(injected[mode]-old[mode], 0), stateMissing: p.missing[mode], stateStale: old[mode],
+			stateInjected: max(injected[mode]-stale[mode], 0), stateMissing: s.missing[mode], stateStale: stale[mode],
 		} {
-			of := prometheus.Labels{"namespace": p.namespace, "mode": string(mode), "state": state}
+			labels := prometheus.Labels{"namespace": s.name, "mode": string(mode), "state": state}
 			if n == 0 {
-				r.metrics.edgePods.Delete(of)
+				m.edgePods.Delete(labels)
 				continue
 			}
-			r.metrics.edgePods.With(of).Set(float64(n))
+			m.edgePods.With(labels).Set(float64(n))
 		}
 	}
 }

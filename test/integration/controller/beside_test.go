@@ -34,17 +34,17 @@ func (w *world) define() {
 	require.NoError(w.t, err)
 	crd := &unstructured.Unstructured{}
 	require.NoError(w.t, yaml.Unmarshal(data, &crd.Object))
-	_, err = w.objects.Resource(definitions).Create(w.t.Context(), crd, metav1.CreateOptions{})
+	_, err = w.dynamic.Resource(definitions).Create(w.t.Context(), crd, metav1.CreateOptions{})
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() {
-		assert.NoError(w.t, w.objects.Resource(definitions).Delete(context.Background(), crd.GetName(), metav1.DeleteOptions{}))
+		assert.NoError(w.t, w.dynamic.Resource(definitions).Delete(context.Background(), crd.GetName(), metav1.DeleteOptions{}))
 		require.Eventually(w.t, func() bool {
-			_, err := w.objects.Resource(contexts).List(context.Background(), metav1.ListOptions{})
+			_, err := w.dynamic.Resource(contexts).List(context.Background(), metav1.ListOptions{})
 			return apierrors.IsNotFound(err)
 		}, patience, tick)
 	})
 	require.Eventually(w.t, func() bool {
-		_, err := w.objects.Resource(contexts).List(w.t.Context(), metav1.ListOptions{})
+		_, err := w.dynamic.Resource(contexts).List(w.t.Context(), metav1.ListOptions{})
 		return err == nil
 	}, patience, tick, "the API server serves TLSContexts")
 }
@@ -54,7 +54,7 @@ func (w *world) tlsContext(namespace string) string {
 	w.t.Helper()
 	var spec []byte
 	require.Eventually(w.t, func() bool {
-		o, err := w.objects.Resource(contexts).Namespace(namespace).Get(w.t.Context(), "istio-upstream", metav1.GetOptions{})
+		o, err := w.dynamic.Resource(contexts).Namespace(namespace).Get(w.t.Context(), "istio-upstream", metav1.GetOptions{})
 		if err != nil {
 			return false
 		}
@@ -70,7 +70,7 @@ func TestTLSContext(t *testing.T) {
 
 	t.Run("if the edge reads files, expect the roots beside it", func(t *testing.T) {
 		ns := w.namespace(map[string]string{policy.TLSContextKey: "true"}, "edge")
-		pod := plain("front", "edge", nil)
+		pod := edgePod("front", "edge", nil)
 		pod.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "AMBASSADOR_ID", Value: "public"}}
 		pod = w.edge(ns, pod)
 		assert.JSONEq(t, `{"secret":"istio-certs","secret_namespacing":false,"alpn_protocols":"istio","ca_secret":"istio-certs-roots","ambassador_id":["public"]}`, w.tlsContext(ns))
@@ -81,12 +81,12 @@ func TestTLSContext(t *testing.T) {
 		w.label(ns, "")
 		w.end(pod)
 		w.gone(ns, "istio-certs-roots")
-		_, err := w.objects.Resource(contexts).Namespace(ns).Get(t.Context(), "istio-upstream", metav1.GetOptions{})
+		_, err := w.dynamic.Resource(contexts).Namespace(ns).Get(t.Context(), "istio-upstream", metav1.GetOptions{})
 		assert.True(t, apierrors.IsNotFound(err))
 	})
 	t.Run("if the edge reads the Secret, expect no roots", func(t *testing.T) {
 		ns := w.namespace(map[string]string{policy.TLSContextKey: "true", policy.DeliveryKey: "secret"}, "edge")
-		w.edge(ns, plain("front", "edge", nil))
+		w.edge(ns, edgePod("front", "edge", nil))
 		assert.JSONEq(t, `{"secret":"istio-certs","secret_namespacing":false,"alpn_protocols":"istio"}`, w.tlsContext(ns))
 	})
 	t.Run("if it is someone else's, expect it untouched", func(t *testing.T) {
@@ -94,20 +94,20 @@ func TestTLSContext(t *testing.T) {
 		theirs := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"secret": "mine"}}}
 		theirs.SetGroupVersionKind(contexts.GroupVersion().WithKind("TLSContext"))
 		theirs.SetName("istio-upstream")
-		_, err := w.objects.Resource(contexts).Namespace(ns).Create(t.Context(), theirs, metav1.CreateOptions{})
+		_, err := w.dynamic.Resource(contexts).Namespace(ns).Create(t.Context(), theirs, metav1.CreateOptions{})
 		require.NoError(t, err)
 		w.annotate(ns, policy.TLSContextKey, "true")
-		w.edge(ns, plain("front", "edge", nil))
+		w.edge(ns, edgePod("front", "edge", nil))
 		assert.Contains(t, w.event(ns, "TLSContext", "istio-upstream", "Conflict"), "left as it is")
 		assert.JSONEq(t, `{"secret":"mine"}`, w.tlsContext(ns))
 	})
-	t.Run("if nobody asks any more, expect it gone", func(t *testing.T) {
+	t.Run("if nothing asks for it any longer, expect it gone", func(t *testing.T) {
 		ns := w.namespace(map[string]string{policy.TLSContextKey: "true"}, "edge")
-		w.edge(ns, plain("front", "edge", nil))
+		w.edge(ns, edgePod("front", "edge", nil))
 		w.tlsContext(ns)
 		w.annotate(ns, policy.TLSContextKey, "")
 		require.Eventually(t, func() bool {
-			_, err := w.objects.Resource(contexts).Namespace(ns).Get(t.Context(), "istio-upstream", metav1.GetOptions{})
+			_, err := w.dynamic.Resource(contexts).Namespace(ns).Get(t.Context(), "istio-upstream", metav1.GetOptions{})
 			return apierrors.IsNotFound(err)
 		}, patience, tick)
 	})
@@ -116,15 +116,15 @@ func TestTLSContext(t *testing.T) {
 func TestTLSContextWithoutEmissary(t *testing.T) {
 	w := start(t)
 	ns := w.namespace(map[string]string{policy.TLSContextKey: "true"}, "edge")
-	w.edge(ns, plain("front", "edge", nil))
+	w.edge(ns, edgePod("front", "edge", nil))
 	assert.Contains(t, w.event(ns, "TLSContext", "istio-upstream", "Failed"), "no tlscontexts.getambassador.io")
 	w.mesh.holds(t, w.secret(ns, "istio-certs", anything).Data, idOf(ns, "edge"))
 }
 
-func TestWarningsAreToldAgain(t *testing.T) {
+func TestWarningsAreRepeated(t *testing.T) {
 	w := start(t)
 	ns := w.namespace(nil, "edge")
-	pod := plain("front", "edge", nil)
+	pod := edgePod("front", "edge", nil)
 	isController := true
 	pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "front-abc", UID: "b2", Controller: &isController}}
 	w.edge(ns, pod)
@@ -136,7 +136,7 @@ func TestWarningsAreToldAgain(t *testing.T) {
 func TestStaleTemplate(t *testing.T) {
 	w := start(t)
 	ns := w.namespace(nil, "edge")
-	w.edge(ns, plain("front", "edge", nil))
+	w.edge(ns, edgePod("front", "edge", nil))
 	edges := func(state string) map[string]string {
 		return map[string]string{"namespace": ns, "mode": "sidecar", "state": state}
 	}
@@ -156,13 +156,13 @@ func TestStaleTemplate(t *testing.T) {
 func TestEndedPodsClaimNothing(t *testing.T) {
 	w := start(t)
 	ns := w.namespace(nil, "edge", "job")
-	ended := w.edge(ns, plain("ended", "job", nil))
+	ended := w.edge(ns, edgePod("ended", "job", nil))
 	w.secret(ns, "istio-certs", anything)
 	ended.Status.Phase = corev1.PodSucceeded
 	_, err := w.kube.CoreV1().Pods(ns).UpdateStatus(t.Context(), ended, metav1.UpdateOptions{})
 	require.NoError(t, err)
 	w.reachesNothing("isthmus_edge_pods", map[string]string{"namespace": ns, "state": "injected"})
-	w.edge(ns, plain("front", "edge", map[string]string{policy.SecretNameKey: "istio-other"}))
+	w.edge(ns, edgePod("front", "edge", map[string]string{policy.SecretNameKey: "istio-other"}))
 	w.mesh.holds(t, w.secret(ns, "istio-other", anything).Data, idOf(ns, "edge"))
 	w.reaches("isthmus_edge_pods", map[string]string{"namespace": ns, "state": "injected"}, 1)
 }

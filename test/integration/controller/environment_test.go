@@ -10,6 +10,7 @@ import (
 	"time"
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -28,6 +29,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/isthmus-mesh/isthmus/internal/controller"
+	"github.com/isthmus-mesh/isthmus/internal/events"
 	"github.com/isthmus-mesh/isthmus/internal/publish"
 	"github.com/isthmus-mesh/isthmus/patches"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
@@ -37,7 +39,7 @@ import (
 // patience is how long a condition may take on a busy machine.
 const patience = 30 * time.Second
 
-// tick is how often a condition is looked at.
+// tick is how often a condition is checked.
 const tick = 50 * time.Millisecond
 
 var settings = inject.Settings{SecretNames: []string{"istio-certs", "istio-other"}, PublisherImage: "ghcr.io/isthmus-mesh/isthmus:dev"}
@@ -46,7 +48,7 @@ var settings = inject.Settings{SecretNames: []string{"istio-certs", "istio-other
 type world struct {
 	t        *testing.T
 	kube     kubernetes.Interface
-	objects  dynamic.Interface
+	dynamic  dynamic.Interface
 	mesh     *authority
 	engine   *inject.Engine
 	registry *prometheus.Registry
@@ -61,11 +63,11 @@ func start(t *testing.T, change ...func(*controller.Options)) *world {
 	t.Helper()
 	kube, err := kubernetes.NewForConfig(admin)
 	require.NoError(t, err)
-	objects, err := dynamic.NewForConfig(admin)
+	dynamicClient, err := dynamic.NewForConfig(admin)
 	require.NoError(t, err)
 	engine, err := inject.New(inject.Options{Settings: settings})
 	require.NoError(t, err)
-	w := &world{t: t, kube: kube, objects: objects, mesh: newAuthority(t), engine: engine}
+	w := &world{t: t, kube: kube, dynamic: dynamicClient, mesh: newAuthority(t), engine: engine}
 	w.run(change...)
 	return w
 }
@@ -83,12 +85,16 @@ func (w *world) run(change ...func(*controller.Options)) {
 	require.NoError(w.t, err)
 	secrets, err := publish.NewClient(admin)
 	require.NoError(w.t, err)
+	recorder := events.NewRecorder(func(ctx context.Context, event *eventsv1.Event) error {
+		return mgr.GetClient().Create(ctx, event)
+	}, controller.Name, logr.Discard())
+	require.NoError(w.t, mgr.Add(recorder))
 	mesh := patches.Mesh{}.Defaults()
 	options := controller.Options{
 		Settings: settings, Engine: w.engine, Mesh: func(string) (patches.Mesh, error) { return mesh, nil },
-		Roots: w.mesh, Secrets: secrets, Dynamic: w.objects, Registerer: w.registry,
+		Roots: w.mesh, Secrets: secrets, Dynamic: w.dynamic, Registerer: w.registry,
 		Sources: map[policy.Source]controller.Source{policy.IstioCA: w.mesh},
-		Ready:   func() error { return nil }, SurveyEvery: time.Second, LookEvery: 100 * time.Millisecond,
+		Events:  recorder, Ready: func() error { return nil }, ScanInterval: time.Second, CheckInterval: 100 * time.Millisecond,
 	}
 	for _, c := range change {
 		c(&options)
@@ -152,8 +158,8 @@ func (w *world) merge(namespace, field, key, value string) {
 	require.NoError(w.t, err)
 }
 
-// plain is an edge as its author writes it.
-func plain(name, account string, annotations map[string]string) *corev1.Pod {
+// edgePod is an edge as its author writes it.
+func edgePod(name, account string, annotations map[string]string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: annotations},
 		Spec: corev1.PodSpec{

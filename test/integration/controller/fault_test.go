@@ -20,9 +20,9 @@ func at(skew time.Duration) func(*controller.Options) {
 	return func(o *controller.Options) { o.Clock = skewed(skew) }
 }
 
-// What stands is good until a controller with the fault looks at it: it rejects
-// what it is given, says why, and leaves the Secret alone until it is right again.
-func TestWhatIsRejectedLeavesTheOldOne(t *testing.T) {
+// The Secret is good until a controller with the fault checks it: that controller
+// rejects each bundle, says why, and leaves the Secret alone until the fault is gone.
+func TestRejectedBundleLeavesTheSecret(t *testing.T) {
 	for name, c := range map[string]struct {
 		fault  func(*world) []func(*controller.Options)
 		reason string
@@ -44,7 +44,7 @@ func TestWhatIsRejectedLeavesTheOldOne(t *testing.T) {
 			w := start(t)
 			good := w.mesh.pair()
 			ns := w.namespace(nil, "edge")
-			w.edge(ns, plain("front", "edge", nil))
+			w.edge(ns, edgePod("front", "edge", nil))
 			before := w.secret(ns, "istio-certs", anything)
 			w.stop()
 

@@ -18,7 +18,7 @@ import (
 func TestSecretOfTheFirstPod(t *testing.T) {
 	w := start(t)
 	ns := w.namespace(nil, "edge")
-	w.edge(ns, plain("front", "edge", nil))
+	w.edge(ns, edgePod("front", "edge", nil))
 
 	s := w.secret(ns, "istio-certs", anything)
 	b := w.mesh.holds(t, s.Data, idOf(ns, "edge"))
@@ -53,8 +53,8 @@ func TestSecretBeforeTheFirstPod(t *testing.T) {
 func TestNoSecretWithoutAnEdge(t *testing.T) {
 	w := start(t)
 	ns, other := w.namespace(nil, "edge"), w.namespace(nil, "edge")
-	w.create(ns, plain("bare", "edge", nil))
-	w.edge(other, plain("front", "edge", nil))
+	w.create(ns, edgePod("bare", "edge", nil))
+	w.edge(other, edgePod("front", "edge", nil))
 	w.secret(other, "istio-certs", anything)
 	w.reaches("isthmus_edge_pods", map[string]string{"namespace": ns, "mode": "sidecar", "state": "missing"}, 1)
 	_, err := w.kube.CoreV1().Secrets(ns).Get(t.Context(), "istio-certs", metav1.GetOptions{})
@@ -64,7 +64,7 @@ func TestNoSecretWithoutAnEdge(t *testing.T) {
 func TestSecretHeals(t *testing.T) {
 	w := start(t)
 	ns := w.namespace(nil, "edge")
-	w.edge(ns, plain("front", "edge", nil))
+	w.edge(ns, edgePod("front", "edge", nil))
 	first := w.secret(ns, "istio-certs", anything)
 	api := w.kube.CoreV1().Secrets(ns)
 
@@ -86,7 +86,7 @@ func TestRenewal(t *testing.T) {
 	w := start(t)
 	w.mesh.set(9*time.Second, nil)
 	ns := w.namespace(nil, "edge")
-	w.edge(ns, plain("front", "edge", nil))
+	w.edge(ns, edgePod("front", "edge", nil))
 	s := w.secret(ns, "istio-certs", anything)
 	serials := map[string]bool{s.Annotations[policy.SerialKey]: true}
 	for range 2 {
@@ -100,14 +100,14 @@ func TestSourceAway(t *testing.T) {
 	w := start(t)
 	w.mesh.set(6*time.Second, nil)
 	ns := w.namespace(nil, "edge")
-	w.edge(ns, plain("front", "edge", nil))
+	w.edge(ns, edgePod("front", "edge", nil))
 	first := w.secret(ns, "istio-certs", anything)
 	w.mesh.set(6*time.Second, errAway)
 	assert.Contains(t, w.event(ns, "Secret", "istio-certs", "Failed"), "connection refused")
-	standing := w.secret(ns, "istio-certs", anything)
-	assert.Equal(t, first.Data, standing.Data, "the old one stays")
+	second := w.secret(ns, "istio-certs", anything)
+	assert.Equal(t, first.Data, second.Data, "the old one stays")
 	w.mesh.set(time.Hour, nil)
-	healed := w.secret(ns, "istio-certs", func(s *corev1.Secret) bool { return s.ResourceVersion != standing.ResourceVersion })
+	healed := w.secret(ns, "istio-certs", func(s *corev1.Secret) bool { return s.ResourceVersion != second.ResourceVersion })
 	w.mesh.holds(t, healed.Data, idOf(ns, "edge"))
 }
 
@@ -115,7 +115,7 @@ func TestStubbornSource(t *testing.T) {
 	w := start(t)
 	w.mesh.set(6*time.Second, nil)
 	ns := w.namespace(nil, "edge")
-	w.edge(ns, plain("front", "edge", nil))
+	w.edge(ns, edgePod("front", "edge", nil))
 	w.secret(ns, "istio-certs", anything)
 	w.mesh.mu.Lock()
 	w.mesh.stubborn = true
@@ -132,7 +132,7 @@ func TestForeignSecret(t *testing.T) {
 	api := w.kube.CoreV1().Secrets(ns)
 	theirs, err := api.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "istio-certs"}, StringData: map[string]string{"mine": "1"}}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	w.edge(ns, plain("front", "edge", nil))
+	w.edge(ns, edgePod("front", "edge", nil))
 
 	assert.Contains(t, w.event(ns, "Secret", "istio-certs", "Conflict"), policy.AdoptKey)
 	assert.Equal(t, theirs.ResourceVersion, w.secret(ns, "istio-certs", anything).ResourceVersion)
@@ -152,10 +152,10 @@ func TestForeignSecret(t *testing.T) {
 func TestTwoEdgesOneName(t *testing.T) {
 	w := start(t)
 	ns := w.namespace(nil, "one", "two")
-	w.edge(ns, plain("front-one", "one", nil))
+	w.edge(ns, edgePod("front-one", "one", nil))
 	w.secret(ns, "istio-certs", anything)
 	writes := w.follow(ns)
-	w.edge(ns, plain("front-two", "two", nil))
+	w.edge(ns, edgePod("front-two", "two", nil))
 
 	note := w.event(ns, "Pod", "front-two", "Conflict")
 	assert.Contains(t, note, "kept for service account one")
@@ -165,7 +165,7 @@ func TestTwoEdgesOneName(t *testing.T) {
 	assert.Empty(t, writes(), "a stable conflict is no war of writes")
 	w.mesh.holds(t, w.secret(ns, "istio-certs", anything).Data, idOf(ns, "one"))
 
-	w.edge(ns, plain("front-three", "two", map[string]string{policy.SecretNameKey: "istio-other"}))
+	w.edge(ns, edgePod("front-three", "two", map[string]string{policy.SecretNameKey: "istio-other"}))
 	w.mesh.holds(t, w.secret(ns, "istio-other", anything).Data, idOf(ns, "two"))
 }
 
@@ -175,11 +175,11 @@ func TestTwoEdgesOneNameRenewed(t *testing.T) {
 	w := start(t)
 	w.mesh.set(6*time.Second, nil)
 	ns := w.namespace(nil, "z-first", "a-second")
-	first := w.edge(ns, plain("front-first", "z-first", nil))
+	first := w.edge(ns, edgePod("front-first", "z-first", nil))
 	w.secret(ns, "istio-certs", anything)
-	w.edge(ns, plain("front-second", "a-second", nil))
+	w.edge(ns, edgePod("front-second", "a-second", nil))
 	w.event(ns, "Pod", "front-second", "Conflict")
-	w.edge(ns, plain("front-first-new", "z-first", nil))
+	w.edge(ns, edgePod("front-first-new", "z-first", nil))
 	w.end(first)
 	serials := map[string]bool{}
 	for range 4 {
@@ -227,7 +227,7 @@ func (w *world) follow(namespace string) func() []watch.EventType {
 func TestRootsChange(t *testing.T) {
 	w := start(t)
 	ns := w.namespace(nil, "edge")
-	w.edge(ns, plain("front", "edge", nil))
+	w.edge(ns, edgePod("front", "edge", nil))
 	first := w.secret(ns, "istio-certs", anything)
 	before, next := w.mesh.pair(), certtest.NewAuthority(t)
 

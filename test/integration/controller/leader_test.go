@@ -10,18 +10,18 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-func TestLeftOverFromBeforeIsTakenAway(t *testing.T) {
+func TestLeftoversAreDeleted(t *testing.T) {
 	w := start(t)
 	w.define()
 	ns := w.namespace(map[string]string{policy.TLSContextKey: "true"}, "edge")
-	w.edge(ns, plain("front", "edge", nil))
+	w.edge(ns, edgePod("front", "edge", nil))
 	w.tlsContext(ns)
 
 	w.stop()
 	w.annotate(ns, policy.TLSContextKey, "")
 	w.run()
 	require.Eventually(t, func() bool {
-		_, err := w.objects.Resource(contexts).Namespace(ns).Get(t.Context(), "istio-upstream", metav1.GetOptions{})
+		_, err := w.dynamic.Resource(contexts).Namespace(ns).Get(t.Context(), "istio-upstream", metav1.GetOptions{})
 		return apierrors.IsNotFound(err)
-	}, patience, tick, "a new leader finds what nobody asks for any more")
+	}, patience, tick, "a new leader finds what is no longer asked for")
 }

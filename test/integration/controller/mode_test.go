@@ -15,7 +15,7 @@ import (
 func TestSecretOfAnEdgeInModeIstio(t *testing.T) {
 	w := start(t)
 	ns := w.namespace(map[string]string{policy.ModeKey: "istio"}, "edge")
-	w.edge(ns, plain("front", "edge", nil))
+	w.edge(ns, edgePod("front", "edge", nil))
 	w.mesh.holds(t, w.secret(ns, "istio-certs", anything).Data, idOf(ns, "edge"))
 	w.reaches("isthmus_edge_pods", map[string]string{"namespace": ns, "mode": "istio", "state": "injected"}, 1)
 }
@@ -25,13 +25,13 @@ func TestSecretOfAnEdgeInModeIstio(t *testing.T) {
 func TestNoSecretInModeAmbient(t *testing.T) {
 	w := start(t)
 	ns := w.namespace(map[string]string{policy.ModeKey: "ambient", policy.ServiceAccountKey: "edge", policy.TLSContextKey: "true"}, "edge", "other")
-	w.edge(ns, plain("front", "edge", nil))
+	w.edge(ns, edgePod("front", "edge", nil))
 	w.reaches("isthmus_edge_pods", map[string]string{"namespace": ns, "mode": "ambient", "state": "injected"}, 1)
 	_, err := w.kube.CoreV1().Secrets(ns).Get(t.Context(), "istio-certs", metav1.GetOptions{})
 	assert.True(t, apierrors.IsNotFound(err), "%v", err)
 	assert.Zero(t, w.mesh.count(ns), "no certificate was asked for")
 
-	w.edge(ns, plain("beside", "other", map[string]string{policy.ModeKey: "sidecar"}))
+	w.edge(ns, edgePod("beside", "other", map[string]string{policy.ModeKey: "sidecar"}))
 	w.mesh.holds(t, w.secret(ns, "istio-certs", anything).Data, idOf(ns, "other"))
 	w.reaches("isthmus_edge_pods", map[string]string{"namespace": ns, "mode": "ambient", "state": "injected"}, 1)
 	w.reaches("isthmus_edge_pods", map[string]string{"namespace": ns, "mode": "sidecar", "state": "injected"}, 1)

@@ -18,28 +18,28 @@ func TestOptOut(t *testing.T) {
 	ns := w.namespace(nil, "edge")
 	_, err := w.kube.CoreV1().Secrets(ns).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "istio-other"}}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	pod := w.edge(ns, plain("front", "edge", nil))
+	pod := w.edge(ns, edgePod("front", "edge", nil))
 	w.secret(ns, "istio-certs", anything)
 
 	w.label(ns, "")
-	// It lives by the Secret still: another namespace's coming and going shows
-	// that the controller has been here.
+	// The pod still needs the Secret. That another namespace was reconciled shows
+	// that the controller had the time to do something here.
 	other := w.namespace(nil, "edge")
-	w.edge(other, plain("front", "edge", nil))
+	w.edge(other, edgePod("front", "edge", nil))
 	w.secret(other, "istio-certs", anything)
 	w.secret(ns, "istio-certs", anything)
 
 	w.end(pod)
 	w.gone(ns, "istio-certs")
 	w.secret(ns, "istio-other", anything)
-	w.reachesNothing("isthmus_edge_pods", map[string]string{"namespace": ns}) // nothing is said of a namespace that is not ours
+	w.reachesNothing("isthmus_edge_pods", map[string]string{"namespace": ns}) // there are no series of a namespace that is not opted in
 	w.secret(other, "istio-certs", anything)
 }
 
-func TestOptOutWhileNobodyLooked(t *testing.T) {
+func TestOptOutWhileNoControllerRuns(t *testing.T) {
 	w := start(t)
 	ns := w.namespace(nil, "edge")
-	pod := w.edge(ns, plain("front", "edge", nil))
+	pod := w.edge(ns, edgePod("front", "edge", nil))
 	w.secret(ns, "istio-certs", anything)
 	w.stop()
 	w.label(ns, policy.InjectionDisabled)
@@ -51,12 +51,12 @@ func TestOptOutWhileNobodyLooked(t *testing.T) {
 func TestLastPodGone(t *testing.T) {
 	w := start(t)
 	ns := w.namespace(nil, "edge")
-	pod := w.edge(ns, plain("front", "edge", nil))
+	pod := w.edge(ns, edgePod("front", "edge", nil))
 	first := w.secret(ns, "istio-certs", anything)
 	w.end(pod)
 	edges := map[string]string{"namespace": ns, "state": "injected"}
 	w.reachesNothing("isthmus_edge_pods", edges)
-	w.edge(ns, plain("front-again", "edge", nil))
+	w.edge(ns, edgePod("front-again", "edge", nil))
 	w.reaches("isthmus_edge_pods", edges, 1)
 	assert.Equal(t, first.UID, w.secret(ns, "istio-certs", anything).UID, "it stays for the next pod")
 }
@@ -64,7 +64,7 @@ func TestLastPodGone(t *testing.T) {
 func TestPublisherBinding(t *testing.T) {
 	w := start(t)
 	ns := w.namespace(map[string]string{policy.SourceKey: "agent"}, "edge", "other")
-	pod := w.edge(ns, plain("front", "edge", nil))
+	pod := w.edge(ns, edgePod("front", "edge", nil))
 	var binding *rbacv1.RoleBinding
 	require.Eventually(t, func() bool {
 		var err error

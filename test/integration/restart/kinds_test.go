@@ -14,13 +14,13 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/ptr"
 
-	"github.com/isthmus-mesh/isthmus/internal/controller"
+	"github.com/isthmus-mesh/isthmus/internal/restart"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
 func (w *world) stateful(name string, strategy appsv1.StatefulSetUpdateStrategy) {
 	w.t.Helper()
-	_, err := kube.AppsV1().StatefulSets(w.space).Create(w.t.Context(), &appsv1.StatefulSet{ObjectMeta: meta(name, nil), Spec: appsv1.StatefulSetSpec{
+	_, err := kube.AppsV1().StatefulSets(w.space).Create(w.t.Context(), &appsv1.StatefulSet{ObjectMeta: objectMeta(name, nil), Spec: appsv1.StatefulSetSpec{
 		Replicas: ptr.To[int32](2), Selector: selector(name), Template: template(name), UpdateStrategy: strategy,
 	}}, metav1.CreateOptions{})
 	require.NoError(w.t, err)
@@ -38,7 +38,7 @@ func (w *world) daemon(name string, strategy appsv1.DaemonSetUpdateStrategy) {
 	w.t.Cleanup(func() {
 		assert.NoError(w.t, kube.CoreV1().Nodes().Delete(context.Background(), w.space, metav1.DeleteOptions{}))
 	})
-	_, err = kube.AppsV1().DaemonSets(w.space).Create(w.t.Context(), &appsv1.DaemonSet{ObjectMeta: meta(name, nil), Spec: appsv1.DaemonSetSpec{
+	_, err = kube.AppsV1().DaemonSets(w.space).Create(w.t.Context(), &appsv1.DaemonSet{ObjectMeta: objectMeta(name, nil), Spec: appsv1.DaemonSetSpec{
 		Selector: selector(name), Template: template(name), UpdateStrategy: strategy,
 	}}, metav1.CreateOptions{})
 	require.NoError(w.t, err)
@@ -62,9 +62,9 @@ func TestEachKindIsRolled(t *testing.T) {
 	w.reaches("isthmus_restarts_total", "result", "started", 3)
 }
 
-// What cannot be rolled, or does not want to be, is told of and left alone, and
-// keeps nobody waiting.
-func TestWhatIsNotTouched(t *testing.T) {
+// Workloads that cannot be rolled, or decline, have an Event and are left alone, and
+// the others do not wait for them.
+func TestWhatCannotBeRolledIsRefused(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()
 	w.deployWith("declines", map[string]string{policy.RestartKey: "false"}, func(*appsv1.Deployment) {})
@@ -80,31 +80,31 @@ func TestWhatIsNotTouched(t *testing.T) {
 	bare := template("bare")
 	_, err = kube.CoreV1().Pods(w.space).Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "bare", Labels: bare.Labels}, Spec: bare.Spec}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	_, err = kube.AppsV1().ReplicaSets(w.space).Create(ctx, &appsv1.ReplicaSet{ObjectMeta: meta("alone", nil), Spec: appsv1.ReplicaSetSpec{
+	_, err = kube.AppsV1().ReplicaSets(w.space).Create(ctx, &appsv1.ReplicaSet{ObjectMeta: objectMeta("alone", nil), Spec: appsv1.ReplicaSetSpec{
 		Replicas: ptr.To[int32](1), Selector: selector("alone"), Template: template("alone"),
 	}}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	job := template("job")
 	job.Spec.RestartPolicy = corev1.RestartPolicyNever
 	job.Annotations = map[string]string{policy.InjectKey: "true", policy.ProfileKey: "emissary"} // no edge else, for it ends
-	_, err = kube.BatchV1().Jobs(w.space).Create(ctx, &batchv1.Job{ObjectMeta: meta("job", nil), Spec: batchv1.JobSpec{Template: job}}, metav1.CreateOptions{})
+	_, err = kube.BatchV1().Jobs(w.space).Create(ctx, &batchv1.Job{ObjectMeta: objectMeta("job", nil), Spec: batchv1.JobSpec{Template: job}}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	for _, name := range []string{"bare", "alone", "job", "daemon"} {
 		require.Eventually(t, func() bool { return w.carries(name, older) }, patience, tick, name)
 	}
 
 	w.upgrade(newer)
-	for _, c := range []struct{ kind, name, says string }{
+	for _, c := range []struct{ kind, name, want string }{
 		{"Deployment", "unsure", `annotation isthmus.dev/restart-when-stale: "maybe" is not allowed; want "true" or "false"`},
 		{"Deployment", "paused", "it is paused"},
 		{"StatefulSet", "delete", "its update strategy is OnDelete"},
 		{"StatefulSet", "half", "its update strategy has partition 1"},
 		{"DaemonSet", "daemon", "its update strategy is OnDelete"},
-		{"Pod", "bare", "nobody makes the pod anew"},
+		{"Pod", "bare", "the pod has no controller that would recreate it"},
 		{"ReplicaSet", "alone", "its ReplicaSet alone belongs to no Deployment"},
 		{"Job", "job", "its owner is the Job job"},
 	} {
-		assert.Contains(t, w.event(c.kind, c.name, "RestartRefused"), c.says)
+		assert.Contains(t, w.event(c.kind, c.name, "RestartRefused"), c.want)
 	}
 	w.rolled("z", newer)
 	w.queue(0, 0, 0)
@@ -120,14 +120,14 @@ func TestWhatIsNotTouched(t *testing.T) {
 func TestNothingIsRestartedWhileIsthmusIsRolled(t *testing.T) {
 	client, err := kubernetes.NewForConfig(robot)
 	require.NoError(t, err)
-	served := controller.Served(client, release)
-	await := func(says string) {
+	served := restart.CheckWebhook(client, release)
+	await := func(want string) {
 		t.Helper()
 		require.EventuallyWithT(t, func(c *assert.CollectT) {
-			if err := served(t.Context()); says == "" {
+			if err := served(t.Context()); want == "" {
 				assert.NoError(c, err)
 			} else {
-				assert.ErrorContains(c, err, says)
+				assert.ErrorContains(c, err, want)
 			}
 		}, patience, tick)
 	}

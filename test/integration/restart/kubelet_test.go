@@ -9,8 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// hollow stands in for the kubelets: it says of every pod that it is ready, but for
-// those that a test holds back.
+// hollow replaces the kubelets: it marks every pod as ready, except those that a
+// test holds back.
 type hollow struct {
 	mu   sync.Mutex
 	held []func(*corev1.Pod) bool

@@ -68,7 +68,7 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// prepare installs the chart. What it returns takes it away again, in any case.
+// prepare installs the chart. undo removes it again, also after an error.
 func prepare(ctx context.Context, p *controlplane.Plane) (undo func(), err error) {
 	undo = func() {}
 	if admin, err = p.Admin(); err != nil {
@@ -77,7 +77,7 @@ func prepare(ctx context.Context, p *controlplane.Plane) (undo func(), err error
 	if kube, err = kubernetes.NewForConfig(admin); err != nil {
 		return undo, err
 	}
-	objects, err := client.New(admin, client.Options{})
+	runtimeClient, err := client.New(admin, client.Options{})
 	if err != nil {
 		return undo, err
 	}
@@ -87,7 +87,7 @@ func prepare(ctx context.Context, p *controlplane.Plane) (undo func(), err error
 	}
 	undo = func() {
 		for _, o := range list {
-			_ = objects.Delete(context.WithoutCancel(ctx), o)
+			_ = runtimeClient.Delete(context.WithoutCancel(ctx), o)
 		}
 		_ = kube.CoreV1().Namespaces().Delete(context.WithoutCancel(ctx), release, metav1.DeleteOptions{})
 	}
@@ -96,7 +96,7 @@ func prepare(ctx context.Context, p *controlplane.Plane) (undo func(), err error
 		return undo, err
 	}
 	for _, o := range list {
-		if err := objects.Create(ctx, o); err != nil {
+		if err := runtimeClient.Create(ctx, o); err != nil {
 			return undo, fmt.Errorf("create %s %s: %w", o.GetKind(), o.GetName(), err)
 		}
 	}
@@ -117,8 +117,8 @@ func accountOf(ctx context.Context, name string) (*rest.Config, error) {
 	return config, nil
 }
 
-// chart is what Helm would install, but for the webhooks' configurations: there
-// the tests' own stands in.
+// chart is what Helm would install, without the webhooks' configurations: the tests
+// have their own.
 func chart(ctx context.Context) ([]*unstructured.Unstructured, error) {
 	helm, err := controlplane.Tool(ctx, "helm")
 	if err != nil {
@@ -150,7 +150,7 @@ func chart(ctx context.Context) ([]*unstructured.Unstructured, error) {
 }
 
 // patience is how long a condition may take on a busy machine, and tick how often
-// it is looked at.
+// it is checked.
 const (
 	patience = 2 * time.Minute
 	tick     = 50 * time.Millisecond

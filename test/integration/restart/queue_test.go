@@ -14,15 +14,16 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 
-	"github.com/isthmus-mesh/isthmus/internal/controller"
+	"github.com/isthmus-mesh/isthmus/internal/restart"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// ledger has what became of Deployments, in the order of the API server's changes.
+// ledger records the restarts of Deployments, in the order of the API server's
+// changes.
 type ledger struct {
 	mu sync.Mutex
-	// order is in which order they were restarted, and most how many of them were
-	// restarted and not up, at the worst moment.
+	// order is the order in which they were restarted, and most the largest number
+	// of them that were restarted and not up at once.
 	order []string
 	most  int
 }
@@ -53,8 +54,8 @@ func (l *ledger) write(changes watch.Interface) {
 		}
 		under[d.Name] = !isUp(d)
 		rolling := 0
-		for _, is := range under {
-			if is {
+		for _, isRolling := range under {
+			if isRolling {
 				rolling++
 			}
 		}
@@ -124,8 +125,8 @@ func TestOneAtATime(t *testing.T) {
 	w.reaches("isthmus_edge_pods", "state", "stale", -1)
 }
 
-// What a person sees of a pod that is stale, whether restarts are on or not.
-func TestStalePodsAreTold(t *testing.T) {
+// A stale pod has Events, whether restarts are on or not.
+func TestStalePodsHaveEvents(t *testing.T) {
 	w := newWorld(t)
 	w.deployWith("a", map[string]string{policy.RestartKey: "false"}, func(*appsv1.Deployment) {})
 	w.up("a")
@@ -140,15 +141,15 @@ func TestStalePodsAreTold(t *testing.T) {
 
 func TestARolloutThatFailsStopsTheQueue(t *testing.T) {
 	for name, c := range map[string]struct {
-		change func(*controller.Restarts)
+		change func(*restart.Options)
 		spec   func(*appsv1.Deployment)
-		says   string
+		note   string
 	}{
-		"if it takes too long, expect that to be told": {
-			func(r *controller.Restarts) { r.Timeout = time.Second }, func(*appsv1.Deployment) {}, "(after 1s)",
+		"if it takes too long, expect an Event that says so": {
+			func(r *restart.Options) { r.Timeout = time.Second }, func(*appsv1.Deployment) {}, "(after 1s)",
 		},
-		"if its own deadline is over, expect that to be told": {
-			func(*controller.Restarts) {}, func(d *appsv1.Deployment) { *d.Spec.ProgressDeadlineSeconds = 1 }, "its progress deadline is exceeded",
+		"if its own deadline is exceeded, expect an Event that says so": {
+			func(*restart.Options) {}, func(d *appsv1.Deployment) { *d.Spec.ProgressDeadlineSeconds = 1 }, "its progress deadline is exceeded",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -162,7 +163,7 @@ func TestARolloutThatFailsStopsTheQueue(t *testing.T) {
 
 			first, others := w.first("a", "b")
 			note := w.event("Deployment", first, "RestartStuck")
-			assert.Contains(t, note, c.says)
+			assert.Contains(t, note, c.note)
 			assert.Contains(t, note, "Nothing else is restarted")
 			w.queue(1, 0, 1)
 			w.reaches("isthmus_restarts_total", "result", "stuck", 1)
@@ -177,18 +178,18 @@ func TestARolloutThatFailsStopsTheQueue(t *testing.T) {
 	}
 }
 
-func TestWhoeverDeclinesIsNotWaitedFor(t *testing.T) {
+func TestAWorkloadThatDeclinesIsReleased(t *testing.T) {
 	w := newWorld(t)
 	w.deploy("a", "b")
 	letGo := kubelet.hold(w.fresh(newer))
-	w.upgrade(newer, func(r *controller.Restarts) { r.Timeout = time.Second })
+	w.upgrade(newer, func(r *restart.Options) { r.Timeout = time.Second })
 	first, others := w.first("a", "b")
 	w.event("Deployment", first, "RestartStuck")
 	t.Cleanup(kubelet.hold(func(pod *corev1.Pod) bool { return w.fresh(newer)(pod) && pod.Labels["app"] == first }))
 	letGo()
 
 	w.annotate(first, policy.RestartKey, "false")
-	assert.Contains(t, w.event("Deployment", first, "RestartReleased"), "it asks for a restart no more")
+	assert.Contains(t, w.event("Deployment", first, "RestartReleased"), "it no longer asks for a restart")
 	w.rolled(others[0], newer)
 	w.queue(0, 0, 0)
 	assert.Equal(t, 2, w.revisions(first))
@@ -224,10 +225,10 @@ func TestLeaderChangesInTheMiddle(t *testing.T) {
 }
 
 // The leader is gone between the record and the restart.
-func TestARecordWithoutARestartHoldsNobodyUp(t *testing.T) {
+func TestARecordWithoutARestartIsDiscarded(t *testing.T) {
 	w := newWorld(t)
 	w.deploy("a", "b")
-	m, err := kube.CoreV1().ConfigMaps(release).Get(t.Context(), controller.RestartsConfigMap, metav1.GetOptions{})
+	m, err := kube.CoreV1().ConfigMaps(release).Get(t.Context(), restart.ConfigMapName, metav1.GetOptions{})
 	require.NoError(t, err)
 	m.Data = map[string]string{
 		"kind": "Deployment", "namespace": w.space, "name": "b", "uid": string(w.deployment("b").UID), "template": "0123456789abcdef", "at": "2026-01-01T00:00:00Z",
@@ -247,17 +248,17 @@ func TestAnOldWebhookMakesNoLoop(t *testing.T) {
 	w.deploy("a", "b")
 	w.lead(newer)
 	first, others := w.first("a", "b")
-	note := w.event("Deployment", first, "RestartInVain")
-	assert.Contains(t, note, "has stale pods all the same")
+	note := w.event("Deployment", first, "RestartFailed")
+	assert.Contains(t, note, "still has stale pods")
 	w.queue(1, 0, 1)
-	w.reaches("isthmus_restarts_total", "result", "in-vain", 1)
+	w.reaches("isthmus_restarts_total", "result", "failed", 1)
 	assert.Equal(t, 2, w.revisions(first), "restarted once")
 	assert.False(t, isRestarted(w.deployment(others[0])))
 
 	// The next leader does not begin again either.
 	w.lead(newer)
 	w.queue(1, 0, 1)
-	w.reaches("isthmus_restarts_total", "result", "in-vain", 1)
+	w.reaches("isthmus_restarts_total", "result", "failed", 1)
 	assert.Equal(t, 2, w.revisions(first))
 	assert.False(t, isRestarted(w.deployment(others[0])))
 
@@ -269,12 +270,12 @@ func TestAnOldWebhookMakesNoLoop(t *testing.T) {
 	assert.Equal(t, 2, w.revisions(first))
 }
 
-// The new template's pods do not start; whoever upgraded rolls the chart back.
+// The new template's pods do not start, and the chart is rolled back.
 func TestARollbackHealsWhatIsStuck(t *testing.T) {
 	w := newWorld(t)
 	w.deploy("a", "b")
 	t.Cleanup(kubelet.hold(w.fresh(newer)))
-	w.upgrade(newer, func(r *controller.Restarts) { r.Timeout = time.Second })
+	w.upgrade(newer, func(r *restart.Options) { r.Timeout = time.Second })
 	first, others := w.first("a", "b")
 	w.event("Deployment", first, "RestartStuck")
 

@@ -19,6 +19,7 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -31,7 +32,9 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
 	"github.com/isthmus-mesh/isthmus/internal/controller"
+	"github.com/isthmus-mesh/isthmus/internal/events"
 	"github.com/isthmus-mesh/isthmus/internal/publish"
+	"github.com/isthmus-mesh/isthmus/internal/restart"
 	"github.com/isthmus-mesh/isthmus/patches"
 	"github.com/isthmus-mesh/isthmus/webhook"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
@@ -147,7 +150,7 @@ func (nothing) OnChange(func())                     {}
 
 // lead runs a controller of a version with the chart's service account, as the
 // leader does, until it is stopped or the test ends.
-func (w *world) lead(version string, change ...func(*controller.Restarts)) {
+func (w *world) lead(version string, change ...func(*restart.Options)) {
 	w.t.Helper()
 	w.stop()
 	cached, err := controller.CacheOptions()
@@ -159,20 +162,39 @@ func (w *world) lead(version string, change ...func(*controller.Restarts)) {
 	require.NoError(w.t, err)
 	secrets, err := publish.NewClient(robot)
 	require.NoError(w.t, err)
-	objects, err := dynamic.NewForConfig(robot)
+	dynamicClient, err := dynamic.NewForConfig(robot)
 	require.NoError(w.t, err)
 	client, err := kubernetes.NewForConfig(robot)
 	require.NoError(w.t, err)
-	restarts := &controller.Restarts{Kube: client, Namespace: release, Timeout: time.Hour, Settle: time.Millisecond, Every: tick}
+	recorder := events.NewRecorder(func(ctx context.Context, event *eventsv1.Event) error {
+		return mgr.GetClient().Create(ctx, event)
+	}, controller.Name, logr.Discard())
+	require.NoError(w.t, mgr.Add(recorder))
+	ready := func() error { return nil }
+	options := restart.Options{
+		Kube: client, Pods: mgr.GetAPIReader(), Namespaces: controller.Namespaces(mgr.GetClient(), settings(version)), Engine: engine(w.t, version),
+		Events: recorder, Registerer: w.registry, Log: logr.Discard(), Ready: ready,
+		Namespace: release, Timeout: time.Hour, Settle: time.Millisecond, Interval: tick,
+	}
 	for _, c := range change {
-		c(restarts)
+		c(&options)
+	}
+	restarter, err := restart.New(options)
+	require.NoError(w.t, err)
+	require.NoError(w.t, mgr.Add(restarter))
+	report := func(namespace string, pods []controller.StalePod) {
+		list := make([]restart.StalePod, len(pods))
+		for i, pod := range pods {
+			list[i] = restart.StalePod(pod)
+		}
+		restarter.Report(namespace, list)
 	}
 	mesh := settings(version).Mesh.Defaults()
 	require.NoError(w.t, controller.Add(mgr, controller.Options{
 		Settings: settings(version), Engine: engine(w.t, version), Mesh: func(string) (patches.Mesh, error) { return mesh, nil },
-		Roots: nothing{}, Secrets: secrets, Dynamic: objects, Registerer: w.registry,
+		Roots: nothing{}, Secrets: secrets, Dynamic: dynamicClient, Registerer: w.registry,
 		Sources: map[policy.Source]controller.Source{policy.IstioCA: nothing{}},
-		Ready:   func() error { return nil }, SurveyEvery: time.Second, Restarts: restarts,
+		Events:  recorder, Ready: ready, ScanInterval: time.Second, ReportStale: report,
 	}))
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -186,7 +208,7 @@ func (w *world) lead(version string, change ...func(*controller.Restarts)) {
 }
 
 // upgrade has webhook and controller go to another version, as a chart does.
-func (w *world) upgrade(version string, change ...func(*controller.Restarts)) {
+func (w *world) upgrade(version string, change ...func(*restart.Options)) {
 	w.t.Helper()
 	w.serves.Store(engine(w.t, version))
 	w.lead(version, change...)
@@ -203,7 +225,7 @@ func template(name string) corev1.PodTemplateSpec {
 	}
 }
 
-func meta(name string, annotations map[string]string) metav1.ObjectMeta {
+func objectMeta(name string, annotations map[string]string) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Name: name, Annotations: annotations}
 }
 
@@ -224,7 +246,7 @@ func (w *world) deploy(names ...string) {
 
 func (w *world) deployWith(name string, annotations map[string]string, change func(*appsv1.Deployment)) {
 	w.t.Helper()
-	d := &appsv1.Deployment{ObjectMeta: meta(name, annotations), Spec: appsv1.DeploymentSpec{
+	d := &appsv1.Deployment{ObjectMeta: objectMeta(name, annotations), Spec: appsv1.DeploymentSpec{
 		Replicas: ptr.To[int32](2), Selector: selector(name), Template: template(name), ProgressDeadlineSeconds: ptr.To[int32](3600),
 	}}
 	change(d)
@@ -293,7 +315,7 @@ func (w *world) rolled(name, version string) {
 
 // isRestarted reports whether the controller ever restarted a Deployment.
 func isRestarted(d *appsv1.Deployment) bool {
-	return d.Annotations[policy.RestartedForKey] != "" || d.Spec.Template.Annotations[controller.RestartedAt] != ""
+	return d.Annotations[policy.RestartedForKey] != "" || d.Spec.Template.Annotations[restart.RestartedAt] != ""
 }
 
 // revisions is how many templates a Deployment has had.
@@ -363,10 +385,10 @@ func (w *world) queue(waiting, rolling, stopped float64) {
 	}
 }
 
-// record is what the controller wrote down.
+// record is the content of the ConfigMap with the restart that is under way.
 func record(t *testing.T) map[string]string {
 	t.Helper()
-	m, err := kube.CoreV1().ConfigMaps(release).Get(t.Context(), controller.RestartsConfigMap, metav1.GetOptions{})
+	m, err := kube.CoreV1().ConfigMaps(release).Get(t.Context(), restart.ConfigMapName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil
 	}

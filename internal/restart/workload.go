@@ -1,4 +1,4 @@
-package controller
+package restart
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
@@ -22,11 +23,11 @@ type workload struct {
 	kind     string
 	template *corev1.PodTemplateSpec
 	selector labels.Selector
-	// unfit says why a restart would not roll its pods; empty where it would.
-	unfit string
-	// rollout is how far its latest one is.
+	// obstacle says why a restart would not roll its pods; empty when it would.
+	obstacle string
+	// rollout is how far the latest rollout is.
 	rollout rollout
-	// available is how many of its pods are.
+	// available is the number of available pods.
 	available int32
 }
 
@@ -37,10 +38,10 @@ const (
 	daemonSet   = "DaemonSet"
 )
 
-// apps is their API version, and that of ReplicaSets.
-var apps = appsv1.SchemeGroupVersion.String()
+// appsVersion is the API version of these kinds and of ReplicaSets.
+var appsVersion = appsv1.SchemeGroupVersion.String()
 
-// readWorkload reads one from the API server.
+// readWorkload reads a workload from the API server.
 func readWorkload(ctx context.Context, kube kubernetes.Interface, kind, namespace, name string) (*workload, error) {
 	var w *workload
 	var selector *metav1.LabelSelector
@@ -51,21 +52,21 @@ func readWorkload(ctx context.Context, kube kubernetes.Interface, kind, namespac
 			return nil, fmt.Errorf("read Deployment %s/%s: %w", namespace, name, err)
 		}
 		selector = d.Spec.Selector
-		w = &workload{Object: d, template: &d.Spec.Template, unfit: unfitDeployment(d), rollout: deploymentRollout(d), available: d.Status.AvailableReplicas}
+		w = &workload{Object: d, template: &d.Spec.Template, obstacle: obstacleOfDeployment(d), rollout: deploymentRollout(d), available: d.Status.AvailableReplicas}
 	case statefulSet:
 		s, err := kube.AppsV1().StatefulSets(namespace).Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return nil, fmt.Errorf("read StatefulSet %s/%s: %w", namespace, name, err)
 		}
 		selector = s.Spec.Selector
-		w = &workload{Object: s, template: &s.Spec.Template, unfit: unfitStatefulSet(s), rollout: statefulSetRollout(s), available: s.Status.AvailableReplicas}
+		w = &workload{Object: s, template: &s.Spec.Template, obstacle: obstacleOfStatefulSet(s), rollout: statefulSetRollout(s), available: s.Status.AvailableReplicas}
 	case daemonSet:
 		d, err := kube.AppsV1().DaemonSets(namespace).Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return nil, fmt.Errorf("read DaemonSet %s/%s: %w", namespace, name, err)
 		}
 		selector = d.Spec.Selector
-		w = &workload{Object: d, template: &d.Spec.Template, unfit: unfitDaemonSet(d), rollout: daemonSetRollout(d), available: d.Status.NumberAvailable}
+		w = &workload{Object: d, template: &d.Spec.Template, obstacle: obstacleOfDaemonSet(d), rollout: daemonSetRollout(d), available: d.Status.NumberAvailable}
 	default:
 		return nil, fmt.Errorf("read %s %s/%s: want a Deployment, StatefulSet or DaemonSet", kind, namespace, name)
 	}
@@ -77,26 +78,26 @@ func readWorkload(ctx context.Context, kube kubernetes.Interface, kind, namespac
 	return w, nil
 }
 
-// String is the workload in a sentence.
+// String is the kind, the namespace and the name.
 func (w *workload) String() string { return w.kind + " " + w.GetNamespace() + "/" + w.GetName() }
 
-// reference is the workload as an Event knows it.
-func (w *workload) reference() *corev1.ObjectReference {
-	return &corev1.ObjectReference{APIVersion: apps, Kind: w.kind, Namespace: w.GetNamespace(), Name: w.GetName(), UID: w.GetUID()}
+// reference returns the workload as the object of an Event.
+func (w *workload) reference() corev1.ObjectReference {
+	return corev1.ObjectReference{APIVersion: appsVersion, Kind: w.kind, Namespace: w.GetNamespace(), Name: w.GetName(), UID: w.GetUID()}
 }
 
-// restartedFor is the template hash that it was last restarted for.
+// restartedFor is the template hash that the workload was last restarted for.
 func (w *workload) restartedFor() string { return w.GetAnnotations()[policy.RestartedForKey] }
 
 // RestartedAt is the annotation that kubectl rollout restart sets in a pod template
 // (defaultObjectRestarter of kubectl).
 const RestartedAt = "kubectl.kubernetes.io/restartedAt"
 
-// restart restarts exactly the workload that was read, as kubectl rollout restart
-// does, and remembers for which template. The chart's policy
-// isthmus-controller-restarts lets the controller change these two annotations and
+// patchRestart restarts exactly the workload that was read, as kubectl rollout
+// restart does, and records the template on it. The chart's policy
+// isthmus-controller-restarts allows the controller these two annotations and
 // nothing else.
-func restart(ctx context.Context, kube kubernetes.Interface, w *workload, template string, at time.Time) error {
+func patchRestart(ctx context.Context, kube kubernetes.Interface, w *workload, template string, at time.Time) error {
 	patch, err := json.Marshal(map[string]any{
 		"metadata": map[string]any{
 			"uid": w.GetUID(), "resourceVersion": w.GetResourceVersion(),
@@ -107,7 +108,7 @@ func restart(ctx context.Context, kube kubernetes.Interface, w *workload, templa
 	if err != nil {
 		return err
 	}
-	o := metav1.PatchOptions{FieldManager: Name}
+	o := metav1.PatchOptions{FieldManager: fieldManager}
 	switch w.kind {
 	case deployment:
 		_, err = kube.AppsV1().Deployments(w.GetNamespace()).Patch(ctx, w.GetName(), types.MergePatchType, patch, o)
@@ -122,15 +123,15 @@ func restart(ctx context.Context, kube kubernetes.Interface, w *workload, templa
 	return nil
 }
 
-// ownerOf finds the workload behind a pod's controller: its kind and name; the
-// empty kind where there is none that could be restarted, and why.
-func ownerOf(ctx context.Context, kube kubernetes.Interface, namespace string, owner *metav1.OwnerReference) (kind, name, why string, err error) {
+// workloadOf names the workload behind a pod's controller. The kind is empty when
+// the pod belongs to no workload that can be restarted; unsupported then says why.
+func workloadOf(ctx context.Context, kube kubernetes.Interface, namespace string, owner *metav1.OwnerReference) (kind, name, unsupported string, err error) {
 	switch {
 	case owner == nil:
-		return "", "", "nobody makes the pod anew when it is gone; make it anew yourself", nil
-	case owner.APIVersion == apps && (owner.Kind == statefulSet || owner.Kind == daemonSet):
+		return "", "", "the pod has no controller that would recreate it; delete and recreate it yourself", nil
+	case owner.APIVersion == appsVersion && (owner.Kind == statefulSet || owner.Kind == daemonSet):
 		return owner.Kind, owner.Name, "", nil
-	case owner.APIVersion != apps || owner.Kind != "ReplicaSet":
+	case owner.APIVersion != appsVersion || owner.Kind != "ReplicaSet":
 		return "", "", fmt.Sprintf("its owner is the %s %s, and only the pods of a Deployment, StatefulSet or DaemonSet can be rolled", owner.Kind, owner.Name), nil
 	}
 	rs, err := kube.AppsV1().ReplicaSets(namespace).Get(ctx, owner.Name, metav1.GetOptions{})
@@ -141,8 +142,29 @@ func ownerOf(ctx context.Context, kube kubernetes.Interface, namespace string, o
 	switch {
 	case above == nil:
 		return "", "", fmt.Sprintf("its ReplicaSet %s belongs to no Deployment; delete the pods one by one", owner.Name), nil
-	case above.APIVersion == apps && above.Kind == deployment:
+	case above.APIVersion == appsVersion && above.Kind == deployment:
 		return deployment, above.Name, "", nil
 	}
 	return "", "", fmt.Sprintf("its ReplicaSet belongs to the %s %s (%s), which has its own way to restart", above.Kind, above.Name, above.APIVersion), nil
+}
+
+// isPodOf reports whether a pod's controller is the workload, or a ReplicaSet of
+// the workload. known caches the answer per ReplicaSet.
+func isPodOf(ctx context.Context, kube kubernetes.Interface, w *workload, owner *metav1.OwnerReference, known map[types.UID]bool) (bool, error) {
+	if owner == nil || w.kind != deployment {
+		return owner != nil && owner.UID == w.GetUID(), nil
+	}
+	if isOf, ok := known[owner.UID]; ok {
+		return isOf, nil
+	}
+	rs, err := kube.AppsV1().ReplicaSets(w.GetNamespace()).Get(ctx, owner.Name, metav1.GetOptions{})
+	if err != nil {
+		if apierrors.IsNotFound(err) {
+			return false, nil
+		}
+		return false, fmt.Errorf("read ReplicaSet %s/%s: %w", w.GetNamespace(), owner.Name, err)
+	}
+	above := metav1.GetControllerOf(rs)
+	known[owner.UID] = above != nil && above.UID == w.GetUID()
+	return known[owner.UID], nil
 }

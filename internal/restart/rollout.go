@@ -1,4 +1,4 @@
-package controller
+package restart
 
 import (
 	"fmt"
@@ -14,35 +14,37 @@ type rollout struct {
 	// complete: every pod is of the latest template and available, and no other is
 	// left.
 	complete bool
-	// failed: the workload's controller itself has given up waiting.
+	// failed: the workload's own controller has given up.
 	failed bool
-	// why is what is waited for; empty when complete.
-	why string
+	// waitsFor describes what is missing; empty when complete.
+	waitsFor string
 }
 
-func unseen() rollout {
-	return rollout{why: "its latest change has not been seen by its controller"}
+func notObserved() rollout {
+	return rollout{waitsFor: "its latest change has not been seen by its controller"}
 }
 
-func waitsFor(format string, args ...any) rollout { return rollout{why: fmt.Sprintf(format, args...)} }
+func incomplete(format string, args ...any) rollout {
+	return rollout{waitsFor: fmt.Sprintf(format, args...)}
+}
 
 func deploymentRollout(d *appsv1.Deployment) rollout {
 	s, want := d.Status, ptr.Deref(d.Spec.Replicas, 1)
 	if s.ObservedGeneration < d.Generation {
-		return unseen()
+		return notObserved()
 	}
 	for _, c := range s.Conditions {
 		if c.Type == appsv1.DeploymentProgressing && c.Status == corev1.ConditionFalse && c.Reason == "ProgressDeadlineExceeded" {
-			return rollout{failed: true, why: fmt.Sprintf("its progress deadline is exceeded, with %d of %d pods updated and %d available", s.UpdatedReplicas, want, s.AvailableReplicas)}
+			return rollout{failed: true, waitsFor: fmt.Sprintf("its progress deadline is exceeded, with %d of %d pods updated and %d available", s.UpdatedReplicas, want, s.AvailableReplicas)}
 		}
 	}
 	switch {
 	case s.UpdatedReplicas < want:
-		return waitsFor("%d of %d pods are updated", s.UpdatedReplicas, want)
+		return incomplete("%d of %d pods are updated", s.UpdatedReplicas, want)
 	case s.Replicas > s.UpdatedReplicas:
-		return waitsFor("%d old pods are left", s.Replicas-s.UpdatedReplicas)
+		return incomplete("%d old pods are left", s.Replicas-s.UpdatedReplicas)
 	case s.AvailableReplicas < s.UpdatedReplicas:
-		return waitsFor("%d of %d updated pods are available", s.AvailableReplicas, s.UpdatedReplicas)
+		return incomplete("%d of %d updated pods are available", s.AvailableReplicas, s.UpdatedReplicas)
 	}
 	return rollout{complete: true}
 }
@@ -51,13 +53,13 @@ func statefulSetRollout(s *appsv1.StatefulSet) rollout {
 	st, want := s.Status, ptr.Deref(s.Spec.Replicas, 1)
 	switch {
 	case st.ObservedGeneration < s.Generation:
-		return unseen()
+		return notObserved()
 	case st.UpdateRevision != st.CurrentRevision:
-		return waitsFor("%d of %d pods are updated", st.UpdatedReplicas, want)
+		return incomplete("%d of %d pods are updated", st.UpdatedReplicas, want)
 	case st.AvailableReplicas < want:
-		return waitsFor("%d of %d pods are available", st.AvailableReplicas, want)
+		return incomplete("%d of %d pods are available", st.AvailableReplicas, want)
 	case st.Replicas > want:
-		return waitsFor("%d pods are too many", st.Replicas-want)
+		return incomplete("%d pods are too many", st.Replicas-want)
 	}
 	return rollout{complete: true}
 }
@@ -66,23 +68,23 @@ func daemonSetRollout(d *appsv1.DaemonSet) rollout {
 	s := d.Status
 	switch {
 	case s.ObservedGeneration < d.Generation:
-		return unseen()
+		return notObserved()
 	case s.UpdatedNumberScheduled < s.DesiredNumberScheduled:
-		return waitsFor("%d of %d pods are updated", s.UpdatedNumberScheduled, s.DesiredNumberScheduled)
+		return incomplete("%d of %d pods are updated", s.UpdatedNumberScheduled, s.DesiredNumberScheduled)
 	case s.NumberAvailable < s.DesiredNumberScheduled:
-		return waitsFor("%d of %d pods are available", s.NumberAvailable, s.DesiredNumberScheduled)
+		return incomplete("%d of %d pods are available", s.NumberAvailable, s.DesiredNumberScheduled)
 	}
 	return rollout{complete: true}
 }
 
-func unfitDeployment(d *appsv1.Deployment) string {
+func obstacleOfDeployment(d *appsv1.Deployment) string {
 	if d.Spec.Paused {
 		return "it is paused; resume it (kubectl rollout resume)"
 	}
 	return ""
 }
 
-func unfitStatefulSet(s *appsv1.StatefulSet) string {
+func obstacleOfStatefulSet(s *appsv1.StatefulSet) string {
 	u := s.Spec.UpdateStrategy
 	switch {
 	case u.Type == appsv1.OnDeleteStatefulSetStrategyType:
@@ -93,7 +95,7 @@ func unfitStatefulSet(s *appsv1.StatefulSet) string {
 	return ""
 }
 
-func unfitDaemonSet(d *appsv1.DaemonSet) string {
+func obstacleOfDaemonSet(d *appsv1.DaemonSet) string {
 	if d.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType {
 		return "its update strategy is OnDelete; delete its pods one by one"
 	}

@@ -1,4 +1,4 @@
-package controller
+package restart
 
 import (
 	"context"
@@ -7,28 +7,30 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// webhookDeployment is the chart's Deployment of the webhook; its name is fixed, as
-// is that of the controller's own, which is Name.
-const webhookDeployment = "isthmus-webhook"
+// The chart's Deployments; their names are fixed.
+const (
+	controllerDeployment = "isthmus-controller"
+	webhookDeployment    = "isthmus-webhook"
+)
 
 // settingsChecksum is the annotation by which the chart rolls its pods when the
 // settings change.
 const settingsChecksum = "checksum/settings"
 
-// Served returns a check that is nil when every replica of the webhook, and of
-// this controller, runs the same image with the same settings. While they are
-// rolled themselves, an old webhook would inject the old template again, and an old
-// controller would take what the new one injects for stale.
-func Served(kube kubernetes.Interface, namespace string) func(context.Context) error {
+// CheckWebhook returns a check that succeeds when every replica of the webhook and
+// of the controller runs the same image with the same settings. While they are
+// being rolled out, an old webhook would inject the old template again, and an
+// old controller would take what the new webhook injects for stale.
+func CheckWebhook(kube kubernetes.Interface, namespace string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		var versions []string
-		for _, name := range []string{Name, webhookDeployment} {
+		for _, name := range []string{controllerDeployment, webhookDeployment} {
 			w, err := readWorkload(ctx, kube, deployment, namespace, name)
 			if err != nil {
 				return err
 			}
 			if !w.rollout.complete {
-				return fmt.Errorf("%s is not rolled out: %s", w, w.rollout.why)
+				return fmt.Errorf("%s is not rolled out: %s", w, w.rollout.waitsFor)
 			}
 			if w.available == 0 {
 				return fmt.Errorf("%s has no pod that is available", w)

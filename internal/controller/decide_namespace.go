@@ -1,0 +1,78 @@
+package controller
+
+import "time"
+
+// readyRetry is how long a namespace waits for the mesh's settings at start.
+const readyRetry = 500 * time.Millisecond
+
+// namespaceObservation is what is known of a namespace before a decision.
+type namespaceObservation struct {
+	// isReady is true once the mesh's settings and roots have been asked for.
+	isReady bool
+	// isOptedIn is true for a labelled namespace that is neither excluded nor being
+	// deleted.
+	isOptedIn bool
+	// injectedPods is the number of injected pods; nil until it was observed.
+	injectedPods *int
+}
+
+// namespaceAction is what to do about a namespace.
+type namespaceAction string
+
+const (
+	// actionAwaitMesh: come back after readyRetry.
+	actionAwaitMesh namespaceAction = "await-mesh"
+	// actionReconcile: keep what the edges of the namespace need.
+	actionReconcile namespaceAction = "reconcile"
+	// actionCountPods: the decision needs the number of injected pods.
+	actionCountPods namespaceAction = "count-pods"
+	// actionAwaitLastPod: the namespace is not opted in, and edge pods still depend on
+	// what Isthmus manages there. The end of a pod triggers the next reconciliation.
+	actionAwaitLastPod namespaceAction = "await-last-pod"
+	// actionRelease: remove what Isthmus manages in the namespace.
+	actionRelease namespaceAction = "release"
+)
+
+// decideNamespace decides what to do about a namespace.
+func decideNamespace(o namespaceObservation) namespaceAction {
+	switch {
+	case !o.isReady:
+		return actionAwaitMesh
+	case o.isOptedIn:
+		return actionReconcile
+	case o.injectedPods == nil:
+		return actionCountPods
+	case *o.injectedPods > 0:
+		return actionAwaitLastPod
+	default:
+		return actionRelease
+	}
+}
+
+// isScanDue reports whether the pods of a namespace are to be listed again. The
+// tolerance of a tenth goes with the jitter of nextReconciliation.
+func isScanDue(scanned time.Time, interval time.Duration, now time.Time) bool {
+	return now.Sub(scanned) >= interval*9/10
+}
+
+// scanTime is the time that a scan counts from. The first counts from an earlier
+// one: thousands of namespaces that were first scanned within a minute must not be
+// scanned at the same time again.
+func scanTime(isFirst bool, interval time.Duration, now time.Time, random func() float64) time.Time {
+	if isFirst {
+		return now.Add(-jitter(interval/2, 1, random))
+	}
+	return now
+}
+
+// nextReconciliation is the time until the next scan of a namespace, or until the
+// first of its Secrets is checked. A zero time in checks counts for nothing.
+func nextReconciliation(scanned time.Time, interval time.Duration, checks []time.Time, now time.Time, random func() float64) time.Duration {
+	next := scanned.Add(jitter(interval, 0.1, random))
+	for _, check := range checks {
+		if !check.IsZero() && check.Before(next) {
+			next = check
+		}
+	}
+	return max(next.Sub(now), time.Millisecond)
+}

@@ -1,0 +1,148 @@
+package controller
+
+import (
+	"slices"
+
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// PublisherRole is the name of the chart's ClusterRole for the in-pod publisher,
+// and of the RoleBindings to it.
+const PublisherRole = "isthmus-publisher"
+
+// RootsSuffix follows the name of a Secret in the name of the Secret that holds
+// the mesh's roots alone, for the ca_secret of a TLSContext.
+const RootsSuffix = "-roots"
+
+// ownership says who manages an object.
+type ownership string
+
+const (
+	// notObserved: the object was not read.
+	notObserved ownership = ""
+	// absent: there is none.
+	absent ownership = "absent"
+	// managed: Isthmus does.
+	managed ownership = "managed"
+	// unmanaged: someone else does.
+	unmanaged ownership = "unmanaged"
+)
+
+// ownedObservation is what is known of an object beside the Secrets.
+type ownedObservation struct {
+	// wanted is the content that is wanted; empty when there should be no object.
+	wanted string
+	// applied is the content that is known to be applied, and isKnown whether any is:
+	// the empty content means that Isthmus manages no such object.
+	applied string
+	isKnown bool
+	// rescanned is true from the second scan of the namespace on.
+	rescanned bool
+	// current is notObserved until the object was read.
+	current ownership
+}
+
+// ownedAction is what to do about an object.
+type ownedAction string
+
+const (
+	// ownedKeep: nothing.
+	ownedKeep ownedAction = "keep"
+	// ownedObserve: read the object and decide again.
+	ownedObserve ownedAction = "observe"
+	// ownedApply: apply the content that is wanted, and remember it.
+	ownedApply ownedAction = "apply"
+	// ownedReport: leave the object of someone else, and say so.
+	ownedReport ownedAction = "report"
+	// ownedDelete: delete the object, and remember that.
+	ownedDelete ownedAction = "delete"
+	// ownedForget: remember that Isthmus manages no such object.
+	ownedForget ownedAction = "forget"
+)
+
+// decideOwned decides on an object. What is known to be applied is not read again
+// before the next scan. An object that is not wanted may be left from an earlier
+// process; that is checked at the second scan: most namespaces never had one, and a
+// new leader has more urgent work.
+func decideOwned(o ownedObservation) ownedAction {
+	switch {
+	case o.wanted != "" && o.applied == o.wanted:
+		return ownedKeep
+	case o.wanted == "" && o.isKnown && o.applied == "":
+		return ownedKeep
+	case o.wanted == "" && !o.isKnown && !o.rescanned:
+		return ownedKeep
+	case o.current == notObserved:
+		return ownedObserve
+	case o.wanted == "" && o.current == managed:
+		return ownedDelete
+	case o.wanted == "":
+		return ownedForget
+	case o.current == unmanaged:
+		return ownedReport
+	default:
+		return ownedApply
+	}
+}
+
+// desiredBinding allows exactly the service accounts whose pods carry the publisher
+// to write their namespace's Secret. It is nil when there are none.
+func desiredBinding(namespace string, claims []claim) map[string]any {
+	var accounts []string
+	for _, c := range claims {
+		if c.options.Source == policy.Agent && c.uid != "" {
+			accounts = append(accounts, c.serviceAccount)
+		}
+	}
+	if len(accounts) == 0 {
+		return nil
+	}
+	slices.Sort(accounts)
+	var subjects []any
+	for _, name := range slices.Compact(accounts) {
+		subjects = append(subjects, map[string]any{"kind": "ServiceAccount", "name": name, "namespace": namespace})
+	}
+	return map[string]any{
+		"roleRef":  map[string]any{"apiGroup": publisherBinding.Group, "kind": "ClusterRole", "name": PublisherRole},
+		"subjects": subjects,
+	}
+}
+
+// desiredTLSContext is the TLSContext of a namespace whose annotation asks for one;
+// nil when there should be none. roots is the name of the Secret with the mesh's
+// roots that it refers to; empty when it refers to none.
+func desiredTLSContext(options policy.Options, claims []claim) (fields map[string]any, roots string) {
+	if !options.TLSContext || len(claims) == 0 {
+		return nil, ""
+	}
+	spec := map[string]any{
+		"secret":         options.SecretName,
+		"alpn_protocols": "istio",
+		// Without this a dot in a Secret's name would separate a namespace.
+		"secret_namespacing": false,
+	}
+	if slices.ContainsFunc(claims, func(c claim) bool { return c.options.Delivery == policy.DeliveryFiles }) {
+		// From files Emissary takes key and chain alone, and would verify nothing.
+		roots = options.SecretName + RootsSuffix
+		spec["ca_secret"] = roots
+	}
+	if ids := ambassadorIDs(claims); len(ids) > 0 {
+		spec["ambassador_id"] = ids
+	}
+	return map[string]any{"spec": spec}, roots
+}
+
+// ambassadorIDs are those of the edges, nil when none has one: an Emissary ignores
+// what does not name its own.
+func ambassadorIDs(claims []claim) []any {
+	var ids []string
+	for _, c := range claims {
+		ids = append(ids, c.ambassadorIDs...)
+	}
+	slices.Sort(ids)
+	var out []any
+	for _, id := range slices.Compact(ids) {
+		out = append(out, id)
+	}
+	return out
+}

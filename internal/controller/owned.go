@@ -1,0 +1,153 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/utils/ptr"
+
+	"github.com/isthmus-mesh/isthmus/internal/events"
+	"github.com/isthmus-mesh/isthmus/internal/publish"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// resource is a kind of object that the controller manages: at most one in a
+// namespace, always with the same name.
+type resource struct {
+	schema.GroupVersionResource
+	kind, name string
+	// optional: the kind may not exist in the cluster.
+	optional bool
+}
+
+var publisherBinding = resource{
+	GroupVersionResource: schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "rolebindings"},
+	kind:                 "RoleBinding", name: PublisherRole,
+}
+
+func (k resource) String() string { return k.kind + " " + k.name }
+
+// reference returns the object as the object of an Event.
+func (k resource) reference(namespace string) corev1.ObjectReference {
+	return corev1.ObjectReference{APIVersion: k.GroupVersion().String(), Kind: k.kind, Namespace: namespace, Name: k.name}
+}
+
+// reconcileObject observes an object, decides and acts. Nil fields mean that there
+// should be none.
+func (r *reconciler) reconcileObject(ctx context.Context, s *namespaceState, k resource, fields map[string]any) error {
+	o := ownedObservation{rescanned: s.rescanned}
+	if fields != nil {
+		wanted, err := json.Marshal(fields)
+		if err != nil {
+			return err
+		}
+		o.wanted = string(wanted)
+	}
+	o.applied, o.isKnown = s.applied[k.name]
+	for {
+		switch decideOwned(o) {
+		case ownedKeep:
+			return nil
+		case ownedObserve:
+			current, err := r.Dynamic.Resource(k.GroupVersionResource).Namespace(s.name).Get(ctx, k.name, metav1.GetOptions{})
+			if o.current, err = ownershipOf(current, err); err != nil {
+				return fmt.Errorf("read %s in namespace %s: %w", k, s.name, err)
+			}
+		case ownedReport:
+			s.events.Record(events.Warning(k.reference(s.name), EventConflict, fmt.Sprintf(
+				"%s is not managed by Isthmus (it has no label %s=%s) and is left as it is; delete it, or ask for none", k, policy.ManagedByLabel, policy.ManagedBy)))
+			return nil
+		case ownedApply:
+			if err := r.applyOwned(ctx, s, k, fields); err != nil {
+				return err
+			}
+			s.applied[k.name] = o.wanted
+			return nil
+		case ownedDelete:
+			if err := r.deleteOwned(ctx, s.name, k); err != nil {
+				return err
+			}
+			s.applied[k.name] = ""
+			return nil
+		case ownedForget:
+			s.applied[k.name] = ""
+			return nil
+		}
+	}
+}
+
+// ownershipOf interprets the answer to a read.
+func ownershipOf(current metav1.Object, err error) (ownership, error) {
+	switch {
+	case apierrors.IsNotFound(err):
+		return absent, nil
+	case err != nil:
+		return notObserved, err
+	case policy.IsManaged(current):
+		return managed, nil
+	default:
+		return unmanaged, nil
+	}
+}
+
+// applyOwned applies an object. When the cluster has no such kind an Event says so.
+func (r *reconciler) applyOwned(ctx context.Context, s *namespaceState, k resource, fields map[string]any) error {
+	o := &unstructured.Unstructured{Object: fields}
+	o.SetGroupVersionKind(k.GroupVersion().WithKind(k.kind))
+	o.SetNamespace(s.name)
+	o.SetName(k.name)
+	o.SetLabels(map[string]string{policy.ManagedByLabel: policy.ManagedBy})
+	_, err := r.Dynamic.Resource(k.GroupVersionResource).Namespace(s.name).Apply(ctx, k.name, o, metav1.ApplyOptions{FieldManager: publish.Manager, Force: true})
+	switch {
+	case apierrors.IsNotFound(err) && k.optional:
+		s.events.Record(events.Warning(k.reference(s.name), EventFailed,
+			fmt.Sprintf("%s was asked for, but this cluster has no %s", k, k.GroupResource())))
+	case err != nil:
+		return fmt.Errorf("apply %s in namespace %s: %w", k, s.name, err)
+	}
+	return nil
+}
+
+// deleteOwned deletes an object that Isthmus manages.
+func (r *reconciler) deleteOwned(ctx context.Context, namespace string, k resource) error {
+	api := r.Dynamic.Resource(k.GroupVersionResource).Namespace(namespace)
+	current, err := api.Get(ctx, k.name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("read %s in namespace %s: %w", k, namespace, err)
+	case !policy.IsManaged(current):
+		return nil
+	}
+	err = api.Delete(ctx, k.name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{
+		UID: ptr.To(current.GetUID()), ResourceVersion: ptr.To(current.GetResourceVersion()),
+	}})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("delete %s in namespace %s: %w", k, namespace, err)
+	}
+	return nil
+}
+
+// deleteSecret deletes a Secret that Isthmus manages.
+func (r *reconciler) deleteSecret(ctx context.Context, namespace, name string) error {
+	secret, err := r.Secrets.Get(ctx, namespace, name)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("read secret %s/%s: %w", namespace, name, err)
+	case !policy.IsManaged(secret):
+		return nil
+	}
+	if err := r.Secrets.Delete(ctx, namespace, name, secret.UID, secret.ResourceVersion); err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("delete secret %s/%s: %w", namespace, name, err)
+	}
+	return nil
+}

@@ -1,0 +1,130 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"maps"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// pageSize is how many objects one answer of a list holds.
+const pageSize = 500
+
+// syncPods brings what is remembered of the pods up to date: by a scan when one is
+// due, otherwise by reading the pods that are new.
+func (r *reconciler) syncPods(ctx context.Context, ns policy.Namespace, s *namespaceState) error {
+	basis := fmt.Sprint(ns.Labels, ns.Annotations)
+	if s.scanBasis == basis && !isScanDue(s.scanned, r.ScanInterval, r.Clock.Now()) {
+		return r.readNewPods(ctx, ns, s)
+	}
+	if err := r.scanPods(ctx, ns, s); err != nil {
+		return err
+	}
+	s.rescanned, s.scanBasis = !s.scanned.IsZero(), basis
+	s.scanned = scanTime(!s.rescanned, r.ScanInterval, r.Clock.Now(), r.Random)
+	return nil
+}
+
+// scanPods lists the pods of an opted-in namespace, past the cache, and classifies
+// each.
+func (r *reconciler) scanPods(ctx context.Context, ns policy.Namespace, s *namespaceState) error {
+	before := s.claims
+	s.claims, s.idle = map[types.UID]claim{}, map[types.UID]bool{}
+	s.stale, s.missing = map[types.UID]StalePod{}, map[policy.Mode]int{}
+	list := &corev1.PodList{}
+	for {
+		if err := r.live.List(ctx, list, client.InNamespace(ns.Name), client.Limit(pageSize), client.Continue(list.Continue)); err != nil {
+			s.claims = before
+			return fmt.Errorf("list the pods of namespace %s: %w", ns.Name, err)
+		}
+		for i := range list.Items {
+			pod := &list.Items[i]
+			if c, known := before[pod.UID]; known {
+				s.claims[pod.UID] = c // stays if the namespace's annotations have become invalid
+			}
+			r.classifyPod(ns, s, pod)
+		}
+		if list.Continue == "" {
+			s.forgetApplied()
+			return nil
+		}
+	}
+}
+
+// readNewPods reads the injected pods that are new, and forgets those that are
+// gone.
+func (r *reconciler) readNewPods(ctx context.Context, ns policy.Namespace, s *namespaceState) error {
+	present, err := r.injectedPods(ctx, ns.Name)
+	if err != nil {
+		return err
+	}
+	maps.DeleteFunc(s.claims, func(uid types.UID, _ claim) bool { _, exists := present[uid]; return !exists })
+	maps.DeleteFunc(s.stale, func(uid types.UID, _ StalePod) bool { _, exists := present[uid]; return !exists })
+	for uid, name := range present {
+		if _, known := s.claims[uid]; known || s.idle[uid] {
+			continue
+		}
+		pod := &corev1.Pod{}
+		err := r.live.Get(ctx, client.ObjectKey{Namespace: ns.Name, Name: name}, pod)
+		switch {
+		case apierrors.IsNotFound(err):
+			continue
+		case err != nil:
+			return fmt.Errorf("read pod %s/%s: %w", ns.Name, name, err)
+		}
+		r.classifyPod(ns, s, pod)
+	}
+	return nil
+}
+
+// injectedPods lists the injected pods of a namespace from the cache.
+func (r *reconciler) injectedPods(ctx context.Context, namespace string) (map[types.UID]string, error) {
+	list := &metav1.PartialObjectMetadataList{}
+	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("PodList"))
+	if err := r.cached.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("list the injected pods of namespace %s: %w", namespace, err)
+	}
+	present := make(map[types.UID]string, len(list.Items))
+	for i := range list.Items {
+		present[list.Items[i].UID] = list.Items[i].Name
+	}
+	return present, nil
+}
+
+// classifyPod decides on a pod, remembers what it needs, and reports.
+func (r *reconciler) classifyPod(ns policy.Namespace, s *namespaceState, pod *corev1.Pod) {
+	o := podObservation{pod: pod, namespace: ns}
+	_, o.isKnown = s.claims[pod.UID]
+	if needsInjectionResult(pod) {
+		o.result = r.Engine.Inject(inject.Request{Pod: pod, Namespace: ns})
+	}
+	d := decidePod(o, r.rules, r.Clock.Now())
+	switch d.class {
+	case podMissing:
+		s.missing[d.mode]++
+	case podEnded:
+		delete(s.claims, pod.UID)
+		s.idle[pod.UID] = true
+	case podInvalid:
+		s.idle[pod.UID] = !o.isKnown
+	case podClaiming:
+		s.claims[pod.UID] = d.claim
+	}
+	if d.stale != nil {
+		s.stale[pod.UID] = *d.stale
+	}
+	for _, e := range d.events {
+		s.events.Record(e)
+	}
+	if d.repeatsWarnings {
+		r.repeatWarnings(ns, s, pod, d.claim)
+	}
+}

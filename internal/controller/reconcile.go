@@ -1,0 +1,126 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// NamespaceReader returns the labels and annotations of a namespace, and whether
+// it is opted in.
+type NamespaceReader func(ctx context.Context, name string) (ns policy.Namespace, enabled bool, err error)
+
+// Namespaces returns a NamespaceReader that reads from the cache of a manager that
+// CacheOptions configured: the cache holds opted-in namespaces and no others.
+func Namespaces(cached client.Reader, settings inject.Settings) NamespaceReader {
+	excluded := settings.WithDefaults().ExcludedNamespaces
+	return func(ctx context.Context, name string) (ns policy.Namespace, enabled bool, err error) {
+		o := metadataOf("Namespace")
+		if err := cached.Get(ctx, client.ObjectKey{Name: name}, o); err != nil {
+			return policy.Namespace{Name: name}, false, client.IgnoreNotFound(err)
+		}
+		ns = policy.Namespace{Name: name, Labels: o.Labels, Annotations: o.Annotations}
+		return ns, o.DeletionTimestamp.IsZero() && !slices.Contains(excluded, name), nil
+	}
+}
+
+// Reconcile observes one namespace, decides and acts.
+func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	var o namespaceObservation
+	var ns policy.Namespace
+	err := r.Ready()
+	if err != nil {
+		log.FromContext(ctx).V(1).Info("not ready", "why", err.Error())
+	} else {
+		o.isReady = true
+		if ns, o.isOptedIn, err = r.namespace(ctx, request.Name); err != nil {
+			return ctrl.Result{}, err
+		}
+	}
+	for {
+		switch decideNamespace(o) {
+		case actionAwaitMesh:
+			return ctrl.Result{RequeueAfter: jitter(readyRetry, 0.5, r.Random)}, nil
+		case actionReconcile:
+			next, err := r.reconcileEdges(ctx, ns)
+			if err != nil {
+				return ctrl.Result{}, err
+			}
+			return ctrl.Result{RequeueAfter: next}, nil
+		case actionCountPods:
+			present, err := r.injectedPods(ctx, request.Name)
+			if err != nil {
+				return ctrl.Result{}, err
+			}
+			count := len(present)
+			o.injectedPods = &count
+		case actionAwaitLastPod:
+			log.FromContext(ctx).V(1).Info("edge pods still run in a namespace that is not opted in", "pods", *o.injectedPods)
+			return ctrl.Result{}, nil
+		case actionRelease:
+			return ctrl.Result{}, r.release(ctx, request.Name)
+		}
+	}
+}
+
+// reconcileEdges keeps what the edges of an opted-in namespace need, and returns
+// the time until the next reconciliation.
+func (r *reconciler) reconcileEdges(ctx context.Context, ns policy.Namespace) (time.Duration, error) {
+	s := r.state(ns.Name)
+	if err := r.syncPods(ctx, ns, s); err != nil {
+		return 0, err
+	}
+	r.reportStale(ns.Name, slices.Collect(maps.Values(s.stale)))
+	claims := slices.Collect(maps.Values(s.claims))
+	options, problem := policy.Resolve(nil, nil, ns, r.Settings.Defaults, r.Settings.SecretNames)
+	if problem == nil && options.ServiceAccount != "" {
+		// Its Secret is kept even while no pod of it runs.
+		claims = append(claims, claim{mode: options.Mode, serviceAccount: options.ServiceAccount, options: options})
+	}
+	groups := bySecret(claims)
+	var errs []error
+	var checks []time.Time
+	for _, secret := range slices.Sorted(maps.Keys(groups)) {
+		next, err := r.checkSecret(ctx, s, secret, groups[secret])
+		errs = append(errs, err)
+		checks = append(checks, next)
+	}
+	r.forgetUnclaimed(s, groups)
+	errs = append(errs, r.reconcileObject(ctx, s, publisherBinding, desiredBinding(ns.Name, claims)))
+	if problem == nil {
+		errs = append(errs, r.reconcileTLSContext(ctx, s, options, claims))
+	}
+	r.metrics.setEdgePods(s)
+	if err := errors.Join(errs...); err != nil {
+		return 0, err
+	}
+	return nextReconciliation(s.scanned, r.ScanInterval, checks, r.Clock.Now(), r.Random), nil
+}
+
+// release removes what Isthmus manages in a namespace that is not opted in.
+func (r *reconciler) release(ctx context.Context, namespace string) error {
+	var errs []error
+	for _, name := range r.Settings.SecretNames {
+		errs = append(errs, r.deleteSecret(ctx, namespace, name))
+		for _, source := range r.Sources {
+			if remover, ok := source.(Remover); ok {
+				errs = append(errs, remover.Remove(ctx, namespace, name))
+			}
+		}
+	}
+	errs = append(errs, r.deleteTLSContext(ctx, namespace), r.deleteOwned(ctx, namespace, publisherBinding))
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	r.forgetNamespace(namespace)
+	return nil
+}

@@ -1,0 +1,136 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/isthmus-mesh/isthmus/internal/certs"
+	"github.com/isthmus-mesh/isthmus/internal/publish"
+)
+
+// checkSecret observes a Secret, decides, acts, and returns the time of the next
+// check.
+func (r *reconciler) checkSecret(ctx context.Context, s *namespaceState, name string, claims []claim) (time.Time, error) {
+	state := r.secretState(s, name)
+	o := r.observeSecret(ctx, s.name, name, claims)
+	d := decideSecret(o, *state, r.rules, r.Clock.Now(), r.Random)
+	for {
+		*state = d.state
+		r.apply(s, d)
+		switch d.step {
+		case stepIssue:
+			d = r.issue(ctx, d)
+		case stepPublish:
+			d = r.publish(ctx, d, o.secret)
+		case stepRemove:
+			err := r.removeFrom(ctx, d)
+			d = decideRemoval(d, err, r.Clock.Now())
+		default:
+			return d.next, d.err
+		}
+	}
+}
+
+// observeSecret reads a Secret, the mesh's roots, and the settings of the revisions
+// that the claims name.
+func (r *reconciler) observeSecret(ctx context.Context, namespace, name string, claims []claim) secretObservation {
+	o := secretObservation{namespace: namespace, name: name, claims: claims, mesh: map[string]meshSettings{}, interval: r.checkInterval()}
+	secret, err := r.Secrets.Get(ctx, namespace, name)
+	switch {
+	case err == nil:
+		o.secret = secret
+	case !apierrors.IsNotFound(err):
+		o.readErr = err
+		return o
+	}
+	o.roots, o.rootsErr = r.Roots.Roots()
+	for _, c := range claims {
+		if _, ok := o.mesh[c.options.Revision]; !ok {
+			mesh, err := r.Mesh(c.options.Revision)
+			o.mesh[c.options.Revision] = meshSettings{Mesh: mesh, err: err}
+		}
+	}
+	return o
+}
+
+// issue asks the source, and decides on its answer.
+func (r *reconciler) issue(ctx context.Context, d secretDecision) secretDecision {
+	bundle, err := r.Sources[d.holder.source].Bundle(ctx, d.request)
+	if errors.Is(err, certs.ErrPending) {
+		log.FromContext(ctx).V(1).Info("certificate is not issued yet", "secret", d.request.Secret, "why", err.Error())
+	}
+	return decideDelivery(d, bundle, err, r.Clock.Now(), r.Random)
+}
+
+// publish writes the Secret, and decides on the outcome. current is the Secret as
+// it was read; nil when there was none.
+func (r *reconciler) publish(ctx context.Context, d secretDecision, current *corev1.Secret) secretDecision {
+	publisher := &publish.Publisher{Secrets: &readOnce{Secrets: r.Secrets, current: current}, Now: r.Clock.Now}
+	outcome, err := publisher.Publish(ctx, d.holder.target, d.bundle, publish.WhenNewer)
+	if outcome.Result == publish.Published && err == nil {
+		log.FromContext(ctx).Info("published", "secret", d.holder.target.Name, "bundle", outcome.Observation.Bundle, "cause", outcome.Cause, "source", d.holder.source)
+	}
+	return decideOutcome(d, outcome, err, r.Clock.Now(), r.Random)
+}
+
+// removeFrom removes what the former source of a Secret left in the cluster.
+func (r *reconciler) removeFrom(ctx context.Context, d secretDecision) error {
+	if remover, ok := r.Sources[d.formerSource].(Remover); ok {
+		return remover.Remove(ctx, d.holder.target.Namespace, d.holder.target.Name)
+	}
+	return nil
+}
+
+// apply updates the metrics and records the Events of a decision.
+func (r *reconciler) apply(s *namespaceState, d secretDecision) {
+	e := d.effects
+	for _, result := range e.results {
+		r.metrics.countResult(result)
+	}
+	for _, reason := range e.rejected {
+		r.metrics.countRejection(reason)
+	}
+	if e.formerTarget != nil {
+		r.metrics.deleteSecret(*e.formerTarget)
+	}
+	if e.isObserved {
+		r.metrics.setSecret(d.holder.target, d.holder.observation)
+	}
+	if e.isPublished {
+		r.metrics.setLastSuccess(r.Clock.Now())
+	}
+	for _, change := range e.events {
+		if change.isResolved {
+			s.events.Resolve(change.Regarding, change.Reason)
+			continue
+		}
+		s.events.Record(change.Event)
+	}
+}
+
+// readOnce spares a publisher its first read: the Secret was read a moment ago, and
+// a write carries that version. After a conflict the Secret is read from the API
+// server.
+type readOnce struct {
+	Secrets
+	// current is nil when there is no Secret.
+	current *corev1.Secret
+	isRead  bool
+}
+
+// Get implements publish.Secrets.
+func (o *readOnce) Get(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
+	if o.isRead {
+		return o.Secrets.Get(ctx, namespace, name)
+	}
+	o.isRead = true
+	if o.current == nil {
+		return nil, apierrors.NewNotFound(corev1.Resource("secrets"), name)
+	}
+	return o.current, nil
+}
