@@ -1,0 +1,178 @@
+package controller
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// injectedPod is a pod of namespace edge in mode sidecar, of a ReplicaSet.
+func injectedPod() *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "edge", Name: "front", UID: "front-1", CreationTimestamp: metav1.NewTime(noon.Add(-time.Minute)),
+			Labels:          map[string]string{policy.InjectedLabel: "sidecar"},
+			OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "front-abc", UID: "rs-1", Controller: ptr.To(true)}},
+		},
+		Spec: corev1.PodSpec{ServiceAccountName: "emissary", Containers: []corev1.Container{
+			{Name: "ambassador", Env: []corev1.EnvVar{{Name: "AMBASSADOR_ID", Value: "public"}, {Name: "AMBASSADOR_ID"}}},
+		}},
+	}
+}
+
+func TestDecidePod(t *testing.T) {
+	current := inject.Result{Reason: policy.AlreadyInjected, Template: "new"}
+	stale := inject.Result{Reason: policy.AlreadyInjected, Template: "new", Warnings: []policy.Warning{{Code: inject.StaleTemplate, Text: "its template is old"}}}
+	for name, test := range map[string]struct {
+		change  func(*podObservation)
+		class   podClass
+		mode    policy.Mode
+		stale   string
+		events  []string
+		repeats bool
+	}{
+		"if it is injected and new, expect its claim and its warnings":    {func(*podObservation) {}, podClaiming, "", "", nil, true},
+		"if it is injected and known, expect its claim":                   {func(o *podObservation) { o.isKnown = true }, podClaiming, "", "", nil, false},
+		"if it is injected and old, expect its claim":                     {func(o *podObservation) { setAge(o, time.Hour) }, podClaiming, "", "", nil, false},
+		"if it is injected and about to end, expect its claim":            {func(o *podObservation) { o.pod.DeletionTimestamp = &metav1.Time{Time: noon} }, podClaiming, "", "", nil, true},
+		"if it is injected and succeeded, expect it to have ended":        {func(o *podObservation) { o.pod.Status.Phase = corev1.PodSucceeded }, podEnded, "", "", nil, false},
+		"if it is injected and failed, expect it to have ended":           {func(o *podObservation) { o.pod.Status.Phase = corev1.PodFailed }, podEnded, "", "", nil, false},
+		"if it is stale and ended, expect it to have ended":               {func(o *podObservation) { o.result = stale; o.pod.Status.Phase = corev1.PodFailed }, podEnded, "", "", nil, false},
+		"if it is not injected and would not be, expect it to be ignored": {func(o *podObservation) { o.pod.Labels = nil; o.result = inject.Result{Reason: policy.NoProfile} }, podIgnored, "", "", nil, false},
+		"if it is not injected and would be, expect it to be missing":     {func(o *podObservation) { missing(o) }, podMissing, policy.Sidecar, "", nil, false},
+		"if it is not injected and ended, expect it to be ignored":        {func(o *podObservation) { missing(o); o.pod.Status.Phase = corev1.PodSucceeded }, podIgnored, "", "", nil, false},
+		"if it is not injected and about to end, expect it to be ignored": {func(o *podObservation) { missing(o); o.pod.DeletionTimestamp = &metav1.Time{Time: noon} }, podIgnored, "", "", nil, false},
+		"if its annotations are invalid, expect an Event": {
+			func(o *podObservation) { o.pod.Annotations = map[string]string{policy.SecretNameKey: "theirs"} }, podInvalid, "", "",
+			[]string{"Warning invalid-override Pod/front"}, false,
+		},
+		"if its namespace's annotations are invalid, expect an Event": {
+			func(o *podObservation) { o.namespace.Annotations = map[string]string{policy.DeliveryKey: "pigeon"} }, podInvalid, "", "",
+			[]string{"Warning invalid-override Pod/front"}, false,
+		},
+		"if it is stale, expect Events for it and its owner": {
+			func(o *podObservation) { o.result = stale }, podClaiming, "", "new",
+			[]string{"Warning stale-template Pod/front", "Warning stale-template ReplicaSet/front-abc"}, true,
+		},
+		"if it is stale and has no owner, expect one Event": {
+			func(o *podObservation) { o.result = stale; o.pod.OwnerReferences = nil }, podClaiming, "", "new", []string{"Warning stale-template Pod/front"}, true,
+		},
+		"if it is stale and invalid, expect Events about both": {
+			func(o *podObservation) {
+				o.result = stale
+				o.pod.Annotations = map[string]string{policy.SecretNameKey: "theirs"}
+			}, podInvalid, "", "new",
+			[]string{"Warning stale-template Pod/front", "Warning stale-template ReplicaSet/front-abc", "Warning invalid-override Pod/front"}, false,
+		},
+		"if it was changed by hand, expect it to be stale without an Event": {
+			func(o *podObservation) { o.result = inject.Result{Reason: policy.Conflict} }, podClaiming, "", "unknown", nil, true,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := podObservation{pod: injectedPod(), namespace: policy.Namespace{Name: "edge"}, result: current}
+			test.change(&o)
+			d := decidePod(o, testRules(), noon)
+			assert.Equal(t, test.class, d.class)
+			assert.Equal(t, test.mode, d.mode)
+			assert.Equal(t, test.repeats, d.repeatsWarnings)
+			var got []string
+			for _, e := range d.events {
+				got = append(got, fmt.Sprintf("%s %s %s/%s", e.Type, e.Reason, e.Regarding.Kind, e.Regarding.Name))
+			}
+			assert.Equal(t, test.events, got)
+			switch test.stale {
+			case "":
+				assert.Nil(t, d.stale)
+			case "unknown":
+				assert.Empty(t, d.stale.Template)
+			default:
+				assert.Equal(t, test.stale, d.stale.Template)
+				assert.Equal(t, policy.Sidecar, d.stale.Mode)
+			}
+		})
+	}
+}
+
+func setAge(o *podObservation, age time.Duration) {
+	o.pod.CreationTimestamp = metav1.NewTime(noon.Add(-age))
+}
+
+// missing makes the pod one that would be injected.
+func missing(o *podObservation) {
+	o.pod.Labels = nil
+	o.result = inject.Result{Reason: policy.Injected, Mode: policy.Sidecar}
+}
+
+func TestPodsThatNeedTheEngine(t *testing.T) {
+	deleted := &metav1.Time{Time: noon}
+	for name, test := range map[string]struct {
+		injected, deleted bool
+		phase             corev1.PodPhase
+		want              bool
+	}{
+		"if it is injected, expect it":                   {true, false, corev1.PodRunning, true},
+		"if it is injected and about to end, expect it":  {true, true, corev1.PodRunning, true},
+		"if it is injected and ended, expect nothing":    {true, false, corev1.PodSucceeded, false},
+		"if it is not injected, expect it":               {false, false, corev1.PodRunning, true},
+		"if it is not injected and ends, expect nothing": {false, true, corev1.PodRunning, false},
+		"if it is not injected and ended, expect none":   {false, false, corev1.PodFailed, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := injectedPod()
+			pod.Status.Phase = test.phase
+			if !test.injected {
+				pod.Labels = nil
+			}
+			if test.deleted {
+				pod.DeletionTimestamp = deleted
+			}
+			assert.Equal(t, test.want, needsInjectionResult(pod))
+		})
+	}
+}
+
+func TestClaimComesFromThePod(t *testing.T) {
+	c, problem := claimOf(injectedPod(), policy.Namespace{Name: "edge"}, testRules())
+	assert.Nil(t, problem)
+	assert.Equal(t, "emissary", c.serviceAccount)
+	assert.Equal(t, policy.Sidecar, c.mode)
+	assert.Equal(t, []string{"public"}, c.ambassadorIDs)
+	assert.Equal(t, "front-abc", c.owner.Name)
+	assert.Equal(t, "istio-certs", c.options.SecretName)
+
+	pod := injectedPod()
+	pod.Spec.ServiceAccountName, pod.Labels[policy.InjectedLabel] = "", "anything"
+	c, _ = claimOf(pod, policy.Namespace{Name: "edge"}, testRules())
+	assert.Equal(t, "default", c.serviceAccount)
+	assert.Empty(t, c.mode, "a label that someone else wrote is no mode")
+}
+
+func TestStaleNoteSaysHowToRestart(t *testing.T) {
+	asking := policy.Namespace{Name: "edge", Annotations: map[string]string{policy.RestartKey: "true"}}
+	for name, test := range map[string]struct {
+		ns       policy.Namespace
+		restarts bool
+		want     string
+	}{
+		"if restarts are on, expect the annotation":              {policy.Namespace{Name: "edge"}, true, `, or have the controller do so: isthmus.dev/restart-when-stale: "true" on the workload or the namespace`},
+		"if restarts are off, expect value and annotation":       {policy.Namespace{Name: "edge"}, false, `set the chart's value controller.restartStale.enabled, and isthmus.dev/restart-when-stale: "true"`},
+		"if restarts are off and it asks, expect that and value": {asking, false, "namespace edge asks the controller to do so (isthmus.dev/restart-when-stale), which is off: set the chart's value controller.restartStale.enabled"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := testRules()
+			r.restarts = test.restarts
+			list := staleEvents(StalePod{Template: "new"}, "its template is old", test.ns, r)
+			assert.Len(t, list, 1)
+			assert.Contains(t, list[0].Note, "its template is old; restart its workload (kubectl rollout restart)")
+			assert.Contains(t, list[0].Note, test.want)
+		})
+	}
+}

@@ -1,0 +1,133 @@
+package controller
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/isthmus-mesh/isthmus/internal/certs"
+	"github.com/isthmus-mesh/isthmus/internal/publish"
+	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// noon is when decisions are made.
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// interval is the time between two checks of a Secret.
+const interval = 30 * time.Second
+
+// middle is a source of random numbers that adds no jitter.
+func middle() float64 { return 0.5 }
+
+// sequence returns the numbers one after the other, and then again.
+func sequence(numbers ...float64) func() float64 {
+	next := 0
+	return func() float64 {
+		next++
+		return numbers[(next-1)%len(numbers)]
+	}
+}
+
+// authority is a certificate authority of the mesh.
+type authority struct{ *certtest.Pair }
+
+func newAuthority(t testing.TB) authority {
+	return authority{certtest.NewAuthority(t, certtest.Validity(noon.Add(-1000*time.Hour), noon.Add(1000*time.Hour)))}
+}
+
+func idOf(account string) spiffeid.ID {
+	return spiffeid.RequireFromString("spiffe://cluster.local/ns/edge/sa/" + account)
+}
+
+// bundle is one of a service account in namespace edge, dated back as Istio's CA
+// does.
+func (a authority) bundle(t testing.TB, account string, issued, until time.Time) *certs.Bundle {
+	t.Helper()
+	leaf := a.SPIFFELeaf(t, idOf(account).String(), certtest.Validity(issued.Add(-2*time.Minute), until))
+	b, err := certs.New(certs.Material{Key: leaf.KeyPEM, Chain: leaf.ChainPEM}, certs.Want{ID: idOf(account), Roots: a.roots(), Now: issued})
+	require.NoError(t, err)
+	return b
+}
+
+func (a authority) roots() []*x509.Certificate { return []*x509.Certificate{a.Certificate} }
+
+// secretOf is the Secret edge/istio-certs after the bundle was published.
+func (a authority) secretOf(t testing.TB, b *certs.Bundle, source policy.Source, at time.Time) *corev1.Secret {
+	t.Helper()
+	s := &memory{}
+	p := publish.Publisher{Secrets: s, Now: func() time.Time { return at }}
+	target := publish.Target{Namespace: "edge", Name: "istio-certs", ID: b.ID(), Source: string(source), Roots: a.roots()}
+	outcome, err := p.Publish(t.Context(), target, b, publish.WhenNewer)
+	require.NoError(t, err)
+	require.Equal(t, publish.Published, outcome.Result)
+	return s.secret
+}
+
+// memory is an API server with one Secret.
+type memory struct {
+	secret  *corev1.Secret
+	version int
+	applies int
+	fail    error
+}
+
+func (m *memory) Get(_ context.Context, _, name string) (*corev1.Secret, error) {
+	if m.secret == nil {
+		return nil, apierrors.NewNotFound(corev1.Resource("secrets"), name)
+	}
+	return m.secret.DeepCopy(), nil
+}
+
+func (m *memory) Apply(_ context.Context, secret *corev1.Secret, _ bool) (*corev1.Secret, error) {
+	if m.fail != nil {
+		return nil, m.fail
+	}
+	m.version++
+	m.applies++
+	m.secret = secret.DeepCopy()
+	m.secret.ResourceVersion, m.secret.UID = strconv.Itoa(m.version), "istio-certs-1"
+	return m.secret.DeepCopy(), nil
+}
+
+func (m *memory) Delete(context.Context, string, string, types.UID, string) error {
+	m.secret = nil
+	return nil
+}
+
+// podClaim is the claim of a pod of namespace edge, of mode sidecar.
+func podClaim(name, account string, age time.Duration) claim {
+	return claim{
+		pod: types.NamespacedName{Namespace: "edge", Name: name}, uid: types.UID(name + "-1"), mode: policy.Sidecar,
+		created: noon.Add(-age), serviceAccount: account,
+		options: policy.Options{Mode: policy.Sidecar, Delivery: policy.DeliveryFiles, SecretName: "istio-certs", Source: policy.IstioCA},
+	}
+}
+
+func defaultMesh() map[string]meshSettings {
+	return map[string]meshSettings{"": {Mesh: patches.Mesh{}.Defaults()}}
+}
+
+// described lists the Events of a decision: type, reason, object and note, or what
+// is resolved.
+func described(changes []eventChange) []string {
+	var list []string
+	for _, c := range changes {
+		line := fmt.Sprintf("%s %s %s/%s: %s", c.Type, c.Reason, c.Regarding.Kind, c.Regarding.Name, c.Note)
+		if c.isResolved {
+			line = fmt.Sprintf("resolve %s %s/%s", c.Reason, c.Regarding.Kind, c.Regarding.Name)
+		}
+		list = append(list, line)
+	}
+	return list
+}

@@ -1,0 +1,235 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"testing"
+	"time"
+
+	jsonpatch "github.com/evanphx/json-patch/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	dynamicfake "k8s.io/client-go/dynamic/fake"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/isthmus-mesh/isthmus/internal/events"
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// cluster reads pods of namespace edge and its Namespace from memory.
+type cluster struct {
+	client.Reader
+	namespace *corev1.Namespace
+	pods      []corev1.Pod
+	lists     int
+}
+
+func (c *cluster) Get(_ context.Context, key client.ObjectKey, o client.Object, _ ...client.GetOption) error {
+	switch o := o.(type) {
+	case *metav1.PartialObjectMetadata:
+		if c.namespace != nil && key.Name == c.namespace.Name {
+			o.ObjectMeta = c.namespace.ObjectMeta
+			return nil
+		}
+	case *corev1.Pod:
+		for i := range c.pods {
+			if c.pods[i].Name == key.Name {
+				c.pods[i].DeepCopyInto(o)
+				return nil
+			}
+		}
+	}
+	return apierrors.NewNotFound(corev1.Resource("objects"), key.Name)
+}
+
+func (c *cluster) List(_ context.Context, list client.ObjectList, _ ...client.ListOption) error {
+	switch list := list.(type) {
+	case *metav1.PartialObjectMetadataList:
+		list.Items = nil
+		for i := range c.pods {
+			if isInjected(&c.pods[i]) {
+				list.Items = append(list.Items, metav1.PartialObjectMetadata{ObjectMeta: c.pods[i].ObjectMeta})
+			}
+		}
+	case *corev1.PodList:
+		c.lists++
+		list.Items = c.pods
+	}
+	return nil
+}
+
+// edges is a reconciler with the opted-in namespace edge.
+type edges struct {
+	*checker
+	t       *testing.T
+	cluster *cluster
+	stale   map[string][]StalePod
+}
+
+func newEdges(t *testing.T) *edges {
+	t.Helper()
+	ca := newAuthority(t)
+	c := newChecker(t, ca)
+	c.source.bundle = ca.bundle(t, "emissary", noon, noon.Add(24*time.Hour))
+	e := &edges{checker: c, t: t, stale: map[string][]StalePod{}, cluster: &cluster{namespace: &corev1.Namespace{
+		ObjectMeta: metav1.ObjectMeta{Name: "edge", Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled}},
+	}}}
+	engine, err := inject.New(inject.Options{})
+	require.NoError(t, err)
+	o := c.Options.withDefaults()
+	o.Engine, o.Ready = engine, func() error { return nil }
+	o.Events = events.NewRecorder(nil, Name, ctrl.Log)
+	o.ReportStale = func(namespace string, pods []StalePod) { e.stale[namespace] = pods }
+	o.Dynamic = dynamicfake.NewSimpleDynamicClient(runtime.NewScheme())
+	c.Options, c.rules = o, rulesOf(o)
+	c.reconciler.namespace = Namespaces(e.cluster, o.Settings)
+	c.cached, c.live = e.cluster, e.cluster
+	return e
+}
+
+// edgePod returns a pod that an engine with this image of the sidecar injected.
+func (e *edges) edgePod(name, image string) corev1.Pod {
+	e.t.Helper()
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "edge", Name: name, UID: "uid-1", CreationTimestamp: metav1.NewTime(noon.Add(-time.Minute))},
+		Spec:       corev1.PodSpec{ServiceAccountName: "emissary", Containers: []corev1.Container{{Name: "ambassador", Image: "docker.io/emissaryingress/emissary:4.1.0"}}},
+	}
+	settings := inject.Settings{}
+	settings.Mesh.ProxyImage = image
+	engine, err := inject.New(inject.Options{Settings: settings})
+	require.NoError(e.t, err)
+	result := engine.Inject(inject.Request{Pod: pod, Namespace: policy.Namespace{Name: "edge", Labels: e.cluster.namespace.Labels}})
+	require.Equal(e.t, policy.Injected, result.Reason, result.Message)
+	patch, err := jsonpatch.DecodePatch(result.EncodedPatch)
+	require.NoError(e.t, err)
+	document, err := json.Marshal(pod)
+	require.NoError(e.t, err)
+	document, err = patch.Apply(document)
+	require.NoError(e.t, err)
+	injected := corev1.Pod{}
+	require.NoError(e.t, json.Unmarshal(document, &injected))
+	return injected
+}
+
+func (e *edges) reconcile() time.Duration {
+	e.t.Helper()
+	request := ctrl.Request{}
+	request.Name = "edge"
+	result, err := e.Reconcile(e.t.Context(), request)
+	require.NoError(e.t, err)
+	return result.RequeueAfter
+}
+
+func (e *edges) edgePods(state string) float64 {
+	return testutil.ToFloat64(e.metrics.edgePods.With(prometheus.Labels{"namespace": "edge", "mode": "sidecar", "state": state}))
+}
+
+func TestReconcileWaitsForTheMesh(t *testing.T) {
+	e := newEdges(t)
+	e.Ready = func() error { return errors.New("not read yet") }
+	assert.Equal(t, readyRetry, e.reconcile())
+	assert.Zero(t, e.cluster.lists)
+}
+
+func TestReconcileServesTheFirstPod(t *testing.T) {
+	e := newEdges(t)
+	assert.Equal(t, 5*time.Minute, e.reconcile(), "the first scan counts from earlier")
+	assert.Nil(t, e.store.secret)
+	assert.Equal(t, 1, e.cluster.lists)
+
+	e.cluster.pods = []corev1.Pod{e.edgePod("front", "")}
+	assert.Equal(t, interval, e.reconcile())
+	assert.NotNil(t, e.store.secret)
+	assert.Equal(t, 1, e.cluster.lists, "a new pod is read by itself")
+	assert.InDelta(t, 1, e.edgePods(stateInjected), 0)
+	assert.Empty(t, e.stale["edge"])
+
+	e.clock.SetTime(noon.Add(10 * time.Minute))
+	e.reconcile()
+	assert.Equal(t, 2, e.cluster.lists, "a scan is due")
+	assert.Equal(t, 1, e.source.asked)
+	assert.Equal(t, 1, e.store.applies)
+}
+
+func TestReconcileReportsStaleAndMissingPods(t *testing.T) {
+	e := newEdges(t)
+	missing := e.edgePod("missing", "")
+	missing.UID, missing.Labels, missing.Annotations = "uid-2", nil, nil
+	missing.Spec = corev1.PodSpec{ServiceAccountName: "emissary", Containers: []corev1.Container{{Name: "ambassador", Image: "docker.io/emissaryingress/emissary:4.1.0"}}}
+	e.cluster.pods = []corev1.Pod{e.edgePod("front", "docker.io/istio/proxyv2:1.20.0"), missing}
+	e.reconcile()
+	if assert.Len(t, e.stale["edge"], 1) {
+		assert.Equal(t, "front", e.stale["edge"][0].Pod.Name)
+		assert.NotEmpty(t, e.stale["edge"][0].Template)
+	}
+	assert.InDelta(t, 1, e.edgePods(stateStale), 0)
+	assert.InDelta(t, 1, e.edgePods(stateMissing), 0)
+}
+
+func TestReconcileKeepsTheSecretOfANamedServiceAccount(t *testing.T) {
+	e := newEdges(t)
+	e.cluster.namespace.Annotations = map[string]string{policy.ServiceAccountKey: "emissary"}
+	assert.Equal(t, interval, e.reconcile())
+	assert.NotNil(t, e.store.secret)
+}
+
+func TestReconcileReleasesANamespaceAfterItsLastPod(t *testing.T) {
+	e := newEdges(t)
+	e.cluster.pods = []corev1.Pod{e.edgePod("front", "docker.io/istio/proxyv2:1.20.0")}
+	e.reconcile()
+	require.NotNil(t, e.store.secret)
+	require.NotEmpty(t, e.stale["edge"])
+
+	e.cluster.namespace = nil // the cache holds opted-in namespaces only
+	assert.Zero(t, e.reconcile())
+	assert.NotNil(t, e.store.secret, "the pod still needs it")
+
+	e.cluster.pods = nil
+	assert.Zero(t, e.reconcile())
+	assert.Nil(t, e.store.secret)
+	assert.Empty(t, e.stale["edge"])
+	assert.Zero(t, testutil.CollectAndCount(e.metrics.edgePods))
+	assert.Empty(t, e.knownNamespaces())
+	assert.Zero(t, e.secrets)
+}
+
+func TestReconcileForgetsAnUnclaimedSecretAndLeavesIt(t *testing.T) {
+	e := newEdges(t)
+	e.cluster.pods = []corev1.Pod{e.edgePod("front", "")}
+	e.reconcile()
+	require.Equal(t, 1, e.secrets)
+	e.cluster.pods = nil
+	e.reconcile()
+	assert.Zero(t, e.secrets)
+	assert.NotNil(t, e.store.secret, "the next pod will find it")
+}
+
+func TestExcludedNamespacesAreNotOptedIn(t *testing.T) {
+	c := &cluster{namespace: &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled}}}}
+	_, enabled, err := Namespaces(c, inject.Settings{})(t.Context(), "kube-system")
+	require.NoError(t, err)
+	assert.False(t, enabled, "the webhook's defaults hold")
+	c.namespace.Name = "edge"
+	_, enabled, err = Namespaces(c, inject.Settings{ExcludedNamespaces: []string{"edge"}})(t.Context(), "edge")
+	require.NoError(t, err)
+	assert.False(t, enabled, "it is excluded")
+	_, enabled, err = Namespaces(c, inject.Settings{})(t.Context(), "edge")
+	require.NoError(t, err)
+	assert.True(t, enabled)
+	c.namespace.DeletionTimestamp = &metav1.Time{Time: noon}
+	_, enabled, err = Namespaces(c, inject.Settings{})(t.Context(), "edge")
+	require.NoError(t, err)
+	assert.False(t, enabled, "it is being deleted")
+	_, enabled, err = Namespaces(c, inject.Settings{})(t.Context(), "other")
+	require.NoError(t, err)
+	assert.False(t, enabled, "there is none")
+}
