@@ -58,13 +58,12 @@ func (w *Watcher) logRevision(name string, before, after revisionState) {
 // logAccessErrors logs which objects the API server does not allow to be read.
 func (w *Watcher) logAccessErrors() {
 	for _, watch := range w.watches {
-		message := ""
-		if err := watch.accessError(); err != nil {
-			message = err.Error()
-			if message != w.loggedAccessErrors[watch] {
-				w.log.Error(err, "objects of Istio cannot be read and are treated as absent", "objects", watch.description)
-			}
+		err := watch.accessError()
+		switch {
+		case err == nil:
+			w.accessErrors.Delete(watch.description)
+		case w.accessErrors.Replace(watch.description, err.Error()):
+			w.log.Error(err, "objects of Istio cannot be read and are treated as absent", "objects", watch.description)
 		}
-		w.loggedAccessErrors[watch] = message
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/isthmus-mesh/isthmus/internal/events"
 	"github.com/isthmus-mesh/isthmus/patches"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
@@ -62,8 +63,8 @@ type Watcher struct {
 	// ownConfiguration is the name of Isthmus' MutatingWebhookConfiguration.
 	ownConfiguration string
 	errorsGauge      prometheus.Gauge
-	// loggedAccessErrors holds the last logged access error of each watch.
-	loggedAccessErrors map[*objectWatch]string
+	// accessErrors are the last logged access errors, by the description of the watch.
+	accessErrors events.Latest
 }
 
 // NewWatcher returns a Watcher. It returns an error if the options are invalid.
@@ -81,11 +82,10 @@ func NewWatcher(o Options) (*Watcher, error) {
 		o.WebhookConfiguration = DefaultWebhookConfiguration
 	}
 	w := &Watcher{
-		log:                o.Log.WithValues("namespace", o.Namespace),
-		updates:            make(chan struct{}, 1),
-		initial:            &meshState{namespace: o.Namespace, explicit: o.Explicit},
-		ownConfiguration:   o.WebhookConfiguration,
-		loggedAccessErrors: make(map[*objectWatch]string),
+		log:              o.Log.WithValues("namespace", o.Namespace),
+		updates:          make(chan struct{}, 1),
+		initial:          &meshState{namespace: o.Namespace, explicit: o.Explicit},
+		ownConfiguration: o.WebhookConfiguration,
 		errorsGauge: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "isthmus_mesh_settings_errors",
 			Help: "Istio revisions whose settings cannot be read at the moment. Their last good settings are used.",
