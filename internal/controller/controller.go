@@ -41,8 +41,8 @@ const concurrency = 8
 type reconciler struct {
 	Options
 	rules rules
-	// namespace reads an opted-in namespace from the cache.
-	namespace NamespaceReader
+	// readNamespace reads an opted-in namespace from the cache.
+	readNamespace NamespaceReader
 	// cached reads metadata of opted-in namespaces and of injected pods.
 	cached client.Reader
 	// live reads pods from the API server.
@@ -68,8 +68,8 @@ func Add(mgr manager.Manager, o Options) error {
 	}
 	r := &reconciler{
 		Options: o, rules: rulesOf(o), metrics: metrics, namespaces: map[string]*namespaceState{},
-		namespace: Namespaces(mgr.GetClient(), o.Settings),
-		cached:    mgr.GetClient(), live: mgr.GetAPIReader(), log: mgr.GetLogger().WithName(Name),
+		readNamespace: Namespaces(mgr.GetClient(), o.Settings),
+		cached:        mgr.GetClient(), live: mgr.GetAPIReader(), log: mgr.GetLogger().WithName(Name),
 	}
 	requeue := make(chan event.GenericEvent)
 	if err := mgr.Add(&rootsFollower{roots: o.Roots, namespaces: r.knownNamespaces, requeue: requeue}); err != nil {

@@ -42,7 +42,7 @@ func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		log.FromContext(ctx).V(1).Info("not ready", "why", err.Error())
 	} else {
 		o.isReady = true
-		if ns, o.isOptedIn, err = r.namespace(ctx, request.Name); err != nil {
+		if ns, o.isOptedIn, err = r.readNamespace(ctx, request.Name); err != nil {
 			return ctrl.Result{}, err
 		}
 	}

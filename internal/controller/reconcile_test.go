@@ -91,7 +91,7 @@ func newEdges(t *testing.T) *edges {
 	o.ReportStale = func(namespace string, pods []StalePod) { e.stale[namespace] = pods }
 	o.Dynamic = dynamicfake.NewSimpleDynamicClient(runtime.NewScheme())
 	c.Options, c.rules = o, rulesOf(o)
-	c.reconciler.namespace = Namespaces(e.cluster, o.Settings)
+	c.readNamespace = Namespaces(e.cluster, o.Settings)
 	c.cached, c.live = e.cluster, e.cluster
 	return e
 }
