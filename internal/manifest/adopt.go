@@ -11,19 +11,15 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	kjson "sigs.k8s.io/json"
 
+	"github.com/isthmus-mesh/isthmus/internal/adopt"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// adopter is the part of inject.Engine that adopting needs.
-type adopter interface {
-	Adopt(inject.Request, inject.AdoptOptions) (inject.Adoption, error)
-}
-
 // Adopt turns the workloads in the sources that are integrated with Istio by hand
 // into plain ones plus Isthmus' key, and Helm values likewise. Everything else
 // comes out as it went in. Errors are as for Transform.
-func Adopt(sources []Source, namespace string, engine adopter, o inject.AdoptOptions) (Result, error) {
+func Adopt(sources []Source, namespace string, engine *inject.Engine, o adopt.Options) (Result, error) {
 	return transformWith(sources, transformer{
 		namespace: namespace,
 		edit:      func(w Workload) Edit { return adoptWorkload(engine, w, o) },
@@ -31,10 +27,10 @@ func Adopt(sources []Source, namespace string, engine adopter, o inject.AdoptOpt
 	})
 }
 
-func adoptWorkload(engine adopter, w Workload, o inject.AdoptOptions) Edit {
+func adoptWorkload(engine *inject.Engine, w Workload, o adopt.Options) Edit {
 	o.KeepLabels = append(slices.Clone(o.KeepLabels), w.Selected...)
 	namespace := policy.Namespace{Name: w.Namespace, Labels: w.NamespaceLabels, Annotations: w.NamespaceAnnotations}
-	adoption, err := engine.Adopt(inject.Request{Pod: w.Pod, Template: true, Namespace: namespace}, o)
+	adoption, err := adopt.Adopt(engine, inject.Request{Pod: w.Pod, Template: true, Namespace: namespace}, o)
 	if err == nil {
 		err = foreignFields(w.template, adoption.Patch)
 	}
@@ -58,7 +54,7 @@ func prefixed(words string, err error) error {
 }
 
 // editOf says what an adoption comes to.
-func editOf(a inject.Adoption, ns policy.Namespace, o inject.AdoptOptions) Edit {
+func editOf(a adopt.Adoption, ns policy.Namespace, o adopt.Options) Edit {
 	switch {
 	case a.Reason == "":
 		return Edit{Verdict: "unchanged (not integrated by hand)"}

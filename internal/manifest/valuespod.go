@@ -9,6 +9,7 @@ import (
 
 	"gomodules.xyz/jsonpatch/v2"
 
+	"github.com/isthmus-mesh/isthmus/internal/adopt"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
@@ -18,18 +19,18 @@ const standIn = "docker.io/emissaryingress/emissary"
 
 // adoptValues adopts the pod that a chart would make of values, as far as the
 // values say, and takes the outcome back to them.
-func adoptValues(engine adopter, v Values, o inject.AdoptOptions) Edit {
+func adoptValues(engine *inject.Engine, v Values, o adopt.Options) Edit {
 	if err := v.inText(); err != nil {
 		return Edit{Err: prefixed("cannot be adopted", err)}
 	}
 	namespace := policy.Namespace{Name: v.Namespace}
-	var adoption inject.Adoption
+	var adoption adopt.Adoption
 	for _, image := range []string{imageOf(v.section), standIn} {
 		template := v.template(image)
 		pod, err := decodePod(template, v.Keys)
 		if err == nil {
 			pod.Namespace = v.Namespace
-			adoption, err = engine.Adopt(inject.Request{Pod: pod, Template: true, Namespace: namespace}, o)
+			adoption, err = adopt.Adopt(engine, inject.Request{Pod: pod, Template: true, Namespace: namespace}, o)
 		}
 		if err == nil {
 			err = foreignFields(template, adoption.Patch)

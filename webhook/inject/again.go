@@ -76,17 +76,17 @@ func (st *Status) missing(pod *corev1.Pod) string {
 		}
 	}
 	for name := range st.Added.Volumes {
-		if volumeNamed(pod, name) == nil {
+		if FindVolume(pod, name) == nil {
 			return "volume " + name
 		}
 	}
 	for name := range st.Added.Mounts {
-		if mountOf(&pod.Spec.Containers[edge], name) == nil {
+		if FindMount(&pod.Spec.Containers[edge], name) == nil {
 			return "a mount of volume " + name
 		}
 	}
 	for name := range st.Added.Env {
-		if envNamed(&pod.Spec.Containers[edge], name) == nil {
+		if FindEnv(&pod.Spec.Containers[edge], name) == nil {
 			return "environment variable " + name
 		}
 	}

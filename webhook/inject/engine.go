@@ -116,6 +116,27 @@ func New(o Options) (*Engine, error) {
 	return e, nil
 }
 
+// Settings returns the settings that the engine works with, defaults filled in.
+func (e *Engine) Settings() Settings { return e.settings }
+
+// Edge is the edge that an engine recognises in a pod.
+type Edge struct {
+	// Profile is the name of the profile that recognises it.
+	Profile string
+	// Container is its index in spec.containers.
+	Container int
+}
+
+// FindEdge looks for the edge in a pod, with the options that policy.Resolve
+// returns for it. A reason means that none can be told, and message says why.
+func (e *Engine) FindEdge(req Request, options policy.Options) (edge Edge, reason policy.Reason, message string) {
+	s := &subject{engine: e, Request: req, asked: policy.ByNamespace, options: options}
+	if r := s.recognise(); r != nil {
+		return Edge{}, r.Reason, r.Message
+	}
+	return Edge{Profile: s.profile.Name, Container: s.edge}, "", ""
+}
+
 // Inject decides on a pod and, when it is to be injected, says how.
 func (e *Engine) Inject(req Request) Result {
 	pod, ns := req.Pod, req.Namespace
@@ -174,7 +195,7 @@ func (s *subject) decide() Result {
 	if problem != nil && !problem.OfNamespace {
 		return denied(policy.InvalidOverride, problem.Message)
 	}
-	if s.asked == policy.ByPod && isWindows(&s.Pod.Spec) {
+	if s.asked == policy.ByPod && IsWindows(&s.Pod.Spec) {
 		return denied(policy.UnsupportedOS, windows)
 	}
 	if r := s.recognise(); r != nil {
@@ -183,7 +204,7 @@ func (s *subject) decide() Result {
 	if problem != nil {
 		return s.refuse(policy.InvalidOverride, problem.Message)
 	}
-	if isWindows(&s.Pod.Spec) {
+	if IsWindows(&s.Pod.Spec) {
 		return s.refuse(policy.UnsupportedOS, windows)
 	}
 	if r := s.integrated(); r != nil {
@@ -358,6 +379,6 @@ func containerIndex(list []corev1.Container, name string) int {
 	return slices.IndexFunc(list, func(c corev1.Container) bool { return c.Name == name })
 }
 
-func isWindows(spec *corev1.PodSpec) bool {
+func IsWindows(spec *corev1.PodSpec) bool {
 	return spec.OS != nil && spec.OS.Name == corev1.Windows || spec.NodeSelector[corev1.LabelOSStable] == "windows"
 }

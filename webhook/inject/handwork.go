@@ -11,9 +11,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// secretDirEnv is where Emissary, Ambassador and Edge Stack read certificate
+// SecretDirEnv is where Emissary, Ambassador and Edge Stack read certificate
 // files from.
-const secretDirEnv = "AMBASSADOR_ISTIO_SECRET_DIR"
+const SecretDirEnv = "AMBASSADOR_ISTIO_SECRET_DIR"
 
 // handiwork is what a pod brings of an Istio integration of its own.
 type handiwork struct {
@@ -38,7 +38,7 @@ func handwork(pod *corev1.Pod, ns policy.Namespace, edge int) handiwork {
 	}
 	c := &pod.Spec.Containers[edge]
 
-	proxy := ownProxy(pod)
+	proxy := FindSidecar(pod)
 	switch {
 	case proxy != nil && pod.Annotations[policy.IstioStatusKey] != "":
 		sign("container %s runs %s, put there by Istio's injector (annotation %s)", proxy.Name, proxy.Image, policy.IstioStatusKey)
@@ -56,20 +56,20 @@ func handwork(pod *corev1.Pod, ns policy.Namespace, edge int) handiwork {
 		sign("annotation %s names %s", policy.IstioUserVolumeMount, patches.CertsVolume)
 	}
 	h.isForIstio = proxy == nil
-	volume := volumeNamed(pod, patches.CertsVolume)
+	volume := FindVolume(pod, patches.CertsVolume)
 	if volume != nil && volume.EmptyDir == nil {
 		h.isForIstio = false
 		sign("volume %s is no emptyDir", patches.CertsVolume)
 	}
-	dir := envNamed(c, secretDirEnv)
+	dir := FindEnv(c, SecretDirEnv)
 	if dir != nil {
-		sign("container %s sets %s=%q", c.Name, secretDirEnv, dir.Value)
+		sign("container %s sets %s=%q", c.Name, SecretDirEnv, dir.Value)
 	}
 	asksIstio := false
 	for _, v := range []struct{ kind, value string }{
 		{"label", pod.Labels[policy.IstioInjectKey]}, {"annotation", pod.Annotations[policy.IstioInjectKey]},
 	} {
-		if isTrue(v.value) {
+		if IsTrue(v.value) {
 			asksIstio = true
 			sign("%s %s is %q", v.kind, policy.IstioInjectKey, v.value)
 		}
@@ -78,10 +78,10 @@ func handwork(pod *corev1.Pod, ns policy.Namespace, edge int) handiwork {
 		return h
 	}
 
-	need(dir != nil, fmt.Sprintf("%s in container %s", secretDirEnv, c.Name))
-	need(mountOf(c, patches.CertsVolume) != nil, fmt.Sprintf("a mount of volume %s in container %s", patches.CertsVolume, c.Name))
+	need(dir != nil, fmt.Sprintf("%s in container %s", SecretDirEnv, c.Name))
+	need(FindMount(c, patches.CertsVolume) != nil, fmt.Sprintf("a mount of volume %s in container %s", patches.CertsVolume, c.Name))
 	if proxy != nil {
-		need(envNamed(proxy, "OUTPUT_CERTS") != nil, "OUTPUT_CERTS in container "+proxy.Name)
+		need(FindEnv(proxy, "OUTPUT_CERTS") != nil, "OUTPUT_CERTS in container "+proxy.Name)
 		return h
 	}
 	need(asksOutput, "proxyMetadata.OUTPUT_CERTS in annotation "+policy.IstioProxyConfigKey)
@@ -147,7 +147,7 @@ func (s *subject) byHand(h handiwork) Result {
 // its namespace or a revision does, and the pod does not refuse.
 func isCalled(pod *corev1.Pod, ns policy.Namespace) bool {
 	for _, m := range []map[string]string{pod.Labels, pod.Annotations} {
-		if v, ok := m[policy.IstioInjectKey]; ok && !isTrue(v) {
+		if v, ok := m[policy.IstioInjectKey]; ok && !IsTrue(v) {
 			return false
 		}
 	}
@@ -155,16 +155,16 @@ func isCalled(pod *corev1.Pod, ns policy.Namespace) bool {
 	return never == "" && (revision != "" || ns.Labels[policy.IstioInjectionLabel] != "")
 }
 
-// ownProxy finds a container that runs Istio's sidecar: by its name, which
+// FindSidecar finds a container that runs Istio's sidecar: by its name, which
 // ztunnel's container has too, or by Istio's image where it writes certificates.
-func ownProxy(pod *corev1.Pod) *corev1.Container {
+func FindSidecar(pod *corev1.Pod) *corev1.Container {
 	for _, list := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
 		for i := range list {
 			c := &list[i]
-			if c.Name != patches.SidecarName && !writesCerts(c) {
+			if c.Name != patches.SidecarName && !WritesCertificates(c) {
 				continue
 			}
-			if slices.Contains(c.Args, "sidecar") || slices.Contains(c.Command, "sidecar") || envNamed(c, "OUTPUT_CERTS") != nil || isProxyImage(c.Image) {
+			if slices.Contains(c.Args, "sidecar") || slices.Contains(c.Command, "sidecar") || FindEnv(c, "OUTPUT_CERTS") != nil || isProxyImage(c.Image) {
 				return c
 			}
 		}
@@ -172,11 +172,11 @@ func ownProxy(pod *corev1.Pod) *corev1.Container {
 	return nil
 }
 
-// writesCerts reports whether a container runs Istio's agent for certificates,
+// WritesCertificates reports whether a container runs Istio's agent for certificates,
 // whatever its name. Istio's injector gives its init container, which runs the
 // same image for iptables, the sidecar's environment too.
-func writesCerts(c *corev1.Container) bool {
-	return isProxyImage(c.Image) && envNamed(c, "OUTPUT_CERTS") != nil && !slices.Contains(c.Args, "istio-iptables")
+func WritesCertificates(c *corev1.Container) bool {
+	return isProxyImage(c.Image) && FindEnv(c, "OUTPUT_CERTS") != nil && !slices.Contains(c.Args, "istio-iptables")
 }
 
 func isProxyImage(image string) bool {
@@ -184,8 +184,8 @@ func isProxyImage(image string) bool {
 	return found && (name == "" || name[0] == ':' || name[0] == '@' || name[0] == '-')
 }
 
-// isTrue reads a boolean as Istio's injector does (pkg/kube/inject).
-func isTrue(v string) bool {
+// IsTrue reads a boolean as Istio's injector does (pkg/kube/inject).
+func IsTrue(v string) bool {
 	switch strings.ToLower(v) {
 	case "y", "yes", "true", "on":
 		return true
@@ -193,7 +193,7 @@ func isTrue(v string) bool {
 	return false
 }
 
-func envNamed(c *corev1.Container, name string) *corev1.EnvVar {
+func FindEnv(c *corev1.Container, name string) *corev1.EnvVar {
 	for i := range c.Env {
 		if c.Env[i].Name == name {
 			return &c.Env[i]
@@ -202,7 +202,7 @@ func envNamed(c *corev1.Container, name string) *corev1.EnvVar {
 	return nil
 }
 
-func mountOf(c *corev1.Container, volume string) *corev1.VolumeMount {
+func FindMount(c *corev1.Container, volume string) *corev1.VolumeMount {
 	for i := range c.VolumeMounts {
 		if c.VolumeMounts[i].Name == volume {
 			return &c.VolumeMounts[i]
@@ -211,7 +211,7 @@ func mountOf(c *corev1.Container, volume string) *corev1.VolumeMount {
 	return nil
 }
 
-func volumeNamed(pod *corev1.Pod, name string) *corev1.Volume {
+func FindVolume(pod *corev1.Pod, name string) *corev1.Volume {
 	for i := range pod.Spec.Volumes {
 		if pod.Spec.Volumes[i].Name == name {
 			return &pod.Spec.Volumes[i]

@@ -152,8 +152,8 @@ func (s *subject) proxySettings(certDir string, mounted bool) (out proxySettings
 		out.certDir = clean
 	}
 	edge := &s.Pod.Spec.Containers[s.edge]
-	if dir := envNamed(edge, secretDirEnv); dir != nil && path.Clean(dir.Value) != out.certDir {
-		return out, fmt.Sprintf("container %s sets %s to %q, but the certificate directory is %q; make them agree", edge.Name, secretDirEnv, dir.Value, out.certDir)
+	if dir := FindEnv(edge, SecretDirEnv); dir != nil && path.Clean(dir.Value) != out.certDir {
+		return out, fmt.Sprintf("container %s sets %s to %q, but the certificate directory is %q; make them agree", edge.Name, SecretDirEnv, dir.Value, out.certDir)
 	}
 	config.setMetadata("OUTPUT_CERTS", out.certDir)
 	config.setMetadata("ISTIO_META_DNS_CAPTURE", "false")

@@ -115,14 +115,14 @@ func tooLong(ttl, limit time.Duration) string {
 func (s *subject) certDir() (dir string, own, mounted bool, message string) {
 	edge := &s.Pod.Spec.Containers[s.edge]
 	dir = s.options.CertDir
-	volume := volumeNamed(s.Pod, patches.CertsVolume)
+	volume := FindVolume(s.Pod, patches.CertsVolume)
 	if volume != nil {
 		own = true
 		if volume.EmptyDir.Medium != corev1.StorageMediumMemory {
 			s.warn("certs-on-disk", "volume %s of the pod is an emptyDir on disk, so keys reach the node's disk; set medium: Memory, or leave the volume out", patches.CertsVolume)
 		}
 	}
-	if m := mountOf(edge, patches.CertsVolume); m != nil {
+	if m := FindMount(edge, patches.CertsVolume); m != nil {
 		theirs, wrong := policy.CertDir(m.MountPath)
 		switch {
 		case wrong != "":
@@ -150,7 +150,7 @@ func (s *subject) certDir() (dir string, own, mounted bool, message string) {
 
 // isReadOnly: a runtime cannot make a mount point inside such a volume.
 func (s *subject) isReadOnly(m corev1.VolumeMount) bool {
-	v := volumeNamed(s.Pod, m.Name)
+	v := FindVolume(s.Pod, m.Name)
 	return m.ReadOnly || v != nil && (v.ConfigMap != nil || v.Secret != nil || v.Projected != nil || v.DownwardAPI != nil)
 }
 
@@ -177,7 +177,7 @@ func (s *subject) checkNames(p *plan) string {
 		}
 	}
 	for _, v := range s.engine.template.Names(p.params) {
-		if volumeNamed(s.Pod, v) != nil {
+		if FindVolume(s.Pod, v) != nil {
 			return fmt.Sprintf("the pod has a volume %s and Isthmus adds one of that name; rename it", v)
 		}
 	}
@@ -284,7 +284,7 @@ func (s *subject) isIstios(tlsMode string) bool {
 // planConsul keeps Consul's injector away, unless the user wants it.
 func (s *subject) planConsul(p *plan) {
 	p.annotate(s.Pod, policy.ConsulInjectKey, "false")
-	if v := s.Pod.Annotations[policy.ConsulInjectKey]; isTrue(v) {
+	if v := s.Pod.Annotations[policy.ConsulInjectKey]; IsTrue(v) {
 		s.warn("two-meshes", "annotation %s is %q: Consul adds a proxy of its own to this pod", policy.ConsulInjectKey, v)
 	}
 }
@@ -335,7 +335,7 @@ func (s *subject) planEnv(p *plan) {
 		if e.When == patches.WhenFiles && !files || e.When == patches.WhenEnvoy && !s.options.Envoy {
 			continue
 		}
-		if envNamed(edge, e.Name) != nil {
+		if FindEnv(edge, e.Name) != nil {
 			continue
 		}
 		p.env = append(p.env, corev1.EnvVar{Name: e.Name, Value: strings.ReplaceAll(e.Value, "${certDir}", p.params.CertDir)})

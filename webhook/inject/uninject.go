@@ -167,7 +167,7 @@ func (u *undo) mounts(pod *corev1.Pod) {
 			continue
 		}
 		for _, name := range slices.Sorted(maps.Keys(u.added.Volumes)) {
-			if mountOf(&list[i], name) != nil {
+			if FindMount(&list[i], name) != nil {
 				u.errs = append(u.errs, fmt.Errorf("spec.%s[%d].volumeMounts: container %s, which Istio's injector added, mounts volume %s; take back the template that the pod was made from",
 					[]string{"initContainers", "containers"}[n], i, patches.SidecarName, name))
 			}

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/isthmus-mesh/isthmus/internal/adopt"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
@@ -110,7 +111,7 @@ func TestAdoptedPodIsTheGuidesPod(t *testing.T) {
 	s := newSpace(t, enabled.with(istioEnabled), nil)
 	request := inject.Request{Pod: x, Namespace: policy.Namespace{Name: s.name, Labels: enabled.with(istioEnabled)}}
 
-	adoption, err := engine.Adopt(request, inject.AdoptOptions{})
+	adoption, err := adopt.Adopt(engine, request, adopt.Options{})
 
 	require.NoError(t, err)
 	assert.Equal(t, policy.Istio, adoption.Mode)
@@ -136,7 +137,7 @@ func differences(t *testing.T, want, got *corev1.Pod) map[string]string {
 		return same
 	}
 	found := map[string]string{}
-	for _, d := range inject.Compare(neutral(want), neutral(got)) {
+	for _, d := range adopt.Compare(neutral(want), neutral(got)) {
 		found[d.Field] = d.Why
 		t.Logf("%s: %s -> %s: %s", d.Field, d.Before, d.After, d.Why)
 	}

@@ -1,4 +1,4 @@
-package inject_test
+package adopt_test
 
 import (
 	"bytes"
@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/isthmus-mesh/isthmus/internal/adopt"
 	"github.com/isthmus-mesh/isthmus/patches"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
@@ -37,7 +38,7 @@ func patchPod(t testing.TB, pod *corev1.Pod, patch []operations.Operation) *core
 }
 
 // checkAdopted asserts what holds for every adoption.
-func checkAdopted(t testing.TB, engine *inject.Engine, request inject.Request, adoption inject.Adoption) {
+func checkAdopted(t testing.TB, engine *inject.Engine, request inject.Request, adoption adopt.Adoption) {
 	t.Helper()
 	require.NotEmpty(t, adoption.Patch)
 	plain := patchPod(t, request.Pod, adoption.Patch)
@@ -47,7 +48,7 @@ func checkAdopted(t testing.TB, engine *inject.Engine, request inject.Request, a
 
 	next := request
 	next.Pod = plain
-	again, err := engine.Adopt(next, inject.AdoptOptions{})
+	again, err := adopt.Adopt(engine, next, adopt.Options{})
 	require.NoError(t, err)
 	assert.Empty(t, again.Patch, "adopting twice is adopting once")
 
@@ -104,7 +105,7 @@ func TestAdopt(t *testing.T) {
 	for name, test := range map[string]struct {
 		sample      string
 		change      func(*corev1.Pod)
-		options     inject.AdoptOptions
+		options     adopt.Options
 		annotations map[string]string // those of the plain pod
 		labels      map[string]string
 		env, mounts []string // of the edge
@@ -130,7 +131,7 @@ func TestAdopt(t *testing.T) {
 				setEnv(c, "PROXY_CONFIG", "")
 				setEnv(c, "SECRET_TTL", "24h")
 			},
-			options:     inject.AdoptOptions{ByNamespace: true, KeepImage: true},
+			options:     adopt.Options{ByNamespace: true, KeepImage: true},
 			annotations: map[string]string{"sidecar.istio.io/proxyImage": "docker.io/istio/proxyv2:1.24.2", "sidecar.istio.io/logLevel": "debug", "sidecar.istio.io/proxyCPULimit": "1", "sidecar.istio.io/proxyMemoryLimit": "256Mi"},
 			env:         []string{"AMBASSADOR_NAMESPACE"}, mounts: []string{"pod-info"}, volumes: []string{"pod-info"},
 		},
@@ -232,7 +233,7 @@ func TestAdopt(t *testing.T) {
 			change: func(p *corev1.Pod) {
 				p.Annotations = map[string]string{"proxy.istio.io/config": "tracing:   {sampling: 10}\n\nproxyMetadata:\n      A:   'b'   # why\n      OUTPUT_CERTS: /etc/edge-certs\n"}
 			},
-			options:     inject.AdoptOptions{KeepLabels: []string{"sidecar.istio.io/inject"}},
+			options:     adopt.Options{KeepLabels: []string{"sidecar.istio.io/inject"}},
 			annotations: map[string]string{"isthmus.dev/inject": "true", "isthmus.dev/mode": "istio", "isthmus.dev/cert-dir": "/etc/edge-certs", "proxy.istio.io/config": "tracing:   {sampling: 10}\n\nproxyMetadata:\n      A:   'b'   # why\n"},
 			labels:      map[string]string{"app.kubernetes.io/name": "edge-stack", "sidecar.istio.io/inject": "true"},
 			env:         []string{"REDIS_URL", "AMBASSADOR_NAMESPACE"}, volumes: []string{"wasm"},
@@ -267,7 +268,7 @@ func TestAdopt(t *testing.T) {
 				test.change(pod)
 			}
 			before := pod.DeepCopy()
-			adoption, err := engine.Adopt(request(pod), test.options)
+			adoption, err := adopt.Adopt(engine, request(pod), test.options)
 			require.NoError(t, err)
 			assert.Equal(t, before, pod, "the pod is read, never written")
 			require.Equal(t, policy.Injected, adoption.Reason)
@@ -378,7 +379,7 @@ func TestAdoptRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pod := sample(t, test.sample)
 			test.change(pod)
-			adoption, err := engine.Adopt(inject.Request{Pod: pod, Namespace: labelled("edge"), Template: true}, inject.AdoptOptions{})
+			adoption, err := adopt.Adopt(engine, inject.Request{Pod: pod, Namespace: labelled("edge"), Template: true}, adopt.Options{})
 			require.Error(t, err)
 			assert.Contains(t, err.Error(), test.want)
 			assert.Empty(t, adoption.Patch)
@@ -414,7 +415,7 @@ func TestAdoptLeavesAlone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pod := sample(t, "sidecar")
 			test.change(pod)
-			adoption, err := engine.Adopt(inject.Request{Pod: pod, Namespace: test.ns, Template: true}, inject.AdoptOptions{})
+			adoption, err := adopt.Adopt(engine, inject.Request{Pod: pod, Namespace: test.ns, Template: true}, adopt.Options{})
 			require.NoError(t, err)
 			assert.Equal(t, test.want, adoption.Reason)
 			assert.Empty(t, adoption.Patch)
@@ -429,13 +430,13 @@ func TestAdoptWarnsOfAnUnknownEdge(t *testing.T) {
 	pod := sample(t, "sidecar")
 	pod.Spec.Containers[0].Image, pod.Spec.Containers[0].ReadinessProbe = "registry.example/front:1", nil
 	request := inject.Request{Pod: pod, Namespace: labelled("edge"), Template: true}
-	adoption, err := engine.Adopt(request, inject.AdoptOptions{})
+	adoption, err := adopt.Adopt(engine, request, adopt.Options{})
 	require.NoError(t, err)
 	assert.Equal(t, policy.NoProfile, adoption.Reason)
 	assert.Equal(t, []string{`container emissary-ingress sets AMBASSADOR_ISTIO_SECRET_DIR, but no profile recognises an edge in image "registry.example/front:1"; name one with annotation isthmus.dev/profile and adopt it again`}, adoption.Warnings)
 
 	pod.Annotations[policy.ProfileKey], pod.Annotations[policy.ContainerKey] = "emissary", "emissary-ingress"
-	adoption, err = engine.Adopt(request, inject.AdoptOptions{})
+	adoption, err = adopt.Adopt(engine, request, adopt.Options{})
 	require.NoError(t, err)
 	checkAdopted(t, engine, request, adoption)
 }
@@ -462,10 +463,10 @@ func TestAdoptFromACluster(t *testing.T) {
 	}
 	pod.Spec.Volumes[4].ConfigMap.DefaultMode, pod.Spec.Volumes[5].Projected.DefaultMode = &mode, &mode
 	request := inject.Request{Pod: pod, Namespace: labelled("edge"), Template: true}
-	adoption, err := engine.Adopt(request, inject.AdoptOptions{})
+	adoption, err := adopt.Adopt(engine, request, adopt.Options{})
 	require.NoError(t, err)
 	checkAdopted(t, engine, request, adoption)
-	plain, err := engine.Adopt(inject.Request{Pod: sample(t, "sidecar"), Namespace: labelled("edge"), Template: true}, inject.AdoptOptions{})
+	plain, err := adopt.Adopt(engine, inject.Request{Pod: sample(t, "sidecar"), Namespace: labelled("edge"), Template: true}, adopt.Options{})
 	require.NoError(t, err)
 	assert.Equal(t, plain.Patch, adoption.Patch)
 }
@@ -475,7 +476,7 @@ func TestAdoptKeepsTheMode(t *testing.T) {
 	engine := newEngine(t, inject.Options{Settings: inject.Settings{Defaults: policy.Defaults{Mode: policy.Secret, CertDir: "/certs"}}})
 	pod := sample(t, "sidecar")
 	request := inject.Request{Pod: pod, Namespace: labelled("edge"), Template: true}
-	adoption, err := engine.Adopt(request, inject.AdoptOptions{})
+	adoption, err := adopt.Adopt(engine, request, adopt.Options{})
 	require.NoError(t, err)
 	plain := patchPod(t, pod, adoption.Patch)
 	assert.Equal(t, "sidecar", plain.Annotations[policy.ModeKey])

@@ -1,4 +1,4 @@
-package inject
+package adopt
 
 import (
 	"bytes"
@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
 // Difference is one field in which two pods differ.
@@ -48,7 +49,7 @@ type comparison struct {
 	// proxy is the sidecar of the pod after; nil where it has none.
 	proxy *corev1.Container
 	// status is what Isthmus says it did; empty where it says nothing.
-	status Status
+	status inject.Status
 	found  []Difference
 }
 
@@ -68,18 +69,19 @@ func (c *comparison) renamed() {
 // agentOf finds the sidecar of a pod, wherever it stands.
 func agentOf(pod *corev1.Pod) *corev1.Container {
 	for _, list := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
-		if i := containerIndex(list, patches.SidecarName); i >= 0 {
+		i := slices.IndexFunc(list, func(c corev1.Container) bool { return c.Name == patches.SidecarName })
+		if i >= 0 {
 			return &list[i]
 		}
 	}
 	return writtenAgent(pod, -1)
 }
 
-func readable(pod *corev1.Pod) Status {
-	if st, err := ReadStatus(pod); err == nil && st != nil {
+func readable(pod *corev1.Pod) inject.Status {
+	if st, err := inject.ReadStatus(pod); err == nil && st != nil {
 		return *st
 	}
-	return Status{}
+	return inject.Status{}
 }
 
 // moved notes containers that became native sidecars, or the other way round, and

@@ -1,4 +1,4 @@
-package inject
+package adopt
 
 import (
 	"maps"
@@ -9,13 +9,14 @@ import (
 	operations "gomodules.xyz/jsonpatch/v2"
 
 	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
 // takeVolume lets the certificates' volume go. Where another container uses it
 // too it stays: Isthmus makes use of it.
 func (a *adopter) takeVolume() {
-	v := volumeNamed(a.pod, a.volume)
+	v := inject.FindVolume(a.pod, a.volume)
 	if v == nil {
 		return
 	}
@@ -42,10 +43,10 @@ func (a *adopter) takeVolume() {
 func (a *adopter) takeEdge() {
 	edge, at := a.edgeContainer()
 	a.dropMounts = mountsOf(edge, a.volume)
-	if envNamed(edge, secretDirEnv) != nil {
-		a.dropEnv = append(a.dropEnv, secretDirEnv)
+	if inject.FindEnv(edge, inject.SecretDirEnv) != nil {
+		a.dropEnv = append(a.dropEnv, inject.SecretDirEnv)
 	}
-	if id := envNamed(edge, envoyBaseEnv); id != nil && a.dropsBase(id.Value) && id.ValueFrom == nil {
+	if id := inject.FindEnv(edge, envoyBaseEnv); id != nil && a.dropsBase(id.Value) && id.ValueFrom == nil {
 		a.dropEnv = append(a.dropEnv, envoyBaseEnv)
 	}
 	for _, name := range a.dropEnv {
@@ -148,3 +149,6 @@ func (p *patcher) pairs(path string, have map[string]string, gone []string, set 
 		p.add("remove", path+"/"+escape(key), nil)
 	}
 }
+
+// escape makes a key a segment of a JSON pointer (RFC 6901).
+var escape = strings.NewReplacer("~", "~0", "/", "~1").Replace

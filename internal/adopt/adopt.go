@@ -1,4 +1,7 @@
-package inject
+// Package adopt turns a pod that is integrated with Istio by hand into a plain
+// one that Isthmus integrates, and says in which fields two pods differ and why.
+// It is pure, as webhook/inject is, and used by the command line alone.
+package adopt
 
 import (
 	"encoding/json"
@@ -12,14 +15,15 @@ import (
 	operations "gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
 // envoyBaseEnv keeps two Envoys in one network apart.
 const envoyBaseEnv = "AMBASSADOR_ENVOY_BASE_ID"
 
-// AdoptOptions are the user's choices in an adoption.
-type AdoptOptions struct {
+// Options are the user's choices in an adoption.
+type Options struct {
 	// ByNamespace leaves the pod without isthmus.dev/inject: the user labels its
 	// namespace instead. Default false.
 	ByNamespace bool
@@ -53,31 +57,31 @@ type Adoption struct {
 // one that Isthmus integrates. An error names every field that cannot be adopted
 // faithfully, and the way out. A pod without such an integration has no patch and
 // no error.
-func (e *Engine) Adopt(req Request, o AdoptOptions) (Adoption, error) {
-	s := &subject{engine: e, Request: req, asked: policy.ByNamespace}
-	options, problem := policy.Resolve(req.Pod.Labels, req.Pod.Annotations, req.Namespace, e.settings.Defaults, e.settings.SecretNames)
-	s.options = options
-	verdict := policy.Decide(req.Pod.Labels, req.Pod.Annotations, policy.Namespace{Name: req.Namespace.Name, Labels: labelled(nil)}, e.settings.ExcludedNamespaces)
+func Adopt(engine *inject.Engine, req inject.Request, o Options) (Adoption, error) {
+	settings := engine.Settings()
+	options, problem := policy.Resolve(req.Pod.Labels, req.Pod.Annotations, req.Namespace, settings.Defaults, settings.SecretNames)
+	verdict := policy.Decide(req.Pod.Labels, req.Pod.Annotations, policy.Namespace{Name: req.Namespace.Name, Labels: labelled(nil)}, settings.ExcludedNamespaces)
 	if verdict.Asked == policy.Nobody && !verdict.Denied {
 		return Adoption{Reason: verdict.Reason}, nil
 	}
-	if isWindows(&req.Pod.Spec) {
+	if inject.IsWindows(&req.Pod.Spec) {
 		return Adoption{Reason: policy.UnsupportedOS}, nil
 	}
-	if r := s.recognise(); r != nil {
-		if r.Reason == policy.NoProfile {
-			return Adoption{Reason: r.Reason, Warnings: unrecognised(req.Pod)}, nil
+	edge, reason, message := engine.FindEdge(req, options)
+	if reason != "" {
+		if reason == policy.NoProfile {
+			return Adoption{Reason: reason, Warnings: unrecognised(req.Pod)}, nil
 		}
 		if !looksWritten(req.Pod) {
-			return Adoption{Reason: r.Reason}, nil
+			return Adoption{Reason: reason}, nil
 		}
-		return Adoption{}, errors.New(r.Message)
+		return Adoption{}, errors.New(message)
 	}
-	a := &adopter{pod: req.Pod, edge: s.edge, options: options, choice: o}
+	a := &adopter{pod: req.Pod, edge: edge.Container, options: options, choice: o}
 	a.plan()
 	switch err := errors.Join(a.errs...); {
 	case err == nil && a.style == "":
-		return Adoption{Profile: s.profile.Name}, nil // whatever else may be wrong with it
+		return Adoption{Profile: edge.Profile}, nil // whatever else may be wrong with it
 	case verdict.Denied:
 		return Adoption{}, errors.New(verdict.Message)
 	case problem != nil:
@@ -85,7 +89,7 @@ func (e *Engine) Adopt(req Request, o AdoptOptions) (Adoption, error) {
 	case err != nil:
 		return Adoption{}, err
 	}
-	return e.finish(req, a)
+	return finish(engine, req, a)
 }
 
 // looksWritten: something in the pod may be an integration by hand, though no edge
@@ -98,8 +102,8 @@ func looksWritten(pod *corev1.Pod) bool {
 // that way, but that no profile knows: a mirrored image, or a patch without one.
 func unrecognised(pod *corev1.Pod) (warnings []string) {
 	eachContainer(pod, func(_ string, _ int, c *corev1.Container) {
-		if envNamed(c, secretDirEnv) != nil {
-			warnings = append(warnings, fmt.Sprintf("container %s sets %s, but no profile recognises an edge in image %q; name one with annotation %s and adopt it again", c.Name, secretDirEnv, c.Image, policy.ProfileKey))
+		if inject.FindEnv(c, inject.SecretDirEnv) != nil {
+			warnings = append(warnings, fmt.Sprintf("container %s sets %s, but no profile recognises an edge in image %q; name one with annotation %s and adopt it again", c.Name, inject.SecretDirEnv, c.Image, policy.ProfileKey))
 		}
 	})
 	return warnings
@@ -107,7 +111,7 @@ func unrecognised(pod *corev1.Pod) (warnings []string) {
 
 // finish makes the patch, and injects its outcome: what would be refused later is
 // said now.
-func (e *Engine) finish(req Request, a *adopter) (Adoption, error) {
+func finish(engine *inject.Engine, req inject.Request, a *adopter) (Adoption, error) {
 	out := Adoption{Reason: policy.Injected, Found: a.style, Warnings: a.warnings, Patch: a.patch()}
 	plain, err := applied(req.Pod, out.Patch)
 	if err != nil {
@@ -115,7 +119,7 @@ func (e *Engine) finish(req Request, a *adopter) (Adoption, error) {
 	}
 	req.Pod = plain
 	req.Namespace.Labels = labelled(req.Namespace.Labels)
-	result := e.Inject(req)
+	result := engine.Inject(req)
 	if result.Reason != policy.Injected {
 		return Adoption{}, fmt.Errorf("what is left cannot be injected (%s): %s", result.Reason, said(result))
 	}
@@ -136,7 +140,7 @@ func labelled(labels map[string]string) map[string]string {
 	return out
 }
 
-func said(r Result) string {
+func said(r inject.Result) string {
 	if r.Message != "" || len(r.Warnings) == 0 {
 		return r.Message
 	}
@@ -169,7 +173,7 @@ type adopter struct {
 	pod     *corev1.Pod
 	edge    int
 	options policy.Options
-	choice  AdoptOptions
+	choice  Options
 
 	// style says how the pod is integrated; empty when it is not.
 	style string
@@ -252,13 +256,13 @@ func (a *adopter) addKeys() {
 // writtenAgent finds the sidecar that somebody wrote by hand: the container
 // istio-proxy, or one of another name that runs Istio's agent for certificates.
 func writtenAgent(pod *corev1.Pod, edge int) *corev1.Container {
-	if proxy := ownProxy(pod); proxy != nil {
+	if proxy := inject.FindSidecar(pod); proxy != nil {
 		return proxy
 	}
 	var found *corev1.Container
 	eachContainer(pod, func(list string, i int, c *corev1.Container) {
 		isEdge := list == "containers" && i == edge
-		if found == nil && !isEdge && writesCerts(c) {
+		if found == nil && !isEdge && inject.WritesCertificates(c) {
 			found = c
 		}
 	})
@@ -288,7 +292,7 @@ func (a *adopter) others(volume string) []string {
 		if c == edge || c == a.proxy {
 			return
 		}
-		uses := mountOf(c, volume) != nil || slices.ContainsFunc(c.VolumeDevices, func(d corev1.VolumeDevice) bool { return d.Name == volume })
+		uses := inject.FindMount(c, volume) != nil || slices.ContainsFunc(c.VolumeDevices, func(d corev1.VolumeDevice) bool { return d.Name == volume })
 		if uses {
 			names = append(names, fmt.Sprintf("spec.%s[%d] (%s)", list, i, c.Name))
 		}
@@ -298,3 +302,12 @@ func (a *adopter) others(volume string) []string {
 
 // several writes a list for a sentence.
 func several(names []string) string { return strings.Join(names, " and ") }
+
+// encode is for our own and Kubernetes' own types, which always can be.
+func encode(v any) json.RawMessage {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return data
+}

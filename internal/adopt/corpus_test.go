@@ -1,4 +1,4 @@
-package inject_test
+package adopt_test
 
 import (
 	"os"
@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/isthmus-mesh/isthmus/internal/adopt"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
@@ -26,7 +27,7 @@ func TestAdoptCorpus(t *testing.T) {
 			require.NoError(t, err)
 			pod := podOf(t, data)
 			request := inject.Request{Pod: pod, Namespace: policy.Namespace{Name: "edge"}, Template: true}
-			adoption, err := engine.Adopt(request, inject.AdoptOptions{})
+			adoption, err := adopt.Adopt(engine, request, adopt.Options{})
 			require.NoError(t, err)
 			if row[6] != "conflict" || len(adoption.Patch) == 0 {
 				assert.Empty(t, adoption.Patch)

@@ -1,4 +1,4 @@
-package inject
+package adopt
 
 import (
 	"path"
@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
@@ -20,11 +21,11 @@ func (a *adopter) recognise() bool {
 		return false
 	}
 	edge, at := a.edgeContainer()
-	dir := envNamed(edge, secretDirEnv)
-	asks := isTrue(labels[policy.IstioInjectKey]) || isTrue(annotations[policy.IstioInjectKey])
+	dir := inject.FindEnv(edge, inject.SecretDirEnv)
+	asks := inject.IsTrue(labels[policy.IstioInjectKey]) || inject.IsTrue(annotations[policy.IstioInjectKey])
 	files := strings.Contains(annotations[policy.IstioProxyConfigKey], "OUTPUT_CERTS") ||
 		strings.Contains(annotations[policy.IstioUserVolumeMount], patches.CertsVolume)
-	volume := volumeNamed(a.pod, patches.CertsVolume)
+	volume := inject.FindVolume(a.pod, patches.CertsVolume)
 	switch {
 	case annotations[policy.IstioStatusKey] != "":
 		a.fail("metadata.annotations["+policy.IstioStatusKey+"]", "Istio's injector, or istioctl kube-inject, has already been here; adopt the manifest that it was given")
@@ -38,9 +39,9 @@ func (a *adopter) recognise() bool {
 	case dir != nil && asks:
 		a.style, a.byIstio = "half of the annotations for Istio's injector", true
 	case dir != nil:
-		a.style = secretDirEnv + " alone"
+		a.style = inject.SecretDirEnv + " alone"
 		if m := coveringMount(edge.VolumeMounts, dir.Value); m == nil || m.Name != patches.CertsVolume {
-			a.fail(at+".env["+secretDirEnv+"]", "nothing in the pod shows who writes certificates into %q; if Isthmus is to, remove the variable and what is mounted there, and set %s: \"true\"", dir.Value, policy.InjectKey)
+			a.fail(at+".env["+inject.SecretDirEnv+"]", "nothing in the pod shows who writes certificates into %q; if Isthmus is to, remove the variable and what is mounted there, and set %s: \"true\"", dir.Value, policy.InjectKey)
 			return false
 		}
 		a.warn("nothing in the pod writes certificates into %s; the agent that Isthmus adds will", dir.Value)
@@ -54,7 +55,7 @@ func (a *adopter) recognise() bool {
 	default:
 		return false
 	}
-	if v, ok := labels[policy.IstioInjectKey]; a.byIstio && ok && !isTrue(v) {
+	if v, ok := labels[policy.IstioInjectKey]; a.byIstio && ok && !inject.IsTrue(v) {
 		a.fail("metadata.labels["+policy.IstioInjectKey+"]", "it is %q, so Istio's injector never sees the pod and its annotations do nothing; remove the label, or the annotations", v)
 	}
 	return true
@@ -78,9 +79,9 @@ func coveringMount(mounts []corev1.VolumeMount, dir string) *corev1.VolumeMount 
 func (a *adopter) findDirectory() {
 	output, mounts := outputCerts(a.pod, a.proxy)
 	edge, at := a.edgeContainer()
-	dir := envNamed(edge, secretDirEnv)
+	dir := inject.FindEnv(edge, inject.SecretDirEnv)
 	if dir != nil && dir.ValueFrom != nil {
-		a.fail(at+".env["+secretDirEnv+"]", "its value comes from elsewhere (valueFrom), so the certificates' directory is not known; write it out")
+		a.fail(at+".env["+inject.SecretDirEnv+"]", "its value comes from elsewhere (valueFrom), so the certificates' directory is not known; write it out")
 		return
 	}
 	a.volume = patches.CertsVolume
@@ -136,9 +137,9 @@ func mountsOf(c *corev1.Container, volume string) []int {
 func outputCerts(pod *corev1.Pod, proxy *corev1.Container) (dir string, mounts []corev1.VolumeMount) {
 	if proxy != nil {
 		mounts = append(mounts, proxy.VolumeMounts...)
-		if v := envNamed(proxy, "OUTPUT_CERTS"); v != nil {
+		if v := inject.FindEnv(proxy, "OUTPUT_CERTS"); v != nil {
 			dir = v.Value
-		} else if v := envNamed(proxy, "PROXY_CONFIG"); v != nil {
+		} else if v := inject.FindEnv(proxy, "PROXY_CONFIG"); v != nil {
 			dir = outputOf(v.Value)
 		}
 	}

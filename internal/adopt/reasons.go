@@ -1,4 +1,4 @@
-package inject
+package adopt
 
 import (
 	"encoding/json"
@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
@@ -115,10 +116,10 @@ var reasons = []reason{
 	{on("spec.volumes[*]"), usedByProxyAlone, soleUser},
 	{on("spec.volumes[*]"), heldCerts, "volume " + patches.CertsVolume + " takes its place"},
 
-	{edgeField("env[" + secretDirEnv + "]"), sameDirectory, sameDir},
-	{edgeField("env[" + secretDirEnv + "]"), addedDir, "tells the edge where the files are"},
-	{edgeField("env[" + secretDirEnv + "]"), mountedThere, "the directory that the edge has the files in"},
-	{edgeField("env[" + secretDirEnv + "]"), bySecret, "with delivery secret the edge reads the Secret"},
+	{edgeField("env[" + inject.SecretDirEnv + "]"), sameDirectory, sameDir},
+	{edgeField("env[" + inject.SecretDirEnv + "]"), addedDir, "tells the edge where the files are"},
+	{edgeField("env[" + inject.SecretDirEnv + "]"), mountedThere, "the directory that the edge has the files in"},
+	{edgeField("env[" + inject.SecretDirEnv + "]"), bySecret, "with delivery secret the edge reads the Secret"},
 	{edgeField("env[" + envoyBaseEnv + "]"), removedWithEnvoy, "no Envoy of Istio's runs beside the edge's, so IDs cannot clash"},
 	{edgeField("env[" + envoyBaseEnv + "]"), added, "two Envoys in one pod must not share an ID"},
 	{edgeField("volumeMounts[" + patches.CertsVolume + "].readOnly"), toTrue, "the edge reads the certificates and writes none"},
@@ -186,7 +187,7 @@ func (c *comparison) runsEnvoy() bool {
 	if c.proxy == nil {
 		return c.status.Mode != policy.Secret && c.status.Mode != policy.Ambient
 	}
-	off := envNamed(c.proxy, "DISABLE_ENVOY")
+	off := inject.FindEnv(c.proxy, "DISABLE_ENVOY")
 	return off == nil || off.Value != "true"
 }
 
@@ -196,7 +197,7 @@ func configAdded(c *comparison, d Difference, _ string) bool {
 }
 
 func volumeThere(c *comparison, d Difference, name string) bool {
-	return d.After == "" && (name == patches.CertsVolume || slices.Contains(certVolumes(c.before), name)) && volumeNamed(c.after, patches.CertsVolume) != nil
+	return d.After == "" && (name == patches.CertsVolume || slices.Contains(certVolumes(c.before), name)) && inject.FindVolume(c.after, patches.CertsVolume) != nil
 }
 
 // certsMount: a mount of the certificates in userVolumeMount came, or went under
@@ -216,7 +217,7 @@ func usedByProxyAlone(c *comparison, d Difference, name string) bool {
 	}
 	var users []string
 	eachContainer(c.before, func(_ string, _ int, container *corev1.Container) {
-		if mountOf(container, name) != nil {
+		if inject.FindMount(container, name) != nil {
 			users = append(users, container.Name)
 		}
 	})
@@ -225,7 +226,7 @@ func usedByProxyAlone(c *comparison, d Difference, name string) bool {
 
 // heldCerts: the volume that held the certificates under another name.
 func heldCerts(c *comparison, d Difference, name string) bool {
-	return name != patches.CertsVolume && d.After == "" && slices.Contains(certVolumes(c.before), name) && volumeNamed(c.after, patches.CertsVolume) != nil
+	return name != patches.CertsVolume && d.After == "" && slices.Contains(certVolumes(c.before), name) && inject.FindVolume(c.after, patches.CertsVolume) != nil
 }
 
 // eachContainer visits the containers of both lists.

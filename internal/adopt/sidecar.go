@@ -1,4 +1,4 @@
-package inject
+package adopt
 
 import (
 	"encoding/json"
@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
@@ -162,7 +163,7 @@ func (a *adopter) takeVariables(at string) {
 			}
 		}
 	}
-	if v := envNamed(a.proxy, "OUTPUT_CERTS"); v == nil && a.dir == "" {
+	if v := inject.FindEnv(a.proxy, "OUTPUT_CERTS"); v == nil && a.dir == "" {
 		a.warn("container %s writes certificates nowhere (no OUTPUT_CERTS); the agent that Isthmus adds will", a.proxy.Name)
 	}
 }

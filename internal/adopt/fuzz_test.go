@@ -1,4 +1,4 @@
-package inject_test
+package adopt_test
 
 import (
 	"fmt"
@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 
+	"github.com/isthmus-mesh/isthmus/internal/adopt"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
@@ -105,7 +106,7 @@ func FuzzAdopt(f *testing.F) {
 		pod := sample(t, map[bool]string{false: "sidecar", true: "annotations"}[byAnnotations])
 		strange(pod, data)
 		request := inject.Request{Pod: pod, Namespace: policy.Namespace{Name: "edge"}, Template: true}
-		adoption, err := engine.Adopt(request, inject.AdoptOptions{})
+		adoption, err := adopt.Adopt(engine, request, adopt.Options{})
 		if err != nil || adoption.Reason == "" {
 			require.Empty(t, adoption.Patch)
 			return

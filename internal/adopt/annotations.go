@@ -1,4 +1,4 @@
-package inject
+package adopt
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
@@ -39,10 +40,10 @@ func (a *adopter) takeAnnotations() {
 			a.warn("annotation %s is not there, so Istio captures traffic of the edge today; mode istio captures none, unless you set %s: \"*\"", key, key)
 		}
 	}
-	if isTrue(annotations[policy.IstioInjectKey]) {
+	if inject.IsTrue(annotations[policy.IstioInjectKey]) {
 		a.dropAnnotations = append(a.dropAnnotations, policy.IstioInjectKey)
 	}
-	if isTrue(a.pod.Labels[policy.IstioInjectKey]) && !slices.Contains(a.choice.KeepLabels, policy.IstioInjectKey) {
+	if inject.IsTrue(a.pod.Labels[policy.IstioInjectKey]) && !slices.Contains(a.choice.KeepLabels, policy.IstioInjectKey) {
 		a.dropLabels = append(a.dropLabels, policy.IstioInjectKey)
 	}
 }

@@ -1,4 +1,4 @@
-package inject
+package adopt
 
 import (
 	"path"
@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
@@ -99,7 +100,7 @@ func (c *comparison) whyUnmounted(name string) string {
 	if before == nil {
 		return ""
 	}
-	m := mountOf(before, name)
+	m := inject.FindMount(before, name)
 	if m == nil {
 		return ""
 	}

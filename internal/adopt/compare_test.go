@@ -1,4 +1,4 @@
-package inject_test
+package adopt_test
 
 import (
 	"testing"
@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"github.com/isthmus-mesh/isthmus/internal/adopt"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
@@ -43,8 +44,8 @@ func TestCompareMeaning(t *testing.T) {
 	mode := corev1.ConfigMapVolumeSourceDefaultMode
 	b.Spec.Volumes[1].ConfigMap.DefaultMode = &mode
 	b.Spec.Volumes[0], b.Spec.Volumes[1] = b.Spec.Volumes[1], b.Spec.Volumes[0]
-	assert.Empty(t, inject.Compare(a, b))
-	assert.Empty(t, inject.Compare(&corev1.Pod{}, &corev1.Pod{}))
+	assert.Empty(t, adopt.Compare(a, b))
+	assert.Empty(t, adopt.Compare(&corev1.Pod{}, &corev1.Pod{}))
 }
 
 // compared is a pod written by hand and what Isthmus makes of it once adopted.
@@ -53,7 +54,7 @@ func compared(t testing.TB, name string) (before, after *corev1.Pod) {
 	engine := newEngine(t, inject.Options{})
 	before = sample(t, name)
 	request := inject.Request{Pod: before, Namespace: labelled("edge"), Template: true}
-	adoption, err := engine.Adopt(request, inject.AdoptOptions{})
+	adoption, err := adopt.Adopt(engine, request, adopt.Options{})
 	require.NoError(t, err)
 	request.Pod = patchPod(t, before, adoption.Patch)
 	result := engine.Inject(request)
@@ -67,43 +68,43 @@ func TestCompareExcusesNothingElse(t *testing.T) {
 	for name, test := range map[string]struct {
 		sample string
 		change func(*corev1.Pod)
-		want   inject.Difference
+		want   adopt.Difference
 	}{
-		"the edge's image":  {"sidecar", func(p *corev1.Pod) { p.Spec.Containers[0].Image = "x" }, inject.Difference{Field: "spec.containers[emissary-ingress].image", Before: `"docker.io/emissaryingress/emissary:3.9.1"`, After: `"x"`}},
-		"a variable goes":   {"sidecar", func(p *corev1.Pod) { p.Spec.Containers[0].Env = p.Spec.Containers[0].Env[1:] }, inject.Difference{Field: "spec.containers[emissary-ingress].env[AMBASSADOR_NAMESPACE]", Before: `{"valueFrom":{"fieldRef":{"fieldPath":"metadata.namespace"}}}`}},
-		"a variable comes":  {"sidecar", func(p *corev1.Pod) { setEnv(&p.Spec.Containers[0], "X", "") }, inject.Difference{Field: "spec.containers[emissary-ingress].env[X]", After: `""`}},
-		"another directory": {"sidecar", func(p *corev1.Pod) { setEnv(&p.Spec.Containers[0], "AMBASSADOR_ISTIO_SECRET_DIR", "/x") }, inject.Difference{Field: "spec.containers[emissary-ingress].env[AMBASSADOR_ISTIO_SECRET_DIR]", Before: `"/etc/istio-certs"`, After: `"/x"`}},
-		"another mount":     {"sidecar", func(p *corev1.Pod) { p.Spec.Containers[0].VolumeMounts[1].MountPath = "/x" }, inject.Difference{Field: "spec.containers[emissary-ingress].volumeMounts[istio-certs].mountPath", Before: `"/etc/istio-certs/"`, After: `"/x"`}},
-		"no mount":          {"sidecar", func(p *corev1.Pod) { p.Spec.Containers[0].VolumeMounts = p.Spec.Containers[0].VolumeMounts[:1] }, inject.Difference{Field: "spec.containers[emissary-ingress].volumeMounts[istio-certs]", Before: `{"mountPath":"/etc/istio-certs/"}`}},
-		"a volume goes":     {"sidecar", func(p *corev1.Pod) { p.Spec.Volumes = p.Spec.Volumes[1:] }, inject.Difference{Field: "spec.volumes[pod-info]", Before: `{"downwardAPI":{"items":{"0":{"fieldRef":{"fieldPath":"metadata.labels"},"path":"labels"}}}}`}},
-		"the account":       {"sidecar", func(p *corev1.Pod) { p.Spec.ServiceAccountName = "" }, inject.Difference{Field: "spec.serviceAccountName", Before: `"emissary-ingress"`}},
-		"the user":          {"sidecar", func(p *corev1.Pod) { p.Spec.SecurityContext = nil }, inject.Difference{Field: "spec.securityContext", Before: `{"runAsUser":8888}`}},
-		"a label":           {"sidecar", func(p *corev1.Pod) { p.Labels["x"] = "y" }, inject.Difference{Field: "metadata.labels[x]", After: `"y"`}},
-		"a key goes":        {"sidecar", func(p *corev1.Pod) { delete(p.Annotations, "consul.hashicorp.com/connect-inject") }, inject.Difference{Field: "metadata.annotations[consul.hashicorp.com/connect-inject]", Before: `"false"`}},
+		"the edge's image":  {"sidecar", func(p *corev1.Pod) { p.Spec.Containers[0].Image = "x" }, adopt.Difference{Field: "spec.containers[emissary-ingress].image", Before: `"docker.io/emissaryingress/emissary:3.9.1"`, After: `"x"`}},
+		"a variable goes":   {"sidecar", func(p *corev1.Pod) { p.Spec.Containers[0].Env = p.Spec.Containers[0].Env[1:] }, adopt.Difference{Field: "spec.containers[emissary-ingress].env[AMBASSADOR_NAMESPACE]", Before: `{"valueFrom":{"fieldRef":{"fieldPath":"metadata.namespace"}}}`}},
+		"a variable comes":  {"sidecar", func(p *corev1.Pod) { setEnv(&p.Spec.Containers[0], "X", "") }, adopt.Difference{Field: "spec.containers[emissary-ingress].env[X]", After: `""`}},
+		"another directory": {"sidecar", func(p *corev1.Pod) { setEnv(&p.Spec.Containers[0], "AMBASSADOR_ISTIO_SECRET_DIR", "/x") }, adopt.Difference{Field: "spec.containers[emissary-ingress].env[AMBASSADOR_ISTIO_SECRET_DIR]", Before: `"/etc/istio-certs"`, After: `"/x"`}},
+		"another mount":     {"sidecar", func(p *corev1.Pod) { p.Spec.Containers[0].VolumeMounts[1].MountPath = "/x" }, adopt.Difference{Field: "spec.containers[emissary-ingress].volumeMounts[istio-certs].mountPath", Before: `"/etc/istio-certs/"`, After: `"/x"`}},
+		"no mount":          {"sidecar", func(p *corev1.Pod) { p.Spec.Containers[0].VolumeMounts = p.Spec.Containers[0].VolumeMounts[:1] }, adopt.Difference{Field: "spec.containers[emissary-ingress].volumeMounts[istio-certs]", Before: `{"mountPath":"/etc/istio-certs/"}`}},
+		"a volume goes":     {"sidecar", func(p *corev1.Pod) { p.Spec.Volumes = p.Spec.Volumes[1:] }, adopt.Difference{Field: "spec.volumes[pod-info]", Before: `{"downwardAPI":{"items":{"0":{"fieldRef":{"fieldPath":"metadata.labels"},"path":"labels"}}}}`}},
+		"the account":       {"sidecar", func(p *corev1.Pod) { p.Spec.ServiceAccountName = "" }, adopt.Difference{Field: "spec.serviceAccountName", Before: `"emissary-ingress"`}},
+		"the user":          {"sidecar", func(p *corev1.Pod) { p.Spec.SecurityContext = nil }, adopt.Difference{Field: "spec.securityContext", Before: `{"runAsUser":8888}`}},
+		"a label":           {"sidecar", func(p *corev1.Pod) { p.Labels["x"] = "y" }, adopt.Difference{Field: "metadata.labels[x]", After: `"y"`}},
+		"a key goes":        {"sidecar", func(p *corev1.Pod) { delete(p.Annotations, "consul.hashicorp.com/connect-inject") }, adopt.Difference{Field: "metadata.annotations[consul.hashicorp.com/connect-inject]", Before: `"false"`}},
 		"no sidecar": {"sidecar", func(p *corev1.Pod) {
 			p.Spec.InitContainers = nil
 			setEnv(&p.Spec.Containers[0], "AMBASSADOR_ENVOY_BASE_ID", "1")
-		}, inject.Difference{Field: "spec.containers[istio-proxy]"}},
-		"another container":   {"sidecar", func(p *corev1.Pod) { p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "x"}) }, inject.Difference{Field: "spec.containers[x]", After: `{"resources":{}}`}},
-		"the sidecar's stdin": {"sidecar", func(p *corev1.Pod) { p.Spec.InitContainers[0].Stdin = true }, inject.Difference{Field: "spec.initContainers[istio-proxy].stdin", After: "true"}},
-		"the sidecar's flag":  {"sidecar", func(p *corev1.Pod) { p.Spec.InitContainers[0].Args = append(p.Spec.InitContainers[0].Args, "--new=1") }, inject.Difference{Field: "spec.initContainers[istio-proxy].args[--new]", After: `"1"`}},
-		"traffic is captured": {"annotations", func(p *corev1.Pod) { p.Annotations["traffic.sidecar.istio.io/includeInboundPorts"] = "*" }, inject.Difference{Field: "metadata.annotations[traffic.sidecar.istio.io/includeInboundPorts]", Before: `""`, After: `"*"`}},
+		}, adopt.Difference{Field: "spec.containers[istio-proxy]"}},
+		"another container":   {"sidecar", func(p *corev1.Pod) { p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "x"}) }, adopt.Difference{Field: "spec.containers[x]", After: `{"resources":{}}`}},
+		"the sidecar's stdin": {"sidecar", func(p *corev1.Pod) { p.Spec.InitContainers[0].Stdin = true }, adopt.Difference{Field: "spec.initContainers[istio-proxy].stdin", After: "true"}},
+		"the sidecar's flag":  {"sidecar", func(p *corev1.Pod) { p.Spec.InitContainers[0].Args = append(p.Spec.InitContainers[0].Args, "--new=1") }, adopt.Difference{Field: "spec.initContainers[istio-proxy].args[--new]", After: `"1"`}},
+		"traffic is captured": {"annotations", func(p *corev1.Pod) { p.Annotations["traffic.sidecar.istio.io/includeInboundPorts"] = "*" }, adopt.Difference{Field: "metadata.annotations[traffic.sidecar.istio.io/includeInboundPorts]", Before: `""`, After: `"*"`}},
 		"the mesh's own words": {"annotations", func(p *corev1.Pod) {
 			p.Annotations["proxy.istio.io/config"] = "proxyMetadata:\n  OUTPUT_CERTS: /etc/edge-certs\n  ISTIO_META_DNS_CAPTURE: 'false'\n"
-		}, inject.Difference{Field: "metadata.annotations[proxy.istio.io/config].tracing", Before: `{"sampling":10}`}},
+		}, adopt.Difference{Field: "metadata.annotations[proxy.istio.io/config].tracing", Before: `{"sampling":10}`}},
 		"a mount of others": {"annotations", func(p *corev1.Pod) {
 			p.Annotations["sidecar.istio.io/userVolumeMount"] = `{"istio-certs": {"mountPath": "/etc/edge-certs"}}`
-		}, inject.Difference{Field: "metadata.annotations[sidecar.istio.io/userVolumeMount][wasm]", Before: `{"mountPath":"/var/wasm"}`}},
-		"an ID, with an Envoy": {"annotations", func(p *corev1.Pod) { p.Spec.Containers[0].Env = p.Spec.Containers[0].Env[:3] }, inject.Difference{Field: "spec.containers[aes].env[AMBASSADOR_ENVOY_BASE_ID]", Before: `"1"`}},
+		}, adopt.Difference{Field: "metadata.annotations[sidecar.istio.io/userVolumeMount][wasm]", Before: `{"mountPath":"/var/wasm"}`}},
+		"an ID, with an Envoy": {"annotations", func(p *corev1.Pod) { p.Spec.Containers[0].Env = p.Spec.Containers[0].Env[:3] }, adopt.Difference{Field: "spec.containers[aes].env[AMBASSADOR_ENVOY_BASE_ID]", Before: `"1"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before, after := compared(t, test.sample)
-			for _, d := range inject.Compare(before, after) {
+			for _, d := range adopt.Compare(before, after) {
 				require.NotEmpty(t, d.Why, d.Field)
 			}
 			test.change(after)
 			found := false
-			for _, d := range inject.Compare(before, after) {
+			for _, d := range adopt.Compare(before, after) {
 				if d.Field != test.want.Field {
 					assert.NotEmpty(t, d.Why, d.Field)
 					continue
@@ -125,7 +126,7 @@ func TestCompareWithEnvoy(t *testing.T) {
 	pod := sample(t, "sidecar")
 	pod.Annotations["isthmus.dev/envoy"] = "true"
 	request := inject.Request{Pod: pod, Namespace: labelled("edge"), Template: true}
-	adoption, err := engine.Adopt(request, inject.AdoptOptions{})
+	adoption, err := adopt.Adopt(engine, request, adopt.Options{})
 	require.NoError(t, err)
 	checkAdopted(t, engine, request, adoption)
 	for _, d := range adoption.Differences {
@@ -138,9 +139,9 @@ func TestCompareWithEnvoy(t *testing.T) {
 // TestCompareIsStable: the same two pods compare alike, in one order.
 func TestCompareIsStable(t *testing.T) {
 	before, after := compared(t, "sidecar")
-	first := inject.Compare(before, after)
+	first := adopt.Compare(before, after)
 	assert.Greater(t, len(first), 30)
 	for range 20 {
-		require.Equal(t, first, inject.Compare(before, after))
+		require.Equal(t, first, adopt.Compare(before, after))
 	}
 }

@@ -1,9 +1,11 @@
-package inject
+package adopt
 
 import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
 // meshFacts are variables and flags of the agent that say which mesh it is in.
@@ -30,9 +32,9 @@ func otherMesh(before, after *corev1.Container) (warnings []string) {
 	}
 	given := flagsOf(words)
 	for _, f := range meshFacts {
-		is := envNamed(after, f.variable)
+		is := inject.FindEnv(after, f.variable)
 		name, was := f.variable, ""
-		if v := envNamed(before, f.variable); v != nil {
+		if v := inject.FindEnv(before, f.variable); v != nil {
 			was = v.Value
 		}
 		for _, flag := range f.flags {

@@ -1,4 +1,4 @@
-package inject
+package adopt
 
 import (
 	"encoding/json"
@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
 // takeMounts looks at what is mounted in the sidecar, and lets volumes go that
@@ -26,7 +28,7 @@ func (a *adopter) takeMounts(at string) {
 			a.fail(field, "volume %s at %s is none that the agent needs, and Isthmus' sidecar does not have it; remove the mount if nobody needs it, else leave the pod as it is", m.Name, m.MountPath)
 			continue
 		}
-		v := volumeNamed(a.pod, m.Name)
+		v := inject.FindVolume(a.pod, m.Name)
 		if v == nil {
 			continue // the API server would refuse the pod
 		}
@@ -35,7 +37,7 @@ func (a *adopter) takeMounts(at string) {
 			continue
 		}
 		users := a.others(m.Name)
-		if mountOf(edge, m.Name) != nil {
+		if inject.FindMount(edge, m.Name) != nil {
 			users = append(users, edgeAt+" ("+edge.Name+")")
 		}
 		if len(users) > 0 {
