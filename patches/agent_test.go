@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestAgentOf(t *testing.T) {
+func TestAgentFromImage(t *testing.T) {
 	const digest = "@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 	for name, test := range map[string]struct {
 		image, version string
@@ -36,7 +36,7 @@ func TestAgentOf(t *testing.T) {
 		"if letters follow the minor at once, expect it unknown": {image: "istio/proxyv2:1.20beta", unknown: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			agent, known := AgentOf(test.image)
+			agent, known := AgentFromImage(test.image)
 			assert.Equal(t, !test.unknown, known)
 			assert.Equal(t, test.version, agent.Version)
 			assert.Equal(t, test.old, agent.TooOld())
@@ -44,7 +44,7 @@ func TestAgentOf(t *testing.T) {
 	}
 }
 
-func TestAgentHas(t *testing.T) {
+func TestAgentSupports(t *testing.T) {
 	const current = "istio/proxyv2:latest"
 	for name, test := range map[string]struct {
 		fact string
@@ -53,7 +53,7 @@ func TestAgentHas(t *testing.T) {
 	}{
 		"if all have it, expect it always": {fact: "OUTPUT_CERTS", with: []string{":1.20.0", ":1.31.1", current}},
 		"if it ended, expect it up to then": {
-			fact: DebugPort, with: []string{":1.20.0", ":1.20", ":1.24.6-distroless"}, not: []string{":1.25.0", ":1.25", ":1.31.1", current},
+			fact: DebugPortEnv, with: []string{":1.20.0", ":1.20", ":1.24.6-distroless"}, not: []string{":1.25.0", ":1.25", ":1.31.1", current},
 		},
 		"if it began, expect it from then on": {
 			fact: NoInboundCapture, with: []string{":1.24.0", ":1.24", ":1.31.1", current}, not: []string{":1.20.8", ":1.23.6"},
@@ -65,12 +65,12 @@ func TestAgentHas(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, image := range test.with {
-				agent, _ := AgentOf(image)
-				assert.True(t, agent.Has(test.fact), image)
+				agent, _ := AgentFromImage(image)
+				assert.True(t, agent.Supports(test.fact), image)
 			}
 			for _, image := range test.not {
-				agent, _ := AgentOf(image)
-				assert.False(t, agent.Has(test.fact), image)
+				agent, _ := AgentFromImage(image)
+				assert.False(t, agent.Supports(test.fact), image)
 			}
 		})
 	}
@@ -87,7 +87,7 @@ func TestFactsCoverTheTemplate(t *testing.T) {
 			names = append(names, argument)
 		}
 	}
-	flags := Params{Overrides: Overrides{LogLevel: "x", AgentLogLevel: "x"}}.values()
+	flags := Params{Overrides: Overrides{LogLevel: "x", AgentLogLevel: "x"}}.placeholders()
 	for _, argument := range []string{flags["logLevel"], flags["agentLogLevel"]} {
 		name, _, _ := strings.Cut(argument, "=")
 		names = append(names, name)
@@ -96,7 +96,7 @@ func TestFactsCoverTheTemplate(t *testing.T) {
 		names = append(names, e.Name)
 	}
 	var known []string
-	for _, f := range given {
+	for _, f := range agentSettings {
 		known = append(known, f.Name)
 	}
 	assert.ElementsMatch(t, names, known)
@@ -107,24 +107,24 @@ func TestFactsAreWhole(t *testing.T) {
 	for _, f := range facts {
 		assert.False(t, seen[f.Name], "%s is there twice", f.Name)
 		seen[f.Name] = true
-		assert.NotEmpty(t, f.Says, f.Name)
+		assert.NotEmpty(t, f.Description, f.Name)
 		assert.NotEmpty(t, f.Symbol, f.Name)
 		assert.Regexp(t, `^([a-zA-Z0-9/-]+\.(go|yaml)|go\.mod)$`, f.File, f.Name)
 		for _, bound := range []string{f.Since, f.Before} {
 			if bound != "" {
-				agent, known := AgentOf(":" + bound)
+				agent, known := AgentFromImage(":" + bound)
 				assert.True(t, known && !agent.TooOld(), "%s: %s", f.Name, bound)
 			}
 		}
 	}
-	for _, f := range differing {
+	for _, f := range versionDifferences {
 		assert.NotEqual(t, f.Since, f.Before, "%s differs nowhere", f.Name)
 	}
-	for _, name := range []string{DebugPort, NoInboundCapture} {
+	for _, name := range []string{DebugPortEnv, NoInboundCapture} {
 		assert.True(t, seen[name], name)
 	}
-	assert.Equal(t, "1.24", Since(NoInboundCapture))
-	assert.Empty(t, Since(DebugPort))
+	assert.Equal(t, "1.24", SupportedSince(NoInboundCapture))
+	assert.Empty(t, SupportedSince(DebugPortEnv))
 }
 
 // Only an agent that has the port is told to keep it closed; one of unknown
@@ -157,7 +157,7 @@ func TestDebugPort(t *testing.T) {
 			for _, e := range sidecar.Container.Env {
 				have = append(have, e.Name)
 			}
-			assert.Equal(t, test.want, slices.Contains(have, DebugPort))
+			assert.Equal(t, test.want, slices.Contains(have, DebugPortEnv))
 			assert.Equal(t, p.Image(), sidecar.Container.Image)
 		})
 	}

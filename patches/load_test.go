@@ -13,7 +13,7 @@ func TestBuiltIn(t *testing.T) {
 	set, err := patches.BuiltIn()
 	require.NoError(t, err)
 	assert.Equal(t, []string{"aes", "ambassador", "emissary", "generic"}, set.Names())
-	assert.Nil(t, set.Named("nginx"))
+	assert.Nil(t, set.ByName("nginx"))
 }
 
 // TestAddErrors: what a user sees names file, line, field and the way out.
@@ -74,7 +74,7 @@ func FuzzAdd(f *testing.F) {
 			return
 		}
 		for _, name := range set.Names() {
-			assert.NotNil(t, set.Named(name))
+			assert.NotNil(t, set.ByName(name))
 		}
 	})
 }

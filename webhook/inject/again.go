@@ -19,7 +19,7 @@ func (s *subject) again(text string) Result {
 	if missing := st.missing(s.Pod); missing != "" {
 		return s.refuse(policy.Conflict, fmt.Sprintf("annotation %s says that Isthmus added %s, which is not there; remove the annotation to have the pod injected", policy.StatusKey, missing))
 	}
-	s.profile = s.engine.profiles.Named(st.Profile)
+	s.profile = s.engine.profiles.ByName(st.Profile)
 	hash := s.currentHash(st)
 	if hash != "" && hash != st.Template {
 		s.warn(StaleTemplate, "the pod was injected with template %s and the current one is %s; inject it anew to bring it up to date", st.Template, hash)

@@ -36,9 +36,9 @@ func (s *subject) planAmbient() (p plan, message string) {
 			policy.IstioIngressWaypointLabel, v, policy.IstioUseWaypointLabel)
 	}
 	if mesh, err := s.engine.mesh(s.options.Revision); err == nil {
-		if agent, _ := patches.AgentOf(mesh.ProxyImage); !agent.Has(patches.NoInboundCapture) {
+		if agent, _ := patches.AgentFromImage(mesh.ProxyImage); !agent.Supports(patches.NoInboundCapture) {
 			s.warn("bypass-too-old", "annotation %s is heeded from Istio %s on, and the mesh's is older (%s): where mutual TLS is STRICT, it refuses clients outside the mesh",
-				policy.AmbientInboundKey, patches.Since(patches.NoInboundCapture), mesh.ProxyImage)
+				policy.AmbientInboundKey, patches.SupportedSince(patches.NoInboundCapture), mesh.ProxyImage)
 		}
 	}
 	return p, ""

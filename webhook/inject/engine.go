@@ -288,7 +288,7 @@ func (s *subject) recognise() *Result {
 		return s.named()
 	}
 	all := s.engine.profiles.Candidates(s.Pod)
-	if name := s.options.NamespaceProfile; name != "" && len(all) > 0 && s.engine.profiles.Named(name) == nil {
+	if name := s.options.NamespaceProfile; name != "" && len(all) > 0 && s.engine.profiles.ByName(name) == nil {
 		r := s.refuse(policy.InvalidOverride, s.engine.noProfile(s.Namespace, name))
 		return &r
 	}
@@ -328,7 +328,7 @@ func (s *subject) restrict(all []patches.Candidate) []patches.Candidate {
 
 // named takes the pod's word for the profile.
 func (s *subject) named() *Result {
-	s.profile = s.engine.profiles.Named(s.options.Profile)
+	s.profile = s.engine.profiles.ByName(s.options.Profile)
 	if s.profile == nil {
 		r := denied(policy.InvalidOverride, fmt.Sprintf("annotation %s: %q is not a profile; known are %s",
 			policy.ProfileKey, s.options.Profile, strings.Join(s.engine.profiles.Names(), ", ")))

@@ -176,7 +176,7 @@ func (s *subject) checkNames(p *plan) string {
 			}
 		}
 	}
-	for _, v := range s.engine.template.Names(p.params) {
+	for _, v := range s.engine.template.VolumeNames(p.params) {
 		if FindVolume(s.Pod, v) != nil {
 			return fmt.Sprintf("the pod has a volume %s and Isthmus adds one of that name; rename it", v)
 		}

@@ -33,7 +33,7 @@ func (e *Engine) ReviewNamespace(ns policy.Namespace) NamespaceReview {
 		Warnings: policy.UnknownKeys(nil, nil, ns),
 		Problems: policy.NamespaceProblems(ns, e.settings.Defaults, e.settings.SecretNames),
 	}
-	if name, ok := ns.Annotations[policy.ProfileKey]; ok && e.profiles.Named(name) == nil {
+	if name, ok := ns.Annotations[policy.ProfileKey]; ok && e.profiles.ByName(name) == nil {
 		r.Problems = append(r.Problems, e.noProfile(ns, name))
 	}
 	if len(r.Problems) > 0 {

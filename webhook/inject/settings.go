@@ -41,7 +41,7 @@ type Settings struct {
 func ParseSettings(file string, data []byte) (Settings, error) {
 	var doc yaml.Node
 	if err := yaml.Unmarshal(data, &doc); err != nil {
-		return Settings{}, fmt.Errorf("%s: %s", file, strict.Cut(err))
+		return Settings{}, fmt.Errorf("%s: %s", file, strict.Message(err))
 	}
 	if len(doc.Content) == 0 || doc.Content[0].Tag == "!!null" {
 		return Settings{}, nil

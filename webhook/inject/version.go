@@ -11,7 +11,7 @@ func (s *subject) warnVersion(p plan) {
 	if image == "" {
 		return
 	}
-	switch agent, known := patches.AgentOf(image); {
+	switch agent, known := patches.AgentFromImage(image); {
 	case !known:
 		s.warn("proxy-version-unknown", "the tag of image %s is no version of Istio, so its agent counts as a current one; name it by version, as %s is", image, patches.DefaultProxyImage)
 	case agent.TooOld():
