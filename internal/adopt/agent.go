@@ -1,7 +1,6 @@
 package adopt
 
 import (
-	"path"
 	"regexp"
 	"strings"
 )
@@ -167,31 +166,6 @@ func whyVariable(name string) string {
 	}
 	return ""
 }
-
-// agentPaths are where Istio's templates mount volumes in the sidecar.
-var agentPaths = []string{
-	"/var/run/secrets/istio", "/var/run/secrets/tokens", "/var/run/secrets/credential-uds",
-	"/var/run/secrets/workload-spiffe-uds", "/var/run/secrets/workload-spiffe-credentials",
-	"/var/run/secrets/istio-dns", "/etc/istio/proxy", "/etc/istio/pod", "/etc/istio/config",
-	"/var/lib/istio/data", "/var/run/sds", "/var/run/sds/tokens", "/var/run/secrets/istio/crl",
-}
-
-func isAgentPath(dir string) bool {
-	dir = path.Clean(dir)
-	if strings.HasPrefix(dir, "/run/") {
-		dir = "/var" + dir
-	}
-	for _, p := range agentPaths {
-		if dir == p {
-			return true
-		}
-	}
-	return false
-}
-
-// agentPorts are those that agent and Envoy listen on themselves (Istio's
-// documentation, "Ports used by Istio").
-var agentPorts = []int32{15000, 15001, 15004, 15006, 15008, 15020, 15021, 15053, 15090}
 
 // pilotAgent is the agent's program.
 var pilotAgent = regexp.MustCompile(`(^|/)pilot-agent$`)

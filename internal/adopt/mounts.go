@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
 // takeMounts looks at what is mounted in the sidecar, and lets volumes go that
@@ -24,7 +25,7 @@ func (a *adopter) takeMounts(at string) {
 			continue
 		}
 		field := fmt.Sprintf("%s.volumeMounts[%d]", at, i)
-		if !isAgentPath(m.MountPath) {
+		if !policy.IsAgentMount(m.MountPath) {
 			a.fail(field, "volume %s at %s is none that the agent needs, and Isthmus' sidecar does not have it; remove the mount if nobody needs it, else leave the pod as it is", m.Name, m.MountPath)
 			continue
 		}

@@ -107,7 +107,7 @@ func (c *comparison) whyUnmounted(name string) string {
 	if c.proxy != nil && slices.ContainsFunc(c.proxy.VolumeMounts, func(now corev1.VolumeMount) bool { return path.Clean(now.MountPath) == path.Clean(m.MountPath) }) {
 		return "another volume is mounted there"
 	}
-	if isAgentPath(m.MountPath) {
+	if policy.IsAgentMount(m.MountPath) {
 		return "the agent alone reads and writes less"
 	}
 	if heldCerts(c, Difference{}, name) {

@@ -188,7 +188,7 @@ func (a *adopter) takePorts(at string) {
 	status := a.keys[policy.IstioStatusPortKey]
 	for i, p := range a.proxy.Ports {
 		switch {
-		case !slices.Contains(agentPorts, p.ContainerPort) && strconv.Itoa(int(p.ContainerPort)) != status:
+		case !policy.IsSidecarPort(p.ContainerPort) && strconv.Itoa(int(p.ContainerPort)) != status:
 			a.fail(fmt.Sprintf("%s.ports[%d]", at, i), "port %d is none of the agent's own: traffic goes through the sidecar there, and Isthmus' takes none; remove it, or leave the pod as it is", p.ContainerPort)
 		case p.HostPort != 0 && !a.pod.Spec.HostNetwork:
 			a.fail(fmt.Sprintf("%s.ports[%d].hostPort", at, i), "port %d of the node leads to the agent, and Isthmus opens none; remove hostPort", p.HostPort)

@@ -281,20 +281,6 @@ func (r *resolver) readProxy(p *Proxy) {
 	})
 }
 
-// istioPorts are the ports of a sidecar other than the agent's status port
-// (Istio's documentation, "Ports used by Istio").
-var istioPorts = []int32{15000, 15001, 15004, 15006, 15008, 15021, 15053, 15090}
-
-// agentDirs are read, written or mounted by the agent itself. In
-// workload-spiffe-credentials a restarted agent would take its own files for
-// given ones and never rotate.
-var agentDirs = []string{
-	"/var/run/secrets/istio", "/var/run/secrets/tokens",
-	"/var/run/secrets/workload-spiffe-credentials", "/var/run/secrets/workload-spiffe-uds",
-	"/var/run/secrets/credential-uds", "/var/run/secrets/kubernetes.io",
-	"/etc/istio", "/etc/certs", "/var/lib/istio", "/usr/local/bin",
-}
-
 // systemDirs must not be hidden by a mount, in the edge or in the agent.
 var systemDirs = []string{
 	"/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/proc",
