@@ -26,7 +26,7 @@ func TestWhatAnAuthorMakesLargeIsBounded(t *testing.T) {
 			Namespace: policy.Namespace{Name: "edge", Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled}},
 		})
 	}
-	r := inject("edge", map[string]string{"a": strings.Repeat("x", maxMetadata)})
+	r := inject("edge", map[string]string{"a": strings.Repeat("x", maxMetadataBytes)})
 	assert.True(t, r.Denied)
 	assert.Equal(t, "labels and annotations hold 262145 bytes; Kubernetes takes at most 262144 of a pod", r.Message)
 	r = inject("edge", map[string]string{policy.ModeKey: "istio", policy.IstioProxyConfigKey: strings.Repeat("[", maxProxyConfig+1)})
@@ -36,7 +36,7 @@ func TestWhatAnAuthorMakesLargeIsBounded(t *testing.T) {
 	require.Equal(t, 1, engine.edits.Len())
 	for i := range 3 {
 		// The API server refuses the name, but after the webhooks.
-		require.Equal(t, policy.Injected, inject(fmt.Sprintf("%d%s", i, strings.Repeat("x", maxKept)), nil).Reason)
+		require.Equal(t, policy.Injected, inject(fmt.Sprintf("%d%s", i, strings.Repeat("x", maxCachedBytes)), nil).Reason)
 	}
 	assert.Equal(t, 1, engine.edits.Len(), "what is large is not kept")
 }

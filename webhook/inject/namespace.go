@@ -11,55 +11,54 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// NamespaceReview is what there is to say of a namespace's own keys, before any
-// pod is created in it.
+// NamespaceReview is the result of checking a namespace's labels and annotations before
+// a pod is created in it.
 type NamespaceReview struct {
-	// Excluded is true when no pod of the namespace is ever injected.
+	// Excluded is true if no pod of the namespace is ever injected.
 	Excluded bool
-	// Problems are values that are not allowed: a sentence each.
+	// Problems are sentences about values that are not allowed.
 	Problems []string
-	// Warnings are what the user should know but is no error.
+	// Warnings are for the user and are no errors.
 	Warnings []policy.Warning
 }
 
-// ReviewNamespace says what is wrong with a namespace's own keys. Its pods would
-// be left without an identity for each of the problems, and the controller would
-// keep no Secret there.
+// ReviewNamespace checks the labels and annotations of a namespace. Each problem would
+// leave the namespace's pods without an identity, and its Secrets unmanaged by the
+// controller.
 func (e *Engine) ReviewNamespace(ns policy.Namespace) NamespaceReview {
 	if slices.Contains(e.settings.ExcludedNamespaces, ns.Name) {
-		return NamespaceReview{Excluded: true, Warnings: excluded(ns)}
+		return NamespaceReview{Excluded: true, Warnings: warnExcluded(ns)}
 	}
 	r := NamespaceReview{
 		Warnings: policy.UnknownKeys(nil, nil, ns),
 		Problems: policy.NamespaceProblems(ns, e.settings.Defaults, e.settings.SecretNames),
 	}
 	if name, ok := ns.Annotations[policy.ProfileKey]; ok && e.profiles.ByName(name) == nil {
-		r.Problems = append(r.Problems, e.noProfile(ns, name))
+		r.Problems = append(r.Problems, e.unknownProfileMessage(ns, name))
 	}
 	if len(r.Problems) > 0 {
-		return r // what the keys say together is not known
+		return r // the combination of the keys is unknown
 	}
 	o, _ := policy.Resolve(nil, nil, ns, e.settings.Defaults, e.settings.SecretNames)
 	e.reviewMirror(&r, ns, o)
 	e.reviewMesh(&r, ns, o)
 	if _, ok := ns.Annotations[policy.PublishKey]; ok && o.Publish && e.settings.PublisherImage == "" {
-		r.problem(`annotation of namespace %s %s: "true" is not allowed; the settings name no publisherImage`, ns.Name, policy.PublishKey)
+		r.addProblem(`annotation of namespace %s %s: "true" is not allowed; the settings name no publisherImage`, ns.Name, policy.PublishKey)
 	}
 	r.Warnings = append(r.Warnings, policy.Ineffective(nil, ns, o)...)
 	return r
 }
 
-func (r *NamespaceReview) problem(format string, args ...any) {
+func (r *NamespaceReview) addProblem(format string, args ...any) {
 	r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
 }
 
-// noProfile says that what a namespace names is no profile.
-func (e *Engine) noProfile(ns policy.Namespace, name string) string {
+func (e *Engine) unknownProfileMessage(ns policy.Namespace, name string) string {
 	return fmt.Sprintf("annotation of namespace %s %s: %q is not a profile; known are %s", ns.Name, policy.ProfileKey, name, strings.Join(e.profiles.Names(), ", "))
 }
 
-// excluded warns that nothing of ours has an effect there.
-func excluded(ns policy.Namespace) []policy.Warning {
+// warnExcluded warns if an excluded namespace has keys of Isthmus, which have no effect.
+func warnExcluded(ns policy.Namespace) []policy.Warning {
 	keys := policy.NamespaceKeys(ns.Labels, ns.Annotations)
 	if len(keys) == 0 {
 		return nil
@@ -68,9 +67,9 @@ func excluded(ns policy.Namespace) []policy.Warning {
 		ns.Name, strings.Join(keys, ", "))}}
 }
 
-// reviewMirror holds the Secret that is to be mirrored against those that the
-// controller may read. Without a name it is one for each service account, of which
-// one is known here at most.
+// reviewMirror checks that the controller may read the Secret to be mirrored. A namespace
+// without a name for it mirrors one Secret for each service account; their names are not
+// checked here.
 func (e *Engine) reviewMirror(r *NamespaceReview, ns policy.Namespace, o policy.Options) {
 	if o.Source != policy.Mirror {
 		return
@@ -78,19 +77,20 @@ func (e *Engine) reviewMirror(r *NamespaceReview, ns policy.Namespace, o policy.
 	allowed := e.settings.MirrorSecretNames
 	switch name := o.MirrorSecret; {
 	case len(allowed) == 0:
-		r.problem("annotation of namespace %s %s: %q is not allowed; the chart allows no Secret to be mirrored, see its value controller.mirrorSecretNames", ns.Name, policy.SourceKey, o.Source)
+		r.addProblem("annotation of namespace %s %s: %q is not allowed; the chart allows no Secret to be mirrored, see its value controller.mirrorSecretNames", ns.Name, policy.SourceKey, o.Source)
 	case name != "" && !slices.Contains(allowed, name):
-		r.problem("annotation of namespace %s %s: %q is not allowed; want one of the names that the chart allows: %s", ns.Name, policy.MirrorSecretKey, name, strings.Join(allowed, ", "))
+		r.addProblem("annotation of namespace %s %s: %q is not allowed; want one of the names that the chart allows: %s", ns.Name, policy.MirrorSecretKey, name, strings.Join(allowed, ", "))
 	}
 }
 
-// reviewMesh asks whether the mesh has and grants what the namespace wants. Only
-// what the namespace itself says can be wrong with it.
+// reviewMesh checks that the mesh has the revision that the namespace names, and grants
+// the certificate lifetime. What the namespace does not set itself is no problem of the
+// namespace.
 func (e *Engine) reviewMesh(r *NamespaceReview, ns policy.Namespace, o policy.Options) {
-	mesh, err := e.meshOf(ns, o)
+	mesh, err := e.meshFor(ns, o)
 	switch revision, chosen := ns.Labels[policy.IstioRevisionLabel]; {
 	case err != nil && chosen && revision != "":
-		r.problem("label of namespace %s %s: %q cannot be followed; %v", ns.Name, policy.IstioRevisionLabel, revision, err)
+		r.addProblem("label of namespace %s %s: %q cannot be followed; %v", ns.Name, policy.IstioRevisionLabel, revision, err)
 		return
 	case err != nil:
 		if ns.Labels[policy.InjectionLabel] == policy.InjectionEnabled && (o.Mode == policy.Sidecar || o.Mode == policy.Istio) {
@@ -99,18 +99,19 @@ func (e *Engine) reviewMesh(r *NamespaceReview, ns policy.Namespace, o policy.Op
 		return
 	}
 	if _, ok := ns.Annotations[policy.CertTTLKey]; ok {
-		if message := tooLong(o.CertTTL, time.Duration(mesh.MaxCertTTL)); message != "" {
-			r.problem("annotation of namespace %s %s", ns.Name, message)
+		if message := ttlProblem(o.CertTTL, time.Duration(mesh.MaxCertTTL)); message != "" {
+			r.addProblem("annotation of namespace %s %s", ns.Name, message)
 		}
 	}
 }
 
-// meshOf returns the settings that a pod without a say would get, or why there
-// are none. In mode istio a revision also needs an injector.
-func (e *Engine) meshOf(ns policy.Namespace, o policy.Options) (patches.Mesh, error) {
+// meshFor returns the mesh settings for a pod without labels and annotations. It is an
+// error if there are none. In mode istio it is also an error if no injector serves the
+// revision.
+func (e *Engine) meshFor(ns policy.Namespace, o policy.Options) (patches.Mesh, error) {
 	if o.Mode == policy.Istio {
-		if _, never := policy.InjectorRevision(nil, ns); never != "" {
-			return patches.Mesh{}, errors.New(never)
+		if _, notCalled := policy.InjectorRevision(nil, ns); notCalled != "" {
+			return patches.Mesh{}, errors.New(notCalled)
 		}
 		if _, err := e.injector(o.Revision); err != nil {
 			return patches.Mesh{}, err

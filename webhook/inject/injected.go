@@ -9,14 +9,18 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// again decides on a pod that carries a status: the webhook never injects
-// twice, and never repairs.
-func (s *subject) again(text string) Result {
+// StaleTemplate is the code of the warning about a pod that was injected with another
+// template than the current one.
+const StaleTemplate = "stale-template"
+
+// decideInjected decides on a pod that has a status annotation. Such a pod is neither
+// injected again nor repaired.
+func (s *subject) decideInjected(text string) Result {
 	st, err := parseStatus(text)
 	if err != nil {
 		return s.refuse(policy.Conflict, fmt.Sprintf("%v; remove the annotation to have the pod injected", err))
 	}
-	if missing := st.missing(s.Pod); missing != "" {
+	if missing := st.findMissing(s.Pod); missing != "" {
 		return s.refuse(policy.Conflict, fmt.Sprintf("annotation %s says that Isthmus added %s, which is not there; remove the annotation to have the pod injected", policy.StatusKey, missing))
 	}
 	s.profile = s.engine.profiles.ByName(st.Profile)
@@ -27,16 +31,16 @@ func (s *subject) again(text string) Result {
 	return Result{Reason: policy.AlreadyInjected, Template: hash}
 }
 
-// currentHash is the template hash that the pod would get today, empty when
-// that cannot be said.
+// currentHash returns the hash of the template that the pod would get today, or "" if
+// it cannot be computed.
 func (s *subject) currentHash(st *Status) string {
 	options, problem := policy.Resolve(s.Pod.Labels, s.Pod.Annotations, s.Namespace, s.engine.settings.Defaults, s.engine.settings.SecretNames)
 	if problem != nil {
 		return ""
 	}
 	s.options = options
-	s.limit()
-	_, added := st.Added.Volumes[patches.CertsVolume]
+	s.limitToFiles()
+	_, addedVolume := st.Added.Volumes[patches.CertsVolume]
 	var params patches.Params
 	var message string
 	switch options.Mode {
@@ -45,9 +49,9 @@ func (s *subject) currentHash(st *Status) string {
 	case policy.Ambient:
 		params = patches.Params{NoSidecar: true}
 	case policy.Istio:
-		params = s.istioParams(st.CertDir, !added)
+		params = s.istioParams(st.CertDir, !addedVolume)
 	default:
-		params, message = s.params(st.CertDir, !added)
+		params, message = s.sidecarParams(st.CertDir, !addedVolume)
 	}
 	if message != "" {
 		return ""
@@ -59,8 +63,8 @@ func (s *subject) currentHash(st *Status) string {
 	return r.sidecar.Hash
 }
 
-// missing names the first thing of the status that the pod lacks.
-func (st *Status) missing(pod *corev1.Pod) string {
+// findMissing returns the first thing that the status lists and the pod lacks, or "".
+func (st *Status) findMissing(pod *corev1.Pod) string {
 	edge := containerIndex(pod.Spec.Containers, st.Container)
 	if edge < 0 {
 		return "something to container " + st.Container
@@ -90,7 +94,7 @@ func (st *Status) missing(pod *corev1.Pod) string {
 			return "environment variable " + name
 		}
 	}
-	// The controller finds its pods by the marker.
+	// The controller finds its pods by the label.
 	if mode, ok := st.Added.Labels[policy.InjectedLabel]; ok && pod.Labels[policy.InjectedLabel] != mode {
 		return "label " + policy.InjectedLabel + "=" + mode
 	}

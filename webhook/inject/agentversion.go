@@ -5,8 +5,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// warnVersion says what is not known of the agent that the pod gets.
-func (s *subject) warnVersion(p plan) {
+// warnAgentVersion warns if the agent that the pod gets is of unknown or unsupported
+// version.
+func (s *subject) warnAgentVersion(p plan) {
 	image := s.agentImage(p)
 	if image == "" {
 		return
@@ -20,8 +21,9 @@ func (s *subject) warnVersion(p plan) {
 	}
 }
 
-// agentImage is the image of the agent in the pod: ours, or that of Istio's
-// injector. Empty means that there is none, or that it is not known.
+// agentImage returns the image of the agent in the pod: that of the sidecar that
+// Isthmus or Istio's injector adds. It is empty if there is no agent, or if the image
+// is unknown.
 func (s *subject) agentImage(p plan) string {
 	switch s.options.Mode {
 	case policy.Sidecar:
