@@ -19,48 +19,49 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// envoyBaseEnv keeps two Envoys in one network apart.
-const envoyBaseEnv = "AMBASSADOR_ENVOY_BASE_ID"
+// envoyBaseIDEnv is the variable that gives the edge's Envoy a base ID. Two Envoys in one
+// network namespace need different ones.
+const envoyBaseIDEnv = "AMBASSADOR_ENVOY_BASE_ID"
 
-// Options are the user's choices in an adoption.
+// Options are the user's choices.
 type Options struct {
-	// ByNamespace leaves the pod without isthmus.dev/inject: the user labels its
-	// namespace instead. Default false.
+	// ByNamespace does not add isthmus.dev/inject to the pod, because the user labels
+	// its namespace instead. Default false.
 	ByNamespace bool
-	// KeepImage pins the image of the sidecar written by hand. Default false: the
-	// mesh says which one.
+	// KeepImage keeps the image of the manual sidecar. Default false: the mesh
+	// settings name the image.
 	KeepImage bool
-	// KeepLabels must stay on the pod, for a selector names them.
+	// KeepLabels must stay on the pod, because a selector uses them. Default: none.
 	KeepLabels []string
 }
 
-// Adoption is what Adopt found and how to make it plain.
+// Adoption is the integration that Adopt has found, and the patch that removes it.
 type Adoption struct {
-	// Reason is Injected when the pod can be adopted: then its plain form is
-	// injected. Any other says why Isthmus does not look at the pod. It is empty
-	// for an edge that is not integrated by hand.
+	// Reason is Injected if the pod can be adopted, because Isthmus then injects the
+	// plain pod. Any other reason says why Isthmus ignores the pod. It is empty for an
+	// edge that is not integrated by hand.
 	Reason policy.Reason
-	// Profile and Mode are those that the plain pod is injected with.
+	// Profile and Mode are those with which Isthmus injects the plain pod.
 	Profile string
 	Mode    policy.Mode
-	// Found says in a few words how the pod was integrated.
+	// Found says in a few words how the pod is integrated by hand.
 	Found string
 	// Warnings are sentences for the user.
 	Warnings []string
-	// Patch turns the pod into the plain one, to be applied in order.
+	// Patch turns the pod into the plain one. Its operations are applied in order.
 	Patch []operations.Operation
-	// Differences are between the pod and its plain form once that is injected.
+	// Differences are those between the pod and the plain pod after its injection.
 	Differences []Difference
 }
 
-// Adopt says how to turn a pod that is integrated with Istio by hand into a plain
-// one that Isthmus integrates. An error names every field that cannot be adopted
-// faithfully, and the way out. A pod without such an integration has no patch and
+// Adopt computes the patch that turns a pod that is integrated with Istio by hand into a
+// plain one, which Isthmus injects. The error names every field that cannot be adopted
+// without a loss, and the way out. A pod that is not integrated by hand has no patch and
 // no error.
 func Adopt(engine *inject.Engine, req inject.Request, o Options) (Adoption, error) {
 	settings := engine.Settings()
 	options, problem := policy.Resolve(req.Pod.Labels, req.Pod.Annotations, req.Namespace, settings.Defaults, settings.SecretNames)
-	verdict := policy.Decide(req.Pod.Labels, req.Pod.Annotations, policy.Namespace{Name: req.Namespace.Name, Labels: labelled(nil)}, settings.ExcludedNamespaces)
+	verdict := policy.Decide(req.Pod.Labels, req.Pod.Annotations, policy.Namespace{Name: req.Namespace.Name, Labels: withInjectionLabel(nil)}, settings.ExcludedNamespaces)
 	if verdict.Asked == policy.Nobody && !verdict.Denied {
 		return Adoption{Reason: verdict.Reason}, nil
 	}
@@ -70,17 +71,17 @@ func Adopt(engine *inject.Engine, req inject.Request, o Options) (Adoption, erro
 	edge, reason, message := engine.FindEdge(req, options)
 	if reason != "" {
 		if reason == policy.NoProfile {
-			return Adoption{Reason: reason, Warnings: unrecognised(req.Pod)}, nil
+			return Adoption{Reason: reason, Warnings: warnUnrecognised(req.Pod)}, nil
 		}
-		if !looksWritten(req.Pod) {
+		if !looksIntegrated(req.Pod) {
 			return Adoption{Reason: reason}, nil
 		}
 		return Adoption{}, errors.New(message)
 	}
-	a := &adopter{pod: req.Pod, edge: edge.Container, options: options, choice: o}
+	a := &adopter{pod: req.Pod, edge: edge.Container, options: options, choices: o}
 	a.plan()
 	switch err := errors.Join(a.errs...); {
-	case err == nil && a.style == "":
+	case err == nil && a.found == "":
 		return Adoption{Profile: edge.Profile}, nil // whatever else may be wrong with it
 	case verdict.Denied:
 		return Adoption{}, errors.New(verdict.Message)
@@ -89,18 +90,19 @@ func Adopt(engine *inject.Engine, req inject.Request, o Options) (Adoption, erro
 	case err != nil:
 		return Adoption{}, err
 	}
-	return finish(engine, req, a)
+	return verify(engine, req, a)
 }
 
-// looksWritten: something in the pod may be an integration by hand, though no edge
-// can be told.
-func looksWritten(pod *corev1.Pod) bool {
-	return writtenAgent(pod, -1) != nil || strings.Contains(pod.Annotations[policy.IstioProxyConfigKey], "OUTPUT_CERTS") || len(unrecognised(pod)) > 0
+// looksIntegrated reports whether a pod may be integrated by hand although no single edge
+// was found in it.
+func looksIntegrated(pod *corev1.Pod) bool {
+	return findManualSidecar(pod, -1) != nil || strings.Contains(pod.Annotations[policy.IstioProxyConfigKey], "OUTPUT_CERTS") || len(warnUnrecognised(pod)) > 0
 }
 
-// unrecognised warns of what must be an edge, since only one reads certificates
-// that way, but that no profile knows: a mirrored image, or a patch without one.
-func unrecognised(pod *corev1.Pod) (warnings []string) {
+// warnUnrecognised warns about containers that must be edges, because they read
+// certificates as only an edge does, but that no profile recognises. Examples are a
+// mirrored image, and a patch file without an image.
+func warnUnrecognised(pod *corev1.Pod) (warnings []string) {
 	eachContainer(pod, func(_ string, _ int, c *corev1.Container) {
 		if inject.FindEnv(c, inject.SecretDirEnv) != nil {
 			warnings = append(warnings, fmt.Sprintf("container %s sets %s, but no profile recognises an edge in image %q; name one with annotation %s and adopt it again", c.Name, inject.SecretDirEnv, c.Image, policy.ProfileKey))
@@ -109,46 +111,47 @@ func unrecognised(pod *corev1.Pod) (warnings []string) {
 	return warnings
 }
 
-// finish makes the patch, and injects its outcome: what would be refused later is
-// said now.
-func finish(engine *inject.Engine, req inject.Request, a *adopter) (Adoption, error) {
-	out := Adoption{Reason: policy.Injected, Found: a.style, Warnings: a.warnings, Patch: a.patch()}
-	plain, err := applied(req.Pod, out.Patch)
+// verify builds the patch and injects the plain pod, so that the user learns now what
+// Isthmus would refuse later.
+func verify(engine *inject.Engine, req inject.Request, a *adopter) (Adoption, error) {
+	out := Adoption{Reason: policy.Injected, Found: a.found, Warnings: a.warnings, Patch: a.patch()}
+	plain, err := applyPatch(req.Pod, out.Patch)
 	if err != nil {
 		return Adoption{}, err
 	}
 	req.Pod = plain
-	req.Namespace.Labels = labelled(req.Namespace.Labels)
+	req.Namespace.Labels = withInjectionLabel(req.Namespace.Labels)
 	result := engine.Inject(req)
 	if result.Reason != policy.Injected {
-		return Adoption{}, fmt.Errorf("what is left cannot be injected (%s): %s", result.Reason, said(result))
+		return Adoption{}, fmt.Errorf("what is left cannot be injected (%s): %s", result.Reason, explain(result))
 	}
-	injected, err := applied(plain, result.Patch)
+	injected, err := applyPatch(plain, result.Patch)
 	if err != nil {
 		return Adoption{}, err
 	}
 	out.Profile, out.Mode = result.Profile, result.Mode
 	out.Differences = Compare(a.pod, injected)
-	out.Warnings = append(out.Warnings, otherMesh(a.proxy, agentOf(injected))...)
+	out.Warnings = append(out.Warnings, warnMeshDifferences(a.sidecar, findSidecar(injected))...)
 	return out, nil
 }
 
-// labelled opts a namespace in, unless it locks itself.
-func labelled(labels map[string]string) map[string]string {
+// withInjectionLabel adds the label that opts a namespace in, unless the label has another
+// value.
+func withInjectionLabel(labels map[string]string) map[string]string {
 	out := map[string]string{policy.InjectionLabel: policy.InjectionEnabled}
 	maps.Copy(out, labels)
 	return out
 }
 
-func said(r inject.Result) string {
+func explain(r inject.Result) string {
 	if r.Message != "" || len(r.Warnings) == 0 {
 		return r.Message
 	}
 	return r.Warnings[0].Text
 }
 
-// applied is a pod with a patch carried out.
-func applied(pod *corev1.Pod, patch []operations.Operation) (*corev1.Pod, error) {
+// applyPatch returns a copy of the pod with the patch applied.
+func applyPatch(pod *corev1.Pod, patch []operations.Operation) (*corev1.Pod, error) {
 	out := pod.DeepCopy()
 	if len(patch) == 0 {
 		return out, nil
@@ -168,37 +171,39 @@ func applied(pod *corev1.Pod, patch []operations.Operation) (*corev1.Pod, error)
 	return out, nil
 }
 
-// adopter is one pod on its way to a plain one.
+// adopter collects how to turn one pod into a plain one.
 type adopter struct {
 	pod     *corev1.Pod
 	edge    int
 	options policy.Options
-	choice  Options
+	choices Options
 
-	// style says how the pod is integrated; empty when it is not.
-	style string
-	// byIstio: Istio's injector adds the sidecar, so mode istio takes its place.
-	byIstio bool
-	// proxy is the sidecar written by hand, nil where there is none.
-	proxy *corev1.Container
-	// volume holds the certificates. Empty when no volume does.
+	// found says how the pod is integrated. It is empty if the pod is not.
+	found string
+	// usesInjector is true if Istio's injector adds the sidecar. Mode istio then
+	// replaces the integration.
+	usesInjector bool
+	// sidecar is the manual sidecar, or nil.
+	sidecar *corev1.Container
+	// volume holds the certificates. It is empty if there is no such volume.
 	volume string
-	// dir is where the edge finds them.
+	// dir is where the edge finds the certificates.
 	dir string
 
-	keys            map[string]string
-	dropAnnotations []string
-	dropLabels      []string
-	setAnnotations  map[string]string
-	dropVolumes     []string
-	dropEnv         []string
-	dropMounts      []int
-	warnings        []string
-	errs            []error
+	newAnnotations    map[string]string
+	editedAnnotations map[string]string
+	dropAnnotations   []string
+	dropLabels        []string
+	dropVolumes       []string
+	dropEnv           []string
+	dropMounts        []int // indexes of the edge's mounts
+	warnings          []string
+	errs              []error
 }
 
-// fail notes a field that cannot be adopted, and the way out.
-func (a *adopter) fail(field, format string, args ...any) {
+// addError adds an error about a field that cannot be adopted. The text includes the way
+// out.
+func (a *adopter) addError(field, format string, args ...any) {
 	a.errs = append(a.errs, fmt.Errorf("%s: %s", field, fmt.Sprintf(format, args...)))
 }
 
@@ -206,58 +211,59 @@ func (a *adopter) warn(format string, args ...any) {
 	a.warnings = append(a.warnings, fmt.Sprintf(format, args...))
 }
 
-// key adds an annotation that stands for something that goes. One of another
-// value is the user's, and contradicts.
-func (a *adopter) key(key, value, instead string) {
-	if have, ok := a.pod.Annotations[key]; ok && have != value {
-		a.fail("metadata.annotations["+key+"]", "it is %q, and %s says %q; make them agree", have, instead, value)
+// addAnnotation adds an annotation that replaces a setting of the integration. It is an
+// error if the pod has the annotation with another value.
+func (a *adopter) addAnnotation(key, value, setting string) {
+	if current, ok := a.pod.Annotations[key]; ok && current != value {
+		a.addError("metadata.annotations["+key+"]", "it is %q, and %s says %q; make them agree", current, setting, value)
 		return
 	}
-	a.keys[key] = value
+	a.newAnnotations[key] = value
 }
 
-// plan decides what goes and what comes.
+// plan collects what is removed and what is added.
 func (a *adopter) plan() {
-	a.keys, a.setAnnotations = map[string]string{}, map[string]string{}
-	a.proxy = writtenAgent(a.pod, a.edge)
+	a.newAnnotations, a.editedAnnotations = map[string]string{}, map[string]string{}
+	a.sidecar = findManualSidecar(a.pod, a.edge)
 	if !a.recognise() {
 		return
 	}
-	a.findDirectory()
-	if a.proxy != nil {
-		a.takeProxy()
+	a.locateCerts()
+	if a.sidecar != nil {
+		a.adoptSidecar()
 	}
-	a.takeAnnotations()
-	a.takeVolume()
-	a.takeEdge()
+	a.adoptAnnotations()
+	a.adoptCertsVolume()
+	a.adoptEdge()
 	a.addKeys()
 }
 
-// addKeys writes down what is to take the integration's place.
+// addKeys adds the annotations of Isthmus that replace the integration.
 func (a *adopter) addKeys() {
 	mode := policy.Sidecar
-	if a.byIstio {
+	if a.usesInjector {
 		mode = policy.Istio
 	}
-	if a.options.Mode != mode || a.byIstio {
-		a.key(policy.ModeKey, string(mode), "the integration by hand")
+	if a.options.Mode != mode || a.usesInjector {
+		a.addAnnotation(policy.ModeKey, string(mode), "the integration by hand")
 	}
 	if a.dir != "" && a.dir != a.options.CertDir {
-		a.key(policy.CertDirKey, a.dir, "the certificates' directory")
+		a.addAnnotation(policy.CertDirKey, a.dir, "the certificates' directory")
 	}
-	if a.choice.ByNamespace {
+	if a.choices.ByNamespace {
 		return
 	}
 	if a.pod.Labels[policy.InjectKey] != "true" {
-		a.key(policy.InjectKey, "true", "adopting it")
+		a.addAnnotation(policy.InjectKey, "true", "adopting it")
 	}
 }
 
-// writtenAgent finds the sidecar that somebody wrote by hand: the container
-// istio-proxy, or one of another name that runs Istio's agent for certificates.
-func writtenAgent(pod *corev1.Pod, edge int) *corev1.Container {
-	if proxy := inject.FindSidecar(pod); proxy != nil {
-		return proxy
+// findManualSidecar finds the sidecar that is part of an integration by hand: the
+// container istio-proxy, or one of another name that runs Istio's agent for certificates.
+// It returns nil if there is none.
+func findManualSidecar(pod *corev1.Pod, edge int) *corev1.Container {
+	if sidecar := inject.FindSidecar(pod); sidecar != nil {
+		return sidecar
 	}
 	var found *corev1.Container
 	eachContainer(pod, func(list string, i int, c *corev1.Container) {
@@ -269,27 +275,27 @@ func writtenAgent(pod *corev1.Pod, edge int) *corev1.Container {
 	return found
 }
 
-// edgeContainer is the container of the edge, and its path.
+// edgeContainer returns the edge container and its path.
 func (a *adopter) edgeContainer() (*corev1.Container, string) {
 	return &a.pod.Spec.Containers[a.edge], fmt.Sprintf("spec.containers[%d]", a.edge)
 }
 
-// indexed finds a container in its list.
-func (a *adopter) indexed(c *corev1.Container) (list string, index int) {
-	eachContainer(a.pod, func(l string, i int, have *corev1.Container) {
-		if have == c {
+// containerPosition returns the list and the index of a container.
+func (a *adopter) containerPosition(c *corev1.Container) (list string, index int) {
+	eachContainer(a.pod, func(l string, i int, other *corev1.Container) {
+		if other == c {
 			list, index = l, i
 		}
 	})
 	return list, index
 }
 
-// others names the containers that mount a volume, but for edge and sidecar.
-func (a *adopter) others(volume string) []string {
+// otherUsers names the containers that use a volume, without edge and sidecar.
+func (a *adopter) otherUsers(volume string) []string {
 	var names []string
 	edge, _ := a.edgeContainer()
 	eachContainer(a.pod, func(list string, i int, c *corev1.Container) {
-		if c == edge || c == a.proxy {
+		if c == edge || c == a.sidecar {
 			return
 		}
 		uses := inject.FindMount(c, volume) != nil || slices.ContainsFunc(c.VolumeDevices, func(d corev1.VolumeDevice) bool { return d.Name == volume })
@@ -300,10 +306,10 @@ func (a *adopter) others(volume string) []string {
 	return names
 }
 
-// several writes a list for a sentence.
-func several(names []string) string { return strings.Join(names, " and ") }
+// joinAnd joins a list for a sentence.
+func joinAnd(names []string) string { return strings.Join(names, " and ") }
 
-// encode is for our own and Kubernetes' own types, which always can be.
+// encode encodes types of Isthmus and of Kubernetes, which cannot fail.
 func encode(v any) json.RawMessage {
 	data, err := json.Marshal(v)
 	if err != nil {

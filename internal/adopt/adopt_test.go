@@ -43,7 +43,7 @@ func checkAdopted(t testing.TB, engine *inject.Engine, request inject.Request, a
 	require.NotEmpty(t, adoption.Patch)
 	plain := patchPod(t, request.Pod, adoption.Patch)
 	for _, d := range adoption.Differences {
-		assert.NotEmpty(t, d.Why, "%s: %s -> %s", d.Field, d.Before, d.After)
+		assert.NotEmpty(t, d.Reason, "%s: %s -> %s", d.Field, d.Before, d.After)
 	}
 
 	next := request

@@ -5,19 +5,19 @@ import (
 	"strings"
 )
 
-// flags are the arguments of `pilot-agent proxy` from Istio 1.1 to the current
-// one (pilot/cmd/pilot-agent in its releases), with the reason why the sidecar of
-// Isthmus has them not, or with other values.
-var flags = map[string]string{ //nolint:gosec // --lightstepAccessToken is a flag's name, no credential
+// flagReasons are the arguments of `pilot-agent proxy` from Istio 1.1 to the current
+// version (pilot/cmd/pilot-agent in its releases). The value says why the sidecar of
+// Isthmus does not set the argument, or sets it differently.
+var flagReasons = map[string]string{ //nolint:gosec // --lightstepAccessToken is a flag's name, no credential
 	"0":                              "what the agent is told: proxy",
 	"1":                              "what the agent is told: sidecar",
-	"--domain":                       "the cluster's domain, " + fromMesh,
+	"--domain":                       "the cluster's domain, " + fromMeshSettings,
 	"--serviceCluster":               "a name for Envoy's telemetry; the flag is deprecated, and no Envoy runs",
-	"--discoveryAddress":             "deprecated flag; PROXY_CONFIG has the address, " + fromMesh,
+	"--discoveryAddress":             "deprecated flag; PROXY_CONFIG has the address, " + fromMeshSettings,
 	"--connectTimeout":               "deprecated flag of Envoy's, and no Envoy runs",
 	"--statusPort":                   "deprecated flag; PROXY_CONFIG has the port",
-	"--trust-domain":                 "deprecated flag; TRUST_DOMAIN has it, " + fromMesh,
-	"--trustDomain":                  "deprecated flag; TRUST_DOMAIN has it, " + fromMesh,
+	"--trust-domain":                 "deprecated flag; TRUST_DOMAIN has it, " + fromMeshSettings,
+	"--trustDomain":                  "deprecated flag; TRUST_DOMAIN has it, " + fromMeshSettings,
 	"--controlPlaneBootstrap":        "gone from Istio",
 	"--controlPlaneAuthPolicy":       "gone from Istio: istiod is always reached by TLS",
 	"--proxyLogLevel":                "a level of Envoy's, and no Envoy runs",
@@ -62,31 +62,31 @@ var flags = map[string]string{ //nolint:gosec // --lightstepAccessToken is a fla
 	"--tokenManagerPlugin":           "for the token server, which nobody asked for",
 }
 
-// refusedFlags give the agent work that Isthmus' does not do.
-var refusedFlags = map[string]string{
+// unsupportedFlags give the agent tasks that the agent of Isthmus does not have.
+var unsupportedFlags = map[string]string{
 	"--customConfigFile": "Envoy runs with a configuration of your own",
 	"--templateFile":     "Envoy runs with a configuration of your own",
 	"--stsPort":          "the agent serves tokens to others",
 	"--caCertFile":       "the agent trusts a CA of your own",
 }
 
-// variables are what the agent reads from its environment (pkg/istio-agent,
-// pilot/cmd/pilot-agent and pkg/bootstrap of Istio), with the reason why the
-// sidecar of Isthmus has another value or none. A name that ends in * stands for
-// all that begin so.
-var variables = []struct{ name, why string }{
+// variableReasons are the environment variables that the agent reads (pkg/istio-agent,
+// pilot/cmd/pilot-agent and pkg/bootstrap of Istio). The reason says why the sidecar of
+// Isthmus does not set the variable, or sets it differently. A name that ends in * is a
+// prefix.
+var variableReasons = []struct{ name, reason string }{
 	{"OUTPUT_CERTS", "one directory for agent and edge"},
 	{"DISABLE_ENVOY", noEnvoy},
-	{"CA_ADDR", fromMesh},
+	{"CA_ADDR", fromMeshSettings},
 	{"CA_PROVIDER", "istiod, the default"},
-	{"PILOT_CERT_PROVIDER", fromMesh},
-	{"TRUST_DOMAIN", fromMesh},
+	{"PILOT_CERT_PROVIDER", fromMeshSettings},
+	{"TRUST_DOMAIN", fromMeshSettings},
 	{"SECRET_TTL", "the lifetime asked of the CA, no more than it grants"},
-	{"PROXY_CONFIG", "istiod's address and the agent's port, " + fromMesh},
+	{"PROXY_CONFIG", "istiod's address and the agent's port, " + fromMeshSettings},
 	{"JWT_POLICY", "the agent takes the mounted token: third-party-jwt, the default"},
 	{"CLOUD_PLATFORM", "without it the agent asks metadata servers for up to 5 s"},
 	{"GCP_METADATA", "no metadata server is asked"},
-	{"TOKEN_AUDIENCES", fromMesh},
+	{"TOKEN_AUDIENCES", fromMeshSettings},
 	{"PROXY_CONFIG_XDS_AGENT", "Envoy's configuration, and no Envoy runs"},
 	{"INITIAL_EPOCH", "Envoy's restarts, and no Envoy runs"},
 	{"GOMEMLIMIT", "the agent heeds its memory limit"},
@@ -96,9 +96,9 @@ var variables = []struct{ name, why string }{
 	{"INSTANCE_IP", identity},
 	{"SERVICE_ACCOUNT", identity},
 	{"HOST_IP", identity},
-	{"ISTIO_META_CLUSTER_ID", fromMesh + ": a wrong one fails authentication, so it is unset when unknown"},
-	{"ISTIO_META_MESH_ID", fromMesh},
-	{"ISTIO_META_NETWORK", fromMesh},
+	{"ISTIO_META_CLUSTER_ID", fromMeshSettings + ": a wrong one fails authentication, so it is unset when unknown"},
+	{"ISTIO_META_MESH_ID", fromMeshSettings},
+	{"ISTIO_META_NETWORK", fromMeshSettings},
 	{"ISTIO_META_NODE_NAME", identity},
 	{"ISTIO_META_DNS_CAPTURE", "DNS of an edge is not captured"},
 	{"ISTIO_META_DNS_AUTO_ALLOCATE", "DNS of an edge is not captured"},
@@ -144,8 +144,8 @@ var variables = []struct{ name, why string }{
 	{"PKCS8_KEY", "the agent's default: every edge reads the key that it writes"},
 }
 
-// refusedVariables give the agent work that Isthmus' does not do.
-var refusedVariables = map[string]string{
+// unsupportedVariables give the agent tasks that the agent of Isthmus does not have.
+var unsupportedVariables = map[string]string{
 	"PROV_CERT":               "the agent takes a certificate that is given to it",
 	"FILE_MOUNTED_CERTS":      "the agent takes certificates that are given to it",
 	"CA_ROOT_CA":              "the agent trusts a CA of your own",
@@ -157,15 +157,16 @@ var refusedVariables = map[string]string{
 	"WORKLOAD_RSA_KEY_SIZE":   "the agent makes keys of a kind of your own",
 }
 
-func whyVariable(name string) string {
-	for _, v := range variables {
-		begin, all := strings.CutSuffix(v.name, "*")
-		if name == v.name || all && strings.HasPrefix(name, begin) {
-			return v.why
+// variableReason returns the reason for a variable, or "" if it is unknown.
+func variableReason(name string) string {
+	for _, v := range variableReasons {
+		prefix, isPrefix := strings.CutSuffix(v.name, "*")
+		if name == v.name || isPrefix && strings.HasPrefix(name, prefix) {
+			return v.reason
 		}
 	}
 	return ""
 }
 
-// pilotAgent is the agent's program.
+// pilotAgent matches the path of the agent's program.
 var pilotAgent = regexp.MustCompile(`(^|/)pilot-agent$`)

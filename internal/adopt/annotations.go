@@ -15,19 +15,19 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// takeAnnotations takes out of Istio's annotations what asks for certificates and
-// for no capture. What else the user says in them stays.
-func (a *adopter) takeAnnotations() {
+// adoptAnnotations removes from Istio's annotations what asks for certificate files and
+// against the capture of traffic. The rest of the annotations stays.
+func (a *adopter) adoptAnnotations() {
 	annotations := a.pod.Annotations
 	if v, ok := annotations[policy.IstioProxyConfigKey]; ok {
-		a.takeConfig(v)
+		a.adoptProxyConfig(v)
 	}
 	for _, key := range []string{policy.IstioUserVolumeMount, policy.IstioUserVolumeKey} {
 		if v, ok := annotations[key]; ok {
-			a.takeNamed(key, v)
+			a.adoptVolumeAnnotation(key, v)
 		}
 	}
-	if !a.byIstio {
+	if !a.usesInjector {
 		return
 	}
 	for _, key := range []string{policy.IstioInboundPortsKey, policy.IstioOutboundRangesKey} {
@@ -43,71 +43,72 @@ func (a *adopter) takeAnnotations() {
 	if inject.IsTrue(annotations[policy.IstioInjectKey]) {
 		a.dropAnnotations = append(a.dropAnnotations, policy.IstioInjectKey)
 	}
-	if inject.IsTrue(a.pod.Labels[policy.IstioInjectKey]) && !slices.Contains(a.choice.KeepLabels, policy.IstioInjectKey) {
+	if inject.IsTrue(a.pod.Labels[policy.IstioInjectKey]) && !slices.Contains(a.choices.KeepLabels, policy.IstioInjectKey) {
 		a.dropLabels = append(a.dropLabels, policy.IstioInjectKey)
 	}
 }
 
-// replace sets an annotation to what is left of it.
-func (a *adopter) replace(key, before, after string) {
+// changeAnnotation sets an annotation to its remaining text, or drops it if none remains.
+func (a *adopter) changeAnnotation(key, before, after string) {
 	switch after {
 	case before:
 	case "":
 		a.dropAnnotations = append(a.dropAnnotations, key)
 	default:
-		a.setAnnotations[key] = after
+		a.editedAnnotations[key] = after
 	}
 }
 
-// takeConfig edits proxy.istio.io/config.
-func (a *adopter) takeConfig(value string) {
+// adoptProxyConfig removes settings from proxy.istio.io/config.
+func (a *adopter) adoptProxyConfig(value string) {
 	field := "metadata.annotations[" + policy.IstioProxyConfigKey + "]"
-	config, ok := readConfig(value).(object)
+	config, ok := parseProxyConfig(value).(fieldMap)
 	if !ok {
-		a.fail(field, "it is no YAML mapping, so Istio does not read it; correct it")
+		a.addError(field, "it is no YAML mapping, so Istio does not read it; correct it")
 		return
 	}
-	metadata, _ := config["proxyMetadata"].(items)
+	metadata, _ := config["proxyMetadata"].(itemMap)
 	if metadata == nil && config["proxyMetadata"] != nil {
-		a.fail(field+".proxyMetadata", "it is no mapping, so Istio does not read it; correct it")
+		a.addError(field+".proxyMetadata", "it is no mapping, so Istio does not read it; correct it")
 		return
 	}
 	var drop [][]string
 	for name, v := range metadata {
-		switch text := fmt.Sprint(v); {
+		switch value := fmt.Sprint(v); {
 		case name == "OUTPUT_CERTS",
-			name == "ISTIO_META_DNS_CAPTURE" && text == "false" && a.byIstio:
+			name == "ISTIO_META_DNS_CAPTURE" && value == "false" && a.usesInjector:
 			drop = append(drop, []string{"proxyMetadata", name})
-		case name == "SECRET_TTL" && a.byIstio:
-			a.takeTTL(field+".proxyMetadata[SECRET_TTL]", text)
+		case name == "SECRET_TTL" && a.usesInjector:
+			a.adoptTTL(field+".proxyMetadata[SECRET_TTL]", value)
 			drop = append(drop, []string{"proxyMetadata", name})
 		}
 	}
-	if config["holdApplicationUntilProxyStarts"] == true && a.byIstio {
+	if config["holdApplicationUntilProxyStarts"] == true && a.usesInjector {
 		drop = append(drop, []string{"holdApplicationUntilProxyStarts"})
 	}
-	left, err := withoutKeys(value, drop)
+	rest, err := removeYAMLKeys(value, drop)
 	if err != nil {
-		a.fail(field, "%v", err)
+		a.addError(field, "%v", err)
 		return
 	}
-	a.replace(policy.IstioProxyConfigKey, value, left)
+	a.changeAnnotation(policy.IstioProxyConfigKey, value, rest)
 }
 
-// withoutKeys removes keys from a YAML mapping and leaves the rest of its text as
-// it is where that can be done by lines. It is empty when nothing is left.
-func withoutKeys(text string, drop [][]string) (string, error) {
-	if len(drop) == 0 {
+// removeYAMLKeys removes keys, each given by its path, from a YAML mapping. It preserves
+// the rest of the text if the keys can be removed as whole lines. The result is empty if
+// no key remains.
+func removeYAMLKeys(text string, paths [][]string) (string, error) {
+	if len(paths) == 0 {
 		return text, nil
 	}
 	var doc yaml.Node
 	if err := yaml.Unmarshal([]byte(text), &doc); err != nil {
 		return "", err
 	}
-	gone := map[int]bool{}
+	removedLines := map[int]bool{}
 	byLines := true
-	for _, keys := range drop {
-		byLines = cut(doc.Content[0], keys, gone) && byLines
+	for _, path := range paths {
+		byLines = removeYAMLKey(doc.Content[0], path, removedLines) && byLines
 	}
 	if len(doc.Content[0].Content) == 0 {
 		return "", nil
@@ -116,17 +117,17 @@ func withoutKeys(text string, drop [][]string) (string, error) {
 	if err := doc.Decode(&want); err != nil {
 		return "", err
 	}
-	means := func(text string) bool {
+	hasSameMeaning := func(text string) bool {
 		var got map[string]any
 		return yaml.Unmarshal([]byte(text), &got) == nil && reflect.DeepEqual(got, want)
 	}
-	var kept []string
+	var lines []string
 	for i, line := range strings.SplitAfter(text, "\n") {
-		if !gone[i+1] {
-			kept = append(kept, line)
+		if !removedLines[i+1] {
+			lines = append(lines, line)
 		}
 	}
-	if out := strings.Join(kept, ""); byLines && means(out) {
+	if out := strings.Join(lines, ""); byLines && hasSameMeaning(out) {
 		return out, nil
 	}
 	var b bytes.Buffer
@@ -139,63 +140,63 @@ func withoutKeys(text string, drop [][]string) (string, error) {
 	if !strings.HasSuffix(text, "\n") {
 		out = strings.TrimSuffix(out, "\n")
 	}
-	if !means(out) {
+	if !hasSameMeaning(out) {
 		return "", errors.New("it cannot be written back without a change in meaning")
 	}
 	return out, nil
 }
 
-// cut removes one key, and the mapping that it leaves empty. It notes the lines
-// that go; false means that they cannot be told.
-func cut(m *yaml.Node, keys []string, gone map[int]bool) bool {
+// removeYAMLKey removes the key at a path, and mappings that become empty. It adds the
+// lines of both to removedLines. It returns false if they are not whole lines.
+func removeYAMLKey(m *yaml.Node, path []string, removedLines map[int]bool) bool {
 	for i := 0; i+1 < len(m.Content); i += 2 {
 		k, v := m.Content[i], m.Content[i+1]
-		if k.Value != keys[0] {
+		if k.Value != path[0] {
 			continue
 		}
 		ok := m.Style&yaml.FlowStyle == 0
-		if len(keys) > 1 {
-			ok = cut(v, keys[1:], gone) && ok
+		if len(path) > 1 {
+			ok = removeYAMLKey(v, path[1:], removedLines) && ok
 			if len(v.Content) > 0 {
 				return ok
 			}
 		} else if v.Kind != yaml.ScalarNode || v.Line != k.Line || v.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
 			ok = false
 		}
-		gone[k.Line] = true
+		removedLines[k.Line] = true
 		m.Content = slices.Delete(m.Content, i, i+2)
 		return ok
 	}
 	return false
 }
 
-// takeNamed edits userVolume and userVolumeMount: the certificates' entry goes,
-// and the others keep their text.
-func (a *adopter) takeNamed(key, value string) {
+// adoptVolumeAnnotation removes the entry of the certificates' volume from userVolume or
+// userVolumeMount. The other entries keep their text.
+func (a *adopter) adoptVolumeAnnotation(key, value string) {
 	field := "metadata.annotations[" + key + "]"
-	entries, isList, err := entriesOf(value)
+	entries, isList, err := parseEntries(value)
 	if err != nil {
-		a.fail(field, "%v, so Istio does not read it; correct it", err)
+		a.addError(field, "%v, so Istio does not read it; correct it", err)
 		return
 	}
-	var left []entry
+	var rest []entry
 	for _, e := range entries {
 		if a.volume == "" || e.name != a.volume {
-			left = append(left, e)
+			rest = append(rest, e)
 			continue
 		}
-		if wrong := foreign(key, e.value); wrong != "" {
-			a.fail(field+"["+e.name+"]", "%s", wrong)
+		if problem := unsupportedFields(key, e.value); problem != "" {
+			a.addError(field+"["+e.name+"]", "%s", problem)
 		}
 	}
-	if len(left) == len(entries) {
+	if len(rest) == len(entries) {
 		return
 	}
-	a.replace(key, value, written(left, isList))
+	a.changeAnnotation(key, value, formatEntries(rest, isList))
 }
 
-// foreign says what an entry asks for that Isthmus does not.
-func foreign(key string, value json.RawMessage) string {
+// unsupportedFields says what an entry asks for and Isthmus does not, or returns "".
+func unsupportedFields(key string, value json.RawMessage) string {
 	var fields map[string]any
 	if err := json.Unmarshal(value, &fields); err != nil {
 		return "it is no JSON object; correct it"
@@ -217,14 +218,14 @@ func foreign(key string, value json.RawMessage) string {
 	return ""
 }
 
-// entry is one volume or mount of an annotation, as it is written there.
+// entry is a volume or mount in an annotation, with its text there.
 type entry struct {
 	name  string
 	value json.RawMessage
 }
 
-// entriesOf reads a JSON list of named objects, or an object by name, in order.
-func entriesOf(text string) (entries []entry, isList bool, err error) {
+// parseEntries reads a JSON list of named objects, or a JSON object by name, in order.
+func parseEntries(text string) (entries []entry, isList bool, err error) {
 	if strings.HasPrefix(strings.TrimSpace(text), "[") {
 		var list []json.RawMessage
 		if err := json.Unmarshal([]byte(text), &list); err != nil {
@@ -239,8 +240,8 @@ func entriesOf(text string) (entries []entry, isList bool, err error) {
 		}
 		return entries, true, nil
 	}
-	var whole map[string]json.RawMessage
-	if err := json.Unmarshal([]byte(text), &whole); err != nil {
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(text), &object); err != nil {
 		return nil, false, fmt.Errorf("it is neither a JSON list nor an object: %w", err)
 	}
 	dec := json.NewDecoder(strings.NewReader(text))
@@ -259,8 +260,8 @@ func entriesOf(text string) (entries []entry, isList bool, err error) {
 	return entries, false, nil
 }
 
-// written puts entries back; empty when there is none.
-func written(entries []entry, isList bool) string {
+// formatEntries is the inverse of parseEntries. It returns "" for no entries.
+func formatEntries(entries []entry, isList bool) string {
 	if len(entries) == 0 {
 		return ""
 	}

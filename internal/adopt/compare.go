@@ -14,113 +14,116 @@ import (
 
 // Difference is one field in which two pods differ.
 type Difference struct {
-	// Field is its path, with the items of lists by name:
+	// Field is the path of the field, with list items by name, such as
 	// spec.containers[edge].env[FOO].
 	Field string
-	// Before and After are its values as JSON, empty where it is not there.
+	// Before and After are the values of the field as JSON. A value is empty if the pod
+	// does not have the field.
 	Before, After string
-	// Why is the reason in a few words. It is empty where no rule knows one: then
-	// somebody has to look.
-	Why string
+	// Reason explains the difference in a few words. It is empty if no rule explains
+	// it, so that the user must check it.
+	Reason string
 }
 
-// Compare says in which fields a pod that Isthmus made differs from the one that
-// somebody wrote by hand, each with the reason. It looks at labels, annotations
-// and the whole spec, at what they mean and not how they are written: a list is
-// compared by its items' names, a container's list of variables as a set, the
-// agent's arguments as flags, and Istio's annotations that hold YAML or JSON by
-// their content. The order is that of the fields' paths.
+// Compare returns the fields in which a pod that Isthmus has injected differs from the pod
+// that is integrated by hand, each with the reason. It compares the meaning of labels,
+// annotations and the spec, not their form: lists by the names of their items, the
+// variables of a container as a set, the agent's arguments as flags, and Istio's
+// annotations in YAML or JSON by their content. The differences are sorted by field.
 func Compare(before, after *corev1.Pod) []Difference {
-	c := &comparison{before: before, after: after, proxy: agentOf(after), status: readable(after)}
-	c.renamed()
-	a, b := shapeOf(c.before), shapeOf(after)
-	c.moved(a, b)
+	c := &comparison{before: before, after: after, sidecar: findSidecar(after), status: statusOf(after)}
+	c.alignSidecarName()
+	a, b := normalisePod(c.before), normalisePod(after)
+	c.alignMovedContainers(a, b)
 	c.compare("", a, b)
 	slices.SortStableFunc(c.found, func(a, b Difference) int { return bytes.Compare([]byte(a.Field), []byte(b.Field)) })
 	for i := range c.found {
-		c.found[i].Why = c.why(c.found[i])
+		c.found[i].Reason = c.reasonFor(c.found[i])
 	}
 	return c.found
 }
 
-// comparison is two pods on their way through Compare.
+// comparison is the state of Compare.
 type comparison struct {
 	before, after *corev1.Pod
-	// proxy is the sidecar of the pod after; nil where it has none.
-	proxy *corev1.Container
-	// status is what Isthmus says it did; empty where it says nothing.
+	// sidecar is that of the pod after, or nil.
+	sidecar *corev1.Container
+	// status is the status annotation of the pod after. It is zero if there is none.
 	status inject.Status
 	found  []Difference
 }
 
-// renamed gives the sidecar of the pod before the name that Istio's have.
-func (c *comparison) renamed() {
-	agent := writtenAgent(c.before, -1)
-	if c.proxy == nil || agent == nil || agent.Name == patches.SidecarName {
+// alignSidecarName gives the sidecar of the pod before the name of Istio's sidecars, so
+// that its fields are compared.
+func (c *comparison) alignSidecarName() {
+	manual := findManualSidecar(c.before, -1)
+	if c.sidecar == nil || manual == nil || manual.Name == patches.SidecarName {
 		return
 	}
-	name := agent.Name
+	name := manual.Name
 	c.before = c.before.DeepCopy()
-	agent = writtenAgent(c.before, -1)
-	agent.Name = patches.SidecarName
-	c.found = append(c.found, Difference{Field: "spec.containers[" + patches.SidecarName + "].name", Before: text(name), After: text(agent.Name)})
+	manual = findManualSidecar(c.before, -1)
+	manual.Name = patches.SidecarName
+	c.found = append(c.found, Difference{Field: "spec.containers[" + patches.SidecarName + "].name", Before: jsonText(name), After: jsonText(manual.Name)})
 }
 
-// agentOf finds the sidecar of a pod, wherever it stands.
-func agentOf(pod *corev1.Pod) *corev1.Container {
+// findSidecar finds the sidecar among the containers and init containers of a pod. It
+// returns nil if there is none.
+func findSidecar(pod *corev1.Pod) *corev1.Container {
 	for _, list := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
 		i := slices.IndexFunc(list, func(c corev1.Container) bool { return c.Name == patches.SidecarName })
 		if i >= 0 {
 			return &list[i]
 		}
 	}
-	return writtenAgent(pod, -1)
+	return findManualSidecar(pod, -1)
 }
 
-func readable(pod *corev1.Pod) inject.Status {
+// statusOf returns the status of a pod, or a zero one if it cannot be read.
+func statusOf(pod *corev1.Pod) inject.Status {
 	if st, err := inject.ReadStatus(pod); err == nil && st != nil {
 		return *st
 	}
 	return inject.Status{}
 }
 
-// moved notes containers that became native sidecars, or the other way round, and
-// puts them where the other pod has them, so that their fields are compared.
-func (c *comparison) moved(before, after object) {
-	was, is := before.spec(), after.spec()
+// alignMovedContainers records containers that moved between containers and
+// initContainers, and moves them in the pod before, so that their fields are compared.
+func (c *comparison) alignMovedContainers(before, after fieldMap) {
+	specBefore, specAfter := before.spec(), after.spec()
 	for _, lists := range [][2]string{{"containers", "initContainers"}, {"initContainers", "containers"}} {
-		from, to := was.items(lists[0]), is.items(lists[1])
+		from, to := specBefore.items(lists[0]), specAfter.items(lists[1])
 		for _, name := range slices.Sorted(maps.Keys(from)) {
-			if to[name] == nil || is.items(lists[0])[name] != nil || was.items(lists[1])[name] != nil {
+			if to[name] == nil || specAfter.items(lists[0])[name] != nil || specBefore.items(lists[1])[name] != nil {
 				continue
 			}
-			was.put(lists[1], name, from[name])
+			specBefore.put(lists[1], name, from[name])
 			delete(from, name)
 			c.found = append(c.found, Difference{
-				Field: "spec." + lists[1] + "[" + name + "]", Before: text("spec." + lists[0]), After: text("spec." + lists[1]),
+				Field: "spec." + lists[1] + "[" + name + "]", Before: jsonText("spec." + lists[0]), After: jsonText("spec." + lists[1]),
 			})
 		}
 	}
 }
 
-// compare walks two values. What one side lacks is one difference, but for named
-// items, each of which is one.
+// compare compares two values recursively. A value that one side lacks is one difference,
+// unless it has named items, each of which is one difference.
 func (c *comparison) compare(field string, before, after any) {
-	if named, ok := after.(items); ok && before == nil {
-		before = named.none()
+	if _, ok := after.(itemMap); ok && before == nil {
+		before = itemMap{}
 	}
-	if named, ok := before.(items); ok && after == nil {
-		after = named.none()
+	if _, ok := before.(itemMap); ok && after == nil {
+		after = itemMap{}
 	}
 	switch a := before.(type) {
-	case items:
-		if b, ok := after.(items); ok {
-			c.each(a, b, func(key string) string { return field + "[" + key + "]" })
+	case itemMap:
+		if b, ok := after.(itemMap); ok {
+			c.compareMaps(a, b, func(key string) string { return field + "[" + key + "]" })
 			return
 		}
-	case object:
-		if b, ok := after.(object); ok {
-			c.each(a, b, func(key string) string {
+	case fieldMap:
+		if b, ok := after.(fieldMap); ok {
+			c.compareMaps(a, b, func(key string) string {
 				if field == "" {
 					return key
 				}
@@ -129,12 +132,12 @@ func (c *comparison) compare(field string, before, after any) {
 			return
 		}
 	}
-	if was, is := text(before), text(after); was != is {
-		c.found = append(c.found, Difference{Field: field, Before: was, After: is})
+	if a, b := jsonText(before), jsonText(after); a != b {
+		c.found = append(c.found, Difference{Field: field, Before: a, After: b})
 	}
 }
 
-func (c *comparison) each(a, b map[string]any, path func(string) string) {
+func (c *comparison) compareMaps(a, b map[string]any, path func(string) string) {
 	keys := maps.Clone(a)
 	if keys == nil {
 		keys = map[string]any{}
@@ -145,8 +148,8 @@ func (c *comparison) each(a, b map[string]any, path func(string) string) {
 	}
 }
 
-// text is a value as JSON on one line, empty when there is none.
-func text(v any) string {
+// jsonText returns a value as JSON on one line, or "" for nil.
+func jsonText(v any) string {
 	if v == nil {
 		return ""
 	}

@@ -100,13 +100,13 @@ func TestCompareExcusesNothingElse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			before, after := compared(t, test.sample)
 			for _, d := range adopt.Compare(before, after) {
-				require.NotEmpty(t, d.Why, d.Field)
+				require.NotEmpty(t, d.Reason, d.Field)
 			}
 			test.change(after)
 			found := false
 			for _, d := range adopt.Compare(before, after) {
 				if d.Field != test.want.Field {
-					assert.NotEmpty(t, d.Why, d.Field)
+					assert.NotEmpty(t, d.Reason, d.Field)
 					continue
 				}
 				found = true
@@ -130,7 +130,7 @@ func TestCompareWithEnvoy(t *testing.T) {
 	require.NoError(t, err)
 	checkAdopted(t, engine, request, adoption)
 	for _, d := range adoption.Differences {
-		assert.NotContains(t, d.Why, "no Envoy", d.Field)
+		assert.NotContains(t, d.Reason, "no Envoy", d.Field)
 	}
 	edge := patchPod(t, pod, adoption.Patch).Spec.Containers[0]
 	assert.Contains(t, edge.Env, corev1.EnvVar{Name: "AMBASSADOR_ENVOY_BASE_ID", Value: "1"}, "two Envoys are in the pod, as before")

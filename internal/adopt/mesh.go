@@ -8,8 +8,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
-// meshFacts are variables and flags of the agent that say which mesh it is in.
-var meshFacts = []struct {
+// meshSettings are variables and flags of the agent that identify its mesh.
+var meshSettings = []struct {
 	variable string
 	flags    []string
 }{
@@ -20,30 +20,30 @@ var meshFacts = []struct {
 	{"ISTIO_META_CLUSTER_ID", nil},
 }
 
-// otherMesh says where the sidecar written by hand and that of Isthmus are in
-// different meshes: then the settings that were used are not those of its cluster.
-func otherMesh(before, after *corev1.Container) (warnings []string) {
+// warnMeshDifferences warns if the manual sidecar and that of Isthmus have settings of
+// different meshes. The settings that Isthmus uses are then not those of the cluster.
+func warnMeshDifferences(before, after *corev1.Container) (warnings []string) {
 	if before == nil || after == nil {
 		return nil
 	}
-	words := make([]any, len(before.Args))
+	args := make([]any, len(before.Args))
 	for i := range before.Args {
-		words[i] = before.Args[i]
+		args[i] = before.Args[i]
 	}
-	given := flagsOf(words)
-	for _, f := range meshFacts {
-		is := inject.FindEnv(after, f.variable)
-		name, was := f.variable, ""
-		if v := inject.FindEnv(before, f.variable); v != nil {
+	flags := parseFlags(args)
+	for _, setting := range meshSettings {
+		now := inject.FindEnv(after, setting.variable)
+		name, was := setting.variable, ""
+		if v := inject.FindEnv(before, setting.variable); v != nil {
 			was = v.Value
 		}
-		for _, flag := range f.flags {
-			if v, ok := given[flag].(string); ok && was == "" {
+		for _, flag := range setting.flags {
+			if v, ok := flags[flag].(string); ok && was == "" {
 				name, was = flag, v
 			}
 		}
-		if was != "" && is != nil && was != is.Value {
-			warnings = append(warnings, fmt.Sprintf("the sidecar written by hand sets %s to %q, and the mesh settings used here say %q; check them, with --from-cluster or --settings", name, was, is.Value))
+		if was != "" && now != nil && was != now.Value {
+			warnings = append(warnings, fmt.Sprintf("the sidecar written by hand sets %s to %q, and the mesh settings used here say %q; check them, with --from-cluster or --settings", name, was, now.Value))
 		}
 	}
 	return warnings

@@ -13,142 +13,142 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// takeVolume lets the certificates' volume go. Where another container uses it
-// too it stays: Isthmus makes use of it.
-func (a *adopter) takeVolume() {
+// adoptCertsVolume drops the volume of the certificates. A volume that another container
+// uses too stays, and Isthmus uses it.
+func (a *adopter) adoptCertsVolume() {
 	v := inject.FindVolume(a.pod, a.volume)
 	if v == nil {
 		return
 	}
 	if kind := volumeKind(v); v.EmptyDir == nil {
-		out := "leave the pod as it is, or make it an emptyDir"
+		remedy := "leave the pod as it is, or make it an emptyDir"
 		if v.Secret != nil {
-			out = policy.ModeKey + ": secret has Isthmus keep a Secret and mount it; remove the volume and its mounts, and set that"
+			remedy = policy.ModeKey + ": secret has Isthmus keep a Secret and mount it; remove the volume and its mounts, and set that"
 		}
-		a.fail("spec.volumes["+v.Name+"]", "the certificates come from %s; %s", kind, out)
+		a.addError("spec.volumes["+v.Name+"]", "the certificates come from %s; %s", kind, remedy)
 		return
 	}
-	users := a.others(a.volume)
+	users := a.otherUsers(a.volume)
 	switch {
 	case len(users) == 0:
 		a.dropVolumes = append(a.dropVolumes, a.volume)
 	case a.volume != patches.CertsVolume:
-		a.fail("spec.volumes["+a.volume+"]", "it is also mounted in %s, and Isthmus' agent writes into volume %s; rename it to that", several(users), patches.CertsVolume)
+		a.addError("spec.volumes["+a.volume+"]", "it is also mounted in %s, and Isthmus' agent writes into volume %s; rename it to that", joinAnd(users), patches.CertsVolume)
 	default:
-		a.warn("volume %s stays, for it is also mounted in %s", a.volume, several(users))
+		a.warn("volume %s stays, for it is also mounted in %s", a.volume, joinAnd(users))
 	}
 }
 
-// takeEdge takes variables and mount off the edge.
-func (a *adopter) takeEdge() {
+// adoptEdge drops variables and mounts of the edge.
+func (a *adopter) adoptEdge() {
 	edge, at := a.edgeContainer()
-	a.dropMounts = mountsOf(edge, a.volume)
+	a.dropMounts = mountIndexes(edge, a.volume)
 	if inject.FindEnv(edge, inject.SecretDirEnv) != nil {
 		a.dropEnv = append(a.dropEnv, inject.SecretDirEnv)
 	}
-	if id := inject.FindEnv(edge, envoyBaseEnv); id != nil && a.dropsBase(id.Value) && id.ValueFrom == nil {
-		a.dropEnv = append(a.dropEnv, envoyBaseEnv)
+	if id := inject.FindEnv(edge, envoyBaseIDEnv); id != nil && a.dropsBaseID(id.Value) && id.ValueFrom == nil {
+		a.dropEnv = append(a.dropEnv, envoyBaseIDEnv)
 	}
 	for _, name := range a.dropEnv {
 		for i := range edge.Env {
 			if strings.Contains(edge.Env[i].Value, "$("+name+")") {
-				a.fail(at+".env["+edge.Env[i].Name+"]", "it refers to %s, which Isthmus sets behind it, where it is not known yet; write the value out", name)
+				a.addError(at+".env["+edge.Env[i].Name+"]", "it refers to %s, which Isthmus sets behind it, where it is not known yet; write the value out", name)
 			}
 		}
 	}
 }
 
-// dropsBase: an ID that was there for the sidecar's Envoy. On the host's network
-// it may keep the Envoys of two pods apart, and a number of one's own has a
-// reason.
-func (a *adopter) dropsBase(value string) bool {
+// dropsBaseID reports whether the edge has a base ID because of the sidecar's Envoy. On the
+// host's network the ID may distinguish the Envoys of two pods, and a number that the user
+// has chosen may have another purpose.
+func (a *adopter) dropsBaseID(value string) bool {
 	switch {
 	case a.pod.Spec.HostNetwork, a.options.Envoy:
 		return false
-	case a.byIstio:
-		return value == "1" // which Isthmus sets
+	case a.usesInjector:
+		return value == "1" // Isthmus sets the same
 	default:
-		return a.proxy != nil
+		return a.sidecar != nil
 	}
 }
 
-// patch removes what goes and adds what comes. Lists and maps that are left empty
-// go too.
+// patch builds the patch. It also removes lists and maps that become empty.
 func (a *adopter) patch() []operations.Operation {
-	p := &patcher{}
+	p := &patchBuilder{}
 	var volumes []int
 	for i := range a.pod.Spec.Volumes {
 		if slices.Contains(a.dropVolumes, a.pod.Spec.Volumes[i].Name) {
 			volumes = append(volumes, i)
 		}
 	}
-	p.items("/spec/volumes", len(a.pod.Spec.Volumes), volumes)
+	p.removeItems("/spec/volumes", len(a.pod.Spec.Volumes), volumes)
 	edge, _ := a.edgeContainer()
-	at := "/spec/containers/" + strconv.Itoa(a.edge)
+	edgePath := "/spec/containers/" + strconv.Itoa(a.edge)
 	var env []int
 	for i := range edge.Env {
 		if slices.Contains(a.dropEnv, edge.Env[i].Name) {
 			env = append(env, i)
 		}
 	}
-	p.items(at+"/env", len(edge.Env), env)
-	p.items(at+"/volumeMounts", len(edge.VolumeMounts), a.dropMounts)
-	if a.proxy != nil { // after the edge, whose index it may change
-		list, i := a.indexed(a.proxy)
+	p.removeItems(edgePath+"/env", len(edge.Env), env)
+	p.removeItems(edgePath+"/volumeMounts", len(edge.VolumeMounts), a.dropMounts)
+	if a.sidecar != nil { // last, because the removal may change the edge's index
+		list, i := a.containerPosition(a.sidecar)
 		length := len(a.pod.Spec.Containers)
 		if list == "initContainers" {
 			length = len(a.pod.Spec.InitContainers)
 		}
-		p.items("/spec/"+list, length, []int{i})
+		p.removeItems("/spec/"+list, length, []int{i})
 	}
-	p.pairs("/metadata/labels", a.pod.Labels, a.dropLabels, nil)
-	changes := maps.Clone(a.keys)
-	maps.Copy(changes, a.setAnnotations)
-	p.pairs("/metadata/annotations", a.pod.Annotations, a.dropAnnotations, changes)
+	p.changeMap("/metadata/labels", a.pod.Labels, a.dropLabels, nil)
+	changes := maps.Clone(a.newAnnotations)
+	maps.Copy(changes, a.editedAnnotations)
+	p.changeMap("/metadata/annotations", a.pod.Annotations, a.dropAnnotations, changes)
 	return p.ops
 }
 
-type patcher struct{ ops []operations.Operation }
+// patchBuilder collects operations.
+type patchBuilder struct{ ops []operations.Operation }
 
-func (p *patcher) add(op, path string, value any) {
+func (p *patchBuilder) add(op, path string, value any) {
 	p.ops = append(p.ops, operations.NewOperation(op, path, value))
 }
 
-// items removes items of a list, from its end on.
-func (p *patcher) items(path string, length int, gone []int) {
-	if len(gone) > 0 && len(gone) == length {
+// removeItems removes items of a list, from its end to its beginning.
+func (p *patchBuilder) removeItems(path string, length int, indexes []int) {
+	if len(indexes) > 0 && len(indexes) == length {
 		p.add("remove", path, nil)
 		return
 	}
-	for _, i := range slices.Backward(gone) {
+	for _, i := range slices.Backward(indexes) {
 		p.add("remove", path+"/"+strconv.Itoa(i), nil)
 	}
 }
 
-// pairs removes keys of a map, and sets others.
-func (p *patcher) pairs(path string, have map[string]string, gone []string, set map[string]string) {
-	if have == nil {
+// changeMap removes keys of a map, and sets others.
+func (p *patchBuilder) changeMap(path string, current map[string]string, remove []string, set map[string]string) {
+	if current == nil {
 		if len(set) > 0 {
 			p.add("add", path, set)
 		}
 		return
 	}
-	if len(gone) > 0 && len(gone) == len(have) && len(set) == 0 {
+	if len(remove) > 0 && len(remove) == len(current) && len(set) == 0 {
 		p.add("remove", path, nil)
 		return
 	}
 	for _, key := range slices.Sorted(maps.Keys(set)) {
-		switch now, ok := have[key]; {
+		switch now, ok := current[key]; {
 		case !ok:
 			p.add("add", path+"/"+escape(key), set[key])
 		case now != set[key]:
 			p.add("replace", path+"/"+escape(key), set[key])
 		}
 	}
-	for _, key := range slices.Sorted(slices.Values(gone)) {
+	for _, key := range slices.Sorted(slices.Values(remove)) {
 		p.add("remove", path+"/"+escape(key), nil)
 	}
 }
 
-// escape makes a key a segment of a JSON pointer (RFC 6901).
+// escape turns a key into a segment of a JSON pointer (RFC 6901).
 var escape = strings.NewReplacer("~", "~0", "/", "~1").Replace

@@ -13,28 +13,28 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// agentField is a field of the sidecar, wherever it stands.
-var agentField = regexp.MustCompile(`^spec\.(?:initC|c)ontainers\[` + patches.SidecarName + `\](?:\.(.+))?$`)
+// sidecarField matches a field of the sidecar.
+var sidecarField = regexp.MustCompile(`^spec\.(?:initC|c)ontainers\[` + patches.SidecarName + `\](?:\.(.+))?$`)
 
 const (
-	native    = "a native sidecar: starts before the edge and ends after it"
-	fromMesh  = "from the mesh's settings"
-	identity  = "who and where the pod is, for the agent"
-	telemetry = "metadata for Envoy's telemetry, and no Envoy runs"
+	nativeSidecar    = "a native sidecar: starts before the edge and ends after it"
+	fromMeshSettings = "from the mesh's settings"
+	identity         = "who and where the pod is, for the agent"
+	telemetry        = "metadata for Envoy's telemetry, and no Envoy runs"
 )
 
-// agentReasons explain the differences in the sidecar by the beginning of the
-// field within it. What Istio's injector makes of it in mode istio is not ours.
-var agentReasons = []struct{ field, why string }{
+// sidecarReasons explain the differences in the sidecar by a prefix of the field within it.
+// They do not apply to mode istio, where Istio's injector adds the sidecar.
+var sidecarReasons = []prefixReason{
 	{"name", "the name by which Istio's tools find it"},
-	{"restartPolicy", native},
+	{"restartPolicy", nativeSidecar},
 	{"imagePullPolicy", "as the mesh's settings say, else Kubernetes' own default"},
 	{"image", "the mesh's own image, not pinned: it follows Istio's version"},
 	{"command", "the image's own entrypoint, pilot-agent"},
 	{"startupProbe", "holds the edge back until all three certificate files are there"},
 	{"readinessProbe", "the startup probe holds the edge back until the files are there; an agent that is slow later must not take a front door out"},
 	{"livenessProbe", "the agent ends by itself where it cannot go on"},
-	{"lifecycle", native},
+	{"lifecycle", nativeSidecar},
 	{"resources", "requests and limits always: quotas refuse pods without, and autoscalers lose their metric"},
 	{"securityContext", "passes Pod Security restricted: not root, read-only, no capabilities"},
 	{"ports", "the agent's own port is declared, and no other"},
@@ -47,9 +47,9 @@ var agentReasons = []struct{ field, why string }{
 	{"volumeMounts[kube-api-access]", "the API server mounts it"},
 }
 
-// istioReasons explain the differences in a sidecar that Istio's injector made of
-// the same pod with other annotations.
-var istioReasons = []struct{ field, why string }{
+// istioReasons explain the differences in a sidecar that Istio's injector added to the same
+// pod with other annotations.
+var istioReasons = []prefixReason{
 	{"env[OUTPUT_CERTS]", "one directory for agent and edge"},
 	{"env[ISTIO_META_DNS_CAPTURE]", "DNS of an edge is not captured"},
 	{"env[SECRET_TTL]", "the lifetime asked of the CA, no more than it grants"},
@@ -61,9 +61,9 @@ var istioReasons = []struct{ field, why string }{
 	{"volumeMounts[kube-api-access]", "the API server mounts it"},
 }
 
-// whyAgent explains a difference in the sidecar.
-func (c *comparison) whyAgent(d Difference) string {
-	m := agentField.FindStringSubmatch(d.Field)
+// sidecarReason explains a difference in the sidecar. It returns "" if no rule does.
+func (c *comparison) sidecarReason(d Difference) string {
+	m := sidecarField.FindStringSubmatch(d.Field)
 	switch {
 	case m == nil:
 		return ""
@@ -72,31 +72,31 @@ func (c *comparison) whyAgent(d Difference) string {
 	case c.status.Mode == policy.Istio && m[1] == "" && d.Before == "":
 		return "Istio's injector added its sidecar"
 	case c.status.Mode == policy.Istio:
-		return beginning(istioReasons, m[1])
-	case m[1] == "" && d.Before == text("spec.containers"):
-		return native
+		return reasonByPrefix(istioReasons, m[1])
+	case m[1] == "" && d.Before == jsonText("spec.containers"):
+		return nativeSidecar
 	case m[1] == "" && d.Before == "":
 		return "the sidecar that the integration by hand lacked"
 	case m[1] == "":
 		return ""
 	case strings.HasPrefix(m[1], "args["):
-		return c.withEnvoy(flags[strings.TrimSuffix(strings.TrimPrefix(m[1], "args["), "]")])
+		return c.unlessEnvoyRuns(flagReasons[strings.TrimSuffix(strings.TrimPrefix(m[1], "args["), "]")])
 	case strings.HasPrefix(m[1], "env["):
 		name, _, _ := strings.Cut(strings.TrimPrefix(m[1], "env["), "]")
-		return c.withEnvoy(whyVariable(name))
+		return c.unlessEnvoyRuns(variableReason(name))
 	}
-	if why := beginning(agentReasons, m[1]); why != "" {
-		return why
+	if reason := reasonByPrefix(sidecarReasons, m[1]); reason != "" {
+		return reason
 	}
 	if name, ok := strings.CutPrefix(m[1], "volumeMounts["); ok && d.After == "" {
-		return c.whyUnmounted(strings.TrimSuffix(name, "]"))
+		return c.removedMountReason(strings.TrimSuffix(name, "]"))
 	}
 	return ""
 }
 
-// whyUnmounted explains a mount that the sidecar has no more.
-func (c *comparison) whyUnmounted(name string) string {
-	before := agentOf(c.before)
+// removedMountReason explains a mount that the sidecar no longer has.
+func (c *comparison) removedMountReason(name string) string {
+	before := findSidecar(c.before)
 	if before == nil {
 		return ""
 	}
@@ -104,32 +104,35 @@ func (c *comparison) whyUnmounted(name string) string {
 	if m == nil {
 		return ""
 	}
-	if c.proxy != nil && slices.ContainsFunc(c.proxy.VolumeMounts, func(now corev1.VolumeMount) bool { return path.Clean(now.MountPath) == path.Clean(m.MountPath) }) {
+	if c.sidecar != nil && slices.ContainsFunc(c.sidecar.VolumeMounts, func(now corev1.VolumeMount) bool { return path.Clean(now.MountPath) == path.Clean(m.MountPath) }) {
 		return "another volume is mounted there"
 	}
 	if policy.IsAgentMount(m.MountPath) {
 		return "the agent alone reads and writes less"
 	}
-	if heldCerts(c, Difference{}, name) {
+	if heldCertificates(c, Difference{}, name) {
 		return "volume " + patches.CertsVolume + " takes its place"
 	}
 	return ""
 }
 
-// beginning is the reason of the first rule that the field begins with.
-func beginning(rules []struct{ field, why string }, field string) string {
+// prefixReason explains the differences in all fields with a prefix.
+type prefixReason struct{ prefix, reason string }
+
+// reasonByPrefix returns the reason of the first rule whose prefix the field has, or "".
+func reasonByPrefix(rules []prefixReason, field string) string {
 	for _, r := range rules {
-		if strings.HasPrefix(field, r.field) {
-			return r.why
+		if strings.HasPrefix(field, r.prefix) {
+			return r.reason
 		}
 	}
 	return ""
 }
 
-// withEnvoy is a reason that also holds where an Envoy runs.
-func (c *comparison) withEnvoy(why string) string {
-	if strings.Contains(why, "no Envoy") && c.runsEnvoy() {
-		return "Istio's own default, " + fromMesh
+// unlessEnvoyRuns replaces a reason that is wrong if an Envoy runs.
+func (c *comparison) unlessEnvoyRuns(reason string) string {
+	if strings.Contains(reason, "no Envoy") && c.runsEnvoy() {
+		return "Istio's own default, " + fromMeshSettings
 	}
-	return why
+	return reason
 }

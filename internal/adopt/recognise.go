@@ -12,57 +12,57 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// recognise tells the styles apart; false means that there is nothing to adopt,
-// or nothing that may be touched.
+// recognise determines how the pod is integrated by hand. It returns false if there is
+// nothing to adopt, or if the pod must not be changed.
 func (a *adopter) recognise() bool {
 	annotations, labels := a.pod.Annotations, a.pod.Labels
 	if _, ok := annotations[policy.StatusKey]; ok {
-		a.fail("metadata.annotations["+policy.StatusKey+"]", "Isthmus has injected this pod already; take that back first, with isthmus uninject")
+		a.addError("metadata.annotations["+policy.StatusKey+"]", "Isthmus has injected this pod already; take that back first, with isthmus uninject")
 		return false
 	}
 	edge, at := a.edgeContainer()
 	dir := inject.FindEnv(edge, inject.SecretDirEnv)
-	asks := inject.IsTrue(labels[policy.IstioInjectKey]) || inject.IsTrue(annotations[policy.IstioInjectKey])
-	files := strings.Contains(annotations[policy.IstioProxyConfigKey], "OUTPUT_CERTS") ||
+	asksInjector := inject.IsTrue(labels[policy.IstioInjectKey]) || inject.IsTrue(annotations[policy.IstioInjectKey])
+	asksForFiles := strings.Contains(annotations[policy.IstioProxyConfigKey], "OUTPUT_CERTS") ||
 		strings.Contains(annotations[policy.IstioUserVolumeMount], patches.CertsVolume)
 	volume := inject.FindVolume(a.pod, patches.CertsVolume)
 	switch {
 	case annotations[policy.IstioStatusKey] != "":
-		a.fail("metadata.annotations["+policy.IstioStatusKey+"]", "Istio's injector, or istioctl kube-inject, has already been here; adopt the manifest that it was given")
+		a.addError("metadata.annotations["+policy.IstioStatusKey+"]", "Istio's injector, or istioctl kube-inject, has already been here; adopt the manifest that it was given")
 		return false
-	case a.proxy != nil && (asks || a.proxy.Image == "auto"):
-		a.style, a.byIstio = "container "+a.proxy.Name+" for Istio's injector to complete", true
-	case a.proxy != nil:
-		a.style = "container " + a.proxy.Name + " written by hand"
-	case files:
-		a.style, a.byIstio = "annotations for Istio's injector", true
-	case dir != nil && asks:
-		a.style, a.byIstio = "half of the annotations for Istio's injector", true
+	case a.sidecar != nil && (asksInjector || a.sidecar.Image == "auto"):
+		a.found, a.usesInjector = "container "+a.sidecar.Name+" for Istio's injector to complete", true
+	case a.sidecar != nil:
+		a.found = "container " + a.sidecar.Name + " written by hand"
+	case asksForFiles:
+		a.found, a.usesInjector = "annotations for Istio's injector", true
+	case dir != nil && asksInjector:
+		a.found, a.usesInjector = "half of the annotations for Istio's injector", true
 	case dir != nil:
-		a.style = inject.SecretDirEnv + " alone"
-		if m := coveringMount(edge.VolumeMounts, dir.Value); m == nil || m.Name != patches.CertsVolume {
-			a.fail(at+".env["+inject.SecretDirEnv+"]", "nothing in the pod shows who writes certificates into %q; if Isthmus is to, remove the variable and what is mounted there, and set %s: \"true\"", dir.Value, policy.InjectKey)
+		a.found = inject.SecretDirEnv + " alone"
+		if m := enclosingMount(edge.VolumeMounts, dir.Value); m == nil || m.Name != patches.CertsVolume {
+			a.addError(at+".env["+inject.SecretDirEnv+"]", "nothing in the pod shows who writes certificates into %q; if Isthmus is to, remove the variable and what is mounted there, and set %s: \"true\"", dir.Value, policy.InjectKey)
 			return false
 		}
 		a.warn("nothing in the pod writes certificates into %s; the agent that Isthmus adds will", dir.Value)
-	case asks && a.options.Mode == policy.Istio:
-		return false // asked for by the mode as well
-	case asks:
-		a.fail("metadata["+policy.IstioInjectKey+"]", "the pod asks Istio for a sidecar and for no certificate files, so its traffic goes through that; Isthmus gives an edge certificates and captures nothing. Remove the key and set %s: \"true\", with a TLSContext for the Mappings", policy.InjectKey)
+	case asksInjector && a.options.Mode == policy.Istio:
+		return false // mode istio asks for the sidecar too
+	case asksInjector:
+		a.addError("metadata["+policy.IstioInjectKey+"]", "the pod asks Istio for a sidecar and for no certificate files, so its traffic goes through that; Isthmus gives an edge certificates and captures nothing. Remove the key and set %s: \"true\", with a TLSContext for the Mappings", policy.InjectKey)
 		return false
 	case volume != nil && volume.EmptyDir == nil:
-		a.style = "volume " + patches.CertsVolume
+		a.found = "volume " + patches.CertsVolume
 	default:
 		return false
 	}
-	if v, ok := labels[policy.IstioInjectKey]; a.byIstio && ok && !inject.IsTrue(v) {
-		a.fail("metadata.labels["+policy.IstioInjectKey+"]", "it is %q, so Istio's injector never sees the pod and its annotations do nothing; remove the label, or the annotations", v)
+	if v, ok := labels[policy.IstioInjectKey]; a.usesInjector && ok && !inject.IsTrue(v) {
+		a.addError("metadata.labels["+policy.IstioInjectKey+"]", "it is %q, so Istio's injector never sees the pod and its annotations do nothing; remove the label, or the annotations", v)
 	}
 	return true
 }
 
-// coveringMount is the mount in which a path lies, the longest of them.
-func coveringMount(mounts []corev1.VolumeMount, dir string) *corev1.VolumeMount {
+// enclosingMount returns the innermost mount that contains a path, or nil.
+func enclosingMount(mounts []corev1.VolumeMount, dir string) *corev1.VolumeMount {
 	var found *corev1.VolumeMount
 	dir = path.Clean(dir)
 	for i := range mounts {
@@ -74,40 +74,40 @@ func coveringMount(mounts []corev1.VolumeMount, dir string) *corev1.VolumeMount 
 	return found
 }
 
-// findDirectory settles which volume holds the certificates and where the edge
-// has them: that is what its configuration may name.
-func (a *adopter) findDirectory() {
-	output, mounts := outputCerts(a.pod, a.proxy)
+// locateCerts determines which volume holds the certificates and where the edge mounts
+// them, because the configuration of the edge may name that directory.
+func (a *adopter) locateCerts() {
+	output, mounts := findOutputDir(a.pod, a.sidecar)
 	edge, at := a.edgeContainer()
 	dir := inject.FindEnv(edge, inject.SecretDirEnv)
 	if dir != nil && dir.ValueFrom != nil {
-		a.fail(at+".env["+inject.SecretDirEnv+"]", "its value comes from elsewhere (valueFrom), so the certificates' directory is not known; write it out")
+		a.addError(at+".env["+inject.SecretDirEnv+"]", "its value comes from elsewhere (valueFrom), so the certificates' directory is not known; write it out")
 		return
 	}
 	a.volume = patches.CertsVolume
-	within := ""
+	subdir := ""
 	if output != "" {
 		a.dir = path.Clean(output)
-		if m := coveringMount(mounts, output); m != nil {
+		if m := enclosingMount(mounts, output); m != nil {
 			a.volume = m.Name
-			within = strings.TrimPrefix(a.dir, path.Clean(m.MountPath))
+			subdir = strings.TrimPrefix(a.dir, path.Clean(m.MountPath))
 		}
 	} else if dir != nil {
 		a.dir = path.Clean(dir.Value)
 	}
-	edges := mountsOf(edge, a.volume)
-	if len(edges) == 1 {
-		m := edge.VolumeMounts[edges[0]]
+	edgeMounts := mountIndexes(edge, a.volume)
+	if len(edgeMounts) == 1 {
+		m := edge.VolumeMounts[edgeMounts[0]]
 		if m.SubPath != "" || m.SubPathExpr != "" {
-			a.fail(at+".volumeMounts["+m.Name+"].subPath", "the edge mounts a part of the volume, and Isthmus mounts the whole; remove subPath")
+			a.addError(at+".volumeMounts["+m.Name+"].subPath", "the edge mounts a part of the volume, and Isthmus mounts the whole; remove subPath")
 			return
 		}
 		if output != "" || dir == nil {
-			a.dir = path.Clean(m.MountPath + within)
+			a.dir = path.Clean(m.MountPath + subdir)
 		}
 	}
-	if len(edges) > 1 {
-		a.fail(at+".volumeMounts["+a.volume+"]", "the edge mounts it %d times, and Isthmus once; remove all but one", len(edges))
+	if len(edgeMounts) > 1 {
+		a.addError(at+".volumeMounts["+a.volume+"]", "the edge mounts it %d times, and Isthmus once; remove all but one", len(edgeMounts))
 		return
 	}
 	if a.dir == "" {
@@ -116,13 +116,13 @@ func (a *adopter) findDirectory() {
 	if dir != nil && path.Clean(dir.Value) != a.dir {
 		a.warn("container %s looks for certificates in %q, but they are in %q; once adopted, both are %q", edge.Name, dir.Value, a.dir, a.dir)
 	}
-	if _, wrong := policy.CertDir(a.dir); wrong != "" {
-		a.fail(at+".volumeMounts["+a.volume+"].mountPath", "the certificates are in %q: %s", a.dir, wrong)
+	if _, problem := policy.CertDir(a.dir); problem != "" {
+		a.addError(at+".volumeMounts["+a.volume+"].mountPath", "the certificates are in %q: %s", a.dir, problem)
 	}
 }
 
-// mountsOf are the indexes of a container's mounts of a volume.
-func mountsOf(c *corev1.Container, volume string) []int {
+// mountIndexes returns the indexes of a container's mounts of a volume.
+func mountIndexes(c *corev1.Container, volume string) []int {
 	var found []int
 	for i := range c.VolumeMounts {
 		if c.VolumeMounts[i].Name == volume {
@@ -132,46 +132,46 @@ func mountsOf(c *corev1.Container, volume string) []int {
 	return found
 }
 
-// outputCerts says where the sidecar is to write certificates, and what is
-// mounted in it.
-func outputCerts(pod *corev1.Pod, proxy *corev1.Container) (dir string, mounts []corev1.VolumeMount) {
-	if proxy != nil {
-		mounts = append(mounts, proxy.VolumeMounts...)
-		if v := inject.FindEnv(proxy, "OUTPUT_CERTS"); v != nil {
+// findOutputDir returns the directory to which the sidecar writes certificates, or "",
+// and the mounts of the sidecar.
+func findOutputDir(pod *corev1.Pod, sidecar *corev1.Container) (dir string, mounts []corev1.VolumeMount) {
+	if sidecar != nil {
+		mounts = append(mounts, sidecar.VolumeMounts...)
+		if v := inject.FindEnv(sidecar, "OUTPUT_CERTS"); v != nil {
 			dir = v.Value
-		} else if v := inject.FindEnv(proxy, "PROXY_CONFIG"); v != nil {
-			dir = outputOf(v.Value)
+		} else if v := inject.FindEnv(sidecar, "PROXY_CONFIG"); v != nil {
+			dir = outputDirIn(v.Value)
 		}
 	}
 	if config := pod.Annotations[policy.IstioProxyConfigKey]; dir == "" && config != "" {
-		dir = outputOf(config)
+		dir = outputDirIn(config)
 	}
-	named, _ := readNamed(pod.Annotations[policy.IstioUserVolumeMount]).(items)
-	for name, item := range named {
-		m, ok := item.(object)
-		if at, isText := m["mountPath"].(string); ok && isText {
-			mounts = append(mounts, corev1.VolumeMount{Name: name, MountPath: at})
+	userMounts, _ := parseNamed(pod.Annotations[policy.IstioUserVolumeMount]).(itemMap)
+	for name, item := range userMounts {
+		m, ok := item.(fieldMap)
+		if dir, isText := m["mountPath"].(string); ok && isText {
+			mounts = append(mounts, corev1.VolumeMount{Name: name, MountPath: dir})
 		}
 	}
 	slices.SortFunc(mounts, func(a, b corev1.VolumeMount) int { return strings.Compare(a.Name, b.Name) })
 	return dir, mounts
 }
 
-// outputOf reads OUTPUT_CERTS from a ProxyConfig.
-func outputOf(config string) string {
-	tree, _ := readConfig(config).(object)
-	metadata, _ := tree["proxyMetadata"].(items)
+// outputDirIn returns OUTPUT_CERTS of a ProxyConfig, or "".
+func outputDirIn(config string) string {
+	fields, _ := parseProxyConfig(config).(fieldMap)
+	metadata, _ := fields["proxyMetadata"].(itemMap)
 	dir, _ := metadata["OUTPUT_CERTS"].(string)
 	return dir
 }
 
-// certVolumes names the volumes that hold certificates in a pod integrated by
+// certVolumes names the volumes that may hold certificates in a pod that is integrated by
 // hand.
 func certVolumes(pod *corev1.Pod) []string {
-	dir, mounts := outputCerts(pod, agentOf(pod))
+	dir, mounts := findOutputDir(pod, findSidecar(pod))
 	names := []string{patches.CertsVolume}
 	if dir != "" {
-		if m := coveringMount(mounts, dir); m != nil && m.Name != patches.CertsVolume {
+		if m := enclosingMount(mounts, dir); m != nil && m.Name != patches.CertsVolume {
 			names = append(names, m.Name)
 		}
 	}

@@ -14,107 +14,106 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// object is a struct by its fields' names, items a list or a map by its items'
-// names: of the latter each item is compared for itself.
+// A pod is compared in a normalised form. fieldMap is a struct by the names of its fields.
+// itemMap is a list or a map by the names of its items, which are compared one by one.
 type (
-	object map[string]any
-	items  map[string]any
+	fieldMap map[string]any
+	itemMap  map[string]any
 )
 
-func (items) none() items { return items{} }
-
-func (o object) spec() object {
-	spec, _ := o["spec"].(object)
+func (o fieldMap) spec() fieldMap {
+	spec, _ := o["spec"].(fieldMap)
 	return spec
 }
 
-func (o object) items(key string) items {
-	list, _ := o[key].(items)
+func (o fieldMap) items(key string) itemMap {
+	list, _ := o[key].(itemMap)
 	return list
 }
 
-func (o object) put(list, name string, value any) {
+func (o fieldMap) put(list, name string, value any) {
 	if o.items(list) == nil {
-		o[list] = items{}
+		o[list] = itemMap{}
 	}
 	o.items(list)[name] = value
 }
 
-// shapeOf is what of a pod is compared.
-func shapeOf(pod *corev1.Pod) object {
+// normalisePod returns the parts of a pod that are compared.
+func normalisePod(pod *corev1.Pod) fieldMap {
 	var spec any
 	data := encode(pod.Spec)
 	if err := json.Unmarshal(data, &spec); err != nil {
-		panic(err) // encode has just made it
+		panic(err) // encode has just produced it
 	}
-	shape := object{"spec": named("spec", spec)}
-	metadata := object{}
+	out := fieldMap{"spec": normalise("spec", spec)}
+	metadata := fieldMap{}
 	if len(pod.Labels) > 0 {
-		metadata["labels"] = pairsOf(pod.Labels)
+		metadata["labels"] = itemsOf(pod.Labels)
 	}
 	if len(pod.Annotations) > 0 {
-		annotations := pairsOf(pod.Annotations)
-		for key, read := range map[string]func(string) any{
-			policy.IstioProxyConfigKey:  readConfig,
-			policy.IstioUserVolumeMount: readNamed,
-			policy.IstioUserVolumeKey:   readNamed,
+		annotations := itemsOf(pod.Annotations)
+		for key, parse := range map[string]func(string) any{
+			policy.IstioProxyConfigKey:  parseProxyConfig,
+			policy.IstioUserVolumeMount: parseNamed,
+			policy.IstioUserVolumeKey:   parseNamed,
 		} {
 			if v, ok := pod.Annotations[key]; ok {
-				annotations[key] = read(v)
+				annotations[key] = parse(v)
 			}
 		}
 		metadata["annotations"] = annotations
 	}
-	shape["metadata"] = metadata
-	return shape
+	out["metadata"] = metadata
+	return out
 }
 
-func pairsOf(m map[string]string) items {
-	out := items{}
+func itemsOf(m map[string]string) itemMap {
+	out := itemMap{}
 	for k, v := range m {
 		out[k] = v
 	}
 	return out
 }
 
-// readConfig reads proxy.istio.io/config; what is no YAML mapping stays text.
-func readConfig(value string) any {
-	var tree map[string]any
-	if yaml.Unmarshal([]byte(value), &tree) != nil || tree == nil {
+// parseProxyConfig parses proxy.istio.io/config. It returns a text that is no YAML mapping
+// unchanged.
+func parseProxyConfig(value string) any {
+	var mapping map[string]any
+	if yaml.Unmarshal([]byte(value), &mapping) != nil || mapping == nil {
 		return value
 	}
-	data, err := json.Marshal(tree)
-	var config object
+	data, err := json.Marshal(mapping)
+	var config fieldMap
 	if err != nil || json.Unmarshal(data, &config) != nil {
 		return value
 	}
 	if metadata, ok := config["proxyMetadata"].(map[string]any); ok {
-		config["proxyMetadata"] = items(metadata)
+		config["proxyMetadata"] = itemMap(metadata)
 	}
 	return config
 }
 
-// readNamed reads userVolume and userVolumeMount, which are lists or objects by
-// name.
-func readNamed(value string) any {
+// parseNamed parses userVolume and userVolumeMount, which are lists or objects by name. It
+// returns any other text unchanged.
+func parseNamed(value string) any {
 	var list []map[string]any
 	if json.Unmarshal([]byte(value), &list) == nil {
-		out := items{}
+		out := itemMap{}
 		for i, item := range list {
 			name, ok := item["name"].(string)
 			if !ok || out[name] != nil {
 				name = strconv.Itoa(i)
 			}
 			delete(item, "name")
-			out[name] = object(item)
+			out[name] = fieldMap(item)
 		}
 		return out
 	}
-	var byName map[string]object
+	var byName map[string]fieldMap
 	if json.Unmarshal([]byte(value), &byName) != nil {
 		return value
 	}
-	out := items{}
+	out := itemMap{}
 	for name, item := range byName {
 		delete(item, "name")
 		out[name] = item
@@ -122,9 +121,9 @@ func readNamed(value string) any {
 	return out
 }
 
-// assumed is what the API server fills in where nothing is said, in the kinds of
-// fields that pods written by hand leave out.
-var assumed = map[string]string{
+// serverDefaults are values that the API server fills in, in fields that manifests usually
+// leave out.
+var serverDefaults = map[string]string{
 	"apiVersion":               corev1.SchemeGroupVersion.Version, // of a fieldRef
 	"divisor":                  "0",
 	"defaultMode":              strconv.Itoa(int(corev1.ConfigMapVolumeSourceDefaultMode)),
@@ -133,21 +132,21 @@ var assumed = map[string]string{
 	"terminationMessagePolicy": string(corev1.TerminationMessageReadFile),
 }
 
-// named turns lists into items by name, and maps into objects.
-func named(key string, value any) any {
+// normalise turns lists into items by name, and maps into structs.
+func normalise(key string, value any) any {
 	switch v := value.(type) {
 	case map[string]any:
-		out := object{}
+		out := fieldMap{}
 		for k, inner := range v {
-			out[k] = named(k, inner)
+			out[k] = normalise(k, inner)
 		}
-		for field, usual := range assumed {
-			if fmt.Sprint(out[field]) == usual {
+		for field, value := range serverDefaults {
+			if fmt.Sprint(out[field]) == value {
 				delete(out, field)
 			}
 		}
 		if args, ok := v["args"].([]any); ok && v["name"] == patches.SidecarName {
-			out["args"] = flagsOf(args)
+			out["args"] = parseFlags(args)
 		}
 		return out
 	case []any:
@@ -155,15 +154,15 @@ func named(key string, value any) any {
 			if len(v) == 0 {
 				return nil
 			}
-			return v // plain words, whose order matters
+			return v // texts, whose order matters
 		}
-		out := items{}
+		out := itemMap{}
 		for i, item := range v {
 			name := itemName(key, item, i)
-			if again := count(v[:i], key, name); again > 0 {
-				name = fmt.Sprintf("%s, %d", name, again+1)
+			if previous := countNamed(v[:i], key, name); previous > 0 {
+				name = fmt.Sprintf("%s, %d", name, previous+1)
 			}
-			out[name] = namedItem(key, named("", item))
+			out[name] = normaliseItem(key, normalise("", item))
 		}
 		return out
 	default:
@@ -171,8 +170,8 @@ func named(key string, value any) any {
 	}
 }
 
-// count says how many items of a list have a name.
-func count(list []any, key, name string) (n int) {
+// countNamed counts the items of a list that have a name.
+func countNamed(list []any, key, name string) (n int) {
 	for i, item := range list {
 		if itemName(key, item, i) == name {
 			n++
@@ -181,11 +180,11 @@ func count(list []any, key, name string) (n int) {
 	return n
 }
 
-// apiAccess is how the API server calls the volume of a service account's token,
-// with a random ending.
-const apiAccess = "kube-api-access"
+// apiAccessVolume is the name, without the random suffix, that the API server gives to the
+// volume of a service account's token.
+const apiAccessVolume = "kube-api-access"
 
-// itemName is what an item of a list is known by; its place where it has no name.
+// itemName returns the name by which an item of a list is compared, or its index.
 func itemName(list string, item any, i int) string {
 	m, ok := item.(map[string]any)
 	if !ok {
@@ -193,8 +192,8 @@ func itemName(list string, item any, i int) string {
 	}
 	name, _ := m["name"].(string)
 	switch {
-	case strings.HasPrefix(name, apiAccess+"-") && (list == "volumes" || list == "volumeMounts"):
-		return apiAccess
+	case strings.HasPrefix(name, apiAccessVolume+"-") && (list == "volumes" || list == "volumeMounts"):
+		return apiAccessVolume
 	case list == "ports":
 		protocol, _ := m["protocol"].(string)
 		if protocol == "" {
@@ -213,9 +212,9 @@ func itemName(list string, item any, i int) string {
 	return strconv.Itoa(i)
 }
 
-// namedItem drops what the item's name says already.
-func namedItem(list string, item any) any {
-	o, ok := item.(object)
+// normaliseItem drops the fields that the item's name contains.
+func normaliseItem(list string, item any) any {
+	o, ok := item.(fieldMap)
 	if !ok {
 		return item
 	}
@@ -233,19 +232,20 @@ func namedItem(list string, item any) any {
 	return o
 }
 
-// flagsOf reads the agent's arguments as flags, however they are written.
-func flagsOf(args []any) items {
-	out := items{}
-	words := 0
+// parseFlags reads the agent's arguments as flags in any notation. Other arguments are named
+// by their position.
+func parseFlags(args []any) itemMap {
+	out := itemMap{}
+	position := 0
 	for i := 0; i < len(args); i++ {
 		arg := fmt.Sprint(args[i])
 		if !strings.HasPrefix(arg, "-") {
-			out[strconv.Itoa(words)] = arg
-			words++
+			out[strconv.Itoa(position)] = arg
+			position++
 			continue
 		}
-		name, value, given := strings.Cut("--"+strings.TrimLeft(arg, "-"), "=")
-		if !given && i+1 < len(args) && !strings.HasPrefix(fmt.Sprint(args[i+1]), "-") {
+		name, value, hasValue := strings.Cut("--"+strings.TrimLeft(arg, "-"), "=")
+		if !hasValue && i+1 < len(args) && !strings.HasPrefix(fmt.Sprint(args[i+1]), "-") {
 			i++
 			value = fmt.Sprint(args[i])
 		}

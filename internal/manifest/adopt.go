@@ -78,11 +78,11 @@ func editOf(a adopt.Adoption, ns policy.Namespace, o adopt.Options) Edit {
 	}
 	for _, d := range a.Differences {
 		line := fmt.Sprintf("%s: %s -> %s", d.Field, shown(d.Before), shown(d.After))
-		if d.Why == "" {
+		if d.Reason == "" {
 			edit.Warnings = append(edit.Warnings, "no reason is known for a difference, so have a look: "+line)
 			continue
 		}
-		edit.Details = append(edit.Details, fmt.Sprintf("%s (%s)", line, d.Why))
+		edit.Details = append(edit.Details, fmt.Sprintf("%s (%s)", line, d.Reason))
 	}
 	return edit
 }

@@ -138,8 +138,8 @@ func differences(t *testing.T, want, got *corev1.Pod) map[string]string {
 	}
 	found := map[string]string{}
 	for _, d := range adopt.Compare(neutral(want), neutral(got)) {
-		found[d.Field] = d.Why
-		t.Logf("%s: %s -> %s: %s", d.Field, d.Before, d.After, d.Why)
+		found[d.Field] = d.Reason
+		t.Logf("%s: %s -> %s: %s", d.Field, d.Before, d.After, d.Reason)
 	}
 	return found
 }
