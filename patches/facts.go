@@ -70,11 +70,11 @@ var agentBehaviour = []Fact{
 var versionDifferences = []Fact{
 	{
 		Name: "new roots of istiod", Since: "1.20.1", File: caFile, Symbol: "c.reconnect()",
-		Description: "the agent connects anew when it does not know the root of istiod's certificate; 1.20.0 renews no more after a change of roots until its pod is made anew",
+		Description: "the agent reconnects when it does not know the root of istiod's certificate; after a change of roots 1.20.0 does not renew until its pod is recreated",
 	},
 	{
 		Name: "any failure to renew", Since: "1.21", File: caFile, Symbol: `citadelClientLog.Errorf("failed to sign CSR`,
-		Description: "the agent connects anew after any failure, not only after one about roots",
+		Description: "the agent reconnects after any failure, not only after one about roots",
 	},
 	{
 		Name: "JWT_POLICY=first-party-jwt", Before: "1.22", File: "pilot/cmd/pilot-agent/options/security.go", Symbol: "securityModel.K8sSAJwtFileName",

@@ -248,7 +248,7 @@ func TestNamespaceIsReviewed(t *testing.T) {
 		},
 		"if it is excluded, expect a warning": {
 			now:      namespace("kube-system", enabled, nil),
-			warnings: []string{"isthmus: namespace kube-system is excluded from injection, so nothing that it says has an effect (isthmus.dev/injection); remove it"},
+			warnings: []string{"isthmus: namespace kube-system is excluded from injection, so its keys have no effect (isthmus.dev/injection); remove them"},
 			audit:    map[string]string{"reason": "excluded-namespace"},
 		},
 	} {
@@ -286,7 +286,7 @@ func TestNamespacesRevisionIsReviewed(t *testing.T) {
 	r := answer(t, post(v, validationOf(t, "Namespace", now, before)))
 
 	require.False(t, r.Allowed)
-	assert.Equal(t, `invalid-override: label of namespace emissary istio.io/rev: "canary" cannot be followed; only default is installed`, r.Result.Message)
+	assert.Equal(t, `invalid-override: label of namespace emissary istio.io/rev: "canary" cannot be used; only default is installed`, r.Result.Message)
 }
 
 // asked remembers how a namespace was asked for.

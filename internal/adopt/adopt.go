@@ -122,7 +122,7 @@ func verify(engine *inject.Engine, req inject.Request, a *adopter) (Adoption, er
 	req.Namespace.Labels = withInjectionLabel(req.Namespace.Labels)
 	result := engine.Inject(req)
 	if result.Reason != policy.Injected {
-		return Adoption{}, fmt.Errorf("what is left cannot be injected (%s): %s", result.Reason, explain(result))
+		return Adoption{}, fmt.Errorf("the plain pod cannot be injected (%s): %s", result.Reason, explain(result))
 	}
 	injected, err := applyPatch(plain, result.Patch)
 	if err != nil {

@@ -165,7 +165,7 @@ func TestAdopt(t *testing.T) {
 			},
 			annotations: map[string]string{"isthmus.dev/inject": "true"},
 			env:         []string{"AMBASSADOR_NAMESPACE"}, mounts: []string{"pod-info"}, volumes: []string{"pod-info", "istio-certs"},
-			warning: "volume istio-certs stays, for it is also mounted in spec.containers[2] (reader)",
+			warning: "volume istio-certs stays, because it is also mounted in spec.containers[2] (reader)",
 		},
 		"on the host's network an ID keeps two edges apart": {
 			sample: "sidecar",
@@ -314,20 +314,20 @@ func TestAdoptRefuses(t *testing.T) {
 		"two edges": {"sidecar", func(p *corev1.Pod) {
 			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "b", Image: "emissaryingress/emissary:3.9.1"})
 		}, "more than one edge was recognised (emissary in container emissary-ingress, emissary in container b)"},
-		"injected already":         {"sidecar", func(p *corev1.Pod) { p.Annotations["isthmus.dev/status"] = "{}" }, "metadata.annotations[isthmus.dev/status]: Isthmus has injected this pod already; take that back first, with isthmus uninject"},
-		"injected by Istio":        {"sidecar", func(p *corev1.Pod) { p.Annotations["sidecar.istio.io/status"] = "{}" }, "metadata.annotations[sidecar.istio.io/status]: Istio's injector, or istioctl kube-inject, has already been here; adopt the manifest that it was given"},
+		"injected already":         {"sidecar", func(p *corev1.Pod) { p.Annotations["isthmus.dev/status"] = "{}" }, "metadata.annotations[isthmus.dev/status]: Isthmus has already injected this pod; revert that first with isthmus uninject"},
+		"injected by Istio":        {"sidecar", func(p *corev1.Pod) { p.Annotations["sidecar.istio.io/status"] = "{}" }, "metadata.annotations[sidecar.istio.io/status]: Istio's injector, or istioctl kube-inject, has already changed this pod; adopt the manifest from before that"},
 		"asks for a sidecar alone": {"annotations", func(p *corev1.Pod) { p.Annotations = nil; p.Spec.Containers[0].Env = p.Spec.Containers[0].Env[:2] }, "metadata[sidecar.istio.io/inject]: the pod asks Istio for a sidecar and for no certificate files"},
 		"refuses the injector":     {"annotations", func(p *corev1.Pod) { p.Labels["sidecar.istio.io/inject"] = "false" }, `metadata.labels[sidecar.istio.io/inject]: it is "false", so Istio's injector never sees the pod and its annotations do nothing; remove the label, or the annotations`},
 		"captures traffic": {"sidecar", func(p *corev1.Pod) {
 			p.Spec.InitContainers = []corev1.Container{{Name: "setup", Image: "istio/proxyv2:1.24.2", Args: []string{"istio-iptables", "-p", "15001"}}}
 		}, "spec.initContainers[0]: container setup sends the pod's traffic through the sidecar, and Isthmus captures nothing; remove it where the edge needs certificates only"},
-		"takes traffic":            {"sidecar", func(p *corev1.Pod) { agent(p).Ports[0].ContainerPort = 8443 }, "spec.containers[1].ports[0]: port 8443 is none of the agent's own"},
+		"takes traffic":            {"sidecar", func(p *corev1.Pod) { agent(p).Ports[0].ContainerPort = 8443 }, "spec.containers[1].ports[0]: port 8443 is not one of the agent's own"},
 		"a port of the node":       {"sidecar", func(p *corev1.Pod) { agent(p).Ports[0].HostPort = 15090 }, "spec.containers[1].ports[0].hostPort: port 15090 of the node leads to the agent, and Isthmus opens none; remove hostPort"},
-		"another program":          {"sidecar", func(p *corev1.Pod) { agent(p).Command = []string{"/bin/sh", "-c"} }, `spec.containers[1].command: it runs "/bin/sh" and not pilot-agent, so what it does is not known; let the image's own entrypoint run`},
+		"another program":          {"sidecar", func(p *corev1.Pod) { agent(p).Command = []string{"/bin/sh", "-c"} }, `spec.containers[1].command: it runs "/bin/sh" and not pilot-agent, so its behaviour is unknown; use the image's own entrypoint`},
 		"a router":                 {"sidecar", func(p *corev1.Pod) { agent(p).Args[1] = "router" }, `spec.containers[1].args: the agent runs "router", want proxy sidecar`},
-		"an unknown flag":          {"sidecar", func(p *corev1.Pod) { agent(p).Args = append(agent(p).Args, "--new") }, "spec.containers[1].args[--new]: no flag of Istio's agent that is known here"},
+		"an unknown flag":          {"sidecar", func(p *corev1.Pod) { agent(p).Args = append(agent(p).Args, "--new") }, "spec.containers[1].args[--new]: unknown flag of Istio's agent"},
 		"a token server":           {"sidecar", func(p *corev1.Pod) { agent(p).Args = append(agent(p).Args, "--stsPort=15463") }, "spec.containers[1].args[--stsPort]: the agent serves tokens to others (15463), and the agent of Isthmus does not"},
-		"an unknown variable":      {"sidecar", func(p *corev1.Pod) { setEnv(agent(p), "TZ", "UTC") }, "spec.containers[1].env[13]: TZ is no variable of Istio's agent that is known here"},
+		"an unknown variable":      {"sidecar", func(p *corev1.Pod) { setEnv(agent(p), "TZ", "UTC") }, "spec.containers[1].env[13]: TZ is an unknown variable of Istio's agent"},
 		"given certificates":       {"sidecar", func(p *corev1.Pod) { setEnv(agent(p), "FILE_MOUNTED_CERTS", "true") }, "spec.containers[1].env[13]: FILE_MOUNTED_CERTS: the agent takes certificates that are given to it"},
 		"another CA":               {"sidecar", func(p *corev1.Pod) { setEnv(agent(p), "CA_PROVIDER", "GoogleCAS") }, `spec.containers[1].env[13]: CA_PROVIDER is "GoogleCAS", and Isthmus' agent asks istiod; leave the pod as it is`},
 		"a short life":             {"sidecar", func(p *corev1.Pod) { setEnv(agent(p), "SECRET_TTL", "10s") }, `SECRET_TTL is "10s", and isthmus.dev/cert-ttl wants a Go duration of at least one minute such as 12h`},
@@ -337,7 +337,7 @@ func TestAdoptRefuses(t *testing.T) {
 		}, "spec.containers[1].lifecycle.preStop: the sidecar of Isthmus has no such hook"},
 		"a volume of one's own": {"sidecar", func(p *corev1.Pod) {
 			agent(p).VolumeMounts = append(agent(p).VolumeMounts, corev1.VolumeMount{Name: "pod-info", MountPath: "/info"})
-		}, "spec.containers[1].volumeMounts[5]: volume pod-info at /info is none that the agent needs"},
+		}, "spec.containers[1].volumeMounts[5]: volume pod-info at /info is not needed by the agent"},
 		"a root in a Secret": {"sidecar", func(p *corev1.Pod) {
 			p.Spec.Volumes[4].VolumeSource = corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "root"}}
 		}, "spec.volumes[istiod-ca-cert]: the agent takes /var/run/secrets/istio from a volume of kind secret"},
@@ -363,7 +363,7 @@ func TestAdoptRefuses(t *testing.T) {
 		"a directory of others'": {"annotations", func(p *corev1.Pod) { p.Spec.Containers[0].VolumeMounts[0].MountPath = "/tmp" }, `spec.containers[0].volumeMounts[istio-certs].mountPath: the certificates are in "/tmp": a mount there would hide`},
 		"a reference": {"sidecar", func(p *corev1.Pod) {
 			setEnv(&p.Spec.Containers[0], "ALSO", "$(AMBASSADOR_ISTIO_SECRET_DIR)/key.pem")
-		}, "spec.containers[0].env[ALSO]: it refers to AMBASSADOR_ISTIO_SECRET_DIR, which Isthmus sets behind it"},
+		}, "spec.containers[0].env[ALSO]: it refers to AMBASSADOR_ISTIO_SECRET_DIR, which Isthmus adds after it"},
 		"a contradiction":    {"sidecar", func(p *corev1.Pod) { p.Annotations["isthmus.dev/mode"] = "secret" }, `metadata.annotations[isthmus.dev/mode]: it is "secret", and the integration by hand says "sidecar"; make them agree`},
 		"config is no YAML":  {"annotations", func(p *corev1.Pod) { p.Annotations["proxy.istio.io/config"] = "OUTPUT_CERTS: [" }, "metadata.annotations[proxy.istio.io/config]: it is no YAML mapping, so Istio does not read it; correct it"},
 		"mounts are no JSON": {"annotations", func(p *corev1.Pod) { p.Annotations["sidecar.istio.io/userVolumeMount"] = "[istio-certs]" }, "metadata.annotations[sidecar.istio.io/userVolumeMount]: it is no JSON list: "},
@@ -373,8 +373,8 @@ func TestAdoptRefuses(t *testing.T) {
 		"a merged container that says more": {"annotations", func(p *corev1.Pod) {
 			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "istio-proxy", Image: "auto", Env: []corev1.EnvVar{{Name: "OUTPUT_CERTS", Value: "/etc/edge-certs"}, {Name: "A", Value: "b"}},
 				StartupProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(1)}}}})
-		}, "spec.containers[1].env[1]: Istio's injector merges A into its sidecar, and no container is left to hold it; set it in proxyMetadata of annotation proxy.istio.io/config\nspec.containers[1].startupProbe: Istio's injector merges it"},
-		"on the host's network": {"annotations", func(p *corev1.Pod) { p.Spec.HostNetwork = true }, "what is left cannot be injected (conflict): the pod is on the host's network, where Istio's injector adds no sidecar"},
+		}, "spec.containers[1].env[1]: Istio's injector merges A into its sidecar, and the plain pod has no container for it; set it in proxyMetadata of annotation proxy.istio.io/config\nspec.containers[1].startupProbe: Istio's injector merges it"},
+		"on the host's network": {"annotations", func(p *corev1.Pod) { p.Spec.HostNetwork = true }, "the plain pod cannot be injected (conflict): the pod is on the host's network, where Istio's injector adds no sidecar"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod := sample(t, test.sample)

@@ -9,8 +9,8 @@ import (
 // version (pilot/cmd/pilot-agent in its releases). The value says why the sidecar of
 // Isthmus does not set the argument, or sets it differently.
 var flagReasons = map[string]string{ //nolint:gosec // --lightstepAccessToken is a flag's name, no credential
-	"0":                              "what the agent is told: proxy",
-	"1":                              "what the agent is told: sidecar",
+	"0":                              "the agent's command: proxy",
+	"1":                              "the agent's role: sidecar",
 	"--domain":                       "the cluster's domain, " + fromMeshSettings,
 	"--serviceCluster":               "a name for Envoy's telemetry; the flag is deprecated, and no Envoy runs",
 	"--discoveryAddress":             "deprecated flag; PROXY_CONFIG has the address, " + fromMeshSettings,
@@ -59,7 +59,7 @@ var flagReasons = map[string]string{ //nolint:gosec // --lightstepAccessToken is
 	"--profiling":                    "the agent's default",
 	"--kubeAppProberName":            "gone from Istio",
 	"--serviceregistry":              "Kubernetes, the default",
-	"--tokenManagerPlugin":           "for the token server, which nobody asked for",
+	"--tokenManagerPlugin":           "for the token server, which is not used",
 }
 
 // unsupportedFlags give the agent tasks that the agent of Isthmus does not have.
@@ -89,8 +89,8 @@ var variableReasons = []struct{ name, reason string }{
 	{"TOKEN_AUDIENCES", fromMeshSettings},
 	{"PROXY_CONFIG_XDS_AGENT", "Envoy's configuration, and no Envoy runs"},
 	{"INITIAL_EPOCH", "Envoy's restarts, and no Envoy runs"},
-	{"GOMEMLIMIT", "the agent heeds its memory limit"},
-	{"GOMAXPROCS", "Go heeds the CPU limit by itself"},
+	{"GOMEMLIMIT", "the agent respects its memory limit"},
+	{"GOMAXPROCS", "Go respects the CPU limit by itself"},
 	{"POD_NAME", identity},
 	{"POD_NAMESPACE", identity},
 	{"INSTANCE_IP", identity},

@@ -30,7 +30,7 @@ func (a *adopter) adoptCertsVolume() {
 	case a.volume != patches.CertsVolume:
 		a.addError("spec.volumes["+a.volume+"]", "it is also mounted in %s, and Isthmus' agent writes into volume %s; rename it to that", joinAnd(users), patches.CertsVolume)
 	default:
-		a.warn("volume %s stays, for it is also mounted in %s", a.volume, joinAnd(users))
+		a.warn("volume %s stays, because it is also mounted in %s", a.volume, joinAnd(users))
 	}
 }
 
@@ -47,7 +47,7 @@ func (a *adopter) adoptEdge() {
 	for _, name := range a.dropEnv {
 		for i := range edge.Env {
 			if strings.Contains(edge.Env[i].Value, "$("+name+")") {
-				a.addError(at+".env["+edge.Env[i].Name+"]", "it refers to %s, which Isthmus sets behind it, where it is not known yet; write the value out", name)
+				a.addError(at+".env["+edge.Env[i].Name+"]", "it refers to %s, which Isthmus adds after it, so that it cannot be resolved; write the value out", name)
 			}
 		}
 	}

@@ -26,7 +26,7 @@ func (a *adopter) adoptMounts(at string) {
 		}
 		field := fmt.Sprintf("%s.volumeMounts[%d]", at, i)
 		if !policy.IsAgentMount(m.MountPath) {
-			a.addError(field, "volume %s at %s is none that the agent needs, and Isthmus' sidecar does not have it; remove the mount if nobody needs it, else leave the pod as it is", m.Name, m.MountPath)
+			a.addError(field, "volume %s at %s is not needed by the agent, and Isthmus' sidecar does not have it; remove the mount if it is not needed, otherwise leave the pod as it is", m.Name, m.MountPath)
 			continue
 		}
 		v := inject.FindVolume(a.pod, m.Name)
@@ -34,7 +34,7 @@ func (a *adopter) adoptMounts(at string) {
 			continue // the API server refuses such a pod
 		}
 		if v.EmptyDir == nil && v.ConfigMap == nil && v.Projected == nil && v.DownwardAPI == nil {
-			a.addError("spec.volumes["+m.Name+"]", "the agent takes %s from %s, and Isthmus gives it what the mesh has; make it what Istio's own templates have, or leave the pod as it is", m.MountPath, volumeKind(v))
+			a.addError("spec.volumes["+m.Name+"]", "the agent takes %s from %s, but Isthmus mounts that of the mesh; use the volume of Istio's own templates, or leave the pod as it is", m.MountPath, volumeKind(v))
 			continue
 		}
 		users := a.otherUsers(m.Name)

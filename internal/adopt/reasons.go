@@ -61,8 +61,8 @@ const (
 	noEnvoy             = "the agent alone: no Envoy of Istio's runs, and it captured nothing"
 	sameDir             = "the same directory, without the trailing slash: Emissary compares directories as exact strings"
 	noCapture           = "no traffic of an edge is captured"
-	ownRecord           = "says what Isthmus added, so that it can be taken back"
-	replacesIntegration = "the key that stands for the integration by hand"
+	ownRecord           = "records what Isthmus added, so that it can be reverted"
+	replacesIntegration = "the key that replaces the integration by hand"
 	usedBySidecarOnly   = "nothing but the sidecar written by hand used it"
 )
 
@@ -74,9 +74,9 @@ var rules = []rule{
 	{fieldPattern("metadata.labels[" + policy.InjectKey + "]"), isAdded, replacesIntegration},
 	{fieldPattern("metadata.labels[" + policy.IstioInjectKey + "]"), becomes("false"), "keeps Istio's own injector away"},
 	{fieldPattern("metadata.annotations[" + policy.IstioInjectKey + "]"), becomes("false"), "keeps Istio's own injector away"},
-	{fieldPattern("metadata.labels[" + policy.IstioInjectKey + "]"), becomes("true"), "has Istio's injector add the sidecar"},
-	{fieldPattern("metadata.annotations[" + policy.IstioInjectKey + "]"), becomes("true"), "has Istio's injector add the sidecar"},
-	{fieldPattern("metadata.labels[" + policy.IstioTLSModeLabel + "]"), becomes("disabled"), "peers must not send mTLS to the edge's ports, where nobody ends it"},
+	{fieldPattern("metadata.labels[" + policy.IstioInjectKey + "]"), becomes("true"), "makes Istio's injector add the sidecar"},
+	{fieldPattern("metadata.annotations[" + policy.IstioInjectKey + "]"), becomes("true"), "makes Istio's injector add the sidecar"},
+	{fieldPattern("metadata.labels[" + policy.IstioTLSModeLabel + "]"), becomes("disabled"), "peers must not send mTLS to the edge's ports, which do not terminate it"},
 	{fieldPattern("metadata.labels[" + policy.IstioDataplaneLabel + "]"), becomes("none"), "ztunnel must not capture what comes to the edge"},
 	{fieldPattern("metadata.annotations[" + policy.ConsulInjectKey + "]"), becomes("false"), "keeps Consul's injector away, as the vendors' manifests do"},
 	{fieldPattern("metadata.annotations[" + policy.DefaultContainerKey + "]"), isAdded, "kubectl logs and exec mean the edge"},
@@ -101,12 +101,12 @@ var rules = []rule{
 	{regexp.MustCompile(`^spec\.initContainers\[istio-(?:init|validation)\]\.env\[(?:OUTPUT_CERTS|ISTIO_META_DNS_CAPTURE|SECRET_TTL)\]$`), isModeIstio, "Istio's injector gives its init container all of proxyMetadata"},
 
 	{fieldPattern("spec.volumes[" + patches.CertsVolume + "].emptyDir.medium"), becomes("Memory"), "keys stay in memory, off the node's disk"},
-	{fieldPattern("spec.volumes[" + patches.CertsVolume + "].emptyDir.sizeLimit"), nil, "certificates take a few KiB, and memory counts as the pod's: a bound"},
+	{fieldPattern("spec.volumes[" + patches.CertsVolume + "].emptyDir.sizeLimit"), nil, "a limit, because memory counts as the pod's; certificates take a few KiB"},
 	{fieldPattern("spec.volumes[" + patches.CertsVolume + "]"), isAdded, "agent and edge share the certificate files"},
 	{fieldPattern("spec.volumes[istio-envoy].emptyDir.medium"), becomes("Memory"), "memory instead of disk, which would keep the cluster autoscaler from moving the pod"},
-	{fieldPattern("spec.volumes[istio-envoy].emptyDir.sizeLimit"), nil, "memory counts as the pod's: a bound"},
+	{fieldPattern("spec.volumes[istio-envoy].emptyDir.sizeLimit"), nil, "a limit, because memory counts as the pod's"},
 	{fieldPattern("spec.volumes[istio-data].emptyDir.medium"), becomes("Memory"), "memory instead of disk, which would keep the cluster autoscaler from moving the pod"},
-	{fieldPattern("spec.volumes[istio-data].emptyDir.sizeLimit"), nil, "memory counts as the pod's: a bound"},
+	{fieldPattern("spec.volumes[istio-data].emptyDir.sizeLimit"), nil, "a limit, because memory counts as the pod's"},
 	{fieldPattern("spec.volumes[istio-envoy]"), isAdded, "where the agent writes, with a read-only root"},
 	{fieldPattern("spec.volumes[istio-data]"), isAdded, "where Envoy writes, with a read-only root"},
 	{fieldPattern("spec.volumes[istiod-ca-cert]"), isAdded, "the mesh's root certificate"},

@@ -19,7 +19,7 @@ var sidecarField = regexp.MustCompile(`^spec\.(?:initC|c)ontainers\[` + patches.
 const (
 	nativeSidecar    = "a native sidecar: starts before the edge and ends after it"
 	fromMeshSettings = "from the mesh's settings"
-	identity         = "who and where the pod is, for the agent"
+	identity         = "the pod's identity and address, for the agent"
 	telemetry        = "metadata for Envoy's telemetry, and no Envoy runs"
 )
 
@@ -32,8 +32,8 @@ var sidecarReasons = []prefixReason{
 	{"image", "the mesh's own image, not pinned: it follows Istio's version"},
 	{"command", "the image's own entrypoint, pilot-agent"},
 	{"startupProbe", "holds the edge back until all three certificate files are there"},
-	{"readinessProbe", "the startup probe holds the edge back until the files are there; an agent that is slow later must not take a front door out"},
-	{"livenessProbe", "the agent ends by itself where it cannot go on"},
+	{"readinessProbe", "the startup probe holds the edge back until the files are there; an agent that is slow later must not take the edge out of service"},
+	{"livenessProbe", "the agent exits if it cannot continue"},
 	{"lifecycle", nativeSidecar},
 	{"resources", "requests and limits always: quotas refuse pods without, and autoscalers lose their metric"},
 	{"securityContext", "passes Pod Security restricted: not root, read-only, no capabilities"},
@@ -68,7 +68,7 @@ func (c *comparison) sidecarReason(d Difference) string {
 	case m == nil:
 		return ""
 	case c.status.Mode == policy.Istio && m[1] == "" && d.After == "":
-		return "Istio's injector adds its sidecar, told by annotations"
+		return "Istio's injector adds its sidecar, as the annotations ask"
 	case c.status.Mode == policy.Istio && m[1] == "" && d.Before == "":
 		return "Istio's injector added its sidecar"
 	case c.status.Mode == policy.Istio:

@@ -17,7 +17,7 @@ import (
 func (a *adopter) recognise() bool {
 	annotations, labels := a.pod.Annotations, a.pod.Labels
 	if _, ok := annotations[policy.StatusKey]; ok {
-		a.addError("metadata.annotations["+policy.StatusKey+"]", "Isthmus has injected this pod already; take that back first, with isthmus uninject")
+		a.addError("metadata.annotations["+policy.StatusKey+"]", "Isthmus has already injected this pod; revert that first with isthmus uninject")
 		return false
 	}
 	edge, at := a.edgeContainer()
@@ -28,7 +28,7 @@ func (a *adopter) recognise() bool {
 	volume := inject.FindVolume(a.pod, patches.CertsVolume)
 	switch {
 	case annotations[policy.IstioStatusKey] != "":
-		a.addError("metadata.annotations["+policy.IstioStatusKey+"]", "Istio's injector, or istioctl kube-inject, has already been here; adopt the manifest that it was given")
+		a.addError("metadata.annotations["+policy.IstioStatusKey+"]", "Istio's injector, or istioctl kube-inject, has already changed this pod; adopt the manifest from before that")
 		return false
 	case a.sidecar != nil && (asksInjector || a.sidecar.Image == "auto"):
 		a.found, a.usesInjector = "container "+a.sidecar.Name+" for Istio's injector to complete", true
@@ -41,7 +41,7 @@ func (a *adopter) recognise() bool {
 	case dir != nil:
 		a.found = inject.SecretDirEnv + " alone"
 		if m := enclosingMount(edge.VolumeMounts, dir.Value); m == nil || m.Name != patches.CertsVolume {
-			a.addError(at+".env["+inject.SecretDirEnv+"]", "nothing in the pod shows who writes certificates into %q; if Isthmus is to, remove the variable and what is mounted there, and set %s: \"true\"", dir.Value, policy.InjectKey)
+			a.addError(at+".env["+inject.SecretDirEnv+"]", "nothing in the pod shows who writes certificates into %q; if Isthmus should, remove the variable and what is mounted there, and set %s: \"true\"", dir.Value, policy.InjectKey)
 			return false
 		}
 		a.warn("nothing in the pod writes certificates into %s; the agent that Isthmus adds will", dir.Value)

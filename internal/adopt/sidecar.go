@@ -66,7 +66,7 @@ func (a *adopter) checkOtherFields(at string) {
 	}
 	for _, field := range slices.Sorted(maps.Keys(fields)) {
 		if field != "name" && field != "resources" {
-			a.addError(at+"."+field, "the sidecar of Isthmus has no such field; remove it if the agent does without, else leave the pod as it is")
+			a.addError(at+"."+field, "the sidecar of Isthmus has no such field; remove it if the agent does not need it, otherwise leave the pod as it is")
 		}
 	}
 }
@@ -77,7 +77,7 @@ func (a *adopter) checkInjectorContainer(at string) {
 	c := a.sidecar
 	for i, e := range c.Env {
 		if e.Name != "OUTPUT_CERTS" {
-			a.addError(fmt.Sprintf("%s.env[%d]", at, i), "Istio's injector merges %s into its sidecar, and no container is left to hold it; set it in proxyMetadata of annotation %s", e.Name, policy.IstioProxyConfigKey)
+			a.addError(fmt.Sprintf("%s.env[%d]", at, i), "Istio's injector merges %s into its sidecar, and the plain pod has no container for it; set it in proxyMetadata of annotation %s", e.Name, policy.IstioProxyConfigKey)
 		}
 	}
 	for _, f := range []struct {
@@ -88,7 +88,7 @@ func (a *adopter) checkInjectorContainer(at string) {
 		{"readinessProbe", c.ReadinessProbe != nil}, {"livenessProbe", c.LivenessProbe != nil}, {"startupProbe", c.StartupProbe != nil}, {"lifecycle", c.Lifecycle != nil},
 	} {
 		if f.isSet {
-			a.addError(at+"."+f.field, "Istio's injector merges it into its sidecar, and no container is left to hold it; use Istio's annotation for it, or leave the pod as it is")
+			a.addError(at+"."+f.field, "Istio's injector merges it into its sidecar, and the plain pod has no container for it; use Istio's annotation for it, or leave the pod as it is")
 		}
 	}
 }
@@ -98,7 +98,7 @@ func (a *adopter) adoptArgs(at string) {
 	args := a.sidecar.Args
 	if command := a.sidecar.Command; len(command) > 0 {
 		if !pilotAgent.MatchString(command[0]) {
-			a.addError(at+".command", "it runs %q and not pilot-agent, so what it does is not known; let the image's own entrypoint run", command[0])
+			a.addError(at+".command", "it runs %q and not pilot-agent, so its behaviour is unknown; use the image's own entrypoint", command[0])
 			return
 		}
 		args = append(slices.Clone(command[1:]), args...)
@@ -115,9 +115,9 @@ func (a *adopter) adoptArgs(at string) {
 		case !strings.HasPrefix(name, "-") && value != map[string]string{"0": "proxy", "1": "sidecar"}[name]:
 			a.addError(at+".args", "the agent runs %q, want proxy sidecar", value)
 		case unsupportedFlags[name] != "" && value != "0" && value != "":
-			a.addError(at+".args["+name+"]", "%s (%s), and the agent of Isthmus does not; remove it if nobody needs it, else leave the pod as it is", unsupportedFlags[name], value)
+			a.addError(at+".args["+name+"]", "%s (%s), and the agent of Isthmus does not; remove it if it is not needed, otherwise leave the pod as it is", unsupportedFlags[name], value)
 		case !known && unsupportedFlags[name] == "":
-			a.addError(at+".args["+name+"]", "no flag of Istio's agent that is known here; remove it if nobody needs it, else leave the pod as it is")
+			a.addError(at+".args["+name+"]", "unknown flag of Istio's agent; remove it if it is not needed, otherwise leave the pod as it is")
 		}
 	}
 	flag := func(name string) string { s, _ := flags[name].(string); return s }
@@ -148,9 +148,9 @@ func (a *adopter) adoptVariables(at string) {
 		isSet := e.ValueFrom != nil || e.Value != "" && e.Value != "false"
 		switch {
 		case unsupportedVariables[e.Name] != "" && isSet:
-			a.addError(field, "%s: %s, and that of Isthmus does not; remove it if nobody needs it, else leave the pod as it is", e.Name, unsupportedVariables[e.Name])
+			a.addError(field, "%s: %s, and that of Isthmus does not; remove it if it is not needed, otherwise leave the pod as it is", e.Name, unsupportedVariables[e.Name])
 		case unsupportedVariables[e.Name] == "" && variableReason(e.Name) == "":
-			a.addError(field, "%s is no variable of Istio's agent that is known here; remove it if nobody needs it, else leave the pod as it is", e.Name)
+			a.addError(field, "%s is an unknown variable of Istio's agent; remove it if it is not needed, otherwise leave the pod as it is", e.Name)
 		case e.Name == "CA_PROVIDER" && isSet && !strings.EqualFold(e.Value, "citadel") && !strings.EqualFold(e.Value, "istiod"):
 			a.addError(field, "CA_PROVIDER is %q, and Isthmus' agent asks istiod; leave the pod as it is", e.Value)
 		case e.Name == "OUTPUT_CERTS" && e.ValueFrom != nil:
@@ -186,7 +186,7 @@ func (a *adopter) checkPorts(at string) {
 	for i, p := range a.sidecar.Ports {
 		switch {
 		case !policy.IsSidecarPort(p.ContainerPort) && strconv.Itoa(int(p.ContainerPort)) != status:
-			a.addError(fmt.Sprintf("%s.ports[%d]", at, i), "port %d is none of the agent's own: traffic goes through the sidecar there, and Isthmus' takes none; remove it, or leave the pod as it is", p.ContainerPort)
+			a.addError(fmt.Sprintf("%s.ports[%d]", at, i), "port %d is not one of the agent's own: traffic goes through the sidecar there, and that of Isthmus takes none; remove it, or leave the pod as it is", p.ContainerPort)
 		case p.HostPort != 0 && !a.pod.Spec.HostNetwork:
 			a.addError(fmt.Sprintf("%s.ports[%d].hostPort", at, i), "port %d of the node leads to the agent, and Isthmus opens none; remove hostPort", p.HostPort)
 		}
@@ -210,7 +210,7 @@ func (a *adopter) checkLifecycle(at string) {
 			command = strings.Join(hook.h.Exec.Command, " ")
 		}
 		if !slices.ContainsFunc([]string{"pilot-agent", "sleep", ":15000", ":15020", ":15021"}, func(w string) bool { return strings.Contains(command, w) }) {
-			a.addError(at+".lifecycle."+hook.name, "the sidecar of Isthmus has no such hook; remove it if nobody needs it, else leave the pod as it is")
+			a.addError(at+".lifecycle."+hook.name, "the sidecar of Isthmus has no such hook; remove it if it is not needed, otherwise leave the pod as it is")
 		}
 	}
 }

@@ -137,7 +137,7 @@ func TestAdoptSays(t *testing.T) {
 	require.Error(t, err)
 	lines := strings.Split(err.Error(), "\n")
 	require.Len(t, lines, 2)
-	for i, want := range []string{"spec.containers[1].args[--new]: no flag", "spec.containers[1].ports[0]: port 80 is"} {
+	for i, want := range []string{"spec.containers[1].args[--new]: unknown flag", "spec.containers[1].ports[0]: port 80 is"} {
 		assert.Contains(t, lines[i], "in.yaml:15: document 2 (Deployment emissary/emissary-ingress): cannot be adopted: "+want)
 	}
 

@@ -14,9 +14,9 @@ func (s *subject) warnAgentVersion(p plan) {
 	}
 	switch agent, known := patches.AgentFromImage(image); {
 	case !known:
-		s.warn("proxy-version-unknown", "the tag of image %s is no version of Istio, so its agent counts as a current one; name it by version, as %s is", image, patches.DefaultProxyImage)
+		s.warn("proxy-version-unknown", "the tag of image %s is no version of Istio, so its agent is treated as a current one; name it by version, such as %s", image, patches.DefaultProxyImage)
 	case agent.TooOld():
-		s.warn("proxy-too-old", "image %s is of Istio %s, and the oldest that Isthmus supports is %s: nobody has seen its agent obtain and renew certificates with what Isthmus gives it; upgrade Istio, or choose another image with %s",
+		s.warn("proxy-too-old", "image %s is of Istio %s, and the oldest that Isthmus supports is %s: Isthmus is not tested with its agent; upgrade Istio, or choose another image with %s",
 			image, agent.Version, patches.OldestIstio, policy.IstioProxyImageKey)
 	}
 }

@@ -13,8 +13,8 @@ import (
 
 func TestVersionWarnings(t *testing.T) {
 	const (
-		unknown = "the tag of image istio/proxyv2:latest is no version of Istio, so its agent counts as a current one; name it by version, as docker.io/istio/proxyv2:1.31.1 is"
-		old     = "image istio/proxyv2:1.19.10 is of Istio 1.19.10, and the oldest that Isthmus supports is 1.20: nobody has seen its agent obtain and renew certificates with what Isthmus gives it; " +
+		unknown = "the tag of image istio/proxyv2:latest is no version of Istio, so its agent is treated as a current one; name it by version, such as docker.io/istio/proxyv2:1.31.1"
+		old     = "image istio/proxyv2:1.19.10 is of Istio 1.19.10, and the oldest that Isthmus supports is 1.20: Isthmus is not tested with its agent; " +
 			"upgrade Istio, or choose another image with sidecar.istio.io/proxyImage"
 	)
 	for name, c := range map[string]struct {

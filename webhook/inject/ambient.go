@@ -32,12 +32,12 @@ func (s *subject) planAmbient() (p plan, message string) {
 	p.addAnnotation(s.Pod, policy.AmbientInboundKey, "true")
 	s.planConsul(&p)
 	if v, ok := labels[policy.IstioIngressWaypointLabel]; ok {
-		s.warn("ingress-waypoint", "label %s: %q has no effect on a pod: it is for Services and namespaces, and heeded by Istio's own gateways alone; the edge's calls go through the waypoint that a backend names with %s",
+		s.warn("ingress-waypoint", "label %s: %q has no effect on a pod: it is for Services and namespaces, and only Istio's own gateways read it; the edge's calls go through the waypoint that a backend names with %s",
 			policy.IstioIngressWaypointLabel, v, policy.IstioUseWaypointLabel)
 	}
 	if mesh, err := s.engine.mesh(s.options.Revision); err == nil {
 		if agent, _ := patches.AgentFromImage(mesh.ProxyImage); !agent.Supports(patches.NoInboundCapture) {
-			s.warn("bypass-too-old", "annotation %s is heeded from Istio %s on, and the mesh's is older (%s): where mutual TLS is STRICT, it refuses clients outside the mesh",
+			s.warn("bypass-too-old", "annotation %s takes effect from Istio %s on, and the mesh's Istio is older (%s): if mutual TLS is STRICT, it refuses clients outside the mesh",
 				policy.AmbientInboundKey, patches.SupportedSince(patches.NoInboundCapture), mesh.ProxyImage)
 		}
 	}

@@ -46,7 +46,7 @@ func (s *subject) checkNames(p *plan) string {
 // container that keeps running, so such a pod would never complete.
 func (s *subject) checkRestartPolicy(p *plan) string {
 	if restarts := s.Pod.Spec.RestartPolicy; p.params.PublisherImage != "" && (restarts == corev1.RestartPolicyNever || restarts == corev1.RestartPolicyOnFailure) {
-		return fmt.Sprintf(`%s is "true", but the pod's restartPolicy is %s: it is to end, and the publisher does not; set %s: "false"`, policy.PublishKey, restarts, policy.PublishKey)
+		return fmt.Sprintf(`%s is "true", but the pod's restartPolicy is %s: such a pod is meant to complete, but the publisher keeps running; set %s: "false"`, policy.PublishKey, restarts, policy.PublishKey)
 	}
 	return ""
 }
@@ -82,7 +82,7 @@ func (s *subject) checkHostNetwork(p *plan) string {
 	if dns != corev1.DNSClusterFirstWithHostNet {
 		return fmt.Sprintf("the pod is on the host's network with dnsPolicy %q, so istiod's name would not resolve; set dnsPolicy: %s", dns, corev1.DNSClusterFirstWithHostNet)
 	}
-	s.warn("host-network", "the pod is on the host's network: the agent takes port %d of the node, so the scheduler keeps two edges apart", p.params.StatusPort())
+	s.warn("host-network", "the pod is on the host's network: the agent takes port %d of the node, so a node runs one such edge at most", p.params.StatusPort())
 	return ""
 }
 

@@ -26,7 +26,7 @@ func (s *subject) decideInjected(text string) Result {
 	s.profile = s.engine.profiles.ByName(st.Profile)
 	hash := s.currentHash(st)
 	if hash != "" && hash != st.Template {
-		s.warn(StaleTemplate, "the pod was injected with template %s and the current one is %s; inject it anew to bring it up to date", st.Template, hash)
+		s.warn(StaleTemplate, "the pod was injected with template %s and the current one is %s; inject it again to update it", st.Template, hash)
 	}
 	return Result{Reason: policy.AlreadyInjected, Template: hash}
 }

@@ -66,7 +66,7 @@ func (s *subject) checkInjector() string {
 	// that runs first must be called again, and the API server calls it again only
 	// for a pod that it was called for.
 	if injector.RunsFirst && !s.Template && (!injector.Reinvoked || !s.wasSelectedByInjector()) {
-		return fmt.Sprintf("Istio's webhook configuration %s sorts before that of Isthmus, so its injector does not see what Isthmus asks of it; give it a name that sorts after isthmus-, as Istio's chart does, or choose %s: sidecar", injector.Configuration, policy.ModeKey)
+		return fmt.Sprintf("Istio's webhook configuration %s sorts before that of Isthmus, so its injector does not see the edit of Isthmus; give it a name that sorts after isthmus-, as Istio's chart does, or choose %s: sidecar", injector.Configuration, policy.ModeKey)
 	}
 	return ""
 }
@@ -122,7 +122,7 @@ func (s *subject) planIstioMetadata(p *plan) string {
 	for _, key := range []string{policy.IstioInboundPortsKey, policy.IstioOutboundRangesKey} {
 		p.addAnnotation(s.Pod, key, "")
 		if v := s.Pod.Annotations[key]; v != "" {
-			s.warn("captured", "annotation %s: %q has Istio's Envoy capture traffic of the edge, which mode istio does without; remove it, unless that is wanted", key, v)
+			s.warn("captured", "annotation %s: %q makes Istio's Envoy capture traffic of the edge, which mode istio does not need; remove the annotation unless you want that", key, v)
 		}
 	}
 	if level := s.Namespace.Labels[policy.PodSecurityEnforceLabel]; level == "restricted" || level == "baseline" {

@@ -56,7 +56,7 @@ func TestMergeMount(t *testing.T) {
 		"if ours is in the list, expect no change": {`[ {"name":"istio-certs","mountPath":"/etc/istio-certs"}]`, `[ {"name":"istio-certs","mountPath":"/etc/istio-certs"}]`, ""},
 		"if null, expect the map form":             {"null", `{"istio-certs":{"mountPath":"/etc/istio-certs"}}`, ""},
 		"if it mounts elsewhere, expect no":        {`{"istio-certs":{"mountPath":"/certs"}}`, "", `annotation sidecar.istio.io/userVolumeMount: mounts volume istio-certs at "/certs", but the certificate directory is "/etc/istio-certs"; make them agree`},
-		"if it is no JSON, expect no":              {`{istio`, "", `annotation sidecar.istio.io/userVolumeMount: "{istio" is neither a JSON object nor a list, so Istio would not read it: invalid character 'i' looking for beginning of object key string`},
+		"if it is no JSON, expect no":              {`{istio`, "", `annotation sidecar.istio.io/userVolumeMount: "{istio" is neither a JSON object nor a list, so Istio cannot read it: invalid character 'i' looking for beginning of object key string`},
 		"if an item is no mount, expect no":        {`["istio-certs"]`, "", `annotation sidecar.istio.io/userVolumeMount: "istio-certs" is no volume mount: json: cannot unmarshal string into Go value of type inject.volumeMount`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -96,23 +96,23 @@ func TestModeIstioRefuses(t *testing.T) {
 			want: "namespace edge has the label istio.io/rev without a value, which no injector of Istio's selects; remove the label, or name a revision"},
 		"no injector": {err: errors.New("no injector of Istio's serves revision \"canary\", only default"), want: `no injector of Istio's serves revision "canary", only default`},
 		"injector that runs first": {injector: inject.Injector{Configuration: "a-istio", RunsFirst: true, Reinvoked: true},
-			want: "Istio's webhook configuration a-istio sorts before that of Isthmus, so its injector does not see what Isthmus asks of it; give it a name that sorts after isthmus-, as Istio's chart does, or choose isthmus.dev/mode: sidecar"},
+			want: "Istio's webhook configuration a-istio sorts before that of Isthmus, so its injector does not see the edit of Isthmus; give it a name that sorts after isthmus-, as Istio's chart does, or choose isthmus.dev/mode: sidecar"},
 		"injector that took the pod first by a selector that knows no label": {pod: func(p *corev1.Pod) { injectedByIstio(p) }, injector: inject.Injector{Configuration: "a-istio", RunsFirst: true, Reinvoked: true},
-			want: "Istio's webhook configuration a-istio sorts before that of Isthmus, so its injector does not see what Isthmus asks of it; give it a name that sorts after isthmus-, as Istio's chart does, or choose isthmus.dev/mode: sidecar"},
+			want: "Istio's webhook configuration a-istio sorts before that of Isthmus, so its injector does not see the edit of Isthmus; give it a name that sorts after isthmus-, as Istio's chart does, or choose isthmus.dev/mode: sidecar"},
 		"injector that ran first, and once": {pod: func(p *corev1.Pod) { injectedByIstio(p) }, injector: inject.Injector{Configuration: "a-istio", RunsFirst: true},
-			want: "Istio's webhook configuration a-istio sorts before that of Isthmus, so its injector does not see what Isthmus asks of it; give it a name that sorts after isthmus-, as Istio's chart does, or choose isthmus.dev/mode: sidecar"},
+			want: "Istio's webhook configuration a-istio sorts before that of Isthmus, so its injector does not see the edit of Isthmus; give it a name that sorts after isthmus-, as Istio's chart does, or choose isthmus.dev/mode: sidecar"},
 		"container of the sidecar's name": {pod: func(p *corev1.Pod) {
 			p.Spec.InitContainers = []corev1.Container{{Name: "istio-proxy", Image: "busybox"}}
 		}, injector: chart,
 			want: "the pod has a container istio-proxy (image busybox) and Isthmus adds one of that name; rename it"},
 		"config that is no YAML": {pod: func(p *corev1.Pod) { p.Annotations[policy.IstioProxyConfigKey] = "a: [" },
-			want: "annotation proxy.istio.io/config: \"a: [\" is no YAML, so Istio would not read it: yaml: line 1: did not find expected node content"},
+			want: "annotation proxy.istio.io/config: \"a: [\" is no YAML, so Istio cannot read it: yaml: line 1: did not find expected node content"},
 		"config that is a list": {pod: func(p *corev1.Pod) { p.Annotations[policy.IstioProxyConfigKey] = "[]" },
-			want: `annotation proxy.istio.io/config: "[]" is no mapping, so Istio would not read it; want ProxyConfig as YAML`},
+			want: `annotation proxy.istio.io/config: "[]" is no mapping, so Istio cannot read it; want ProxyConfig as YAML`},
 		"config with aliases": {pod: func(p *corev1.Pod) { p.Annotations[policy.IstioProxyConfigKey] = "proxyMetadata: &a {}\nx: *a" },
-			want: `annotation proxy.istio.io/config: it has aliases, which cannot be added to without changing what they stand for; write them out`},
+			want: `annotation proxy.istio.io/config: it uses YAML aliases, which cannot be edited without changing their meaning; write the values out`},
 		"metadata that is a list": {pod: func(p *corev1.Pod) { p.Annotations[policy.IstioProxyConfigKey] = "proxyMetadata: []" },
-			want: `annotation proxy.istio.io/config: proxyMetadata is no mapping, so Istio would not read it; want names and values`},
+			want: `annotation proxy.istio.io/config: proxyMetadata is no mapping, so Istio cannot read it; want names and values`},
 		"another directory in the config": {pod: func(p *corev1.Pod) {
 			p.Annotations[policy.IstioProxyConfigKey], p.Annotations[policy.CertDirKey] = "proxyMetadata: {OUTPUT_CERTS: /a}", "/b"
 		}, want: `annotation proxy.istio.io/config sets OUTPUT_CERTS to "/a", but the certificate directory is "/b"; make them agree`},
@@ -299,7 +299,7 @@ func TestModeIstioAsksForNoLongerLife(t *testing.T) {
 	}})
 	result := engine.Inject(inject.Request{Pod: annotated(policy.ModeKey, "istio", policy.CertTTLKey, "2h"), Namespace: labelled("edge")})
 	assert.Equal(t, policy.InvalidOverride, result.Reason)
-	assert.Equal(t, "isthmus.dev/cert-ttl 2h0m0s is above the 1h0m0s that the CA grants (MAX_WORKLOAD_CERT_TTL of istiod); it would refuse every request", result.Message)
+	assert.Equal(t, "isthmus.dev/cert-ttl 2h0m0s is above the 1h0m0s that the CA grants (MAX_WORKLOAD_CERT_TTL of istiod); istiod would refuse every request", result.Message)
 }
 
 // TestModeIstioHeedsTheLimit: a sidecar that asks for more than the CA grants
@@ -354,7 +354,7 @@ func TestUninjectModeIstioRefusesWhatWasChanged(t *testing.T) {
 		"Istio's sidecar": {func(p *corev1.Pod) {
 			p.Annotations[policy.IstioStatusKey] = "{}"
 			p.Spec.InitContainers = []corev1.Container{{Name: "istio-proxy", VolumeMounts: []corev1.VolumeMount{{Name: "istio-certs"}}}}
-		}, "spec.initContainers[0].volumeMounts: container istio-proxy, which Istio's injector added, mounts volume istio-certs; take back the template"},
+		}, "spec.initContainers[0].volumeMounts: container istio-proxy, which Istio's injector added, mounts volume istio-certs; uninject the template"},
 		"label": {func(p *corev1.Pod) { p.Labels[policy.IstioInjectKey] = "false" }, `metadata.labels: sidecar.istio.io/inject is "false" and was "true" when it was injected`},
 	} {
 		t.Run(name, func(t *testing.T) {

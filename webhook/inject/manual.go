@@ -42,7 +42,7 @@ func findManualIntegration(pod *corev1.Pod, ns policy.Namespace, edge int) manua
 	sidecar := FindSidecar(pod)
 	switch {
 	case sidecar != nil && pod.Annotations[policy.IstioStatusKey] != "":
-		found("container %s runs %s, put there by Istio's injector (annotation %s)", sidecar.Name, sidecar.Image, policy.IstioStatusKey)
+		found("container %s runs %s, added by Istio's injector (annotation %s)", sidecar.Name, sidecar.Image, policy.IstioStatusKey)
 	case sidecar != nil:
 		found("container %s runs %s", sidecar.Name, sidecar.Image)
 	}
@@ -58,7 +58,7 @@ func findManualIntegration(pod *corev1.Pod, ns policy.Namespace, edge int) manua
 	volume := FindVolume(pod, patches.CertsVolume)
 	if volume != nil && volume.EmptyDir == nil {
 		m.forInjector = false
-		found("volume %s is no emptyDir", patches.CertsVolume)
+		found("volume %s is not an emptyDir", patches.CertsVolume)
 	}
 	dir := FindEnv(c, SecretDirEnv)
 	if dir != nil {
@@ -110,7 +110,7 @@ func (s *subject) checkManualIntegration() *Result {
 		if len(m.missing) > 0 {
 			return nil
 		}
-		s.warn(string(policy.IntegratedByHand), "left as it is, for it is prepared for Istio's injector by hand and lacks nothing; isthmus adopt turns it into a plain manifest")
+		s.warn(string(policy.IntegratedByHand), "left unchanged, because it is prepared for Istio's injector by hand and is complete; isthmus adopt turns it into a plain manifest")
 		return &Result{Reason: policy.IntegratedByHand, Message: "the pod is prepared for Istio's injector by hand"}
 	}
 	r := s.leaveManualIntegration(m)
@@ -136,7 +136,7 @@ func (s *subject) leaveManualIntegration(m manualIntegration) Result {
 		return denied(policy.Conflict, fmt.Sprintf("%s is \"true\" with %s %s, but the pod is integrated with Istio by hand: %s; remove one of the two (isthmus adopt rewrites the manifest)",
 			policy.InjectKey, policy.ModeKey, s.options.Mode, evidence))
 	}
-	s.warn(string(policy.IntegratedByHand), "left as it is, for it is integrated with Istio by hand: %s; isthmus adopt turns it into a plain manifest", evidence)
+	s.warn(string(policy.IntegratedByHand), "left unchanged, because it is integrated with Istio by hand: %s; isthmus adopt turns it into a plain manifest", evidence)
 	if len(m.missing) > 0 {
 		s.warn("integration-incomplete", "the integration by hand lacks %s", strings.Join(m.missing, ", "))
 	}

@@ -63,7 +63,7 @@ func warnExcluded(ns policy.Namespace) []policy.Warning {
 	if len(keys) == 0 {
 		return nil
 	}
-	return []policy.Warning{{Code: "no-effect", Text: fmt.Sprintf("namespace %s is excluded from injection, so nothing that it says has an effect (%s); remove it",
+	return []policy.Warning{{Code: "no-effect", Text: fmt.Sprintf("namespace %s is excluded from injection, so its keys have no effect (%s); remove them",
 		ns.Name, strings.Join(keys, ", "))}}
 }
 
@@ -90,7 +90,7 @@ func (e *Engine) reviewMesh(r *NamespaceReview, ns policy.Namespace, o policy.Op
 	mesh, err := e.meshFor(ns, o)
 	switch revision, chosen := ns.Labels[policy.IstioRevisionLabel]; {
 	case err != nil && chosen && revision != "":
-		r.addProblem("label of namespace %s %s: %q cannot be followed; %v", ns.Name, policy.IstioRevisionLabel, revision, err)
+		r.addProblem("label of namespace %s %s: %q cannot be used; %v", ns.Name, policy.IstioRevisionLabel, revision, err)
 		return
 	case err != nil:
 		if ns.Labels[policy.InjectionLabel] == policy.InjectionEnabled && (o.Mode == policy.Sidecar || o.Mode == policy.Istio) {

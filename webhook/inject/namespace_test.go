@@ -63,7 +63,7 @@ func TestReviewNamespace(t *testing.T) {
 		"if the revision is there, expect nothing": {labels: revision("canary")},
 		"if it is not, expect those that are": {
 			labels:   revision("canry"),
-			problems: []string{`label of namespace shop istio.io/rev: "canry" cannot be followed; istio revision "canry" is not installed, only canary`},
+			problems: []string{`label of namespace shop istio.io/rev: "canry" cannot be used; istio revision "canry" is not installed, only canary`},
 		},
 		"if none is the default one, expect a warning: the namespace did not choose": {
 			labels:   enabled,
@@ -77,11 +77,11 @@ func TestReviewNamespace(t *testing.T) {
 		},
 		"if mode istio's revision has no injector, expect those that have": {
 			labels: revision("canary"), annotations: map[string]string{policy.ModeKey: "istio"},
-			problems: []string{`label of namespace shop istio.io/rev: "canary" cannot be followed; no injector serves canary`},
+			problems: []string{`label of namespace shop istio.io/rev: "canary" cannot be used; no injector serves canary`},
 		},
 		"if the CA does not grant the lifetime, expect its limit": {
 			labels: revision("canary"), annotations: map[string]string{policy.CertTTLKey: "48h"},
-			problems: []string{"annotation of namespace shop isthmus.dev/cert-ttl 48h0m0s is above the 24h0m0s that the CA grants (MAX_WORKLOAD_CERT_TTL of istiod); it would refuse every request"},
+			problems: []string{"annotation of namespace shop isthmus.dev/cert-ttl 48h0m0s is above the 24h0m0s that the CA grants (MAX_WORKLOAD_CERT_TTL of istiod); istiod would refuse every request"},
 		},
 		"if there is no publisher, expect the setting": {
 			annotations: map[string]string{policy.PublishKey: "true"},
@@ -91,7 +91,7 @@ func TestReviewNamespace(t *testing.T) {
 			namespace: "vault", labels: enabled, annotations: map[string]string{policy.CertTTLKey: "soon"},
 			settings: inject.Settings{ExcludedNamespaces: []string{"vault"}},
 			excluded: true,
-			warnings: map[string]string{"no-effect": "namespace vault is excluded from injection, so nothing that it says has an effect (isthmus.dev/cert-ttl, isthmus.dev/injection); remove it"},
+			warnings: map[string]string{"no-effect": "namespace vault is excluded from injection, so its keys have no effect (isthmus.dev/cert-ttl, isthmus.dev/injection); remove them"},
 		},
 		"if it is excluded and says nothing, expect nothing": {namespace: "kube-system", excluded: true},
 	} {

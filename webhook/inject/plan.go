@@ -80,7 +80,7 @@ func (s *subject) planPullSecrets(p *plan) {
 			continue
 		}
 		if s.Template && len(s.Pod.Spec.ImagePullSecrets) == 0 {
-			s.warn("pull-secrets-left-out", "imagePullSecrets %s are not added to a template that has none, for they would replace those of its service account; add them to the service account",
+			s.warn("pull-secrets-left-out", "imagePullSecrets %s are not added to a template that has none, because they would replace those of its service account; add them to the service account",
 				strings.Join(s.engine.settings.ImagePullSecrets, ", "))
 			return
 		}

@@ -32,19 +32,19 @@ func parseProxyConfig(text string) (*proxyConfig, error) {
 	}
 	c := &proxyConfig{raw: text}
 	if err := yaml.Unmarshal([]byte(text), &c.doc); err != nil {
-		return nil, fmt.Errorf("%q is no YAML, so Istio would not read it: %w", text, err)
+		return nil, fmt.Errorf("%q is no YAML, so Istio cannot read it: %w", text, err)
 	}
 	if len(c.doc.Content) == 0 || c.doc.Content[0].Tag == "!!null" {
 		c.doc = yaml.Node{Kind: yaml.DocumentNode, Content: []*yaml.Node{{Kind: yaml.MappingNode}}}
 	}
 	if c.root().Kind != yaml.MappingNode {
-		return nil, fmt.Errorf("%q is no mapping, so Istio would not read it; want ProxyConfig as YAML", text)
+		return nil, fmt.Errorf("%q is no mapping, so Istio cannot read it; want ProxyConfig as YAML", text)
 	}
 	if hasAlias(&c.doc) {
-		return nil, errors.New("it has aliases, which cannot be added to without changing what they stand for; write them out")
+		return nil, errors.New("it uses YAML aliases, which cannot be edited without changing their meaning; write the values out")
 	}
 	if m := childNode(c.root(), "proxyMetadata"); m != nil && m.Kind != yaml.MappingNode && m.Tag != "!!null" {
-		return nil, errors.New("proxyMetadata is no mapping, so Istio would not read it; want names and values")
+		return nil, errors.New("proxyMetadata is no mapping, so Istio cannot read it; want names and values")
 	}
 	return c, nil
 }
@@ -99,7 +99,7 @@ func (c *proxyConfig) text() (string, error) {
 		return "", err
 	}
 	if !isPreserved([]byte(c.raw), b.Bytes()) {
-		return "", fmt.Errorf("%q cannot be added to without changing what it says; write it in plain YAML", c.raw)
+		return "", fmt.Errorf("%q cannot be extended without changing its meaning; write it in plain YAML", c.raw)
 	}
 	return b.String(), nil
 }
@@ -178,7 +178,7 @@ func mergeMount(text, volume, dir string) (string, error) {
 	case first[0] == '[':
 		var list []json.RawMessage
 		if err := json.Unmarshal([]byte(text), &list); err != nil {
-			return "", fmt.Errorf("%q is no JSON list, so Istio would not read it: %w", text, err)
+			return "", fmt.Errorf("%q is no JSON list, so Istio cannot read it: %w", text, err)
 		}
 		for _, item := range list {
 			var m volumeMount
@@ -193,7 +193,7 @@ func mergeMount(text, volume, dir string) (string, error) {
 	default:
 		var mounts map[string]json.RawMessage
 		if err := json.Unmarshal([]byte(text), &mounts); err != nil {
-			return "", fmt.Errorf("%q is neither a JSON object nor a list, so Istio would not read it: %w", text, err)
+			return "", fmt.Errorf("%q is neither a JSON object nor a list, so Istio cannot read it: %w", text, err)
 		}
 		if raw, ok := mounts[volume]; ok {
 			var m volumeMount

@@ -171,7 +171,7 @@ func TestRefused(t *testing.T) {
 		"lifetime above the CA's": {
 			pod:  annotated(policy.CertTTLKey, "48h"),
 			mesh: patches.Mesh{MaxCertTTL: patches.Duration(24 * 3600e9)}, reason: policy.InvalidOverride,
-			want: `isthmus.dev/cert-ttl 48h0m0s is above the 24h0m0s that the CA grants (MAX_WORKLOAD_CERT_TTL of istiod); it would refuse every request`,
+			want: `isthmus.dev/cert-ttl 48h0m0s is above the 24h0m0s that the CA grants (MAX_WORKLOAD_CERT_TTL of istiod); istiod would refuse every request`,
 		},
 		"namespace's mode": {
 			pod: edge(), ns: func(n *policy.Namespace) { n.Annotations = map[string]string{policy.ModeKey: "isto"} },
@@ -212,7 +212,7 @@ func TestRefused(t *testing.T) {
 		},
 		"status of mode secret with a container": {
 			pod:    annotated(policy.StatusKey, `{"schema":1,"mode":"secret","container":"emissary","added":{"containers":{"x":{}},"labels":{"isthmus.dev/injected":"secret"}}}`),
-			reason: policy.Conflict, want: `annotation isthmus.dev/status is not one that Isthmus wrote: it lists a container, which mode secret adds none of; remove the annotation to have the pod injected`,
+			reason: policy.Conflict, want: `annotation isthmus.dev/status is not one that Isthmus wrote: it lists a container, but mode secret adds none; remove the annotation to have the pod injected`,
 		},
 		"status of mode secret that marks nothing": {
 			pod:    annotated(policy.StatusKey, `{"schema":1,"mode":"secret","container":"emissary","added":{}}`),
@@ -303,7 +303,7 @@ func TestIntegratedByHand(t *testing.T) {
 		}, "annotation sidecar.istio.io/userVolumeMount names istio-certs"},
 		"secret volume": {func(p *corev1.Pod) {
 			p.Spec.Volumes = []corev1.Volume{{Name: "istio-certs", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "istio.default"}}}}
-		}, "volume istio-certs is no emptyDir"},
+		}, "volume istio-certs is not an emptyDir"},
 		"SECRET_DIR": {func(p *corev1.Pod) {
 			p.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "AMBASSADOR_ISTIO_SECRET_DIR", Value: "/etc/istio-certs"}}
 		}, `container emissary sets AMBASSADOR_ISTIO_SECRET_DIR="/etc/istio-certs"`},
@@ -317,7 +317,7 @@ func TestIntegratedByHand(t *testing.T) {
 			assert.Equal(t, policy.IntegratedByHand, result.Reason)
 			assert.Empty(t, result.Patch)
 			require.NotEmpty(t, result.Warnings)
-			assert.Equal(t, "left as it is, for it is integrated with Istio by hand: "+c.want+"; isthmus adopt turns it into a plain manifest", result.Warnings[0].Text)
+			assert.Equal(t, "left unchanged, because it is integrated with Istio by hand: "+c.want+"; isthmus adopt turns it into a plain manifest", result.Warnings[0].Text)
 			assert.Contains(t, codes(result), "integration-incomplete")
 
 			if pod.Labels == nil {

@@ -151,7 +151,7 @@ func TestPublisherRefused(t *testing.T) {
 				p.Annotations[policy.ProfileKey] = "generic"
 				p.Spec.RestartPolicy = corev1.RestartPolicyOnFailure
 			},
-			`isthmus.dev/publish is "true", but the pod's restartPolicy is OnFailure: it is to end, and the publisher does not; set isthmus.dev/publish: "false"`,
+			`isthmus.dev/publish is "true", but the pod's restartPolicy is OnFailure: such a pod is meant to complete, but the publisher keeps running; set isthmus.dev/publish: "false"`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

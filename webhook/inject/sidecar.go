@@ -74,7 +74,7 @@ func ttlProblem(ttl, limit time.Duration) string {
 	if limit <= 0 || ttl <= limit {
 		return ""
 	}
-	return fmt.Sprintf("%s %s is above the %s that the CA grants (MAX_WORKLOAD_CERT_TTL of istiod); it would refuse every request", policy.CertTTLKey, ttl, limit)
+	return fmt.Sprintf("%s %s is above the %s that the CA grants (MAX_WORKLOAD_CERT_TTL of istiod); istiod would refuse every request", policy.CertTTLKey, ttl, limit)
 }
 
 // isGuaranteed reports whether the pod is in the Guaranteed class without the containers

@@ -101,11 +101,11 @@ func (st *Status) problem() string {
 	case st.Container == "":
 		return "it names no edge container"
 	case !st.Mode.Known():
-		return fmt.Sprintf("mode %q is none of Isthmus'", st.Mode)
+		return fmt.Sprintf("mode %q is unknown", st.Mode)
 	case st.Mode == policy.Sidecar && len(st.Added.InitContainers) == 0:
 		return "it lists no container"
 	case st.Mode != policy.Sidecar && len(st.Added.InitContainers)+len(st.Added.Containers) > 0:
-		return fmt.Sprintf("it lists a container, which mode %s adds none of", st.Mode)
+		return fmt.Sprintf("it lists a container, but mode %s adds none", st.Mode)
 	case st.Mode != policy.Sidecar && st.Added.Labels[policy.InjectedLabel] != string(st.Mode):
 		return "it lists no label " + policy.InjectedLabel
 	default:

@@ -63,7 +63,7 @@ type reverter struct {
 
 // reportChange adds an error about something that was changed since the injection.
 func (r *reverter) reportChange(format string, args ...any) {
-	r.errs = append(r.errs, fmt.Errorf(format+"; put it back, or remove what Isthmus added by hand", args...))
+	r.errs = append(r.errs, fmt.Errorf(format+"; restore it, or remove by hand what Isthmus added", args...))
 }
 
 // removeItems removes the items at the indexes. It removes the whole field if the
@@ -170,7 +170,7 @@ func (r *reverter) checkIstioMounts(pod *corev1.Pod) {
 		}
 		for _, name := range slices.Sorted(maps.Keys(r.added.Volumes)) {
 			if FindMount(&list[i], name) != nil {
-				r.errs = append(r.errs, fmt.Errorf("spec.%s[%d].volumeMounts: container %s, which Istio's injector added, mounts volume %s; take back the template that the pod was made from",
+				r.errs = append(r.errs, fmt.Errorf("spec.%s[%d].volumeMounts: container %s, which Istio's injector added, mounts volume %s; uninject the template that the pod was created from",
 					[]string{"initContainers", "containers"}[n], i, patches.SidecarName, name))
 			}
 		}
