@@ -47,28 +47,28 @@ func TestAgentFromImage(t *testing.T) {
 func TestAgentSupports(t *testing.T) {
 	const current = "istio/proxyv2:latest"
 	for name, test := range map[string]struct {
-		fact string
-		with []string
-		not  []string
+		fact       string
+		supporting []string
+		others     []string
 	}{
-		"if all have it, expect it always": {fact: "OUTPUT_CERTS", with: []string{":1.20.0", ":1.31.1", current}},
+		"if all have it, expect it always": {fact: "OUTPUT_CERTS", supporting: []string{":1.20.0", ":1.31.1", current}},
 		"if it ended, expect it up to then": {
-			fact: DebugPortEnv, with: []string{":1.20.0", ":1.20", ":1.24.6-distroless"}, not: []string{":1.25.0", ":1.25", ":1.31.1", current},
+			fact: DebugPortEnv, supporting: []string{":1.20.0", ":1.20", ":1.24.6-distroless"}, others: []string{":1.25.0", ":1.25", ":1.31.1", current},
 		},
 		"if it began, expect it from then on": {
-			fact: NoInboundCapture, with: []string{":1.24.0", ":1.24", ":1.31.1", current}, not: []string{":1.20.8", ":1.23.6"},
+			fact: NoInboundCapture, supporting: []string{":1.24.0", ":1.24", ":1.31.1", current}, others: []string{":1.20.8", ":1.23.6"},
 		},
 		"if it began with a patch, expect it from that on": {
-			fact: "new roots of istiod", with: []string{":1.20.1", ":1.21.0", current}, not: []string{":1.20.0"},
+			fact: "new roots of istiod", supporting: []string{":1.20.1", ":1.21.0", current}, others: []string{":1.20.0"},
 		},
-		"if nobody knows it, expect it never": {fact: "ENABLE_TELEPATHY", not: []string{":1.20.0", ":1.31.1", current}},
+		"if nobody knows it, expect it never": {fact: "ENABLE_TELEPATHY", others: []string{":1.20.0", ":1.31.1", current}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, image := range test.with {
+			for _, image := range test.supporting {
 				agent, _ := AgentFromImage(image)
 				assert.True(t, agent.Supports(test.fact), image)
 			}
-			for _, image := range test.not {
+			for _, image := range test.others {
 				agent, _ := AgentFromImage(image)
 				assert.False(t, agent.Supports(test.fact), image)
 			}
@@ -76,8 +76,8 @@ func TestAgentSupports(t *testing.T) {
 	}
 }
 
-// What the template gives an agent is in the table, and nothing else is: who adds
-// a variable has to say which agents read it, and where.
+// TestFactsCoverTheTemplate shows that the facts list the agent's settings in the template and no
+// others, so that a new variable needs a source.
 func TestFactsCoverTheTemplate(t *testing.T) {
 	template, err := LoadSidecar()
 	require.NoError(t, err)
@@ -102,10 +102,10 @@ func TestFactsCoverTheTemplate(t *testing.T) {
 	assert.ElementsMatch(t, names, known)
 }
 
-func TestFactsAreWhole(t *testing.T) {
+func TestFactsAreComplete(t *testing.T) {
 	seen := map[string]bool{}
 	for _, f := range facts {
-		assert.False(t, seen[f.Name], "%s is there twice", f.Name)
+		assert.False(t, seen[f.Name], "%s occurs twice", f.Name)
 		seen[f.Name] = true
 		assert.NotEmpty(t, f.Description, f.Name)
 		assert.NotEmpty(t, f.Symbol, f.Name)
@@ -118,7 +118,7 @@ func TestFactsAreWhole(t *testing.T) {
 		}
 	}
 	for _, f := range versionDifferences {
-		assert.NotEqual(t, f.Since, f.Before, "%s differs nowhere", f.Name)
+		assert.NotEqual(t, f.Since, f.Before, "%s is no difference", f.Name)
 	}
 	for _, name := range []string{DebugPortEnv, NoInboundCapture} {
 		assert.True(t, seen[name], name)
@@ -127,8 +127,8 @@ func TestFactsAreWhole(t *testing.T) {
 	assert.Empty(t, SupportedSince(DebugPortEnv))
 }
 
-// Only an agent that has the port is told to keep it closed; one of unknown
-// version is told too, since that costs nothing.
+// TestDebugPort shows that an agent that has the port gets the variable that keeps the port
+// closed. An agent of unknown version gets it too.
 func TestDebugPort(t *testing.T) {
 	template, err := LoadSidecar()
 	require.NoError(t, err)
@@ -153,11 +153,11 @@ func TestDebugPort(t *testing.T) {
 			}
 			sidecar, err := template.Render(p)
 			require.NoError(t, err)
-			var have []string
+			var names []string
 			for _, e := range sidecar.Container.Env {
-				have = append(have, e.Name)
+				names = append(names, e.Name)
 			}
-			assert.Equal(t, test.want, slices.Contains(have, DebugPortEnv))
+			assert.Equal(t, test.want, slices.Contains(names, DebugPortEnv))
 			assert.Equal(t, p.Image(), sidecar.Container.Image)
 		})
 	}

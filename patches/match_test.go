@@ -11,7 +11,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/patches"
 )
 
-// TestCandidates: what is an edge, by its spec alone.
+// TestCandidates shows which pods the built-in profiles recognise.
 func TestCandidates(t *testing.T) {
 	set, err := patches.BuiltIn()
 	require.NoError(t, err)

@@ -21,7 +21,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// patchPod carries out a patch on a pod.
+// patchPod applies a patch to a pod.
 func patchPod(t testing.TB, pod *corev1.Pod, patch []operations.Operation) *corev1.Pod {
 	t.Helper()
 	before, err := json.Marshal(pod)
@@ -48,9 +48,9 @@ func checkAdopted(t testing.TB, engine *inject.Engine, request inject.Request, a
 
 	next := request
 	next.Pod = plain
-	again, err := adopt.Adopt(engine, next, adopt.Options{})
+	second, err := adopt.Adopt(engine, next, adopt.Options{})
 	require.NoError(t, err)
-	assert.Empty(t, again.Patch, "adopting twice is adopting once")
+	assert.Empty(t, second.Patch, "a second adoption changes nothing")
 
 	// A namespace with the label and one without.
 	for _, ns := range []policy.Namespace{request.Namespace, labelled(request.Namespace.Name)} {
@@ -68,7 +68,7 @@ func checkAdopted(t testing.TB, engine *inject.Engine, request inject.Request, a
 	}
 }
 
-// sample is the pod of a sample that is integrated by hand: its last document.
+// sample returns the pod of a sample that is integrated by hand.
 func sample(t testing.TB, name string) *corev1.Pod {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join("../../samples/by-hand", name+".yaml"))
@@ -96,7 +96,7 @@ func setEnv(c *corev1.Container, name, value string) {
 	c.Env = append(c.Env, corev1.EnvVar{Name: name, Value: value})
 }
 
-// TestAdopt: what goes, what stays and what is carried over.
+// TestAdopt shows what is removed, what stays and what is carried over.
 func TestAdopt(t *testing.T) {
 	engine := newEngine(t, inject.Options{})
 	request := func(pod *corev1.Pod) inject.Request {
@@ -300,8 +300,7 @@ func namesOf[T any](list []T, name func(T) string) (out []string) {
 	return out
 }
 
-// TestAdoptRefuses: what cannot be adopted faithfully names its field and the way
-// out.
+// TestAdoptRefuses shows that an error names the field that cannot be adopted, and the way out.
 func TestAdoptRefuses(t *testing.T) {
 	engine := newEngine(t, inject.Options{})
 	for name, test := range map[string]struct {
@@ -387,7 +386,7 @@ func TestAdoptRefuses(t *testing.T) {
 	}
 }
 
-// TestAdoptLeavesAlone: there is nothing to adopt, and it says why.
+// TestAdoptLeavesAlone shows the reason for pods with nothing to adopt.
 func TestAdoptLeavesAlone(t *testing.T) {
 	engine := newEngine(t, inject.Options{})
 	for name, test := range map[string]struct {
@@ -424,7 +423,8 @@ func TestAdoptLeavesAlone(t *testing.T) {
 	}
 }
 
-// TestAdoptWarnsOfAnUnknownEdge: what reads certificates as an edge does is one.
+// TestAdoptWarnsOfAnUnknownEdge shows the warning about a container that reads certificates as
+// only an edge does.
 func TestAdoptWarnsOfAnUnknownEdge(t *testing.T) {
 	engine := newEngine(t, inject.Options{})
 	pod := sample(t, "sidecar")
@@ -441,7 +441,7 @@ func TestAdoptWarnsOfAnUnknownEdge(t *testing.T) {
 	checkAdopted(t, engine, request, adoption)
 }
 
-// TestAdoptFromACluster: what the API server filled in is in nobody's way.
+// TestAdoptFromACluster shows that the defaults of the API server do not prevent an adoption.
 func TestAdoptFromACluster(t *testing.T) {
 	engine := newEngine(t, inject.Options{})
 	pod := sample(t, "sidecar")
@@ -471,7 +471,8 @@ func TestAdoptFromACluster(t *testing.T) {
 	assert.Equal(t, plain.Patch, adoption.Patch)
 }
 
-// TestAdoptKeepsTheMode: where the default is another mode, the pod says its own.
+// TestAdoptKeepsTheMode shows that the pod gets its mode as an annotation if the default is another
+// one.
 func TestAdoptKeepsTheMode(t *testing.T) {
 	engine := newEngine(t, inject.Options{Settings: inject.Settings{Defaults: policy.Defaults{Mode: policy.Secret, CertDir: "/certs"}}})
 	pod := sample(t, "sidecar")

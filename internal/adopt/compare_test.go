@@ -12,8 +12,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
-// TestCompareMeaning: what is written otherwise and means the same is no
-// difference.
+// TestCompareMeaning shows that another form of the same content is no difference.
 func TestCompareMeaning(t *testing.T) {
 	a := &corev1.Pod{}
 	a.Annotations = map[string]string{
@@ -48,7 +47,8 @@ func TestCompareMeaning(t *testing.T) {
 	assert.Empty(t, adopt.Compare(&corev1.Pod{}, &corev1.Pod{}))
 }
 
-// compared is a pod written by hand and what Isthmus makes of it once adopted.
+// compared returns a pod that is integrated by hand, and the pod that Isthmus injects after its
+// adoption.
 func compared(t testing.TB, name string) (before, after *corev1.Pod) {
 	t.Helper()
 	engine := newEngine(t, inject.Options{})
@@ -62,9 +62,8 @@ func compared(t testing.TB, name string) (before, after *corev1.Pod) {
 	return before, patchPod(t, request.Pod, result.Patch)
 }
 
-// TestCompareExcusesNothingElse: a difference that Isthmus does not make has no
-// reason, whatever else differs.
-func TestCompareExcusesNothingElse(t *testing.T) {
+// TestCompareExplainsNothingElse shows that a difference that Isthmus does not cause has no reason.
+func TestCompareExplainsNothingElse(t *testing.T) {
 	for name, test := range map[string]struct {
 		sample string
 		change func(*corev1.Pod)
@@ -120,7 +119,7 @@ func TestCompareExcusesNothingElse(t *testing.T) {
 	}
 }
 
-// TestCompareWithEnvoy: a reason that no Envoy runs is given only where none does.
+// TestCompareWithEnvoy shows that no reason claims that no Envoy runs if one does.
 func TestCompareWithEnvoy(t *testing.T) {
 	engine := newEngine(t, inject.Options{})
 	pod := sample(t, "sidecar")
@@ -136,7 +135,7 @@ func TestCompareWithEnvoy(t *testing.T) {
 	assert.Contains(t, edge.Env, corev1.EnvVar{Name: "AMBASSADOR_ENVOY_BASE_ID", Value: "1"}, "two Envoys are in the pod, as before")
 }
 
-// TestCompareIsStable: the same two pods compare alike, in one order.
+// TestCompareIsStable shows that the order of differences is fixed.
 func TestCompareIsStable(t *testing.T) {
 	before, after := compared(t, "sidecar")
 	first := adopt.Compare(before, after)

@@ -13,9 +13,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// TestAdoptCorpus adopts every edge of the corpus that is integrated by hand: the
-// outcome is plain, adopting it again does nothing, and every difference between
-// the hand's work and Isthmus' has its reason. All others have nothing to adopt.
+// TestAdoptCorpus adopts every edge of the corpus that is integrated by hand. The result is plain,
+// a second adoption changes nothing, and every difference has a reason. The other pods of the
+// corpus have nothing to adopt.
 func TestAdoptCorpus(t *testing.T) {
 	rows := corpusRows(t, "TestAdopt")
 

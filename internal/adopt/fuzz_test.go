@@ -15,9 +15,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// strange puts things into a pod that is integrated by hand which are not part of
-// that, and takes parts of it away, as the bytes say.
-func strange(pod *corev1.Pod, data []byte) {
+// mutate changes a pod that is integrated by hand as the bytes say: it adds things that are not
+// part of the integration, and removes parts of it.
+func mutate(pod *corev1.Pod, data []byte) {
 	edge := func() *corev1.Container { return &pod.Spec.Containers[0] }
 	for i, b := range data {
 		name := fmt.Sprintf("x%d", i)
@@ -64,8 +64,8 @@ func strange(pod *corev1.Pod, data []byte) {
 	}
 }
 
-// handsOff removes from a pod what an adoption may remove or add.
-func handsOff(pod *corev1.Pod, proxyVolumes []string) *corev1.Pod {
+// withoutIntegration removes from a pod what an adoption may remove or add.
+func withoutIntegration(pod *corev1.Pod, proxyVolumes []string) *corev1.Pod {
 	out := pod.DeepCopy()
 	out.Spec.Containers = slices.DeleteFunc(out.Spec.Containers, func(c corev1.Container) bool { return c.Name == "istio-proxy" })
 	out.Spec.Volumes = slices.DeleteFunc(out.Spec.Volumes, func(v corev1.Volume) bool { return slices.Contains(proxyVolumes, v.Name) })
@@ -90,9 +90,8 @@ func handsOff(pod *corev1.Pod, proxyVolumes []string) *corev1.Pod {
 	return out
 }
 
-// FuzzAdopt looks for a pod that loses something that is not part of its
-// integration by hand, for a difference without a reason and for a plain pod that
-// is not plain.
+// FuzzAdopt looks for a pod that loses something that is not part of its integration by hand, for a
+// difference without a reason, and for an adopted pod that is not plain.
 func FuzzAdopt(f *testing.F) {
 	for _, seed := range []string{"", "\x00\x01\x02\x03\x04\x05", "\x11\x21\x31\x41\x51", "\x06\x16\x26\x36", "\x07\x08\x18\x07", "\x09\x19\x29", "\x0a\x0a\x03", "\x0b\x0c\x1c\x2c", "\x02\x12\x22\x32\x42\x01\x61"} {
 		f.Add(false, []byte(seed))
@@ -104,7 +103,7 @@ func FuzzAdopt(f *testing.F) {
 			return
 		}
 		pod := sample(t, map[bool]string{false: "sidecar", true: "annotations"}[byAnnotations])
-		strange(pod, data)
+		mutate(pod, data)
 		request := inject.Request{Pod: pod, Namespace: policy.Namespace{Name: "edge"}, Template: true}
 		adoption, err := adopt.Adopt(engine, request, adopt.Options{})
 		if err != nil || adoption.Reason == "" {
@@ -114,7 +113,7 @@ func FuzzAdopt(f *testing.F) {
 		checkAdopted(t, engine, request, adoption)
 		plain := patchPod(t, pod, adoption.Patch)
 		volumes := []string{"istio-certs", "istio-envoy", "istio-data", "istiod-ca-cert", "istio-token"}
-		before, after := handsOff(pod, volumes), handsOff(plain, volumes)
+		before, after := withoutIntegration(pod, volumes), withoutIntegration(plain, volumes)
 		require.True(t, equality.Semantic.DeepEqual(before, after), "%v\nbecame\n%v", before, after)
 		for i := range data {
 			name := fmt.Sprintf("x%d:", i)

@@ -13,9 +13,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// TestWhatAnAuthorMakesLargeIsBounded: a pod's author decides what is in a pod, and
-// not how much of the webhook's memory it takes.
-func TestWhatAnAuthorMakesLargeIsBounded(t *testing.T) {
+// TestLargePodsAreBounded shows that the author of a pod does not control how much of the
+// webhook's memory the pod takes.
+func TestLargePodsAreBounded(t *testing.T) {
 	engine, err := New(Options{})
 	require.NoError(t, err)
 	inject := func(name string, annotations map[string]string) Result {
@@ -35,8 +35,8 @@ func TestWhatAnAuthorMakesLargeIsBounded(t *testing.T) {
 	assert.Equal(t, policy.Injected, inject("edge", nil).Reason)
 	require.Equal(t, 1, engine.edits.Len())
 	for i := range 3 {
-		// The API server refuses the name, but after the webhooks.
+		// The API server refuses the name, but only after the webhooks.
 		require.Equal(t, policy.Injected, inject(fmt.Sprintf("%d%s", i, strings.Repeat("x", maxCachedBytes)), nil).Reason)
 	}
-	assert.Equal(t, 1, engine.edits.Len(), "what is large is not kept")
+	assert.Equal(t, 1, engine.edits.Len(), "a large edit is not cached")
 }

@@ -20,8 +20,8 @@ const (
 	ownMounts = `{"extra":{"mountPath":"/extra","readonly":true}}`
 )
 
-// TestModeIstioMerges: what the user asks of Istio's sidecar stays beside what we
-// ask, and the way back gives every byte of it back.
+// TestModeIstioMerges shows that the user's settings of Istio's sidecar stay beside those of
+// Isthmus, and that Uninject restores every byte of them.
 func TestModeIstioMerges(t *testing.T) {
 	pod := annotated(policy.ModeKey, "istio", policy.CertTTLKey, "2h",
 		policy.IstioProxyConfigKey, ownConfig, policy.IstioUserVolumeMount, ownMounts, policy.IstioInjectKey, "false", policy.IstioInboundPortsKey, "9090")
@@ -49,7 +49,7 @@ func TestModeIstioMerges(t *testing.T) {
 }
 
 func TestMergeMount(t *testing.T) {
-	for name, c := range map[string]struct{ have, want, wrong string }{
+	for name, c := range map[string]struct{ value, want, problem string }{
 		"if there is none, expect the map form":    {"", `{"istio-certs":{"mountPath":"/etc/istio-certs"}}`, ""},
 		"if it is a list, expect one more item":    {`[{"name":"extra","mountPath":"/extra"}]`, `[{"name":"extra","mountPath":"/extra"},{"name":"istio-certs","mountPath":"/etc/istio-certs"}]`, ""},
 		"if ours is in the map, expect no change":  {`{ "istio-certs": {"mountPath":"/etc/istio-certs/"} }`, `{ "istio-certs": {"mountPath":"/etc/istio-certs/"} }`, ""},
@@ -61,13 +61,13 @@ func TestMergeMount(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod := annotated(policy.ModeKey, "istio")
-			if c.have != "" {
-				pod.Annotations[policy.IstioUserVolumeMount] = c.have
+			if c.value != "" {
+				pod.Annotations[policy.IstioUserVolumeMount] = c.value
 			}
 			result := newEngine(t, inject.Options{}).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
-			if c.wrong != "" {
+			if c.problem != "" {
 				assert.Equal(t, policy.Conflict, result.Reason)
-				assert.Equal(t, c.wrong, result.Message)
+				assert.Equal(t, c.problem, result.Message)
 				assert.Empty(t, result.Patch)
 				return
 			}
@@ -154,9 +154,9 @@ func injectedByIstio(p *corev1.Pod) {
 	p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "istio-proxy", Image: "istio/proxyv2:1.31.1"})
 }
 
-// TestModeIstioAfterIstio: an injector that ran before us and is called again
-// gets it right then. It is called again when its selectors match before our edit
-// and after.
+// TestModeIstioAfterIstio shows that an injector may run before Isthmus if the API server
+// calls it again. It does if the injector's selectors match before the edit of Isthmus and
+// after it.
 func TestModeIstioAfterIstio(t *testing.T) {
 	engine := newEngine(t, inject.Options{Injector: func(string) (inject.Injector, error) {
 		return inject.Injector{Configuration: "a-istio", RunsFirst: true, Reinvoked: true}, nil
@@ -185,8 +185,7 @@ func TestModeIstioAfterIstio(t *testing.T) {
 	}
 }
 
-// TestModeIstioInAFile: what is in the manifest every injector sees, whenever it
-// runs.
+// TestModeIstioInAFile shows that the order of webhooks does not matter for a manifest.
 func TestModeIstioInAFile(t *testing.T) {
 	engine := newEngine(t, inject.Options{Injector: func(string) (inject.Injector, error) {
 		return inject.Injector{Configuration: "a-istio", RunsFirst: true}, nil
@@ -195,8 +194,8 @@ func TestModeIstioInAFile(t *testing.T) {
 	assert.Equal(t, policy.Injected, result.Reason, result.Message)
 }
 
-// TestWhichInjector: the revision is the one whose selectors of Istio's match.
-func TestWhichInjector(t *testing.T) {
+// TestInjectorRevision shows that the revision is the one whose selectors match.
+func TestInjectorRevision(t *testing.T) {
 	for name, c := range map[string]struct{ injection, namespace, pod, want string }{
 		"if nobody says, expect the default":                  {},
 		"if the pod says, expect the pod's":                   {pod: "b", want: "b"},
@@ -226,8 +225,8 @@ func TestWhichInjector(t *testing.T) {
 	}
 }
 
-// TestModeIstioCompletes: an integration by annotations is completed, and one
-// that lacks nothing stays as it is.
+// TestModeIstioCompletes shows that an integration by annotations is completed, and that a
+// complete one stays unchanged.
 func TestModeIstioCompletes(t *testing.T) {
 	complete := func() *corev1.Pod {
 		pod := annotated(policy.ModeKey, "istio",
@@ -280,7 +279,8 @@ func TestModeIstioCompletes(t *testing.T) {
 	}
 }
 
-// TestModeIstioTakesTheUsersDirectory: where nobody else says one.
+// TestModeIstioTakesTheUsersDirectory shows that the directory in the user's ProxyConfig is
+// used if nothing else sets one.
 func TestModeIstioTakesTheUsersDirectory(t *testing.T) {
 	pod := annotated(policy.ModeKey, "istio", policy.IstioProxyConfigKey, `{"proxyMetadata":{"OUTPUT_CERTS":"/certs/"}}`)
 	engine := newEngine(t, inject.Options{})
@@ -293,7 +293,7 @@ func TestModeIstioTakesTheUsersDirectory(t *testing.T) {
 	checkInjected(t, engine, pod, labelled("edge"), result)
 }
 
-func TestModeIstioAsksForNoLongerLife(t *testing.T) {
+func TestModeIstioRefusesTooLongLifetime(t *testing.T) {
 	engine := newEngine(t, inject.Options{Mesh: func(string) (patches.Mesh, error) {
 		return patches.Mesh{MaxCertTTL: patches.Duration(3600e9)}.Defaults(), nil
 	}})
@@ -302,9 +302,9 @@ func TestModeIstioAsksForNoLongerLife(t *testing.T) {
 	assert.Equal(t, "isthmus.dev/cert-ttl 2h0m0s is above the 1h0m0s that the CA grants (MAX_WORKLOAD_CERT_TTL of istiod); istiod would refuse every request", result.Message)
 }
 
-// TestModeIstioHeedsTheLimit: a sidecar that asks for more than the CA grants
-// never starts.
-func TestModeIstioHeedsTheLimit(t *testing.T) {
+// TestModeIstioRespectsTheLimit guards against a sidecar that requests more than the CA
+// grants, and so never starts.
+func TestModeIstioRespectsTheLimit(t *testing.T) {
 	for limit, want := range map[time.Duration]string{0: "", time.Hour: `SECRET_TTL: "1h0m0s"`, 48 * time.Hour: ""} {
 		engine := newEngine(t, inject.Options{Mesh: func(string) (patches.Mesh, error) {
 			return patches.Mesh{MaxCertTTL: patches.Duration(limit)}.Defaults(), nil
@@ -336,7 +336,7 @@ func TestModeIstioWarnsOfPodSecurity(t *testing.T) {
 	}
 }
 
-// TestStaleInModeIstio: the hash covers what the agent is told.
+// TestStaleInModeIstio shows that the hash covers the settings of Istio's agent.
 func TestStaleInModeIstio(t *testing.T) {
 	pod := inMode(t, annotated(policy.ModeKey, "istio"), inject.Options{})
 	result := newEngine(t, inject.Options{Settings: inject.Settings{Defaults: policy.Defaults{CertTTL: "1h"}}}).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
