@@ -28,31 +28,49 @@ endif
 # How many packages are tested at once: many of them wait more than they work.
 PACKAGES ?= 4
 
-# Where the race detector has nothing to see and costs the most: one goroutine,
-# or programs that are processes of their own.
-UNRACED := /internal/manifest /test/helm /test/istio /test/integration/mesh /test/integration/rbac /test/integration/restart
+MODULE := github.com/isthmus-mesh/isthmus
 
-# What is tested beside Istio's, cert-manager's, Prometheus' and HAProxy's own programs, and
-# the attacks of docs/security.md: minutes, so it has a target of its own.
-BESIDE := /test/integration/chain /test/integration/prometheus /test/mesh/ /test/security /test/traffic
+# The tests that need nothing but Go. Every other tier is one folder of test/; see
+# test/README.md.
+UNIT := ./cmd/... ./docs/... ./hack/... ./internal/... ./patches/... ./webhook/... ./test/framework/...
+
+# A folder with a file .norace is tested without the race detector; the file says why.
+NORACE = $(patsubst ./%/.norace,$(MODULE)/%,$(shell find . -name .norace))
+
+# $(call go-test,FOLDERS) tests folders with the race detector, except those above. Go's
+# cache of test results does not see the programs that tests build and run: hence -count=1.
+go-test = $(call go-test-packages,$(or $(shell $(GO) list $(1)),$(error go list finds no package in $(1))))
+go-test-packages = \
+	$(if $(filter-out $(NORACE),$(1)),$(call go-test-run,$(RACE),$(filter-out $(NORACE),$(1)))) \
+	$(if $(filter $(NORACE),$(1)),$(call go-test-run,,$(filter $(NORACE),$(1))))
+go-test-run = $(GO) test $(1) -p $(PACKAGES) -count=1 $(TESTFLAGS) -timeout 15m $(2) || status=1;
+
+# Packages of other tiers that also have tests of a minute: build tag soak, names with
+# NoReviewFails. They use what is private to their packages, so they cannot move to test/soak.
+LONG := ./webhook/serving ./test/integration/admission ./test/integration/servingcert
+
+# What CI runs of the tiers that take long; "make nightly" runs all of each.
+CI_ROTATIONS ?= 2
+CI_E2E ?= .
+CI_CHAOS ?= ^(TestTogether|TestControllerKilled|TestWebhookAway)$$
 
 # Prints the path of a tool, after building it where it is missing.
-CLUSTER := $(GO) -C test/cluster run .
+CLUSTER := $(GO) -C test/tools/cluster run .
 TOOL = $$($(CLUSTER) bin $(1))
 
-# The tests start the control plane, unless they are given a running one, beside
-# it Istio's and cert-manager's own programs, and render the chart.
+# The tests start the control plane, unless KUBECONFIG names a running one, and beside
+# it Istio's and cert-manager's programs. Helm renders the chart.
 CONTROL_PLANE := etcd kube-apiserver kubectl kube-controller-manager
 TEST_TOOLS := $(if $(KUBECONFIG),kubectl,$(CONTROL_PLANE)) pilot-discovery pilot-agent cert-manager-controllers helm
 
-# These are not built: they are found on the PATH, else fetched as Debian's packages.
+# These are not built: they are taken from the PATH, else from Debian's packages.
 PACKAGED_TOOLS := prometheus promtool
 
 .PHONY: help
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "; print "Usage: make <target>\n"} \
 		/^##@/ {printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+		/^[a-z0-9-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##@ Build
 
@@ -64,53 +82,81 @@ build: ## Build bin/isthmus and bin/isthmus-publish, static, with their version
 clean: ## Remove what was built here; the cache of tools stays
 	rm -rf bin/isthmus bin/isthmus-publish bin/demo bin/cover.out bin/bench.txt dist
 
-##@ Test
+##@ Test (test/README.md says what each proves, needs and takes)
 
-# Go's cache of test results does not see the programs that tests build and run:
-# hence -count=1.
 .PHONY: test
-test: control-plane compile ## Run unit and integration tests (minutes the first time, it builds a control plane)
-	@status=0; \
-	$(GO) test $(RACE) -p $(PACKAGES) -count=1 $(TESTFLAGS) -timeout 15m $$($(GO) list ./... | grep -v $(addprefix -e ,$(UNRACED) $(BESIDE))) || status=1; \
-	$(GO) test -p $(PACKAGES) -count=1 $(TESTFLAGS) -timeout 15m $$($(GO) list ./... | grep $(addprefix -e ,$(UNRACED)) | grep -v $(addprefix -e ,$(BESIDE))) || status=1; \
-	exit $$status
-	$(GO) -C test/cluster test $(TESTFLAGS) -timeout 5m $(if $(KUBECONFIG),./internal/...,./...)
-	$(GO) -C test/cluster/standin test $(TESTFLAGS) ./...
-	$(GO) -C test/cluster/images test $(TESTFLAGS) ./...
-
-.PHONY: test-beside
-test-beside: control-plane ## Run the tests beside Istio, cert-manager and Prometheus (minutes)
-	$(GO) test -p 2 -count=1 $(TESTFLAGS) -timeout 15m $$($(GO) list ./... | grep $(addprefix -e ,$(BESIDE)))
+test: control-plane compile ## Run unit, integration and tools tests (the first time it builds a control plane)
+	@status=0; $(call go-test,$(UNIT) ./test/integration/...) $(test-tools) exit $$status
 
 .PHONY: test-unit
-test-unit: ## Run the tests that need no control plane
-	$(GO) test $(RACE) $(TESTFLAGS) $$($(GO) list ./... | grep -v -e /test/integration -e /test/mesh -e /test/istio -e /test/helm -e /test/security -e /test/traffic)
-	$(GO) -C test/cluster test $(TESTFLAGS) ./internal/...
-	$(GO) -C test/cluster/standin test $(TESTFLAGS) ./...
-	$(GO) -C test/cluster/images test $(TESTFLAGS) ./...
+test-unit: ## Run the tests that need nothing but Go
+	@status=0; $(call go-test,$(UNIT)) exit $$status
+
+.PHONY: test-integration
+test-integration: control-plane ## Run test/integration, beside an API server
+	@status=0; $(call go-test,./test/integration/...) exit $$status
+
+.PHONY: test-mesh
+test-mesh: control-plane ## Run test/mesh, beside istiod, pilot-agent, cert-manager and Prometheus
+	$(GO) test -p 2 -count=1 $(TESTFLAGS) -timeout 15m ./test/mesh/...
+
+# PAGE=weights runs one page.
+.PHONY: test-guides
+test-guides: stand-ins ## Run test/guides: the pages of docs/guides, block by block, in a small cluster
+	$(GO) test -tags guides -count=1 $(TESTFLAGS) -v -timeout 20m $(if $(PAGE),-run 'TestPages/^$(PAGE)$$') ./test/guides
+
+test-tools = for module in cluster standin images; do \
+		$(GO) -C test/tools/$$module test $(TESTFLAGS) -timeout 5m $(if $(KUBECONFIG),$$([ $$module = cluster ] && echo ./internal/... || echo ./...),./...) || status=1; \
+	done;
+
+.PHONY: test-tools
+test-tools: control-plane ## Run the tests of test/tools: building programs, starting control planes
+	@status=0; $(test-tools) exit $$status
+
+.PHONY: test-node
+test-node: node-parts ## Run the tests of test/tools that start a cluster of one node (Linux, as root)
+	$(GO) -C test/tools/cluster test -tags e2e -count=1 $(TESTFLAGS) -run Node -timeout 10m .
+
+.PHONY: e2e
+e2e: node-parts ## Run test/e2e/lifecycle on a node, with requests through edges from the installation to the end
+	$(GO) test -tags e2e -count=1 $(TESTFLAGS) -v -parallel 6 -timeout 30m ./test/e2e/lifecycle
+
+.PHONY: chaos
+chaos: node-parts ## Run test/e2e/chaos: break one thing after the other on a node, under traffic
+	$(if $(KUBECONFIG),,@$(CLUSTER) images isthmus-clock >/dev/null)
+	$(GO) test -tags chaos -count=1 $(TESTFLAGS) -v -timeout 40m ./test/e2e/chaos
+
+bench-scale = $(GO) test -run '^$$' -bench '^BenchmarkController$$' -benchtime 1x -timeout 30m ./test/soak/scale
 
 .PHONY: soak
-soak: control-plane ## Run the trials that take minutes: rotations, faults and scale, on the real istiod
+soak: control-plane ## Run test/soak: rotations, faults and 5,000 namespaces on the real istiod, for minutes
 	@status=0; \
-	$(GO) test -tags soak -count=1 $(TESTFLAGS) -v -parallel 8 -timeout 30m ./test/soak || status=1; \
-	$(GO) test -tags soak -count=1 $(TESTFLAGS) -p 1 -timeout 20m -run NoReviewFails ./webhook/serving ./test/integration/admission ./test/integration/servingcert || status=1; \
+	$(GO) test -tags soak -count=1 $(TESTFLAGS) -v -p 1 -parallel 8 -timeout 30m ./test/soak/... || status=1; \
+	$(GO) test -tags soak -count=1 $(TESTFLAGS) -p 1 -timeout 20m -run NoReviewFails $(LONG) || status=1; \
+	$(bench-scale) || status=1; \
 	exit $$status
-	@$(MAKE) --no-print-directory bench-scale
 
-# PAGE=weights runs one of them.
-.PHONY: scenarios
-scenarios: stand-ins ## Run the guides of docs/guides, block by block, in a small cluster of real parts
-	$(GO) test -tags scenario -count=1 $(TESTFLAGS) -v -timeout 20m $(if $(PAGE),-run 'TestPages/^$(PAGE)$$') ./test/scenario
+.PHONY: test-ci
+test-ci: control-plane stand-ins node-parts ## Run what CI runs of test-mesh, test-guides, soak, e2e and chaos
+	@status=0; \
+	echo "=== beside Istio, cert-manager and Prometheus, the guides, $(CI_ROTATIONS) rotations"; \
+	ISTHMUS_ROTATIONS=$(CI_ROTATIONS) $(GO) test -tags soak,guides -p 3 -parallel 8 -count=1 $(TESTFLAGS) -v -timeout 30m \
+		./test/mesh/... ./test/guides ./test/soak/... || status=1; \
+	echo "=== end to end, on a node"; \
+	$(GO) test -tags e2e -count=1 $(TESTFLAGS) -v -parallel 6 -timeout 30m -run '$(CI_E2E)' ./test/e2e/lifecycle || status=1; \
+	echo "=== what breaks, on a node"; \
+	$(GO) test -tags chaos -count=1 $(TESTFLAGS) -v -timeout 40m -run '$(CI_CHAOS)' ./test/e2e/chaos || status=1; \
+	exit $$status
+
+# Each part runs, also after another one failed.
+.PHONY: nightly
+nightly: ## Run everything: all tiers in full, the checks, the demo, fuzzing and measurements (hours)
+	@$(MAKE) --no-print-directory --keep-going verify demo demo-down test test-mesh test-guides \
+		test-node e2e chaos soak bench-memory bench-publish bench fuzz
 
 .PHONY: stand-ins
 stand-ins:
 	@$(CLUSTER) build $(CONTROL_PLANE) pilot-discovery pilot-agent helm stand-in-node stand-in-edge stand-in-service stand-in-cni promtool >/dev/null
-
-# They wait more than they work. Three rotations instead of the soak's ten.
-.PHONY: trials
-trials: control-plane stand-ins ## Run the guides, the soak's trials and test-beside at the same time, as CI does
-	ISTHMUS_ROTATIONS=$${ISTHMUS_ROTATIONS:-3} $(GO) test -tags soak,scenario -p 3 -parallel 8 -count=1 $(TESTFLAGS) -v -timeout 30m \
-		./test/scenario ./test/soak $$($(GO) list ./... | grep $(addprefix -e ,$(BESIDE)))
 
 .PHONY: control-plane
 control-plane: ## Build the tests' control plane, Istio's programs and Helm into the cache, with progress
@@ -152,7 +198,7 @@ bench-publish: control-plane ## Measure the publisher: from a rotated file to th
 
 .PHONY: bench-scale
 bench-scale: control-plane ## Measure the controller with 500 and 5,000 edge namespaces: memory, requests, growth
-	$(GO) test -run '^$$' -bench '^BenchmarkController$$' -benchtime 1x -timeout 30m ./test/scale
+	$(bench-scale)
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz test for FUZZTIME (60s)
@@ -165,8 +211,8 @@ fuzz: ## Run every fuzz test for FUZZTIME (60s)
 
 ##@ Node
 
-# A cluster of one node, or that of KUBECONFIG, which has to hold the images: see
-# docs/testing.md. Linux, as root.
+# The cluster of KUBECONFIG has to hold the images: docs/testing.md. Otherwise the node
+# needs Linux and root.
 NODE := etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy containerd containerd-shim-runc-v2 ctr
 
 .PHONY: cluster-up
@@ -184,43 +230,33 @@ node-parts:
 	@$(CLUSTER) build helm kubectl $(if $(KUBECONFIG),,$(NODE)) >/dev/null
 	$(if $(KUBECONFIG),,@$(CLUSTER) images >/dev/null)
 
-.PHONY: e2e
-e2e: node-parts ## Run the end-to-end tests on a node, with requests through edges from the installation to the end
-	$(if $(KUBECONFIG),,$(GO) -C test/cluster test -tags e2e -count=1 $(TESTFLAGS) -run Node -timeout 10m .)
-	$(GO) test -tags e2e -count=1 $(TESTFLAGS) -v -parallel 6 -timeout 30m ./test/e2e
-
-.PHONY: chaos
-chaos: node-parts ## Break one thing after the other on a node, under traffic; ends with a table
-	$(if $(KUBECONFIG),,@$(CLUSTER) images isthmus-clock >/dev/null)
-	$(GO) test -tags chaos -count=1 $(TESTFLAGS) -v -timeout 40m ./test/chaos
-
 ##@ Check
 
 .PHONY: verify
 verify: lint tidy generated chart-lint chart-test ## Run everything that CI checks besides the tests
 
-# Other modules of the repository with code of ours, and such as only start somebody
-# else's program: of these no types are read, which would be those of all of Istio.
-# They are checked as they are built, so that what they need is compiled once.
+# Modules of test/tools with code of ours. MAINS only start another project's program:
+# their types are not checked, because that reads the types of all of Istio. All are
+# checked with the flags of their build, so that their dependencies are compiled once.
 MODULES := standin images
-MAINS := certmanager coredns istiocni
+MAINS := cert-manager-controllers coredns istiocni
 AS_BUILT := CGO_ENABLED=0 GOFLAGS=-trimpath
 
 .PHONY: lint
 lint: ## Run the linters, go vet's among them
-	@linter=$(call TOOL,golangci-lint) && $$linter run --build-tags soak,scenario,e2e,chaos ./... && \
-		cd test/cluster && $$linter run --build-tags e2e -c ../../.golangci.yml ./... && \
-		for module in $(MODULES); do (cd $$module && $(AS_BUILT) $$linter run -c ../../../.golangci.yml ./...) || exit 1; done && \
-		for module in $(MAINS); do (cd $$module && $(AS_BUILT) $$linter run --fast-only -c ../../../.golangci.yml ./...) || exit 1; done
+	@linter=$(call TOOL,golangci-lint) && $$linter run --build-tags soak,guides,e2e,chaos ./... && \
+		cd test/tools/cluster && $$linter run --build-tags e2e -c ../../../.golangci.yml ./... && \
+		for module in $(MODULES); do (cd ../$$module && $(AS_BUILT) $$linter run -c ../../../.golangci.yml ./...) || exit 1; done && \
+		for module in $(MAINS); do (cd ../$$module && $(AS_BUILT) $$linter run --fast-only -c ../../../.golangci.yml ./...) || exit 1; done
 
 .PHONY: tidy
 tidy: ## Check that go.mod files are tidy
 	$(GO) mod tidy -diff
-	$(GO) -C test/cluster mod tidy -diff
+	$(GO) -C test/tools/cluster mod tidy -diff
 
 .PHONY: fmt
 fmt: ## Format the code
-	@linter=$(call TOOL,golangci-lint) && $$linter fmt ./... && cd test/cluster && $$linter fmt -c ../../.golangci.yml ./...
+	@linter=$(call TOOL,golangci-lint) && $$linter fmt ./... && cd test/tools/cluster && $$linter fmt -c ../../../.golangci.yml ./...
 
 .PHONY: generate
 generate: ## Write generated files: the chart's README

@@ -131,7 +131,7 @@ func anchors(text string) []string {
 func pages(t *testing.T) map[string]string {
 	t.Helper()
 	out := map[string]string{}
-	for _, pattern := range []string{"*.md", filepath.Join("guides", "*.md"), filepath.Join("..", "*.md")} {
+	for _, pattern := range []string{"*.md", filepath.Join("guides", "*.md"), filepath.Join("..", "*.md"), filepath.Join("..", "test", "*.md")} {
 		names, err := filepath.Glob(pattern)
 		require.NoError(t, err)
 		for _, name := range names {

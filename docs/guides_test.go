@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	runner "github.com/isthmus-mesh/isthmus/test/page"
+	runner "github.com/isthmus-mesh/isthmus/test/framework/page"
 )
 
 // Every guide is listed, can be run, removes what it made, and says what it was

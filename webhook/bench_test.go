@@ -18,7 +18,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// BenchmarkFloor is what no admission server can go below: decoding the review
+// BenchmarkFloor measures the minimum of every admission server: decoding the review
 // and its pod, with the decoder that the API server uses.
 func BenchmarkFloor(b *testing.B) {
 	for _, size := range []string{"4KB", "10KB"} {
@@ -39,16 +39,15 @@ func BenchmarkFloor(b *testing.B) {
 	}
 }
 
-// BenchmarkHandler is the whole way, HTTP in and HTTP out, with a real log
-// encoder and metrics.
+// BenchmarkHandler measures a complete request, with a real log encoder and metrics.
 func BenchmarkHandler(b *testing.B) {
-	plain := edgePod(b, "4KB")
-	for i := range plain.Spec.Containers {
-		plain.Spec.Containers[i].Image = "registry.corp.example/shop/frontend:1.4"
-		plain.Spec.Containers[i].Env = nil
+	unmatched := edgePod(b, "4KB")
+	for i := range unmatched.Spec.Containers {
+		unmatched.Spec.Containers[i].Image = "registry.corp.example/shop/frontend:1.4"
+		unmatched.Spec.Containers[i].Env = nil
 	}
-	bad := edgePod(b, "4KB")
-	bad.Annotations[policy.DeliveryKey] = "pigeon"
+	invalid := edgePod(b, "4KB")
+	invalid.Annotations[policy.DeliveryKey] = "pigeon"
 	for _, c := range []struct {
 		name string
 		pod  *corev1.Pod
@@ -56,8 +55,8 @@ func BenchmarkHandler(b *testing.B) {
 	}{
 		{"inject/4KB", edgePod(b, "4KB"), `"patchType":"JSONPatch"`},
 		{"inject/10KB", edgePod(b, "10KB"), `"patchType":"JSONPatch"`},
-		{"skip", plain, `"reason":"no-profile"`},
-		{"deny", bad, `"allowed":false`},
+		{"skip", unmatched, `"reason":"no-profile"`},
+		{"deny", invalid, `"allowed":false`},
 	} {
 		body := reviewOf(b, c.pod)
 		b.Run(c.name, func(b *testing.B) {

@@ -1,4 +1,4 @@
-// Package webhook serves admission reviews: a review of a pod in, a JSON patch
-// out; a review of a workload's template or of a namespace in, a word to its author
-// out. What to do with a pod is decided by webhook/inject.
+// Package webhook serves admission reviews. A review of a pod is answered with a
+// JSON patch, a review of a workload's pod template or of a namespace with warnings
+// or a denial. The decisions themselves are made by webhook/inject.
 package webhook

@@ -18,7 +18,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// edgePod is an Emissary pod as the API server sends it, of 4 KB or 10 KB.
+// edgePod returns an Emissary pod as the API server sends it, of 4 KB or 10 KB.
 func edgePod(t testing.TB, size string) *corev1.Pod {
 	t.Helper()
 	file := map[string]string{"4KB": "testdata/emissary-4k.json", "10KB": "testdata/emissary-10k.json"}[size]
@@ -29,7 +29,7 @@ func edgePod(t testing.TB, size string) *corev1.Pod {
 	return pod
 }
 
-// reviewOf is the review that the API server sends for the pod.
+// reviewOf returns the review that the API server sends for the pod.
 func reviewOf(t testing.TB, pod *corev1.Pod) []byte {
 	t.Helper()
 	raw, err := json.Marshal(pod)
@@ -54,24 +54,24 @@ func reviewOfRaw(t testing.TB, raw []byte) []byte {
 	return data
 }
 
-// namespaces answers the same facts for every namespace.
-type namespaces struct {
-	facts policy.Namespace
-	err   error
+// fixedNamespaces returns the same labels and annotations for every namespace.
+type fixedNamespaces struct {
+	namespace policy.Namespace
+	err       error
 }
 
-func (n namespaces) Namespace(_ context.Context, name string, _ bool) (policy.Namespace, error) {
-	n.facts.Name = name
-	return n.facts, n.err
+func (f fixedNamespaces) Namespace(_ context.Context, name string, _ bool) (policy.Namespace, error) {
+	f.namespace.Name = name
+	return f.namespace, f.err
 }
 
-func labelled() namespaces {
-	return namespaces{facts: policy.Namespace{Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled}}}
+func labelledNamespaces() fixedNamespaces {
+	return fixedNamespaces{namespace: policy.Namespace{Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled}}}
 }
 
 func newHandler(t testing.TB, m *webhook.Metrics, log logr.Logger) *webhook.Handler {
 	t.Helper()
 	engine, err := inject.New(inject.Options{})
 	require.NoError(t, err)
-	return &webhook.Handler{Engine: engine, Namespaces: labelled(), Room: webhook.NewRoom(), Metrics: m, Log: log, Labelled: true}
+	return &webhook.Handler{Engine: engine, Namespaces: labelledNamespaces(), Memory: webhook.NewMemoryBudget(), Metrics: m, Log: log, Labelled: true}
 }

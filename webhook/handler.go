@@ -15,10 +15,10 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// The paths of the two webhooks, one for each way to opt in.
+// The paths of the two mutating webhooks, one for each way to opt in.
 const (
-	// NamespacePath is called for pods of a namespace labelled
-	// isthmus.dev/injection=enabled that do not carry isthmus.dev/inject.
+	// NamespacePath is called for pods without isthmus.dev/inject in namespaces with
+	// the label isthmus.dev/injection=enabled.
 	NamespacePath = "/inject/namespace"
 	// PodPath is called for pods that carry isthmus.dev/inject.
 	PodPath = "/inject/pod"
@@ -27,42 +27,41 @@ const (
 // defaultTimeout is the default of Handler.Timeout.
 const defaultTimeout = 5 * time.Second
 
-// Namespaces knows the facts of namespaces.
+// Namespaces reads namespaces.
 type Namespaces interface {
-	// Namespace returns the facts of a namespace. Where the API server says
-	// that it carries the label isthmus.dev/injection=enabled, and the facts
-	// at hand say otherwise, they are older than the review and must be read
-	// again.
+	// Namespace returns a namespace. labelled means that the namespace had the label
+	// isthmus.dev/injection=enabled when the API server sent the review: a cached
+	// namespace without the label is older than the review, and must be read again.
 	Namespace(ctx context.Context, name string, labelled bool) (policy.Namespace, error)
 }
 
 // Handler answers admission reviews of pods.
 type Handler struct {
-	// Engine decides.
+	// Engine decides and edits. Required.
 	Engine *inject.Engine
-	// Namespaces of the cluster.
+	// Namespaces of the cluster. Required.
 	Namespaces Namespaces
-	// Room is what it shares with other handlers of the server. Required.
-	Room *Room
-	// Metrics count the decisions.
+	// Memory is shared with the other handlers of the server. Required.
+	Memory *MemoryBudget
+	// Metrics count the decisions. Optional.
 	Metrics *Metrics
 	// Log gets a line for every decision.
 	Log logr.Logger
-	// Labelled is true for the webhook of labelled namespaces.
+	// Labelled is true for the webhook at NamespacePath.
 	Labelled bool
-	// Timeout ends a review that does not arrive, and one whose namespace cannot
-	// be read. Default 5 s, as long as the API server waits by the chart's
-	// default.
+	// Timeout limits how long a client may take to send a review, and how long the
+	// namespace may take to be read. Default 5 s, the chart's default for the API
+	// server's timeout.
 	Timeout time.Duration
 }
 
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	exchange{h, h.Room, h.Log, h.Timeout}.serve(w, r)
+	reviewHandler{h, h.Memory, h.Log, h.Timeout}.serve(w, r)
 }
 
-func (h *Handler) failed(*admissionv1.AdmissionRequest) {
-	h.Metrics.count(inject.Result{Reason: policy.InternalError}, "error")
+func (h *Handler) countError(*admissionv1.AdmissionRequest) {
+	h.Metrics.countAdmission(inject.Result{Reason: policy.InternalError}, "error")
 }
 
 func (h *Handler) review(ctx context.Context, req *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, error) {
@@ -78,13 +77,13 @@ func (h *Handler) review(ctx context.Context, req *admissionv1.AdmissionRequest)
 		return nil, fmt.Errorf("read namespace %s: %w", req.Namespace, err)
 	}
 	result := h.Engine.Inject(inject.Request{Pod: pod, Namespace: ns})
-	h.explain(req, pod, result)
-	return respond(result), nil
+	h.record(req, pod, result)
+	return podResponse(result), nil
 }
 
-// explain puts the decision into metric and log. A pod that is injected
-// already was counted when it was: with reinvocation the API server asks twice.
-func (h *Handler) explain(req *admissionv1.AdmissionRequest, pod *corev1.Pod, result inject.Result) {
+// record counts and logs the decision. A pod that is already injected was counted
+// when it was injected: with reinvocation the API server sends two reviews of a pod.
+func (h *Handler) record(req *admissionv1.AdmissionRequest, pod *corev1.Pod, result inject.Result) {
 	level, outcome := 1, "allowed"
 	switch {
 	case result.Denied:
@@ -95,7 +94,7 @@ func (h *Handler) explain(req *admissionv1.AdmissionRequest, pod *corev1.Pod, re
 		level = 0
 	}
 	if result.Reason != policy.AlreadyInjected {
-		h.Metrics.count(result, outcome)
+		h.Metrics.countAdmission(result, outcome)
 	}
 	log := h.Log.V(level)
 	if !log.Enabled() {
@@ -106,14 +105,13 @@ func (h *Handler) explain(req *admissionv1.AdmissionRequest, pod *corev1.Pod, re
 		name = pod.GenerateName
 	}
 	log.Info("reviewed pod", "namespace", req.Namespace, "pod", clip(name), "uid", clip(string(req.UID)), "outcome", outcome, "reason", result.Reason,
-		"profile", result.Profile, "mode", result.Mode, "message", clip(result.Message), "warnings", codes(result.Warnings))
+		"profile", result.Profile, "mode", result.Mode, "message", clip(result.Message), "warnings", warningCodes(result.Warnings))
 }
 
-// codes are the codes of warnings, for the log.
-func codes(warnings []policy.Warning) []string {
-	list := make([]string, len(warnings))
+func warningCodes(warnings []policy.Warning) []string {
+	codes := make([]string, len(warnings))
 	for i, w := range warnings {
-		list[i] = w.Code
+		codes[i] = w.Code
 	}
-	return list
+	return codes
 }

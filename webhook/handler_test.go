@@ -26,8 +26,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// answer is the decoded response to a review.
-func answer(t testing.TB, w *httptest.ResponseRecorder) *admissionv1.AdmissionResponse {
+// responseOf decodes the response to a review.
+func responseOf(t testing.TB, w *httptest.ResponseRecorder) *admissionv1.AdmissionResponse {
 	t.Helper()
 	require.Equal(t, http.StatusOK, w.Code, w.Body.String())
 	require.Equal(t, "application/json", w.Header().Get("Content-Type"))
@@ -40,7 +40,8 @@ func answer(t testing.TB, w *httptest.ResponseRecorder) *admissionv1.AdmissionRe
 	return review.Response
 }
 
-func patched(t testing.TB, pod []byte, r *admissionv1.AdmissionResponse) []byte {
+// applyPatch applies the patch of a response to a pod.
+func applyPatch(t testing.TB, pod []byte, r *admissionv1.AdmissionResponse) []byte {
 	t.Helper()
 	require.True(t, r.Allowed)
 	require.NotNil(t, r.PatchType)
@@ -52,33 +53,33 @@ func patched(t testing.TB, pod []byte, r *admissionv1.AdmissionResponse) []byte 
 	return out
 }
 
-func TestInjects(t *testing.T) {
+func TestEdgePodIsPatchedOnce(t *testing.T) {
 	for _, size := range []string{"4KB", "10KB"} {
 		t.Run(size, func(t *testing.T) {
 			pod := edgePod(t, size)
 			raw, err := json.Marshal(pod)
 			require.NoError(t, err)
-			r := answer(t, post(newHandler(t, nil, logr.Discard()), reviewOfRaw(t, raw)))
+			r := responseOf(t, post(newHandler(t, nil, logr.Discard()), reviewOfRaw(t, raw)))
 			assert.Equal(t, map[string]string{"reason": "injected", "profile": "emissary", "mode": "sidecar"}, r.AuditAnnotations)
 			require.Len(t, r.Warnings, 1)
 			assert.True(t, strings.HasPrefix(r.Warnings[0], "isthmus: emissary in this version"), r.Warnings[0])
 
 			var after corev1.Pod
-			require.NoError(t, json.Unmarshal(patched(t, raw, r), &after))
+			require.NoError(t, json.Unmarshal(applyPatch(t, raw, r), &after))
 			last := after.Spec.InitContainers[len(after.Spec.InitContainers)-1]
 			assert.Equal(t, "istio-proxy", last.Name)
 			assert.Equal(t, "sidecar", after.Labels[policy.InjectedLabel])
 
-			again := answer(t, post(newHandler(t, nil, logr.Discard()), reviewOf(t, &after)))
-			assert.True(t, again.Allowed)
-			assert.Empty(t, again.Patch)
-			assert.Empty(t, again.AuditAnnotations, "the API server rejects a second value")
+			second := responseOf(t, post(newHandler(t, nil, logr.Discard()), reviewOf(t, &after)))
+			assert.True(t, second.Allowed)
+			assert.Empty(t, second.Patch)
+			assert.Empty(t, second.AuditAnnotations, "the API server rejects a second value")
 		})
 	}
 }
 
-// TestUnknownFieldsSurvive: fields of an API newer than ours come out as they
-// went in, at every level that we edit.
+// Fields of an API version newer than ours are preserved at every level that is
+// edited.
 func TestUnknownFieldsSurvive(t *testing.T) {
 	raw := []byte(`{"apiVersion":"v1","kind":"Pod","future":{"a":1},
 		"metadata":{"name":"edge","labels":{"app":"edge"},"future":[1]},
@@ -87,22 +88,23 @@ func TestUnknownFieldsSurvive(t *testing.T) {
 				"env":[{"name":"A","value":"b","future":true}],
 				"volumeMounts":[{"name":"v","mountPath":"/v","future":12345678901234567890}]}],
 			"volumes":[{"name":"v","emptyDir":{"future":{}}}]}}`)
-	r := answer(t, post(newHandler(t, nil, logr.Discard()), reviewOfRaw(t, raw)))
-	after := patched(t, raw, r)
-	assertKept(t, raw, after)
+	r := responseOf(t, post(newHandler(t, nil, logr.Discard()), reviewOfRaw(t, raw)))
+	after := applyPatch(t, raw, r)
+	assertContains(t, raw, after)
 	assert.Contains(t, string(after), "12345678901234567890", "numbers are not rounded")
 }
 
-// assertKept: every value of before is in after, list items in front.
-func assertKept(t testing.TB, before, after []byte) {
+// assertContains asserts that after has every value of before, and that list items
+// are only appended.
+func assertContains(t testing.TB, before, after []byte) {
 	t.Helper()
 	var b, a any
 	require.NoError(t, json.Unmarshal(before, &b))
 	require.NoError(t, json.Unmarshal(after, &a))
-	keep(t, "", b, a)
+	requireContained(t, "", b, a)
 }
 
-func keep(t testing.TB, path string, before, after any) {
+func requireContained(t testing.TB, path string, before, after any) {
 	t.Helper()
 	switch b := before.(type) {
 	case map[string]any:
@@ -110,14 +112,14 @@ func keep(t testing.TB, path string, before, after any) {
 		require.True(t, ok, "%s: %v became %v", path, before, after)
 		for key, value := range b {
 			require.Contains(t, a, key, path)
-			keep(t, path+"/"+key, value, a[key])
+			requireContained(t, path+"/"+key, value, a[key])
 		}
 	case []any:
 		a, ok := after.([]any)
 		require.True(t, ok, "%s: %v became %v", path, before, after)
 		require.GreaterOrEqual(t, len(a), len(b), path)
 		for i := range b {
-			keep(t, path, b[i], a[i])
+			requireContained(t, path, b[i], a[i])
 		}
 	case nil: // absent, as far as Kubernetes is concerned
 	default:
@@ -125,10 +127,10 @@ func keep(t testing.TB, path string, before, after any) {
 	}
 }
 
-func TestDenies(t *testing.T) {
+func TestInvalidValueIsDenied(t *testing.T) {
 	pod := edgePod(t, "4KB")
 	pod.Annotations[policy.DeliveryKey] = "pigeon"
-	r := answer(t, post(newHandler(t, nil, logr.Discard()), reviewOf(t, pod)))
+	r := responseOf(t, post(newHandler(t, nil, logr.Discard()), reviewOf(t, pod)))
 	assert.False(t, r.Allowed)
 	assert.Empty(t, r.Patch)
 	require.NotNil(t, r.Result)
@@ -137,8 +139,7 @@ func TestDenies(t *testing.T) {
 	assert.Equal(t, "invalid-override", r.AuditAnnotations["reason"])
 }
 
-// TestErrorsAreHTTP: what is no decision must be no answer, so that the
-// failurePolicy decides.
+// A review without a decision is an HTTP error, so that the failurePolicy decides.
 func TestErrorsAreHTTP(t *testing.T) {
 	good := reviewOf(t, edgePod(t, "4KB"))
 	request := func(method, contentType, body string) *http.Request {
@@ -146,28 +147,27 @@ func TestErrorsAreHTTP(t *testing.T) {
 		r.Header.Set("Content-Type", contentType)
 		return r
 	}
-	var unread namespaces
-	unread.err = errors.New("connection refused")
+	unreadable := fixedNamespaces{err: errors.New("connection refused")}
 	for name, c := range map[string]struct {
 		request *http.Request
 		edit    func(*webhook.Handler)
 		code    int
 		want    string
 	}{
-		"GET":              {request: request(http.MethodGet, "application/json", ""), code: 405, want: "method GET: want POST of an AdmissionReview"},
-		"content type":     {request: request(http.MethodPost, "text/plain", string(good)), code: 415, want: `content type "text/plain": want application/json`},
-		"no content type":  {request: request(http.MethodPost, "", string(good)), code: 415, want: `content type "": want application/json`},
-		"empty":            {request: request(http.MethodPost, "application/json", ""), code: 400, want: "decode AdmissionReview: unexpected end of JSON input"},
-		"no JSON":          {request: request(http.MethodPost, "application/json", "{"), code: 400, want: "decode AdmissionReview: unexpected end of JSON input"},
-		"other kind":       {request: request(http.MethodPost, "application/json", `{"kind":"Pod"}`), code: 400, want: `got kind "Pod": want an AdmissionReview with a request`},
-		"no request":       {request: request(http.MethodPost, "application/json", `{"kind":"AdmissionReview"}`), code: 400, want: "want an AdmissionReview with a request"},
-		"too large":        {request: request(http.MethodPost, "application/json", strings.Repeat(" ", 8<<20)), code: 413, want: "review is larger than 7340032 bytes"},
-		"deeply nested":    {request: request(http.MethodPost, "application/json", strings.Repeat("[", 10_001)), code: 400, want: "exceeded max depth"},
-		"too many objects": {request: request(http.MethodPost, "application/json", strings.Repeat("[", 1<<20)), code: 413, want: "review holds too many objects and lists"},
-		"no pod":           {request: request(http.MethodPost, "application/json", string(reviewOfRaw(t, []byte(`{"spec":{"containers":"x"}}`)))), code: 500, want: "internal-error: decode pod: "},
-		"update":           {request: request(http.MethodPost, "application/json", strings.Replace(string(good), `"operation":"CREATE"`, `"operation":"UPDATE"`, 1)), code: 500, want: "internal-error: review of UPDATE pods/: the webhook configuration must send CREATE of pods only"},
-		"namespace unread": {request: request(http.MethodPost, "application/json", string(good)), edit: func(h *webhook.Handler) { h.Namespaces = unread }, code: 500, want: "internal-error: read namespace emissary: connection refused"},
-		"panic":            {request: request(http.MethodPost, "application/json", string(good)), edit: func(h *webhook.Handler) { h.Engine = nil }, code: 500, want: "internal-error: panic: "},
+		"GET":                  {request: request(http.MethodGet, "application/json", ""), code: 405, want: "method GET: want POST of an AdmissionReview"},
+		"content type":         {request: request(http.MethodPost, "text/plain", string(good)), code: 415, want: `content type "text/plain": want application/json`},
+		"no content type":      {request: request(http.MethodPost, "", string(good)), code: 415, want: `content type "": want application/json`},
+		"empty":                {request: request(http.MethodPost, "application/json", ""), code: 400, want: "decode AdmissionReview: unexpected end of JSON input"},
+		"no JSON":              {request: request(http.MethodPost, "application/json", "{"), code: 400, want: "decode AdmissionReview: unexpected end of JSON input"},
+		"other kind":           {request: request(http.MethodPost, "application/json", `{"kind":"Pod"}`), code: 400, want: `got kind "Pod": want an AdmissionReview with a request`},
+		"no request":           {request: request(http.MethodPost, "application/json", `{"kind":"AdmissionReview"}`), code: 400, want: "want an AdmissionReview with a request"},
+		"too large":            {request: request(http.MethodPost, "application/json", strings.Repeat(" ", 8<<20)), code: 413, want: "review is larger than 7340032 bytes"},
+		"deeply nested":        {request: request(http.MethodPost, "application/json", strings.Repeat("[", 10_001)), code: 400, want: "exceeded max depth"},
+		"too many objects":     {request: request(http.MethodPost, "application/json", strings.Repeat("[", 1<<20)), code: 413, want: "review holds too many objects and lists"},
+		"no pod":               {request: request(http.MethodPost, "application/json", string(reviewOfRaw(t, []byte(`{"spec":{"containers":"x"}}`)))), code: 500, want: "internal-error: decode pod: "},
+		"update":               {request: request(http.MethodPost, "application/json", strings.Replace(string(good), `"operation":"CREATE"`, `"operation":"UPDATE"`, 1)), code: 500, want: "internal-error: review of UPDATE pods/: the webhook configuration must send CREATE of pods only"},
+		"namespace unreadable": {request: request(http.MethodPost, "application/json", string(good)), edit: func(h *webhook.Handler) { h.Namespaces = unreadable }, code: 500, want: "internal-error: read namespace emissary: connection refused"},
+		"panic":                {request: request(http.MethodPost, "application/json", string(good)), edit: func(h *webhook.Handler) { h.Engine = nil }, code: 500, want: "internal-error: panic: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			registry := prometheus.NewRegistry()
@@ -192,8 +192,8 @@ func TestErrorsAreHTTP(t *testing.T) {
 	}
 }
 
-// TestExplains: every decision is in metric and log, once, with the same words.
-func TestExplains(t *testing.T) {
+// Metric and log record every decision once, with the same words.
+func TestDecisionsAreRecorded(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	metrics, err := webhook.NewMetrics(registry)
 	require.NoError(t, err)
@@ -204,7 +204,7 @@ func TestExplains(t *testing.T) {
 	pod := edgePod(t, "4KB")
 	raw, err := json.Marshal(pod)
 	require.NoError(t, err)
-	after := patched(t, raw, answer(t, post(h, reviewOfRaw(t, raw))))
+	after := applyPatch(t, raw, responseOf(t, post(h, reviewOfRaw(t, raw))))
 	post(h, reviewOfRaw(t, after)) // reinvoked
 	app := edgePod(t, "4KB")
 	app.Spec.Containers = []corev1.Container{{Name: "app", Image: "corp/app"}}
@@ -229,32 +229,32 @@ func TestExplains(t *testing.T) {
 	assert.Contains(t, lines[3], `"outcome"="denied" "reason"="invalid-override"`)
 }
 
-// TestAnswersAfterShutdownBegan: a server that stops cancels the contexts of
-// its requests, and those still want an answer.
-func TestAnswersAfterShutdownBegan(t *testing.T) {
+// A server that stops cancels the contexts of its requests, but the requests in flight
+// are still answered.
+func TestRequestInFlightIsAnsweredDuringShutdown(t *testing.T) {
 	h := newHandler(t, nil, logr.Discard())
-	h.Namespaces = contextual{}
+	h.Namespaces = failingAfterCancel{}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	r := httptest.NewRequest(http.MethodPost, webhook.PodPath, strings.NewReader(string(reviewOf(t, edgePod(t, "4KB"))))).WithContext(ctx)
 	r.Header.Set("Content-Type", "application/json")
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
-	assert.True(t, answer(t, w).Allowed)
+	assert.True(t, responseOf(t, w).Allowed)
 }
 
-// contextual fails when its context has ended.
-type contextual struct{}
+// failingAfterCancel returns an error when the context has ended.
+type failingAfterCancel struct{}
 
-func (contextual) Namespace(ctx context.Context, name string, _ bool) (policy.Namespace, error) {
+func (failingAfterCancel) Namespace(ctx context.Context, name string, _ bool) (policy.Namespace, error) {
 	if ctx.Err() != nil {
 		return policy.Namespace{}, ctx.Err()
 	}
 	return policy.Namespace{Name: name}, nil
 }
 
-// TestSlowClientIsSentAway: a client that does not send its review must not hold
-// the server for longer than the API server would wait.
+// A client that does not send its review must not occupy the server for longer than
+// the API server would wait.
 func TestSlowClientIsSentAway(t *testing.T) {
 	h := newHandler(t, nil, logr.Discard())
 	h.Timeout = 100 * time.Millisecond
@@ -272,8 +272,8 @@ func TestSlowClientIsSentAway(t *testing.T) {
 	assert.Contains(t, string(answer), "read review: ")
 }
 
-// FuzzHandler: whatever a pod looks like, there is an answer, and a patch that
-// applies, keeps what was there and is made once.
+// Every pod gets a response. A patch applies, only adds to the pod, and is not made
+// second.
 func FuzzHandler(f *testing.F) {
 	for _, size := range []string{"4KB", "10KB"} {
 		raw, err := json.Marshal(edgePod(f, size))
@@ -300,14 +300,14 @@ func FuzzHandler(f *testing.F) {
 			require.NotContains(t, w.Body.String(), "panic")
 			return
 		}
-		r := answer(t, w)
+		r := responseOf(t, w)
 		if !r.Allowed || len(r.Patch) == 0 {
 			return
 		}
-		after := patched(t, raw, r)
-		assertKept(t, raw, after)
-		again := answer(t, post(h, reviewOfRaw(t, after)))
-		require.True(t, again.Allowed)
-		require.Empty(t, again.Patch)
+		after := applyPatch(t, raw, r)
+		assertContains(t, raw, after)
+		second := responseOf(t, post(h, reviewOfRaw(t, after)))
+		require.True(t, second.Allowed)
+		require.Empty(t, second.Patch)
 	})
 }

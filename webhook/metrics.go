@@ -14,7 +14,8 @@ type Metrics struct {
 	admissions, validations *prometheus.CounterVec
 }
 
-// NewMetrics makes the metrics and registers them.
+// NewMetrics creates the metrics and registers them. It returns an error if one is
+// registered already.
 func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 	m := &Metrics{admissions: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "isthmus_admission_total",
@@ -32,8 +33,8 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 	return m, nil
 }
 
-// validated counts a review of a template or namespace.
-func (m *Metrics) validated(kind, outcome string, reason policy.Reason) {
+// countValidation counts a review of a workload or namespace.
+func (m *Metrics) countValidation(kind, outcome string, reason policy.Reason) {
 	if m == nil {
 		return
 	}
@@ -43,7 +44,8 @@ func (m *Metrics) validated(kind, outcome string, reason policy.Reason) {
 	m.validations.WithLabelValues(kind, outcome, string(reason)).Inc()
 }
 
-func (m *Metrics) count(result inject.Result, outcome string) {
+// countAdmission counts a review of a pod.
+func (m *Metrics) countAdmission(result inject.Result, outcome string) {
 	if m == nil {
 		return
 	}

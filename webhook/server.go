@@ -23,48 +23,49 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
-// Certificate is where the server's certificate comes from.
+// Certificate is the source of the serving certificate.
 type Certificate interface {
 	manager.Runnable
 	// GetCertificate returns the certificate to serve with.
 	GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error)
-	// Ready is nil when an API server would accept the certificate.
+	// Ready returns nil if an API server would accept the certificate.
 	Ready() error
 }
 
-// Mesh is where the settings of the mesh come from.
+// Mesh is the source of the mesh settings.
 type Mesh interface {
 	manager.Runnable
-	// Ready is nil when the settings have been read once.
+	// Ready returns nil once the settings have been read.
 	Ready() error
 }
 
-// ServerOptions are what a Server is made of.
+// ServerOptions configure Serve.
 type ServerOptions struct {
-	// Config says how to reach the API server. Required.
+	// Config is the client configuration for the API server. Required.
 	Config *rest.Config
-	// Host and Port to serve reviews on. Default: all addresses, 10250.
+	// Host is the address to serve reviews on. Default: all addresses.
 	Host string
+	// Port is the port to serve reviews on. Default 10250.
 	Port int
 	// HealthAddress serves /healthz and /readyz. Default :8081.
 	HealthAddress string
-	// MetricsAddress serves /metrics; "0" serves none. Default :8080.
+	// MetricsAddress serves /metrics; "0" disables it. Default :8080.
 	MetricsAddress string
-	// ShutdownDelay is how long the server goes on after it was told to stop,
-	// no longer ready, so that nobody is sent to a closed door. Default 0.
+	// ShutdownDelay is how long the server still answers reviews after ctx ends,
+	// without being ready, until its endpoint is removed from the Service. Default 0.
 	ShutdownDelay time.Duration
-	// Engine decides. Required.
+	// Engine decides and edits. Required.
 	Engine *inject.Engine
-	// Certificate to serve with. Required.
+	// Certificate is the source of the serving certificate. Required.
 	Certificate Certificate
-	// Mesh is run beside the server. Optional.
+	// Mesh runs beside the server. Optional.
 	Mesh Mesh
-	// Log gets the lines of the server.
+	// Log is the logger of the server.
 	Log logr.Logger
 }
 
-// Serve answers reviews until ctx ends, and then until those that are under way
-// are answered.
+// Serve answers reviews until ctx ends and ShutdownDelay is over, and then finishes
+// the reviews in flight. It returns an error if the server cannot start or fails.
 func Serve(ctx context.Context, o ServerOptions) error {
 	if o.Port == 0 {
 		o.Port = 10250
@@ -78,24 +79,11 @@ func Serve(ctx context.Context, o ServerOptions) error {
 		return err
 	}
 	var stopping atomic.Bool
-	// It is not run: it measures, and front is what listens.
-	hooks := webhook.NewServer(webhook.Options{Port: o.Port})
-	room := NewRoom()
-	namespaces := &ClusterNamespaces{Cache: mgr.GetCache(), Live: newFew(mgr.GetAPIReader())}
-	for path, labelled := range map[string]bool{NamespacePath: true, PodPath: false} {
-		hooks.Register(path, sendAway(&stopping, &Handler{
-			Engine: o.Engine, Namespaces: namespaces, Room: room, Metrics: counters, Log: o.Log, Labelled: labelled,
-		}))
-	}
-	validator := &Validator{Engine: o.Engine, Namespaces: namespaces, Room: room, Metrics: counters, Log: o.Log}
-	for _, path := range []string{WorkloadPath, ValidateNamespacePath} {
-		hooks.Register(path, sendAway(&stopping, validator))
-	}
-	front, err := newFront(o, hooks.WebhookMux())
+	listener, err := newReviewListener(o, newReviewMux(o, mgr, counters, &stopping))
 	if err != nil {
 		return err
 	}
-	runnables := []manager.Runnable{o.Certificate, front}
+	runnables := []manager.Runnable{o.Certificate, listener}
 	if o.Mesh != nil {
 		runnables = append(runnables, o.Mesh)
 	}
@@ -105,25 +93,50 @@ func Serve(ctx context.Context, o ServerOptions) error {
 		}
 	}
 
-	// The cache is filled from the start: the first review must not wait for it.
+	// The cache fills from the start, so that the first review does not wait for it.
 	if _, err := mgr.GetCache().GetInformer(ctx, NamespaceMetadata(), cache.BlockUntilSynced(false)); err != nil {
 		return fmt.Errorf("watch namespaces: %w", err)
 	}
-	ready := func(r *http.Request) error { return readiness(r, o, mgr, &stopping) }
-	ports := Ports{
+	ready := func(r *http.Request) error { return checkReady(r, o, mgr, &stopping) }
+	monitoring := HealthAndMetrics{
 		HealthAddress: cmp.Or(o.HealthAddress, ":8081"), MetricsAddress: cmp.Or(o.MetricsAddress, ":8080"),
 		Ready: map[string]healthz.Checker{"isthmus": ready}, Metrics: metrics.Registry, Log: o.Log,
 	}
-	if err := ports.AddTo(mgr); err != nil {
+	if err := monitoring.AddTo(mgr); err != nil {
 		return err
 	}
 
+	return run(ctx, mgr, o, &stopping)
+}
+
+// newReviewMux returns the handler for the paths of all webhooks.
+func newReviewMux(o ServerOptions, mgr manager.Manager, counters *Metrics, stopping *atomic.Bool) *http.ServeMux {
+	// controller-runtime's server never runs: it adds its metrics to the handlers,
+	// which the listener serves.
+	instrumented := webhook.NewServer(webhook.Options{Port: o.Port})
+	memory := NewMemoryBudget()
+	namespaces := &ClusterNamespaces{Cache: mgr.GetCache(), Live: newLimitedReader(mgr.GetAPIReader())}
+	for path, labelled := range map[string]bool{NamespacePath: true, PodPath: false} {
+		instrumented.Register(path, closeConnectionsWhen(stopping, &Handler{
+			Engine: o.Engine, Namespaces: namespaces, Memory: memory, Metrics: counters, Log: o.Log, Labelled: labelled,
+		}))
+	}
+	validator := &Validator{Engine: o.Engine, Namespaces: namespaces, Memory: memory, Metrics: counters, Log: o.Log}
+	for _, path := range []string{WorkloadPath, ValidateNamespacePath} {
+		instrumented.Register(path, closeConnectionsWhen(stopping, validator))
+	}
+	return instrumented.WebhookMux()
+}
+
+// run runs the manager until ShutdownDelay after the end of ctx. In between it sets
+// stopping.
+func run(ctx context.Context, mgr manager.Manager, o ServerOptions, stopping *atomic.Bool) error {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	go func() {
 		<-ctx.Done()
 		stopping.Store(true)
-		o.Log.Info("stopping: not ready any more, reviews are answered until the delay is over", "delay", o.ShutdownDelay.String())
+		o.Log.Info("stopping: no longer ready, reviews are answered until the delay is over", "delay", o.ShutdownDelay.String())
 		select {
 		case <-time.After(o.ShutdownDelay):
 		case <-running.Done():
@@ -133,11 +146,11 @@ func Serve(ctx context.Context, o ServerOptions) error {
 	return mgr.Start(running)
 }
 
-// sendAway has clients open a new connection for their next review once the
-// server stops. A connection that is kept is closed at the end while it is idle,
-// and a review that is sent at that moment is lost: API servers keep theirs, and
-// do not try a POST again.
-func sendAway(stopping *atomic.Bool, next http.Handler) http.Handler {
+// closeConnectionsWhen makes clients open a new connection for their next review once
+// the server is stopping. The server closes idle connections at its end, and a review
+// that a client sends at that moment is lost: API servers reuse connections, and do
+// not retry a POST.
+func closeConnectionsWhen(stopping *atomic.Bool, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if stopping.Load() {
 			w.Header().Set("Connection", "close")
@@ -146,8 +159,8 @@ func sendAway(stopping *atomic.Bool, next http.Handler) http.Handler {
 	})
 }
 
-// readiness says the first thing that is missing.
-func readiness(r *http.Request, o ServerOptions, mgr manager.Manager, stopping *atomic.Bool) error {
+// checkReady returns an error for the first thing that is not ready.
+func checkReady(r *http.Request, o ServerOptions, mgr manager.Manager, stopping *atomic.Bool) error {
 	if stopping.Load() {
 		return errors.New("stopping")
 	}
@@ -164,7 +177,7 @@ func readiness(r *http.Request, o ServerOptions, mgr manager.Manager, stopping *
 		return fmt.Errorf("namespaces: %w", err)
 	}
 	if !informer.HasSynced() {
-		return errors.New("namespaces: the cache is not filled yet")
+		return errors.New("namespaces: the cache has not synced yet")
 	}
 	return nil
 }
@@ -173,7 +186,7 @@ func newManager(o ServerOptions) (manager.Manager, error) {
 	grace := time.Minute
 	mgr, err := manager.New(o.Config, manager.Options{
 		Logger: o.Log,
-		// Ports serves both.
+		// HealthAndMetrics serves both.
 		Metrics:                 metricsserver.Options{BindAddress: "0"},
 		HealthProbeBindAddress:  "0",
 		GracefulShutdownTimeout: &grace,
@@ -182,7 +195,7 @@ func newManager(o ServerOptions) (manager.Manager, error) {
 		}},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("make manager: %w", err)
+		return nil, fmt.Errorf("create manager: %w", err)
 	}
 	return mgr, nil
 }

@@ -5,14 +5,11 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	kjson "sigs.k8s.io/json"
 
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
@@ -20,41 +17,43 @@ import (
 
 // The paths of the validating webhooks.
 const (
-	// WorkloadPath is called for what makes pods from a template.
+	// WorkloadPath is called for workloads, which create pods from a template.
 	WorkloadPath = "/validate/workload"
-	// ValidateNamespacePath is called for namespaces that carry a key of ours.
+	// ValidateNamespacePath is called for namespaces with a key of Isthmus.
 	ValidateNamespacePath = "/validate/namespace"
 )
 
-// validateTimeout is the default of Validator.Timeout.
-const validateTimeout = 3 * time.Second
+// defaultValidatorTimeout is the default of Validator.Timeout.
+const defaultValidatorTimeout = 3 * time.Second
 
-// Validator answers reviews of workload templates and of namespaces: what a pod's
-// review would say later, to a controller, it says now, to the person. It changes
-// nothing, and what it overlooks is caught when the pods are created.
+// Validator answers reviews of workload templates and of namespaces. It tells a user
+// immediately what the review of a pod would tell a controller later. It changes
+// nothing, and what it misses is found when the pods are created.
 type Validator struct {
-	// Engine decides.
+	// Engine decides. Required.
 	Engine *inject.Engine
-	// Namespaces of the cluster.
+	// Namespaces of the cluster. Required.
 	Namespaces Namespaces
-	// Room is what it shares with other handlers of the server. Required.
-	Room *Room
-	// Metrics count the decisions.
+	// Memory is shared with the other handlers of the server. Required.
+	Memory *MemoryBudget
+	// Metrics count the decisions. Optional.
 	Metrics *Metrics
 	// Log gets a line for every decision.
 	Log logr.Logger
-	// Timeout ends a review that does not arrive, and one whose namespace cannot
-	// be read. Default 3 s, as long as the API server waits.
+	// Timeout limits how long a client may take to send a review, and how long the
+	// namespace may take to be read. Default 3 s, the chart's timeout for the API
+	// server.
 	Timeout time.Duration
 }
 
 // ServeHTTP implements http.Handler.
 func (v *Validator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	exchange{v, v.Room, v.Log, cmp.Or(v.Timeout, validateTimeout)}.serve(w, r)
+	reviewHandler{v, v.Memory, v.Log, cmp.Or(v.Timeout, defaultValidatorTimeout)}.serve(w, r)
 }
 
-// kinds are those that are reviewed, by their resource, as the metric names them.
-var kinds = map[metav1.GroupResource]string{
+// validatedKinds maps the resources that are reviewed to their kinds, as the metric
+// names them.
+var validatedKinds = map[metav1.GroupResource]string{
 	{Resource: "namespaces"}:                  "namespace",
 	{Resource: "replicationcontrollers"}:      "replicationcontroller",
 	{Group: "apps", Resource: "deployments"}:  "deployment",
@@ -65,48 +64,50 @@ var kinds = map[metav1.GroupResource]string{
 	{Group: "batch", Resource: "cronjobs"}:    "cronjob",
 }
 
-func kindOf(req *admissionv1.AdmissionRequest) (string, bool) {
-	kind, ok := kinds[metav1.GroupResource{Group: req.Resource.Group, Resource: req.Resource.Resource}]
+// validatedKind returns the kind for the metric, "none" if it is not reviewed.
+func validatedKind(req *admissionv1.AdmissionRequest) (kind string, ok bool) {
+	kind, ok = validatedKinds[metav1.GroupResource{Group: req.Resource.Group, Resource: req.Resource.Resource}]
 	return cmp.Or(kind, "none"), ok
 }
 
-func (v *Validator) failed(req *admissionv1.AdmissionRequest) {
+func (v *Validator) countError(req *admissionv1.AdmissionRequest) {
 	kind := "none"
 	if req != nil {
-		kind, _ = kindOf(req)
+		kind, _ = validatedKind(req)
 	}
-	v.Metrics.validated(kind, "error", policy.InternalError)
+	v.Metrics.countValidation(kind, "error", policy.InternalError)
 }
 
 func (v *Validator) review(ctx context.Context, req *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, error) {
-	kind, known := kindOf(req)
-	if !known || req.SubResource != "" || req.Operation != admissionv1.Create && req.Operation != admissionv1.Update {
+	kind, ok := validatedKind(req)
+	if !ok || req.SubResource != "" || req.Operation != admissionv1.Create && req.Operation != admissionv1.Update {
 		return nil, fmt.Errorf("review of %s %s/%s: the webhook configuration must send CREATE and UPDATE of namespaces and workloads only", req.Operation, req.Resource.Resource, req.SubResource)
 	}
-	var o opinion
+	var d decision
 	var err error
 	if kind == "namespace" {
-		o, err = v.namespace(req)
+		d, err = v.validateNamespace(req)
 	} else {
-		o, err = v.workload(ctx, req)
+		d, err = v.validateWorkload(ctx, req)
 	}
 	switch {
 	case err != nil:
 		return nil, err
-	case o.unasked:
-		return admit(nil, nil), nil
+	case d.unchanged:
+		return allowedResponse(nil, nil), nil
 	}
-	v.explain(req, kind, o)
-	if o.denied {
-		return refuse(o.reason, o.message, o.warnings, o.audit()), nil
+	v.record(req, kind, d)
+	if d.denied {
+		return deniedResponse(d.reason, d.message, d.warnings, d.auditAnnotations()), nil
 	}
-	return admit(o.warnings, o.audit()), nil
+	return allowedResponse(d.warnings, d.auditAnnotations()), nil
 }
 
-// opinion is what there is to say of an object.
-type opinion struct {
-	// unasked: the object says nothing new, and there is nothing to say.
-	unasked       bool
+// decision is the outcome of a review.
+type decision struct {
+	// unchanged is true for an update that changes nothing that Isthmus reads. It is
+	// allowed without a warning, and neither counted nor logged.
+	unchanged     bool
 	denied        bool
 	reason        policy.Reason
 	message       string
@@ -114,102 +115,26 @@ type opinion struct {
 	profile, mode string
 }
 
-func (o opinion) audit() map[string]string {
-	a := map[string]string{}
-	for key, value := range map[string]string{"reason": string(o.reason), "profile": o.profile, "mode": o.mode} {
+func (d decision) auditAnnotations() map[string]string {
+	annotations := map[string]string{}
+	for key, value := range map[string]string{"reason": string(d.reason), "profile": d.profile, "mode": d.mode} {
 		if value != "" {
-			a[key] = value
+			annotations[key] = value
 		}
 	}
-	return a
+	return annotations
 }
 
-// namespace reviews a namespace's keys. What was wrong with it before is warned
-// of, so that its owner can change it step by step.
-func (v *Validator) namespace(req *admissionv1.AdmissionRequest) (opinion, error) {
-	now, err := decodeNamespace(req.Object.Raw)
-	if err != nil {
-		return opinion{}, err
-	}
-	review := v.Engine.ReviewNamespace(now.facts())
-	var before []string
-	if req.Operation == admissionv1.Update {
-		old, err := decodeNamespace(req.OldObject.Raw)
-		if err != nil {
-			return opinion{}, err
-		}
-		if now.DeletionTimestamp != nil || !old.differs(now) {
-			return opinion{unasked: true}, nil
-		}
-		before = v.Engine.ReviewNamespace(old.facts()).Problems
-	}
-	o := opinion{warnings: review.Warnings}
-	if review.Excluded {
-		o.reason = policy.ExcludedNamespace
-	}
-	for _, problem := range review.Problems {
-		if !o.denied && !slices.Contains(before, problem) {
-			o.denied, o.message = true, problem
-			continue
-		}
-		o.warnings = append(o.warnings, policy.Warning{Code: string(policy.InvalidOverride), Text: problem})
-	}
-	if len(review.Problems) > 0 {
-		o.reason = policy.InvalidOverride
-	}
-	return o, nil
-}
-
-// meta is all that a namespace's review reads.
-type meta struct {
-	Name              string            `json:"name"`
-	Labels            map[string]string `json:"labels"`
-	Annotations       map[string]string `json:"annotations"`
-	DeletionTimestamp *metav1.Time      `json:"deletionTimestamp"`
-}
-
-func decodeNamespace(raw []byte) (meta, error) {
-	var object struct {
-		Metadata meta `json:"metadata"`
-	}
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(raw, &object); err != nil {
-		return meta{}, fmt.Errorf("decode namespace: %w", err)
-	}
-	return object.Metadata, nil
-}
-
-func (m meta) facts() policy.Namespace {
-	return policy.Namespace{Name: m.Name, Labels: m.Labels, Annotations: m.Annotations}
-}
-
-// differs says whether another namespace says something else to Isthmus: under a
-// key of ours, or under one of Istio's that counts beside them.
-func (m meta) differs(other meta) bool {
-	said := func(m meta) []string {
-		var all []string
-		for at, keys := range map[string]map[string]string{"label": m.Labels, "annotation": m.Annotations} {
-			for key, value := range keys {
-				if strings.HasPrefix(key, policy.Domain) || key == policy.IstioRevisionLabel || key == policy.IstioInjectionLabel || key == policy.IstioDataplaneLabel {
-					all = append(all, at+" "+key+"="+value)
-				}
-			}
-		}
-		slices.Sort(all)
-		return all
-	}
-	return !slices.Equal(said(m), said(other))
-}
-
-// explain puts the decision into metric and log.
-func (v *Validator) explain(req *admissionv1.AdmissionRequest, kind string, o opinion) {
+// record counts and logs the outcome.
+func (v *Validator) record(req *admissionv1.AdmissionRequest, kind string, d decision) {
 	level, outcome := 0, "warned"
 	switch {
-	case o.denied:
+	case d.denied:
 		outcome = "denied"
-	case len(o.warnings) == 0:
+	case len(d.warnings) == 0:
 		level, outcome = 1, "allowed"
 	}
-	v.Metrics.validated(kind, outcome, o.reason)
+	v.Metrics.countValidation(kind, outcome, d.reason)
 	v.Log.V(level).Info("reviewed "+kind, "namespace", req.Namespace, "name", clip(req.Name), "uid", clip(string(req.UID)), "operation", req.Operation, "outcome", outcome,
-		"reason", o.reason, "profile", o.profile, "mode", o.mode, "message", clip(o.message), "warnings", codes(o.warnings))
+		"reason", d.reason, "profile", d.profile, "mode", d.mode, "message", clip(d.message), "warnings", warningCodes(d.warnings))
 }

@@ -29,11 +29,11 @@ func newValidator(t testing.TB, m *webhook.Metrics, log logr.Logger) *webhook.Va
 	t.Helper()
 	engine, err := inject.New(inject.Options{})
 	require.NoError(t, err)
-	return &webhook.Validator{Engine: engine, Namespaces: labelled(), Room: webhook.NewRoom(), Metrics: m, Log: log}
+	return &webhook.Validator{Engine: engine, Namespaces: labelledNamespaces(), Memory: webhook.NewMemoryBudget(), Metrics: m, Log: log}
 }
 
-// edited is an edge's pod template with changes.
-func edited(t testing.TB, edits ...func(*corev1.PodTemplateSpec)) corev1.PodTemplateSpec {
+// templateWith returns an edge's pod template with changes.
+func templateWith(t testing.TB, edits ...func(*corev1.PodTemplateSpec)) corev1.PodTemplateSpec {
 	t.Helper()
 	pod := edgePod(t, "4KB")
 	template := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "edge"}, Annotations: map[string]string{}}, Spec: pod.Spec}
@@ -48,7 +48,7 @@ func annotate(key, value string) func(*corev1.PodTemplateSpec) {
 	return func(p *corev1.PodTemplateSpec) { p.Annotations[key] = value }
 }
 
-// resourceOf knows where a kind is served.
+// resourceOf maps a kind to its resource.
 var resourceOf = map[string]metav1.GroupVersionResource{
 	"Namespace":             {Version: "v1", Resource: "namespaces"},
 	"Deployment":            {Group: "apps", Version: "v1", Resource: "deployments"},
@@ -60,8 +60,8 @@ var resourceOf = map[string]metav1.GroupVersionResource{
 	"ReplicationController": {Version: "v1", Resource: "replicationcontrollers"},
 }
 
-// workload is an object of the kind with the template at its place.
-func workload(kind string, template corev1.PodTemplateSpec) map[string]any {
+// workloadOf returns an object of a kind with the template.
+func workloadOf(kind string, template corev1.PodTemplateSpec) map[string]any {
 	spec := map[string]any{"template": template}
 	if kind == "CronJob" {
 		spec = map[string]any{"schedule": "@daily", "jobTemplate": map[string]any{"spec": spec}}
@@ -69,15 +69,15 @@ func workload(kind string, template corev1.PodTemplateSpec) map[string]any {
 	return map[string]any{"metadata": map[string]any{"name": "edge"}, "spec": spec}
 }
 
-// validationOf is the review that the API server sends; old is nil for a CREATE.
+// validationOf returns the review that the API server sends; old is nil for a CREATE.
 func validationOf(t testing.TB, kind string, now, old any) []byte {
 	t.Helper()
 	request := &admissionv1.AdmissionRequest{
 		UID: "705ab4f5-6393-11e8-b7cc-42010a800002", Name: "edge", Namespace: "emissary", Operation: admissionv1.Create,
 		Kind: metav1.GroupVersionKind{Version: "v1", Kind: kind}, Resource: resourceOf[kind],
 	}
-	raw := func(object any) runtime.RawExtension {
-		data, err := json.Marshal(object)
+	raw := func(value any) runtime.RawExtension {
+		data, err := json.Marshal(value)
 		require.NoError(t, err)
 		return runtime.RawExtension{Raw: data}
 	}
@@ -92,8 +92,8 @@ func validationOf(t testing.TB, kind string, now, old any) []byte {
 	return data
 }
 
-func TestWorkloadIsToldWhatItsPodsWouldBe(t *testing.T) {
-	bad, misspelt := annotate(policy.DeliveryKey, "pigeon"), annotate("isthmus.dev/delivry", "secret")
+func TestWorkloadIsReviewedLikeItsPods(t *testing.T) {
+	invalid, misspelt := annotate(policy.DeliveryKey, "pigeon"), annotate("isthmus.dev/delivry", "secret")
 	for kind := range resourceOf {
 		if kind == "Namespace" {
 			continue
@@ -101,28 +101,27 @@ func TestWorkloadIsToldWhatItsPodsWouldBe(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			v := newValidator(t, nil, logr.Discard())
 
-			r := answer(t, post(v, validationOf(t, kind, workload(kind, edited(t, bad)), nil)))
+			r := responseOf(t, post(v, validationOf(t, kind, workloadOf(kind, templateWith(t, invalid)), nil)))
 			require.False(t, r.Allowed)
 			assert.Equal(t, `invalid-override: pod template of `+kind+` edge: annotation isthmus.dev/delivery: "pigeon" is not allowed; want files or secret`, r.Result.Message)
 			assert.EqualValues(t, http.StatusForbidden, r.Result.Code)
 			assert.Equal(t, "invalid-override", r.AuditAnnotations["reason"])
 
-			r = answer(t, post(v, validationOf(t, kind, workload(kind, edited(t, misspelt)), nil)))
+			r = responseOf(t, post(v, validationOf(t, kind, workloadOf(kind, templateWith(t, misspelt)), nil)))
 			assert.True(t, r.Allowed)
 			assert.Empty(t, r.Patch, "nothing is changed")
 			assert.Equal(t, []string{"isthmus: annotation isthmus.dev/delivry is not known and has no effect; did you mean isthmus.dev/delivery?"}, r.Warnings)
 			assert.Equal(t, map[string]string{"reason": "injected", "profile": "emissary", "mode": "sidecar"}, r.AuditAnnotations)
 
-			r = answer(t, post(v, validationOf(t, kind, workload(kind, edited(t)), nil)))
+			r = responseOf(t, post(v, validationOf(t, kind, workloadOf(kind, templateWith(t)), nil)))
 			assert.True(t, r.Allowed)
 			assert.Empty(t, r.Warnings)
 		})
 	}
 }
 
-// TestTemplatesAnswerIsThePods: whatever a pod's review says, that of its template
-// says too.
-func TestTemplatesAnswerIsThePods(t *testing.T) {
+// The review of a template has the outcome of the review of its pods.
+func TestTemplateGetsTheResponseOfItsPods(t *testing.T) {
 	for name, edit := range map[string]func(*corev1.PodTemplateSpec){
 		"nothing wrong": func(*corev1.PodTemplateSpec) {},
 		"wrong value":   annotate(policy.ModeKey, "sidcar"),
@@ -147,11 +146,11 @@ func TestTemplatesAnswerIsThePods(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			template := edited(t, edit)
+			template := templateWith(t, edit)
 			pod := &corev1.Pod{ObjectMeta: template.ObjectMeta, Spec: template.Spec}
 
-			want := answer(t, post(newHandler(t, nil, logr.Discard()), reviewOf(t, pod)))
-			got := answer(t, post(newValidator(t, nil, logr.Discard()), validationOf(t, "Deployment", workload("Deployment", template), nil)))
+			want := responseOf(t, post(newHandler(t, nil, logr.Discard()), reviewOf(t, pod)))
+			got := responseOf(t, post(newValidator(t, nil, logr.Discard()), validationOf(t, "Deployment", workloadOf("Deployment", template), nil)))
 
 			assert.Equal(t, want.Allowed, got.Allowed)
 			assert.Equal(t, want.Warnings, got.Warnings)
@@ -163,43 +162,43 @@ func TestTemplatesAnswerIsThePods(t *testing.T) {
 	}
 }
 
-func TestWorkloadsUpdate(t *testing.T) {
-	bad := annotate(policy.DeliveryKey, "pigeon")
+func TestUpdatedWorkloadIsReviewed(t *testing.T) {
+	invalid := annotate(policy.DeliveryKey, "pigeon")
 	restarted := annotate("kubectl.kubernetes.io/restartedAt", "2026-11-21T18:00:00Z")
 	const sentence = `invalid-override: pod template of Deployment edge: annotation isthmus.dev/delivery: "pigeon" is not allowed; want files or secret`
 	scaled := func(template corev1.PodTemplateSpec) map[string]any {
-		object := workload("Deployment", template)
-		object["spec"].(map[string]any)["replicas"] = 3
-		return object
+		changed := workloadOf("Deployment", template)
+		changed["spec"].(map[string]any)["replicas"] = 3
+		return changed
 	}
 	deleted := func(template corev1.PodTemplateSpec) map[string]any {
-		object := workload("Deployment", template)
-		object["metadata"].(map[string]any)["deletionTimestamp"] = "2026-11-21T18:00:00Z"
-		return object
+		changed := workloadOf("Deployment", template)
+		changed["metadata"].(map[string]any)["deletionTimestamp"] = "2026-11-21T18:00:00Z"
+		return changed
 	}
 	for name, c := range map[string]struct {
 		old, now any
 		denied   string
 		warnings []string
 	}{
-		"if a bad template is not touched, expect silence": {old: workload("Deployment", edited(t, bad)), now: scaled(edited(t, bad))},
-		"if a bad template is restarted, expect a warning": {
-			old: workload("Deployment", edited(t, bad)), now: workload("Deployment", edited(t, bad, restarted)),
+		"if an invalid template is unchanged, expect no warning": {old: workloadOf("Deployment", templateWith(t, invalid)), now: scaled(templateWith(t, invalid))},
+		"if an invalid template is restarted, expect a warning": {
+			old: workloadOf("Deployment", templateWith(t, invalid)), now: workloadOf("Deployment", templateWith(t, invalid, restarted)),
 			warnings: []string{"isthmus: new pods will be refused: " + sentence},
 		},
-		"if a template becomes bad, expect a denial":             {old: workload("Deployment", edited(t)), now: workload("Deployment", edited(t, bad)), denied: sentence},
-		"if a template becomes bad with a restart, expect one":   {old: workload("Deployment", edited(t)), now: workload("Deployment", edited(t, bad, restarted)), denied: sentence},
-		"if a bad template becomes good, expect silence":         {old: workload("Deployment", edited(t, bad)), now: workload("Deployment", edited(t))},
-		"if a bad template changes and stays bad, expect one":    {old: workload("Deployment", edited(t, bad)), now: workload("Deployment", edited(t, bad, annotate("note", "x"))), denied: sentence},
-		"if it is being deleted, expect silence":                 {old: workload("Deployment", edited(t)), now: deleted(edited(t, bad))},
-		"if a CronJob's template is not touched, expect silence": {old: workload("CronJob", edited(t, bad)), now: workload("CronJob", edited(t, bad))},
+		"if a template becomes invalid, expect a denial":                    {old: workloadOf("Deployment", templateWith(t)), now: workloadOf("Deployment", templateWith(t, invalid)), denied: sentence},
+		"if a template becomes invalid with a restart, expect a denial":     {old: workloadOf("Deployment", templateWith(t)), now: workloadOf("Deployment", templateWith(t, invalid, restarted)), denied: sentence},
+		"if an invalid template becomes valid, expect no warning":           {old: workloadOf("Deployment", templateWith(t, invalid)), now: workloadOf("Deployment", templateWith(t))},
+		"if an invalid template changes and stays invalid, expect a denial": {old: workloadOf("Deployment", templateWith(t, invalid)), now: workloadOf("Deployment", templateWith(t, invalid, annotate("note", "x"))), denied: sentence},
+		"if the workload is being deleted, expect no warning":               {old: workloadOf("Deployment", templateWith(t)), now: deleted(templateWith(t, invalid))},
+		"if a CronJob's template is unchanged, expect no warning":           {old: workloadOf("CronJob", templateWith(t, invalid)), now: workloadOf("CronJob", templateWith(t, invalid))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			registry := prometheus.NewRegistry()
 			metrics, err := webhook.NewMetrics(registry)
 			require.NoError(t, err)
 
-			r := answer(t, post(newValidator(t, metrics, logr.Discard()), validationOf(t, "Deployment", c.now, c.old)))
+			r := responseOf(t, post(newValidator(t, metrics, logr.Discard()), validationOf(t, "Deployment", c.now, c.old)))
 
 			assert.Equal(t, c.denied == "", r.Allowed)
 			if c.denied != "" {
@@ -215,45 +214,45 @@ func TestNamespaceIsReviewed(t *testing.T) {
 		return map[string]any{"metadata": map[string]any{"name": name, "labels": labels, "annotations": annotations}}
 	}
 	enabled := map[string]string{policy.InjectionLabel: "enabled"}
-	const ttl = `annotation of namespace emissary isthmus.dev/cert-ttl: "soon" is not allowed; want a Go duration of at least one minute, such as 12h`
-	const delivery = `annotation of namespace emissary isthmus.dev/delivery: "pigeon" is not allowed; want files or secret`
+	const ttl = `namespace emissary: annotation isthmus.dev/cert-ttl: "soon" is not allowed; want a Go duration of at least one minute, such as 12h`
+	const delivery = `namespace emissary: annotation isthmus.dev/delivery: "pigeon" is not allowed; want files or secret`
 	for name, c := range map[string]struct {
 		old, now any
 		denied   string
 		warnings []string
 		audit    map[string]string
 	}{
-		"if it is labelled, expect silence": {now: namespace("emissary", enabled, nil)},
-		"if the label is wrong, expect a denial": {
+		"if the namespace is labelled, expect no warning": {now: namespace("emissary", enabled, nil)},
+		"if the label is invalid, expect a denial": {
 			now:    namespace("emissary", map[string]string{policy.InjectionLabel: "on"}, nil),
-			denied: `label of namespace emissary isthmus.dev/injection: "on" is not allowed; want enabled or disabled`,
+			denied: `namespace emissary: label isthmus.dev/injection: "on" is not allowed; want enabled or disabled`,
 		},
-		"if two are wrong, expect the first, and a warning of the other": {
+		"if two values are invalid, expect a denial of the first and a warning of the other": {
 			now:    namespace("emissary", enabled, map[string]string{policy.CertTTLKey: "soon", policy.DeliveryKey: "pigeon"}),
 			denied: delivery, warnings: []string{"isthmus: " + ttl},
 		},
-		"if one of two is set right, expect a warning of the other": {
+		"if one of two invalid values is fixed, expect a warning of the other": {
 			old:      namespace("emissary", enabled, map[string]string{policy.CertTTLKey: "soon", policy.DeliveryKey: "pigeon"}),
 			now:      namespace("emissary", enabled, map[string]string{policy.CertTTLKey: "soon"}),
 			warnings: []string{"isthmus: " + ttl}, audit: map[string]string{"reason": "invalid-override"},
 		},
-		"if one is wrong and another becomes so, expect a denial of that": {
+		"if a second value becomes invalid, expect a denial of that one": {
 			old:    namespace("emissary", enabled, map[string]string{policy.DeliveryKey: "pigeon"}),
 			now:    namespace("emissary", enabled, map[string]string{policy.CertTTLKey: "soon", policy.DeliveryKey: "pigeon"}),
 			denied: ttl, warnings: []string{"isthmus: " + delivery},
 		},
-		"if others' keys change, expect silence": {
+		"if only keys of others change, expect no warning": {
 			old: namespace("emissary", enabled, map[string]string{policy.DeliveryKey: "pigeon"}),
 			now: namespace("emissary", map[string]string{policy.InjectionLabel: "enabled", "team": "edge"}, map[string]string{policy.DeliveryKey: "pigeon"}),
 		},
-		"if it is excluded, expect a warning": {
+		"if the namespace is excluded, expect a warning": {
 			now:      namespace("kube-system", enabled, nil),
 			warnings: []string{"isthmus: namespace kube-system is excluded from injection, so its keys have no effect (isthmus.dev/injection); remove them"},
 			audit:    map[string]string{"reason": "excluded-namespace"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := answer(t, post(newValidator(t, nil, logr.Discard()), validationOf(t, "Namespace", c.now, c.old)))
+			r := responseOf(t, post(newValidator(t, nil, logr.Discard()), validationOf(t, "Namespace", c.now, c.old)))
 			assert.Equal(t, c.denied == "", r.Allowed)
 			if c.denied != "" {
 				assert.Equal(t, "invalid-override: "+c.denied, r.Result.Message)
@@ -265,9 +264,9 @@ func TestNamespaceIsReviewed(t *testing.T) {
 	}
 }
 
-// A revision that is not there is told when it is written, though it is no key of
-// ours.
-func TestNamespacesRevisionIsReviewed(t *testing.T) {
+// A revision that is not installed is reported when the label is set, although the
+// label is Istio's.
+func TestRevisionOfANamespaceIsReviewed(t *testing.T) {
 	engine, err := inject.New(inject.Options{Mesh: func(revision string) (patches.Mesh, error) {
 		if revision == "canary" {
 			return patches.Mesh{}, errors.New("only default is installed")
@@ -283,38 +282,38 @@ func TestNamespacesRevisionIsReviewed(t *testing.T) {
 	before := namespace(map[string]string{policy.InjectionLabel: "enabled"})
 	now := namespace(map[string]string{policy.InjectionLabel: "enabled", policy.IstioRevisionLabel: "canary"})
 
-	r := answer(t, post(v, validationOf(t, "Namespace", now, before)))
+	r := responseOf(t, post(v, validationOf(t, "Namespace", now, before)))
 
 	require.False(t, r.Allowed)
-	assert.Equal(t, `invalid-override: label of namespace emissary istio.io/rev: "canary" cannot be used; only default is installed`, r.Result.Message)
+	assert.Equal(t, `invalid-override: namespace emissary: label istio.io/rev: "canary" cannot be used; only default is installed`, r.Result.Message)
 }
 
-// asked remembers how a namespace was asked for.
-type asked struct {
-	namespaces
+// recordingNamespaces records the parameter labelled of every call.
+type recordingNamespaces struct {
+	fixedNamespaces
 	labelled []bool
 }
 
-func (a *asked) Namespace(ctx context.Context, name string, labelled bool) (policy.Namespace, error) {
-	a.labelled = append(a.labelled, labelled)
-	return a.namespaces.Namespace(ctx, name, labelled)
+func (r *recordingNamespaces) Namespace(ctx context.Context, name string, labelled bool) (policy.Namespace, error) {
+	r.labelled = append(r.labelled, labelled)
+	return r.fixedNamespaces.Namespace(ctx, name, labelled)
 }
 
-// A template that says nothing is sent for its namespace's label, which may be
-// younger than the cache.
-func TestYoungLabelIsAskedFor(t *testing.T) {
-	v, a := newValidator(t, nil, logr.Discard()), &asked{namespaces: labelled()}
-	v.Namespaces = a
+// A template without the inject key is sent because of its namespace's label, which
+// may be newer than the cache.
+func TestTemplateWithoutKeyExpectsALabelledNamespace(t *testing.T) {
+	v, recorder := newValidator(t, nil, logr.Discard()), &recordingNamespaces{fixedNamespaces: labelledNamespaces()}
+	v.Namespaces = recorder
 
-	post(v, validationOf(t, "Deployment", workload("Deployment", edited(t)), nil))
-	post(v, validationOf(t, "Deployment", workload("Deployment", edited(t, annotate(policy.InjectKey, "true"))), nil))
-	post(v, validationOf(t, "Deployment", workload("Deployment", edited(t, func(p *corev1.PodTemplateSpec) { p.Labels[policy.InjectKey] = "true" })), nil))
+	post(v, validationOf(t, "Deployment", workloadOf("Deployment", templateWith(t)), nil))
+	post(v, validationOf(t, "Deployment", workloadOf("Deployment", templateWith(t, annotate(policy.InjectKey, "true"))), nil))
+	post(v, validationOf(t, "Deployment", workloadOf("Deployment", templateWith(t, func(p *corev1.PodTemplateSpec) { p.Labels[policy.InjectKey] = "true" })), nil))
 
-	assert.Equal(t, []bool{true, false, false}, a.labelled)
+	assert.Equal(t, []bool{true, false, false}, recorder.labelled)
 }
 
-// TestValidationExplains: every decision is in metric and log, and none of pods'.
-func TestValidationExplains(t *testing.T) {
+// Metric and log record every validation once, and none as an admission of a pod.
+func TestValidationsAreRecorded(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	metrics, err := webhook.NewMetrics(registry)
 	require.NoError(t, err)
@@ -322,14 +321,14 @@ func TestValidationExplains(t *testing.T) {
 	log := funcr.New(func(_, line string) { lines = append(lines, line) }, funcr.Options{Verbosity: 1})
 	v := newValidator(t, metrics, log)
 
-	good, warned := workload("Deployment", edited(t)), workload("CronJob", edited(t, annotate("isthmus.dev/x", "y")))
+	good, warned := workloadOf("Deployment", templateWith(t)), workloadOf("CronJob", templateWith(t, annotate("isthmus.dev/x", "y")))
 	post(v, validationOf(t, "Deployment", good, nil))
-	post(v, validationOf(t, "Deployment", good, good)) // of which there is nothing to say
+	post(v, validationOf(t, "Deployment", good, good)) // unchanged, so not recorded
 	post(v, validationOf(t, "CronJob", warned, nil))
-	post(v, validationOf(t, "Job", workload("Job", edited(t, annotate(policy.ModeKey, "sidcar"))), nil))
+	post(v, validationOf(t, "Job", workloadOf("Job", templateWith(t, annotate(policy.ModeKey, "sidcar"))), nil))
 	post(v, validationOf(t, "Namespace", map[string]any{"metadata": map[string]any{"name": "emissary"}}, nil))
-	v.Namespaces = namespaces{err: errors.New("connection refused")}
-	w := post(v, validationOf(t, "StatefulSet", workload("StatefulSet", edited(t)), nil))
+	v.Namespaces = fixedNamespaces{err: errors.New("connection refused")}
+	w := post(v, validationOf(t, "StatefulSet", workloadOf("StatefulSet", templateWith(t)), nil))
 	assert.Equal(t, http.StatusInternalServerError, w.Code, "the failurePolicy decides")
 	assert.Equal(t, "internal-error: read namespace emissary: connection refused\n", w.Body.String())
 	v.Engine = nil

@@ -1,6 +1,6 @@
-// Command isthmus-publish runs beside an edge proxy and puts the certificates
-// that Istio's agent writes into a directory into a Secret. It is a binary of its
-// own, and a small one, because it runs in pods that face the internet.
+// Command isthmus-publish runs beside an edge proxy. It reads the certificates that
+// Istio's agent writes into a directory, and publishes them into a Secret. It is a
+// separate, small binary because it runs in pods that face the internet.
 package main
 
 import (
@@ -32,8 +32,8 @@ var (
 	date    = ""
 )
 
-// gcPercent is Go's GOGC, where the environment does not set it: the live heap is
-// about 2 MiB, so that collecting it often costs nothing and saves as much again.
+// gcPercent is Go's GOGC unless the environment sets it. The live heap is about 2 MiB:
+// frequent collections cost little and save about as much again.
 const gcPercent = 25
 
 func main() {
@@ -59,10 +59,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		_, _ = fmt.Fprintln(stdout, versionText())
 		return exitOK
 	case err == nil && flags.NArg() > 0:
-		err = fmt.Errorf("unexpected argument %q: there are flags alone", flags.Arg(0))
+		err = fmt.Errorf("unexpected argument %q: the command takes flags only", flags.Arg(0))
 	}
 	if err == nil {
-		err = o.check()
+		err = o.validate()
 	}
 	if err != nil {
 		_, _ = fmt.Fprintf(stderr, "error: %s\nSee \"isthmus-publish --help\" for its flags\n", err)
@@ -75,25 +75,27 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-const usage = `Isthmus-publish puts the certificates that Istio's agent writes into a directory into a Secret, and keeps it
-true: when a certificate is due, when the mesh's roots change, when somebody deletes or damages the Secret. Of
-many replicas one writes. What is torn, expired or of another identity is never written.
+const usage = `Isthmus-publish reads the certificates that Istio's agent writes into a directory, and publishes them into a
+Secret. It writes the Secret when a certificate is due, when the mesh's roots change, and when the Secret was
+deleted or damaged. If an edge has many replicas, one of them writes. A certificate that is incomplete, expired or
+of another identity is never written.
 
-It logs JSON lines to standard error, and ends on SIGTERM with status 0. It does not end because the API server
-or the directory is away. Status 1 says that it could not start, 2 that the command line is wrong.
+Logs are JSON lines on standard error. On SIGTERM the process exits with status 0. It does not exit while the API
+server or the directory is unavailable. Status 1 means that it could not start, status 2 that the command line is
+invalid.
 
 Examples:
   # In an edge's pod, with POD_NAMESPACE and SERVICE_ACCOUNT in the environment
   isthmus-publish --dir /etc/istio-certs --secret istio-certs --trust-domain cluster.local
 
-  # From outside of a cluster
+  # Outside of the cluster
   isthmus-publish --dir ./certs --secret istio-certs --trust-domain cluster.local --roots-file ./root-cert.pem \
     --namespace emissary --service-account emissary-ingress --kubeconfig ~/.kube/config
 
 Flags:
 `
 
-// versionText prefers what the build was told over what Go recorded by itself.
+// versionText prefers the version that the build set to the one that Go recorded.
 func versionText() string {
 	v := version
 	if info, ok := debug.ReadBuildInfo(); ok && v == "" && info.Main.Version != "(devel)" {

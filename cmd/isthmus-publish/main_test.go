@@ -36,7 +36,7 @@ func TestHelpAndVersion(t *testing.T) {
 }
 
 func TestCommandLine(t *testing.T) {
-	given := func(more ...string) []string {
+	required := func(more ...string) []string {
 		return append([]string{"--dir=/certs", "--secret=istio-certs", "--trust-domain=cluster.local", "--namespace=edge", "--service-account=emissary"}, more...)
 	}
 	missing := filepath.Join(t.TempDir(), "missing")
@@ -45,16 +45,16 @@ func TestCommandLine(t *testing.T) {
 		status int
 		err    string
 	}{
-		"if nothing is given, expect what is missing":       {nil, exitUsage, "--dir is empty"},
-		"if there is no namespace, expect where it is from": {given("--namespace="), exitUsage, "--namespace (or POD_NAMESPACE) is empty"},
-		"if there is no account, expect where it is from":   {given("--service-account="), exitUsage, "--service-account (or SERVICE_ACCOUNT) is empty"},
-		"if a flag is unknown, expect its name":             {given("--direct=/x"), exitUsage, "unknown flag: --direct"},
-		"if there is an argument, expect that":              {given("/certs"), exitUsage, `unexpected argument "/certs": there are flags alone`},
-		"if the trust domain is none, expect why":           {given("--trust-domain=UPPER"), exitUsage, `trust domain "UPPER": `},
-		"if the interval is zero, expect that":              {given("--check-every=0s"), exitUsage, "--check-every 0s: want a positive duration"},
-		"if the level is unknown, expect those known":       {given("--log-level=trace"), exitUsage, `--log-level "trace": want info or debug`},
-		"if this is no pod, expect the way out":             {given(), exitError, "this is no pod: --kubeconfig says how to reach the API server"},
-		"if the kubeconfig is missing, expect its path":     {given("--kubeconfig=" + missing), exitError, "stat " + missing + ": no such file or directory"},
+		"if no flag is set, expect what is missing":                  {nil, exitUsage, "--dir is empty"},
+		"if there is no namespace, expect the flag and the variable": {required("--namespace="), exitUsage, "--namespace (or POD_NAMESPACE) is empty"},
+		"if there is no account, expect the flag and the variable":   {required("--service-account="), exitUsage, "--service-account (or SERVICE_ACCOUNT) is empty"},
+		"if a flag is unknown, expect its name":                      {required("--direct=/x"), exitUsage, "unknown flag: --direct"},
+		"if there is an argument, expect that":                       {required("/certs"), exitUsage, `unexpected argument "/certs": the command takes flags only`},
+		"if the trust domain is invalid, expect why":                 {required("--trust-domain=UPPER"), exitUsage, `trust domain "UPPER": `},
+		"if the interval is zero, expect that":                       {required("--check-every=0s"), exitUsage, "--check-every 0s: want a positive duration"},
+		"if the level is unknown, expect those known":                {required("--log-level=trace"), exitUsage, `--log-level "trace": want info or debug`},
+		"if it does not run in a pod, expect what to set":            {required(), exitError, "not running in a pod: set --kubeconfig to reach the API server"},
+		"if the kubeconfig is missing, expect its path":              {required("--kubeconfig=" + missing), exitError, "stat " + missing + ": no such file or directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			status, out, errs := publisher(t, test.args...)
@@ -65,8 +65,8 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
-// What the process links costs memory before it starts.
-func TestItStaysSmall(t *testing.T) {
+// Linked packages cost memory before the process starts.
+func TestHeavyPackagesAreNotLinked(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()
 	require.NoError(t, err)
 	packages := strings.Fields(string(out))

@@ -20,25 +20,26 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/publish"
 )
 
-// requestTimeout ends a request to an API server that does not answer.
+// requestTimeout limits a request to the API server.
 const requestTimeout = 10 * time.Second
 
-// source is what the Secret says of where its certificate comes from.
+// source is the value of the Secret's source annotation.
 const source = "agent"
 
-// options are the command line.
+// options are the flags of the command line.
 type options struct {
 	dir, rootsFile            string
 	secret, namespace         string
-	trustDomain, serviceAcct  string
+	trustDomain               string
+	serviceAccount            string
 	kubeconfig, pod, logLevel string
-	checkEvery                time.Duration
+	checkInterval             time.Duration
 	version                   bool
 }
 
-// defaults takes what the pod's environment says.
+// defaults reads the pod's environment.
 func defaults(getenv func(string) string) *options {
-	return &options{namespace: getenv("POD_NAMESPACE"), serviceAcct: getenv("SERVICE_ACCOUNT"), pod: getenv("POD_NAME")}
+	return &options{namespace: getenv("POD_NAMESPACE"), serviceAccount: getenv("SERVICE_ACCOUNT"), pod: getenv("POD_NAME")}
 }
 
 func (o *options) flags() *pflag.FlagSet {
@@ -50,48 +51,48 @@ func (o *options) flags() *pflag.FlagSet {
 	flags.StringVar(&o.trustDomain, "trust-domain", "", "trust domain of the mesh (required)")
 	flags.StringVar(&o.rootsFile, "roots-file", "/var/run/secrets/istio/root-cert.pem", "root certificates of the mesh")
 	flags.StringVar(&o.namespace, "namespace", o.namespace, "namespace of the Secret and the edge (default: $POD_NAMESPACE)")
-	flags.StringVar(&o.serviceAcct, "service-account", o.serviceAcct, "service account of the edge (default: $SERVICE_ACCOUNT)")
-	flags.DurationVar(&o.checkEvery, "check-every", time.Minute, "how often to look at the Secret although nothing has happened")
+	flags.StringVar(&o.serviceAccount, "service-account", o.serviceAccount, "service account of the edge (default: $SERVICE_ACCOUNT)")
+	flags.DurationVar(&o.checkInterval, "check-every", time.Minute, "how often to check the Secret when nothing has changed")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig (default: the pod's service account)")
-	flags.StringVar(&o.logLevel, "log-level", "info", "info, or debug for a line about every look")
-	flags.BoolVar(&o.version, "version", false, "print the version and end")
+	flags.StringVar(&o.logLevel, "log-level", "info", "info, or debug to log every check")
+	flags.BoolVar(&o.version, "version", false, "print the version and exit")
 	for _, name := range []string{"namespace", "service-account"} {
-		flags.Lookup(name).DefValue = "" // the text says it
+		flags.Lookup(name).DefValue = "" // the description states the default
 	}
 	return flags
 }
 
-func (o *options) check() error {
+func (o *options) validate() error {
 	for _, flag := range []struct{ name, value string }{
 		{"--dir", o.dir},
 		{"--secret", o.secret},
 		{"--trust-domain", o.trustDomain},
 		{"--roots-file", o.rootsFile},
 		{"--namespace (or POD_NAMESPACE)", o.namespace},
-		{"--service-account (or SERVICE_ACCOUNT)", o.serviceAcct},
+		{"--service-account (or SERVICE_ACCOUNT)", o.serviceAccount},
 	} {
 		if flag.value == "" {
 			return fmt.Errorf("%s is empty", flag.name)
 		}
 	}
-	if o.checkEvery <= 0 {
-		return fmt.Errorf("--check-every %s: want a positive duration", o.checkEvery)
+	if o.checkInterval <= 0 {
+		return fmt.Errorf("--check-every %s: want a positive duration", o.checkInterval)
 	}
 	if o.logLevel != "info" && o.logLevel != "debug" {
 		return fmt.Errorf("--log-level %q: want info or debug", o.logLevel)
 	}
-	_, err := certs.Identity(o.trustDomain, o.namespace, o.serviceAcct)
+	_, err := certs.Identity(o.trustDomain, o.namespace, o.serviceAccount)
 	return err
 }
 
 // publish follows the directory until ctx ends.
 func (o *options) publish(ctx context.Context, stderr io.Writer) error {
-	id, err := certs.Identity(o.trustDomain, o.namespace, o.serviceAcct)
+	id, err := certs.Identity(o.trustDomain, o.namespace, o.serviceAccount)
 	if err != nil {
 		return err
 	}
 	log := o.logger(stderr)
-	klog.SetSlogLogger(log) // client-go's own words
+	klog.SetSlogLogger(log) // client-go logs through klog
 	client, err := o.client()
 	if err != nil {
 		return err
@@ -99,29 +100,28 @@ func (o *options) publish(ctx context.Context, stderr io.Writer) error {
 	directory := certs.NewDirectory(certs.DirectoryOptions{
 		Path: o.dir, RootsFile: o.rootsFile, ID: id,
 		Rejected: func(err error) {
-			log.Warn("rejected what the directory holds", "reason", string(certs.ReasonOf(err)), "error", err.Error())
+			log.Warn("rejected the certificate files", "reason", string(certs.ReasonOf(err)), "error", err.Error())
 		},
 		Log: logr.FromSlogHandler(log.Handler()),
 	})
-	f := &follower{
+	loop := &publishLoop{
 		publisher: &publish.Publisher{Secrets: client},
 		target:    publish.Target{Namespace: o.namespace, Name: o.secret, ID: id, Source: source},
 		roots:     rootsFile{path: o.rootsFile},
-		every:     o.checkEvery,
+		schedule:  schedule{checkInterval: o.checkInterval, random: rand.Float64},
 		log:       log,
-		said:      map[string]string{},
-		random:    rand.Float64,
+		warnings:  map[string]string{},
 	}
 	log.Info("following", "version", version, "dir", o.dir, "spiffeID", id.String())
-	failed := make(chan error, 1)
+	ended := make(chan error, 1)
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
-		failed <- directory.Run(ctx)
+		ended <- directory.Run(ctx)
 		cancel()
 	}()
-	f.run(ctx, directory)
+	loop.run(ctx, directory)
 	cancel()
-	err = <-failed
+	err = <-ended
 	log.Info("ended")
 	return err
 }
@@ -140,9 +140,9 @@ func (o *options) client() (*publish.Client, error) {
 		return nil, err
 	}
 	config.Timeout = requestTimeout
-	// A rotation takes two requests. client-go's own limit of five a second would
-	// hold back the one that comes after a few others; no limit would pass on the
-	// haste of a directory that somebody plays with.
+	// A rotation takes two requests. client-go's default of five a second would delay
+	// a rotation that follows a few others. Without a limit, a directory that never
+	// stops changing would load the API server.
 	config.QPS, config.Burst = 20, 40
 	config.UserAgent = fmt.Sprintf("isthmus-publish/%s (%s/%s)", version, runtime.GOOS, runtime.GOARCH)
 	config.WarningHandler = rest.NoWarnings{}
@@ -155,7 +155,7 @@ func (o *options) config() (*rest.Config, error) {
 	}
 	config, err := rest.InClusterConfig()
 	if errors.Is(err, rest.ErrNotInCluster) {
-		return nil, errors.New("this is no pod: --kubeconfig says how to reach the API server")
+		return nil, errors.New("not running in a pod: set --kubeconfig to reach the API server")
 	}
 	return config, err
 }

@@ -15,22 +15,22 @@ func newAdoptCommand() *cobra.Command {
 	var choices adoptFlags
 	cmd := &cobra.Command{
 		Use:   "adopt -f FILE",
-		Short: "Turn manifests that are integrated with Istio by hand into plain ones",
-		Long: `Adopt takes what was written by hand to give an edge its Istio identity out of manifests and of Helm values
-(a container istio-proxy, or annotations for Istio's injector, with their volumes, mounts and variables), and
-puts the one key in its place that has Isthmus do the same. Everything else comes out byte for byte as it went in.
+		Short: "Convert manifests that were integrated with Istio by hand",
+		Long: `Adopt removes a manual Istio integration of an edge from manifests or Helm values (a container istio-proxy,
+or annotations for Istio's injector, with their volumes, mounts and variables) and adds the annotation or
+label that makes Isthmus inject the edge instead. Everything else is printed unchanged, byte for byte.
 
-By default it prints what would change. Standard error says in which fields the pod, once injected, differs
-from what was written by hand, and why. What cannot be adopted without a loss is an error that names the
-field and the way out; nothing is printed then, and the exit status is 1.`,
-		Example: `  # See what would change, then change it
+By default it prints a diff. Standard error lists the fields in which the injected pod will differ from the
+manual integration, and why. If something cannot be adopted without a loss, the error names the field and
+the solution, no manifest is printed and the exit status is 1.`,
+		Example: `  # Show what would change, then convert the manifests
   isthmus adopt -f emissary.yaml
   isthmus adopt -f emissary.yaml -o yaml > plain.yaml
 
-  # Apply it as a patch to the file, comments and all
+  # Patch the file and keep its comments
   isthmus adopt -q -f emissary.yaml | patch emissary.yaml
 
-  # Helm values; the namespace is labelled once, and no pod asks for itself
+  # Convert Helm values; the edge is opted in by the label of its namespace
   isthmus adopt -f values.yaml -n ambassador --by namespace`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -48,13 +48,13 @@ field and the way out; nothing is printed then, and the exit status is 1.`,
 		},
 	}
 	manifests.add(cmd)
-	manifests.prints(cmd, "diff")
+	manifests.setDefaultOutput(cmd, "diff")
 	choices.add(cmd)
 	engine.add(cmd)
 	return cmd
 }
 
-// adoptFlags are the user's choices in an adoption.
+// adoptFlags are the flags of adopt alone.
 type adoptFlags struct {
 	by        string
 	keepImage bool
@@ -62,8 +62,8 @@ type adoptFlags struct {
 
 func (f *adoptFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&f.by, "by", "pod", "what opts the edge in: pod (an annotation on it) or namespace (a label that you put on it)")
-	flags.BoolVar(&f.keepImage, "keep-image", false, "keep the image of a sidecar written by hand, not the mesh's own")
+	flags.StringVar(&f.by, "by", "pod", "how the edge is opted in: pod (adopt adds an annotation) or namespace (you set its label)")
+	flags.BoolVar(&f.keepImage, "keep-image", false, "keep the image of the existing sidecar instead of using the mesh's image")
 }
 
 func (f *adoptFlags) options() (adopt.Options, error) {

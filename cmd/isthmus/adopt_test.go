@@ -13,12 +13,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const byHand = "../../samples/by-hand/"
+const manualSamples = "../../samples/by-hand/"
 
-// TestAdopt: by default it says what would change and where the outcome differs;
-// with -o yaml it is the outcome, which inject takes and uninject gives back.
+// By default adopt prints a diff, and how the injected pod differs. With -o yaml it
+// prints manifests that inject accepts and uninject restores.
 func TestAdopt(t *testing.T) {
-	in, err := os.ReadFile(byHand + "sidecar.yaml")
+	in, err := os.ReadFile(manualSamples + "sidecar.yaml")
 	require.NoError(t, err)
 	shown := isthmus(t, string(in), "adopt", "-f", "-")
 	require.Equal(t, exitOK, shown.status, shown.stderr)
@@ -31,28 +31,28 @@ func TestAdopt(t *testing.T) {
 	assert.Contains(t, shown.stderr, "\n  spec.initContainers[istio-proxy].image: \"docker.io/istio/proxyv2:1.24.2\" -> \"docker.io/istio/proxyv2:1.31.1\" (the mesh's own image, not pinned: it follows Istio's version)\n")
 	assert.Equal(t, output{exitOK, shown.stdout, ""}, isthmus(t, string(in), "adopt", "-q", "-o", "diff", "-f", "-"))
 
-	plain := isthmus(t, string(in), "adopt", "-q", "-f", "-", "-o", "yaml")
-	require.Equal(t, exitOK, plain.status, plain.stderr)
-	assert.NotContains(t, plain.stdout, "istio-proxy")
-	assert.Equal(t, output{exitOK, "", defaults + "deployment/emissary/emissary-ingress: unchanged (not integrated by hand)\n"}, isthmus(t, plain.stdout, "adopt", "-f", "-"), "twice is once")
-	injected := isthmus(t, plain.stdout, "inject", "-q", "-f", "-")
+	adopted := isthmus(t, string(in), "adopt", "-q", "-f", "-", "-o", "yaml")
+	require.Equal(t, exitOK, adopted.status, adopted.stderr)
+	assert.NotContains(t, adopted.stdout, "istio-proxy")
+	assert.Equal(t, output{exitOK, "", defaults + "deployment/emissary/emissary-ingress: unchanged (not integrated by hand)\n"}, isthmus(t, adopted.stdout, "adopt", "-f", "-"), "adopting twice is the same as once")
+	injected := isthmus(t, adopted.stdout, "inject", "-q", "-f", "-")
 	require.Equal(t, exitOK, injected.status, injected.stderr)
 	assert.Contains(t, injected.stdout, "\n        - name: istio-proxy\n")
-	assert.Equal(t, plain.stdout, isthmus(t, injected.stdout, "uninject", "-q", "-f", "-").stdout)
+	assert.Equal(t, adopted.stdout, isthmus(t, injected.stdout, "uninject", "-q", "-f", "-").stdout)
 	refused := isthmus(t, injected.stdout, "adopt", "-f", "-")
 	assert.Equal(t, exitError, refused.status)
 	assert.Empty(t, refused.stdout)
 	assert.Contains(t, refused.stderr, "error: <stdin>:15: document 2 (Deployment emissary/emissary-ingress): cannot be adopted: metadata.annotations[isthmus.dev/status]: Isthmus has already injected this pod; revert that first with isthmus uninject\n")
 }
 
-// TestAdoptPatches: the diff is one that patch(1) applies to the file.
+// patch(1) can apply the diff to the file.
 func TestAdoptPatches(t *testing.T) {
 	program, err := exec.LookPath("patch")
 	if err != nil {
-		t.Skip("NOT RUN: there is no patch(1) here")
+		t.Skip("NOT RUN: patch(1) is not installed")
 	}
 	for _, name := range []string{"sidecar.yaml", "annotations.yaml", "values.yaml", "edge-stack-values.yaml"} {
-		data, err := os.ReadFile(byHand + name)
+		data, err := os.ReadFile(manualSamples + name)
 		require.NoError(t, err)
 		file := write(t, name, string(data))
 		diff := isthmus(t, "", "adopt", "-q", "-f", file)
@@ -70,24 +70,24 @@ func TestAdoptPatches(t *testing.T) {
 
 func TestAdoptChoices(t *testing.T) {
 	for name, test := range map[string]struct {
-		args    []string
-		want    []string
-		without []string
-		stderr  string
+		args   []string
+		want   []string
+		absent []string
+		stderr string
 	}{
 		"the image stays":   {[]string{"--keep-image"}, []string{"sidecar.istio.io/proxyImage: docker.io/istio/proxyv2:1.24.2\n", "isthmus.dev/inject: \"true\"\n"}, nil, ""},
 		"by the pod":        {[]string{"--by", "pod"}, []string{"isthmus.dev/inject: \"true\"\n"}, []string{"proxyImage"}, ""},
-		"by the namespace":  {[]string{"--by", "namespace"}, []string{"isthmus.dev/cert-ttl: \"12h\"\n"}, []string{"isthmus.dev/inject"}, "warning: deployment/emissary/emissary-ingress: gets no identity before its namespace is labelled: kubectl label namespace emissary isthmus.dev/injection=enabled\n"},
+		"by the namespace":  {[]string{"--by", "namespace"}, []string{"isthmus.dev/cert-ttl: \"12h\"\n"}, []string{"isthmus.dev/inject"}, "warning: deployment/emissary/emissary-ingress: gets no identity until its namespace is labelled: kubectl label namespace emissary isthmus.dev/injection=enabled\n"},
 		"with the settings": {[]string{"--settings", write(t, "s.yaml", "mesh: {trustDomain: corp.example, caAddress: istiod.corp:15012}\n")}, nil, nil, "warning: deployment/emissary/emissary-ingress: the sidecar written by hand sets CA_ADDR to \"istiod.istio-system.svc:15012\", and the mesh settings used here say \"istiod.corp:15012\"; check them, with --from-cluster or --settings\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := isthmus(t, "", append([]string{"adopt", "-q", "-o", "yaml", "-f", byHand + "sidecar.yaml"}, test.args...)...)
+			got := isthmus(t, "", append([]string{"adopt", "-q", "-o", "yaml", "-f", manualSamples + "sidecar.yaml"}, test.args...)...)
 			require.Equal(t, exitOK, got.status, got.stderr)
 			for _, want := range test.want {
 				assert.Contains(t, got.stdout, want)
 			}
-			for _, without := range test.without {
-				assert.NotContains(t, got.stdout, without)
+			for _, absent := range test.absent {
+				assert.NotContains(t, got.stdout, absent)
 			}
 			assert.Equal(t, test.stderr, got.stderr)
 		})
@@ -101,18 +101,18 @@ func TestAdoptChoices(t *testing.T) {
 	assert.Contains(t, stderr.String(), `as in "kubectl isthmus adopt -f emissary.yaml"`)
 }
 
-// TestAdoptPage holds what docs/adopt.md shows.
+// docs/adopt.md shows this output.
 func TestAdoptPage(t *testing.T) {
 	page, err := os.ReadFile("../../docs/adopt.md")
 	require.NoError(t, err)
 	for _, name := range []string{"annotations.yaml", "values.yaml"} {
-		args := []string{"adopt", "-q", "-f", byHand + name}
+		args := []string{"adopt", "-q", "-f", manualSamples + name}
 		if name == "values.yaml" {
 			args = append(args, "-n", "emissary")
 		}
 		got := isthmus(t, "", args...)
 		require.Equal(t, exitOK, got.status, got.stderr)
-		shown := strings.ReplaceAll(got.stdout, byHand, "samples/by-hand/")
-		assert.Contains(t, string(page), "$ isthmus "+strings.ReplaceAll(strings.Join(args, " "), byHand, "samples/by-hand/")+"\n"+shown+"```\n")
+		shown := strings.ReplaceAll(got.stdout, manualSamples, "samples/by-hand/")
+		assert.Contains(t, string(page), "$ isthmus "+strings.ReplaceAll(strings.Join(args, " "), manualSamples, "samples/by-hand/")+"\n"+shown+"```\n")
 	}
 }

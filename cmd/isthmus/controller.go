@@ -55,10 +55,11 @@ func newControllerCommand() *cobra.Command {
 	f := &controllerFlags{}
 	cmd := &cobra.Command{
 		Use:   "controller",
-		Short: "Keep the Secrets of injected edges true",
-		Long: "Keep, for every opted-in namespace, the Secret with the certificate of its edges: issued, checked,\n" +
-			"renewed at a third of its life, and never torn. It also keeps the webhook's own certificate authority.\n" +
-			"The chart runs two of it, of which one leads; by hand it is of use for development.",
+		Short: "Maintain the certificate Secrets of opted-in namespaces",
+		Long: "Maintain, for every opted-in namespace, the Secret with the certificate of its edges: key, certificate\n" +
+			"and roots are verified, renewed after a third of the lifetime, and always written together. The controller\n" +
+			"also maintains the webhook's own certificate authority.\n" +
+			"The Helm chart runs two replicas with leader election; run this command yourself only for development.",
 		Example: "  isthmus controller --namespace isthmus-system --ca-secret isthmus-webhook-ca\n" +
 			"  isthmus controller --kubeconfig ./kubeconfig --leader-elect=false --settings settings.yaml",
 		Args: noArgs,
@@ -66,15 +67,15 @@ func newControllerCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	f.add(flags)
-	flags.StringVar(&f.rootsNamespace, "roots-namespace", "", "namespace whose ConfigMap holds the roots of the mesh (default: --istio-namespace, else istio-system)")
-	flags.StringVar(&f.issuer.Name, "cert-manager-issuer", "", "issuer of the source cert-manager; empty makes that source unavailable")
-	flags.StringVar(&f.issuer.Kind, "cert-manager-issuer-kind", "Issuer", "kind of the issuer: Issuer, in the edge's own namespace, or ClusterIssuer")
+	flags.StringVar(&f.rootsNamespace, "roots-namespace", "", "namespace of the ConfigMap with the root certificates of the mesh (default: --istio-namespace, else istio-system)")
+	flags.StringVar(&f.issuer.Name, "cert-manager-issuer", "", "issuer for the source cert-manager; if empty, that source is not available")
+	flags.StringVar(&f.issuer.Kind, "cert-manager-issuer-kind", "Issuer", "kind of the issuer: Issuer (in the namespace of the edge) or ClusterIssuer")
 	flags.StringVar(&f.issuer.Group, "cert-manager-issuer-group", "cert-manager.io", "API group of the issuer")
 	flags.BoolVar(&f.leaderElect, "leader-elect", true, "work only while holding the Lease "+controller.Name)
 	flags.DurationVar(&f.caTTL, "ca-ttl", serving.DefaultCATTL, "lifetime of the webhook's CA")
-	flags.DurationVar(&f.propagation, "propagation-delay", serving.DefaultPropagationDelay, "how long a new CA of the webhook is trusted before it signs")
-	flags.DurationVar(&f.survey, "survey-interval", controller.DefaultSurveyEvery, "how often the pods of an opted-in namespace are listed, to find those that miss the injection")
-	flags.DurationVar(&f.look, "look-interval", controller.DefaultLookEvery, "how often a Secret is read while nothing is due; longer by itself with more than 300 Secrets")
+	flags.DurationVar(&f.propagation, "propagation-delay", serving.DefaultPropagationDelay, "how long a new CA of the webhook is distributed before it signs certificates")
+	flags.DurationVar(&f.survey, "survey-interval", controller.DefaultSurveyEvery, "how often the pods of an opted-in namespace are scanned for edges that are not injected")
+	flags.DurationVar(&f.look, "look-interval", controller.DefaultLookEvery, "how often a Secret is checked while nothing is due; increases automatically with more than 300 Secrets")
 	flags.BoolVar(&f.restarts.enabled, "restart-stale", false, "restart stale workloads that ask for it with "+policy.RestartKey+`: "true", one at a time`)
 	flags.DurationVar(&f.restarts.timeout, "restart-timeout", controller.DefaultRestartTimeout, "how long such a workload may take to roll out before an Event tells; the others wait on")
 	flags.DurationVar(&f.restarts.settle, "restart-settle", controller.DefaultRestartSettle, "how long every replica of the webhook has to have served a template before anything is restarted for it")
@@ -99,15 +100,15 @@ func (f *controllerFlags) run(cmd *cobra.Command) error {
 	if err := f.check(); err != nil {
 		return err
 	}
-	log, options, config, err := f.begin(cmd)
+	log, options, config, err := f.setUp(cmd)
 	if err != nil {
 		return err
 	}
-	// Enough to have new roots in 5,000 Secrets within two minutes (a read and a
-	// write each); the API server's own priority and fairness bounds it too.
+	// Enough to write new roots into 5,000 Secrets within two minutes, with a read and a
+	// write for each. The API server's priority and fairness limits the requests too.
 	config.QPS, config.Burst = 100, 200
-	// What is held is small and lives long: a heap of one and a half times that,
-	// instead of twice, costs little time. See make bench-scale.
+	// The live heap is small and long-lived, so collecting at one and a half times its
+	// size instead of twice costs little time. See make bench-scale.
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
@@ -129,52 +130,52 @@ func (f *controllerFlags) manager(config *rest.Config, log logr.Logger) (manager
 	return manager.New(config, manager.Options{
 		Cache:  cached,
 		Client: client.Options{Cache: &client.CacheOptions{}},
-		// webhook.Ports serves both.
+		// webhook.HealthAndMetrics serves both.
 		Logger: log, Metrics: metricsserver.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
 		LeaderElection: f.leaderElect, LeaderElectionID: controller.Name, LeaderElectionNamespace: f.namespace,
 		LeaderElectionReleaseOnCancel: true,
 	})
 }
 
-// clients are the ways in which the controller reaches the API server.
+// clients are the clients of the API server.
 type clients struct {
 	kube    kubernetes.Interface
-	objects dynamic.Interface
+	dynamic dynamic.Interface
 	secrets *publish.Client
 }
 
 func newClients(mgr manager.Manager) (c clients, err error) {
 	if c.kube, err = kubernetes.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient()); err != nil {
-		return c, fmt.Errorf("make client: %w", err)
+		return c, fmt.Errorf("create client: %w", err)
 	}
-	if c.objects, err = dynamic.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient()); err != nil {
-		return c, fmt.Errorf("make client: %w", err)
+	if c.dynamic, err = dynamic.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient()); err != nil {
+		return c, fmt.Errorf("create client: %w", err)
 	}
 	if c.secrets, err = publish.NewClient(mgr.GetConfig()); err != nil {
-		return c, fmt.Errorf("make client: %w", err)
+		return c, fmt.Errorf("create client: %w", err)
 	}
 	return c, nil
 }
 
-// addAll wires the controller, what it reads from, and the keeper of the
-// webhook's certificate authority.
+// addAll adds the controller to the manager, with the watchers that it reads from and
+// the rotation of the webhook's certificate authority.
 func (f *controllerFlags) addAll(mgr manager.Manager, options inject.Options, log logr.Logger) error {
 	c, err := newClients(mgr)
 	if err != nil {
 		return err
 	}
-	m, err := f.follow(mgr, c.kube, options.Settings.Mesh, log)
+	m, err := f.addMeshWatchers(mgr, c.kube, options.Settings.Mesh, log)
 	if err != nil {
 		return err
 	}
-	ports := webhook.Ports{
+	monitoring := webhook.HealthAndMetrics{
 		HealthAddress: f.healthAddress, MetricsAddress: f.metricsAddress, Metrics: metrics.Registry, Log: log,
 		Ready: map[string]healthz.Checker{"ping": healthz.Ping, "mesh": func(*http.Request) error { return m.ready() }},
 	}
-	if err := ports.AddTo(mgr); err != nil {
+	if err := monitoring.AddTo(mgr); err != nil {
 		return err
 	}
-	if err := f.keepAuthority(mgr, c.kube, log); err != nil {
+	if err := f.addCARotation(mgr, c.kube, log); err != nil {
 		return err
 	}
 	options.Mesh, options.Injector = m.settings, m.injector
@@ -188,7 +189,7 @@ func (f *controllerFlags) addAll(mgr manager.Manager, options inject.Options, lo
 	}
 	return controller.Add(mgr, controller.Options{
 		Settings: options.Settings, Engine: engine, Mesh: m.settings, Roots: m.roots, Ready: m.ready,
-		Secrets: c.secrets, Dynamic: c.objects, Sources: sources,
+		Secrets: c.secrets, Dynamic: c.dynamic, Sources: sources,
 		Registerer: metrics.Registry, SurveyEvery: f.survey, LookEvery: f.look,
 		Restarts: f.restartsOf(c.kube),
 	})
@@ -202,27 +203,27 @@ func (f *controllerFlags) restartsOf(kube kubernetes.Interface) *controller.Rest
 	return &controller.Restarts{Kube: kube, Namespace: f.namespace, Timeout: f.restarts.timeout, Settle: f.restarts.settle}
 }
 
-// followed is the mesh as the manager follows it.
-type followed struct {
+// watchedMesh is the mesh as the watchers of the manager see it.
+type watchedMesh struct {
 	settings func(revision string) (patches.Mesh, error)
-	// injector is nil where nothing is discovered.
+	// injector is nil if the discovery is disabled.
 	injector func(revision string) (inject.Injector, error)
 	roots    *mesh.Roots
 	ready    func() error
 }
 
-// follow adds what follows the mesh's settings and roots to the manager, whose
-// readiness waits for both.
-func (f *controllerFlags) follow(mgr manager.Manager, kube kubernetes.Interface, explicit patches.Mesh, log logr.Logger) (followed, error) {
-	settled := explicit.Defaults()
-	m := followed{settings: func(string) (patches.Mesh, error) { return settled, nil }}
-	shared := func() (patches.Mesh, error) { return settled, nil }
+// addMeshWatchers adds the watchers of the mesh's settings and roots to the manager.
+// The readiness of the controller waits for both.
+func (f *controllerFlags) addMeshWatchers(mgr manager.Manager, kube kubernetes.Interface, explicit patches.Mesh, log logr.Logger) (watchedMesh, error) {
+	static := explicit.Defaults()
+	m := watchedMesh{settings: func(string) (patches.Mesh, error) { return static, nil }}
+	shared := func() (patches.Mesh, error) { return static, nil }
 	watcher, err := f.watcher(kube, explicit, log)
 	if err != nil {
 		return m, err
 	}
 	if watcher != nil {
-		m.settings, m.injector, shared = watcher.Mesh, watcher.Injector, watcher.Shared
+		m.settings, m.injector, shared = watcher.Mesh, watcher.Injector, watcher.SharedMesh
 		if err := mgr.Add(watcher); err != nil {
 			return m, err
 		}
@@ -236,7 +237,7 @@ func (f *controllerFlags) follow(mgr manager.Manager, kube kubernetes.Interface,
 	}
 	m.ready = func() error {
 		if !m.roots.HasSynced() {
-			return errors.New("the roots of the mesh are not read yet")
+			return errors.New("the root certificates of the mesh have not been read yet")
 		}
 		if watcher != nil {
 			return watcher.Ready()
@@ -246,29 +247,29 @@ func (f *controllerFlags) follow(mgr manager.Manager, kube kubernetes.Interface,
 	return m, mgr.Add(m.roots)
 }
 
-// keepAuthority has the leader keep the webhook's CA and caBundle, where there is
-// a Secret for it.
-func (f *controllerFlags) keepAuthority(mgr manager.Manager, kube kubernetes.Interface, log logr.Logger) error {
+// addCARotation makes the leader rotate the webhook's CA and caBundle, if --ca-secret
+// is set.
+func (f *controllerFlags) addCARotation(mgr manager.Manager, kube kubernetes.Interface, log logr.Logger) error {
 	if f.caSecret == "" {
 		return nil
 	}
-	keeper, err := serving.NewKeeper(serving.Options{
+	rotator, err := serving.NewRotator(serving.Options{
 		Client: kube, Namespace: f.namespace, SecretName: f.caSecret, ConfigurationName: f.configuration,
 		CATTL: f.caTTL, PropagationDelay: f.propagation, Log: log.WithName("serving"),
 	})
 	if err != nil {
 		return err
 	}
-	return mgr.Add(keeper)
+	return mgr.Add(rotator)
 }
 
-// sources are where certificates come from.
+// sources creates the sources of certificates.
 func (f *controllerFlags) sources(c clients, roots *mesh.Roots, log logr.Logger) (map[policy.Source]controller.Source, error) {
 	ca, err := istioca.New(istioca.Options{Client: c.kube, Roots: roots.Roots, Log: log.WithName("istio-ca")})
 	if err != nil {
 		return nil, err
 	}
-	issued, err := certmanager.New(certmanager.Options{Dynamic: c.objects, Secrets: c.secrets, Issuer: f.issuer})
+	issued, err := certmanager.New(certmanager.Options{Dynamic: c.dynamic, Secrets: c.secrets, Issuer: f.issuer})
 	if err != nil {
 		return nil, err
 	}

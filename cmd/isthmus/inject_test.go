@@ -24,15 +24,15 @@ func TestInject(t *testing.T) {
 	assert.Contains(t, got.stdout, "  name: edge   # the edge\n")
 	assert.Contains(t, got.stdout, "name: istio-proxy\n")
 
-	again := isthmus(t, got.stdout, "inject", "-q", "-f", "-")
-	assert.Equal(t, output{exitOK, got.stdout, ""}, again, "twice is once")
+	second := isthmus(t, got.stdout, "inject", "-q", "-f", "-")
+	assert.Equal(t, output{exitOK, got.stdout, ""}, second, "injecting twice is the same as once")
 	back := isthmus(t, got.stdout, "uninject", "-f", "-")
 	assert.Equal(t, output{exitOK, in, "pod/default/edge: uninjected\n"}, back)
 	none := isthmus(t, in, "uninject", "-f", "-")
 	assert.Equal(t, output{exitOK, in, "pod/default/edge: unchanged (not injected)\n"}, none)
 }
 
-// TestInjectModeSecret holds what docs/cli.md shows.
+// docs/cli.md shows this output.
 func TestInjectModeSecret(t *testing.T) {
 	const sample = "../../samples/secret/nginx.yaml"
 	got := isthmus(t, "", "inject", "-f", sample, "-o", "diff")
@@ -45,15 +45,15 @@ func TestInjectModeSecret(t *testing.T) {
 	require.NoError(t, err)
 	assert.Contains(t, string(page), "mountPath|path:)'\n"+shown+"```\n")
 
-	plain, err := os.ReadFile(sample)
+	original, err := os.ReadFile(sample)
 	require.NoError(t, err)
-	there := isthmus(t, string(plain), "inject", "-q", "-f", "-")
-	require.Equal(t, exitOK, there.status, there.stderr)
-	assert.NotContains(t, there.stdout, "istio-proxy")
-	assert.Equal(t, output{exitOK, string(plain), ""}, isthmus(t, there.stdout, "uninject", "-q", "-f", "-"))
+	injected := isthmus(t, string(original), "inject", "-q", "-f", "-")
+	require.Equal(t, exitOK, injected.status, injected.stderr)
+	assert.NotContains(t, injected.stdout, "istio-proxy")
+	assert.Equal(t, output{exitOK, string(original), ""}, isthmus(t, injected.stdout, "uninject", "-q", "-f", "-"))
 }
 
-// TestInjectPublisher: a build that is no release has to be told the image.
+// A build that is not a release needs the publisher's image from the settings.
 func TestInjectPublisher(t *testing.T) {
 	pod := strings.Replace(edgePod, "spec:", "  annotations: {isthmus.dev/publish: 'true'}\nspec:", 1)
 	got := isthmus(t, pod, "inject", "-q", "-f", "-")
@@ -75,8 +75,8 @@ func TestInjectOutputs(t *testing.T) {
 		require.Equal(t, exitOK, got.status, got.stderr)
 		assert.True(t, strings.HasPrefix(got.stdout, "--- <stdin>\tdocument 2 (Pod default/edge)\n+++ <stdin>\tdocument 2 (Pod default/edge)\n@@ -6,"), got.stdout)
 		assert.Contains(t, got.stdout, "\n+  - name: istio-proxy\n")
-		assert.NotContains(t, got.stdout, "\x1b[", "no colour where there is no terminal")
-		assert.NotContains(t, got.stdout, "\n-", "nothing is taken away")
+		assert.NotContains(t, got.stdout, "\x1b[", "no colour without a terminal")
+		assert.NotContains(t, got.stdout, "\n-", "nothing is removed")
 	})
 	t.Run("diff of nothing", func(t *testing.T) {
 		assert.Equal(t, output{exitOK, "", ""}, isthmus(t, service, "inject", "-q", "-f", "-", "-o", "diff"))
@@ -87,9 +87,9 @@ func TestInjectOutputs(t *testing.T) {
 		dec := json.NewDecoder(strings.NewReader(got.stdout))
 		var kinds []any
 		for dec.More() {
-			var object map[string]any
-			require.NoError(t, dec.Decode(&object))
-			kinds = append(kinds, object["kind"])
+			var manifest map[string]any
+			require.NoError(t, dec.Decode(&manifest))
+			kinds = append(kinds, manifest["kind"])
 		}
 		assert.Equal(t, []any{"Service", "Pod"}, kinds)
 	})
@@ -115,8 +115,7 @@ func TestInjectNamespace(t *testing.T) {
 	assert.Contains(t, got.stderr, "pod/own/edge: unchanged (")
 }
 
-// TestInjectErrors shows that errors go to standard error, all of them, and
-// that nothing is printed then.
+// All errors are printed on standard error, and then nothing on standard output.
 func TestInjectErrors(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "missing.yaml")
 	bad := write(t, "bad.yaml", service+"---\na: b: c\n---\n"+strings.Replace(edgePod, "  - name: ambassador", "  - name: ambassador\n    env: A=b", 1)+"---\n"+edgePod)
@@ -179,7 +178,7 @@ func TestInjectProfiles(t *testing.T) {
 
 func TestInjectWarns(t *testing.T) {
 	got := isthmus(t, "# nothing\n", "inject", "-q", "-f", "-")
-	assert.Equal(t, output{exitOK, "# nothing\n", "warning: <stdin>: holds no object\n"}, got)
+	assert.Equal(t, output{exitOK, "# nothing\n", "warning: <stdin>: contains no objects\n"}, got)
 
 	got = isthmus(t, strings.Replace(edgePod, "spec:", "  annotations: {isthmus.dev/delivry: secret}\nspec:", 1), "inject", "-q", "-f", "-")
 	assert.Equal(t, exitOK, got.status)
@@ -188,10 +187,10 @@ func TestInjectWarns(t *testing.T) {
 }
 
 func TestUninjectRefuses(t *testing.T) {
-	there := isthmus(t, edgePod, "inject", "-q", "-f", "-")
-	require.Equal(t, exitOK, there.status, there.stderr)
-	changed := strings.Replace(there.stdout, "medium: Memory", "medium: ''", 1)
-	require.NotEqual(t, there.stdout, changed)
+	injected := isthmus(t, edgePod, "inject", "-q", "-f", "-")
+	require.Equal(t, exitOK, injected.status, injected.stderr)
+	changed := strings.Replace(injected.stdout, "medium: Memory", "medium: ''", 1)
+	require.NotEqual(t, injected.stdout, changed)
 	got := isthmus(t, changed, "uninject", "-f", "-")
 	assert.Equal(t, exitError, got.status)
 	assert.Empty(t, got.stdout)

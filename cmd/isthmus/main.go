@@ -1,6 +1,6 @@
-// Command isthmus joins edge proxies to an Istio mesh: the admission webhook
-// and the command line in one binary. It works as `kubectl isthmus` too, when
-// it is installed under the name kubectl-isthmus.
+// Command isthmus joins edge proxies to an Istio mesh. One binary holds the admission
+// webhook, the controller and the command line. Installed as kubectl-isthmus it works
+// as `kubectl isthmus`.
 package main
 
 import (
@@ -31,8 +31,8 @@ func main() {
 	os.Exit(status)
 }
 
-// run runs one command line, args[0] being the program, and returns the exit
-// status.
+// run executes a command line, whose first argument is the program, and returns the
+// exit status.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := newRootCommand(args[0])
 	root.SetArgs(args[1:])
@@ -43,8 +43,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err == nil {
 		return exitOK
 	}
-	for _, one := range flatten(err) {
-		_, _ = fmt.Fprintf(stderr, "error: %s\n", strings.TrimRight(one.Error(), "\n"))
+	for _, err := range flatten(err) {
+		_, _ = fmt.Fprintf(stderr, "error: %s\n", strings.TrimRight(err.Error(), "\n"))
 	}
 	var usage *usageError
 	if _, _, unknown := root.Find(args[1:]); unknown != nil || errors.As(err, &usage) {
@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return exitError
 }
 
-// flatten returns the errors that were joined into one.
+// flatten returns the single errors of an error made by errors.Join.
 func flatten(err error) []error {
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
@@ -66,41 +66,39 @@ func flatten(err error) []error {
 	return out
 }
 
-// newRootCommand makes the command with all its subcommands. program is what
-// the binary was called as.
+// newRootCommand creates the command with all its subcommands. program is the path
+// that the binary was called by.
 func newRootCommand(program string) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "isthmus",
 		Short:         "Join an edge proxy to an Istio mesh",
-		Long:          "Isthmus joins an edge proxy (Emissary-ingress, Ambassador Edge Stack and others by profile) to an Istio mesh:\nlabel a namespace, and the edge's pods come out with their Istio identity.",
+		Long:          "Isthmus joins an edge proxy (Emissary-ingress, Ambassador Edge Stack and others by profile) to an Istio mesh:\nlabel a namespace, and its edge pods get an Istio identity.",
 		Example:       "  isthmus inject -f emissary.yaml | kubectl apply -f -\n  isthmus inject -f emissary.yaml -o diff",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef("%w\nSee %q for its flags", err, cmd.CommandPath()+" --help")
+		return usagef("%w\nSee %q for the flags", err, cmd.CommandPath()+" --help")
 	})
 	root.AddCommand(newInjectCommand(), newUninjectCommand(), newAdoptCommand(), newWebhookCommand(), newControllerCommand(), newVersionCommand())
 	if name := strings.TrimSuffix(filepath.Base(program), ".exe"); name == "kubectl-isthmus" {
-		asPlugin(root)
+		renameToPlugin(root)
 	}
 	return root
 }
 
-// asPlugin makes help and errors say `kubectl isthmus`, which is what the user
-// typed.
-func asPlugin(cmd *cobra.Command) {
+// renameToPlugin makes help and errors show `kubectl isthmus`, as the user typed it.
+func renameToPlugin(cmd *cobra.Command) {
 	if !cmd.HasParent() {
 		cmd.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl isthmus"}
 	}
 	cmd.Example = strings.ReplaceAll(cmd.Example, "isthmus ", "kubectl isthmus ")
 	for _, c := range cmd.Commands() {
-		asPlugin(c)
+		renameToPlugin(c)
 	}
 }
 
-// usageError is a command line that cannot be understood, as opposed to a
-// command that went wrong.
+// usageError is an invalid command line, as opposed to a command that failed.
 type usageError struct{ err error }
 
 func (e *usageError) Error() string { return e.err.Error() }
@@ -110,13 +108,13 @@ func usagef(format string, args ...any) error {
 	return &usageError{fmt.Errorf(format, args...)}
 }
 
-// noArgs refuses arguments that are no flags.
+// noArgs refuses positional arguments.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
 	if cmd.Flags().ShorthandLookup("f") == nil {
-		return usagef("unexpected argument %q: %q takes flags alone", args[0], cmd.CommandPath())
+		return usagef("unexpected argument %q: %q takes only flags", args[0], cmd.CommandPath())
 	}
-	return usagef("unexpected argument %q: files are named by -f, as in %q", args[0], cmd.CommandPath()+" -f "+args[0])
+	return usagef("unexpected argument %q: name files with -f, as in %q", args[0], cmd.CommandPath()+" -f "+args[0])
 }

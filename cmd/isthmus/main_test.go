@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// edgePod is an Emissary that the built-in profiles recognise.
+// edgePod is an Emissary pod that the built-in profiles recognise.
 const edgePod = `apiVersion: v1
 kind: Pod
 metadata:
@@ -25,7 +25,7 @@ spec:
 
 const service = "apiVersion: v1\nkind: Service\nmetadata:   {name: edge}\n"
 
-// output is what a command line left behind.
+// output is the result of a command line.
 type output struct {
 	status         int
 	stdout, stderr string
@@ -39,7 +39,7 @@ func isthmus(t *testing.T, stdin string, args ...string) output {
 	return output{status, stdout.String(), stderr.String()}
 }
 
-// write makes a file in a folder of its own.
+// write creates a file in a temporary directory.
 func write(t *testing.T, name, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -53,15 +53,15 @@ func TestUsageErrors(t *testing.T) {
 		want string
 	}{
 		"mistyped command":        {[]string{"injct", "-f", "x"}, "error: unknown command \"injct\" for \"isthmus\"\n\nDid you mean this?\n\tinject\n"},
-		"unknown flag":            {[]string{"inject", "--bogus"}, "error: unknown flag: --bogus\nSee \"isthmus inject --help\" for its flags\n"},
-		"file without -f":         {[]string{"inject", "edge.yaml"}, "error: unexpected argument \"edge.yaml\": files are named by -f, as in \"isthmus inject -f edge.yaml\"\n"},
+		"unknown flag":            {[]string{"inject", "--bogus"}, "error: unknown flag: --bogus\nSee \"isthmus inject --help\" for the flags\n"},
+		"file without -f":         {[]string{"inject", "edge.yaml"}, "error: unexpected argument \"edge.yaml\": name files with -f, as in \"isthmus inject -f edge.yaml\"\n"},
 		"no -f":                   {[]string{"uninject"}, "error: -f is missing: name a file, a directory or - for standard input, as in \"isthmus uninject -f emissary.yaml\"\n"},
 		"unknown output":          {[]string{"inject", "-f", "-", "-o", "xml"}, "error: --output \"xml\": want yaml, json or diff\n"},
-		"empty namespace":         {[]string{"inject", "-f", "-", "-n", ""}, "error: --namespace is empty: want the namespace of the workloads that name none\n"},
-		"standard input twice":    {[]string{"inject", "-f", "-", "-f", "-"}, "error: -f - is there 2 times: standard input can be read once\n"},
+		"empty namespace":         {[]string{"inject", "-f", "-", "-n", ""}, "error: --namespace is empty: want the namespace of workloads that do not name one\n"},
+		"standard input twice":    {[]string{"inject", "-f", "-", "-f", "-"}, "error: -f - is given 2 times: standard input can be read only once\n"},
 		"revision alone":          {[]string{"inject", "-f", "-", "--revision", "canary"}, "error: --revision has no effect without --from-cluster: add --from-cluster, or leave --revision out\n"},
 		"kubeconfig alone":        {[]string{"inject", "-f", "-", "--kubeconfig", "x"}, "error: --kubeconfig has no effect without --from-cluster: add --from-cluster, or leave --kubeconfig out\n"},
-		"version of something":    {[]string{"version", "x"}, "error: unexpected argument \"x\": version takes none\n"},
+		"version of something":    {[]string{"version", "x"}, "error: unexpected argument \"x\": version takes no arguments\n"},
 		"version in another form": {[]string{"version", "-o", "yaml"}, "error: --output \"yaml\": want text or json\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -71,9 +71,9 @@ func TestUsageErrors(t *testing.T) {
 	}
 }
 
-// TestHelp shows that every command explains itself with an example, under the
-// name that it was called by.
-func TestHelp(t *testing.T) {
+// The help of every command has an example, with the name that the binary was called
+// by.
+func TestHelpHasExamples(t *testing.T) {
 	for _, command := range []string{"", "inject", "uninject", "adopt", "version"} {
 		args := append(strings.Fields(command), "--help")
 		got := isthmus(t, "", args...)

@@ -11,22 +11,22 @@ func newUninjectCommand() *cobra.Command {
 	var manifests manifestFlags
 	cmd := &cobra.Command{
 		Use:   "uninject -f FILE",
-		Short: "Take back what inject did to manifests",
-		Long: `Uninject restores injected workloads to what they were, from the status annotation that the injection
-left, and prints all manifests. What is not injected comes out byte for byte as it went in.
+		Short: "Remove what inject added to manifests",
+		Long: `Uninject restores workloads to their state before the injection, which the annotation isthmus.dev/status
+describes, and prints all manifests. Workloads that are not injected are printed unchanged, byte for byte.
 
-Where something that was injected has been changed since, it refuses and names the field.`,
-		Example: `  # See what would be taken back
+If a field that was injected has changed since, it fails and names the field.`,
+		Example: `  # Show what would be removed
   isthmus uninject -f injected.yaml -o diff
 
-  # Take it back in a running cluster
+  # Remove it from a Deployment in a cluster
   kubectl get deployment emissary -n emissary -o yaml | isthmus uninject -f - | kubectl replace -f -`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := manifests.check(cmd); err != nil {
 				return err
 			}
-			return manifests.run(cmd, manifest.Uninjecting(inject.Uninject))
+			return manifests.run(cmd, manifest.UninjectEditor(inject.Uninject))
 		},
 	}
 	manifests.add(cmd)

@@ -17,17 +17,17 @@ var (
 	date    = ""
 )
 
-// build says what this binary was built from.
-type build struct {
+// buildInfo is the version of this binary, and what it was built from.
+type buildInfo struct {
 	Version string `json:"version"`
 	Commit  string `json:"commit,omitempty"`
 	Date    string `json:"date,omitempty"`
 	Go      string `json:"go"`
 }
 
-// thisBuild prefers what the build was told over what Go recorded by itself.
-func thisBuild() build {
-	b := build{Version: version, Commit: commit, Date: date, Go: runtime.Version()}
+// currentBuild prefers the values that the build set over those that Go recorded.
+func currentBuild() buildInfo {
+	b := buildInfo{Version: version, Commit: commit, Date: date, Go: runtime.Version()}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		info = &debug.BuildInfo{}
@@ -54,7 +54,7 @@ func thisBuild() build {
 	return b
 }
 
-func (b build) String() string {
+func (b buildInfo) String() string {
 	text := "isthmus " + b.Version
 	if b.Commit != "" {
 		text += "\ncommit: " + b.Commit
@@ -73,7 +73,7 @@ func newVersionCommand() *cobra.Command {
 		Example: "  isthmus version\n  isthmus version -o json",
 		Args:    noVersionArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			b := thisBuild()
+			b := currentBuild()
 			switch output {
 			case "text":
 				_, err := fmt.Fprintln(cmd.OutOrStdout(), b)
@@ -86,13 +86,13 @@ func newVersionCommand() *cobra.Command {
 			return usagef("--output %q: want text or json", output)
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", output, "text or json")
+	cmd.Flags().StringVarP(&output, "output", "o", output, "output format: text or json")
 	return cmd
 }
 
 func noVersionArgs(_ *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usagef("unexpected argument %q: version takes none", args[0])
+		return usagef("unexpected argument %q: version takes no arguments", args[0])
 	}
 	return nil
 }

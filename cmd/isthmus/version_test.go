@@ -10,8 +10,8 @@ import (
 )
 
 func TestVersion(t *testing.T) {
-	was := build{Version: version, Commit: commit, Date: date}
-	t.Cleanup(func() { version, commit, date = was.Version, was.Commit, was.Date })
+	original := buildInfo{Version: version, Commit: commit, Date: date}
+	t.Cleanup(func() { version, commit, date = original.Version, original.Commit, original.Date })
 	version, commit, date = "v1.2.3", "abcdef", "2026-11-21T12:00:00Z"
 
 	got := isthmus(t, "", "version")
@@ -19,10 +19,10 @@ func TestVersion(t *testing.T) {
 
 	got = isthmus(t, "", "version", "-o", "json")
 	require.Equal(t, exitOK, got.status, got.stderr)
-	var b build
+	var b buildInfo
 	require.NoError(t, json.Unmarshal([]byte(got.stdout), &b))
-	assert.Equal(t, build{"v1.2.3", "abcdef", "2026-11-21T12:00:00Z", runtime.Version()}, b)
+	assert.Equal(t, buildInfo{"v1.2.3", "abcdef", "2026-11-21T12:00:00Z", runtime.Version()}, b)
 
 	version = ""
-	assert.NotEmpty(t, thisBuild().Version, "a plain go build has a version too")
+	assert.NotEmpty(t, currentBuild().Version, "a plain go build has a version too")
 }

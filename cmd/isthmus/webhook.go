@@ -24,7 +24,7 @@ type webhookFlags struct {
 	server     webhook.ServerOptions
 	service    string
 	tlsCertDir string
-	names      []string
+	sans       []string
 	leafTTL    time.Duration
 }
 
@@ -33,9 +33,11 @@ func newWebhookCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "webhook",
 		Short: "Serve the admission webhook that injects edge pods",
-		Long: "Serve the mutating admission webhook: reviews of pods in, JSON patches out.\n" +
-			"The chart runs it; by hand it is of use for development.",
-		Example: "  isthmus webhook --ca-secret isthmus-webhook-ca --service isthmus-webhook --namespace isthmus-system\n" +
+		Long: "Serve the admission webhooks, which inject edge pods and validate workloads and namespaces.\n" +
+			"The Helm chart runs this command; run it yourself only for development.",
+		Example: "  # As the chart runs it, with serving certificates of the controller's CA\n" +
+			"  isthmus webhook --ca-secret isthmus-webhook-ca --service isthmus-webhook --namespace isthmus-system\n" +
+			"  # On a developer's machine\n" +
 			"  isthmus webhook --tls-cert-dir ./certs --kubeconfig ./kubeconfig",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
@@ -43,11 +45,11 @@ func newWebhookCommand() *cobra.Command {
 	flags := cmd.Flags()
 	f.add(flags)
 	flags.StringVar(&f.server.Host, "host", "", "address to serve reviews on (default: all)")
-	flags.IntVar(&f.server.Port, "port", 10250, "port to serve reviews on; private clusters open 10250 to their API server")
-	flags.DurationVar(&f.server.ShutdownDelay, "shutdown-delay", 5*time.Second, "how long reviews are answered after the signal to stop, while the endpoint is taken out of the Service")
+	flags.IntVar(&f.server.Port, "port", 10250, "port to serve reviews on; private clusters usually allow their API server to reach 10250")
+	flags.DurationVar(&f.server.ShutdownDelay, "shutdown-delay", 5*time.Second, "how long reviews are answered after the signal to stop, until the endpoint is removed from the Service")
 	flags.StringVar(&f.service, "service", "isthmus-webhook", "Service that the API server calls")
-	flags.StringVar(&f.tlsCertDir, "tls-cert-dir", "", "directory with tls.crt and tls.key to serve with, instead of --ca-secret")
-	flags.StringArrayVar(&f.names, "serving-name", nil, "further DNS name or IP address in the serving certificate, for a configuration that calls the server by URL; can be repeated")
+	flags.StringVar(&f.tlsCertDir, "tls-cert-dir", "", "directory with tls.crt and tls.key of the serving certificate, instead of --ca-secret")
+	flags.StringArrayVar(&f.sans, "serving-name", nil, "additional DNS name or IP address in the serving certificate, for a webhook configuration with a URL; can be repeated")
 	flags.DurationVar(&f.leafTTL, "leaf-ttl", serving.DefaultLeafTTL, "lifetime of the serving certificate")
 	return cmd
 }
@@ -55,20 +57,20 @@ func newWebhookCommand() *cobra.Command {
 func (f *webhookFlags) check() error {
 	switch {
 	case (f.caSecret == "") == (f.tlsCertDir == ""):
-		return usagef("want one of --ca-secret and --tls-cert-dir")
+		return usagef("want either --ca-secret or --tls-cert-dir")
 	case f.caSecret != "" && f.namespace == "":
 		return usagef("--namespace is empty and POD_NAMESPACE is not set: want the namespace of Secret %s", f.caSecret)
 	case f.server.Port < 1 || f.server.Port > 65535:
 		return usagef("--port %d: want a port from 1 to 65535", f.server.Port)
 	case f.server.ShutdownDelay < 0:
-		return usagef("--shutdown-delay %s: want a positive duration", f.server.ShutdownDelay)
+		return usagef("--shutdown-delay %s: want a duration that is not negative", f.server.ShutdownDelay)
 	}
 	return f.serverFlags.check()
 }
 
-// leaveRoom has the collector keep a quarter of the memory limit free: the kernel
-// counts buffers of connections too, and under attack they are many.
-func leaveRoom() {
+// limitHeap limits the Go heap to three quarters of the memory limit: the kernel also
+// counts the buffers of connections, which are many under attack.
+func limitHeap() {
 	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 {
 		debug.SetMemoryLimit(limit / 4 * 3)
 	}
@@ -78,17 +80,17 @@ func (f *webhookFlags) run(cmd *cobra.Command) error {
 	if err := f.check(); err != nil {
 		return err
 	}
-	leaveRoom()
-	log, options, config, err := f.begin(cmd)
+	limitHeap()
+	log, options, config, err := f.setUp(cmd)
 	if err != nil {
 		return err
 	}
-	// For namespaces that are younger than the cache; the API server's own priority
-	// and fairness bounds it too.
+	// Namespaces that are newer than the cache are read from the API server, whose
+	// priority and fairness limits the requests too.
 	config.QPS, config.Burst = 50, 100
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
-		return fmt.Errorf("make client: %w", err)
+		return fmt.Errorf("create client: %w", err)
 	}
 	watcher, err := f.watcher(client, options.Settings.Mesh, log)
 	if err != nil {
@@ -118,11 +120,11 @@ func (f *webhookFlags) certificate(client kubernetes.Interface, log logr.Logger)
 		DNSNames: serving.ServiceNames(f.service, f.namespace),
 		LeafTTL:  f.leafTTL, Log: log, Registerer: metrics.Registry,
 	}
-	for _, name := range f.names {
-		if ip := net.ParseIP(name); ip != nil {
+	for _, san := range f.sans {
+		if ip := net.ParseIP(san); ip != nil {
 			o.IPAddresses = append(o.IPAddresses, ip)
 		} else {
-			o.DNSNames = append(o.DNSNames, name)
+			o.DNSNames = append(o.DNSNames, san)
 		}
 	}
 	return serving.New(o)

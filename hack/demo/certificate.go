@@ -17,22 +17,22 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// describe says of a Secret's certificate what openssl would, and whether it
-// verifies to the roots.
-func describe(secret *corev1.Secret, roots []*x509.Certificate, now time.Time) (string, error) {
+// describeCertificate describes the certificate in a Secret as openssl does. It fails
+// when the certificate does not verify to the roots.
+func describeCertificate(secret *corev1.Secret, roots []*x509.Certificate, now time.Time) (string, error) {
 	chain, err := certs.ParseCertificates(secret.Data[corev1.TLSCertKey])
 	if err != nil {
 		return "", fmt.Errorf("tls.crt of secret %s: %w", secret.Name, err)
 	}
-	leaf, anchors, between := chain[0], x509.NewCertPool(), x509.NewCertPool()
+	leaf, anchors, intermediates := chain[0], x509.NewCertPool(), x509.NewCertPool()
 	for _, root := range roots {
 		anchors.AddCert(root)
 	}
 	for _, c := range chain[1:] {
-		between.AddCert(c)
+		intermediates.AddCert(c)
 	}
 	if _, err := leaf.Verify(x509.VerifyOptions{
-		Roots: anchors, Intermediates: between, CurrentTime: now,
+		Roots: anchors, Intermediates: intermediates, CurrentTime: now,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 	}); err != nil {
 		return "", fmt.Errorf("tls.crt of secret %s: %w", secret.Name, err)
@@ -47,17 +47,17 @@ func describe(secret *corev1.Secret, roots []*x509.Certificate, now time.Time) (
 		strings.Join(names, ", "), leaf.Issuer, leaf.NotBefore.UTC().Format(layout), leaf.NotAfter.UTC().Format(layout)), nil
 }
 
-// matching is nil when a Secret's key belongs to its certificate.
-func matching(secret *corev1.Secret) error {
+// checkKeyPair returns an error when a Secret's key does not belong to its certificate.
+func checkKeyPair(secret *corev1.Secret) error {
 	_, err := tls.X509KeyPair(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey])
 	return err
 }
 
-// serial is that of the certificate in a Secret, as the controller notes it.
+// serial is the serial number of a Secret's certificate, which the controller annotates.
 func serial(secret *corev1.Secret) string { return secret.Annotations[policy.SerialKey] }
 
-// newKey makes a private key that belongs to no certificate, as PEM.
-func newKey() ([]byte, error) {
+// generateKey returns a new private key, which belongs to no certificate, as PEM.
+func generateKey() ([]byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err

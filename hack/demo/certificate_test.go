@@ -10,13 +10,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/isthmus-mesh/isthmus/test/certtest"
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
 const edgeID = "spiffe://cluster.local/ns/emissary/sa/emissary-ingress"
 
-// day is the validity of the certificates of these tests.
-func day() (begin, end time.Time) {
+// oneDay is the validity of the certificates of these tests.
+func oneDay() (begin, end time.Time) {
 	begin = time.Now().Add(-time.Hour).UTC().Truncate(time.Second)
 	return begin, begin.Add(24 * time.Hour)
 }
@@ -28,45 +28,45 @@ func secretOf(certificate, key *certtest.Pair) *corev1.Secret {
 	}
 }
 
-func TestDescribe(t *testing.T) {
+func TestDescribeCertificate(t *testing.T) {
 	root := certtest.NewAuthority(t, certtest.CommonName("mesh"))
-	begin, end := day()
+	begin, end := oneDay()
 	leaf := root.Intermediate(t, certtest.CommonName("istiod")).SPIFFELeaf(t, edgeID, certtest.Validity(begin, end))
 	secret := secretOf(leaf, leaf)
 
-	text, err := describe(secret, []*x509.Certificate{root.Certificate}, time.Now())
+	text, err := describeCertificate(secret, []*x509.Certificate{root.Certificate}, time.Now())
 	require.NoError(t, err)
 	const layout = "2 Jan 2006 15:04:05 UTC"
 	assert.Equal(t, "  Subject Alternative Name: URI:"+edgeID+"\n  Issuer: CN=istiod\n"+
 		"  Not Before: "+begin.Format(layout)+"\n  Not After:  "+end.Format(layout)+"\n"+
 		"  Verifies, for clients and servers, to the root that istiod publishes", text)
 
-	_, err = describe(secret, []*x509.Certificate{certtest.NewAuthority(t).Certificate}, time.Now())
+	_, err = describeCertificate(secret, []*x509.Certificate{certtest.NewAuthority(t).Certificate}, time.Now())
 	assert.ErrorContains(t, err, "tls.crt of secret istio-certs: x509: certificate signed by unknown authority")
-	_, err = describe(secret, []*x509.Certificate{root.Certificate}, end.Add(time.Second))
+	_, err = describeCertificate(secret, []*x509.Certificate{root.Certificate}, end.Add(time.Second))
 	assert.ErrorContains(t, err, "expired")
-	_, err = describe(&corev1.Secret{}, nil, time.Now())
+	_, err = describeCertificate(&corev1.Secret{}, nil, time.Now())
 	assert.ErrorContains(t, err, "want at least one certificate in PEM")
 }
 
-func TestMatching(t *testing.T) {
+func TestCheckKeyPair(t *testing.T) {
 	root := certtest.NewAuthority(t)
 	one, two := root.SPIFFELeaf(t, edgeID), root.SPIFFELeaf(t, edgeID)
-	assert.NoError(t, matching(secretOf(one, one)))
-	assert.ErrorContains(t, matching(secretOf(one, two)), "private key does not match")
+	assert.NoError(t, checkKeyPair(secretOf(one, one)))
+	assert.ErrorContains(t, checkKeyPair(secretOf(one, two)), "private key does not match")
 
-	key, err := newKey()
+	key, err := generateKey()
 	require.NoError(t, err)
 	damaged := secretOf(one, one)
 	damaged.Data[corev1.TLSPrivateKeyKey] = key
-	assert.ErrorContains(t, matching(damaged), "private key does not match")
+	assert.ErrorContains(t, checkKeyPair(damaged), "private key does not match")
 }
 
-func TestOurs(t *testing.T) {
+func TestIsDemoFile(t *testing.T) {
 	for name, expected := range map[string]bool{
 		"cluster": true, "istiod": true, "istiod.log": true, "istiod.json": true, "isthmus-controller.kubeconfig": true,
 		"istiod.txt": false, "isthmus-webhook": false, "notes.log": false, "": false,
 	} {
-		assert.Equal(t, expected, ours(name), "name %q", name)
+		assert.Equal(t, expected, isDemoFile(name), "name %q", name)
 	}
 }

@@ -9,49 +9,49 @@ import (
 	"strings"
 )
 
-// explain shows the pod before and after as a diff, and the webhook's reason in
-// its log and its metric.
-func (d *demo) explain(ctx context.Context, before, after pod) error {
-	was, err := before.plain()
+// explainInjection shows the difference of the pod before and after, and the reason as
+// the pod's status, the webhook's log and its metric give it.
+func (d *demo) explainInjection(ctx context.Context, before, after pod) error {
+	original, err := before.normalized()
 	if err != nil {
 		return err
 	}
-	is, err := after.plain()
+	injected, err := after.normalized()
 	if err != nil {
 		return err
 	}
 	if err := os.MkdirAll(d.path("pods"), 0o755); err != nil {
 		return err
 	}
-	for name, content := range map[string]string{"before.yaml": was, "after.yaml": is} {
+	for name, content := range map[string]string{"before.yaml": original, "after.yaml": injected} {
 		if err := os.WriteFile(d.path("pods", name), []byte(content), 0o600); err != nil {
 			return err
 		}
 	}
-	text, err := difference(was, is, "pod without the label\t"+before.name(), "pod with the label\t"+after.name())
+	text, err := unifiedDiff(original, injected, "pod without the label\t"+before.name(), "pod with the label\t"+after.name())
 	if err != nil {
 		return err
 	}
 	d.screen.diff(text)
-	d.screen.say("")
-	why, err := reasons(after)
+	d.screen.printf("")
+	reasons, err := describeStatus(after)
 	if err != nil {
 		return err
 	}
-	d.screen.say("Why:\n%s", why)
-	d.screen.say("")
-	logged, err := d.reviewed(after)
+	d.screen.printf("Reasons:\n%s", reasons)
+	d.screen.printf("")
+	logged, err := d.findReview(after)
 	if err != nil {
 		return err
 	}
-	d.screen.say("The webhook's log:\n%s", logged)
-	d.screen.say("")
-	d.screen.say("Its metric:\n  %s", d.admissions(ctx))
+	d.screen.printf("The webhook's log:\n%s", logged)
+	d.screen.printf("")
+	d.screen.printf("Its metric:\n  %s", d.admissionMetric(ctx))
 	return nil
 }
 
-// reasons says in sentences what the pod's status says.
-func reasons(p pod) (string, error) {
+// describeStatus puts the pod's status annotation into sentences.
+func describeStatus(p pod) (string, error) {
 	var status struct {
 		Mode, Profile, Delivery, Container, CertDir string
 		Warnings                                    []string
@@ -59,7 +59,7 @@ func reasons(p pod) (string, error) {
 	if err := json.Unmarshal([]byte(p.text("metadata", "annotations", "isthmus.dev/status")), &status); err != nil {
 		return "", fmt.Errorf("status of pod %s: %w", p.name(), err)
 	}
-	text := fmt.Sprintf("  namespace %s is labelled isthmus.dev/injection=enabled, and the pod says nothing to the contrary\n"+
+	text := fmt.Sprintf("  namespace %s is labelled isthmus.dev/injection=enabled, and the pod does not opt out\n"+
 		"  profile %s recognises container %s (%s) as an edge\n"+
 		"  mode %s, delivery %s: the edge reads its certificate in %s\n"+
 		"  its identity will be spiffe://%s/ns/%s/sa/%s",
@@ -67,13 +67,13 @@ func reasons(p pod) (string, error) {
 		status.Mode, status.Delivery, status.CertDir,
 		p.env("istio-proxy", "TRUST_DOMAIN"), p.text("metadata", "namespace"), p.text("spec", "serviceAccountName"))
 	if len(status.Warnings) > 0 {
-		text += "\n  warnings: " + strings.Join(status.Warnings, ", ") + " (docs/troubleshooting.md says what to do)"
+		text += "\n  warnings: " + strings.Join(status.Warnings, ", ") + " (see docs/troubleshooting.md)"
 	}
 	return text, nil
 }
 
-// review is a line of the webhook's log.
-type review struct {
+// reviewLog is a line of the webhook's log about a review.
+type reviewLog struct {
 	Message   string   `json:"msg"`
 	Namespace string   `json:"namespace"`
 	Pod       string   `json:"pod"`
@@ -84,9 +84,9 @@ type review struct {
 	Warnings  []string `json:"warnings"`
 }
 
-// reviewed finds the line of the log that tells of a pod. The pod had no name
-// yet when it was reviewed, only the one that its name begins with.
-func (d *demo) reviewed(p pod) (string, error) {
+// findReview returns the review of a pod from the webhook's log. At the time of the
+// review the pod had no name yet, only the generateName that its name begins with.
+func (d *demo) findReview(p pod) (string, error) {
 	log, err := os.Open(d.path(webhookName + ".log"))
 	if err != nil {
 		return "", err
@@ -95,7 +95,7 @@ func (d *demo) reviewed(p pod) (string, error) {
 	lines := bufio.NewScanner(log)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		var r review
+		var r reviewLog
 		if json.Unmarshal(lines.Bytes(), &r) != nil || r.Message != "reviewed pod" || !strings.HasPrefix(p.name(), r.Pod) {
 			continue
 		}
@@ -106,49 +106,49 @@ func (d *demo) reviewed(p pod) (string, error) {
 		return fmt.Sprintf("  namespace %s, pod %s: %s, reason %s, profile %s, mode %s, warnings %s",
 			r.Namespace, r.Pod, r.Outcome, r.Reason, r.Profile, r.Mode, warnings), lines.Err()
 	}
-	return "", fmt.Errorf("the webhook's log does not tell of pod %s", p.name())
+	return "", fmt.Errorf("the webhook's log has no review of pod %s", p.name())
 }
 
-// admissions are the lines of the webhook's metric.
-func (d *demo) admissions(ctx context.Context) string {
-	return d.metric(ctx, webhookName, "isthmus_admission_total")
+// admissionMetric returns the lines of the webhook's admission metric.
+func (d *demo) admissionMetric(ctx context.Context) string {
+	return d.metricLines(ctx, webhookName, "isthmus_admission_total")
 }
 
-// metric are the lines of a process's metrics that begin like this.
-func (d *demo) metric(ctx context.Context, name, beginning string) string {
-	page, err := get(ctx, fmt.Sprintf("http://127.0.0.1:%d/metrics", d.process(name).Metrics))
+// metricLines returns the lines of a process's metrics that begin with prefix.
+func (d *demo) metricLines(ctx context.Context, name, prefix string) string {
+	page, err := httpGet(ctx, fmt.Sprintf("http://127.0.0.1:%d/metrics", d.readDaemon(name).Metrics))
 	if err != nil {
 		return err.Error()
 	}
 	var found []string
 	for line := range strings.SplitSeq(page, "\n") {
-		if strings.HasPrefix(line, beginning) {
+		if strings.HasPrefix(line, prefix) {
 			found = append(found, line)
 		}
 	}
 	if len(found) == 0 {
-		return beginning + " has counted nothing"
+		return prefix + " has no value yet"
 	}
 	return strings.Join(found, "\n  ")
 }
 
-// invite says what to try.
-func (d *demo) invite() {
-	d.screen.print(fmt.Sprintf(`
-Try it, in this folder:
+// printHints prints commands to try.
+func (d *demo) printHints() {
+	d.screen.println(fmt.Sprintf(`
+Commands to try in this folder:
 
   export KUBECONFIG=%s
   export PATH=%s:$PATH
 
   kubectl -n emissary get pods -L isthmus.dev/injected
-  kubectl apply -f samples/pods/opt-out.yaml        # a pod that says no: it stays as it is
-  kubectl apply -f samples/pods/opt-in.yaml         # a pod that asks for itself, without a label on its namespace
-  kubectl apply -f samples/pods/wrong-mode.yaml     # a mode that there is not: denied, with the reason
+  kubectl apply -f samples/pods/opt-out.yaml        # a pod that opts out: it is not changed
+  kubectl apply -f samples/pods/opt-in.yaml         # a pod that opts in, without a label on its namespace
+  kubectl apply -f samples/pods/wrong-mode.yaml     # an unknown mode: denied, with the reason
   isthmus inject -f samples/emissary/deployment.yaml -o diff   # the same engine, offline
   kubectl -n emissary describe secret istio-certs   # never shows the key
   kubectl -n emissary events --for secret/istio-certs
   less +F %s
   less +F %s
 
-  make demo-down                                    # ends it`, d.kubeconfig(), d.path("bin"), d.path(webhookName+".log"), d.path(controllerName+".log")))
+  make demo-down                                    # stops the demo`, d.kubeconfig(), d.path("bin"), d.path(webhookName+".log"), d.path(controllerName+".log")))
 }

@@ -12,42 +12,42 @@ import (
 	"time"
 )
 
-// running is a process that outlives this program, as it is written down for
-// demo-down.
-type running struct {
+// daemon is a process that keeps running after this program exits, as recorded in a
+// file for make demo-down.
+type daemon struct {
 	identity
 	// Port serves the webhook's reviews, Health /readyz, Metrics /metrics; all on
 	// 127.0.0.1. istiod chooses its own.
 	Port, Health, Metrics int
 }
 
-// servers are the names of all such processes, in the order in which they end.
-func servers() []string { return []string{webhookName, controllerName, istiodName} }
+// daemonNames are the names of all daemons, in the order in which they are stopped.
+func daemonNames() []string { return []string{webhookName, controllerName, istiodName} }
 
-// process reads what runs under a name; the zero value when nothing does.
-func (d *demo) process(name string) running {
-	var r running
+// readDaemon reads the record of a daemon; the zero value when there is none.
+func (d *demo) readDaemon(name string) daemon {
+	var r daemon
 	if content, err := os.ReadFile(d.path(name + ".json")); err == nil {
-		_ = json.Unmarshal(content, &r) // what cannot be read names no process
+		_ = json.Unmarshal(content, &r) // an unreadable record names no process
 	}
 	return r
 }
 
-// alive reports whether everything that up starts still runs.
-func (d *demo) alive(ctx context.Context) bool {
-	for _, name := range servers() {
-		if !d.process(name).alive() {
+// isUp reports whether every process that up starts is running.
+func (d *demo) isUp(ctx context.Context) bool {
+	for _, name := range daemonNames() {
+		if !d.readDaemon(name).isRunning() {
 			return false
 		}
 	}
-	_, err := d.output(ctx, "kubectl", "get", "--raw=/readyz")
+	_, err := d.run(ctx, "kubectl", "get", "--raw=/readyz")
 	return err == nil
 }
 
-// launch starts a program that outlives this one, writes down which process it
-// is, and waits until ready returns nil. The command has its environment and
-// folder; its output becomes the log.
-func (d *demo) launch(ctx context.Context, name string, r *running, command *exec.Cmd, ready func() error) error {
+// launchDaemon starts a command as a daemon, records its process, and waits until ready
+// returns nil. The caller sets the command's environment and folder; its output goes to
+// the log.
+func (d *demo) launchDaemon(ctx context.Context, name string, r *daemon, command *exec.Cmd, ready func() error) error {
 	log, err := os.Create(d.path(name + ".log"))
 	if err != nil {
 		return err
@@ -66,27 +66,27 @@ func (d *demo) launch(ctx context.Context, name string, r *running, command *exe
 		}
 		ended <- err
 	}()
-	r.identity = identify(command.Process.Pid)
+	r.identity = processIdentity(command.Process.Pid)
 	content, err := json.Marshal(r)
 	if err != nil {
-		return errors.Join(err, r.end(time.Second))
+		return errors.Join(err, r.terminate(time.Second))
 	}
 	if err := os.WriteFile(d.path(name+".json"), content, 0o600); err != nil {
-		return errors.Join(err, r.end(time.Second))
+		return errors.Join(err, r.terminate(time.Second))
 	}
-	return await(ctx, time.Minute, func() error {
+	return waitFor(ctx, time.Minute, func() error {
 		select {
 		case err := <-ended:
 			ended <- err
-			return fmt.Errorf("%s %w: %w; its log ends with\n%s", name, errEnded, err, d.lastLog(name))
+			return fmt.Errorf("%s %w: %w; its log ends with\n%s", name, errExited, err, d.logTail(name))
 		default:
 			return ready()
 		}
 	})
 }
 
-// lastLog is the end of a process's log.
-func (d *demo) lastLog(name string) string {
+// logTail returns the last lines of a daemon's log.
+func (d *demo) logTail(name string) string {
 	content, err := os.ReadFile(d.path(name + ".log"))
 	if err != nil {
 		return err.Error()

@@ -1,6 +1,7 @@
-// Command demo brings up a Kubernetes control plane with istiod and Isthmus in
-// it, shows what is injected into a real Emissary Deployment and why, which
-// Secret is kept for it and how that heals, and leaves all of it running to try.
+// Command demo starts a Kubernetes control plane with istiod and Isthmus. It shows what
+// Isthmus injects into a real Emissary Deployment and why, which Secret the controller
+// publishes for it, and how the controller repairs that Secret. Everything keeps running
+// afterwards, to try.
 package main
 
 import (
@@ -22,8 +23,8 @@ func exitCode(arguments []string) int {
 	switch {
 	case err == nil:
 		return 0
-	case ctx.Err() != nil && !errors.Is(err, errLeft):
-		fmt.Fprintln(os.Stderr, "demo: interrupted; nothing of it is left")
+	case ctx.Err() != nil && !errors.Is(err, errCleanup):
+		fmt.Fprintln(os.Stderr, "demo: interrupted, and its files are removed")
 		return 130
 	}
 	fmt.Fprintln(os.Stderr, "demo:", err)
@@ -39,7 +40,7 @@ func run(ctx context.Context, arguments []string) error {
 		return err
 	}
 	if _, err := os.Stat(filepath.Join(root, "charts", "isthmus", "Chart.yaml")); err != nil {
-		return fmt.Errorf("run this in the repository's root: %w", err)
+		return fmt.Errorf("run this in the root of the repository: %w", err)
 	}
 	cache, err := cacheFolder()
 	if err != nil {
@@ -61,7 +62,7 @@ func run(ctx context.Context, arguments []string) error {
 type demo struct {
 	// root of the repository.
 	root string
-	// folder holds everything that the demo writes.
+	// folder holds all files of the demo.
 	folder string
 	screen *screen
 }
@@ -70,14 +71,14 @@ func (d *demo) path(elements ...string) string {
 	return filepath.Join(append([]string{d.folder}, elements...)...)
 }
 
-// cacheFolder is where the tools of tests and demo are kept too; see
-// test/cluster, which is a module of its own.
+// cacheFolder is the cache of the programs that tests and the demo build; see
+// test/tools/cluster, which is a separate module.
 func cacheFolder() (string, error) {
 	folder := os.Getenv("ISTHMUS_CACHE")
 	if folder == "" {
 		user, err := os.UserCacheDir()
 		if err != nil {
-			return "", fmt.Errorf("%w: set HOME or ISTHMUS_CACHE to a folder of yours", err)
+			return "", fmt.Errorf("%w: set HOME, or set ISTHMUS_CACHE to a folder", err)
 		}
 		folder = filepath.Join(user, "isthmus")
 	}
@@ -88,7 +89,7 @@ func cacheFolder() (string, error) {
 	return folder, os.MkdirAll(folder, 0o755)
 }
 
-// lock keeps a second run out; the folder itself is locked, which leaves no file.
+// lock prevents a second run at the same time. It locks the folder, so no file is left.
 func lock(folder string) (func(), error) {
 	f, err := os.Open(folder)
 	if err != nil {
@@ -97,7 +98,7 @@ func lock(folder string) (func(), error) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		_ = f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, errors.New("another make demo or make demo-down is at work: wait for it, or end it with Ctrl-C")
+			return nil, errors.New("another make demo or make demo-down is running: wait for it, or stop it with Ctrl-C")
 		}
 		return nil, fmt.Errorf("lock %s: %w", folder, err)
 	}

@@ -11,10 +11,11 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// pod is a pod as the API server returns it, whatever it holds.
+// pod is a pod as the API server returns it.
 type pod map[string]any
 
-func (p pod) at(keys ...string) any {
+// field returns the value at a path of keys, or nil.
+func (p pod) field(keys ...string) any {
 	var value any = map[string]any(p)
 	for _, key := range keys {
 		fields, ok := value.(map[string]any)
@@ -27,7 +28,7 @@ func (p pod) at(keys ...string) any {
 }
 
 func (p pod) text(keys ...string) string {
-	text, _ := p.at(keys...).(string)
+	text, _ := p.field(keys...).(string)
 	return text
 }
 
@@ -36,7 +37,7 @@ func (p pod) name() string { return p.text("metadata", "name") }
 // container returns a container or init container by its name, nil if there is none.
 func (p pod) container(name string) pod {
 	for _, list := range []string{"containers", "initContainers"} {
-		containers, _ := p.at("spec", list).([]any)
+		containers, _ := p.field("spec", list).([]any)
 		for _, container := range containers {
 			if fields, ok := container.(map[string]any); ok && fields["name"] == name {
 				return fields
@@ -50,7 +51,7 @@ func (p pod) image(container string) string { return p.container(container).text
 
 // env returns the value of a container's variable, empty if there is none.
 func (p pod) env(container, name string) string {
-	variables, _ := p.container(container).at("env").([]any)
+	variables, _ := p.container(container).field("env").([]any)
 	for _, variable := range variables {
 		if fields, ok := variable.(map[string]any); ok && fields["name"] == name {
 			return pod(fields).text("value")
@@ -59,15 +60,15 @@ func (p pod) env(container, name string) string {
 	return ""
 }
 
-// plain returns the pod as YAML without what tells one replica from another:
-// names, hashes, times, and what the API server and its controllers note.
-func (p pod) plain() (string, error) {
+// normalized returns the pod as YAML without the fields that differ between replicas:
+// names, hashes, times, and what the API server and its controllers write.
+func (p pod) normalized() (string, error) {
 	content, err := json.Marshal(p)
 	if err != nil {
 		return "", err
 	}
 	// The volume of the account's token has a random name.
-	if volumes, ok := p.at("spec", "volumes").([]any); ok {
+	if volumes, ok := p.field("spec", "volumes").([]any); ok {
 		for _, volume := range volumes {
 			fields, ok := volume.(map[string]any)
 			if !ok {
@@ -78,44 +79,44 @@ func (p pod) plain() (string, error) {
 			}
 		}
 	}
-	var bare pod
-	if err := json.Unmarshal(content, &bare); err != nil {
+	var normalized pod
+	if err := json.Unmarshal(content, &normalized); err != nil {
 		return "", err
 	}
-	delete(bare, "status")
-	if metadata, ok := bare["metadata"].(map[string]any); ok {
+	delete(normalized, "status")
+	if metadata, ok := normalized["metadata"].(map[string]any); ok {
 		maps.DeleteFunc(metadata, func(key string, _ any) bool { return key != "labels" && key != "annotations" && key != "namespace" })
 	}
-	if labels, ok := bare.at("metadata", "labels").(map[string]any); ok {
+	if labels, ok := normalized.field("metadata", "labels").(map[string]any); ok {
 		delete(labels, "pod-template-hash")
 	}
-	if annotations, ok := bare.at("metadata", "annotations").(map[string]any); ok {
+	if annotations, ok := normalized.field("metadata", "annotations").(map[string]any); ok {
 		delete(annotations, "kubectl.kubernetes.io/restartedAt")
 		if status, ok := annotations["isthmus.dev/status"].(string); ok {
-			annotations["isthmus.dev/status"] = shorten(status, 80)
+			annotations["isthmus.dev/status"] = truncate(status, 80)
 		}
 	}
-	out, err := yaml.Marshal(bare)
+	out, err := yaml.Marshal(normalized)
 	return string(out), err
 }
 
-func shorten(text string, length int) string {
+// truncate shortens a text to length.
+func truncate(text string, length int) string {
 	if len(text) <= length {
 		return text
 	}
 	return text[:length] + "..."
 }
 
-// difference is a unified diff of two texts, with context enough to see where
-// a line belongs.
-func difference(before, after, beforeName, afterName string) (string, error) {
+// unifiedDiff returns the unified diff of two texts, with three lines of context.
+func unifiedDiff(before, after, beforeName, afterName string) (string, error) {
 	return difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
 		A: slices.Collect(strings.Lines(before)), B: slices.Collect(strings.Lines(after)),
 		FromFile: beforeName, ToFile: afterName, Context: 3,
 	})
 }
 
-// podList is what kubectl get pods --output json prints.
+// podList is the output of kubectl get pods --output json.
 type podList struct{ Items []pod }
 
 func parsePods(content []byte) ([]pod, error) {

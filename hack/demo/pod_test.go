@@ -31,8 +31,8 @@ func parse(t *testing.T, text string) pod {
 	return p
 }
 
-func TestPlainTellsNoReplicaFromAnother(t *testing.T) {
-	text, err := parse(t, replica).plain()
+func TestNormalizedIsTheSameForEveryReplica(t *testing.T) {
+	text, err := parse(t, replica).normalized()
 	require.NoError(t, err)
 	assert.Equal(t, `metadata:
   annotations:
@@ -57,21 +57,21 @@ spec:
 `, text)
 }
 
-func TestReasons(t *testing.T) {
-	text, err := reasons(parse(t, replica))
+func TestDescribeStatus(t *testing.T) {
+	text, err := describeStatus(parse(t, replica))
 	require.NoError(t, err)
-	assert.Equal(t, `  namespace emissary is labelled isthmus.dev/injection=enabled, and the pod says nothing to the contrary
+	assert.Equal(t, `  namespace emissary is labelled isthmus.dev/injection=enabled, and the pod does not opt out
   profile emissary recognises container edge (emissary:3.10.0) as an edge
   mode sidecar, delivery files: the edge reads its certificate in /etc/istio-certs
   its identity will be spiffe://cluster.local/ns/emissary/sa/front
-  warnings: files-not-reloaded (docs/troubleshooting.md says what to do)`, text)
+  warnings: files-not-reloaded (see docs/troubleshooting.md)`, text)
 
-	_, err = reasons(parse(t, `{"metadata": {"name": "plain"}}`))
+	_, err = describeStatus(parse(t, `{"metadata": {"name": "plain"}}`))
 	assert.ErrorContains(t, err, "status of pod plain: ")
 }
 
-func TestDifference(t *testing.T) {
-	text, err := difference("a\nb\n", "a\nc\n", "before", "after")
+func TestUnifiedDiff(t *testing.T) {
+	text, err := unifiedDiff("a\nb\n", "a\nc\n", "before", "after")
 	require.NoError(t, err)
 	assert.Equal(t, "--- before\n+++ after\n@@ -1,2 +1,2 @@\n a\n-b\n+c\n", text)
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestAwait(t *testing.T) {
+func TestWaitFor(t *testing.T) {
 	busy := errors.New("busy")
 	asked := 0
 	answers := func(errs ...error) func() error {
@@ -20,17 +20,17 @@ func TestAwait(t *testing.T) {
 			return errs[min(asked, len(errs))-1]
 		}
 	}
-	assert.NoError(t, await(t.Context(), time.Minute, answers(busy, nil)))
+	assert.NoError(t, waitFor(t.Context(), time.Minute, answers(busy, nil)))
 	assert.Equal(t, 2, asked, "if it is ready, expect no further question")
 
-	assert.ErrorIs(t, await(t.Context(), 0, answers(busy)), busy)
-	ended := fmt.Errorf("istiod %w: exit status 1", errEnded)
-	assert.ErrorIs(t, await(t.Context(), time.Minute, answers(busy, ended, nil)), errEnded)
+	assert.ErrorIs(t, waitFor(t.Context(), 0, answers(busy)), busy)
+	ended := fmt.Errorf("istiod %w: exit status 1", errExited)
+	assert.ErrorIs(t, waitFor(t.Context(), time.Minute, answers(busy, ended, nil)), errExited)
 	assert.Equal(t, 2, asked, "if it has ended, expect no further question")
 
 	interrupted, cancel := context.WithCancel(t.Context())
 	cancel()
-	err := await(interrupted, time.Minute, answers(busy))
+	err := waitFor(interrupted, time.Minute, answers(busy))
 	assert.ErrorIs(t, err, context.Canceled)
 	assert.ErrorIs(t, err, busy)
 }

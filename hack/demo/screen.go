@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// screen prints numbered steps with their times. Colour only on a terminal.
+// screen prints numbered steps with their duration, in colour on a terminal.
 type screen struct {
-	out     io.Writer
-	colour  bool
-	steps   int
-	number  int
-	begun   time.Time
-	started time.Time
+	out         io.Writer
+	colour      bool
+	steps       int
+	number      int // of the current step
+	started     time.Time
+	stepStarted time.Time
 }
 
 // The escape sequences that the screen uses.
@@ -25,66 +25,69 @@ const (
 	red   = "\x1b[31m"
 	green = "\x1b[32m"
 	cyan  = "\x1b[36m"
-	plain = "\x1b[m"
+	reset = "\x1b[m"
 )
 
 func newScreen(out *os.File) *screen {
 	info, err := out.Stat()
 	terminal := err == nil && info.Mode()&os.ModeCharDevice != 0
-	return &screen{out: out, colour: terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb", begun: time.Now()}
+	return &screen{out: out, colour: terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb", started: time.Now()}
 }
 
-func (s *screen) paint(colour, text string) string {
+// colorize puts text in a colour, on a terminal.
+func (s *screen) colorize(colour, text string) string {
 	if !s.colour {
 		return text
 	}
-	return colour + text + plain
+	return colour + text + reset
 }
 
 // step begins the next step.
 func (s *screen) step(text string) {
 	s.number++
-	s.started = time.Now()
-	s.print("\n" + s.paint(bold, fmt.Sprintf("[%d/%d] ", s.number, s.steps)+text))
+	s.stepStarted = time.Now()
+	s.println("\n" + s.colorize(bold, fmt.Sprintf("[%d/%d] ", s.number, s.steps)+text))
 }
 
-// done ends the step.
-func (s *screen) done() { s.print(s.paint(dim, "      done in "+seconds(time.Since(s.started)))) }
+// stepDone ends the step and prints its duration.
+func (s *screen) stepDone() {
+	s.println(s.colorize(dim, "      done in "+seconds(time.Since(s.stepStarted))))
+}
 
-// say prints text, indented under its step.
-func (s *screen) say(format string, args ...any) {
+// printf prints text, indented under its step.
+func (s *screen) printf(format string, args ...any) {
 	text := strings.TrimRight(fmt.Sprintf(format, args...), "\n")
 	for line := range strings.SplitSeq(text, "\n") {
-		s.print("      " + line)
+		s.println("      " + line)
 	}
 }
 
-// command shows what is run, as the user would type it.
-func (s *screen) command(line string) { s.say("%s", s.paint(cyan, "$ "+line)) }
+// command shows a command line as the user would type it.
+func (s *screen) command(line string) { s.printf("%s", s.colorize(cyan, "$ "+line)) }
 
-// diff prints a unified diff, its lines coloured.
+// diff prints a unified diff in colour.
 func (s *screen) diff(text string) {
 	for line := range strings.SplitSeq(strings.TrimRight(text, "\n"), "\n") {
 		switch {
 		case strings.HasPrefix(line, "---"), strings.HasPrefix(line, "+++"):
-			line = s.paint(bold, line)
+			line = s.colorize(bold, line)
 		case strings.HasPrefix(line, "@@"):
-			line = s.paint(cyan, line)
+			line = s.colorize(cyan, line)
 		case strings.HasPrefix(line, "+"):
-			line = s.paint(green, line)
+			line = s.colorize(green, line)
 		case strings.HasPrefix(line, "-"):
-			line = s.paint(red, line)
+			line = s.colorize(red, line)
 		}
-		s.print("      " + line)
+		s.println("      " + line)
 	}
 }
 
-// print drops what a full pipe or a closed terminal does not take.
-func (s *screen) print(line string) { _, _ = fmt.Fprintln(s.out, strings.TrimRight(line, " ")) }
+// println prints a line. It ignores errors, as of a closed terminal.
+func (s *screen) println(line string) { _, _ = fmt.Fprintln(s.out, strings.TrimRight(line, " ")) }
 
-// Write prints what a program says, a line at a time, indented.
+// Write prints the output of a program, indented.
 func (s *screen) Write(data []byte) (int, error) {
-	s.say("%s", data)
+	s.printf("%s", data)
 	return len(data), nil
 }
 

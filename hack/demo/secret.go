@@ -13,89 +13,90 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
-	"github.com/isthmus-mesh/isthmus/test/istio"
+	"github.com/isthmus-mesh/isthmus/test/framework/istio"
 )
 
-// secretName is where the edge's certificate is published.
+// secretName is the Secret in which the controller publishes the edge's certificate.
 const secretName = "istio-certs"
 
-// published shows the Secret as a user would look at it, and why it is there.
-func (d *demo) published(ctx context.Context) error {
-	found, err := d.standing(ctx, "")
+// showSecret shows the Secret as kubectl does, its certificate, Events and metric.
+func (d *demo) showSecret(ctx context.Context) error {
+	found, err := d.waitForSecret(ctx, "")
 	if err != nil {
-		return fmt.Errorf("%w; the controller's log ends with\n%s", err, d.lastLog(controllerName))
+		return fmt.Errorf("%w; the controller's log ends with\n%s", err, d.logTail(controllerName))
 	}
-	if err := d.show(ctx, "kubectl", "--namespace", edgeSpace, "describe", "secret", secretName); err != nil {
+	if err := d.runAndShow(ctx, "kubectl", "--namespace", edgeNamespace, "describe", "secret", secretName); err != nil {
 		return err
 	}
-	d.screen.say("")
-	roots, err := d.roots(ctx)
-	if err != nil {
-		return err
-	}
-	text, err := describe(found, roots, time.Now())
+	d.screen.printf("")
+	roots, err := d.readRoots(ctx)
 	if err != nil {
 		return err
 	}
-	d.screen.say("Its tls.crt, read:\n%s", text)
-	d.screen.say("")
-	if err := d.told(ctx, corev1.EventTypeNormal, "Issued", "Published"); err != nil {
+	text, err := describeCertificate(found, roots, time.Now())
+	if err != nil {
 		return err
 	}
-	d.screen.say("")
-	d.screen.say("The metric to alarm on:\n  %s", d.metric(ctx, controllerName, "isthmus_certificate_not_after_timestamp_seconds"))
+	d.screen.printf("The certificate in tls.crt:\n%s", text)
+	d.screen.printf("")
+	if err := d.showEvents(ctx, corev1.EventTypeNormal, "Issued", "Published"); err != nil {
+		return err
+	}
+	d.screen.printf("")
+	d.screen.printf("The metric to alert on:\n  %s", d.metricLines(ctx, controllerName, "isthmus_certificate_not_after_timestamp_seconds"))
 	return nil
 }
 
-// healed deletes the Secret and damages it, and shows what becomes of that.
-func (d *demo) healed(ctx context.Context) error {
-	before, err := d.standing(ctx, "")
+// showRepair deletes the Secret, then damages it, and shows how the controller repairs
+// it each time.
+func (d *demo) showRepair(ctx context.Context) error {
+	before, err := d.waitForSecret(ctx, "")
 	if err != nil {
 		return err
 	}
-	if err := d.show(ctx, "kubectl", "--namespace", edgeSpace, "delete", "secret", secretName); err != nil {
+	if err := d.runAndShow(ctx, "kubectl", "--namespace", edgeNamespace, "delete", "secret", secretName); err != nil {
 		return err
 	}
-	back, err := d.restored(ctx, "It is back", before)
+	recreated, err := d.waitForRepair(ctx, "The Secret is recreated", before)
 	if err != nil {
 		return err
 	}
 
-	d.screen.say("")
-	d.screen.command("kubectl --namespace " + edgeSpace + " patch secret " + secretName + ` --patch '{"data": {"tls.key": "<a new key>"}}'`)
-	if err := d.damage(ctx); err != nil {
+	d.screen.printf("")
+	d.screen.command("kubectl --namespace " + edgeNamespace + " patch secret " + secretName + ` --patch '{"data": {"tls.key": "<a new key>"}}'`)
+	if err := d.replaceKey(ctx); err != nil {
 		return err
 	}
-	if _, err := d.restored(ctx, "Key and certificate match again", back); err != nil {
+	if _, err := d.waitForRepair(ctx, "The key belongs to the certificate again", recreated); err != nil {
 		return err
 	}
-	if err := d.told(ctx, corev1.EventTypeWarning, "Rejected"); err != nil {
+	if err := d.showEvents(ctx, corev1.EventTypeWarning, "Rejected"); err != nil {
 		return err
 	}
-	d.screen.say("")
-	d.screen.say("The controller's metric:\n  %s", d.metric(ctx, controllerName, `isthmus_bundle_rejected_total{reason="key-mismatch"}`))
+	d.screen.printf("")
+	d.screen.printf("The controller's metric:\n  %s", d.metricLines(ctx, controllerName, `isthmus_bundle_rejected_total{reason="key-mismatch"}`))
 	return nil
 }
 
-// restored waits for a good Secret with another certificate than before, and
-// says how long that took.
-func (d *demo) restored(ctx context.Context, what string, before *corev1.Secret) (*corev1.Secret, error) {
+// waitForRepair waits for a valid Secret with another certificate than before, and
+// prints result with the time that it took.
+func (d *demo) waitForRepair(ctx context.Context, result string, before *corev1.Secret) (*corev1.Secret, error) {
 	begun := time.Now()
-	d.screen.say("Waiting for the controller to look at it")
-	found, err := d.standing(ctx, serial(before))
+	d.screen.printf("Waiting for the controller to check the Secret")
+	found, err := d.waitForSecret(ctx, serial(before))
 	if err != nil {
-		return nil, fmt.Errorf("%w; the controller's log ends with\n%s", err, d.lastLog(controllerName))
+		return nil, fmt.Errorf("%w; the controller's log ends with\n%s", err, d.logTail(controllerName))
 	}
-	d.screen.say("%s after %s, with a new certificate, serial %s", what, seconds(time.Since(begun)), serial(found))
+	d.screen.printf("%s after %s, with a new certificate, serial %s", result, seconds(time.Since(begun)), serial(found))
 	return found, nil
 }
 
-// standing waits for a Secret whose key belongs to its certificate, which is of
-// another serial than the given one.
-func (d *demo) standing(ctx context.Context, not string) (*corev1.Secret, error) {
+// waitForSecret waits for a Secret whose key belongs to its certificate, and whose
+// serial number is not oldSerial.
+func (d *demo) waitForSecret(ctx context.Context, oldSerial string) (*corev1.Secret, error) {
 	var found *corev1.Secret
-	err := await(ctx, 30*time.Second, func() error {
-		out, err := d.output(ctx, "kubectl", "--namespace", edgeSpace, "get", "secret", secretName, "--output", "json")
+	err := waitFor(ctx, 30*time.Second, func() error {
+		out, err := d.run(ctx, "kubectl", "--namespace", edgeNamespace, "get", "secret", secretName, "--output", "json")
 		if err != nil {
 			return err
 		}
@@ -103,11 +104,11 @@ func (d *demo) standing(ctx context.Context, not string) (*corev1.Secret, error)
 		if err := json.Unmarshal(out, secret); err != nil {
 			return fmt.Errorf("secret %s: %w", secretName, err)
 		}
-		if err := matching(secret); err != nil {
+		if err := checkKeyPair(secret); err != nil {
 			return fmt.Errorf("secret %s: %w", secretName, err)
 		}
-		if not != "" && serial(secret) == not {
-			return fmt.Errorf("secret %s still has the certificate of serial %s", secretName, not)
+		if oldSerial != "" && serial(secret) == oldSerial {
+			return fmt.Errorf("secret %s still has the certificate of serial %s", secretName, oldSerial)
 		}
 		found = secret
 		return nil
@@ -115,19 +116,19 @@ func (d *demo) standing(ctx context.Context, not string) (*corev1.Secret, error)
 	return found, err
 }
 
-// roots are what istiod publishes in the edge's namespace.
-func (d *demo) roots(ctx context.Context) ([]*x509.Certificate, error) {
-	out, err := d.output(ctx, "kubectl", "--namespace", edgeSpace, "get", "configmap", istio.RootConfigMap, "--output", `jsonpath={.data.root-cert\.pem}`)
+// readRoots reads the roots that istiod publishes in the edge's namespace.
+func (d *demo) readRoots(ctx context.Context) ([]*x509.Certificate, error) {
+	out, err := d.run(ctx, "kubectl", "--namespace", edgeNamespace, "get", "configmap", istio.RootConfigMap, "--output", `jsonpath={.data.root-cert\.pem}`)
 	if err != nil {
 		return nil, err
 	}
 	return certs.ParseCertificates(out)
 }
 
-// damage puts a key into the Secret that does not belong to its certificate. It
-// goes by standard input: a key is on no command line.
-func (d *demo) damage(ctx context.Context) error {
-	key, err := newKey()
+// replaceKey writes a key that does not belong to the certificate into the Secret. It
+// passes the key by standard input, because a command line is visible to other users.
+func (d *demo) replaceKey(ctx context.Context) error {
+	key, err := generateKey()
 	if err != nil {
 		return err
 	}
@@ -135,22 +136,22 @@ func (d *demo) damage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	command := d.program(ctx, "kubectl", "--namespace", edgeSpace, "patch", "secret", secretName, "--patch-file", "/dev/stdin")
+	command := d.command(ctx, "kubectl", "--namespace", edgeNamespace, "patch", "secret", secretName, "--patch-file", "/dev/stdin")
 	command.Stdin = bytes.NewReader(patch)
 	out, err := command.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("patch secret %s: %w: %s", secretName, err, out)
 	}
-	d.screen.say("%s", out)
+	d.screen.printf("%s", out)
 	return nil
 }
 
-// told shows the Events about the Secret, of some types, once one of each reason
-// is among them.
-func (d *demo) told(ctx context.Context, types string, reasons ...string) error {
-	arguments := []string{"--namespace", edgeSpace, "events", "--for", "secret/" + secretName, "--types", types}
-	if err := await(ctx, 10*time.Second, func() error {
-		out, err := d.output(ctx, "kubectl", arguments...)
+// showEvents shows the Events of some types about the Secret, after it has waited for
+// one of each reason.
+func (d *demo) showEvents(ctx context.Context, types string, reasons ...string) error {
+	arguments := []string{"--namespace", edgeNamespace, "events", "--for", "secret/" + secretName, "--types", types}
+	if err := waitFor(ctx, 10*time.Second, func() error {
+		out, err := d.run(ctx, "kubectl", arguments...)
 		if err != nil {
 			return err
 		}
@@ -164,5 +165,5 @@ func (d *demo) told(ctx context.Context, types string, reasons ...string) error 
 	}); err != nil {
 		return err
 	}
-	return d.show(ctx, "kubectl", arguments...)
+	return d.runAndShow(ctx, "kubectl", arguments...)
 }

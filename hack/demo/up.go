@@ -9,24 +9,24 @@ import (
 )
 
 const (
-	edgeSpace = "emissary"
-	edgeName  = "emissary-ingress"
-	edgeLabel = "app.kubernetes.io/name=" + edgeName
+	edgeNamespace = "emissary"
+	edgeName      = "emissary-ingress"
+	edgeLabel     = "app.kubernetes.io/name=" + edgeName
 )
 
-// errLeft says that clearing away went wrong too.
-var errLeft = errors.New("something of the demo is left, try make demo-down")
+// errCleanup means that the cleanup after an error did not succeed.
+var errCleanup = errors.New("the cleanup is incomplete: run make demo-down")
 
-// up does all of it, or leaves nothing.
+// up runs the whole demo, and cleans up after an error.
 func (d *demo) up(ctx context.Context) (err error) {
-	if d.alive(ctx) {
-		d.screen.print("The demo is up already. make demo-down ends it.")
-		d.invite()
+	if d.isUp(ctx) {
+		d.screen.println("The demo is already running. Stop it with make demo-down.")
+		d.printHints()
 		return nil
 	}
 	if entries, err := os.ReadDir(d.folder); err == nil {
-		d.screen.print("Clearing away what an earlier demo left")
-		if err := d.clear(ctx, entries); err != nil {
+		d.screen.println("Removing the files of an earlier demo")
+		if err := d.removeAll(ctx, entries); err != nil {
 			return err
 		}
 	}
@@ -37,162 +37,163 @@ func (d *demo) up(ctx context.Context) (err error) {
 		if err == nil {
 			return
 		}
-		d.screen.print("\nClearing away")
-		entries, _ := os.ReadDir(d.folder) // clear says what is wrong with it
-		if left := d.clear(context.WithoutCancel(ctx), entries); left != nil {
-			err = fmt.Errorf("%w\n%w: %w", err, errLeft, left)
+		d.screen.println("\nCleaning up")
+		entries, _ := os.ReadDir(d.folder) // removeAll reports a folder that cannot be read
+		if left := d.removeAll(context.WithoutCancel(ctx), entries); left != nil {
+			err = fmt.Errorf("%w\n%w: %w", err, errCleanup, left)
 		}
 	}()
-	return d.steps(ctx)
+	return d.runSteps(ctx)
 }
 
-// steps are what the user sees.
-func (d *demo) steps(ctx context.Context) error {
+// runSteps runs the steps that the user sees.
+func (d *demo) runSteps(ctx context.Context) error {
 	s := d.screen
 	s.steps = 10
 
-	s.step("Build Isthmus, kubectl, Helm, a Kubernetes control plane and istiod (minutes the first time, then kept)")
-	if err := d.build(ctx); err != nil {
+	s.step("Build Isthmus, kubectl, Helm, a Kubernetes control plane and istiod (minutes the first time, then cached)")
+	if err := d.buildPrograms(ctx); err != nil {
 		return err
 	}
-	s.done()
+	s.stepDone()
 
 	s.step("Start etcd, kube-apiserver and kube-controller-manager")
-	server, err := d.start(ctx)
+	server, err := d.startControlPlane(ctx)
 	if err != nil {
 		return err
 	}
-	s.say("Kubernetes listens on %s", server)
-	s.done()
+	s.printf("Kubernetes listens on %s", server)
+	s.stepDone()
 
 	s.step("Start istiod, the certificate authority of the mesh")
-	if err := d.mesh(ctx); err != nil {
+	if err := d.startMesh(ctx); err != nil {
 		return fmt.Errorf("start istiod: %w", err)
 	}
-	s.done()
+	s.stepDone()
 
 	s.step("Install Isthmus with Helm")
-	if err := d.install(ctx, server); err != nil {
+	if err := d.installIsthmus(ctx, server); err != nil {
 		return err
 	}
-	s.done()
+	s.stepDone()
 
-	s.step("Apply Emissary to a namespace that says nothing: its pods stay as they are")
-	before, err := d.untouched(ctx)
+	s.step("Apply Emissary to a namespace without a label: its pods are not changed")
+	before, err := d.applyWithoutLabel(ctx)
 	if err != nil {
 		return err
 	}
-	s.done()
+	s.stepDone()
 
-	s.step("Label the namespace and roll the Deployment: its pods get their Istio identity")
-	after, err := d.injected(ctx)
+	s.step("Label the namespace and restart the Deployment: its pods get an Istio identity")
+	after, err := d.labelAndRestart(ctx)
 	if err != nil {
 		return err
 	}
-	s.done()
+	s.stepDone()
 
 	s.step("What was injected, and why")
-	if err := d.explain(ctx, before, after); err != nil {
+	if err := d.explainInjection(ctx, before, after); err != nil {
 		return err
 	}
-	s.done()
+	s.stepDone()
 
 	s.step("The Secret " + secretName + ": issued by istiod, checked and published by the controller")
-	if err := d.published(ctx); err != nil {
+	if err := d.showSecret(ctx); err != nil {
 		return err
 	}
-	s.done()
+	s.stepDone()
 
-	s.step("It heals: delete the Secret, then put a key into it that is not its own")
-	if err := d.healed(ctx); err != nil {
+	s.step("The controller repairs the Secret: after it is deleted, and after its key is replaced")
+	if err := d.showRepair(ctx); err != nil {
 		return err
 	}
-	s.done()
+	s.stepDone()
 
-	s.step("What is wrong is said: a value that is not allowed is denied, a misspelt key is warned of")
-	if err := d.wrong(ctx); err != nil {
+	s.step("The webhook denies a value that is not allowed, and warns about a misspelt key")
+	if err := d.showDenialAndWarning(ctx); err != nil {
 		return err
 	}
-	s.done()
+	s.stepDone()
 	if err := ctx.Err(); err != nil { // interrupted after the last command
 		return err
 	}
 
-	s.print("\n" + s.paint(bold, fmt.Sprintf("The demo is up, after %s. It stays until make demo-down.", seconds(time.Since(s.begun)))))
-	d.invite()
+	s.println("\n" + s.colorize(bold, fmt.Sprintf("The demo is running, after %s. Stop it with make demo-down.", seconds(time.Since(s.started)))))
+	d.printHints()
 	return nil
 }
 
-func (d *demo) install(ctx context.Context, server string) error {
-	d.screen.command("helm install " + release + " charts/isthmus --namespace " + systemSpace + " --create-namespace")
-	if _, err := d.output(ctx, "helm", "install", release, "charts/isthmus", "--namespace", systemSpace, "--create-namespace"); err != nil {
+func (d *demo) installIsthmus(ctx context.Context, server string) error {
+	d.screen.command("helm install " + release + " charts/isthmus --namespace " + systemNamespace + " --create-namespace")
+	if _, err := d.run(ctx, "helm", "install", release, "charts/isthmus", "--namespace", systemNamespace, "--create-namespace"); err != nil {
 		return err
 	}
-	if err := d.show(ctx, "helm", "list", "--namespace", systemSpace); err != nil {
+	if err := d.runAndShow(ctx, "helm", "list", "--namespace", systemNamespace); err != nil {
 		return err
 	}
-	d.screen.say("There is no node here to run the chart's pods: the same controller and webhook start as\n"+
-		"processes, with the chart's flags, settings and ServiceAccounts (the controller looks at its Secrets\n"+
-		"every %s here, not every half minute).", lookEvery)
-	controller, err := d.serve(ctx, server, controllerName)
+	d.screen.printf("There is no node here to run the chart's pods: the same controller and webhook start as\n"+
+		"processes, with the chart's flags, settings and ServiceAccounts (the controller checks its Secrets\n"+
+		"every %s here, instead of every 30 s).", lookInterval)
+	controller, err := d.startDeployment(ctx, server, controllerName)
 	if err != nil {
 		return fmt.Errorf("start the controller: %w", err)
 	}
-	d.screen.say("The controller is ready: process %d. It keeps the edges' Secrets, and the CA of the webhook's certificate", controller.PID)
-	webhook, err := d.serve(ctx, server, webhookName)
+	d.screen.printf("The controller is ready: process %d. It publishes the edges' Secrets, and rotates the CA of the webhook's certificate", controller.PID)
+	webhook, err := d.startDeployment(ctx, server, webhookName)
 	if err != nil {
 		return fmt.Errorf("start the webhook: %w", err)
 	}
-	d.screen.say("The webhook is ready: process %d, reviews on 127.0.0.1:%d", webhook.PID, webhook.Port)
+	d.screen.printf("The webhook is ready: process %d, reviews on 127.0.0.1:%d", webhook.PID, webhook.Port)
 	return nil
 }
 
-// untouched applies the samples without opting in, and returns a pod.
-func (d *demo) untouched(ctx context.Context) (pod, error) {
-	if err := d.show(ctx, "kubectl", "create", "namespace", edgeSpace); err != nil {
+// applyWithoutLabel applies the samples to a namespace without the label, and returns a
+// pod.
+func (d *demo) applyWithoutLabel(ctx context.Context) (pod, error) {
+	if err := d.runAndShow(ctx, "kubectl", "create", "namespace", edgeNamespace); err != nil {
 		return nil, err
 	}
-	if err := d.show(ctx, "kubectl", "apply", "-f", "samples/emissary"); err != nil {
+	if err := d.runAndShow(ctx, "kubectl", "apply", "-f", "samples/emissary"); err != nil {
 		return nil, err
 	}
-	found, err := d.edge(ctx, "")
+	found, err := d.waitForEdgePod(ctx, "")
 	if err != nil {
 		return nil, err
 	}
 	if found.text("metadata", "annotations", "isthmus.dev/status") != "" {
 		return nil, fmt.Errorf("pod %s was injected in a namespace without the label", found.name())
 	}
-	if err := d.list(ctx); err != nil {
+	if err := d.listPods(ctx); err != nil {
 		return nil, err
 	}
-	d.screen.say("The webhook was not even asked: %s", d.admissions(ctx))
+	d.screen.printf("The API server sent no review to the webhook: %s", d.admissionMetric(ctx))
 	return found, nil
 }
 
-// injected opts in and returns a pod that was made since.
-func (d *demo) injected(ctx context.Context) (pod, error) {
-	if err := d.show(ctx, "kubectl", "label", "namespace", edgeSpace, "isthmus.dev/injection=enabled"); err != nil {
+// labelAndRestart labels the namespace, restarts the Deployment, and returns a new pod.
+func (d *demo) labelAndRestart(ctx context.Context) (pod, error) {
+	if err := d.runAndShow(ctx, "kubectl", "label", "namespace", edgeNamespace, "isthmus.dev/injection=enabled"); err != nil {
 		return nil, err
 	}
-	if err := d.show(ctx, "kubectl", "--namespace", edgeSpace, "rollout", "restart", "deployment", edgeName); err != nil {
+	if err := d.runAndShow(ctx, "kubectl", "--namespace", edgeNamespace, "rollout", "restart", "deployment", edgeName); err != nil {
 		return nil, err
 	}
-	found, err := d.edge(ctx, ",isthmus.dev/injected")
+	found, err := d.waitForEdgePod(ctx, ",isthmus.dev/injected")
 	if err != nil {
-		return nil, fmt.Errorf("%w; the webhook's log ends with\n%s", err, d.lastLog(webhookName))
+		return nil, fmt.Errorf("%w; the webhook's log ends with\n%s", err, d.logTail(webhookName))
 	}
-	if err := d.list(ctx); err != nil {
+	if err := d.listPods(ctx); err != nil {
 		return nil, err
 	}
-	d.screen.say("(Pending: there is no node. With one, the old pods go when the new one is ready.)")
+	d.screen.printf("(Pending: there is no node. On a node, the new pod becomes ready and replaces the old ones.)")
 	return found, nil
 }
 
-// edge waits for a pod of the edge that carries the further label.
-func (d *demo) edge(ctx context.Context, label string) (pod, error) {
+// waitForEdgePod waits for a pod of the edge, which also matches the selector in label.
+func (d *demo) waitForEdgePod(ctx context.Context, label string) (pod, error) {
 	var found pod
-	err := await(ctx, 30*time.Second, func() error {
-		out, err := d.output(ctx, "kubectl", "--namespace", edgeSpace, "get", "pods", "--selector", edgeLabel+label, "--output", "json")
+	err := waitFor(ctx, 30*time.Second, func() error {
+		out, err := d.run(ctx, "kubectl", "--namespace", edgeNamespace, "get", "pods", "--selector", edgeLabel+label, "--output", "json")
 		if err != nil {
 			return err
 		}
@@ -201,7 +202,7 @@ func (d *demo) edge(ctx context.Context, label string) (pod, error) {
 			return err
 		}
 		if len(pods) == 0 {
-			return fmt.Errorf("no pod with label %s%s appeared in namespace %s", edgeLabel, label, edgeSpace)
+			return fmt.Errorf("no pod with label %s%s appeared in namespace %s", edgeLabel, label, edgeNamespace)
 		}
 		found = pods[0]
 		return nil
@@ -209,16 +210,17 @@ func (d *demo) edge(ctx context.Context, label string) (pod, error) {
 	return found, err
 }
 
-func (d *demo) list(ctx context.Context) error {
-	return d.show(ctx, "kubectl", "--namespace", edgeSpace, "get", "pods", "--label-columns", "isthmus.dev/injected")
+func (d *demo) listPods(ctx context.Context) error {
+	return d.runAndShow(ctx, "kubectl", "--namespace", edgeNamespace, "get", "pods", "--label-columns", "isthmus.dev/injected")
 }
 
-// wrong shows what a user sees who gets it wrong.
-func (d *demo) wrong(ctx context.Context) error {
-	if err := d.show(ctx, "kubectl", "apply", "-f", "samples/pods/wrong-mode.yaml"); err == nil {
-		return errors.New("a pod with a mode that there is not was admitted")
+// showDenialAndWarning shows the webhook's answers to an invalid pod and to a misspelt
+// key.
+func (d *demo) showDenialAndWarning(ctx context.Context) error {
+	if err := d.runAndShow(ctx, "kubectl", "apply", "-f", "samples/pods/wrong-mode.yaml"); err == nil {
+		return errors.New("a pod with an unknown mode was admitted")
 	} else if ctx.Err() != nil {
 		return err
 	}
-	return d.show(ctx, "kubectl", "apply", "--dry-run=server", "-f", "samples/pods/misspelt-key.yaml")
+	return d.runAndShow(ctx, "kubectl", "apply", "--dry-run=server", "-f", "samples/pods/misspelt-key.yaml")
 }

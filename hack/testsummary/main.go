@@ -1,7 +1,7 @@
-// Command testsummary reads what `go test -json` prints, among whatever else is
-// on its standard input, and shows it as people like to read it: a line for each
-// package, the output of what failed, and at the end how many tests passed and
-// failed. It fails when a test did, and when there was none.
+// Command testsummary turns the output of `go test -json` on its standard input into a
+// summary for people: a line for each package, the output of failed tests, and the number
+// of tests that passed, failed and were skipped. It prints other input as it is. It fails
+// when a test failed, and when no test ran.
 package main
 
 import (
@@ -17,17 +17,17 @@ import (
 
 func main() {
 	var logs *regexp.Regexp
-	flag.Func("logs", "print what tests log although they pass, in packages whose path matches this `expression`", func(text string) (err error) {
+	flag.Func("logs", "also print the logs of passed tests, in packages whose path matches this regular `expression`", func(text string) (err error) {
 		logs, err = regexp.Compile(text)
 		return err
 	})
 	flag.Parse()
-	s := summary{out: os.Stdout, logs: logs, outputs: map[key][]string{}, failures: map[string]int{}}
+	s := summary{out: os.Stdout, logs: logs, outputs: map[testKey][]string{}, failures: map[string]int{}}
 	if err := s.read(os.Stdin); err != nil {
 		fmt.Fprintln(os.Stderr, "testsummary:", err)
 		os.Exit(1)
 	}
-	if !s.close() {
+	if !s.finish() {
 		os.Exit(1)
 	}
 }
@@ -41,18 +41,18 @@ type event struct {
 	Output     string
 }
 
-// key names a test; the empty test is the package itself.
-type key struct{ pkg, test string }
+// testKey identifies a test; the empty test is the package itself.
+type testKey struct{ pkg, test string }
 
 type summary struct {
 	out io.Writer
-	// logs matches the path of packages whose logs are wanted; nil: none.
+	// logs matches the paths of the packages whose logs are printed; nil matches none.
 	logs                    *regexp.Regexp
 	passed, failed, skipped int
-	// outputs are what tests printed that have not ended yet.
-	outputs map[key][]string
-	// failures counts the failed tests of a package: one that fails without any
-	// did not compile, or ended before its tests.
+	// outputs is the output of the tests that are still running.
+	outputs map[testKey][]string
+	// failures counts the failed tests of each package. A package that fails without a
+	// failed test did not compile, or exited before its tests.
 	failures map[string]int
 }
 
@@ -61,7 +61,7 @@ func (s *summary) read(in io.Reader) error {
 	for {
 		line, err := lines.ReadString('\n')
 		if line != "" {
-			s.line(line)
+			s.handleLine(line)
 		}
 		if err == io.EOF {
 			return nil
@@ -72,69 +72,70 @@ func (s *summary) read(in io.Reader) error {
 	}
 }
 
-// line takes an event, or passes on what is none.
-func (s *summary) line(line string) {
+// handleLine handles an event, and prints a line that is not an event.
+func (s *summary) handleLine(line string) {
 	var e event
 	if !strings.HasPrefix(line, "{") || json.Unmarshal([]byte(line), &e) != nil || e.Action == "" {
 		s.print(line)
 		return
 	}
-	at := key{e.Package, e.Test}
+	test := testKey{e.Package, e.Test}
 	switch e.Action {
 	case "build-output":
 		s.print(e.Output)
 	case "output":
 		if e.Test == "" {
-			s.result(e.Output)
+			s.printResult(e.Output)
 			return
 		}
-		s.outputs[at] = append(s.outputs[at], e.Output)
+		s.outputs[test] = append(s.outputs[test], e.Output)
 	case "pass", "skip", "fail":
-		s.ended(e.Action, at)
+		s.countResult(e.Action, test)
 	}
 }
 
-// result prints a package's own line, "ok", "FAIL" or "no test files".
-func (s *summary) result(output string) {
+// printResult prints the line about a package: "ok", "FAIL" or "no test files".
+func (s *summary) printResult(output string) {
 	if output != "PASS\n" {
 		s.print(output)
 	}
 }
 
-func (s *summary) ended(action string, at key) {
-	defer delete(s.outputs, at)
+// countResult counts a test that has ended, and prints the output of a failed one.
+func (s *summary) countResult(action string, t testKey) {
+	defer delete(s.outputs, t)
 	switch {
-	case at.test == "" && action == "fail" && s.failures[at.pkg] == 0:
+	case t.test == "" && action == "fail" && s.failures[t.pkg] == 0:
 		s.failed++
-	case at.test == "":
+	case t.test == "":
 	case action == "pass":
 		s.passed++
-		s.log(at)
+		s.printLogs(t)
 	case action == "skip":
 		s.skipped++
 	case action == "fail":
 		s.failed++
-		s.failures[at.pkg]++
-		for _, output := range s.outputs[at] {
+		s.failures[t.pkg]++
+		for _, output := range s.outputs[t] {
 			s.print(output)
 		}
 	}
 }
 
-// log prints what a test logged, where that is wanted.
-func (s *summary) log(at key) {
-	if s.logs == nil || !s.logs.MatchString(at.pkg) {
+// printLogs prints the logs of a passed test, if they are wanted.
+func (s *summary) printLogs(t testKey) {
+	if s.logs == nil || !s.logs.MatchString(t.pkg) {
 		return
 	}
-	for _, output := range s.outputs[at] {
+	for _, output := range s.outputs[t] {
 		if !strings.HasPrefix(output, "===") && !strings.HasPrefix(strings.TrimSpace(output), "---") {
-			s.print(at.test + ": " + strings.TrimSpace(output) + "\n")
+			s.print(t.test + ": " + strings.TrimSpace(output) + "\n")
 		}
 	}
 }
 
-// close prints the last line and reports whether all is well.
-func (s *summary) close() bool {
+// finish prints the totals and reports whether tests ran and none failed.
+func (s *summary) finish() bool {
 	if s.skipped > 0 {
 		s.print(fmt.Sprintf("%d skipped\n", s.skipped))
 	}

@@ -61,7 +61,7 @@ func Adopt(engine *inject.Engine, req inject.Request, o Options) (Adoption, erro
 	settings := engine.Settings()
 	options, problem := policy.Resolve(req.Pod.Labels, req.Pod.Annotations, req.Namespace, settings.Defaults, settings.SecretNames)
 	verdict := policy.Decide(req.Pod.Labels, req.Pod.Annotations, policy.Namespace{Name: req.Namespace.Name, Labels: withInjectionLabel(nil)}, settings.ExcludedNamespaces)
-	if verdict.Asked == policy.Nobody && !verdict.Denied {
+	if verdict.OptIn == policy.NotOptedIn && !verdict.Denied {
 		return Adoption{Reason: verdict.Reason}, nil
 	}
 	if inject.IsWindows(&req.Pod.Spec) {

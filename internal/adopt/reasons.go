@@ -161,7 +161,7 @@ func isAddedCertDir(c *comparison, d Difference, name string) bool {
 }
 
 func isRemovedForSecret(c *comparison, d Difference, _ string) bool {
-	return d.After == "" && c.status.Delivery == policy.BySecret
+	return d.After == "" && c.status.Delivery == policy.DeliverySecret
 }
 
 // wasMountedThere reports whether the value after is the certificate directory, and the edge

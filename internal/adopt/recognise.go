@@ -116,7 +116,7 @@ func (a *adopter) locateCerts() {
 	if dir != nil && path.Clean(dir.Value) != a.dir {
 		a.warn("container %s looks for certificates in %q, but they are in %q; once adopted, both are %q", edge.Name, dir.Value, a.dir, a.dir)
 	}
-	if _, problem := policy.CertDir(a.dir); problem != "" {
+	if _, problem := policy.ParseCertDir(a.dir); problem != "" {
 		a.addError(at+".volumeMounts["+a.volume+"].mountPath", "the certificates are in %q: %s", a.dir, problem)
 	}
 }

@@ -1,6 +1,6 @@
-// Package certs turns the keys and certificates that sources deliver into
-// bundles that may be published: complete, matching, trusted and of the right
-// identity. It does not publish and knows no Kubernetes client.
+// Package certs validates the keys and certificates that sources deliver. The
+// result is a Bundle that may be published: complete, matching, trusted and of the
+// right identity. The package does not publish and uses no Kubernetes client.
 package certs
 
 import (
@@ -14,43 +14,44 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// Bundle is a private key, its certificate chain and the roots of the mesh, all
-// checked against each other. New is the only way to one, so that whoever holds
-// a Bundle may publish it. It is immutable.
+// Bundle is a private key, its certificate chain and the roots of the mesh,
+// checked against each other. Only New makes Bundles, so every Bundle may be
+// published. It is immutable.
 type Bundle struct {
 	id spiffeid.ID
-	// key returns the one that it closes over, where reflection, and so fmt with
-	// any verb, does not get at it.
+	// key returns the private key that the closure holds. Reflection cannot read
+	// it there, and neither can fmt with any verb.
 	key   func() []byte
 	chain []*x509.Certificate
 	roots []*x509.Certificate
 }
 
-// Want is what material has to be for a Bundle.
+// Want is what material has to satisfy to become a Bundle.
 type Want struct {
-	// ID is the one identity that the leaf has to carry.
+	// ID is the SPIFFE ID that the leaf has to carry, and no other.
 	ID spiffeid.ID
 	// Roots are the mesh's trust anchors (ConfigMap istio-ca-root-cert).
 	Roots []*x509.Certificate
-	// Now is the time to judge validity by.
+	// Now is the time at which the certificates have to be valid.
 	Now time.Time
 }
 
-// Floor returns how much of a lifetime has to be left for a certificate to be
-// worth publishing: a tenth, and at most a minute.
-func Floor(lifetime time.Duration) time.Duration {
+// MinRemainingLife returns how much of a lifetime has to remain for a certificate
+// to be worth publishing: a tenth, and at most a minute.
+func MinRemainingLife(lifetime time.Duration) time.Duration {
 	return min(lifetime/10, time.Minute)
 }
 
-// New checks material and makes a Bundle of it. It is strict, because an edge
-// takes whatever is in its Secret, and a front door with a torn or foreign pair
-// is an outage:
+// New validates material and returns a Bundle. It is strict: an edge serves
+// whatever its Secret holds, so a torn pair or a foreign certificate is an outage.
+// These conditions have to hold:
 //
 //   - the PEM parses, with one key and at least one certificate;
 //   - key and leaf match;
-//   - the leaf carries exactly one URI, the SPIFFE ID that is wanted, is for
-//     clients and servers, and is no CA;
-//   - it is valid now, with Floor of its life left, counted from its issue;
+//   - the leaf carries exactly one URI, the wanted SPIFFE ID, is for clients and
+//     servers, and is not a CA;
+//   - the leaf is valid now, and MinRemainingLife of its life, counted from its
+//     issue, is left;
 //   - the chain leads to a root of the mesh or of the material itself, for
 //     clients and for servers.
 //
@@ -60,24 +61,24 @@ func New(m Material, want Want) (*Bundle, error) {
 	if err != nil {
 		return nil, reject(Malformed, "certificate chain: %v", err)
 	}
-	var own []*x509.Certificate
+	var ownRoots []*x509.Certificate
 	if len(m.Roots) > 0 {
-		if own, err = ParseCertificates(m.Roots); err != nil {
+		if ownRoots, err = ParseCertificates(m.Roots); err != nil {
 			return nil, reject(Malformed, "root certificates: %v", err)
 		}
 	}
 	chain = withoutRoot(chain)
 	leaf := chain[0]
-	key, err := matches(leaf, m.Key)
+	key, err := matchKey(leaf, m.Key)
 	if err != nil {
 		return nil, err
 	}
-	roots := anchors(union(want.Roots, own), want.Now)
+	roots := validAnchors(mergeRoots(want.Roots, ownRoots), want.Now)
 	for _, err := range []error{
-		identifies(leaf, want.ID),
-		isForBothSides(leaf),
-		isValid(leaf, want.Now),
-		verify(chain, roots, want.Now),
+		checkIdentity(leaf, want.ID),
+		checkUsage(leaf),
+		checkValidity(leaf, want.Now),
+		verifyChain(chain, roots, want.Now),
 	} {
 		if err != nil {
 			return nil, err
@@ -86,28 +87,29 @@ func New(m Material, want Want) (*Bundle, error) {
 	return &Bundle{id: want.ID, key: func() []byte { return key }, chain: chain, roots: roots}, nil
 }
 
-// ID is the SPIFFE ID.
+// ID is the SPIFFE ID of the leaf.
 func (b *Bundle) ID() spiffeid.ID { return b.id }
 
 // Serial is the leaf's serial number, as Serial writes it.
 func (b *Bundle) Serial() string { return Serial(b.chain[0]) }
 
-// NotBefore is where the leaf's validity begins. Istio's CA sets it two minutes
-// before the issuance (ClockSkewGracePeriod in security/pkg/pki/util), so it
-// says nothing about the certificate's age.
+// NotBefore is the beginning of the leaf's validity. Istio's CA sets it two minutes
+// before the issuance (ClockSkewGracePeriod in security/pkg/pki/util), so it is not
+// the time of issue.
 func (b *Bundle) NotBefore() time.Time { return b.chain[0].NotBefore }
 
-// Issued is the latest time of issue that the dates suggest: Istio's CA may have
-// dated the certificate back. A life counts from there.
+// Issued is the latest time of issue that the validity allows, because Istio's CA
+// may have backdated the certificate. The life of a certificate counts from there.
 func (b *Bundle) Issued() time.Time { return issued(b.chain[0]) }
 
-// UsefulUntil is when so little of the life is left that New would refuse it.
+// UsefulUntil is when less than MinRemainingLife is left, so that New would reject
+// the certificate.
 func (b *Bundle) UsefulUntil() time.Time { return usefulUntil(b.chain[0]) }
 
-// NotAfter is where the leaf's validity ends.
+// NotAfter is the end of the leaf's validity.
 func (b *Bundle) NotAfter() time.Time { return b.chain[0].NotAfter }
 
-// RootNotAfter is where the validity of the first root to expire ends.
+// RootNotAfter is when the first of the roots expires.
 func (b *Bundle) RootNotAfter() time.Time {
 	first := b.roots[0].NotAfter
 	for _, r := range b.roots[1:] {
@@ -124,12 +126,12 @@ func (b *Bundle) Key() []byte { return bytes.Clone(b.key()) }
 // Chain is the leaf and the intermediates above it, as PEM.
 func (b *Bundle) Chain() []byte { return EncodeCertificates(b.chain) }
 
-// Roots are the trust anchors of mesh and material, each once, in a stable
-// order, as PEM. Those that can verify nothing now are left out: what is not
-// valid yet or no more, and what is no CA's.
+// Roots are the trust anchors of mesh and material, each once, in a stable order,
+// as PEM. Certificates that cannot verify anything now are left out: those that are
+// not valid yet, expired, or not a CA's.
 func (b *Bundle) Roots() []byte { return EncodeCertificates(b.roots) }
 
-// Equal says whether o would be published as the same bytes.
+// Equal says whether both bundles are published as the same bytes.
 func (b *Bundle) Equal(o *Bundle) bool {
 	same := func(a, b *x509.Certificate) bool { return a.Equal(b) }
 	return o != nil && b.id == o.id && bytes.Equal(b.key(), o.key()) &&
@@ -144,7 +146,7 @@ func (b Bundle) String() string {
 	return fmt.Sprintf("%s, serial %s, until %s", b.id, Serial(b.chain[0]), b.chain[0].NotAfter.UTC().Format(time.RFC3339))
 }
 
-// Format prints no key, whatever the verb.
+// Format prints no key for any verb.
 func (b Bundle) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, b.String()) }
 
 // MarshalText prints no key as JSON or YAML.

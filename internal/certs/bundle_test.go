@@ -16,12 +16,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
-	"github.com/isthmus-mesh/isthmus/test/certtest"
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
 const edge = "spiffe://cluster.local/ns/edge/sa/emissary"
 
-// noon is when the leaves of these tests are judged. They live from eleven to one.
+// noon is the time at which the leaves of these tests are validated. They are valid
+// from eleven to one.
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func around(before, after time.Duration) certtest.Option {
@@ -66,11 +67,11 @@ func cutOff(data []byte) []byte {
 
 func serial(p *certtest.Pair) string { return certs.Serial(p.Certificate) }
 
-func TestNewRejects(t *testing.T) {
+func TestNewRejectsWithAReasonAndTheValue(t *testing.T) {
 	root, stranger := authority(t, "mesh root"), authority(t, "strange root")
 	middle := root.Intermediate(t, certtest.CommonName("middle"), around(time.Hour, 2*time.Hour))
 	good, other, deep := leafOf(t, root), leafOf(t, root), leafOf(t, middle)
-	named := func(uris ...string) certs.Material {
+	withURIs := func(uris ...string) certs.Material {
 		options := []certtest.Option{around(time.Hour, time.Hour), certtest.DNSNames("edge.example")}
 		for _, u := range uris {
 			parsed, err := url.Parse(u)
@@ -79,7 +80,7 @@ func TestNewRejects(t *testing.T) {
 		}
 		return material(root.Leaf(t, options...))
 	}
-	with := func(options ...certtest.Option) certs.Material { return material(leafOf(t, root, options...)) }
+	leafWith := func(options ...certtest.Option) certs.Material { return material(leafOf(t, root, options...)) }
 	dead := authority(t, "dead root", around(48*time.Hour, -time.Hour))
 	unborn := authority(t, "unborn root", around(-time.Hour, 48*time.Hour))
 	forClients := root.Intermediate(t, certtest.CommonName("for clients"), around(time.Hour, 2*time.Hour), certtest.Usages(x509.ExtKeyUsageClientAuth))
@@ -134,33 +135,33 @@ func TestNewRejects(t *testing.T) {
 			"key-mismatch: the private key does not belong to the certificate with serial " + serial(good)},
 		"if the intermediate comes first, expect key-mismatch": {certs.Material{Key: deep.KeyPEM, Chain: slices.Concat(middle.CertificatePEM, deep.CertificatePEM)}, want,
 			"key-mismatch: the private key does not belong to the certificate with serial " + serial(middle)},
-		"if the trust domain is another, expect wrong-identity": {named("spiffe://example.org/ns/edge/sa/emissary"), want,
+		"if the trust domain is another, expect wrong-identity": {withURIs("spiffe://example.org/ns/edge/sa/emissary"), want,
 			`wrong-identity: want SPIFFE ID "` + edge + `", got "spiffe://example.org/ns/edge/sa/emissary"`},
-		"if the service account is another, expect wrong-identity": {named("spiffe://cluster.local/ns/edge/sa/default"), want,
+		"if the service account is another, expect wrong-identity": {withURIs("spiffe://cluster.local/ns/edge/sa/default"), want,
 			`wrong-identity: want SPIFFE ID "` + edge + `", got "spiffe://cluster.local/ns/edge/sa/default"`},
 		"if no identity is wanted, expect wrong-identity": {material(good), certs.Want{Roots: want.Roots, Now: noon},
 			`wrong-identity: want SPIFFE ID "", got "` + edge + `"`},
-		"if there are two URIs, expect wrong-identity": {named(edge, "spiffe://cluster.local/ns/edge/sa/default"), want,
+		"if there are two URIs, expect wrong-identity": {withURIs(edge, "spiffe://cluster.local/ns/edge/sa/default"), want,
 			"wrong-identity: want one URI SAN, got 2"},
-		"if there are only DNS names, expect wrong-identity": {named(), want, "wrong-identity: want one URI SAN, got 0"},
-		"if the URI is no SPIFFE ID, expect wrong-identity": {named("https://cluster.local/ns/edge/sa/emissary"), want,
+		"if there are only DNS names, expect wrong-identity": {withURIs(), want, "wrong-identity: want one URI SAN, got 0"},
+		"if the URI is no SPIFFE ID, expect wrong-identity": {withURIs("https://cluster.local/ns/edge/sa/emissary"), want,
 			`wrong-identity: URI SAN "https://cluster.local/ns/edge/sa/emissary" is no SPIFFE ID: scheme is missing or invalid`},
-		"if the SPIFFE ID has a port, expect wrong-identity": {named("spiffe://cluster.local:80/ns/edge/sa/emissary"), want,
+		"if the SPIFFE ID has a port, expect wrong-identity": {withURIs("spiffe://cluster.local:80/ns/edge/sa/emissary"), want,
 			`wrong-identity: URI SAN "spiffe://cluster.local:80/ns/edge/sa/emissary" is no SPIFFE ID: trust domain characters are limited to lowercase letters, numbers, dots, dashes, and underscores`},
-		"if the URI is very long, expect it cut": {named("https://cluster.local/" + strings.Repeat("a", 4000)), want,
+		"if the URI is very long, expect it cut": {withURIs("https://cluster.local/" + strings.Repeat("a", 4000)), want,
 			`wrong-identity: URI SAN "https://cluster.local/` + strings.Repeat("a", 300-22) + `" is no SPIFFE ID: scheme is missing or invalid`},
-		"if it is not for servers, expect wrong-usage": {with(certtest.Usages(x509.ExtKeyUsageClientAuth)), want, "wrong-usage: the extended key usage lacks server auth"},
-		"if it is not for clients, expect wrong-usage": {with(certtest.Usages(x509.ExtKeyUsageServerAuth)), want, "wrong-usage: the extended key usage lacks client auth"},
-		"if it says no usage, expect wrong-usage":      {with(certtest.Usages()), want, "wrong-usage: the extended key usage lacks client auth"},
-		"if the key must not sign, expect wrong-usage": {with(certtest.KeyUsage(x509.KeyUsageKeyEncipherment)), want, "wrong-usage: the key usage lacks digital signature"},
-		"if it is a CA's, expect wrong-usage":          {with(func(c *x509.Certificate) { c.IsCA = true }), want, "wrong-usage: the first certificate is a CA's"},
-		"if it is not valid yet, expect not-yet-valid": {with(around(-time.Second, time.Hour)), want,
+		"if it is not for servers, expect wrong-usage": {leafWith(certtest.Usages(x509.ExtKeyUsageClientAuth)), want, "wrong-usage: the extended key usage lacks server auth"},
+		"if it is not for clients, expect wrong-usage": {leafWith(certtest.Usages(x509.ExtKeyUsageServerAuth)), want, "wrong-usage: the extended key usage lacks client auth"},
+		"if it says no usage, expect wrong-usage":      {leafWith(certtest.Usages()), want, "wrong-usage: the extended key usage lacks client auth"},
+		"if the key must not sign, expect wrong-usage": {leafWith(certtest.KeyUsage(x509.KeyUsageKeyEncipherment)), want, "wrong-usage: the key usage lacks digital signature"},
+		"if it is a CA's, expect wrong-usage":          {leafWith(func(c *x509.Certificate) { c.IsCA = true }), want, "wrong-usage: the first certificate is a CA's"},
+		"if it is not valid yet, expect not-yet-valid": {leafWith(around(-time.Second, time.Hour)), want,
 			"not-yet-valid: valid from 2026-03-01T12:00:01Z, and it is 2026-03-01T12:00:00Z"},
-		"if it ends now, expect expired": {with(around(time.Hour, 0)), want, "expired: valid until 2026-03-01T12:00:00Z, and it is 2026-03-01T12:00:00Z"},
-		"if it ended, expect expired":    {with(around(time.Hour, -time.Minute)), want, "expired: valid until 2026-03-01T11:59:00Z, and it is 2026-03-01T12:00:00Z"},
-		"if less than a minute of two hours is left, expect expired": {with(around(2*time.Hour, 59*time.Second)), want,
+		"if it ends now, expect expired": {leafWith(around(time.Hour, 0)), want, "expired: valid until 2026-03-01T12:00:00Z, and it is 2026-03-01T12:00:00Z"},
+		"if it ended, expect expired":    {leafWith(around(time.Hour, -time.Minute)), want, "expired: valid until 2026-03-01T11:59:00Z, and it is 2026-03-01T12:00:00Z"},
+		"if less than a minute of two hours is left, expect expired": {leafWith(around(2*time.Hour, 59*time.Second)), want,
 			"expired: valid until 2026-03-01T12:00:59Z only, and it is 2026-03-01T12:00:00Z"},
-		"if less than a tenth of the minute that istiod gave is left, expect expired": {with(around(175*time.Second, 5*time.Second)), want,
+		"if less than a tenth of the minute that istiod gave is left, expect expired": {leafWith(around(175*time.Second, 5*time.Second)), want,
 			"expired: valid until 2026-03-01T12:00:05Z only, and it is 2026-03-01T12:00:00Z"},
 		"if the mesh has another root, expect untrusted": {material(good), wanted(stranger), `untrusted: issuer "CN=mesh root": x509: certificate signed by unknown authority`},
 		"if there is no root, expect untrusted":          {material(good), wanted(), "untrusted: no root certificate that is valid now"},
@@ -177,7 +178,7 @@ func TestNewRejects(t *testing.T) {
 			`untrusted: issuer "CN=mesh root": x509: certificate signed by unknown authority`},
 		"if it is among the roots itself, expect untrusted": {material(good, good), wanted(stranger),
 			`untrusted: issuer "CN=mesh root": x509: certificate signed by unknown authority`},
-		"if it vouches for itself, expect untrusted": {material(selfMade, selfMade), wanted(), "untrusted: no root certificate that is valid now"},
+		"if it is its own root, expect untrusted": {material(selfMade, selfMade), wanted(), "untrusted: no root certificate that is valid now"},
 		"if the names are very long, expect an error that is not": {material(long), want,
 			`untrusted: issuer "CN=` + strings.Repeat("ü", 197) + `": x509: certificate signed by unknown authority`},
 	}
@@ -197,7 +198,7 @@ func TestNewRejects(t *testing.T) {
 	}
 }
 
-func TestNewAccepts(t *testing.T) {
+func TestNewAcceptsEveryValidForm(t *testing.T) {
 	root := authority(t, "mesh root")
 	rsaRoot := authority(t, "mesh root of RSA", certtest.KeyType(x509.RSA))
 	middle := root.Intermediate(t, certtest.CommonName("middle"), around(time.Hour, 2*time.Hour))
@@ -258,7 +259,7 @@ func TestNewAccepts(t *testing.T) {
 				names = append(names, serial(r))
 			}
 			assert.ElementsMatch(t, names, serials(t, b.Roots()))
-			assert.True(t, strings.HasPrefix(string(b.Key()), "-----BEGIN PRIVATE KEY-----\n"), "PKCS#8, whatever it came in")
+			assert.True(t, strings.HasPrefix(string(b.Key()), "-----BEGIN PRIVATE KEY-----\n"), "always PKCS#8")
 			_, err = tls.X509KeyPair(b.Chain(), b.Key())
 			assert.NoError(t, err)
 			assert.Equal(t, edge, b.ID().String())
@@ -288,23 +289,23 @@ func TestRootsKeepTheirOrder(t *testing.T) {
 	leaf := leafOf(t, roots[1])
 	var first []byte
 	for _, order := range [][]int{{0, 1, 2}, {2, 1, 0}, {1, 2, 0}, {1, 1, 2, 0, 2}} {
-		var mesh, own []*certtest.Pair
+		var meshRoots, ownRoots []*certtest.Pair
 		for at, i := range order {
 			if at%2 == 0 {
-				mesh = append(mesh, roots[i])
+				meshRoots = append(meshRoots, roots[i])
 			} else {
-				own = append(own, roots[i])
+				ownRoots = append(ownRoots, roots[i])
 			}
 		}
-		want := wanted(mesh...)
+		want := wanted(meshRoots...)
 		before := slices.Clone(want.Roots)
-		b, err := certs.New(material(leaf, own...), want)
+		b, err := certs.New(material(leaf, ownRoots...), want)
 		require.NoError(t, err)
 		if first == nil {
 			first = b.Roots()
 		}
 		assert.Equal(t, string(first), string(b.Roots()), order)
-		assert.True(t, slices.Equal(before, want.Roots), "what was wanted stays as it was")
+		assert.True(t, slices.Equal(before, want.Roots), "New does not change Want")
 	}
 }
 
@@ -339,7 +340,7 @@ func TestBundleIsImmutable(t *testing.T) {
 	assert.Equal(t, roots, b.Roots())
 }
 
-func TestEqual(t *testing.T) {
+func TestBundlesAreEqualWhenTheirBytesAre(t *testing.T) {
 	root, next := authority(t, "mesh root"), authority(t, "next root")
 	leaf, other := leafOf(t, root), leafOf(t, root)
 	bundle := func(m certs.Material, roots ...*certtest.Pair) *certs.Bundle {
@@ -351,14 +352,14 @@ func TestEqual(t *testing.T) {
 	assert.True(t, b.Equal(bundle(material(leaf, root), root)), "the same content")
 	assert.False(t, b.Equal(bundle(material(other), root)), "another certificate")
 	assert.False(t, b.Equal(bundle(material(leaf), root, next)), "another root")
-	assert.True(t, b.Equal(bundle(certs.Material{Key: leaf.SEC1PEM(t), Chain: leaf.ChainPEM}, root)), "whatever the encoding of its key")
+	assert.True(t, b.Equal(bundle(certs.Material{Key: leaf.SEC1PEM(t), Chain: leaf.ChainPEM}, root)), "another encoding of the same key")
 	assert.False(t, b.Equal(nil))
 }
 
-func TestFloor(t *testing.T) {
-	for lifetime, floor := range map[time.Duration]time.Duration{
+func TestMinRemainingLifeIsATenthAndAtMostAMinute(t *testing.T) {
+	for lifetime, expected := range map[time.Duration]time.Duration{
 		time.Minute: 6 * time.Second, 10 * time.Minute: time.Minute, 24 * time.Hour: time.Minute, 0: 0,
 	} {
-		assert.Equal(t, floor, certs.Floor(lifetime), lifetime)
+		assert.Equal(t, expected, certs.MinRemainingLife(lifetime), lifetime)
 	}
 }

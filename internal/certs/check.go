@@ -11,11 +11,11 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// matches returns the key as one PEM block when it belongs to the leaf: in
-// PKCS#8, whatever it came in, so that who reads the Secret sees one encoding
-// from every source. Istio's agent writes PKCS#1 and SEC 1, which some readers
-// of TLS Secrets do not know (Java, go-spiffe).
-func matches(leaf *x509.Certificate, key []byte) ([]byte, error) {
+// matchKey checks that the key belongs to the leaf and returns it as one PEM block
+// in PKCS#8, so that the Secret has the same encoding from every source. Istio's
+// agent writes PKCS#1 and SEC 1, which some readers of TLS Secrets do not support
+// (Java, go-spiffe).
+func matchKey(leaf *x509.Certificate, key []byte) ([]byte, error) {
 	block, signer, err := parseKey(key)
 	if err != nil {
 		return nil, reject(Malformed, "private key: %v", err)
@@ -31,9 +31,9 @@ func matches(leaf *x509.Certificate, key []byte) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
-// identifies checks the SPIFFE ID. An X.509-SVID has exactly one URI SAN
-// (SPIFFE X509-SVID, section 2).
-func identifies(leaf *x509.Certificate, want spiffeid.ID) error {
+// checkIdentity checks the SPIFFE ID. An X.509-SVID has exactly one URI SAN (SPIFFE
+// X509-SVID, section 2).
+func checkIdentity(leaf *x509.Certificate, want spiffeid.ID) error {
 	if len(leaf.URIs) != 1 {
 		return reject(WrongIdentity, "want one URI SAN, got %d", len(leaf.URIs))
 	}
@@ -47,10 +47,10 @@ func identifies(leaf *x509.Certificate, want spiffeid.ID) error {
 	return nil
 }
 
-// isForBothSides: an edge is a client of the mesh and may be a server in it. To
-// be either it has to sign, where the certificate limits the key usage at all
-// (X509-SVID, section 4.3, asks for digitalSignature).
-func isForBothSides(leaf *x509.Certificate) error {
+// checkUsage checks that the leaf is for clients and servers: an edge is a client of
+// the mesh and may be a server in it. Both sign, so a key usage, if there is one,
+// has to allow that (X509-SVID, section 4.3, requires digitalSignature).
+func checkUsage(leaf *x509.Certificate) error {
 	if leaf.IsCA {
 		return reject(WrongUsage, "the first certificate is a CA's")
 	}
@@ -68,22 +68,22 @@ func isForBothSides(leaf *x509.Certificate) error {
 	return nil
 }
 
-// backdating is by how much Istio's CA dates a certificate back
-// (ClockSkewGracePeriod in security/pkg/pki/util). With a lifetime of a minute
-// that is two thirds of the validity.
+// backdating is how far before the issuance Istio's CA sets NotBefore
+// (ClockSkewGracePeriod in security/pkg/pki/util). With a lifetime of a minute that
+// is two thirds of the validity.
 const backdating = 2 * time.Minute
 
-// issued is the end of the backdating, or two thirds into the validity where that
-// is short.
+// issued returns the end of the backdating, or two thirds into a validity that is
+// shorter.
 func issued(leaf *x509.Certificate) time.Time {
 	return leaf.NotBefore.Add(min(backdating, leaf.NotAfter.Sub(leaf.NotBefore)*2/3))
 }
 
 func usefulUntil(leaf *x509.Certificate) time.Time {
-	return leaf.NotAfter.Add(-Floor(leaf.NotAfter.Sub(issued(leaf))))
+	return leaf.NotAfter.Add(-MinRemainingLife(leaf.NotAfter.Sub(issued(leaf))))
 }
 
-func isValid(leaf *x509.Certificate, now time.Time) error {
+func checkValidity(leaf *x509.Certificate, now time.Time) error {
 	at := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 	rest := leaf.NotAfter.Sub(now)
 	switch {
@@ -97,14 +97,14 @@ func isValid(leaf *x509.Certificate, now time.Time) error {
 	return nil
 }
 
-// verify leads the chain to a root, once as a client's and once as a server's:
-// an intermediate may be for one of them only. The identity is checked
-// elsewhere.
-func verify(chain, roots []*x509.Certificate, now time.Time) error {
+// verifyChain verifies the chain up to a root, once for a client and once for a
+// server: an intermediate may be for one of them only. checkIdentity checks the
+// identity.
+func verifyChain(chain, roots []*x509.Certificate, now time.Time) error {
 	if len(roots) == 0 {
 		return reject(Untrusted, "no root certificate that is valid now")
 	}
-	options := x509.VerifyOptions{Roots: pool(roots), Intermediates: pool(chain[1:]), CurrentTime: now}
+	options := x509.VerifyOptions{Roots: certPool(roots), Intermediates: certPool(chain[1:]), CurrentTime: now}
 	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth} {
 		options.KeyUsages = []x509.ExtKeyUsage{usage}
 		if _, err := chain[0].Verify(options); err != nil {
@@ -114,7 +114,7 @@ func verify(chain, roots []*x509.Certificate, now time.Time) error {
 	return nil
 }
 
-func pool(list []*x509.Certificate) *x509.CertPool {
+func certPool(list []*x509.Certificate) *x509.CertPool {
 	p := x509.NewCertPool()
 	for _, c := range list {
 		p.AddCert(c)
@@ -122,31 +122,31 @@ func pool(list []*x509.Certificate) *x509.CertPool {
 	return p
 }
 
-// withoutRoot drops the self-signed certificates behind the leaf: they are
-// trust anchors, not links of the chain.
+// withoutRoot drops the self-signed certificates behind the leaf: they are trust
+// anchors and do not belong in the chain.
 func withoutRoot(chain []*x509.Certificate) []*x509.Certificate {
 	return slices.DeleteFunc(chain, func(c *x509.Certificate) bool { return c != chain[0] && isSelfSigned(c) })
 }
 
-// isSelfSigned accepts old hash functions too, as roots of companies have them:
-// nothing is trusted because of that signature.
+// isSelfSigned accepts old hash functions too, which corporate roots still have:
+// nothing is trusted because of this signature.
 func isSelfSigned(c *x509.Certificate) bool {
 	return bytes.Equal(c.RawIssuer, c.RawSubject) && c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
 }
 
-// union joins lists of roots, each certificate once, in a stable order.
-func union(lists ...[]*x509.Certificate) []*x509.Certificate {
+// mergeRoots returns every root of the lists once, in a stable order.
+func mergeRoots(lists ...[]*x509.Certificate) []*x509.Certificate {
 	all := slices.Concat(lists...)
 	slices.SortFunc(all, func(a, b *x509.Certificate) int { return bytes.Compare(a.Raw, b.Raw) })
 	return slices.CompactFunc(all, func(a, b *x509.Certificate) bool { return a.Equal(b) })
 }
 
-// anchors drops the roots that are not valid at the moment, for they verify
-// nothing and one forgotten in a bundle must not make it worthless, and those
-// that are no CA's: a leaf among the roots would vouch for itself.
-func anchors(roots []*x509.Certificate, now time.Time) []*x509.Certificate {
+// validAnchors drops the roots that are not valid now: they verify nothing, and a
+// forgotten one must not invalidate a bundle. It also drops those that are not a
+// CA's: a leaf among the roots would verify itself.
+func validAnchors(roots []*x509.Certificate, now time.Time) []*x509.Certificate {
 	return slices.DeleteFunc(roots, func(c *x509.Certificate) bool {
-		isCA := c.Version < 3 || c.BasicConstraintsValid && c.IsCA // version 1 knows no constraints
+		isCA := c.Version < 3 || c.BasicConstraintsValid && c.IsCA // version 1 has no basic constraints
 		return !isCA || now.Before(c.NotBefore) || now.After(c.NotAfter)
 	})
 }

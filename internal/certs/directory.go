@@ -12,10 +12,10 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// The files of a certificate directory, as Istio's agent names and orders them:
-// it writes key.pem, cert-chain.pem and root-cert.pem one after the other, each
-// by a rename (OutputKeyCertToDir in security/pkg/nodeagent/util), so that key
-// and chain do not match for a moment in every rotation.
+// The files of a certificate directory, in the order in which Istio's agent writes
+// them: one after the other, each by a rename (OutputKeyCertToDir in
+// security/pkg/nodeagent/util). So key and chain do not match for a moment in every
+// rotation.
 const (
 	KeyFile   = "key.pem"
 	ChainFile = "cert-chain.pem"
@@ -23,63 +23,66 @@ const (
 )
 
 const (
-	// patience is how long what the directory holds may be incomplete or torn
-	// before that is a rejection: a node that is short of CPU stops the agent
-	// between two files for 100 ms and more.
-	patience = time.Second
-	// firstWait is between a reading that failed and the next; it doubles.
-	firstWait = 5 * time.Millisecond
-	// spacing is between two readings at least, however often files change.
-	spacing = 10 * time.Millisecond
-	// blindPoll is the poll where the kernel gives no watch.
-	blindPoll = time.Second
+	// readTimeout is how long the files may be incomplete or torn before they are
+	// rejected: on a node that is short of CPU the agent pauses between two files
+	// for 100 ms and more.
+	readTimeout = time.Second
+	// firstReadBackoff is the time between a read that failed and the next. It
+	// doubles.
+	firstReadBackoff = 5 * time.Millisecond
+	// minReadInterval is the least time between two reads, however often files
+	// change.
+	minReadInterval = 10 * time.Millisecond
+	// unwatchedPoll is the poll interval while the kernel grants no watch.
+	unwatchedPoll = time.Second
 )
 
-// DirectoryOptions are the settings of a Directory.
+// DirectoryOptions configure a Directory.
 type DirectoryOptions struct {
-	// Path is the directory. It need not exist yet.
+	// Path is the directory. It does not have to exist yet. Required.
 	Path string
 	// RootsFile holds the trust anchors of the mesh: root-cert.pem of ConfigMap
-	// istio-ca-root-cert, mounted into the pod. It is followed like Path; while
-	// it cannot be read, the anchors that it held last count. Without the
-	// option the directory's own root-cert.pem counts alone.
+	// istio-ca-root-cert, mounted into the pod. It is followed like Path. While it
+	// cannot be read, its last valid content counts. Default: only the directory's
+	// own root-cert.pem counts.
 	RootsFile string
-	// ID is the identity that the certificate has to have.
+	// ID is the identity that the certificate has to have. Required.
 	ID spiffeid.ID
-	// Poll is how often the files are read although nothing seems to have
-	// changed. Default 30 s; every second at least while nothing can be watched,
-	// as when the node is out of inotify instances.
+	// Poll is how often the files are read although no change was seen. Default
+	// 30 s; at most one second while nothing can be watched, as when the node is
+	// out of inotify instances.
 	Poll time.Duration
-	// Now is the clock to judge validity by. Default time.Now.
+	// Now is the clock to check validity by. Default time.Now.
 	Now func() time.Time
-	// Rejected hears why what lies in the directory is no bundle, once for each
-	// content and Reason until there is a bundle again, and not while the files
-	// may just be in the middle of a change. It is called from Run and must not
-	// block. Default: it is logged.
+	// Rejected is called with the error when the files are no bundle: once for each
+	// content and Reason until there is a bundle again, and not while the files may
+	// be in the middle of a change. It is called from Run and must not block.
+	// Default: the error is logged.
 	Rejected func(error)
-	// Log gets what is no rejection: files that are missing, a watch that failed.
-	// Default: nothing.
+	// Log gets everything that is no rejection: missing files, a failed watch.
+	// Default: no logging.
 	Log logr.Logger
 }
 
-// Directory is the source that follows a directory of certificate files, whether
-// Istio's agent writes them or the kubelet mounts them. It has the last good
-// bundle: what cannot be one does not replace it.
+// Directory is the source that follows a directory of certificate files, written by
+// Istio's agent or mounted by the kubelet. It keeps the last valid bundle: invalid
+// content does not replace it.
 type Directory struct {
 	options DirectoryOptions
 	changed chan struct{}
 	files   *files
-	seen    map[string]bool
-	// newWatcher and patience are what they are but for tests.
-	newWatcher func() (*fsnotify.Watcher, error)
-	patience   time.Duration
+	// reported has the reason and digest of every rejection since the last bundle.
+	reported map[string]bool
+	// Tests replace newWatcher and readTimeout.
+	newWatcher  func() (*fsnotify.Watcher, error)
+	readTimeout time.Duration
 
 	mu      sync.Mutex
 	latest  *Bundle
 	problem error
 }
 
-// NewDirectory makes a Directory, which does nothing before Run.
+// NewDirectory returns a Directory. It does nothing before Run.
 func NewDirectory(o DirectoryOptions) *Directory {
 	if o.Poll <= 0 {
 		o.Poll = 30 * time.Second
@@ -95,37 +98,37 @@ func NewDirectory(o DirectoryOptions) *Directory {
 		o.Rejected = func(err error) { log.Error(err, "rejected a certificate") }
 	}
 	return &Directory{
-		options: o,
-		changed: make(chan struct{}, 1),
-		files:   &files{path: o.Path, rootsFile: o.RootsFile},
-		seen:    map[string]bool{},
+		options:  o,
+		changed:  make(chan struct{}, 1),
+		files:    &files{path: o.Path, rootsFile: o.RootsFile},
+		reported: map[string]bool{},
 
-		newWatcher: fsnotify.NewWatcher,
-		patience:   patience,
+		newWatcher:  fsnotify.NewWatcher,
+		readTimeout: readTimeout,
 	}
 }
 
-// Latest is the last good bundle, nil before the first. It may have expired in
-// the meantime.
+// Latest is the last valid bundle, nil before the first. It may have expired since.
 func (d *Directory) Latest() *Bundle {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.latest
 }
 
-// Problem says why Latest is not what lies in the directory, or what keeps the
-// anchors of the mesh from being read; nil when all is well.
+// Problem says why Latest is not what the files hold, or why the mesh's anchors
+// cannot be read. Nil when there is no problem.
 func (d *Directory) Problem() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.problem
 }
 
-// Changed receives when Latest changed. Changes that nobody received yet are one.
+// Changed receives a value when Latest has changed. Changes that were not received
+// yet are coalesced into one.
 func (d *Directory) Changed() <-chan struct{} { return d.changed }
 
-// Run follows the directory until ctx ends, and is called once. An error means
-// that the options are of no use.
+// Run follows the directory until ctx ends. It may be called once. An error means
+// that the options are invalid.
 func (d *Directory) Run(ctx context.Context) error {
 	switch {
 	case d.options.Path == "":
@@ -140,45 +143,45 @@ func (d *Directory) Run(ctx context.Context) error {
 	defer poll.Stop()
 
 	var last time.Time
-	settling := settling{patience: d.patience}
-	soon := func() { read.Reset(spacing - time.Since(last)) }
+	retry := readRetry{timeout: d.readTimeout}
+	readSoon := func() { read.Reset(minReadInterval - time.Since(last)) }
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case e := <-w.events():
-			if w.concerns(e) {
-				soon()
+			if w.isRelevant(e) {
+				readSoon()
 			}
-		case err := <-w.errors(): // an overflow too: something was missed
+		case err := <-w.errors(): // an overflow as well: events were lost
 			d.options.Log.V(1).Info("the watch of the certificate directory reports an error", "error", err.Error())
-			soon()
+			readSoon()
 		case <-poll.C:
-			soon()
+			readSoon()
 		case <-read.C:
-			if w.arm() { // before the reading, so that no change falls between
+			if w.update() { // before the read, so that no change is missed in between
 				poll.Reset(d.options.Poll)
 			} else {
-				poll.Reset(min(d.options.Poll, blindPoll))
+				poll.Reset(min(d.options.Poll, unwatchedPoll))
 			}
 			last = time.Now()
 			content, err := d.read()
 			if err == nil {
-				d.well()
-				settling.end()
+				d.clearProblem()
+				retry.reset()
 				continue
 			}
-			if wait, ok := settling.next(content.digest, last); ok {
-				read.Reset(wait)
+			if backoff, ok := retry.next(content.digest, last); ok {
+				read.Reset(backoff)
 				continue
 			}
-			d.ill(content.digest, err)
+			d.reportProblem(content.digest, err)
 		}
 	}
 }
 
-// read reads and judges the files. The error is why they are no bundle, or why
-// the anchors of the mesh are those of before.
+// read reads and validates the files. The error says why they are no bundle, or why
+// the mesh's anchors could not be read.
 func (d *Directory) read() (content, error) {
 	c := d.files.read()
 	if c.err != nil {
@@ -188,11 +191,11 @@ func (d *Directory) read() (content, error) {
 	if err != nil {
 		return c, fmt.Errorf("%s: %w", d.options.Path, err)
 	}
-	d.accept(b)
+	d.setLatest(b)
 	return c, c.rootsErr
 }
 
-func (d *Directory) accept(b *Bundle) {
+func (d *Directory) setLatest(b *Bundle) {
 	d.mu.Lock()
 	same := b.Equal(d.latest)
 	if !same {
@@ -205,65 +208,34 @@ func (d *Directory) accept(b *Bundle) {
 	d.options.Log.V(1).Info("the certificate directory holds another certificate", "certificate", b.String())
 	select {
 	case d.changed <- struct{}{}:
-	default: // one is waiting already
+	default: // a change was not received yet
 	}
 }
 
-func (d *Directory) well() {
-	clear(d.seen)
+func (d *Directory) clearProblem() {
+	clear(d.reported)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.problem = nil
 }
 
-// ill reports an error unless it was. A file that is not there is none to reject.
-func (d *Directory) ill(digest string, err error) {
+// reportProblem stores an error, and reports it unless it was reported before. A
+// missing file is logged and not rejected.
+func (d *Directory) reportProblem(digest string, err error) {
 	d.mu.Lock()
 	d.problem = err
 	d.mu.Unlock()
-	const most = 64 // contents that take turns, in a directory that somebody plays with
+	const maxReported = 64 // bounds the memory when the content keeps changing
 	reason := ReasonOf(err)
-	if key := string(reason) + " " + digest; !d.seen[key] {
-		if len(d.seen) >= most {
-			clear(d.seen)
+	if key := string(reason) + " " + digest; !d.reported[key] {
+		if len(d.reported) >= maxReported {
+			clear(d.reported)
 		}
-		d.seen[key] = true
+		d.reported[key] = true
 		if reason == "" {
 			d.options.Log.Info("waiting for certificate files", "missing", err.Error())
 			return
 		}
 		d.options.Rejected(err)
 	}
-}
-
-// settling says how long to wait for a change to be complete.
-type settling struct {
-	patience time.Duration
-	since    time.Time // zero while there is nothing to wait for
-	wait     time.Duration
-	givenUp  bool
-	lastSeen string
-}
-
-func (s *settling) end() { *s = settling{patience: s.patience} }
-
-// next returns the time until the next reading, and false when patience is over.
-// Another content begins a new patience only after that: a directory that is
-// never at rest must not be waited for without end.
-func (s *settling) next(digest string, now time.Time) (time.Duration, bool) {
-	if s.givenUp && s.lastSeen == digest {
-		return 0, false
-	}
-	if s.since.IsZero() || s.givenUp {
-		*s = settling{patience: s.patience, since: now, wait: firstWait}
-	}
-	s.lastSeen = digest
-	left := s.patience - now.Sub(s.since)
-	if left <= 0 {
-		s.givenUp = true
-		return 0, false
-	}
-	wait := min(s.wait, left)
-	s.wait *= 2
-	return wait, true
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
-	"github.com/isthmus-mesh/isthmus/test/certtest"
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
 func TestDirectoryFollowsRotations(t *testing.T) {
@@ -32,7 +32,7 @@ func TestDirectoryFollowsRotations(t *testing.T) {
 			for range 10 {
 				leaf := leafOf(t, root)
 				dir.rotate(t, leaf, root, order...)
-				f.getsTo(leaf)
+				f.awaitBundle(leaf)
 				<-f.Changed()
 			}
 			assert.Empty(t, f.rejections(), "a rotation is torn for a moment")
@@ -41,84 +41,84 @@ func TestDirectoryFollowsRotations(t *testing.T) {
 	}
 }
 
-func TestDirectoryReadsWhatIsThereAlready(t *testing.T) {
-	t.Parallel() // with those that do not count what is left behind
+func TestDirectoryReadsExistingFiles(t *testing.T) {
+	t.Parallel() // with the tests that do not count goroutines and watches
 	root := authority(t, "mesh root")
 	dir, leaf := folder(t.TempDir()), leafOf(t, root)
 	dir.rotate(t, leaf, root)
 	f := follow(t, certs.DirectoryOptions{Path: string(dir)})
 	<-f.Changed()
-	assert.True(t, f.has(leaf))
+	assert.True(t, f.holds(leaf))
 }
 
 func TestDirectoryCoalescesChanges(t *testing.T) {
-	t.Parallel() // with those that do not count what is left behind
+	t.Parallel() // with the tests that do not count goroutines and watches
 	root := authority(t, "mesh root")
 	dir := folder(t.TempDir())
 	f := follow(t, certs.DirectoryOptions{Path: string(dir)})
 	for range 3 {
 		leaf := leafOf(t, root)
 		dir.rotate(t, leaf, root)
-		f.getsTo(leaf)
+		f.awaitBundle(leaf)
 	}
 	require.Len(t, f.Changed(), 1)
 	<-f.Changed()
 	// The files are the same, but for their times.
-	before := f.readings()
+	before := f.reads()
 	dir.put(t, certs.RootFile, root.CertificatePEM)
-	require.Eventually(t, func() bool { return f.readings() > before }, limit, time.Millisecond)
+	require.Eventually(t, func() bool { return f.reads() > before }, limit, time.Millisecond)
 	f.stop()
 	assert.Empty(t, f.Changed())
 }
 
 func TestDirectoryWaitsWhileThePairIsTorn(t *testing.T) {
-	t.Parallel() // with those that do not count what is left behind
+	t.Parallel() // with the tests that do not count goroutines and watches
 	root := authority(t, "mesh root")
 	dir := folder(t.TempDir())
 	first, second := leafOf(t, root), leafOf(t, root)
 	dir.rotate(t, first, root)
-	f := follow(t, certs.DirectoryOptions{Path: string(dir)}, (*certs.Directory).Patient)
-	f.getsTo(first)
+	f := follow(t, certs.DirectoryOptions{Path: string(dir)}, (*certs.Directory).NeverReject)
+	f.awaitBundle(first)
 
 	dir.put(t, certs.KeyFile, second.KeyPEM)
-	before := f.readings()
-	require.Eventually(t, func() bool { return f.readings() > before+3 }, limit, time.Millisecond)
-	assert.True(t, f.has(first))
+	before := f.reads()
+	require.Eventually(t, func() bool { return f.reads() > before+3 }, limit, time.Millisecond)
+	assert.True(t, f.holds(first))
 	dir.put(t, certs.ChainFile, joined(second, root))
-	f.getsTo(second)
+	f.awaitBundle(second)
 	assert.Empty(t, f.rejections())
 	assert.NoError(t, f.Problem())
 }
 
 func TestDirectoryRejectsATornPairOnce(t *testing.T) {
-	t.Parallel() // with those that do not count what is left behind
+	t.Parallel() // with the tests that do not count goroutines and watches
 	root := authority(t, "mesh root")
 	dir := folder(t.TempDir())
 	first, second := leafOf(t, root), leafOf(t, root)
 	dir.rotate(t, first, root)
 	f := follow(t, certs.DirectoryOptions{Path: string(dir), Poll: 20 * time.Millisecond})
-	f.getsTo(first)
+	f.awaitBundle(first)
 
 	dir.put(t, certs.KeyFile, second.KeyPEM)
 	torn := string(dir) + ": key-mismatch: the private key does not belong to the certificate with serial " + serial(first)
-	f.rejects(torn)
+	f.awaitRejections(torn)
 	assert.EqualError(t, f.Problem(), torn)
-	assert.True(t, f.has(first))
-	before := f.readings()
-	require.Eventually(t, func() bool { return f.readings() > before+10 }, limit, time.Millisecond)
-	f.rejects(torn)
+	assert.True(t, f.holds(first))
+	before := f.reads()
+	require.Eventually(t, func() bool { return f.reads() > before+10 }, limit, time.Millisecond)
+	f.awaitRejections(torn)
 
 	dir.put(t, certs.ChainFile, joined(second, root))
-	f.getsTo(second)
+	f.awaitBundle(second)
 	require.Eventually(t, func() bool { return f.Problem() == nil }, limit, time.Millisecond)
 
-	// The same once more is another incident.
+	// The same content again is another incident.
 	dir.put(t, certs.ChainFile, joined(first, root))
-	f.rejects(torn, torn)
+	f.awaitRejections(torn, torn)
 }
 
-func TestDirectoryKeepsTheGoodBundle(t *testing.T) {
-	t.Parallel() // with those that do not count what is left behind
+func TestDirectoryKeepsTheLastValidBundle(t *testing.T) {
+	t.Parallel() // with the tests that do not count goroutines and watches
 	root, stranger := authority(t, "mesh root"), authority(t, "strange root")
 	leaf, next := leafOf(t, root), leafOf(t, root)
 	others := root.SPIFFELeaf(t, "spiffe://cluster.local/ns/edge/sa/other", around(time.Hour, time.Hour))
@@ -139,7 +139,7 @@ func TestDirectoryKeepsTheGoodBundle(t *testing.T) {
 		spoil  func(*testing.T, folder)
 		expect string // after the directory
 	}{
-		"if the pair is another's, expect wrong-identity": {
+		"if the pair is another account's, expect wrong-identity": {
 			func(t *testing.T, dir folder) { dir.rotate(t, others, root) },
 			`: wrong-identity: want SPIFFE ID "` + edge + `", got "spiffe://cluster.local/ns/edge/sa/other"`},
 		"if the pair is of another mesh, expect untrusted": {
@@ -181,66 +181,66 @@ func TestDirectoryKeepsTheGoodBundle(t *testing.T) {
 			dir := folder(t.TempDir())
 			dir.rotate(t, leaf, root)
 			f := follow(t, certs.DirectoryOptions{Path: string(dir)})
-			f.getsTo(leaf)
+			f.awaitBundle(leaf)
 			test.spoil(t, dir)
-			f.rejects(string(dir) + test.expect)
+			f.awaitRejections(string(dir) + test.expect)
 			assert.EqualError(t, f.Problem(), string(dir)+test.expect)
 			assert.NotEmpty(t, certs.ReasonOf(f.Problem()))
-			assert.True(t, f.has(leaf), "the good one stays")
+			assert.True(t, f.holds(leaf), "the valid one stays")
 			require.Len(t, f.Changed(), 1)
 			<-f.Changed()
 
 			_ = os.Remove(dir.file(certs.RootFile)) // a directory is in the way of a rename
 			dir.rotate(t, next, root)
-			f.getsTo(next)
+			f.awaitBundle(next)
 			require.Eventually(t, func() bool { return f.Problem() == nil }, limit, time.Millisecond)
 		})
 	}
 }
 
 func TestDirectoryReportsFlappingOnce(t *testing.T) {
-	t.Parallel() // with those that do not count what is left behind
+	t.Parallel() // with the tests that do not count goroutines and watches
 	root := authority(t, "mesh root")
 	dir, leaf := folder(t.TempDir()), leafOf(t, root)
 	dir.rotate(t, leaf, root)
 	f := follow(t, certs.DirectoryOptions{Path: string(dir), Poll: 5 * time.Millisecond})
-	f.getsTo(leaf)
+	f.awaitBundle(leaf)
 	var want []string
 	for _, broken := range []string{"a", "b", "a", "b"} {
 		dir.put(t, certs.ChainFile, []byte(broken))
 		text := string(dir) + ": malformed: certificate chain: want at least one certificate in PEM, got none"
 		if len(want) < 2 {
 			want = append(want, text)
-			f.rejects(want...)
+			f.awaitRejections(want...)
 			continue
 		}
-		before := f.readings()
-		require.Eventually(t, func() bool { return f.readings() > before+130 }, limit, time.Millisecond) // well over patience
-		f.rejects(want...)
+		before := f.reads()
+		require.Eventually(t, func() bool { return f.reads() > before+130 }, limit, time.Millisecond) // well over the timeout
+		f.awaitRejections(want...)
 	}
 }
 
-func TestDirectoryNoticesThatTimePasses(t *testing.T) {
-	t.Parallel() // with those that do not count what is left behind
+func TestDirectoryRejectsWhatExpires(t *testing.T) {
+	t.Parallel() // with the tests that do not count goroutines and watches
 	root := authority(t, "mesh root")
 	dir, early := folder(t.TempDir()), leafOf(t, root, around(-time.Minute, time.Hour))
 	dir.rotate(t, early, root)
 	f := follow(t, certs.DirectoryOptions{Path: string(dir), Poll: 5 * time.Millisecond})
 	young := string(dir) + ": not-yet-valid: valid from 2026-03-01T12:01:00Z, and it is 2026-03-01T12:00:00Z"
-	f.rejects(young)
+	f.awaitRejections(young)
 	assert.Nil(t, f.Latest())
 
 	f.at(noon.Add(time.Minute))
-	f.getsTo(early)
+	f.awaitBundle(early)
 	require.Eventually(t, func() bool { return f.Problem() == nil }, limit, time.Millisecond)
 
 	f.at(noon.Add(2 * time.Hour))
-	f.rejects(young, string(dir)+": expired: valid until 2026-03-01T13:00:00Z, and it is 2026-03-01T14:00:00Z")
-	assert.True(t, f.has(early))
+	f.awaitRejections(young, string(dir)+": expired: valid until 2026-03-01T13:00:00Z, and it is 2026-03-01T14:00:00Z")
+	assert.True(t, f.holds(early))
 }
 
 func TestDirectoryFollowsTheRootsOfTheMesh(t *testing.T) {
-	t.Parallel() // with those that do not count what is left behind
+	t.Parallel() // with the tests that do not count goroutines and watches
 	old, next := authority(t, "old root"), authority(t, "next root")
 	leaf := leafOf(t, old)
 	dir, anchors := folder(t.TempDir()), mounted{folder: folder(t.TempDir())}
@@ -249,11 +249,11 @@ func TestDirectoryFollowsTheRootsOfTheMesh(t *testing.T) {
 	f := follow(t, certs.DirectoryOptions{Path: string(dir), RootsFile: file})
 	require.Eventually(t, func() bool { return f.Problem() != nil }, limit, time.Millisecond)
 	assert.EqualError(t, f.Problem(), file+": file does not exist")
-	assert.Nil(t, f.Latest(), "nobody but the directory vouches for its root")
+	assert.Nil(t, f.Latest(), "no root but the directory's own verifies it")
 
 	holdsRoots := func(roots ...*certtest.Pair) func() bool {
 		return func() bool {
-			return f.has(leaf) && len(serials(t, f.Latest().Roots())) == len(roots)
+			return f.holds(leaf) && len(serials(t, f.Latest().Roots())) == len(roots)
 		}
 	}
 	anchors.put(t, map[string][]byte{"root-cert.pem": joined(old)})
@@ -264,9 +264,9 @@ func TestDirectoryFollowsTheRootsOfTheMesh(t *testing.T) {
 	<-f.Changed()
 	assert.Empty(t, f.rejections())
 
-	// Broken anchors are reported; those of before count on.
+	// Invalid anchors are reported; the earlier ones still count.
 	anchors.put(t, map[string][]byte{"root-cert.pem": []byte("oops")})
-	f.rejects(file + ": malformed: root certificates: want at least one certificate in PEM, got none")
+	f.awaitRejections(file + ": malformed: root certificates: want at least one certificate in PEM, got none")
 	leaf = leafOf(t, next)
 	dir.rotate(t, leaf, next)
 	require.Eventually(t, holdsRoots(old, next), limit, time.Millisecond)
@@ -282,19 +282,19 @@ func TestDirectoryFollowsTheRootsOfTheMesh(t *testing.T) {
 }
 
 func TestDirectoryFollowsTheKubelet(t *testing.T) {
-	t.Parallel() // with those that do not count what is left behind
+	t.Parallel() // with the tests that do not count goroutines and watches
 	root := authority(t, "mesh root")
 	m := mounted{folder: folder(t.TempDir())}
 	f := follow(t, certs.DirectoryOptions{Path: string(m.folder)})
 	for range 10 {
 		leaf := leafOf(t, root)
 		m.put(t, map[string][]byte{certs.KeyFile: leaf.KeyPEM, certs.ChainFile: leaf.ChainPEM, certs.RootFile: root.CertificatePEM})
-		f.getsTo(leaf)
+		f.awaitBundle(leaf)
 	}
 	assert.Empty(t, f.rejections())
 }
 
-func TestDirectoryComesAndGoes(t *testing.T) {
+func TestDirectoryMayAppearAndVanish(t *testing.T) {
 	root := authority(t, "mesh root")
 	base := t.TempDir()
 	dir := folder(filepath.Join(base, "not", "there", "yet"))
@@ -309,8 +309,8 @@ func TestDirectoryComesAndGoes(t *testing.T) {
 		dir.rotate(t, leaf, root)
 		require.NoError(t, os.MkdirAll(string(anchors), 0o755))
 		anchors.put(t, "ca.pem", root.CertificatePEM)
-		f.getsTo(leaf)
-		require.Eventually(t, func() bool { _, watches := inotify(t); return watches == 2 }, limit, time.Millisecond, "one for each directory")
+		f.awaitBundle(leaf)
+		require.Eventually(t, func() bool { _, watches := inotify(t); return watches == 2 }, limit, time.Millisecond, "one watch for each directory")
 		switch i % 3 {
 		case 0:
 			require.NoError(t, os.RemoveAll(filepath.Join(base, "not")))
@@ -324,14 +324,14 @@ func TestDirectoryComesAndGoes(t *testing.T) {
 }
 
 func TestDirectoryIgnoresOtherNames(t *testing.T) {
-	t.Parallel() // with those that do not count what is left behind
+	t.Parallel() // with the tests that do not count goroutines and watches
 	root := authority(t, "mesh root")
 	dir, leaf, next := folder(t.TempDir()), leafOf(t, root), leafOf(t, root)
 	dir.rotate(t, leaf, root)
 	f := follow(t, certs.DirectoryOptions{Path: string(dir)})
-	f.getsTo(leaf)
+	f.awaitBundle(leaf)
 	require.NoError(t, os.Mkdir(dir.file("..2026_03_01_12_00_00.123456789"), 0o755))
-	before := f.readings()
+	before := f.reads()
 	for i := range 500 {
 		for _, name := range []string{"file%d", "key.pem.tmp.%d", ".key.pem.swp%d", "key.pem~%d", "..data_tmp%d", "..2026_03_01_12_00_00.123456789/key.pem%d"} {
 			require.NoError(t, os.WriteFile(dir.file(fmt.Sprintf(name, i)), leaf.KeyPEM, 0o600))
@@ -339,16 +339,16 @@ func TestDirectoryIgnoresOtherNames(t *testing.T) {
 	}
 	require.NoError(t, os.Chmod(dir.file(certs.KeyFile), 0o400))
 	dir.rotate(t, next, root)
-	f.getsTo(next)
-	// Three renames and a few readings until they are whole; 3,000 files for nothing.
-	assert.LessOrEqual(t, f.readings()-before, 20)
+	f.awaitBundle(next)
+	// Three renames and a few reads until the files match. The other 3,000 files cause none.
+	assert.LessOrEqual(t, f.reads()-before, 20)
 	assert.Empty(t, f.rejections())
 }
 
 func TestDirectoryFollowsALinkToADirectory(t *testing.T) {
 	root := authority(t, "mesh root")
 	first, second, third := leafOf(t, root), leafOf(t, root), leafOf(t, root)
-	swap := func(poll time.Duration) (folder, *following) {
+	swap := func(poll time.Duration) (folder, *runningDirectory) {
 		base := folder(t.TempDir())
 		for name, p := range map[string]*certtest.Pair{"first": first, "second": second} {
 			require.NoError(t, os.Mkdir(base.file(name), 0o755))
@@ -356,53 +356,53 @@ func TestDirectoryFollowsALinkToADirectory(t *testing.T) {
 		}
 		require.NoError(t, os.Symlink("first", base.file("link")))
 		f := follow(t, certs.DirectoryOptions{Path: base.file("link"), Poll: poll})
-		f.getsTo(first)
-		// This is in none of the directories that are watched.
+		f.awaitBundle(first)
+		// No watched directory has this change.
 		require.NoError(t, os.Symlink("second", base.file("new")))
 		require.NoError(t, os.Rename(base.file("new"), base.file("link")))
 		return base, f
 	}
 	_, f := swap(50 * time.Millisecond)
-	f.getsTo(second)
+	f.awaitBundle(second)
 	f.stop()
 
-	// Whatever makes it look again, from then on it watches the other directory.
+	// After the next read, whatever causes it, the other directory is watched.
 	base, f := swap(time.Hour)
 	folder(base.file("first")).put(t, certs.RootFile, nil)
-	f.getsTo(second)
+	f.awaitBundle(second)
 	folder(base.file("second")).rotate(t, third, root)
-	f.getsTo(third)
+	f.awaitBundle(third)
 	_, watches := inotify(t)
 	assert.Equal(t, 1, watches)
 }
 
-func TestDirectoryPollsWithoutAWatch(t *testing.T) {
+func TestDirectoryPollsWhileItCannotWatch(t *testing.T) {
 	root := authority(t, "mesh root")
 	dir, first, second, third := folder(t.TempDir()), leafOf(t, root), leafOf(t, root), leafOf(t, root)
 	dir.rotate(t, first, root)
-	var heal atomic.Bool
+	var recovered atomic.Bool
 	f := follow(t, certs.DirectoryOptions{Path: string(dir)}, func(d *certs.Directory) {
-		d.Blind(func() error {
-			if heal.Load() {
+		d.FailWatch(func() error {
+			if recovered.Load() {
 				return nil
 			}
 			return errors.New("too many open files")
 		})
 	})
-	f.getsTo(first)
+	f.awaitBundle(first)
 	dir.rotate(t, second, root)
-	f.getsTo(second)
+	f.awaitBundle(second)
 	instances, _ := inotify(t)
 	assert.Zero(t, instances)
 
-	heal.Store(true)
+	recovered.Store(true)
 	require.Eventually(t, func() bool { _, watches := inotify(t); return watches == 1 }, limit, time.Millisecond)
 	dir.rotate(t, third, root)
-	f.getsTo(third)
+	f.awaitBundle(third)
 }
 
-func TestDirectoryLeavesNothingBehind(t *testing.T) {
-	// fsnotify waits for its goroutine until it is about to end, not longer.
+func TestDirectoryLeavesNoGoroutinesAndWatches(t *testing.T) {
+	// fsnotify.Close returns shortly before its goroutine has ended.
 	clean := func() bool { return len(leftovers()) == 0 }
 	require.Eventually(t, clean, limit, time.Millisecond)
 	root := authority(t, "mesh root")
@@ -413,8 +413,8 @@ func TestDirectoryLeavesNothingBehind(t *testing.T) {
 			dir.rotate(t, leaf, root)
 		}
 		require.Eventually(t, func() bool { _, watches := inotify(t); return watches == 2 }, limit, time.Millisecond)
-		require.NotEmpty(t, leftovers(), "this test can see them")
-		f.stop() // in the middle of waiting for the rest
+		require.NotEmpty(t, leftovers(), "this test sees them")
+		f.stop() // while it waits for the other files
 		require.Eventually(t, clean, limit, time.Millisecond)
 		instances, _ := inotify(t)
 		assert.Zero(t, instances)
@@ -426,7 +426,7 @@ func TestDirectoryEndsWhileFilesChange(t *testing.T) {
 	dir, leaf := folder(t.TempDir()), leafOf(t, root)
 	dir.rotate(t, leaf, root)
 	f := follow(t, certs.DirectoryOptions{Path: string(dir)})
-	f.getsTo(leaf)
+	f.awaitBundle(leaf)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -436,10 +436,10 @@ func TestDirectoryEndsWhileFilesChange(t *testing.T) {
 	}()
 	f.stop()
 	<-done
-	assert.True(t, f.has(leaf))
+	assert.True(t, f.holds(leaf))
 }
 
-// zeros is a file that grows as fast as it is read.
+// zeros is a file without an end.
 type zeros struct{ read int }
 
 func (z *zeros) Read(p []byte) (int, error) {
@@ -447,7 +447,7 @@ func (z *zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestReadAllEnds(t *testing.T) {
+func TestReadAllHasALimit(t *testing.T) {
 	endless := &zeros{}
 	_, err := certs.ReadAll(endless)
 	assert.EqualError(t, err, "it has more than 1048576 bytes")
@@ -457,27 +457,27 @@ func TestReadAllEnds(t *testing.T) {
 	assert.Len(t, data, 1<<20)
 }
 
-func TestDirectoryRefusesOptionsOfNoUse(t *testing.T) {
+func TestDirectoryRefusesInvalidOptions(t *testing.T) {
 	assert.EqualError(t, certs.NewDirectory(certs.DirectoryOptions{}).Run(context.Background()), "certificate directory: no path")
 	assert.EqualError(t, certs.NewDirectory(certs.DirectoryOptions{Path: "/etc/istio-certs"}).Run(context.Background()), "certificate directory /etc/istio-certs: no identity")
 }
 
-// BenchmarkDirectory measures from the rename of the agent's last file to the new
-// bundle.
+// BenchmarkDirectory measures the time from the rename of the agent's last file to
+// the new bundle.
 func BenchmarkDirectory(b *testing.B) {
 	root := authority(b, "mesh root")
 	dir := folder(b.TempDir())
 	f := follow(b, certs.DirectoryOptions{Path: string(dir)})
-	var took []time.Duration
+	var durations []time.Duration
 	leaves := []*certtest.Pair{leafOf(b, root), leafOf(b, root)}
 	for i := 0; b.Loop(); i++ {
 		leaf := leaves[i%2]
 		dir.rotate(b, leaf, root)
 		start := time.Now()
-		for !f.has(leaf) {
+		for !f.holds(leaf) {
 			<-f.Changed()
 		}
-		took = append(took, time.Since(start))
+		durations = append(durations, time.Since(start))
 	}
-	report(b, took)
+	report(b, durations)
 }

@@ -6,9 +6,9 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// Blind makes a directory's watch fail, as on a node without inotify instances,
-// until there is no error any more.
-func (d *Directory) Blind(err func() error) {
+// FailWatch makes a directory's watch fail, as on a node without inotify instances,
+// until err returns nil.
+func (d *Directory) FailWatch(err func() error) {
 	d.newWatcher = func() (*fsnotify.Watcher, error) {
 		if err := err(); err != nil {
 			return nil, err
@@ -17,8 +17,8 @@ func (d *Directory) Blind(err func() error) {
 	}
 }
 
-// Patient makes a directory wait for a day before it rejects anything.
-func (d *Directory) Patient() { d.patience = 24 * time.Hour }
+// NeverReject makes a directory wait for a day before it rejects anything.
+func (d *Directory) NeverReject() { d.readTimeout = 24 * time.Hour }
 
-// ReadAll reads a file whose size says nothing.
+// ReadAll is readAll.
 var ReadAll = readAll

@@ -14,26 +14,26 @@ import (
 	"syscall"
 )
 
-// largestFile is the most that is read of a file, in bytes. The chains of real
-// meshes have a few KiB.
-const largestFile = 1 << 20
+// maxFileSize is the largest file that is read, in bytes. The chains of real meshes
+// have a few KiB.
+const maxFileSize = 1 << 20
 
-// files reads a certificate directory and the anchors beside it.
+// files reads a certificate directory and the file with the mesh's anchors.
 type files struct {
 	path, rootsFile string
-	roots           []*x509.Certificate // of the last rootsFile that was good
+	roots           []*x509.Certificate // the last valid content of rootsFile
 }
 
-// content is one reading.
+// content is what one read returned.
 type content struct {
 	material Material
 	roots    []*x509.Certificate
-	// err says why there is no material. It is no *Rejection where a file is
+	// err says why there is no material. It is a *Rejection unless a file is
 	// missing.
 	err error
-	// rootsErr says why roots are those of before.
+	// rootsErr says why roots are those of an earlier read.
 	rootsErr error
-	// digest is the same for the same files, and for the same errors.
+	// digest is equal for equal files and errors.
 	digest string
 }
 
@@ -46,7 +46,7 @@ func (f *files) read() content {
 		data *[]byte
 	}{{KeyFile, &c.material.Key}, {ChainFile, &c.material.Chain}, {RootFile, &c.material.Roots}} {
 		*file.data, errs[i] = readFile(filepath.Join(f.path, file.name))
-		add(sum, *file.data, errs[i])
+		hashFile(sum, *file.data, errs[i])
 	}
 	if f.rootsFile != "" {
 		c.rootsErr = f.readRoots(sum)
@@ -66,7 +66,7 @@ func (f *files) read() content {
 
 func (f *files) readRoots(sum hash.Hash) error {
 	data, err := readFile(f.rootsFile)
-	add(sum, data, err)
+	hashFile(sum, data, err)
 	if err != nil {
 		return err
 	}
@@ -78,8 +78,9 @@ func (f *files) readRoots(sum hash.Hash) error {
 	return nil
 }
 
-// add tells every content, and every error, from every other.
-func add(sum hash.Hash, data []byte, err error) {
+// hashFile adds a file, or the error of reading it. The length and the kind come
+// first, so that different sequences have different sums.
+func hashFile(sum hash.Hash, data []byte, err error) {
 	if err != nil {
 		data = []byte(err.Error())
 	}
@@ -91,50 +92,50 @@ func add(sum hash.Hash, data []byte, err error) {
 	sum.Write(data)
 }
 
-// readFile reads a regular file, and never blocks or fills the memory: who
-// writes the directory may be less trusted than we are. The error is a
+// readFile reads a regular file. It never blocks and limits the memory it uses: the
+// writer of the directory may be less trusted than this process. The error is a
 // *Rejection unless the file does not exist.
 func readFile(path string) ([]byte, error) {
-	wrong := func(format string, args ...any) error {
+	malformed := func(format string, args ...any) error {
 		return fmt.Errorf("%s: %w", path, reject(Malformed, format, args...))
 	}
-	because := func(err error) error {
+	readError := func(err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%s: %w", path, fs.ErrNotExist)
 		}
-		var in *fs.PathError
-		if errors.As(err, &in) {
-			err = in.Err
+		var pathError *fs.PathError
+		if errors.As(err, &pathError) {
+			err = pathError.Err
 		}
-		return wrong("cannot be read: %v", err)
+		return malformed("cannot be read: %v", err)
 	}
-	// A pipe without a writer would block without O_NONBLOCK.
+	// Opening a pipe that has no writer blocks without O_NONBLOCK.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, because(err)
+		return nil, readError(err)
 	}
 	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
 	switch {
 	case err != nil:
-		return nil, because(err)
+		return nil, readError(err)
 	case !info.Mode().IsRegular():
-		return nil, wrong("want a regular file, got %s", info.Mode())
-	case info.Size() > largestFile:
-		return nil, wrong("want a file of at most %d bytes, got %d", largestFile, info.Size())
+		return nil, malformed("want a regular file, got %s", info.Mode())
+	case info.Size() > maxFileSize:
+		return nil, malformed("want a file of at most %d bytes, got %d", maxFileSize, info.Size())
 	}
 	data, err := readAll(f)
 	if err != nil {
-		return nil, because(err)
+		return nil, readError(err)
 	}
 	return data, nil
 }
 
-// readAll does not trust the size that a file had, or says that it has.
+// readAll limits the read itself: a file may grow, or report a wrong size.
 func readAll(r io.Reader) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, largestFile+1))
-	if err == nil && len(data) > largestFile {
-		return nil, fmt.Errorf("it has more than %d bytes", largestFile)
+	data, err := io.ReadAll(io.LimitReader(r, maxFileSize+1))
+	if err == nil && len(data) > maxFileSize {
+		return nil, fmt.Errorf("it has more than %d bytes", maxFileSize)
 	}
 	return data, err
 }

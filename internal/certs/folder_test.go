@@ -18,16 +18,16 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
-	"github.com/isthmus-mesh/isthmus/test/certtest"
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
-// limit is for what takes milliseconds on a machine that is not busy.
+// limit is the timeout for what takes milliseconds on an idle machine.
 const limit = 20 * time.Second
 
-// folder is written as Istio's agent does.
+// folder is a directory whose files are written as Istio's agent does.
 type folder string
 
-// put is file.AtomicWrite of Istio: a temporary file beside the other, renamed.
+// put writes like file.AtomicWrite of Istio: a temporary file, then a rename.
 func (f folder) put(t testing.TB, name string, data []byte) {
 	t.Helper()
 	temporary, err := os.CreateTemp(string(f), name+".tmp.")
@@ -40,7 +40,7 @@ func (f folder) put(t testing.TB, name string, data []byte) {
 
 func (f folder) file(name string) string { return filepath.Join(string(f), name) }
 
-// rotate writes the three files in the order that is given, by default the agent's.
+// rotate writes the three files in the given order, by default the agent's.
 func (f folder) rotate(t testing.TB, p *certtest.Pair, root *certtest.Pair, order ...string) {
 	t.Helper()
 	if len(order) == 0 {
@@ -53,7 +53,7 @@ func (f folder) rotate(t testing.TB, p *certtest.Pair, root *certtest.Pair, orde
 	}
 }
 
-// mounted is written as the kubelet does (AtomicWriter).
+// mounted is a directory whose files are written as the kubelet does (AtomicWriter).
 type mounted struct {
 	folder
 	versions int
@@ -80,22 +80,22 @@ func (m *mounted) put(t testing.TB, files map[string][]byte) {
 	}
 }
 
-// following is a Directory that runs.
-type following struct {
+// runningDirectory is a Directory that runs.
+type runningDirectory struct {
 	*certs.Directory
 	t    testing.TB
 	stop func()
 
-	mu       sync.Mutex
-	rejected []error
-	judged   int
-	now      func() time.Time
+	mu         sync.Mutex
+	rejected   []error
+	clockReads int
+	now        func() time.Time
 }
 
 // follow runs a Directory without a poll, unless the option asks for one.
-func follow(t testing.TB, o certs.DirectoryOptions, prepare ...func(*certs.Directory)) *following {
+func follow(t testing.TB, o certs.DirectoryOptions, prepare ...func(*certs.Directory)) *runningDirectory {
 	t.Helper()
-	f := &following{t: t, now: func() time.Time { return noon }}
+	f := &runningDirectory{t: t, now: func() time.Time { return noon }}
 	o.ID = spiffeid.RequireFromString(edge)
 	if o.Poll == 0 {
 		o.Poll = time.Hour
@@ -103,7 +103,7 @@ func follow(t testing.TB, o certs.DirectoryOptions, prepare ...func(*certs.Direc
 	o.Now = func() time.Time {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.judged++
+		f.clockReads++
 		return f.now()
 	}
 	o.Rejected = func(err error) {
@@ -129,7 +129,7 @@ func follow(t testing.TB, o certs.DirectoryOptions, prepare ...func(*certs.Direc
 	return f
 }
 
-func (f *following) rejections() []string {
+func (f *runningDirectory) rejections() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	texts := []string{}
@@ -139,37 +139,37 @@ func (f *following) rejections() []string {
 	return texts
 }
 
-// readings counts those that found all files.
-func (f *following) readings() int {
+// reads counts the reads that found all files.
+func (f *runningDirectory) reads() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.judged
+	return f.clockReads
 }
 
-func (f *following) at(now time.Time) {
+func (f *runningDirectory) at(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.now = func() time.Time { return now }
 }
 
-func (f *following) has(p *certtest.Pair) bool {
+func (f *runningDirectory) holds(p *certtest.Pair) bool {
 	b := f.Latest()
 	return b != nil && b.Serial() == serial(p)
 }
 
-func (f *following) getsTo(p *certtest.Pair) {
+func (f *runningDirectory) awaitBundle(p *certtest.Pair) {
 	f.t.Helper()
-	require.Eventually(f.t, func() bool { return f.has(p) }, limit, time.Millisecond)
+	require.Eventually(f.t, func() bool { return f.holds(p) }, limit, time.Millisecond)
 	assert.True(f.t, bytes.Equal(p.KeyPEM, f.Latest().Key()))
 }
 
-func (f *following) rejects(texts ...string) {
+func (f *runningDirectory) awaitRejections(texts ...string) {
 	f.t.Helper()
 	require.Eventually(f.t, func() bool { return len(f.rejections()) >= len(texts) }, limit, 5*time.Millisecond)
 	require.Equal(f.t, texts, f.rejections())
 }
 
-// inotify lists this process's watches, of every instance.
+// inotify counts this process's inotify instances and their watches.
 func inotify(t testing.TB) (instances, watches int) {
 	t.Helper()
 	found, err := filepath.Glob("/proc/self/fd/*")
@@ -186,7 +186,7 @@ func inotify(t testing.TB) (instances, watches int) {
 	return instances, watches
 }
 
-// leftovers lists goroutines of Directory and fsnotify.
+// leftovers lists the goroutines of Directory and fsnotify.
 func leftovers() []string {
 	buf := make([]byte, 1<<20)
 	var found []string
@@ -198,9 +198,9 @@ func leftovers() []string {
 	return found
 }
 
-func report(b *testing.B, took []time.Duration) {
-	slices.Sort(took)
-	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
-	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
-	b.ReportMetric(float64(took[len(took)-1].Microseconds()), "max-µs")
+func report(b *testing.B, durations []time.Duration) {
+	slices.Sort(durations)
+	b.ReportMetric(float64(durations[len(durations)/2].Microseconds()), "p50-µs")
+	b.ReportMetric(float64(durations[len(durations)*99/100].Microseconds()), "p99-µs")
+	b.ReportMetric(float64(durations[len(durations)-1].Microseconds()), "max-µs")
 }

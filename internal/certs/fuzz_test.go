@@ -12,12 +12,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
-	"github.com/isthmus-mesh/isthmus/test/certtest"
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
-// holds checks a bundle with nothing of ours but its PEM: a pair that a TLS stack
-// takes and that leads to its roots, for clients and servers.
-func holds(t *testing.T, b *certs.Bundle) {
+// requireUsable checks the PEM of a bundle with the standard library alone: a TLS
+// stack accepts the pair, and its roots verify it for clients and servers.
+func requireUsable(t *testing.T, b *certs.Bundle) {
 	t.Helper()
 	pair, err := tls.X509KeyPair(b.Chain(), b.Key())
 	require.NoError(t, err)
@@ -33,14 +33,14 @@ func holds(t *testing.T, b *certs.Bundle) {
 			Roots: roots, Intermediates: above, CurrentTime: noon, KeyUsages: []x509.ExtKeyUsage{usage},
 		})
 		require.NoError(t, err)
-		assert.Greater(t, len(chains[0]), 1, "a leaf does not vouch for itself")
+		assert.Greater(t, len(chains[0]), 1, "a leaf does not verify itself")
 	}
 	require.Len(t, pair.Leaf.URIs, 1)
 	assert.Equal(t, edge, pair.Leaf.URIs[0].String())
 }
 
-// FuzzNew: whatever is in the files, New does not panic, its error is a rejection,
-// and what it accepts holds.
+// FuzzNew shows that New does not panic for any content of the files, that every
+// error is a rejection, and that every bundle is usable.
 func FuzzNew(f *testing.F) {
 	root, next := authority(f, "mesh root"), authority(f, "next root")
 	middle := root.Intermediate(f, certtest.CommonName("middle"), around(time.Hour, 2*time.Hour))
@@ -59,14 +59,14 @@ func FuzzNew(f *testing.F) {
 			assert.LessOrEqual(t, len(err.Error()), 540)
 			return
 		}
-		holds(t, b)
-		again, err := certs.New(certs.Material{Key: b.Key(), Chain: b.Chain(), Roots: b.Roots()}, want)
+		requireUsable(t, b)
+		second, err := certs.New(certs.Material{Key: b.Key(), Chain: b.Chain(), Roots: b.Roots()}, want)
 		require.NoError(t, err, "what is published can be read back")
-		assert.True(t, b.Equal(again))
+		assert.True(t, b.Equal(second))
 	})
 }
 
-// FuzzFromSecret: the same for the content of a Secret.
+// FuzzFromSecret shows the same for the content of a Secret.
 func FuzzFromSecret(f *testing.F) {
 	root := authority(f, "mesh root")
 	leaf := leafOf(f, root)
@@ -90,7 +90,7 @@ func FuzzFromSecret(f *testing.F) {
 		}
 		assert.True(t, slices.ContainsFunc(names, func(n string) bool { return bytes.Equal(data[n], m.Key) }))
 		if bundle, err := certs.New(m, want); err == nil {
-			holds(t, bundle)
+			requireUsable(t, bundle)
 		} else {
 			assert.NotEmpty(t, certs.ReasonOf(err))
 		}

@@ -12,11 +12,11 @@ import (
 
 const certificateBlock = "CERTIFICATE"
 
-// ParseCertificates reads PEM that holds certificates and nothing else, at
-// least one. Text outside of the blocks is ignored, as RFC 7468 has it; a block
-// that was cut off is an error.
+// ParseCertificates parses PEM with one certificate or more, and no other block.
+// Text outside of the blocks is ignored, as in RFC 7468. A truncated block is an
+// error.
 func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
-	found, err := blocks(data)
+	found, err := decodeBlocks(data)
 	if err != nil {
 		return nil, err
 	}
@@ -41,15 +41,15 @@ func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 func EncodeCertificates(list []*x509.Certificate) []byte {
 	var out bytes.Buffer
 	for _, c := range list {
-		_ = pem.Encode(&out, &pem.Block{Type: certificateBlock, Bytes: c.Raw}) // a buffer takes everything
+		_ = pem.Encode(&out, &pem.Block{Type: certificateBlock, Bytes: c.Raw}) // a buffer accepts every write
 	}
 	return out.Bytes()
 }
 
-// blocks reads every block of a PEM file. The standard library's decoder skips
-// what it cannot read, so that a file cut off within a block, or damaged in the
-// middle, would pass as a shorter one. Here it is an error.
-func blocks(data []byte) ([]*pem.Block, error) {
+// decodeBlocks decodes every block of a PEM file. The standard library's decoder
+// skips what it cannot read, so a truncated or damaged file would pass as a shorter
+// one. Here it is an error.
+func decodeBlocks(data []byte) ([]*pem.Block, error) {
 	var found []*pem.Block
 	for rest := data; ; {
 		var block *pem.Block
@@ -60,7 +60,7 @@ func blocks(data []byte) ([]*pem.Block, error) {
 	}
 	begin, begun := []byte("-----BEGIN"), 0
 	for line := range bytes.Lines(data) {
-		// Only the last line may lack its end, and so be cut off itself.
+		// Only the last line may be truncated, and so be a prefix of the marker.
 		if bytes.HasPrefix(line, begin) || bytes.HasPrefix(begin, line) {
 			begun++
 		}
@@ -71,17 +71,17 @@ func blocks(data []byte) ([]*pem.Block, error) {
 	return found, nil
 }
 
-// parseKey reads the one private key of a PEM file. No error says anything of
-// the key itself.
+// parseKey parses the one private key of a PEM file. Errors never contain key
+// material.
 func parseKey(data []byte) (*pem.Block, crypto.Signer, error) {
-	found, err := blocks(data)
+	found, err := decodeBlocks(data)
 	if err != nil {
 		return nil, nil, err
 	}
 	var key *pem.Block
 	for _, block := range found {
 		switch {
-		case block.Type == "EC PARAMETERS": // OpenSSL writes them before the key
+		case block.Type == "EC PARAMETERS": // OpenSSL writes this block before the key
 		case !strings.HasSuffix(block.Type, "PRIVATE KEY"):
 			return nil, nil, fmt.Errorf("want a private key, got a block %.40q", block.Type)
 		case key != nil:

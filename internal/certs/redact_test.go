@@ -20,13 +20,13 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/certs"
 )
 
-// holder has what is printed where a value lies in another one.
-type holder struct {
+// nesting holds the values as fields of another value.
+type nesting struct {
 	Material certs.Material
 	Pointer  *certs.Material
 	Bundle   certs.Bundle
 	Bundles  []*certs.Bundle
-	Named    map[string]certs.Material
+	ByName   map[string]certs.Material
 	hidden   certs.Bundle
 }
 
@@ -67,14 +67,14 @@ func TestNothingPrintsAKey(t *testing.T) {
 
 	values := map[string]any{
 		"Material": m, "*Material": &m, "Bundle": *b, "*Bundle": b, "nil": (*certs.Bundle)(nil), "zero": certs.Bundle{},
-		"holder":  holder{m, &m, *b, []*certs.Bundle{b}, map[string]certs.Material{"a": m}, *b},
-		"*holder": &holder{m, &m, *b, []*certs.Bundle{b}, map[string]certs.Material{"a": m}, *b},
-		"list":    []any{m, b}, "error": fmt.Errorf("%v %+v %d", m, b, *b),
+		"nesting":  nesting{m, &m, *b, []*certs.Bundle{b}, map[string]certs.Material{"a": m}, *b},
+		"*nesting": &nesting{m, &m, *b, []*certs.Bundle{b}, map[string]certs.Material{"a": m}, *b},
+		"list":     []any{m, b}, "error": fmt.Errorf("%v %+v %d", m, b, *b),
 	}
 	for name, value := range values {
 		for _, verb := range strings.Split("v +v #v s q x X #x d b o O c U t e g p T 10s -d", " ") {
 			if verb == "p" && name != "Bundle" && name != "*Bundle" {
-				continue // fmt asks no method for %p, and go vet lets nobody write it
+				continue // fmt asks no method for %p, and go vet forbids it
 			}
 			clean(name+" as %"+verb, fmt.Sprintf("%"+verb, value))
 		}

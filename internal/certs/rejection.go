@@ -6,16 +6,16 @@ import (
 	"strings"
 )
 
-// Reason says in one word why material is no bundle. The set is closed; it is
-// a label of the metric isthmus_bundle_rejected_total.
+// Reason says in one word why material was rejected. The set is closed; it is a
+// label of the metric isthmus_bundle_rejected_total.
 type Reason string
 
 // The reasons.
 const (
 	// Malformed: no key or certificate, or PEM that does not parse.
 	Malformed Reason = "malformed"
-	// KeyMismatch: the key belongs to another certificate, as it does for a
-	// moment in every rotation of Istio's agent.
+	// KeyMismatch: the key belongs to another certificate, as for a moment in every
+	// rotation of Istio's agent.
 	KeyMismatch Reason = "key-mismatch"
 	// WrongIdentity: the leaf does not carry exactly the SPIFFE ID expected.
 	WrongIdentity Reason = "wrong-identity"
@@ -25,7 +25,7 @@ const (
 	NotYetValid Reason = "not-yet-valid"
 	// Expired: the leaf's validity ended, or is about to.
 	Expired Reason = "expired"
-	// Untrusted: the chain leads to none of the roots, or to one that expired.
+	// Untrusted: the chain leads to no root, or only to an expired one.
 	Untrusted Reason = "untrusted"
 )
 
@@ -37,16 +37,16 @@ func Reasons() []Reason {
 // Rejection is the error of New.
 type Rejection struct {
 	Reason Reason
-	// Detail is a phrase with the value that was found and the one wanted, of at
-	// most 512 bytes, since a certificate may hold names of any length. It holds
-	// no key material.
+	// Detail is a phrase with the value that was found and the one wanted. It is at
+	// most 512 bytes long, since a certificate may hold names of any length, and it
+	// never contains key material.
 	Detail string
 }
 
 func (r *Rejection) Error() string { return string(r.Reason) + ": " + r.Detail }
 
-// ReasonOf returns the reason of a rejection in err's tree, and the empty
-// string where there is none.
+// ReasonOf returns the reason of the *Rejection in err's tree. It is empty when
+// there is none.
 func ReasonOf(err error) Reason {
 	var r *Rejection
 	if errors.As(err, &r) {
@@ -56,10 +56,10 @@ func ReasonOf(err error) Reason {
 }
 
 func reject(reason Reason, format string, args ...any) error {
-	const most = 512
+	const maxLength = 512
 	detail := fmt.Sprintf(format, args...)
-	if len(detail) > most {
-		detail = strings.ToValidUTF8(detail[:most-len("...")], "") + "..."
+	if len(detail) > maxLength {
+		detail = strings.ToValidUTF8(detail[:maxLength-len("...")], "") + "..."
 	}
 	return &Rejection{Reason: reason, Detail: detail}
 }

@@ -5,26 +5,27 @@ import (
 	"time"
 )
 
-// Request says for whom a certificate is wanted, and of whom.
+// Request asks a source for a certificate. Each source reads the fields it needs.
 type Request struct {
-	// Namespace and ServiceAccount are the edge's.
+	// Namespace and ServiceAccount are those of the edge.
 	Namespace, ServiceAccount string
-	// Secret is the Secret that the certificate is for.
+	// Secret is the name of the Secret that the certificate is published to.
 	Secret string
-	// MirrorSecret is the Secret that the source mirror reads.
+	// MirrorSecret is the name of the Secret that the source mirror reads.
 	MirrorSecret string
 	// CAAddress is host:port of the certificate authority.
 	CAAddress string
-	// TokenAudience is the audience that the authority wants tokens to have.
+	// TokenAudience is the audience that the authority requires of tokens. Default
+	// istio-ca.
 	TokenAudience string
-	// ClusterID names the cluster to the authority; empty leaves it out.
+	// ClusterID is the cluster's name at the authority. Empty sends none.
 	ClusterID string
-	// TTL is the lifetime asked for; zero leaves it to the authority.
+	// TTL is the lifetime to request. Zero leaves it to the authority.
 	TTL time.Duration
-	// Want is what the bundle has to be.
+	// Want is what the certificate has to satisfy.
 	Want Want
 }
 
-// ErrPending means that a source has begun what was asked of it and has no
-// certificate yet: no failure, ask again in a moment.
+// ErrPending means that a source has requested the certificate and that it is not
+// issued yet. It is no failure; ask again soon.
 var ErrPending = errors.New("the certificate is not issued yet")

@@ -1,13 +1,13 @@
 package certs
 
-// FromSecret takes the material out of a Secret's data, whichever form it has:
-// tls.crt, tls.key and ca.crt (kubernetes.io/tls, with root-cert.pem before
-// ca.crt where both are there), or cert-chain.pem, key.pem and root-cert.pem, as
-// Istio's agent writes files and Istio up to 1.4 wrote Secrets. A certificate or
-// key that is missing is a *Rejection that names it.
+// FromSecret returns the material in a Secret's data. It knows two forms: tls.crt,
+// tls.key and ca.crt (kubernetes.io/tls; root-cert.pem takes precedence over
+// ca.crt), and cert-chain.pem, key.pem and root-cert.pem, the names of the files of
+// Istio's agent and of the Secrets of Istio up to 1.4. If the certificate or the key
+// is missing, the error is a *Rejection that names it.
 func FromSecret(data map[string][]byte) (Material, error) {
 	chain, key := "tls.crt", "tls.key"
-	// A Secret of type kubernetes.io/tls has to have its two keys, empty or not.
+	// A Secret of type kubernetes.io/tls always has its two keys, perhaps empty.
 	if len(data[chain]) == 0 && len(data["cert-chain.pem"]) > 0 {
 		chain, key = "cert-chain.pem", "key.pem"
 	}

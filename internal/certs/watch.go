@@ -11,38 +11,38 @@ import (
 	"github.com/go-logr/logr"
 )
 
-// watch tells of changes in the directories that hold files. It watches
-// directories, never files: a rename puts another file into the place of the one
-// that was watched. Where a directory does not exist, the nearest one above it
-// that does is watched, for the way to appear.
+// watch reports changes in the directories that hold the files. It watches
+// directories, never files: a rename replaces the file that was watched. While a
+// directory does not exist, its nearest existing ancestor is watched, so that its
+// creation is seen.
 type watch struct {
-	wanted []string // directories
-	names  []string // in any of them, or on the way to them
-	log    logr.Logger
-	create func() (*fsnotify.Watcher, error)
+	directories []string
+	names       []string // of files in the directories, and of their ancestors
+	log         logr.Logger
+	newWatcher  func() (*fsnotify.Watcher, error)
 
-	watcher *fsnotify.Watcher // nil where the kernel gave none
-	armed   map[string]fs.FileInfo
-	failed  string // the error that was logged last
+	watcher   *fsnotify.Watcher // nil until the kernel grants one
+	watched   map[string]fs.FileInfo
+	lastError string // the last error that was logged
 }
 
-func newWatch(o DirectoryOptions, create func() (*fsnotify.Watcher, error)) *watch {
+func newWatch(o DirectoryOptions, newWatcher func() (*fsnotify.Watcher, error)) *watch {
 	w := &watch{
-		wanted: []string{filepath.Clean(o.Path)},
-		// The kubelet's files are links through ..data, which is a link that it
-		// swaps (AtomicWriter in pkg/volume/util of Kubernetes).
-		names:  []string{KeyFile, ChainFile, RootFile, "..data"},
-		log:    o.Log,
-		create: create,
-		armed:  map[string]fs.FileInfo{},
+		directories: []string{filepath.Clean(o.Path)},
+		// The kubelet's files are links through ..data, a link that it replaces
+		// (AtomicWriter in pkg/volume/util of Kubernetes).
+		names:      []string{KeyFile, ChainFile, RootFile, "..data"},
+		log:        o.Log,
+		newWatcher: newWatcher,
+		watched:    map[string]fs.FileInfo{},
 	}
 	if o.RootsFile != "" {
 		w.names = append(w.names, filepath.Base(o.RootsFile))
-		if dir := filepath.Dir(o.RootsFile); dir != w.wanted[0] {
-			w.wanted = append(w.wanted, dir)
+		if dir := filepath.Dir(o.RootsFile); dir != w.directories[0] {
+			w.directories = append(w.directories, dir)
 		}
 	}
-	for _, dir := range w.wanted {
+	for _, dir := range w.directories {
 		for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
 			w.names = append(w.names, filepath.Base(dir))
 		}
@@ -50,47 +50,47 @@ func newWatch(o DirectoryOptions, create func() (*fsnotify.Watcher, error)) *wat
 	return w
 }
 
-// concerns says whether an event may have changed what the files hold. The
-// temporary names of agents, editors and the kubelet do not.
-func (w *watch) concerns(e fsnotify.Event) bool {
-	if e.Op == fsnotify.Chmod { // of one that is unlinked, too
+// isRelevant says whether an event may have changed the files. Events on temporary
+// names of agents, editors and the kubelet have not.
+func (w *watch) isRelevant(e fsnotify.Event) bool {
+	if e.Op == fsnotify.Chmod { // an unlinked file causes one, too
 		return false
 	}
 	return slices.Contains(w.names, filepath.Base(e.Name))
 }
 
-// arm makes the watch be on the directories as they are now, and says whether it
-// is. It is cheap where nothing changed.
-func (w *watch) arm() bool {
-	err := w.rearm()
+// update watches the directories that exist now, and says whether it succeeded. It
+// is cheap when nothing has changed.
+func (w *watch) update() bool {
+	err := w.tryUpdate()
 	if err == nil {
-		w.failed = ""
+		w.lastError = ""
 		return true
 	}
-	if err.Error() != w.failed {
-		w.failed = err.Error()
-		w.log.Info("cannot watch the certificate directory, reading it every second", "error", w.failed)
+	if err.Error() != w.lastError {
+		w.lastError = err.Error()
+		w.log.Info("cannot watch the certificate directory, reading it every second", "error", w.lastError)
 	}
 	return false
 }
 
-func (w *watch) rearm() error {
+func (w *watch) tryUpdate() error {
 	if w.watcher == nil {
-		watcher, err := w.create()
+		watcher, err := w.newWatcher()
 		if err != nil {
 			return err
 		}
 		w.watcher = watcher
 	}
-	want := make([]string, 0, len(w.wanted))
-	for _, dir := range w.wanted {
-		at, err := w.on(dir)
+	want := make([]string, 0, len(w.directories))
+	for _, dir := range w.directories {
+		at, err := w.watchNearest(dir)
 		if err != nil {
 			return err
 		}
 		want = append(want, at)
 	}
-	for dir := range w.armed {
+	for dir := range w.watched {
 		if !slices.Contains(want, dir) {
 			w.remove(dir)
 		}
@@ -98,14 +98,15 @@ func (w *watch) rearm() error {
 	return nil
 }
 
-// on watches dir, or what is nearest above it. It may appear or vanish between
-// the look and the watch, so it looks again until both agree.
-func (w *watch) on(dir string) (string, error) {
+// watchNearest watches dir or its nearest existing ancestor. A directory may appear
+// or vanish between the lookup and the watch, so the lookup is repeated until it
+// agrees with the watch.
+func (w *watch) watchNearest(dir string) (string, error) {
 	var err error
 	for range 5 {
 		var at string
 		var info fs.FileInfo
-		if at, info, err = nearest(dir); err != nil {
+		if at, info, err = nearestDirectory(dir); err != nil {
 			return "", err
 		}
 		if err = w.add(at, info); os.IsNotExist(err) {
@@ -113,17 +114,17 @@ func (w *watch) on(dir string) (string, error) {
 		} else if err != nil {
 			return "", err
 		}
-		if again, _, _ := nearest(dir); again == at {
+		if now, _, _ := nearestDirectory(dir); now == at {
 			return at, nil
 		}
-		err = fmt.Errorf("%s comes and goes", dir)
+		err = fmt.Errorf("%s keeps appearing and vanishing", dir)
 	}
 	return "", err
 }
 
-// add watches a directory, unless this very one is watched already.
+// add watches a directory unless it is watched already.
 func (w *watch) add(dir string, info fs.FileInfo) error {
-	if before, ok := w.armed[dir]; ok {
+	if before, ok := w.watched[dir]; ok {
 		if os.SameFile(before, info) && slices.Contains(w.watcher.WatchList(), dir) {
 			return nil
 		}
@@ -132,27 +133,27 @@ func (w *watch) add(dir string, info fs.FileInfo) error {
 	if err := w.watcher.Add(dir); err != nil {
 		return err
 	}
-	w.armed[dir] = info
+	w.watched[dir] = info
 	return nil
 }
 
 func (w *watch) remove(dir string) {
-	delete(w.armed, dir)
-	_ = w.watcher.Remove(dir) // the kernel removes the watch of a directory that is gone itself
+	delete(w.watched, dir)
+	_ = w.watcher.Remove(dir) // the kernel has removed the watch of a directory that is gone
 }
 
-// nearest is dir, or what is above it and exists.
-func nearest(dir string) (string, fs.FileInfo, error) {
+// nearestDirectory returns dir or its nearest existing ancestor.
+func nearestDirectory(dir string) (string, fs.FileInfo, error) {
 	for {
 		info, err := os.Stat(dir)
 		if err == nil && info.IsDir() {
 			return dir, info, nil
 		}
-		above := filepath.Dir(dir)
-		if above == dir {
+		parent := filepath.Dir(dir)
+		if parent == dir {
 			return "", nil, err
 		}
-		dir = above
+		dir = parent
 	}
 }
 

@@ -41,7 +41,7 @@ type kept struct {
 }
 
 // remember notes what stands there.
-func (k *kept) remember(t publish.Target, s publish.Standing) {
+func (k *kept) remember(t publish.Target, s publish.Observation) {
 	t.Roots = nil
 	k.target, k.state, k.trouble, k.renewAfter = t, s.State, "", s.RenewAfter
 	if s.Err != nil {
@@ -141,7 +141,7 @@ type winner struct {
 	source   policy.Source
 	mesh     patches.Mesh
 	target   publish.Target
-	standing publish.Standing
+	standing publish.Observation
 }
 
 // choose finds for whom a Secret is kept when several service accounts want it:
@@ -281,18 +281,18 @@ func (r *reconciler) renew(ctx context.Context, p *place, k *kept, w winner, cur
 	if outcome.Result != publish.Published {
 		return k.due, nil
 	}
-	log.FromContext(ctx).Info("published", "secret", secret, "bundle", outcome.Standing.Bundle, "cause", outcome.Cause, "source", w.source)
+	log.FromContext(ctx).Info("published", "secret", secret, "bundle", outcome.Observation.Bundle, "cause", outcome.Cause, "source", w.source)
 	r.metrics.published(r.Clock.Now())
 	p.calm(o, EventFailed, EventRejected, EventRootChanged)
 	before := policy.Source(w.standing.Source)
-	w.standing = outcome.Standing
+	w.standing = outcome.Observation
 	r.notice(p, secret, k, w)
 	if remover, ok := r.Sources[before].(Remover); ok && before != w.source {
 		if err := remover.Remove(ctx, p.namespace, secret); err != nil {
 			return time.Time{}, err
 		}
 	}
-	r.tell(p, o, corev1.EventTypeNormal, EventPublished, fmt.Sprintf("%s (%s)", outcome.Standing.Bundle, outcome.Cause))
+	r.tell(p, o, corev1.EventTypeNormal, EventPublished, fmt.Sprintf("%s (%s)", outcome.Observation.Bundle, outcome.Cause))
 	return k.due, nil
 }
 

@@ -78,7 +78,7 @@ func newMeters(registerer prometheus.Registerer) (*meters, error) {
 }
 
 // secret brings the gauges of a Secret up to date with what stands there.
-func (m *meters) secret(t publish.Target, s publish.Standing) {
+func (m *meters) secret(t publish.Target, s publish.Observation) {
 	if s.State != publish.Good {
 		return // the last good values stand, and run out
 	}

@@ -30,7 +30,7 @@ func (q *restarter) consider(ctx context.Context, c candidate, under *record) (b
 	}
 	if kind == "" {
 		// There is no workload whose annotation could ask or decline.
-		if asks, _ := policy.Restart(nil, ns); asks {
+		if asks, _ := policy.WantsRestart(nil, ns); asks {
 			q.refuse(c.subject(), why)
 		}
 		return false, nil
@@ -39,7 +39,7 @@ func (q *restarter) consider(ctx context.Context, c candidate, under *record) (b
 	if err != nil {
 		return false, ignoreNotFound(err)
 	}
-	asks, problem := policy.Restart(w.GetAnnotations(), ns)
+	asks, problem := policy.WantsRestart(w.GetAnnotations(), ns)
 	if problem != "" {
 		q.refuse(w.reference(), problem)
 	}

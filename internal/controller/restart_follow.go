@@ -27,7 +27,7 @@ func (q *restarter) follow(ctx context.Context, r record) (free bool, state stri
 	case !enabled:
 		return q.release(ctx, r, w, "its namespace is not opted in any more")
 	}
-	if asks, problem := policy.Restart(w.GetAnnotations(), ns); !asks && problem == "" {
+	if asks, problem := policy.WantsRestart(w.GetAnnotations(), ns); !asks && problem == "" {
 		return q.release(ctx, r, w, "it asks for a restart no more")
 	}
 	p, err := q.judgePods(ctx, ns, w)

@@ -47,7 +47,7 @@ func (r *reconciler) mark(ns policy.Namespace, p *place, s stale, text string) {
 		return // it is not what the webhook made, and a restart is no promise
 	}
 	note := text + "; restart its workload (kubectl rollout restart)"
-	switch asks, _ := policy.Restart(nil, ns); {
+	switch asks, _ := policy.WantsRestart(nil, ns); {
 	case r.restarts != nil:
 		note += fmt.Sprintf(", or have the controller do so: %s: \"true\" on the workload or the namespace", policy.RestartKey)
 	case asks:

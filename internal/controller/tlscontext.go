@@ -37,7 +37,7 @@ func (r *reconciler) keepTLSContext(ctx context.Context, p *place, options polic
 		// A dot in a Secret's name must not be taken for a namespace.
 		"secret_namespacing": false,
 	}
-	if files := slices.ContainsFunc(claims, func(c claim) bool { return c.options.Delivery == policy.Files }); files {
+	if files := slices.ContainsFunc(claims, func(c claim) bool { return c.options.Delivery == policy.DeliveryFiles }); files {
 		// From files Emissary takes key and chain alone, and would verify nothing.
 		if ready, err := r.keepRoots(ctx, p, name); err != nil || !ready {
 			return err

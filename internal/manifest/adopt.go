@@ -16,45 +16,45 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// Adopt turns the workloads in the sources that are integrated with Istio by hand
-// into plain ones plus Isthmus' key, and Helm values likewise. Everything else
-// comes out as it went in. Errors are as for Transform.
+// Adopt replaces manual Istio integrations in the sources with Isthmus' annotation,
+// in workloads and in Helm values. Everything else stays as it is. Errors are as for
+// Transform.
 func Adopt(sources []Source, namespace string, engine *inject.Engine, o adopt.Options) (Result, error) {
 	return transformWith(sources, transformer{
-		namespace: namespace,
-		edit:      func(w Workload) Edit { return adoptWorkload(engine, w, o) },
-		values:    func(v Values) Edit { return adoptValues(engine, v, o) },
+		namespace:    namespace,
+		editWorkload: func(w Workload) Edit { return adoptWorkload(engine, w, o) },
+		editValues:   func(v Values) Edit { return adoptValues(engine, v, o) },
 	})
 }
 
 func adoptWorkload(engine *inject.Engine, w Workload, o adopt.Options) Edit {
-	o.KeepLabels = append(slices.Clone(o.KeepLabels), w.Selected...)
+	o.KeepLabels = append(slices.Clone(o.KeepLabels), w.SelectorKeys...)
 	namespace := policy.Namespace{Name: w.Namespace, Labels: w.NamespaceLabels, Annotations: w.NamespaceAnnotations}
 	adoption, err := adopt.Adopt(engine, inject.Request{Pod: w.Pod, Template: true, Namespace: namespace}, o)
 	if err == nil {
 		err = foreignFields(w.template, adoption.Patch)
 	}
 	if err != nil {
-		return Edit{Err: prefixed("cannot be adopted", err)}
+		return Edit{Err: prefixErrors("cannot be adopted", err)}
 	}
-	return editOf(adoption, namespace, o)
+	return adoptionEdit(adoption, namespace, o)
 }
 
-// prefixed puts words in front of every error that is joined in err.
-func prefixed(words string, err error) error {
+// prefixErrors prefixes every error that is joined in err.
+func prefixErrors(words string, err error) error {
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return fmt.Errorf("%s: %w", words, err)
 	}
 	var errs []error
 	for _, e := range joined.Unwrap() {
-		errs = append(errs, prefixed(words, e))
+		errs = append(errs, prefixErrors(words, e))
 	}
 	return errors.Join(errs...)
 }
 
-// editOf says what an adoption comes to.
-func editOf(a adopt.Adoption, ns policy.Namespace, o adopt.Options) Edit {
+// adoptionEdit turns an adoption into an edit with its report.
+func adoptionEdit(a adopt.Adoption, ns policy.Namespace, o adopt.Options) Edit {
 	switch {
 	case a.Reason == "":
 		return Edit{Verdict: "unchanged (not integrated by hand)"}
@@ -71,15 +71,15 @@ func editOf(a adopt.Adoption, ns policy.Namespace, o adopt.Options) Edit {
 		Warnings: slices.Clone(a.Warnings),
 	}
 	if o.ByNamespace && ns.Labels[policy.InjectionLabel] != policy.InjectionEnabled {
-		edit.Warnings = append(edit.Warnings, fmt.Sprintf("gets no identity before its namespace is labelled: kubectl label namespace %s %s=%s", ns.Name, policy.InjectionLabel, policy.InjectionEnabled))
+		edit.Warnings = append(edit.Warnings, fmt.Sprintf("gets no identity until its namespace is labelled: kubectl label namespace %s %s=%s", ns.Name, policy.InjectionLabel, policy.InjectionEnabled))
 	}
 	if len(a.Differences) > 0 {
 		edit.Details = append(edit.Details, "once injected, it differs from what was written by hand in:")
 	}
 	for _, d := range a.Differences {
-		line := fmt.Sprintf("%s: %s -> %s", d.Field, shown(d.Before), shown(d.After))
+		line := fmt.Sprintf("%s: %s -> %s", d.Field, truncated(d.Before), truncated(d.After))
 		if d.Reason == "" {
-			edit.Warnings = append(edit.Warnings, "no reason is known for a difference, so have a look: "+line)
+			edit.Warnings = append(edit.Warnings, "unexplained difference, please review: "+line)
 			continue
 		}
 		edit.Details = append(edit.Details, fmt.Sprintf("%s (%s)", line, d.Reason))
@@ -87,35 +87,35 @@ func editOf(a adopt.Adoption, ns policy.Namespace, o adopt.Options) Edit {
 	return edit
 }
 
-// shown shortens a value for a line.
-func shown(value string) string {
-	const most = 60
+// truncated shortens a value so that it fits on a line of the report.
+func truncated(value string) string {
+	const limit = 60
 	switch r := []rune(value); {
 	case value == "":
 		return "none"
-	case len(r) > most:
-		return string(r[:most-3]) + "..."
+	case len(r) > limit:
+		return string(r[:limit-3]) + "..."
 	}
 	return value
 }
 
-// foreignFields says what in the things that a patch removes is known to no type,
-// and so was not looked at.
+// foreignFields returns an error for each unknown field in the objects that a patch
+// removes. Adopt has not considered such fields.
 func foreignFields(template any, patch []jsonpatch.Operation) error {
 	var errs []error
 	for _, op := range patch {
 		if op.Operation != "remove" || !strings.HasPrefix(op.Path, "/spec/") {
 			continue
 		}
-		keys, err := pointer(op.Path)
+		keys, err := parsePointer(op.Path)
 		if err != nil {
 			return err
 		}
 		value := template
 		for _, key := range keys {
-			value = below(value, key)
+			value = entryAt(value, key)
 		}
-		into, list := typeOf(keys)
+		into, list := removedType(keys)
 		if into == nil {
 			continue
 		}
@@ -131,17 +131,18 @@ func foreignFields(template any, patch []jsonpatch.Operation) error {
 			return err
 		}
 		for _, e := range strict {
-			errs = append(errs, fmt.Errorf("%s: %w, and it would be lost; remove it, or leave the pod as it is", fieldPath(keys), e))
+			errs = append(errs, fmt.Errorf("%s: %w, which adopting would lose; remove it, or leave the pod as it is", fieldPath(keys), e))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// typeOf is what a removed path holds: an item of a list, or the list.
-func typeOf(keys []string) (into any, isList bool) {
+// removedType returns a value to decode a removed path into, and whether the path is
+// a whole list or one item. into is nil for other paths.
+func removedType(keys []string) (into any, isList bool) {
 	name := keys[len(keys)-1]
 	isList = true
-	if _, err := index(name); err == nil {
+	if _, err := parseIndex(name); err == nil {
 		name, isList = keys[len(keys)-2], false
 	}
 	switch name {
@@ -157,14 +158,14 @@ func typeOf(keys []string) (into any, isList bool) {
 	return nil, false
 }
 
-// below is the entry of a mapping or list that a key names, nil when there is
+// entryAt returns the entry of a mapping or list that a key names; nil if there is
 // none.
-func below(value any, key string) any {
+func entryAt(value any, key string) any {
 	switch v := value.(type) {
 	case map[string]any:
 		return v[key]
 	case []any:
-		if i, err := index(key); err == nil && i < len(v) {
+		if i, err := parseIndex(key); err == nil && i < len(v) {
 			return v[i]
 		}
 	}

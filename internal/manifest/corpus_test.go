@@ -16,12 +16,12 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
-// corpus is a folder of real workloads beside the repository. It is not part
-// of the project.
+// corpus is a directory of real workloads beside the repository. It is not part of the
+// project.
 const corpus = "../../../shared/corpus"
 
-// TestCorpus runs real workloads through the engine and back: alone and in the
-// middle of a stream, as YAML and as JSON.
+// TestCorpus injects and uninjects real workloads: alone and in a stream, as YAML and
+// as JSON.
 func TestCorpus(t *testing.T) {
 	files, err := filepath.Glob(corpus + "/*/*.yaml")
 	require.NoError(t, err)
@@ -30,7 +30,7 @@ func TestCorpus(t *testing.T) {
 	}
 	engine, err := inject.New(inject.Options{})
 	require.NoError(t, err)
-	edit, back := Injecting(engine), Uninjecting(inject.Uninject)
+	edit, back := InjectEditor(engine), UninjectEditor(inject.Uninject)
 	expected := expectations(t)
 	for _, file := range files {
 		name := strings.TrimPrefix(filepath.ToSlash(file), corpus+"/")
@@ -48,28 +48,28 @@ func TestCorpus(t *testing.T) {
 			assert.Equal(t, in, string(transform(t, back, injected).Text()), "uninject restores every byte")
 			assertOnlyAdded(t, in, injected)
 
-			around := "# before\na:   1\n---\n" + in + "\n---\nb:   [2]\n"
-			assert.Equal(t, "# before\na:   1\n---\n"+injected+"\n---\nb:   [2]\n", string(transform(t, edit, around).Text()))
+			stream := "# before\na:   1\n---\n" + in + "\n---\nb:   [2]\n"
+			assert.Equal(t, "# before\na:   1\n---\n"+injected+"\n---\nb:   [2]\n", string(transform(t, edit, stream).Text()))
 
 			asJSON, err := sigsyaml.YAMLToJSON(data)
 			require.NoError(t, err)
 			var pretty bytes.Buffer
 			require.NoError(t, json.Indent(&pretty, asJSON, "", "    "))
 			for form, text := range map[string]string{"compact": string(asJSON), "indented": pretty.String() + "\n", "list": `{"apiVersion":"v1","kind":"List","items":[` + string(asJSON) + `]}`} {
-				there := string(transform(t, edit, text).Text())
-				assert.Equal(t, text, string(transform(t, back, there).Text()), form)
+				edited := string(transform(t, edit, text).Text())
+				assert.Equal(t, text, string(transform(t, back, edited).Text()), form)
 				if form == "compact" {
 					want, err := sigsyaml.YAMLToJSON([]byte(injected))
 					require.NoError(t, err)
-					assert.JSONEq(t, string(want), there, "YAML and JSON are edited alike")
+					assert.JSONEq(t, string(want), edited, "YAML and JSON are edited alike")
 				}
 			}
 		})
 	}
 }
 
-// assertOnlyAdded asserts that no line of a workload goes, but for the empty
-// containers that something is put into and the vendors' own annotations.
+// assertOnlyAdded asserts that every line of a workload stays, except for the vendors'
+// annotations and for empty mappings and sequences that get entries.
 func assertOnlyAdded(t *testing.T, before, after string) {
 	t.Helper()
 	left := strings.Split(after, "\n")
@@ -88,7 +88,7 @@ func assertOnlyAdded(t *testing.T, before, after string) {
 	}
 }
 
-// expectations reads what the corpus says of each file.
+// expectations reads the expected outcome of each file of the corpus.
 func expectations(t *testing.T) map[string]string {
 	t.Helper()
 	data, err := os.ReadFile(corpus + "/INDEX.tsv")
@@ -109,30 +109,31 @@ func expectations(t *testing.T) map[string]string {
 	return out
 }
 
-// TestUninjectRefuses shows that what was changed since is named.
+// TestUninjectRefuses shows that the error names a field that was changed after the
+// injection.
 func TestUninjectRefuses(t *testing.T) {
 	engine, err := inject.New(inject.Options{})
 	require.NoError(t, err)
 	in := strings.Replace(edgePod, "image: edge", "image: docker.io/emissaryingress/emissary:3.9.1", 1)
-	injected := string(transform(t, Injecting(engine), in).Text())
+	injected := string(transform(t, InjectEditor(engine), in).Text())
 	require.NotEqual(t, in, injected)
-	require.Equal(t, in, string(transform(t, Uninjecting(inject.Uninject), injected).Text()))
+	require.Equal(t, in, string(transform(t, UninjectEditor(inject.Uninject), injected).Text()))
 	changed := strings.Replace(injected, "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false", 1)
 	require.NotEqual(t, injected, changed)
-	_, err = Transform([]Source{{"in.yaml", []byte(changed)}}, "default", Uninjecting(inject.Uninject))
+	_, err = Transform([]Source{{"in.yaml", []byte(changed)}}, "default", UninjectEditor(inject.Uninject))
 	require.Error(t, err)
 	assert.Contains(t, err.Error(), "in.yaml:1: document 1 (Pod default/edge): cannot be taken back: ")
 	assert.Contains(t, err.Error(), "securityContext")
 }
 
-// TestUnknownFieldsSurvive shows that what no Go type knows stays.
+// TestUnknownFieldsSurvive shows that fields without a Go type stay.
 func TestUnknownFieldsSurvive(t *testing.T) {
 	engine, err := inject.New(inject.Options{})
 	require.NoError(t, err)
 	in := strings.Replace(edgePod, "image: edge", "image: docker.io/emissaryingress/emissary:3.9.1\n    fromTheFuture: {a: [1, ~, 1e3]}", 1) + "  alsoNew:\n  - x: on\n"
 	var pod corev1.Pod
 	require.NoError(t, sigsyaml.Unmarshal([]byte(in), &pod))
-	injected := string(transform(t, Injecting(engine), in).Text())
+	injected := string(transform(t, InjectEditor(engine), in).Text())
 	assert.Contains(t, injected, "    fromTheFuture: {a: [1, ~, 1e3]}\n")
 	assert.Contains(t, injected, "  alsoNew:\n  - x: on\n")
 }

@@ -13,44 +13,12 @@ import (
 	kjson "sigs.k8s.io/json"
 )
 
-// fieldError says which field of a document is wrong. The path is in keys, so
-// that its line can be found.
-type fieldError struct {
-	keys []string
-	text string
-}
-
-func (e *fieldError) Error() string {
-	if len(e.keys) == 0 {
-		return e.text
-	}
-	return fieldPath(e.keys) + ": " + e.text
-}
-
-// fieldPath writes keys as Kubernetes does: spec.containers[0].env. Keys that
-// are no identifiers are in brackets too.
-func fieldPath(keys []string) string {
-	var b strings.Builder
-	for _, key := range keys {
-		_, err := index(key)
-		switch {
-		case err == nil, strings.ContainsAny(key, "./[] "):
-			b.WriteString("[" + key + "]")
-		case b.Len() > 0:
-			b.WriteString("." + key)
-		default:
-			b.WriteString(key)
-		}
-	}
-	return b.String()
-}
-
-// decodePod reads the pod out of a pod or pod template. Unknown fields are
-// let pass: they stay in the text, which is all that matters.
+// decodePod decodes the pod in a pod or pod template. It ignores unknown fields,
+// because they stay in the text.
 func decodePod(template any, keys []string) (*corev1.Pod, error) {
-	object, ok := template.(map[string]any)
+	mapping, ok := template.(map[string]any)
 	if !ok {
-		return nil, &fieldError{keys, "want a mapping, got " + typeName(template)}
+		return nil, &fieldError{keys, "want a mapping, got " + describeType(template)}
 	}
 	var pod corev1.Pod
 	var errs []error
@@ -58,8 +26,8 @@ func decodePod(template any, keys []string) (*corev1.Pod, error) {
 		key  string
 		into any
 	}{{"metadata", &pod.ObjectMeta}, {"spec", &pod.Spec}} {
-		value, there := object[part.key]
-		if !there {
+		value, ok := mapping[part.key]
+		if !ok {
 			continue
 		}
 		raw, err := json.Marshal(value)
@@ -68,11 +36,11 @@ func decodePod(template any, keys []string) (*corev1.Pod, error) {
 		}
 		if err := kjson.UnmarshalCaseSensitivePreserveInts(raw, part.into); err != nil {
 			path := append(append([]string{}, keys...), part.key)
-			found := locate(reflect.TypeOf(part.into).Elem(), value, path)
-			if found == nil {
-				found = &fieldError{path, err.Error()}
+			fieldErr := findFieldErrors(reflect.TypeOf(part.into).Elem(), value, path)
+			if fieldErr == nil {
+				fieldErr = &fieldError{path, err.Error()}
 			}
-			errs = append(errs, found)
+			errs = append(errs, fieldErr)
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -81,9 +49,9 @@ func decodePod(template any, keys []string) (*corev1.Pod, error) {
 	return &pod, nil
 }
 
-// locate says which fields of value keep it from decoding into t: the
-// decoder's own error leaves out list indices and stops at the first.
-func locate(t reflect.Type, value any, keys []string) error {
+// findFieldErrors returns an error for each field of value that prevents decoding
+// into t. The decoder's own error lacks list indices and covers the first field only.
+func findFieldErrors(t reflect.Type, value any, keys []string) error {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
@@ -96,43 +64,43 @@ func locate(t reflect.Type, value any, keys []string) error {
 	if err == nil {
 		return nil
 	}
-	below := func(key string) []string { return append(append([]string{}, keys...), key) }
+	childPath := func(key string) []string { return append(append([]string{}, keys...), key) }
 	var errs []error
-	_, custom := into.Interface().(json.Unmarshaler)
+	_, hasUnmarshaler := into.Interface().(json.Unmarshaler)
 	switch v := value.(type) {
 	case map[string]any:
-		if custom {
+		if hasUnmarshaler {
 			break
 		}
 		fields := jsonFields(t)
 		for _, key := range slices.Sorted(maps.Keys(v)) {
 			switch {
 			case t.Kind() == reflect.Map:
-				errs = append(errs, locate(t.Elem(), v[key], below(key)))
+				errs = append(errs, findFieldErrors(t.Elem(), v[key], childPath(key)))
 			case fields[key] != nil:
-				errs = append(errs, locate(fields[key], v[key], below(key)))
+				errs = append(errs, findFieldErrors(fields[key], v[key], childPath(key)))
 			}
 		}
 	case []any:
-		if t.Kind() == reflect.Slice && !custom {
+		if t.Kind() == reflect.Slice && !hasUnmarshaler {
 			for i, item := range v {
-				errs = append(errs, locate(t.Elem(), item, below(fmt.Sprint(i))))
+				errs = append(errs, findFieldErrors(t.Elem(), item, childPath(fmt.Sprint(i))))
 			}
 		}
 	}
 	if inner := errors.Join(errs...); inner != nil {
 		return inner
 	}
-	return &fieldError{keys, complaint(t, value, err, custom)}
+	return &fieldError{keys, describeTypeError(t, value, err, hasUnmarshaler)}
 }
 
-// complaint says in a user's words why value is no t.
-func complaint(t reflect.Type, value any, err error, custom bool) string {
+// describeTypeError says in the words of YAML why value cannot be decoded into t.
+func describeTypeError(t reflect.Type, value any, err error, hasUnmarshaler bool) string {
 	shown, _ := json.Marshal(value)
 	if len(shown) > 60 {
 		shown = append(shown[:57], "..."...)
 	}
-	if custom {
+	if hasUnmarshaler {
 		return fmt.Sprintf("%s: %v", shown, err)
 	}
 	want := map[reflect.Kind]string{
@@ -142,14 +110,14 @@ func complaint(t reflect.Type, value any, err error, custom bool) string {
 	if want == "" {
 		want = "a whole number"
 	}
-	text := fmt.Sprintf("want %s, got %s %s", want, typeName(value), shown)
-	if want == "a string" && (typeName(value) == "a number" || typeName(value) == "a boolean") {
+	text := fmt.Sprintf("want %s, got %s %s", want, describeType(value), shown)
+	if want == "a string" && (describeType(value) == "a number" || describeType(value) == "a boolean") {
 		text += `: quote it`
 	}
 	return text
 }
 
-func typeName(value any) string {
+func describeType(value any) string {
 	switch value.(type) {
 	case nil:
 		return "nothing"
@@ -166,7 +134,7 @@ func typeName(value any) string {
 	}
 }
 
-// jsonFields are the fields of a struct by the names that JSON knows them by.
+// jsonFields returns the types of a struct's fields by their names in JSON.
 func jsonFields(t reflect.Type) map[string]reflect.Type {
 	fields := map[string]reflect.Type{}
 	if t.Kind() != reflect.Struct {
@@ -176,8 +144,8 @@ func jsonFields(t reflect.Type) map[string]reflect.Type {
 		f := t.Field(i)
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if name == "" && f.Anonymous {
-			for inner, it := range jsonFields(f.Type) {
-				fields[inner] = it
+			for inner, fieldType := range jsonFields(f.Type) {
+				fields[inner] = fieldType
 			}
 			continue
 		}

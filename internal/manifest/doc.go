@@ -1,8 +1,6 @@
 // Package manifest edits the workloads in a stream of Kubernetes manifests and
-// leaves everything else exactly as it came in: documents that do not change
-// keep every byte, documents that do keep their comments, key order and layout
-// around the edit.
+// preserves everything else. A document without an edit keeps every byte. A document
+// with an edit keeps its comments, key order and layout around the edit.
 //
-// It knows where a pod hides in a workload, not what is to be done with it:
-// that is an Editor's word.
+// The package finds the pod in a workload. An Editor decides how to edit it.
 package manifest

@@ -11,28 +11,28 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// injector is the part of inject.Engine that the command line needs.
+// injector is the part of inject.Engine that InjectEditor needs.
 type injector interface {
 	Inject(inject.Request) inject.Result
 }
 
-// Injecting is the editor of `isthmus inject`. Whoever hands a manifest to it
-// wants it injected: the workload counts as opted in by its namespace, unless
-// the input holds that namespace and it says otherwise.
-func Injecting(engine injector) Editor {
+// InjectEditor returns the editor of `isthmus inject`. It treats every workload as
+// opted in by its namespace, unless the input holds that Namespace with a label that
+// opts it out.
+func InjectEditor(engine injector) Editor {
 	return func(w Workload) Edit {
 		labels := map[string]string{policy.InjectionLabel: policy.InjectionEnabled}
 		maps.Copy(labels, w.NamespaceLabels)
 		result := engine.Inject(inject.Request{
 			Pod:       w.Pod,
-			Template:  true, // no API server has seen it
+			Template:  true, // the API server has not added what the service account brings
 			Namespace: policy.Namespace{Name: w.Namespace, Labels: labels, Annotations: w.NamespaceAnnotations},
 		})
 		var warnings []string
 		for _, warning := range result.Warnings {
 			warnings = append(warnings, warning.Text)
 		}
-		edit := Edit{Patch: result.Patch, Verdict: verdict(result), Warnings: warnings}
+		edit := Edit{Patch: result.Patch, Verdict: injectVerdict(result), Warnings: warnings}
 		if result.Denied {
 			edit.Err = fmt.Errorf("denied (%s): %s", result.Reason, result.Message)
 		}
@@ -40,36 +40,36 @@ func Injecting(engine injector) Editor {
 	}
 }
 
-// verdict puts a decision in a few words: "injected (profile emissary, mode
-// sidecar)", "unchanged (no-profile)".
-func verdict(r inject.Result) string {
-	text, because := "injected", ""
+// injectVerdict summarizes a decision: "injected (profile emissary, mode sidecar)",
+// "unchanged (no-profile)".
+func injectVerdict(r inject.Result) string {
+	text, details := "injected", ""
 	if r.Reason != policy.Injected {
-		text, because = "unchanged", string(r.Reason)
+		text, details = "unchanged", string(r.Reason)
 	}
 	add := func(format, value string) {
 		if value == "" {
 			return
 		}
-		if because != "" {
-			because += ", "
+		if details != "" {
+			details += ", "
 		}
-		because += fmt.Sprintf(format, value)
+		details += fmt.Sprintf(format, value)
 	}
 	add("profile %s", r.Profile)
 	add("mode %s", string(r.Mode))
-	if because != "" {
-		text += " (" + because + ")"
+	if details != "" {
+		text += " (" + details + ")"
 	}
 	if r.Message == "" || len(r.Warnings) > 0 {
-		return text // the warnings say it in more words
+		return text // the warnings explain it in more detail
 	}
 	return text + ": " + r.Message
 }
 
-// Uninjecting is the editor of `isthmus uninject`. uninject returns no
-// operations for a pod that is not injected.
-func Uninjecting(uninject func(*corev1.Pod) ([]jsonpatch.Operation, error)) Editor {
+// UninjectEditor returns the editor of `isthmus uninject`. The function uninject must
+// return no operations for a pod that is not injected.
+func UninjectEditor(uninject func(*corev1.Pod) ([]jsonpatch.Operation, error)) Editor {
 	return func(w Workload) Edit {
 		ops, err := uninject(w.Pod)
 		switch {

@@ -13,49 +13,49 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// engine answers every request alike and keeps the last.
-type engine struct {
-	result inject.Result
-	asked  inject.Request
+// fakeEngine returns the same result for every request and records the last request.
+type fakeEngine struct {
+	result  inject.Result
+	request inject.Request
 }
 
-func (e *engine) Inject(r inject.Request) inject.Result {
-	e.asked = r
+func (e *fakeEngine) Inject(r inject.Request) inject.Result {
+	e.request = r
 	return e.result
 }
 
-// TestInjectingAsks shows what the engine is told: a workload counts as opted
-// in by its namespace, unless that says otherwise.
-func TestInjectingAsks(t *testing.T) {
-	e := &engine{}
+// TestInjectEditorRequest shows the request that the engine gets: a workload counts as
+// opted in by its namespace, unless the namespace has a label that opts it out.
+func TestInjectEditorRequest(t *testing.T) {
+	e := &fakeEngine{}
 	pod := &corev1.Pod{}
-	Injecting(e)(Workload{Namespace: "emissary", Pod: pod})
-	assert.Equal(t, policy.Namespace{Name: "emissary", Labels: map[string]string{"isthmus.dev/injection": "enabled"}}, e.asked.Namespace)
-	assert.True(t, e.asked.Template)
-	assert.Same(t, pod, e.asked.Pod)
+	InjectEditor(e)(Workload{Namespace: "emissary", Pod: pod})
+	assert.Equal(t, policy.Namespace{Name: "emissary", Labels: map[string]string{"isthmus.dev/injection": "enabled"}}, e.request.Namespace)
+	assert.True(t, e.request.Template)
+	assert.Same(t, pod, e.request.Pod)
 
 	labels := map[string]string{"isthmus.dev/injection": "disabled", "team": "edge"}
 	annotations := map[string]string{"isthmus.dev/mode": "sidecar"}
-	Injecting(e)(Workload{Namespace: "emissary", Pod: pod, NamespaceLabels: labels, NamespaceAnnotations: annotations})
-	assert.Equal(t, policy.Namespace{Name: "emissary", Labels: labels, Annotations: annotations}, e.asked.Namespace)
+	InjectEditor(e)(Workload{Namespace: "emissary", Pod: pod, NamespaceLabels: labels, NamespaceAnnotations: annotations})
+	assert.Equal(t, policy.Namespace{Name: "emissary", Labels: labels, Annotations: annotations}, e.request.Namespace)
 }
 
-func TestInjectingSays(t *testing.T) {
+func TestInjectEditorVerdict(t *testing.T) {
 	warning := policy.Warning{Code: "code", Text: "mind the gap"}
-	patch := []jsonpatch.Operation{op("add", "/a", 1)}
+	patch := []jsonpatch.Operation{newOperation("add", "/a", 1)}
 	for name, test := range map[string]struct {
 		result inject.Result
 		want   Edit
 	}{
-		"injected":                  {inject.Result{Reason: policy.Injected, Profile: "emissary", Mode: policy.Sidecar, Patch: patch}, Edit{Patch: patch, Verdict: "injected (profile emissary, mode sidecar)"}},
-		"with a warning":            {inject.Result{Reason: policy.Injected, Profile: "aes", Warnings: []policy.Warning{warning}}, Edit{Verdict: "injected (profile aes)", Warnings: []string{"mind the gap"}}},
-		"no edge":                   {inject.Result{Reason: policy.NoProfile}, Edit{Verdict: "unchanged (no-profile)"}},
-		"conflict":                  {inject.Result{Reason: policy.Conflict, Profile: "aes", Message: "two of them"}, Edit{Verdict: "unchanged (conflict, profile aes): two of them"}},
-		"conflict, said in warning": {inject.Result{Reason: policy.Conflict, Message: "two", Warnings: []policy.Warning{warning}}, Edit{Verdict: "unchanged (conflict)", Warnings: []string{"mind the gap"}}},
-		"denied":                    {inject.Result{Reason: policy.InvalidOverride, Denied: true, Message: "no"}, Edit{Verdict: "unchanged (invalid-override): no", Err: errors.New("denied (invalid-override): no")}},
+		"injected":                {inject.Result{Reason: policy.Injected, Profile: "emissary", Mode: policy.Sidecar, Patch: patch}, Edit{Patch: patch, Verdict: "injected (profile emissary, mode sidecar)"}},
+		"with a warning":          {inject.Result{Reason: policy.Injected, Profile: "aes", Warnings: []policy.Warning{warning}}, Edit{Verdict: "injected (profile aes)", Warnings: []string{"mind the gap"}}},
+		"no edge":                 {inject.Result{Reason: policy.NoProfile}, Edit{Verdict: "unchanged (no-profile)"}},
+		"conflict":                {inject.Result{Reason: policy.Conflict, Profile: "aes", Message: "two of them"}, Edit{Verdict: "unchanged (conflict, profile aes): two of them"}},
+		"conflict with a warning": {inject.Result{Reason: policy.Conflict, Message: "two", Warnings: []policy.Warning{warning}}, Edit{Verdict: "unchanged (conflict)", Warnings: []string{"mind the gap"}}},
+		"denied":                  {inject.Result{Reason: policy.InvalidOverride, Denied: true, Message: "no"}, Edit{Verdict: "unchanged (invalid-override): no", Err: errors.New("denied (invalid-override): no")}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := Injecting(&engine{result: test.result})(Workload{})
+			got := InjectEditor(&fakeEngine{result: test.result})(Workload{})
 			if test.want.Err != nil {
 				require.EqualError(t, got.Err, test.want.Err.Error())
 				got.Err, test.want.Err = nil, nil
@@ -65,8 +65,8 @@ func TestInjectingSays(t *testing.T) {
 	}
 }
 
-func TestUninjectingSays(t *testing.T) {
-	patch := []jsonpatch.Operation{op("remove", "/a", nil)}
+func TestUninjectEditorVerdict(t *testing.T) {
+	patch := []jsonpatch.Operation{newOperation("remove", "/a", nil)}
 	for name, test := range map[string]struct {
 		ops  []jsonpatch.Operation
 		err  error
@@ -76,9 +76,9 @@ func TestUninjectingSays(t *testing.T) {
 		"not injected": {nil, nil, Edit{Verdict: "unchanged (not injected)"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			assert.Equal(t, test.want, Uninjecting(func(*corev1.Pod) ([]jsonpatch.Operation, error) { return test.ops, test.err })(Workload{}))
+			assert.Equal(t, test.want, UninjectEditor(func(*corev1.Pod) ([]jsonpatch.Operation, error) { return test.ops, test.err })(Workload{}))
 		})
 	}
-	got := Uninjecting(func(*corev1.Pod) ([]jsonpatch.Operation, error) { return nil, errors.New("volume x was changed") })(Workload{})
+	got := UninjectEditor(func(*corev1.Pod) ([]jsonpatch.Operation, error) { return nil, errors.New("volume x was changed") })(Workload{})
 	assert.EqualError(t, got.Err, "cannot be taken back: volume x was changed")
 }

@@ -6,42 +6,43 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxNodes bounds what aliases may expand to. The largest pod that the API
-// server takes (1.5 MiB) has fewer.
+// maxNodes limits the number of nodes that aliases expand to. The largest pod that
+// the API server accepts (1.5 MiB) has fewer.
 const maxNodes = 1 << 20
 
-// expand replaces every alias below root by a copy of its own and every merge
-// key by what it merges, so that an edit in one place cannot change another.
-func expand(root *yaml.Node) error {
-	e := expander{open: map[*yaml.Node]bool{}}
+// expandAliases replaces every alias below root with a copy of its anchor's node, and
+// every merge key with the entries that it merges. An edit of one node can then not
+// change another.
+func expandAliases(root *yaml.Node) error {
+	e := expander{ancestors: map[*yaml.Node]bool{}}
 	return e.expand(root)
 }
 
 type expander struct {
-	open  map[*yaml.Node]bool
-	nodes int
+	ancestors map[*yaml.Node]bool
+	nodes     int
 }
 
 func (e *expander) expand(n *yaml.Node) error {
-	if e.open[n] {
+	if e.ancestors[n] {
 		return &lineError{line: n.Line, text: "an anchor contains itself"}
 	}
 	if e.nodes++; e.nodes > maxNodes {
 		return &lineError{line: n.Line, text: fmt.Sprintf("aliases expand to more than %d values", maxNodes)}
 	}
-	e.open[n] = true
-	defer delete(e.open, n)
+	e.ancestors[n] = true
+	defer delete(e.ancestors, n)
 	for i, c := range n.Content {
 		if c.Kind == yaml.AliasNode {
 			target := c.Alias
-			if e.open[target] {
+			if e.ancestors[target] {
 				return &lineError{line: c.Line, text: "an anchor contains itself"}
 			}
-			// The copy is taken before its own aliases are expanded, each
-			// copy's separately: the count above stops a bomb.
-			own := e.copy(target)
-			own.HeadComment, own.LineComment, own.FootComment = c.HeadComment, c.LineComment, c.FootComment
-			n.Content[i] = own
+			// The aliases in each copy are expanded separately. The limit of
+			// nodes stops an alias bomb.
+			copied := e.copyNode(target)
+			copied.HeadComment, copied.LineComment, copied.FootComment = c.HeadComment, c.LineComment, c.FootComment
+			n.Content[i] = copied
 		}
 		if err := e.expand(n.Content[i]); err != nil {
 			return err
@@ -49,45 +50,48 @@ func (e *expander) expand(n *yaml.Node) error {
 	}
 	n.Anchor = ""
 	if n.Kind == yaml.MappingNode {
-		return e.merge(n)
+		return e.expandMergeKeys(n)
 	}
 	return nil
 }
 
-// copy copies a node down to the aliases below it, and takes it off the text.
-func (e *expander) copy(n *yaml.Node) *yaml.Node {
-	own := *n
-	own.Anchor, own.Line, own.Column = "", 0, 0
-	own.Content = make([]*yaml.Node, len(n.Content))
+// copyNode copies a node and its content, except for aliases, and clears the
+// positions.
+func (e *expander) copyNode(n *yaml.Node) *yaml.Node {
+	copied := *n
+	copied.Anchor, copied.Line, copied.Column = "", 0, 0
+	copied.Content = make([]*yaml.Node, len(n.Content))
 	if e.nodes += len(n.Content); e.nodes > maxNodes {
-		own.Content = nil // expand reports it
-		return &own
+		copied.Content = nil // expand reports the error
+		return &copied
 	}
 	for i, c := range n.Content {
-		own.Content[i] = e.copy(c)
+		copied.Content[i] = e.copyNode(c)
 	}
-	return &own
+	return &copied
 }
 
-// merge resolves the merge keys of one mapping, whose values are expanded
-// already, as the YAML 1.1 library of Kubernetes does: a merge key overrides
-// what stands before it and is overridden by what stands behind it; of a list
-// of mappings the first wins.
-func (e *expander) merge(n *yaml.Node) error {
-	var own []*yaml.Node
+// expandMergeKeys expands the merge keys of one mapping, whose values are expanded
+// already. It follows the YAML 1.1 library of Kubernetes: a merge key overrides the
+// keys before it, and the keys after it override the merge key. In a list of
+// mappings, the first mapping wins.
+func (e *expander) expandMergeKeys(n *yaml.Node) error {
+	var entries []*yaml.Node
 	var merged []*yaml.Node
-	at := map[string]int{} // where a key is in own, counted from 1; negative in merged
-	put := func(list *[]*yaml.Node, sign int, key, value *yaml.Node) {
+	// positions holds the index of a key's value: positive in entries, negative in
+	// merged.
+	positions := map[string]int{}
+	appendEntry := func(list *[]*yaml.Node, sign int, key, value *yaml.Node) {
 		*list = append(*list, key, value)
-		at[key.Value] = sign * (len(*list) - 1)
+		positions[key.Value] = sign * (len(*list) - 1)
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
-		if !isMerge(key) {
-			if m := at[key.Value]; m < 0 {
+		if !isMergeKey(key) {
+			if m := positions[key.Value]; m < 0 {
 				merged[-m-1], merged[-m] = nil, nil
 			}
-			put(&own, 1, key, value)
+			appendEntry(&entries, 1, key, value)
 			continue
 		}
 		from := []*yaml.Node{value}
@@ -99,24 +103,24 @@ func (e *expander) merge(n *yaml.Node) error {
 			if m.Kind != yaml.MappingNode {
 				return &lineError{line: key.Line, text: "the merge key << wants a mapping or a sequence of mappings"}
 			}
-			unplace(m)
+			clearPositions(m)
 			for k := 0; k+1 < len(m.Content); k += 2 {
-				switch was := at[m.Content[k].Value]; {
-				case was > 0:
-					own[was] = m.Content[k+1]
-				case was < 0:
-					merged[-was] = m.Content[k+1]
+				switch position := positions[m.Content[k].Value]; {
+				case position > 0:
+					entries[position] = m.Content[k+1]
+				case position < 0:
+					merged[-position] = m.Content[k+1]
 				default:
-					put(&merged, -1, m.Content[k], m.Content[k+1])
+					appendEntry(&merged, -1, m.Content[k], m.Content[k+1])
 				}
 			}
 		}
 	}
 	for _, node := range merged {
 		if node != nil {
-			own = append(own, node)
+			entries = append(entries, node)
 		}
 	}
-	n.Content = own
+	n.Content = entries
 	return nil
 }

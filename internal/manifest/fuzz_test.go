@@ -10,7 +10,7 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 )
 
-func seed(f *testing.F) {
+func addSeeds(f *testing.F) {
 	inputs, err := filepath.Glob("testdata/*.in.*")
 	if err != nil || len(inputs) == 0 {
 		f.Fatal("no seeds in testdata")
@@ -28,33 +28,34 @@ func seed(f *testing.F) {
 	f.Add([]byte("{}{} \r[]"))
 }
 
-// FuzzSplit looks for a stream that does not survive being cut and joined, or
-// whose documents the YAML library would cut elsewhere.
+// FuzzSplit looks for streams that change when they are split and joined again, and for
+// documents with a wrong line.
 func FuzzSplit(f *testing.F) {
-	seed(f)
+	addSeeds(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		line := 1
-		chunks := split(data)
-		if got := rejoin(chunks); !bytes.Equal(got, data) {
+		documents := splitDocuments(data)
+		if got := rejoin(documents); !bytes.Equal(got, data) {
 			t.Fatalf("%q came out as %q", data, got)
 		}
-		for _, c := range chunks {
-			if want := line + lines(c.prefix); c.line != want && !bytes.Contains(data, []byte("\r")) {
-				t.Fatalf("%q: body %q on line %d, want %d", data, c.body, c.line, want)
+		for _, d := range documents {
+			if want := line + countLines(d.prefix); d.line != want && !bytes.Contains(data, []byte("\r")) {
+				t.Fatalf("%q: body %q on line %d, want %d", data, d.body, d.line, want)
 			}
-			line = c.line + lines(c.body) + lines(c.suffix)
+			line = d.line + countLines(d.body) + countLines(d.suffix)
 		}
 	})
 }
 
-// FuzzTransform looks for a panic, for a byte that changes without an edit,
-// and for an edit that changes what it should not.
+// FuzzTransform looks for panics, for bytes that change without an edit, and for edits
+// that break other documents.
 func FuzzTransform(f *testing.F) {
-	seed(f)
+	addSeeds(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		started := time.Now()
 		defer func() {
-			// It looks for what all but hangs, not for what is slow today.
+			// The limit is for inputs that make Transform almost hang. It is
+			// generous because the machine can be busy.
 			if took := time.Since(started); took > 30*time.Second {
 				t.Fatalf("%q took %s", data, took)
 			}
@@ -64,7 +65,7 @@ func FuzzTransform(f *testing.F) {
 		if err == nil && !bytes.Equal(same.Text(), data) {
 			t.Fatalf("%q came out as %q", data, same.Text())
 		}
-		result, err := Transform(sources, "default", edgeEditor)
+		result, err := Transform(sources, "default", fakeEditor)
 		if err != nil {
 			return
 		}
@@ -80,12 +81,12 @@ func FuzzTransform(f *testing.F) {
 				t.Fatalf("%q became %q: %v", d.Before, d.After, err)
 			}
 		}
-		again, err := Transform([]Source{{"out", result.Text()}}, "default", func(Workload) Edit { return Edit{} })
+		repeated, err := Transform([]Source{{"out", result.Text()}}, "default", func(Workload) Edit { return Edit{} })
 		if err != nil {
 			t.Fatalf("%q became %q: %v", data, result.Text(), err)
 		}
-		if len(again.Decisions) != len(result.Decisions) {
-			t.Fatalf("%q became %q: %d workloads, want %d", data, result.Text(), len(again.Decisions), len(result.Decisions))
+		if len(repeated.Decisions) != len(result.Decisions) {
+			t.Fatalf("%q became %q: %d workloads, want %d", data, result.Text(), len(repeated.Decisions), len(result.Decisions))
 		}
 	})
 }

@@ -13,11 +13,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var update = flag.Bool("update", false, "rewrite the golden files")
+var updateGoldens = flag.Bool("update", false, "rewrite the golden files")
 
-// TestGolden edits every testdata/NAME.in.EXT with the editor of the tests and
-// compares with what is written beside it: NAME.EXT.out, the manifests;
-// NAME.EXT.diff, the diff; NAME.EXT.report, the decisions.
+// TestGolden edits every testdata/NAME.in.EXT with fakeEditor and compares the results
+// with the files beside it: NAME.EXT.out holds the manifests, NAME.EXT.diff the diff,
+// NAME.EXT.report the decisions.
 func TestGolden(t *testing.T) {
 	inputs, err := filepath.Glob("testdata/*.in.*")
 	require.NoError(t, err)
@@ -29,7 +29,7 @@ func TestGolden(t *testing.T) {
 		t.Run(filepath.Base(base), func(t *testing.T) {
 			data, err := os.ReadFile(input)
 			require.NoError(t, err)
-			result, err := Transform([]Source{{filepath.Base(input), data}}, "default", edgeEditor)
+			result, err := Transform([]Source{{filepath.Base(input), data}}, "default", fakeEditor)
 			require.NoError(t, err)
 			var report bytes.Buffer
 			for _, d := range result.Decisions {
@@ -38,7 +38,7 @@ func TestGolden(t *testing.T) {
 			for ext, got := range map[string][]byte{"out": result.Text(), "diff": result.Diff(false), "report": report.Bytes()} {
 				name := base + "." + ext
 				expected[name] = true
-				if *update {
+				if *updateGoldens {
 					require.NoError(t, os.WriteFile(name, got, 0o644))
 				}
 				want, err := os.ReadFile(name)

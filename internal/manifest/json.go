@@ -9,15 +9,15 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// jsonStyle is how a JSON document is written.
+// jsonStyle is the formatting of a JSON document.
 type jsonStyle struct {
-	// indent is that of one level; empty for JSON on one line.
+	// indent is the indentation of one level; empty for JSON on one line.
 	indent string
-	// lineBreak is "\n" or "\r\n", empty for JSON on one line.
+	// lineBreak is "\n" or "\r\n"; empty for JSON on one line.
 	lineBreak string
-	// colon and comma have a space behind them where the document's have.
+	// colon and comma include the space after them, if the document has one.
 	colon, comma string
-	// escapeHTML writes <, > and & as Go's encoder does.
+	// escapeHTML is true if <, > and & are escaped, as Go's encoder does.
 	escapeHTML bool
 }
 
@@ -43,8 +43,8 @@ func jsonStyleOf(text []byte) jsonStyle {
 	return s
 }
 
-// write appends a tree of nodes that came from JSON as JSON.
-func (s jsonStyle) write(out *bytes.Buffer, n *yaml.Node, depth int) {
+// writeNode writes a tree of nodes that was parsed from JSON.
+func (s jsonStyle) writeNode(out *bytes.Buffer, n *yaml.Node, depth int) {
 	if n.Kind == yaml.ScalarNode {
 		if n.Tag != "!!str" {
 			out.WriteString(n.Value)
@@ -66,10 +66,10 @@ func (s jsonStyle) write(out *bytes.Buffer, n *yaml.Node, depth int) {
 			out.WriteString(s.comma)
 		}
 		s.newLine(out, depth+1)
-		s.write(out, n.Content[i], depth+1)
+		s.writeNode(out, n.Content[i], depth+1)
 		if step == 2 {
 			out.WriteString(s.colon)
-			s.write(out, n.Content[i+1], depth+1)
+			s.writeNode(out, n.Content[i+1], depth+1)
 		}
 	}
 	if len(n.Content) > 0 {

@@ -7,63 +7,63 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// layout is how a document is written.
+// layout is the formatting of a YAML document.
 type layout struct {
-	// indent is the number of spaces of a level, from 2 to 8.
+	// indent is the number of spaces per level, from 2 to 8.
 	indent int
-	// compact is true when a list under a key is not indented.
+	// compact is true if a sequence under a key is not indented.
 	compact bool
 	// lineBreak is "\n" or "\r\n".
 	lineBreak string
 }
 
-// layoutOf reads the layout off a document: that of most of its places, and
-// kubectl's where there is no telling.
-func layoutOf(text []byte, root *yaml.Node) layout {
+// detectLayout returns the layout that most nodes of a document have. The default is
+// the layout of kubectl.
+func detectLayout(text []byte, root *yaml.Node) layout {
 	l := layout{indent: 2, compact: true, lineBreak: "\n"}
 	if 2*bytes.Count(text, []byte("\r\n")) > bytes.Count(text, []byte("\n")) {
 		l.lineBreak = "\r\n"
 	}
 	indents := map[int]int{}
-	var flush, indented int
-	var walk func(*yaml.Node)
-	walk = func(n *yaml.Node) {
+	var unindented, indented int
+	var visit func(*yaml.Node)
+	visit = func(n *yaml.Node) {
 		for i, c := range n.Content {
-			walk(c)
+			visit(c)
 			if n.Kind != yaml.MappingNode || i%2 == 0 || c.Style&yaml.FlowStyle != 0 || len(c.Content) == 0 {
 				continue
 			}
-			column := c.Column // that of the anchor, where there is one
+			column := c.Column // the column of the anchor, if there is one
 			if c.Kind == yaml.MappingNode {
 				column = c.Content[0].Column
 			} else if c.Anchor != "" {
 				continue
 			}
-			switch by := column - n.Content[i-1].Column; {
+			switch offset := column - n.Content[i-1].Column; {
 			case c.Kind == yaml.MappingNode:
-				indents[by]++
-			case c.Kind == yaml.SequenceNode && by == 0:
-				flush++
+				indents[offset]++
+			case c.Kind == yaml.SequenceNode && offset == 0:
+				unindented++
 			case c.Kind == yaml.SequenceNode:
 				indented++
 			}
 		}
 	}
-	walk(root)
-	l.compact = flush >= indented
-	for by, n := range indents {
-		if by >= 2 && by <= 8 && (n > indents[l.indent] || n == indents[l.indent] && by < l.indent) {
-			l.indent = by
+	visit(root)
+	l.compact = unindented >= indented
+	for offset, n := range indents {
+		if offset >= 2 && offset <= 8 && (n > indents[l.indent] || n == indents[l.indent] && offset < l.indent) {
+			l.indent = offset
 		}
 	}
 	return l
 }
 
-// encode writes a tree in this layout, with "\n" as the line break.
+// encode encodes a tree in this layout, with "\n" as the line break.
 func (l layout) encode(n *yaml.Node) (text []byte, err error) {
 	defer func() {
 		// The encoder panics on some trees that the parser of the same library
-		// has made. Whoever calls has another way to write them.
+		// returns. Callers have another way to write them.
 		if r := recover(); r != nil {
 			err = fmt.Errorf("encode: %v", r)
 		}

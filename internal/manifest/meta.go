@@ -6,31 +6,106 @@ import (
 	"strings"
 )
 
-// meta is what matters of an object's own metadata.
-type meta struct {
+// typeMeta holds the apiVersion and kind of an object.
+type typeMeta struct{ apiVersion, kind string }
+
+// group returns the API group; empty for the core group.
+func (k typeMeta) group() string {
+	if group, _, ok := strings.Cut(k.apiVersion, "/"); ok {
+		return group
+	}
+	return ""
+}
+
+// podTemplatePath returns the path of the pod or pod template in an object of this
+// kind; ok is false if the kind is not a workload. It ignores the version and accepts
+// every API group that the kind was ever served in. A custom resource of another group
+// that is called Deployment is not a workload.
+func (k typeMeta) podTemplatePath() (keys []string, ok bool) {
+	inGroup := func(groups ...string) bool {
+		for _, g := range groups {
+			if k.group() == g {
+				return true
+			}
+		}
+		return false
+	}
+	switch k.kind {
+	case "Pod":
+		return nil, inGroup("")
+	case "ReplicationController":
+		keys, ok = []string{"spec", "template"}, inGroup("")
+	case "Deployment", "DaemonSet", "ReplicaSet":
+		keys, ok = []string{"spec", "template"}, inGroup("apps", "extensions")
+	case "StatefulSet":
+		keys, ok = []string{"spec", "template"}, inGroup("apps")
+	case "Job":
+		keys, ok = []string{"spec", "template"}, inGroup("batch", "extensions")
+	case "CronJob", "ScheduledJob":
+		keys, ok = []string{"spec", "jobTemplate", "spec", "template"}, inGroup("batch")
+	}
+	return keys, ok
+}
+
+// isList says whether the kind is List or a typed list of workloads, such as
+// `kubectl get --raw` prints.
+func (k typeMeta) isList() bool {
+	if k == (typeMeta{"v1", "List"}) {
+		return true
+	}
+	item, found := strings.CutSuffix(k.kind, "List")
+	if !found {
+		return false
+	}
+	_, ok := typeMeta{k.apiVersion, item}.podTemplatePath()
+	return ok
+}
+
+// itemType returns the type of a list's item. The items of a typed list can omit
+// apiVersion and kind.
+func (k typeMeta) itemType(item typeMeta) typeMeta {
+	if item.kind == "" && k.kind != "List" {
+		item.kind = strings.TrimSuffix(k.kind, "List")
+	}
+	if item.apiVersion == "" && k.kind != "List" {
+		item.apiVersion = k.apiVersion
+	}
+	return item
+}
+
+// typeMetaOf reads the apiVersion and kind of an object.
+func typeMetaOf(value map[string]any) typeMeta {
+	apiVersion, _ := value["apiVersion"].(string)
+	name, _ := value["kind"].(string)
+	return typeMeta{apiVersion, name}
+}
+
+// objectMeta holds the metadata of an object that the package reads.
+type objectMeta struct {
 	namespace, name     string
 	labels, annotations map[string]string
 }
 
-// metaOf reads an object's metadata. keys lead from the document to the object.
-func metaOf(value map[string]any, keys []string) (meta, error) {
-	var m meta
+// objectMetaOf reads the metadata of an object. keys is the path from the document to
+// the object, for errors.
+func objectMetaOf(value map[string]any, keys []string) (objectMeta, error) {
+	var m objectMeta
 	var errs []error
 	keys = append(keys[:len(keys):len(keys)], "metadata")
 	if value["metadata"] == nil {
 		return m, nil
 	}
-	own, ok := value["metadata"].(map[string]any)
+	metadata, ok := value["metadata"].(map[string]any)
 	if !ok {
-		return m, &fieldError{keys, "want a mapping, got " + typeName(value["metadata"])}
+		return m, &fieldError{keys, "want a mapping, got " + describeType(value["metadata"])}
 	}
 	text := func(key string, into *string) {
-		switch v := own[key].(type) {
+		switch v := metadata[key].(type) {
 		case nil:
 		case string:
 			*into = v
 		default:
-			errs = append(errs, &fieldError{append(keys[:len(keys):len(keys)], key), fmt.Sprintf("want a string, got %s %v: quote it", typeName(v), v)})
+			errs = append(errs, &fieldError{append(keys[:len(keys):len(keys)], key), fmt.Sprintf("want a string, got %s %v: quote it", describeType(v), v)})
 		}
 	}
 	generated := ""
@@ -40,12 +115,12 @@ func metaOf(value map[string]any, keys []string) (meta, error) {
 	if m.name == "" && generated != "" {
 		m.name = generated + "*"
 	}
-	m.labels, m.annotations = texts(own["labels"]), texts(own["annotations"])
+	m.labels, m.annotations = stringEntries(metadata["labels"]), stringEntries(metadata["annotations"])
 	return m, errors.Join(errs...)
 }
 
-// texts keeps the strings of a mapping.
-func texts(value any) map[string]string {
+// stringEntries returns the entries of a mapping whose values are strings.
+func stringEntries(value any) map[string]string {
 	out := map[string]string{}
 	from, _ := value.(map[string]any)
 	for key, v := range from {
@@ -56,44 +131,45 @@ func texts(value any) map[string]string {
 	return out
 }
 
-func kindOf(value map[string]any) kind {
-	apiVersion, _ := value["apiVersion"].(string)
-	name, _ := value["kind"].(string)
-	return kind{apiVersion, name}
-}
-
-// title names an object for a reader: "Deployment emissary/edge".
-func title(k kind, namespace string, value map[string]any) string {
-	m, _ := metaOf(value, nil)
-	if _, ok := k.template(); ok && m.namespace == "" {
+// displayName names an object for messages: "Deployment emissary/edge".
+func displayName(objectType typeMeta, namespace string, value map[string]any) string {
+	m, _ := objectMetaOf(value, nil)
+	if _, ok := objectType.podTemplatePath(); ok && m.namespace == "" {
 		m.namespace = namespace
 	}
-	return strings.TrimSpace(k.name + " " + joinName(m.namespace, m.name))
+	return strings.TrimSpace(objectType.kind + " " + joinName(m.namespace, m.name))
 }
 
-// namespacesIn collects the Namespace objects of the input by name.
-func namespacesIn(objects []*object) map[string]meta {
-	found := map[string]meta{}
-	var visit func(map[string]any, kind, int)
-	visit = func(value map[string]any, list kind, depth int) {
-		k := list.item(kindOf(value))
-		if k == (kind{"v1", "Namespace"}) {
-			if m, err := metaOf(value, nil); err == nil {
+// namespacesIn returns the metadata of the Namespace objects in the input by name.
+func namespacesIn(documents []*parsedDocument) map[string]objectMeta {
+	found := map[string]objectMeta{}
+	var visit func(map[string]any, typeMeta, int)
+	visit = func(value map[string]any, list typeMeta, depth int) {
+		objectType := list.itemType(typeMetaOf(value))
+		if objectType == (typeMeta{"v1", "Namespace"}) {
+			if m, err := objectMetaOf(value, nil); err == nil {
 				found[m.name] = m
 			}
 		}
 		items, _ := value["items"].([]any)
-		if !k.isList() || depth > maxDepth {
+		if !objectType.isList() || depth > maxDepth {
 			return
 		}
 		for _, item := range items {
 			if inner, ok := item.(map[string]any); ok {
-				visit(inner, k, depth+1)
+				visit(inner, objectType, depth+1)
 			}
 		}
 	}
-	for _, o := range objects {
-		visit(o.value, kind{}, 0)
+	for _, d := range documents {
+		visit(d.value, typeMeta{}, 0)
 	}
 	return found
+}
+
+func joinName(namespace, name string) string {
+	if namespace == "" || name == "" {
+		return name
+	}
+	return namespace + "/" + name
 }

@@ -6,25 +6,25 @@ import (
 	"github.com/pmezard/go-difflib/difflib"
 )
 
-// opCodes says how to get from the lines before to those after. Where the
-// edits are known only their own lines are compared: looking for them in a
-// List of some ten thousand lines takes minutes.
+// opCodes returns the operations that turn the lines before into the lines after. If
+// the edits are known, it compares only their lines: a comparison of all lines of a
+// List with some ten thousand takes minutes.
 func opCodes(before, after []string, edits []textEdit) []difflib.OpCode {
-	if codes, ok := codesOf(before, after, edits); ok {
-		return joined(codes)
+	if codes, ok := opCodesFromEdits(before, after, edits); ok {
+		return mergeAdjacent(codes)
 	}
-	return compare(before, after)
+	return diffLines(before, after)
 }
 
-func compare(before, after []string) []difflib.OpCode {
+func diffLines(before, after []string) []difflib.OpCode {
 	return difflib.NewMatcherWithJunk(before, after, false, nil).GetOpCodes()
 }
 
-// codesOf turns edits into codes; ok is false where they do not lead from the
-// one to the other, as at the end of a file without a final line break.
-func codesOf(before, after []string, edits []textEdit) (codes []difflib.OpCode, ok bool) {
+// opCodesFromEdits converts edits into opcodes. ok is false if the edits do not turn
+// before into after, as at the end of a file without a final line break.
+func opCodesFromEdits(before, after []string, edits []textEdit) (codes []difflib.OpCode, ok bool) {
 	i, j := 0, 0
-	keep := func(until int) bool {
+	addEqual := func(until int) bool {
 		n := until - i
 		if n < 0 || until > len(before) || j+n > len(after) || !slices.Equal(before[i:until], after[j:j+n]) {
 			return false
@@ -36,19 +36,19 @@ func codesOf(before, after []string, edits []textEdit) (codes []difflib.OpCode, 
 		return true
 	}
 	for _, e := range edits {
-		if !keep(e.begin-1) || e.end-1 > len(before) || j+len(e.lines) > len(after) {
+		if !addEqual(e.begin-1) || e.end-1 > len(before) || j+len(e.lines) > len(after) {
 			return nil, false
 		}
-		for _, c := range compare(before[i:e.end-1], after[j:j+len(e.lines)]) {
+		for _, c := range diffLines(before[i:e.end-1], after[j:j+len(e.lines)]) {
 			codes = append(codes, difflib.OpCode{Tag: c.Tag, I1: c.I1 + i, I2: c.I2 + i, J1: c.J1 + j, J2: c.J2 + j})
 		}
 		i, j = e.end-1, j+len(e.lines)
 	}
-	return codes, len(edits) > 0 && keep(len(before)) && j == len(after)
+	return codes, len(edits) > 0 && addEqual(len(before)) && j == len(after)
 }
 
-// joined makes one of codes that lie side by side.
-func joined(codes []difflib.OpCode) []difflib.OpCode {
+// mergeAdjacent merges adjacent opcodes that are all changes or all unchanged.
+func mergeAdjacent(codes []difflib.OpCode) []difflib.OpCode {
 	var out []difflib.OpCode
 	for _, c := range codes {
 		if n := len(out); n > 0 && (out[n-1].Tag == 'e') == (c.Tag == 'e') {
@@ -63,8 +63,8 @@ func joined(codes []difflib.OpCode) []difflib.OpCode {
 	return out
 }
 
-// grouped cuts codes into hunks with a few unchanged lines around each.
-func grouped(codes []difflib.OpCode) [][]difflib.OpCode {
+// groupHunks groups opcodes into hunks with contextLines unchanged lines around each.
+func groupHunks(codes []difflib.OpCode) [][]difflib.OpCode {
 	var groups [][]difflib.OpCode
 	var group []difflib.OpCode
 	for n, c := range codes {

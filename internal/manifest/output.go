@@ -8,16 +8,16 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Text is the result as it came in, with the edits. Several sources are
-// joined so that their documents stay apart.
+// Text returns the sources with the edits, each document in its own format. It puts a
+// "---" between two sources where they need one.
 func (r Result) Text() []byte {
 	var out bytes.Buffer
-	source, json := "", false
+	previous, json := "", false
 	for i, d := range r.Documents {
-		if i > 0 && d.Source != source {
-			apart(&out, d, json)
+		if i > 0 && d.Source != previous {
+			separateSources(&out, d, json)
 		}
-		source, json = d.Source, d.JSON
+		previous, json = d.Source, d.JSON
 		out.Write(d.Prefix)
 		out.Write(d.After)
 		out.Write(d.Suffix)
@@ -25,19 +25,20 @@ func (r Result) Text() []byte {
 	return out.Bytes()
 }
 
-// apart puts a "---" between two sources where the second does not bring one.
-func apart(out *bytes.Buffer, next Document, afterJSON bool) {
+// separateSources writes a "---" between two sources, unless the second starts with one.
+func separateSources(out *bytes.Buffer, next Document, afterJSON bool) {
 	if b := out.Bytes(); len(b) > 0 && b[len(b)-1] != '\n' {
 		out.WriteByte('\n')
 	}
-	if afterJSON && next.JSON || hasMarker(next.Prefix) {
+	if afterJSON && next.JSON || startsWithMarker(next.Prefix) {
 		return
 	}
 	out.WriteString("---\n")
 }
 
-// hasMarker is true when the first line that says something is a "---".
-func hasMarker(prefix []byte) bool {
+// startsWithMarker says whether the first line that is not blank and not a comment is
+// a "---".
+func startsWithMarker(prefix []byte) bool {
 	for rest := bytes.TrimPrefix(prefix, byteOrderMark); len(rest) > 0; {
 		n := lineLength(rest)
 		if line := rest[:n]; !isBlankOrComment(line) {
@@ -48,19 +49,19 @@ func hasMarker(prefix []byte) bool {
 	return false
 }
 
-// JSON is the result as JSON objects, one after the other. Comments and empty
-// documents are left out.
+// JSON returns the documents as JSON, one after the other. It leaves out comments and
+// empty documents.
 func (r Result) JSON() ([]byte, error) {
 	var out bytes.Buffer
 	for _, d := range r.Documents {
-		if isEmpty(chunk{body: d.After}) {
+		if isEmptyDocument(rawDocument{body: d.After}) {
 			continue
 		}
 		raw := d.After
 		if !d.JSON {
 			var err error
 			if raw, err = yaml.YAMLToJSON(raw); err != nil {
-				return nil, fmt.Errorf("%s:%d: document %d: %w", d.Source, d.Line, d.Number, asLineError(err))
+				return nil, fmt.Errorf("%s:%d: document %d: %w", d.Source, d.Line, d.Number, newLineError(err))
 			}
 		}
 		if err := json.Indent(&out, raw, "", "    "); err != nil {

@@ -12,8 +12,7 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 )
 
-// TestDiffApplies carries out the diff of every golden input by its line
-// numbers alone, which is what patch(1) does.
+// TestDiffApplies applies diffs by their line numbers alone, as patch(1) does.
 func TestDiffApplies(t *testing.T) {
 	for name, in := range map[string]string{
 		"one document":     edgePod,
@@ -23,7 +22,7 @@ func TestDiffApplies(t *testing.T) {
 		"JSON":             "{\"a\": 1}\n{\"apiVersion\": \"v1\", \"kind\": \"Pod\", \"spec\": {\"containers\": [{\"name\": \"edge\"}]}}\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			result := transform(t, edgeEditor, in)
+			result := transform(t, fakeEditor, in)
 			assert.Equal(t, string(result.Text()), applyDiff(t, in, string(result.Diff(false))))
 		})
 	}
@@ -31,7 +30,7 @@ func TestDiffApplies(t *testing.T) {
 
 var hunkHead = regexp.MustCompile(`^@@ -(\d+),(\d+) \+(\d+),(\d+) @@$`)
 
-// applyDiff applies hunks from the last to the first.
+// applyDiff applies the hunks of a diff from the last to the first.
 func applyDiff(t *testing.T, text, diff string) string {
 	t.Helper()
 	lines := strings.SplitAfter(text, "\n")
@@ -70,7 +69,7 @@ func applyDiff(t *testing.T, text, diff string) string {
 
 func TestDiffColour(t *testing.T) {
 	change := func(Workload) Edit {
-		return Edit{Patch: []jsonpatch.Operation{op("replace", "/metadata/name", "new")}}
+		return Edit{Patch: []jsonpatch.Operation{newOperation("replace", "/metadata/name", "new")}}
 	}
 	result := transform(t, change, edgePod)
 	assert.Equal(t, strings.Join([]string{
@@ -87,13 +86,13 @@ func TestJSON(t *testing.T) {
 		"several":              {"a: 1\n---\nb: 2\n", "{\n    \"a\": 1\n}\n{\n    \"b\": 2\n}\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := transform(t, edgeEditor, test.in).JSON()
+			got, err := transform(t, fakeEditor, test.in).JSON()
 			require.NoError(t, err)
 			assert.Equal(t, test.want, string(got))
 		})
 	}
-	t.Run("what has no JSON", func(t *testing.T) {
-		_, err := transform(t, edgeEditor, "a: 1\n---\n{{ x }}: 1\n").JSON()
+	t.Run("YAML without a JSON equivalent", func(t *testing.T) {
+		_, err := transform(t, fakeEditor, "a: 1\n---\n{{ x }}: 1\n").JSON()
 		require.Error(t, err)
 		assert.Contains(t, err.Error(), "a:3: document 2: does not parse: invalid map key")
 	})
@@ -104,9 +103,9 @@ func TestWorkloadString(t *testing.T) {
 	assert.Equal(t, "deployment/emissary/edge", fmt.Sprint(Workload{Kind: "Deployment", Namespace: "emissary", Name: "edge"}))
 }
 
-// TestKinds shows which kinds hold pods, and where.
+// TestKinds shows which kinds are workloads and where their pods are.
 func TestKinds(t *testing.T) {
-	for k, want := range map[kind]string{
+	for k, want := range map[typeMeta]string{
 		{"v1", "Pod"}: "", {"v1", "ReplicationController"}: "/spec/template",
 		{"apps/v1", "Deployment"}: "/spec/template", {"apps/v1beta1", "Deployment"}: "/spec/template", {"apps/v1beta2", "Deployment"}: "/spec/template", {"extensions/v1beta1", "Deployment"}: "/spec/template",
 		{"apps/v1", "DaemonSet"}: "/spec/template", {"extensions/v1beta1", "DaemonSet"}: "/spec/template", {"apps/v1", "ReplicaSet"}: "/spec/template", {"extensions/v1beta1", "ReplicaSet"}: "/spec/template",
@@ -114,15 +113,15 @@ func TestKinds(t *testing.T) {
 		{"batch/v1", "Job"}: "/spec/template", {"extensions/v1beta1", "Job"}: "/spec/template",
 		{"batch/v1", "CronJob"}: "/spec/jobTemplate/spec/template", {"batch/v1beta1", "CronJob"}: "/spec/jobTemplate/spec/template", {"batch/v2alpha1", "CronJob"}: "/spec/jobTemplate/spec/template", {"batch/v2alpha1", "ScheduledJob"}: "/spec/jobTemplate/spec/template",
 	} {
-		keys, ok := k.template()
+		keys, ok := k.podTemplatePath()
 		assert.True(t, ok, k)
-		assert.Equal(t, want, pathOf(keys), k)
+		assert.Equal(t, want, jsonPointer(keys), k)
 	}
-	for _, k := range []kind{{"v1", "Deployment"}, {"apps/v1", "Pod"}, {"extensions/v1beta1", "StatefulSet"}, {"batch.volcano.sh/v1alpha1", "Job"}, {"apps.openshift.io/v1", "DeploymentConfig"}, {"v1", "PodTemplate"}, {"", ""}, {"apps", "Deployment"}} {
-		_, ok := k.template()
+	for _, k := range []typeMeta{{"v1", "Deployment"}, {"apps/v1", "Pod"}, {"extensions/v1beta1", "StatefulSet"}, {"batch.volcano.sh/v1alpha1", "Job"}, {"apps.openshift.io/v1", "DeploymentConfig"}, {"v1", "PodTemplate"}, {"", ""}, {"apps", "Deployment"}} {
+		_, ok := k.podTemplatePath()
 		assert.False(t, ok, k)
 	}
-	for k, want := range map[kind]bool{
+	for k, want := range map[typeMeta]bool{
 		{"v1", "List"}: true, {"v1", "PodList"}: true, {"apps/v1", "DeploymentList"}: true, {"extensions/v1beta1", "DeploymentList"}: true,
 		{"v1", "ConfigMapList"}: false, {"example.com/v1", "List"}: false, {"example.com/v1", "DeploymentList"}: false, {"apps/v1", "List"}: false,
 	} {
@@ -130,15 +129,15 @@ func TestKinds(t *testing.T) {
 	}
 }
 
-// TestDiffOfManyLines shows that known edits lead to the diff that a search
-// for them finds.
+// TestDiffOfManyLines shows that a diff from known edits equals a diff from comparing
+// all lines.
 func TestDiffOfManyLines(t *testing.T) {
 	in := "apiVersion: v1\nkind: List\nitems:\n"
 	for i := range 20 {
 		pod := strings.Replace(edgePod, "name: edge\n", fmt.Sprintf("name: edge%d\n", i), 1)
 		in += "- " + strings.ReplaceAll(strings.TrimSuffix(pod, "\n"), "\n", "\n  ") + "\n"
 	}
-	result := transform(t, edgeEditor, in)
+	result := transform(t, fakeEditor, in)
 	require.Len(t, result.Documents, 1)
 	require.NotEmpty(t, result.Documents[0].edits)
 	diff := string(result.Diff(false))

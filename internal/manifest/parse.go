@@ -5,36 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
-	"strconv"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
 
-// lineError is an error that knows its line, counted from the first line of
-// the document's body; zero when it is not known.
-type lineError struct {
-	line int
-	text string
-}
-
-func (e *lineError) Error() string { return e.text }
-
-// yamlLine finds the line in an error of the YAML library, which keeps it in
-// the text alone.
-var yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?`)
-
-// parse reads the one document of a chunk. The node is nil when there is
-// nothing in it but comments.
-func parse(c chunk) (*yaml.Node, error) {
-	if c.isJSON {
-		return parseJSON(c.body)
+// parseDocument parses a document and returns its top node. The node is nil if the
+// document holds comments only.
+func parseDocument(d rawDocument) (*yaml.Node, error) {
+	if d.isJSON {
+		return parseJSON(d.body)
 	}
-	return parseYAML(c.body)
+	return parseYAML(d.body)
 }
 
-// parseYAML reads exactly one YAML document and returns its top node.
+// parseYAML parses exactly one YAML document and returns its top node.
 func parseYAML(text []byte) (*yaml.Node, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	var doc yaml.Node
@@ -42,11 +26,11 @@ func parseYAML(text []byte) (*yaml.Node, error) {
 		if errors.Is(err, io.EOF) {
 			return nil, nil
 		}
-		return nil, asLineError(err)
+		return nil, newLineError(err)
 	}
 	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		if err != nil {
-			return nil, asLineError(err)
+			return nil, newLineError(err)
 		}
 		return nil, &lineError{text: `more than one document: put "---" at the start of a line between them`}
 	}
@@ -56,31 +40,24 @@ func parseYAML(text []byte) (*yaml.Node, error) {
 	return doc.Content[0], nil
 }
 
-func asLineError(err error) error {
-	text := err.Error()
-	at := yamlLine.FindStringSubmatch(text)
-	line, _ := strconv.Atoi(at[1])
-	return &lineError{line: line, text: "does not parse: " + strings.TrimPrefix(text, at[0])}
-}
-
-// checkKeys says which mapping below n names a key twice, of which Kubernetes
-// keeps one in silence, and which key is no text. firstLine is the line of the
-// source on which the document starts.
+// checkKeys returns an error for each duplicate key in the mappings at and below n,
+// because Kubernetes silently drops one of the values, and for each key that is not a
+// scalar. firstLine is the line of the source on which the document starts.
 func checkKeys(n *yaml.Node, firstLine int) error {
 	var errs []error
 	if n.Kind == yaml.MappingNode {
 		seen := make(map[string]int, len(n.Content)/2)
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			key := n.Content[i]
-			if follow(key).Kind != yaml.ScalarNode {
-				text := "a key that is no text: a template has to be rendered first"
+			if resolveAlias(key).Kind != yaml.ScalarNode {
+				text := "a key is not a scalar: render the template first"
 				errs = append(errs, &lineError{line: key.Line, text: text})
 			}
-			if key.Kind != yaml.ScalarNode || isMerge(key) {
+			if key.Kind != yaml.ScalarNode || isMergeKey(key) {
 				continue
 			}
 			if first, twice := seen[key.Value]; twice {
-				text := fmt.Sprintf("the key %q is there twice, first on line %d: remove one", key.Value, firstLine+first-1)
+				text := fmt.Sprintf("duplicate key %q, first on line %d: remove one of them", key.Value, firstLine+first-1)
 				errs = append(errs, &lineError{line: key.Line, text: text})
 				continue
 			}
@@ -93,10 +70,10 @@ func checkKeys(n *yaml.Node, firstLine int) error {
 	return errors.Join(errs...)
 }
 
-// lookup returns the value of a key of a mapping, nil when it is not there.
-// Aliases are followed.
-func lookup(n *yaml.Node, key string) *yaml.Node {
-	n = follow(n)
+// mappingValue returns the value of a key of a mapping; nil if there is none. It
+// resolves aliases.
+func mappingValue(n *yaml.Node, key string) *yaml.Node {
+	n = resolveAlias(n)
 	if n == nil || n.Kind != yaml.MappingNode {
 		return nil
 	}
@@ -108,14 +85,14 @@ func lookup(n *yaml.Node, key string) *yaml.Node {
 	return nil
 }
 
-// follow returns what an alias stands for, and any other node as it is.
-func follow(n *yaml.Node) *yaml.Node {
+// resolveAlias returns the node that an alias refers to, and any other node as it is.
+func resolveAlias(n *yaml.Node) *yaml.Node {
 	if n != nil && n.Kind == yaml.AliasNode {
 		return n.Alias
 	}
 	return n
 }
 
-func isMerge(n *yaml.Node) bool {
+func isMergeKey(n *yaml.Node) bool {
 	return n.Kind == yaml.ScalarNode && n.Value == "<<" && (n.Tag == "" || n.Tag == "!" || n.ShortTag() == "!!merge")
 }

@@ -14,55 +14,54 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// rewrite carries out a patch on the text of one document. Three ways of
-// writing it are tried, from the one that keeps most of the layout to the one
-// that keeps none, and each is believed only when Kubernetes' own reading of
-// the result is the patched object.
-func rewrite(c chunk, patch []operations.Operation) ([]byte, []textEdit, error) {
-	before, err := toJSON(c)
+// rewriteDocument applies a patch to the text of one document. It tries three ways to
+// write the result: the first preserves most of the layout, the last none. It accepts
+// a result only if Kubernetes' own YAML library reads it as the patched object.
+func rewriteDocument(d rawDocument, patch []operations.Operation) ([]byte, []textEdit, error) {
+	before, err := toJSON(d)
 	if err != nil {
 		return nil, nil, err
 	}
-	want, err := patched(before, patch)
+	want, err := patchJSON(before, patch)
 	if err != nil {
 		return nil, nil, err
 	}
-	means := func(text []byte) bool {
-		got, err := toJSON(chunk{body: text, isJSON: c.isJSON})
-		return err == nil && sameJSON(got, want)
+	isPatched := func(text []byte) bool {
+		got, err := toJSON(rawDocument{body: text, isJSON: d.isJSON})
+		return err == nil && equalJSON(got, want)
 	}
-	if text, edits, err := spliced(c, patch); err == nil && text != nil && means(text) {
+	if text, edits, err := spliceDocument(d, patch); err == nil && text != nil && isPatched(text) {
 		return text, edits, nil
 	}
-	if text, err := reencoded(c, patch); err == nil && means(text) {
+	if text, err := reencodeDocument(d, patch); err == nil && isPatched(text) {
 		return text, nil, nil
 	}
 	text := want
-	if !c.isJSON {
+	if !d.isJSON {
 		if text, err = yaml.JSONToYAML(want); err != nil {
 			return nil, nil, err
 		}
 	}
-	if !means(text) {
-		return nil, nil, errors.New("cannot be written back without a change in meaning")
+	if !isPatched(text) {
+		return nil, nil, errors.New("the edit cannot be written without a change in the document's meaning")
 	}
 	return text, nil, nil
 }
 
-// toJSON is the document as Kubernetes reads it.
-func toJSON(c chunk) ([]byte, error) {
-	if c.isJSON {
-		return c.body, nil
+// toJSON converts a document to JSON as Kubernetes does.
+func toJSON(d rawDocument) ([]byte, error) {
+	if d.isJSON {
+		return d.body, nil
 	}
-	raw, err := yaml.YAMLToJSON(c.body)
+	raw, err := yaml.YAMLToJSON(d.body)
 	if err != nil {
-		return nil, asLineError(errors.New(strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")))
+		return nil, newLineError(errors.New(strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")))
 	}
 	return raw, nil
 }
 
-// patched is what the document must mean afterwards.
-func patched(before []byte, patch []operations.Operation) ([]byte, error) {
+// patchJSON applies a patch to a document in JSON.
+func patchJSON(before []byte, patch []operations.Operation) ([]byte, error) {
 	raw, err := json.Marshal(patch)
 	if err != nil {
 		return nil, fmt.Errorf("patch: %w", err)
@@ -78,8 +77,8 @@ func patched(before []byte, patch []operations.Operation) ([]byte, error) {
 	return after, nil
 }
 
-// sameJSON compares what two JSON texts mean.
-func sameJSON(a, b []byte) bool {
+// equalJSON says whether two JSON texts have equal values.
+func equalJSON(a, b []byte) bool {
 	var values [2]any
 	for i, raw := range [][]byte{a, b} {
 		dec := json.NewDecoder(bytes.NewReader(raw))
@@ -91,63 +90,63 @@ func sameJSON(a, b []byte) bool {
 	return reflect.DeepEqual(values[0], values[1])
 }
 
-// spliced edits the lines in question alone. There is no text for JSON, nor
-// where the layout gives an edit no place.
-func spliced(c chunk, patch []operations.Operation) ([]byte, []textEdit, error) {
-	if c.isJSON {
+// spliceDocument applies a patch and changes only the lines that it affects. The text
+// is nil for JSON, and if the layout does not allow the edit.
+func spliceDocument(d rawDocument, patch []operations.Operation) ([]byte, []textEdit, error) {
+	if d.isJSON {
 		return nil, nil, nil
 	}
-	before, err := parseYAML(c.body)
+	before, err := parseYAML(d.body)
 	if err != nil {
 		return nil, nil, err
 	}
-	after, err := edited(c, patch)
+	after, err := applyPatch(d, patch)
 	if err != nil {
 		return nil, nil, err
 	}
-	text, edits := splice(c.body, before, after, layoutOf(c.body, before))
+	text, edits := spliceText(d.body, before, after, detectLayout(d.body, before))
 	return text, edits, nil
 }
 
-// edited is the tree of a document with a patch carried out.
-func edited(c chunk, patch []operations.Operation) (*yamlv3.Node, error) {
-	root, err := parse(c)
+// applyPatch parses a document and applies a patch to its tree.
+func applyPatch(d rawDocument, patch []operations.Operation) (*yamlv3.Node, error) {
+	root, err := parseDocument(d)
 	if err != nil {
 		return nil, err
 	}
-	if err := expand(root); err != nil {
+	if err := expandAliases(root); err != nil {
 		return nil, err
 	}
 	for _, op := range patch {
-		if err := apply(root, op); err != nil {
+		if err := applyOperation(root, op); err != nil {
 			return nil, err
 		}
 	}
 	return root, nil
 }
 
-// reencoded writes the whole document anew, with its comments and the order
-// of its keys.
-func reencoded(c chunk, patch []operations.Operation) ([]byte, error) {
-	root, err := parse(c)
+// reencodeDocument applies a patch and encodes the whole document again, with its
+// comments and the order of its keys.
+func reencodeDocument(d rawDocument, patch []operations.Operation) ([]byte, error) {
+	root, err := parseDocument(d)
 	if err != nil {
 		return nil, err
 	}
-	after, err := edited(c, patch)
+	after, err := applyPatch(d, patch)
 	if err != nil {
 		return nil, err
 	}
-	if c.isJSON {
+	if d.isJSON {
 		var out bytes.Buffer
-		jsonStyleOf(c.body).write(&out, after, 0)
+		jsonStyleOf(d.body).writeNode(&out, after, 0)
 		return out.Bytes(), nil
 	}
-	layout := layoutOf(c.body, root)
+	layout := detectLayout(d.body, root)
 	text, err := layout.encode(after)
 	if err != nil {
 		return nil, err
 	}
-	if !bytes.HasSuffix(c.body, []byte("\n")) {
+	if !bytes.HasSuffix(d.body, []byte("\n")) {
 		text = bytes.TrimSuffix(text, []byte("\n"))
 	}
 	return bytes.ReplaceAll(text, []byte("\n"), []byte(layout.lineBreak)), nil

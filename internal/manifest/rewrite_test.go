@@ -11,84 +11,84 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 )
 
-func op(operation, path string, value any) jsonpatch.Operation {
+func newOperation(operation, path string, value any) jsonpatch.Operation {
 	return jsonpatch.NewOperation(operation, path, value)
 }
 
-// TestSpliced shows that an edit touches its own lines and no others.
-func TestSpliced(t *testing.T) {
+// TestSpliceDocument shows that an edit changes its own lines and no others.
+func TestSpliceDocument(t *testing.T) {
 	for name, test := range map[string]struct {
 		in    string
 		patch []jsonpatch.Operation
 		want  string
 	}{
-		"a key goes behind the last": {"a:\n  b: 1\n\n# foot\nc: 2\n", []jsonpatch.Operation{op("add", "/a/d", "x")}, "a:\n  b: 1\n  d: x\n\n# foot\nc: 2\n"},
-		"an item keeps the list's indentation": {"a:\n   - 1\nb:\n- 1\n", []jsonpatch.Operation{op("add", "/a/-", 2), op("add", "/b/-", 3)},
+		"a new key comes after the last": {"a:\n  b: 1\n\n# foot\nc: 2\n", []jsonpatch.Operation{newOperation("add", "/a/d", "x")}, "a:\n  b: 1\n  d: x\n\n# foot\nc: 2\n"},
+		"an item keeps the list's indentation": {"a:\n   - 1\nb:\n- 1\n", []jsonpatch.Operation{newOperation("add", "/a/-", 2), newOperation("add", "/b/-", 3)},
 			"a:\n   - 1\n   - 2\nb:\n- 1\n- 3\n"},
-		"an item in the middle":                  {"a:\n- 1\n- 3 # three\n", []jsonpatch.Operation{op("add", "/a/1", 2)}, "a:\n- 1\n- 2\n- 3 # three\n"},
-		"a list in a list":                       {"a:\n- - 1\n  - 2\n- - 3\n", []jsonpatch.Operation{op("add", "/a/0/-", 9)}, "a:\n- - 1\n  - 2\n  - 9\n- - 3\n"},
-		"behind a block scalar":                  {"a:\n  b: |\n    x\n    # text\n\n  # comment\nc: 1\n", []jsonpatch.Operation{op("add", "/a/d", 1)}, "a:\n  b: |\n    x\n    # text\n  d: 1\n\n  # comment\nc: 1\n"},
-		"behind a block scalar that keeps":       {"a:\n  b: |+\n    x\n\nc: 1\n", []jsonpatch.Operation{op("add", "/a/d", 1)}, "a:\n  b: |+\n    x\n\n  d: 1\nc: 1\n"},
-		"behind an empty block scalar":           {"a:\n  b: |\nc: 1\n", []jsonpatch.Operation{op("add", "/a/d", 1)}, "a:\n  b: |\n  d: 1\nc: 1\n"},
-		"behind a scalar of two lines":           {"a:\n  b: x\n    y\nc: 1\n", []jsonpatch.Operation{op("add", "/a/d", 1)}, "a:\n  b: x\n    y\n  d: 1\nc: 1\n"},
-		"a scalar keeps its comment":             {"a: 'x' # why\nb: 1\n", []jsonpatch.Operation{op("replace", "/a", "true")}, "a: 'true' # why\nb: 1\n"},
-		"the first key of an item":               {"a:\n- b: 1\n  c: 2\n", []jsonpatch.Operation{op("replace", "/a/0/b", 9)}, "a:\n- b: 9\n  c: 2\n"},
-		"the first key of an item goes":          {"a:\n- b: 1\n  c: 2\n# x\nd:   1\n", []jsonpatch.Operation{op("remove", "/a/0/b", nil)}, "a:\n- c: 2\n# x\nd:   1\n"},
-		"nothing becomes a list":                 {"a:\nb:   1\n", []jsonpatch.Operation{op("add", "/a", []int{1})}, "a:\n- 1\nb:   1\n"},
-		"an empty list becomes a block":          {"a: []\nb:   1\n", []jsonpatch.Operation{op("add", "/a/-", 1)}, "a:\n- 1\nb:   1\n"},
-		"flow style stays flow style":            {"a: {b: [1]}\nc:   1\n", []jsonpatch.Operation{op("add", "/a/b/-", 2)}, "a: {b: [1, 2]}\nc:   1\n"},
-		"a key goes":                             {"a:\n  b: 1\n  c:\n  - 2\n  # left\n  d: 3\n", []jsonpatch.Operation{op("remove", "/a/c", nil)}, "a:\n  b: 1\n  # left\n  d: 3\n"},
-		"the last key goes":                      {"a:\n  b: 1\nc:   2\n", []jsonpatch.Operation{op("remove", "/a/b", nil)}, "a: {}\nc:   2\n"},
-		"the last item goes":                     {"a:\n- b\nc:   2\n", []jsonpatch.Operation{op("remove", "/a/0", nil)}, "a: []\nc:   2\n"},
-		"an item goes, with the comment on it":   {"a:\n- b\n# y\n\n# x\n# x\n- c\n# z\n- d\n", []jsonpatch.Operation{op("remove", "/a/1", nil)}, "a:\n- b\n# y\n\n# z\n- d\n"},
-		"the first goes, not the comment on all": {"a:\n# x\n- b\n- c\n", []jsonpatch.Operation{op("remove", "/a/0", nil)}, "a:\n# x\n- c\n"},
-		"a comment on what is replaced":          {"a:\n  b: 1\n  # x\n  c: |\n    1\n    2\n  # y\n  d: 1\n", []jsonpatch.Operation{op("replace", "/a/c", "3\n4\n")}, "a:\n  b: 1\n  # x\n  c: |\n    3\n    4\n  # y\n  d: 1\n"},
-		"a key with slash and tilde":             {"a:\n  b/c~d: 1\n", []jsonpatch.Operation{op("replace", "/a/b~1c~0d", 2)}, "a:\n  b/c~d: 2\n"},
-		"a dash on a line of its own":            {"a:\n-\n  b: 1\n-\n  c: 1\n", []jsonpatch.Operation{op("remove", "/a/0", nil), op("add", "/a/-", 5)}, "a:\n-\n  c: 1\n- 5\n"},
-		"an edit of an edit":                     {"a: 1\n", []jsonpatch.Operation{op("add", "/b", map[string]any{}), op("add", "/b/c", []any{}), op("add", "/b/c/-", "x")}, "a: 1\nb:\n  c:\n  - x\n"},
-		"a sibling alias keeps its value":        {"a: &a\n  b: 1\nc: *a\nd:   1\n", []jsonpatch.Operation{op("add", "/a/x", 1)}, "a: &a\n  b: 1\n  x: 1\nc:\n  b: 1\nd:   1\n"},
-		"an alias becomes a copy":                {"a: &a\n  b: 1\nc: *a\nd:   1\n", []jsonpatch.Operation{op("add", "/c/x", 1)}, "a: &a\n  b: 1\nc:\n  b: 1\n  x: 1\nd:   1\n"},
-		"a merge key overrides what is above it": {"a: &a\n  b: 1\n  e: 1\nc:\n  b: 2\n  <<: *a\n", []jsonpatch.Operation{op("add", "/c/x", 1)}, "a: &a\n  b: 1\n  e: 1\nc:\n  b: 1\n  e: 1\n  x: 1\n"},
-		"merged keys become own":                 {"a: &a\n  b: 1\n  e: 1\nc:\n  <<: *a\n  b: 2\n", []jsonpatch.Operation{op("add", "/c/x", 1)}, "a: &a\n  b: 1\n  e: 1\nc:\n  b: 2\n  e: 1\n  x: 1\n"},
-		"a list with an anchor":                  {"a: &a\n- 1\nc: 2\n", []jsonpatch.Operation{op("add", "/a/-", 1)}, "a: &a\n- 1\n- 1\nc: 2\n"},
-		"the first of the merged wins":           {"a: &a {x: 1}\nb: &b {x: 2, y: 2}\nc:\n  d: 1\n  <<: [*a, *b]\n", []jsonpatch.Operation{op("add", "/c/z", 1)}, "a: &a {x: 1}\nb: &b {x: 2, y: 2}\nc:\n  d: 1\n  x: 1\n  y: 2\n  z: 1\n"},
-		"Windows newlines":                       {"a:\r\n  b: 1\r\n", []jsonpatch.Operation{op("add", "/a/d", "x")}, "a:\r\n  b: 1\r\n  d: x\r\n"},
-		"no final newline":                       {"a:\n  b: 1", []jsonpatch.Operation{op("add", "/a/d", "x")}, "a:\n  b: 1\n  d: x"},
+		"an item in the middle":                          {"a:\n- 1\n- 3 # three\n", []jsonpatch.Operation{newOperation("add", "/a/1", 2)}, "a:\n- 1\n- 2\n- 3 # three\n"},
+		"a list in a list":                               {"a:\n- - 1\n  - 2\n- - 3\n", []jsonpatch.Operation{newOperation("add", "/a/0/-", 9)}, "a:\n- - 1\n  - 2\n  - 9\n- - 3\n"},
+		"after a block scalar":                           {"a:\n  b: |\n    x\n    # text\n\n  # comment\nc: 1\n", []jsonpatch.Operation{newOperation("add", "/a/d", 1)}, "a:\n  b: |\n    x\n    # text\n  d: 1\n\n  # comment\nc: 1\n"},
+		"after a block scalar with chomping indicator +": {"a:\n  b: |+\n    x\n\nc: 1\n", []jsonpatch.Operation{newOperation("add", "/a/d", 1)}, "a:\n  b: |+\n    x\n\n  d: 1\nc: 1\n"},
+		"after an empty block scalar":                    {"a:\n  b: |\nc: 1\n", []jsonpatch.Operation{newOperation("add", "/a/d", 1)}, "a:\n  b: |\n  d: 1\nc: 1\n"},
+		"after a scalar of two lines":                    {"a:\n  b: x\n    y\nc: 1\n", []jsonpatch.Operation{newOperation("add", "/a/d", 1)}, "a:\n  b: x\n    y\n  d: 1\nc: 1\n"},
+		"a scalar keeps its comment":                     {"a: 'x' # why\nb: 1\n", []jsonpatch.Operation{newOperation("replace", "/a", "true")}, "a: 'true' # why\nb: 1\n"},
+		"the first key of an item":                       {"a:\n- b: 1\n  c: 2\n", []jsonpatch.Operation{newOperation("replace", "/a/0/b", 9)}, "a:\n- b: 9\n  c: 2\n"},
+		"the first key of an item is removed":            {"a:\n- b: 1\n  c: 2\n# x\nd:   1\n", []jsonpatch.Operation{newOperation("remove", "/a/0/b", nil)}, "a:\n- c: 2\n# x\nd:   1\n"},
+		"null becomes a list":                            {"a:\nb:   1\n", []jsonpatch.Operation{newOperation("add", "/a", []int{1})}, "a:\n- 1\nb:   1\n"},
+		"an empty list becomes a block":                  {"a: []\nb:   1\n", []jsonpatch.Operation{newOperation("add", "/a/-", 1)}, "a:\n- 1\nb:   1\n"},
+		"flow style stays flow style":                    {"a: {b: [1]}\nc:   1\n", []jsonpatch.Operation{newOperation("add", "/a/b/-", 2)}, "a: {b: [1, 2]}\nc:   1\n"},
+		"a key is removed":                               {"a:\n  b: 1\n  c:\n  - 2\n  # left\n  d: 3\n", []jsonpatch.Operation{newOperation("remove", "/a/c", nil)}, "a:\n  b: 1\n  # left\n  d: 3\n"},
+		"the last key is removed":                        {"a:\n  b: 1\nc:   2\n", []jsonpatch.Operation{newOperation("remove", "/a/b", nil)}, "a: {}\nc:   2\n"},
+		"the last item is removed":                       {"a:\n- b\nc:   2\n", []jsonpatch.Operation{newOperation("remove", "/a/0", nil)}, "a: []\nc:   2\n"},
+		"an item is removed with its comment":            {"a:\n- b\n# y\n\n# x\n# x\n- c\n# z\n- d\n", []jsonpatch.Operation{newOperation("remove", "/a/1", nil)}, "a:\n- b\n# y\n\n# z\n- d\n"},
+		"the comment above the first item stays":         {"a:\n# x\n- b\n- c\n", []jsonpatch.Operation{newOperation("remove", "/a/0", nil)}, "a:\n# x\n- c\n"},
+		"a comment above a replaced value stays":         {"a:\n  b: 1\n  # x\n  c: |\n    1\n    2\n  # y\n  d: 1\n", []jsonpatch.Operation{newOperation("replace", "/a/c", "3\n4\n")}, "a:\n  b: 1\n  # x\n  c: |\n    3\n    4\n  # y\n  d: 1\n"},
+		"a key with slash and tilde":                     {"a:\n  b/c~d: 1\n", []jsonpatch.Operation{newOperation("replace", "/a/b~1c~0d", 2)}, "a:\n  b/c~d: 2\n"},
+		"a dash on a separate line":                      {"a:\n-\n  b: 1\n-\n  c: 1\n", []jsonpatch.Operation{newOperation("remove", "/a/0", nil), newOperation("add", "/a/-", 5)}, "a:\n-\n  c: 1\n- 5\n"},
+		"an edit of an edit":                             {"a: 1\n", []jsonpatch.Operation{newOperation("add", "/b", map[string]any{}), newOperation("add", "/b/c", []any{}), newOperation("add", "/b/c/-", "x")}, "a: 1\nb:\n  c:\n  - x\n"},
+		"a sibling alias keeps its value":                {"a: &a\n  b: 1\nc: *a\nd:   1\n", []jsonpatch.Operation{newOperation("add", "/a/x", 1)}, "a: &a\n  b: 1\n  x: 1\nc:\n  b: 1\nd:   1\n"},
+		"an alias becomes a copy":                        {"a: &a\n  b: 1\nc: *a\nd:   1\n", []jsonpatch.Operation{newOperation("add", "/c/x", 1)}, "a: &a\n  b: 1\nc:\n  b: 1\n  x: 1\nd:   1\n"},
+		"a merge key overrides what is above it":         {"a: &a\n  b: 1\n  e: 1\nc:\n  b: 2\n  <<: *a\n", []jsonpatch.Operation{newOperation("add", "/c/x", 1)}, "a: &a\n  b: 1\n  e: 1\nc:\n  b: 1\n  e: 1\n  x: 1\n"},
+		"merged keys are written out":                    {"a: &a\n  b: 1\n  e: 1\nc:\n  <<: *a\n  b: 2\n", []jsonpatch.Operation{newOperation("add", "/c/x", 1)}, "a: &a\n  b: 1\n  e: 1\nc:\n  b: 2\n  e: 1\n  x: 1\n"},
+		"a list with an anchor":                          {"a: &a\n- 1\nc: 2\n", []jsonpatch.Operation{newOperation("add", "/a/-", 1)}, "a: &a\n- 1\n- 1\nc: 2\n"},
+		"the first merged mapping wins":                  {"a: &a {x: 1}\nb: &b {x: 2, y: 2}\nc:\n  d: 1\n  <<: [*a, *b]\n", []jsonpatch.Operation{newOperation("add", "/c/z", 1)}, "a: &a {x: 1}\nb: &b {x: 2, y: 2}\nc:\n  d: 1\n  x: 1\n  y: 2\n  z: 1\n"},
+		"Windows newlines":                               {"a:\r\n  b: 1\r\n", []jsonpatch.Operation{newOperation("add", "/a/d", "x")}, "a:\r\n  b: 1\r\n  d: x\r\n"},
+		"no final newline":                               {"a:\n  b: 1", []jsonpatch.Operation{newOperation("add", "/a/d", "x")}, "a:\n  b: 1\n  d: x"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := chunk{body: []byte(test.in)}
-			text, _, err := spliced(c, test.patch)
+			d := rawDocument{body: []byte(test.in)}
+			text, _, err := spliceDocument(d, test.patch)
 			require.NoError(t, err)
 			assert.Equal(t, test.want, string(text))
-			whole, _, err := rewrite(c, test.patch)
+			whole, _, err := rewriteDocument(d, test.patch)
 			require.NoError(t, err)
-			assert.Equal(t, test.want, string(whole), "what was spliced means what it should")
+			assert.Equal(t, test.want, string(whole), "the spliced text has the right meaning")
 		})
 	}
 }
 
-// TestRewriteFallsBack shows what happens where lines cannot be edited one by
-// one: the meaning is right, the layout is the library's.
+// TestRewriteFallsBack shows documents whose lines cannot be edited one by one: the
+// result has the right meaning and the layout of the library.
 func TestRewriteFallsBack(t *testing.T) {
 	for name, test := range map[string]struct {
 		in, want string
 		patch    []jsonpatch.Operation
 	}{
-		"one line of flow style": {"{a: {b: 1}} # x\n", "{a: {b: 1, c: \"yes\"}} # x\n", []jsonpatch.Operation{op("add", "/a/c", "yes")}},
-		"a tag at the top":       {"!!map {a: 1}\n", "!!map {a: 1, b: 2}\n", []jsonpatch.Operation{op("add", "/b", 2)}},
-		"explicit indentation":   {"a:\n  b: |1\n    x\n   # text\n\n# foot\nc: 1\n", "a:\n  b: |2\n     x\n    # text\n  d: 1\n# foot\nc: 1\n", []jsonpatch.Operation{op("add", "/a/d", 1)}},
-		"everything goes":        {"a: 1\n", "{}\n", []jsonpatch.Operation{op("remove", "/a", nil)}},
+		"one line of flow style": {"{a: {b: 1}} # x\n", "{a: {b: 1, c: \"yes\"}} # x\n", []jsonpatch.Operation{newOperation("add", "/a/c", "yes")}},
+		"a tag at the top":       {"!!map {a: 1}\n", "!!map {a: 1, b: 2}\n", []jsonpatch.Operation{newOperation("add", "/b", 2)}},
+		"explicit indentation":   {"a:\n  b: |1\n    x\n   # text\n\n# foot\nc: 1\n", "a:\n  b: |2\n     x\n    # text\n  d: 1\n# foot\nc: 1\n", []jsonpatch.Operation{newOperation("add", "/a/d", 1)}},
+		"everything is removed":  {"a: 1\n", "{}\n", []jsonpatch.Operation{newOperation("remove", "/a", nil)}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, _, err := rewrite(chunk{body: []byte(test.in)}, test.patch)
+			got, _, err := rewriteDocument(rawDocument{body: []byte(test.in)}, test.patch)
 			require.NoError(t, err)
 			assert.Equal(t, test.want, string(got))
 		})
 	}
 }
 
-// TestRewriteKeepsMeaning edits every document of odd scalars and compares
-// what Kubernetes reads before and after.
+// TestRewriteKeepsMeaning edits documents with unusual scalars and compares the values
+// that Kubernetes reads before and after.
 func TestRewriteKeepsMeaning(t *testing.T) {
 	for _, scalar := range []string{
 		"yes", "no", "on", "off", "y", "n", "Yes", "TRUE", "~", "null", "Null", "", "0777", "0o17", "0x1F", "0b11", "1_000", "1e3", "1.5e-3", ".5", "-.5", ".inf",
@@ -97,17 +97,17 @@ func TestRewriteKeepsMeaning(t *testing.T) {
 	} {
 		t.Run(scalar, func(t *testing.T) {
 			if scalar == "- 5" || strings.HasPrefix(scalar, ".") || scalar == "-.INF" || scalar == "1e400" {
-				t.Logf("%s has no JSON, or is no scalar: the result may be an error, never another meaning", scalar)
+				t.Logf("%s has no JSON equivalent or is not a scalar: the result may be an error, but no other value", scalar)
 			}
 			in := "v: " + scalar + "\nlist:\n- " + scalar + "\n" + "inner:\n  v: " + scalar + "\n"
 			before, err := sigsyaml.YAMLToJSON([]byte(in))
-			got, _, editErr := rewrite(chunk{body: []byte(in)}, []jsonpatch.Operation{op("add", "/inner/new", "yes"), op("add", "/list/-", "0777")})
+			got, _, editErr := rewriteDocument(rawDocument{body: []byte(in)}, []jsonpatch.Operation{newOperation("add", "/inner/new", "yes"), newOperation("add", "/list/-", "0777")})
 			if err != nil {
 				assert.Error(t, editErr)
 				return
 			}
 			require.NoError(t, editErr)
-			want, err := patched(before, []jsonpatch.Operation{op("add", "/inner/new", "yes"), op("add", "/list/-", "0777")})
+			want, err := patchJSON(before, []jsonpatch.Operation{newOperation("add", "/inner/new", "yes"), newOperation("add", "/list/-", "0777")})
 			require.NoError(t, err)
 			after, err := sigsyaml.YAMLToJSON(got)
 			require.NoError(t, err)
@@ -117,8 +117,8 @@ func TestRewriteKeepsMeaning(t *testing.T) {
 	}
 }
 
-// TestStringNode shows that a string that is added is read as that string, by
-// Kubernetes and by readers of YAML 1.2.
+// TestStringNode shows that Kubernetes and parsers of YAML 1.2 read an added string as
+// that string.
 func TestStringNode(t *testing.T) {
 	for _, want := range oddValues {
 		for name, wrap := range map[string]func(*yaml.Node) *yaml.Node{
@@ -149,20 +149,20 @@ func TestApplyErrors(t *testing.T) {
 		op   jsonpatch.Operation
 		want string
 	}{
-		"the document itself": {op("replace", "", 1), `patch replace "": want a path below the document`},
-		"no pointer":          {op("add", "a", 1), `patch add "a": want a path below the document`},
-		"missing parent":      {op("add", "/x/y", 1), `patch add "/x/y": nothing at "/x"`},
-		"missing key":         {op("remove", "/x", nil), `patch remove "/x": no key "x"`},
-		"missing item":        {op("replace", "/list/1", 1), `patch replace "/list/1": no item "1" of 1`},
-		"no index":            {op("add", "/list/01", 1), `patch add "/list/01": no item "01" of 1`},
-		"inside of a scalar":  {op("add", "/a/b", 1), `patch add "/a/b": want a mapping or a sequence to edit`},
-		"unknown operation":   {op("move", "/a", nil), `patch move "/a": want add, replace or remove`},
-		"value without JSON":  {op("add", "/b", func() {}), `patch add "/b": json: unsupported type: func()`},
+		"the document itself":             {newOperation("replace", "", 1), `patch replace "": want a path below the document`},
+		"not a pointer":                   {newOperation("add", "a", 1), `patch add "a": want a path below the document`},
+		"missing parent":                  {newOperation("add", "/x/y", 1), `patch add "/x/y": nothing at "/x"`},
+		"missing key":                     {newOperation("remove", "/x", nil), `patch remove "/x": no key "x"`},
+		"missing item":                    {newOperation("replace", "/list/1", 1), `patch replace "/list/1": no item "1" of 1`},
+		"not an index":                    {newOperation("add", "/list/01", 1), `patch add "/list/01": no item "01" of 1`},
+		"inside a scalar":                 {newOperation("add", "/a/b", 1), `patch add "/a/b": want a mapping or a sequence to edit`},
+		"unknown operation":               {newOperation("move", "/a", nil), `patch move "/a": want add, replace or remove`},
+		"value without a JSON equivalent": {newOperation("add", "/b", func() {}), `patch add "/b": json: unsupported type: func()`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root, err := parseYAML([]byte("a: 1\nlist: [1]\n"))
 			require.NoError(t, err)
-			assert.EqualError(t, apply(root, test.op), test.want)
+			assert.EqualError(t, applyOperation(root, test.op), test.want)
 		})
 	}
 }

@@ -8,14 +8,14 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// splice writes the difference between two trees of the same text into that
-// text and touches no other line of it. before is the tree as parsed, after
-// is another parse with edits; nodes without a line are new. There is no text
-// where the layout gives no place for an edit.
+// spliceText writes the difference between two trees of the same text into that text
+// and changes no other line. before is the parsed tree. after is another parse with
+// edits, where inserted nodes have no line. The result is nil if the layout does not
+// allow the edit.
 //
-// It trusts the positions that the parser gives and guesses where a node
-// ends, so whoever calls it must compare what the result means.
-func splice(text []byte, before, after *yaml.Node, layout layout) ([]byte, []textEdit) {
+// spliceText relies on the positions of the parser and guesses where a node ends. The
+// caller must check that the result has the intended meaning.
+func spliceText(text []byte, before, after *yaml.Node, layout layout) ([]byte, []textEdit) {
 	s := splicer{layout: layout}
 	for rest := text; len(rest) > 0; {
 		n := lineLength(rest)
@@ -26,10 +26,10 @@ func splice(text []byte, before, after *yaml.Node, layout layout) ([]byte, []tex
 	if !finalBreak && len(s.lines) > 0 {
 		s.lines[len(s.lines)-1] += layout.lineBreak
 	}
-	if !isSame(before, after) || !s.descend(before, after, len(s.lines)+1) {
+	if !isSameNode(before, after) || !s.spliceNode(before, after, len(s.lines)+1) {
 		return nil, nil
 	}
-	out := s.write()
+	out := s.text()
 	if !finalBreak {
 		out = bytes.TrimSuffix(out, []byte(layout.lineBreak))
 	}
@@ -42,13 +42,14 @@ type splicer struct {
 	edits  []textEdit
 }
 
-// textEdit replaces the lines from begin up to end, counted from 1.
+// textEdit replaces the lines from begin up to, but not including, end. Lines count
+// from 1.
 type textEdit struct {
 	begin, end int
 	lines      []string
 }
 
-func (s *splicer) write() []byte {
+func (s *splicer) text() []byte {
 	sort.SliceStable(s.edits, func(i, j int) bool { return s.edits[i].begin < s.edits[j].begin })
 	var out bytes.Buffer
 	next := 1
@@ -67,24 +68,25 @@ func (s *splicer) write() []byte {
 	return out.Bytes()
 }
 
-// descend looks for edits inside of one container that stands in both trees.
-// end is the line after the last that can belong to it.
-func (s *splicer) descend(before, after *yaml.Node, end int) bool {
-	if before.Kind == yaml.ScalarNode || equalNodes(before, after) {
+// spliceNode splices the edits inside a node that is in both trees. end is the line
+// after the last one that can belong to the node. It returns false if the layout does
+// not allow the edits.
+func (s *splicer) spliceNode(before, after *yaml.Node, end int) bool {
+	if before.Kind == yaml.ScalarNode || isUnchanged(before, after) {
 		return true
 	}
 	if before.Style&yaml.FlowStyle != 0 || len(before.Content) == 0 || len(after.Content) == 0 {
 		return false
 	}
 	if before.Kind == yaml.MappingNode {
-		return s.entries(before, after, end, 2)
+		return s.spliceEntries(before, after, end, 2)
 	}
-	return s.entries(before, after, end, 1)
+	return s.spliceEntries(before, after, end, 1)
 }
 
-// entries edits the entries of a block mapping (step 2) or block sequence
-// (step 1).
-func (s *splicer) entries(before, after *yaml.Node, end, step int) bool {
+// spliceEntries splices the entries of a block mapping or block sequence. step is the
+// number of nodes per entry: 2 in a mapping, 1 in a sequence.
+func (s *splicer) spliceEntries(before, after *yaml.Node, end, step int) bool {
 	column := before.Content[0].Column
 	if step == 1 {
 		column = s.dashColumn(before)
@@ -92,7 +94,7 @@ func (s *splicer) entries(before, after *yaml.Node, end, step int) bool {
 	type entry struct{ start, end int }
 	var old []entry
 	for i := 0; i < len(before.Content); i += step {
-		old = append(old, entry{start: s.startOf(before, i, step, column)})
+		old = append(old, entry{start: s.entryStart(before, i, step, column)})
 		if old[len(old)-1].start == 0 {
 			return false
 		}
@@ -108,30 +110,30 @@ func (s *splicer) entries(before, after *yaml.Node, end, step int) bool {
 		b := before.Content[i*step+step-1]
 		last := s.contentEnd(b, old[i].start, old[i].end)
 		switch {
-		case j < len(after.Content) && s.matches(before.Content[i*step], after.Content[j], step):
+		case j < len(after.Content) && s.matchesEntry(before.Content[i*step], after.Content[j], step):
 			a := after.Content[j+step-1]
 			mark := len(s.edits)
-			if !isSame(b, a) || !s.descend(b, a, old[i].end) {
+			if !isSameNode(b, a) || !s.spliceNode(b, a, old[i].end) {
 				s.edits = s.edits[:mark]
-				if !s.replace(before, after, i, j, step, column, old[i].start, last) {
+				if !s.replaceEntry(before, after, i, j, step, column, old[i].start, last) {
 					return false
 				}
 			}
 			j += step
-		case i == 0 && !isBlank(s.before(old[i].start, column)):
-			return false // the line holds the parent's "- " too
+		case i == 0 && !isBlank(s.linePrefix(old[i].start, column)):
+			return false // the line also holds the parent's "- "
 		default:
-			s.edits = append(s.edits, textEdit{begin: s.headStart(old[i].start, previous, column), end: last})
+			s.edits = append(s.edits, textEdit{begin: s.commentStart(old[i].start, previous, column), end: last})
 		}
 		previous = last
 		if j == 0 && (i+1 == len(old)) {
 			return false
 		}
-		for ; j < len(after.Content) && isNew(after.Content[j]); j += step {
+		for ; j < len(after.Content) && isInserted(after.Content[j]); j += step {
 			if j == 0 {
-				return false // new entries go after old ones
+				return false // inserted entries come after existing ones
 			}
-			text, ok := s.render(after, j, step, column)
+			text, ok := s.renderEntry(after, j, step, column)
 			if !ok {
 				return false
 			}
@@ -141,22 +143,22 @@ func (s *splicer) entries(before, after *yaml.Node, end, step int) bool {
 	return j == len(after.Content)
 }
 
-// replace renders an entry anew in the place of the old one.
-func (s *splicer) replace(before, after *yaml.Node, i, j, step, column, start, end int) bool {
+// replaceEntry replaces the lines of an entry with its new rendering.
+func (s *splicer) replaceEntry(before, after *yaml.Node, i, j, step, column, start, end int) bool {
 	if v := after.Content[j+step-1]; v.LineComment == "" && v.Kind == yaml.ScalarNode {
 		v.LineComment = before.Content[i*step+step-1].LineComment
 	}
-	// The comments above and below stand in the text already.
+	// The text already holds the comments above and below.
 	entry := *after.Content[j]
 	entry.HeadComment, entry.FootComment = "", ""
-	kept := after.Content[j]
+	saved := after.Content[j]
 	after.Content[j] = &entry
-	text, ok := s.render(after, j, step, column)
-	after.Content[j] = kept
+	text, ok := s.renderEntry(after, j, step, column)
+	after.Content[j] = saved
 	if !ok {
 		return false
 	}
-	lead := s.before(start, column)
+	lead := s.linePrefix(start, column)
 	if len(text[0]) < len(lead) {
 		return false
 	}
@@ -165,16 +167,16 @@ func (s *splicer) replace(before, after *yaml.Node, i, j, step, column, start, e
 	return true
 }
 
-// matches is true when an entry of the edited tree is that of the parsed one.
-func (s *splicer) matches(before, after *yaml.Node, step int) bool {
+// matchesEntry says whether an entry of the edited tree is an entry of the parsed one.
+func (s *splicer) matchesEntry(before, after *yaml.Node, step int) bool {
 	if step == 2 {
-		return before.Value == after.Value && !isNew(after)
+		return before.Value == after.Value && !isInserted(after)
 	}
-	return isSame(before, after)
+	return isSameNode(before, after)
 }
 
-// render writes one entry as lines that start at a column.
-func (s *splicer) render(n *yaml.Node, i, step, column int) ([]string, bool) {
+// renderEntry encodes one entry as lines that start at a column.
+func (s *splicer) renderEntry(n *yaml.Node, i, step, column int) ([]string, bool) {
 	one := &yaml.Node{Kind: n.Kind, Tag: n.Tag, Content: n.Content[i : i+step]}
 	text, err := s.layout.encode(one)
 	if err != nil {

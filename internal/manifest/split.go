@@ -6,16 +6,16 @@ import (
 	"unicode/utf8"
 )
 
-// chunk is one document of a stream with the bytes around it. The chunks of a
-// stream, each printed as prefix, body and suffix, are the stream.
-type chunk struct {
-	// prefix is what comes before the document: byte order mark, directives,
+// rawDocument is the text of one document of a stream, with the bytes around it. The
+// prefixes, bodies and suffixes of all documents, in order, are the stream.
+type rawDocument struct {
+	// prefix holds the bytes before the document: byte order mark, directives,
 	// comments and the "---" line.
 	prefix []byte
 	// body is the document itself.
 	body []byte
-	// suffix is what ends the document: the "..." line, or the space behind
-	// the last JSON value.
+	// suffix holds the bytes after the document: the "..." line, or the white space
+	// after the last JSON value.
 	suffix []byte
 	// line is the line of the stream on which body starts, from 1.
 	line int
@@ -29,30 +29,30 @@ var (
 	endMarker     = []byte("...")
 )
 
-// split cuts a stream into its documents. A "---" or "..." at the start of a
-// line ends a document wherever it stands: YAML forbids both inside of quoted
-// and block scalars. The splitters of apimachinery and yaml.v3 drop the bytes
-// between documents, which must survive here.
-func split(data []byte) []chunk {
-	var chunks []chunk
+// splitDocuments splits a stream into its documents. A "---" or "..." at the start of
+// a line always ends a document: YAML forbids both inside quoted and block scalars.
+// The splitters of apimachinery and yaml.v3 drop the bytes between documents, which
+// this package must preserve.
+func splitDocuments(data []byte) []rawDocument {
+	var documents []rawDocument
 	line := 1
-	for _, c := range splitMarkers(data) {
-		c.line = line + lines(c.prefix)
-		line = c.line + lines(c.body) + lines(c.suffix)
-		chunks = append(chunks, splitJSON(c)...)
+	for _, d := range splitAtMarkers(data) {
+		d.line = line + countLines(d.prefix)
+		line = d.line + countLines(d.body) + countLines(d.suffix)
+		documents = append(documents, splitJSONValues(d)...)
 	}
-	return chunks
+	return documents
 }
 
-// splitMarkers cuts at the YAML document markers.
-func splitMarkers(data []byte) []chunk {
-	var chunks []chunk
-	start, blank, directives := 0, true, false
-	cut := func(end int) {
+// splitAtMarkers splits a stream at the document markers of YAML.
+func splitAtMarkers(data []byte) []rawDocument {
+	var documents []rawDocument
+	start, empty, directives := 0, true, false
+	endDocument := func(end int) {
 		if end > start {
-			chunks = append(chunks, divide(data[start:end]))
+			documents = append(documents, newRawDocument(data[start:end]))
 		}
-		start, blank, directives = end, true, false
+		start, empty, directives = end, true, false
 	}
 	for pos := 0; pos < len(data); {
 		next := pos + lineLength(data[pos:])
@@ -62,40 +62,40 @@ func splitMarkers(data []byte) []chunk {
 		}
 		switch {
 		case isMarker(line, startMarker):
-			if !blank || !directives {
-				cut(pos)
+			if !empty || !directives {
+				endDocument(pos)
 			}
-			blank = false
+			empty = false
 		case isMarker(line, endMarker):
-			cut(next)
-		case blank && isDirective(line):
+			endDocument(next)
+		case empty && isDirective(line):
 			directives = true
 		case !isBlankOrComment(line):
-			blank = false
+			empty = false
 		}
 		pos = next
 	}
-	cut(len(data))
-	return chunks
+	endDocument(len(data))
+	return documents
 }
 
-// divide tells one document from what surrounds it. Comments above the first
-// key belong to the document, those above its marker do not.
-func divide(span []byte) chunk {
-	begin, end, empty := 0, len(span), true
-	if bytes.HasPrefix(span, byteOrderMark) {
+// newRawDocument separates a document from the bytes around it. Comments above the
+// first key belong to the document, comments above its marker do not.
+func newRawDocument(text []byte) rawDocument {
+	begin, end, empty := 0, len(text), true
+	if bytes.HasPrefix(text, byteOrderMark) {
 		begin = len(byteOrderMark)
 	}
-	top := begin
-	for pos := begin; pos < len(span); {
-		next := pos + lineLength(span[pos:])
-		line := span[pos:next]
+	bodyStart := begin
+	for pos := begin; pos < len(text); {
+		next := pos + lineLength(text[pos:])
+		line := text[pos:next]
 		switch {
-		case top == begin && isMarker(line, startMarker):
+		case bodyStart == begin && isMarker(line, startMarker):
 			rest := bytes.TrimSpace(line[len(startMarker):])
-			top, empty = next, true
+			bodyStart, empty = next, true
 			if len(rest) > 0 && rest[0] != '#' {
-				top, empty = pos+len(startMarker), false
+				bodyStart, empty = pos+len(startMarker), false
 			}
 		case isMarker(line, endMarker):
 			end = pos
@@ -104,51 +104,51 @@ func divide(span []byte) chunk {
 		}
 		pos = next
 	}
-	if empty && top == begin {
-		top = end
+	if empty && bodyStart == begin {
+		bodyStart = end
 	}
-	return chunk{prefix: span[:top], body: span[top:end], suffix: span[end:]}
+	return rawDocument{prefix: text[:bodyStart], body: text[bodyStart:end], suffix: text[end:]}
 }
 
-// splitJSON cuts a chunk that holds JSON values into one chunk per value, and
-// returns any other chunk as it is.
-func splitJSON(c chunk) []chunk {
-	body := c.body
+// splitJSONValues splits a document that holds several JSON values into one document
+// per value. It returns any other document as it is.
+func splitJSONValues(d rawDocument) []rawDocument {
+	body := d.body
 	if first := bytes.TrimLeft(body, " \t\r\n"); len(first) == 0 || first[0] != '{' {
-		return []chunk{c}
+		return []rawDocument{d}
 	}
-	var out []chunk
+	var out []rawDocument
 	dec := json.NewDecoder(bytes.NewReader(body))
 	pos := 0
 	for {
 		var raw json.RawMessage
 		if err := dec.Decode(&raw); err != nil {
 			if len(bytes.TrimSpace(body[pos:])) > 0 {
-				// Not JSON to its end: YAML's flow style looks like this too.
-				return []chunk{c}
+				// Not JSON up to the end. Flow style of YAML starts like JSON.
+				return []rawDocument{d}
 			}
 			break
 		}
 		end := int(dec.InputOffset())
 		begin := end - len(raw)
-		out = append(out, chunk{
+		out = append(out, rawDocument{
 			prefix: body[pos:begin], body: body[begin:end], isJSON: true,
-			line: c.line + lines(body[:begin]),
+			line: d.line + countLines(body[:begin]),
 		})
 		pos = end
 	}
-	out[0].prefix = join(c.prefix, out[0].prefix)
+	out[0].prefix = concat(d.prefix, out[0].prefix)
 	last := &out[len(out)-1]
-	last.suffix = join(body[pos:], c.suffix)
+	last.suffix = concat(body[pos:], d.suffix)
 	return out
 }
 
-// join concatenates without writing into either side's memory.
-func join(a, b []byte) []byte {
+// concat concatenates two slices into a new one.
+func concat(a, b []byte) []byte {
 	return append(append(make([]byte, 0, len(a)+len(b)), a...), b...)
 }
 
-// lineLength is the length of the first line of data with its line break.
+// lineLength returns the length of the first line of data, with its line break.
 func lineLength(data []byte) int {
 	for i, b := range data {
 		switch {
@@ -161,8 +161,8 @@ func lineLength(data []byte) int {
 	return len(data)
 }
 
-// lines counts the line breaks in data.
-func lines(data []byte) int {
+// countLines counts the line breaks in data.
+func countLines(data []byte) int {
 	n := 0
 	for len(data) > 0 {
 		l := lineLength(data)
@@ -189,8 +189,8 @@ func isBlankOrComment(line []byte) bool {
 	return len(text) == 0 || text[0] == '#'
 }
 
-// notText says why data cannot be a manifest, and is empty when it can.
-func notText(data []byte) string {
+// encodingError says why data is not UTF-8 text; empty if it is.
+func encodingError(data []byte) string {
 	switch {
 	case bytes.HasPrefix(data, []byte("\xff\xfe")), bytes.HasPrefix(data, []byte("\xfe\xff")):
 		return "is UTF-16: save it as UTF-8 (PowerShell: Out-File -Encoding utf8)"

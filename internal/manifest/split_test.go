@@ -7,12 +7,12 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func rejoin(chunks []chunk) []byte {
+func rejoin(documents []rawDocument) []byte {
 	var out bytes.Buffer
-	for _, c := range chunks {
-		out.Write(c.prefix)
-		out.Write(c.body)
-		out.Write(c.suffix)
+	for _, d := range documents {
+		out.Write(d.prefix)
+		out.Write(d.body)
+		out.Write(d.suffix)
 	}
 	return out.Bytes()
 }
@@ -46,19 +46,19 @@ func TestSplit(t *testing.T) {
 		"dashes in a block scalar":       {in: "a: |\n  ---\n  x\n----\n", bodies: []string{"a: |\n  ---\n  x\n----\n"}, lines: []int{1}},
 		"JSON":                           {in: "{\"a\": 1}\n", bodies: []string{`{"a": 1}`}, lines: []int{1}},
 		"concatenated JSON":              {in: "{\"a\": 1}\n\n{\"b\": 2}{\"c\": 3}", bodies: []string{`{"a": 1}`, `{"b": 2}`, `{"c": 3}`}, lines: []int{1, 3, 3}},
-		"JSON behind a marker":           {in: "---\n{\"a\": 1}\n---\n{\"b\": 2}\n", bodies: []string{`{"a": 1}`, `{"b": 2}`}, lines: []int{2, 4}},
-		"flow style is no JSON":          {in: "{a: 1}\n", bodies: []string{"{a: 1}\n"}, lines: []int{1}},
+		"JSON after a marker":            {in: "---\n{\"a\": 1}\n---\n{\"b\": 2}\n", bodies: []string{`{"a": 1}`, `{"b": 2}`}, lines: []int{2, 4}},
+		"flow style is not JSON":         {in: "{a: 1}\n", bodies: []string{"{a: 1}\n"}, lines: []int{1}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			chunks := split([]byte(test.in))
+			documents := splitDocuments([]byte(test.in))
 			var bodies []string
 			var at []int
-			for _, c := range chunks {
-				bodies, at = append(bodies, string(c.body)), append(at, c.line)
+			for _, d := range documents {
+				bodies, at = append(bodies, string(d.body)), append(at, d.line)
 			}
 			assert.Equal(t, test.bodies, bodies)
 			assert.Equal(t, test.lines, at)
-			assert.Equal(t, test.in, string(rejoin(chunks)))
+			assert.Equal(t, test.in, string(rejoin(documents)))
 		})
 	}
 }

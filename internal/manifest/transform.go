@@ -3,99 +3,104 @@ package manifest
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"strconv"
 
 	"gomodules.xyz/jsonpatch/v2"
 )
 
-// MaxBytes is the most that one source may hold. It is many times what a
-// cluster's manifests come to.
+// MaxBytes is the maximum size of one source in bytes, many times the size of all
+// manifests of a cluster.
 const MaxBytes = 64 << 20
 
-// Source is one file, or what came on standard input.
+// Source is the content of one file or of standard input.
 type Source struct {
-	// Name is how messages call it.
+	// Name identifies the source in messages.
 	Name string
+	// Data is the content.
 	Data []byte
 }
 
-// Edit is what is to be done with one workload.
+// Edit is the edit of one workload, with its report.
 type Edit struct {
-	// Patch has paths relative to the pod. Nil leaves the workload alone.
+	// Patch has paths relative to the pod. If it is nil, the workload stays as it is.
 	Patch []jsonpatch.Operation
-	// Verdict says in a few words what was decided, for the report.
+	// Verdict is a short summary of the decision for the report.
 	Verdict string
-	// Details say more about the verdict, a line each.
+	// Details explain the verdict, one line each.
 	Details []string
 	// Warnings are sentences for the user.
 	Warnings []string
-	// Err, when set, is why the workload cannot be edited as it should.
+	// Err says why the workload cannot be edited; nil if it can.
 	Err error
 }
 
-// Editor decides on one workload.
+// Editor decides how to edit one workload.
 type Editor func(Workload) Edit
 
-// Decision is one line of the report.
+// Decision is the entry of one workload in the report.
 type Decision struct {
-	// Workload is the workload as "deployment/emissary/edge".
+	// Workload names the workload: "deployment/emissary/edge".
 	Workload string
-	Verdict  string
-	// Details say more about the verdict, a line each.
-	Details  []string
+	// Verdict is a short summary of the decision.
+	Verdict string
+	// Details explain the verdict, one line each.
+	Details []string
+	// Warnings are sentences for the user.
 	Warnings []string
 }
 
-// Document is one document before and after. Before joined with the prefix
-// and suffix of each document of a source is that source.
+// Document is one document before and after its edit. The Prefix, Before and Suffix of
+// all documents of a source, in order, are the source.
 type Document struct {
-	// Source is the name of the source, Number counts the documents in it
-	// that are not empty, from 1, and Line is that on which it starts.
+	// Source is the name of the source. Number is the position among the documents
+	// of the source that are not empty, from 1. Line is the line on which the
+	// document starts, from 1.
 	Source       string
 	Number, Line int
-	// Title is kind, namespace and name for a reader: "Deployment
+	// DisplayName is the kind, namespace and name for messages: "Deployment
 	// emissary/edge".
-	Title string
-	// Prefix and Suffix are the bytes around the document that belong to no
-	// document.
+	DisplayName string
+	// Prefix and Suffix are the bytes around the document, such as markers.
 	Prefix, Suffix []byte
-	Before, After  []byte
-	// JSON is true when the document is written in JSON.
+	// Before and After are the text of the document before and after the edit.
+	Before, After []byte
+	// JSON is true if the document is written in JSON.
 	JSON bool
-	// edits are what was done to the lines of Before, empty when that is not
-	// known.
+	// edits are the edits of the lines of Before; empty if the document was encoded
+	// as a whole.
 	edits []textEdit
 }
 
-// Changed is true when an edit was made.
+// Changed says whether the document was edited.
 func (d Document) Changed() bool { return !bytes.Equal(d.Before, d.After) }
 
-// Result is what became of the sources.
+// Result holds the edited documents of all sources and the decisions on their
+// workloads.
 type Result struct {
+	// Documents are in the order of the input.
 	Documents []Document
+	// Decisions has one entry per workload and section of Helm values.
 	Decisions []Decision
 }
 
-// Transform shows every workload in the sources to the editor and carries out
-// its edits. Workloads without a namespace of their own are in the given one.
-// The error joins everything that is wrong with any document; there is no
-// result then.
+// Transform calls the editor for every workload in the sources and applies its edits.
+// Workloads that name no namespace are in the given one. The error joins the errors of
+// all documents; the result is empty then.
 func Transform(sources []Source, namespace string, edit Editor) (Result, error) {
-	return transformWith(sources, transformer{namespace: namespace, edit: edit})
+	return transformWith(sources, transformer{namespace: namespace, editWorkload: edit})
 }
 
 func transformWith(sources []Source, t transformer) (Result, error) {
-	var objects []*object
+	var documents []*parsedDocument
 	var errs []error
 	for _, source := range sources {
-		read, err := readSource(source)
-		objects = append(objects, read...)
+		read, err := parseSource(source)
+		documents = append(documents, read...)
 		errs = append(errs, err)
 	}
-	t.namespaces = namespacesIn(objects)
-	for _, o := range objects {
-		errs = append(errs, t.document(o))
+	t.namespaces = namespacesIn(documents)
+	for _, document := range documents {
+		errs = append(errs, t.transformDocument(document))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return Result{}, err
@@ -104,159 +109,107 @@ func transformWith(sources []Source, t transformer) (Result, error) {
 }
 
 type transformer struct {
-	namespace string
-	edit      Editor
-	// values decides on documents of Helm values; nil lets them pass.
-	values     func(Values) Edit
-	namespaces map[string]meta
+	namespace    string
+	editWorkload Editor
+	// editValues edits documents of Helm values. If it is nil, they stay as they are.
+	editValues func(Values) Edit
+	namespaces map[string]objectMeta
 	result     Result
 }
 
-// document edits one document and appends it to the result.
-func (t *transformer) document(o *object) error {
-	doc := Document{
-		Source: o.source, Number: o.number, Line: o.chunk.line, JSON: o.chunk.isJSON,
-		Prefix: o.chunk.prefix, Suffix: o.chunk.suffix, Before: o.chunk.body, After: o.chunk.body,
+// transformDocument edits one document and appends it to the result.
+func (t *transformer) transformDocument(document *parsedDocument) error {
+	result := Document{
+		Source: document.source, Number: document.number, Line: document.raw.line, JSON: document.raw.isJSON,
+		Prefix: document.raw.prefix, Suffix: document.raw.suffix, Before: document.raw.body, After: document.raw.body,
 	}
-	if o.err != nil {
-		return o.err
+	if document.err != nil {
+		return document.err
 	}
-	if o.value != nil {
-		doc.Title = title(kindOf(o.value), t.namespace, o.value)
+	if document.value != nil {
+		result.DisplayName = displayName(typeMetaOf(document.value), t.namespace, document.value)
 	}
-	patch, err := t.object(o, o.value, kind{}, nil, 0)
-	if o.value == nil && t.values != nil {
-		doc.Title = "values"
-		patch, err = t.valuesDocument(o)
+	patch, err := t.transformObject(document, document.value, typeMeta{}, nil, 0)
+	if document.value == nil && t.editValues != nil {
+		result.DisplayName = "values"
+		patch, err = t.transformValues(document)
 	}
 	if err != nil {
 		return err
 	}
 	if len(patch) > 0 {
-		if doc.After, doc.edits, err = rewrite(o.chunk, patch); err != nil {
-			return o.fail(doc.Title, err)
+		if result.After, result.edits, err = rewriteDocument(document.raw, patch); err != nil {
+			return document.wrapError(result.DisplayName, err)
 		}
 	}
-	t.result.Documents = append(t.result.Documents, doc)
+	t.result.Documents = append(t.result.Documents, result)
 	return nil
 }
 
-// maxDepth bounds lists in lists.
+// maxDepth limits the depth of lists in lists.
 const maxDepth = 8
 
-// object decides on an object and, when it is a list, on its items. The patch
-// that it returns is relative to the document.
-func (t *transformer) object(o *object, value map[string]any, list kind, keys []string, depth int) ([]jsonpatch.Operation, error) {
-	k := list.item(kindOf(value))
-	if path, ok := k.template(); ok {
-		return t.workload(o, value, k, append(keys[:len(keys):len(keys)], path...), path)
+// transformObject edits an object or, if it is a list, its items. The paths of the
+// returned patch are relative to the document.
+func (t *transformer) transformObject(document *parsedDocument, value map[string]any, list typeMeta, keys []string, depth int) ([]jsonpatch.Operation, error) {
+	objectType := list.itemType(typeMetaOf(value))
+	if path, ok := objectType.podTemplatePath(); ok {
+		return t.transformWorkload(document, value, objectType, append(keys[:len(keys):len(keys)], path...), path)
 	}
-	if !k.isList() || depth > maxDepth {
+	if !objectType.isList() || depth > maxDepth {
 		return nil, nil
 	}
 	items, ok := value["items"].([]any)
 	if !ok && value["items"] != nil {
-		return nil, o.fail(k.name, &fieldError{append(keys, "items"), "want a list, got " + typeName(value["items"])})
+		return nil, document.wrapError(objectType.kind, &fieldError{append(keys, "items"), "want a list, got " + describeType(value["items"])})
 	}
 	var patch []jsonpatch.Operation
 	var errs []error
 	for i, item := range items {
-		inner, ok := item.(map[string]any)
+		object, ok := item.(map[string]any)
 		if !ok {
 			continue
 		}
-		own := append(keys[:len(keys):len(keys)], "items", strconv.Itoa(i))
-		ops, err := t.object(o, inner, k, own, depth+1)
+		itemKeys := append(keys[:len(keys):len(keys)], "items", strconv.Itoa(i))
+		ops, err := t.transformObject(document, object, objectType, itemKeys, depth+1)
 		patch, errs = append(patch, ops...), append(errs, err)
 	}
 	return patch, errors.Join(errs...)
 }
 
-// workload decides on one workload. path leads from the object to the pod,
-// keys from the document to it.
-func (t *transformer) workload(o *object, value map[string]any, k kind, keys, path []string) ([]jsonpatch.Operation, error) {
-	name := title(k, t.namespace, value)
-	m, err := metaOf(value, keys[:len(keys)-len(path)])
+// transformWorkload edits one workload. path is the path from the object to the pod,
+// keys the path from the document to the pod.
+func (t *transformer) transformWorkload(document *parsedDocument, value map[string]any, objectType typeMeta, keys, path []string) ([]jsonpatch.Operation, error) {
+	name, objectKeys := displayName(objectType, t.namespace, value), keys[:len(keys)-len(path)]
+	metadata, err := objectMetaOf(value, objectKeys)
 	if err != nil {
-		return nil, o.fail(name, err)
+		return nil, document.wrapError(name, err)
 	}
-	w := Workload{Kind: k.name, Namespace: m.namespace, Name: m.name}
+	w := Workload{Kind: objectType.kind, Namespace: metadata.namespace, Name: metadata.name}
 	if w.Namespace == "" {
 		w.Namespace = t.namespace
 	}
 	if ns, ok := t.namespaces[w.Namespace]; ok {
 		w.NamespaceLabels, w.NamespaceAnnotations = ns.labels, ns.annotations
 	}
-	template, err := descend(value, path, keys[:len(keys)-len(path)])
+	template, err := valueAt(value, path, objectKeys)
 	if err != nil {
-		return nil, o.fail(name, err)
+		return nil, document.wrapError(name, err)
 	}
 	if template == nil {
-		t.result.Decisions = append(t.result.Decisions, Decision{Workload: w.String(), Verdict: "unchanged (no pod in it)"})
+		t.result.Decisions = append(t.result.Decisions, Decision{Workload: w.String(), Verdict: "unchanged (no pod template)"})
 		return nil, nil
 	}
 	if w.Pod, err = decodePod(template, keys); err != nil {
-		return nil, o.fail(name, err)
+		return nil, document.wrapError(name, err)
 	}
 	w.Pod.Namespace = w.Namespace
-	w.Selected, w.template = selected(value), template
-	edit := t.edit(w)
+	w.SelectorKeys, w.template = selectorKeys(value), template
+	edit := t.editWorkload(w)
 	if edit.Err != nil {
-		line := nodeAt(o.root, keys[:len(keys)-len(path)]).Line
-		return nil, o.fail(name, atLine(line, edit.Err))
+		line := nodeAt(document.root, objectKeys).Line
+		return nil, document.wrapError(name, withLine(line, edit.Err))
 	}
 	t.result.Decisions = append(t.result.Decisions, Decision{w.String(), edit.Verdict, edit.Details, edit.Warnings})
-	return rebase(edit.Patch, keys, template), nil
-}
-
-// atLine gives every error that is joined in err the line.
-func atLine(line int, err error) error {
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return &lineError{line: line, text: err.Error()}
-	}
-	var errs []error
-	for _, e := range joined.Unwrap() {
-		errs = append(errs, atLine(line, e))
-	}
-	return errors.Join(errs...)
-}
-
-// rebase makes a pod's patch one of the document that the pod is in. A
-// template may lack the metadata that every pod has: it is added where
-// something goes into it, and taken away when the patch empties it.
-func rebase(patch []jsonpatch.Operation, keys []string, template any) []jsonpatch.Operation {
-	if len(patch) == 0 {
-		return nil
-	}
-	prefix := pathOf(keys)
-	out := make([]jsonpatch.Operation, 0, len(patch)+1)
-	if object, ok := template.(map[string]any); ok && object["metadata"] == nil && touches(patch, "/metadata/") {
-		out = append(out, jsonpatch.NewOperation("add", prefix+"/metadata", map[string]any{}))
-	}
-	for _, op := range patch {
-		op.Path = prefix + op.Path
-		out = append(out, op)
-	}
-	if len(keys) > 0 && touches(patch, "/metadata/") && emptied(patch, template) {
-		out = append(out, jsonpatch.NewOperation("remove", prefix+"/metadata", nil))
-	}
-	return out
-}
-
-// fail puts file, line, document and workload in front of every error in err.
-func (o *object) fail(title string, err error) error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		var errs []error
-		for _, e := range joined.Unwrap() {
-			errs = append(errs, o.fail(title, e))
-		}
-		return errors.Join(errs...)
-	}
-	where := o.source + ":" + strconv.Itoa(o.lineOf(err))
-	what := fmt.Sprintf("document %d", o.number)
-	if title != "" {
-		what += " (" + title + ")"
-	}
-	return fmt.Errorf("%s: %s: %w", where, what, err)
+	return rebasePatch(edit.Patch, keys, template), nil
 }

@@ -15,20 +15,21 @@ import (
 	"github.com/isthmus-mesh/isthmus/patches"
 )
 
-// Values is a section of Helm values from which a chart makes an edge's pod.
+// Values is a section of Helm values from which a chart renders the pod of an edge.
 type Values struct {
-	// Namespace is that of the release.
+	// Namespace is the namespace of the release.
 	Namespace string
-	// Keys lead from the document to the section: none, or the name of a subchart.
+	// Keys is the path from the document to the section: empty, or the name of a
+	// subchart.
 	Keys []string
-	// section is the section itself.
+	// section holds the values of the section.
 	section map[string]any
 }
 
-// String is how the report names the section: "values", "values/emissary-ingress".
+// String names the section in the report: "values", "values/emissary-ingress".
 func (v Values) String() string { return strings.Join(append([]string{"values"}, v.Keys...), "/") }
 
-// The keys of the Emissary, Edge Stack and Ambassador charts that make the pod.
+// Keys of the Emissary, Edge Stack and Ambassador charts that shape the pod.
 const (
 	podAnnotations = "podAnnotations"
 	podLabels      = "podLabels"
@@ -40,21 +41,22 @@ const (
 	valuesInit     = "initContainers"
 )
 
-// rawKeys hold text that the charts render as a template, and so no structure.
+// rawKeys are the keys whose values are text that the charts render as a template.
 var rawKeys = []string{valuesEnvRaw, "volumesRaw", "volumeMountsRaw"}
 
-// handText is what such text has in it when it is part of an integration by hand.
-var handText = []string{"AMBASSADOR_ISTIO_SECRET_DIR", "OUTPUT_CERTS", patches.CertsVolume}
+// manualIntegrationMarkers are strings that such text contains if it is part of a
+// manual integration.
+var manualIntegrationMarkers = []string{"AMBASSADOR_ISTIO_SECRET_DIR", "OUTPUT_CERTS", patches.CertsVolume}
 
-// inText says which part of an integration by hand stands in text.
-func (v Values) inText() error {
+// checkRawKeys returns an error for each part of a manual integration in template text.
+func (v Values) checkRawKeys() error {
 	var errs []error
 	for _, key := range rawKeys {
 		text, _ := v.section[key].(string)
-		for _, part := range handText {
+		for _, part := range manualIntegrationMarkers {
 			if strings.Contains(text, part) {
 				structured := strings.TrimSuffix(key, "Raw")
-				errs = append(errs, fmt.Errorf("%s: %s is in text that the chart renders, where nothing can be taken out; move it to %s, which every one of the charts has", key, part, structured))
+				errs = append(errs, fmt.Errorf("%s: %s is in text that the chart renders as a template, which adopt cannot edit; move it to %s, which all of these charts have", key, part, structured))
 				break
 			}
 		}
@@ -62,17 +64,18 @@ func (v Values) inText() error {
 	return errors.Join(errs...)
 }
 
-// charts are the names under which a chart has another's values.
-var charts = []string{"emissary-ingress", "emissary", "ambassador", "edge-stack", "aes"}
+// edgeCharts are the names of the edge's charts, as image names and as keys of a parent
+// chart's values.
+var edgeCharts = []string{"emissary-ingress", "emissary", "ambassador", "edge-stack", "aes"}
 
-// valuesDocument decides on a document that may hold Helm values: a mapping that
-// is no Kubernetes object.
-func (t *transformer) valuesDocument(o *object) ([]jsonpatch.Operation, error) {
-	if !mayBeValues(o.root) {
+// transformValues edits a document that may hold Helm values: a mapping that is not a
+// Kubernetes object.
+func (t *transformer) transformValues(document *parsedDocument) ([]jsonpatch.Operation, error) {
+	if !mentionsIstio(document.root) {
 		return nil, nil
 	}
-	// What cannot be read is none of a chart's values.
-	raw, err := toJSON(o.chunk)
+	// Text that cannot be parsed is not Helm values.
+	raw, err := toJSON(document.raw)
 	if err != nil {
 		return nil, nil
 	}
@@ -82,50 +85,52 @@ func (t *transformer) valuesDocument(o *object) ([]jsonpatch.Operation, error) {
 	if dec.Decode(&tree) != nil {
 		return nil, nil
 	}
-	found := sections(tree, nil, t.namespace)
+	found := edgeSections(tree, nil, t.namespace)
 	if len(found) == 0 {
 		return nil, nil
 	}
-	if err := checkKeys(o.root, o.chunk.line); err != nil {
-		return nil, o.fail("values", err)
+	if err := checkKeys(document.root, document.raw.line); err != nil {
+		return nil, document.wrapError("values", err)
 	}
 	var patch []jsonpatch.Operation
 	var errs []error
 	for _, v := range found {
-		edit := t.values(v)
+		edit := t.editValues(v)
 		if edit.Err != nil {
-			errs = append(errs, o.fail(v.String(), atLine(nodeAt(o.root, v.Keys).Line, edit.Err)))
+			errs = append(errs, document.wrapError(v.String(), withLine(nodeAt(document.root, v.Keys).Line, edit.Err)))
 			continue
 		}
 		t.result.Decisions = append(t.result.Decisions, Decision{v.String(), edit.Verdict, edit.Details, edit.Warnings})
 		for _, op := range edit.Patch {
-			op.Path = pathOf(v.Keys) + op.Path
+			op.Path = jsonPointer(v.Keys) + op.Path
 			patch = append(patch, op)
 		}
 	}
 	return patch, errors.Join(errs...)
 }
 
-// mayBeValues is true for a mapping that is no object and speaks of Istio.
-func mayBeValues(n *yaml.Node) bool {
-	if n == nil || n.Kind != yaml.MappingNode || lookup(n, "apiVersion") != nil || lookup(n, "kind") != nil {
+// mentionsIstio says whether a node is a mapping that is not a Kubernetes object and
+// contains the word Istio.
+func mentionsIstio(n *yaml.Node) bool {
+	if n == nil || n.Kind != yaml.MappingNode || mappingValue(n, "apiVersion") != nil || mappingValue(n, "kind") != nil {
 		return false
 	}
 	nodes := 0
-	var speaks func(*yaml.Node) bool
-	speaks = func(n *yaml.Node) bool {
+	var mentions func(*yaml.Node) bool
+	mentions = func(n *yaml.Node) bool {
 		if nodes++; nodes > maxNodes {
 			return false
 		}
-		return n.Kind == yaml.ScalarNode && strings.Contains(strings.ToLower(n.Value), "istio") || slices.ContainsFunc(n.Content, speaks)
+		return n.Kind == yaml.ScalarNode && strings.Contains(strings.ToLower(n.Value), "istio") || slices.ContainsFunc(n.Content, mentions)
 	}
-	return speaks(n)
+	return mentions(n)
 }
 
-// sections finds the mappings from which an edge's pod is made, the outer first.
-func sections(tree map[string]any, keys []string, namespace string) []Values {
+// edgeSections returns the sections from which the pod of an edge is rendered, outer
+// sections first.
+func edgeSections(tree map[string]any, keys []string, namespace string) []Values {
 	var found []Values
-	if makesEdge(tree, keys) {
+	if isEdgeSection(tree, keys) {
 		found = append(found, Values{Namespace: namespace, Keys: keys, section: tree})
 	}
 	if len(keys) > maxDepth {
@@ -133,31 +138,31 @@ func sections(tree map[string]any, keys []string, namespace string) []Values {
 	}
 	for _, key := range slices.Sorted(maps.Keys(tree)) {
 		if inner, ok := tree[key].(map[string]any); ok {
-			found = append(found, sections(inner, append(keys[:len(keys):len(keys)], key), namespace)...)
+			found = append(found, edgeSections(inner, append(keys[:len(keys):len(keys)], key), namespace)...)
 		}
 	}
 	return found
 }
 
-// makesEdge tells a section by its content: the shape of these charts, and a mark
-// of an edge in it.
-func makesEdge(v map[string]any, keys []string) bool {
-	shaped := false
-	for key, isIt := range map[string]func(any) bool{
+// isEdgeSection says whether a mapping has keys of the edge's charts and also names an
+// edge: by its name, by enableAES, by an environment variable or by the image.
+func isEdgeSection(v map[string]any, keys []string) bool {
+	hasChartKey := false
+	for key, hasType := range map[string]func(any) bool{
 		podAnnotations: isMapping, podLabels: isMapping, valuesVolumes: isSequence, valuesMounts: isSequence,
 		valuesEnv: func(v any) bool { return isMapping(v) || isSequence(v) }, valuesSidecars: isSequence,
 	} {
-		if value, there := v[key]; there && value != nil {
-			if !isIt(value) {
+		if value, ok := v[key]; ok && value != nil {
+			if !hasType(value) {
 				return false
 			}
-			shaped = true
+			hasChartKey = true
 		}
 	}
-	if !shaped {
+	if !hasChartKey {
 		return false
 	}
-	if len(keys) > 0 && slices.Contains(charts, keys[len(keys)-1]) || v["enableAES"] != nil {
+	if len(keys) > 0 && slices.Contains(edgeCharts, keys[len(keys)-1]) || v["enableAES"] != nil {
 		return true
 	}
 	for _, name := range envNames(v) {
@@ -165,32 +170,33 @@ func makesEdge(v map[string]any, keys []string) bool {
 			return true
 		}
 	}
-	repository := imageOf(v)
-	return slices.ContainsFunc(charts, func(c string) bool { return strings.Contains(repository, "/"+c) || strings.HasPrefix(repository, c) })
+	repository := imageReference(v)
+	return slices.ContainsFunc(edgeCharts, func(c string) bool { return strings.Contains(repository, "/"+c) || strings.HasPrefix(repository, c) })
 }
 
 func isMapping(v any) bool { _, ok := v.(map[string]any); return ok }
 
 func isSequence(v any) bool { _, ok := v.([]any); return ok }
 
-// imageOf is the image that values name, as far as they do.
-func imageOf(v map[string]any) string {
+// imageReference returns the image that the values name, without a tag if they name
+// none.
+func imageReference(v map[string]any) string {
 	if image, ok := v["image"].(string); ok {
 		return image
 	}
 	image, _ := v["image"].(map[string]any)
-	if full := word(image["fullImageOverride"]); full != "" {
+	if full := scalarText(image["fullImageOverride"]); full != "" {
 		return full
 	}
-	repository, tag := word(image["repository"]), word(image["tag"])
+	repository, tag := scalarText(image["repository"]), scalarText(image["tag"])
 	if repository != "" && tag != "" {
 		return repository + ":" + tag
 	}
 	return repository
 }
 
-// word is a scalar as a chart prints it, empty for anything else.
-func word(v any) string {
+// scalarText returns a scalar as a chart prints it; empty for other values.
+func scalarText(v any) string {
 	switch v.(type) {
 	case string, bool, json.Number:
 		return fmt.Sprint(v)
@@ -198,44 +204,45 @@ func word(v any) string {
 	return ""
 }
 
-// envNames are the names of the variables that values set.
+// envNames returns the names of the environment variables in the values.
 func envNames(v map[string]any) []string {
 	var names []string
-	for _, e := range envOf(v) {
-		names = append(names, word(e.item["name"]))
+	for _, e := range envVariables(v) {
+		names = append(names, scalarText(e.fields["name"]))
 	}
 	return names
 }
 
-// variable is one environment variable and where it stands in values: under a key
-// of a mapping or index of a list.
-type variable struct {
-	item       map[string]any
-	place, key string
+// envVariable is one environment variable and its path in the values: the parent key
+// env or envRaw, and the key or index below it.
+type envVariable struct {
+	fields      map[string]any
+	parent, key string
 }
 
-// envOf reads env and envRaw, each a mapping of names or a list as in a pod.
-func envOf(v map[string]any) []variable {
-	var out []variable
-	for _, place := range []string{valuesEnv, valuesEnvRaw} {
-		switch env := v[place].(type) {
+// envVariables returns the variables in env and envRaw, each of which is a mapping by
+// name or a list as in a pod.
+func envVariables(v map[string]any) []envVariable {
+	var out []envVariable
+	for _, parent := range []string{valuesEnv, valuesEnvRaw} {
+		switch env := v[parent].(type) {
 		case map[string]any:
 			for _, name := range slices.Sorted(maps.Keys(env)) {
-				item := map[string]any{"name": name}
-				if place == valuesEnv {
-					item["name"] = strings.ToUpper(name) // as the charts do
+				fields := map[string]any{"name": name}
+				if parent == valuesEnv {
+					fields["name"] = strings.ToUpper(name) // as the charts do
 				}
 				if from, ok := env[name].(map[string]any); ok {
-					maps.Copy(item, from)
+					maps.Copy(fields, from)
 				} else {
-					item["value"] = word(env[name])
+					fields["value"] = scalarText(env[name])
 				}
-				out = append(out, variable{item, place, name})
+				out = append(out, envVariable{fields, parent, name})
 			}
 		case []any:
 			for i, e := range env {
-				if item, ok := e.(map[string]any); ok {
-					out = append(out, variable{item, place, fmt.Sprint(i)})
+				if fields, ok := e.(map[string]any); ok {
+					out = append(out, envVariable{fields, parent, fmt.Sprint(i)})
 				}
 			}
 		}

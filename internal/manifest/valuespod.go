@@ -14,19 +14,19 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// standIn is the edge's image where values leave it to the chart.
-const standIn = "docker.io/emissaryingress/emissary"
+// placeholderImage is the edge's image if the values leave it to the chart.
+const placeholderImage = "docker.io/emissaryingress/emissary"
 
-// adoptValues adopts the pod that a chart would make of values, as far as the
-// values say, and takes the outcome back to them.
+// adoptValues adopts the pod that a chart would render from the values, as far as the
+// values define it, and converts the patch of the pod into a patch of the values.
 func adoptValues(engine *inject.Engine, v Values, o adopt.Options) Edit {
-	if err := v.inText(); err != nil {
-		return Edit{Err: prefixed("cannot be adopted", err)}
+	if err := v.checkRawKeys(); err != nil {
+		return Edit{Err: prefixErrors("cannot be adopted", err)}
 	}
 	namespace := policy.Namespace{Name: v.Namespace}
 	var adoption adopt.Adoption
-	for _, image := range []string{imageOf(v.section), standIn} {
-		template := v.template(image)
+	for _, image := range []string{imageReference(v.section), placeholderImage} {
+		template := v.podTemplate(image)
 		pod, err := decodePod(template, v.Keys)
 		if err == nil {
 			pod.Namespace = v.Namespace
@@ -36,41 +36,41 @@ func adoptValues(engine *inject.Engine, v Values, o adopt.Options) Edit {
 			err = foreignFields(template, adoption.Patch)
 		}
 		if err != nil {
-			return Edit{Err: prefixed("cannot be adopted", err)}
+			return Edit{Err: prefixErrors("cannot be adopted", err)}
 		}
 		if adoption.Reason != policy.NoProfile {
-			if image == standIn {
-				adoption.Profile = "" // nobody said
+			if image == placeholderImage {
+				adoption.Profile = "" // the values do not name the image
 			}
 			break
 		}
 	}
-	edit := editOf(adoption, namespace, o)
-	edit.Patch = v.translate(edit.Patch)
+	edit := adoptionEdit(adoption, namespace, o)
+	edit.Patch = v.valuesPatch(edit.Patch)
 	return edit
 }
 
-// template is the pod that a chart makes of the values. The edge is its first
-// container.
-func (v Values) template(image string) map[string]any {
+// podTemplate returns the pod template that a chart renders from the values. The edge
+// is the first container.
+func (v Values) podTemplate(image string) map[string]any {
 	s := v.section
 	edge := map[string]any{"name": "edge", "image": image}
 	var env []any
-	for _, e := range envOf(s) {
-		env = append(env, e.item)
+	for _, e := range envVariables(s) {
+		env = append(env, e.fields)
 	}
 	if env != nil {
 		edge["env"] = env
 	}
 	spec := map[string]any{}
 	for from, to := range map[string]map[string]any{valuesMounts: edge, valuesVolumes: spec, valuesInit: spec, "hostNetwork": spec, "dnsPolicy": spec} {
-		if value, there := s[from]; there && value != nil {
+		if value, ok := s[from]; ok && value != nil {
 			to[from] = value
 		}
 	}
 	containers := []any{edge}
-	if more, ok := s[valuesSidecars].([]any); ok {
-		containers = append(containers, more...)
+	if sidecars, ok := s[valuesSidecars].([]any); ok {
+		containers = append(containers, sidecars...)
 	}
 	spec["containers"] = containers
 	metadata := map[string]any{}
@@ -78,7 +78,7 @@ func (v Values) template(image string) map[string]any {
 		if pairs, ok := s[from].(map[string]any); ok {
 			out := map[string]any{}
 			for key, value := range pairs {
-				out[key] = word(value)
+				out[key] = scalarText(value)
 			}
 			metadata[to] = out
 		}
@@ -86,8 +86,8 @@ func (v Values) template(image string) map[string]any {
 	return map[string]any{"metadata": metadata, "spec": spec}
 }
 
-// moved are the paths of the pod and where values have them.
-var moved = []struct{ pod, values string }{
+// valuesPaths maps paths of the pod to keys of the values.
+var valuesPaths = []struct{ pod, values string }{
 	{"/metadata/annotations", podAnnotations},
 	{"/metadata/labels", podLabels},
 	{"/spec/volumes", valuesVolumes},
@@ -95,46 +95,47 @@ var moved = []struct{ pod, values string }{
 	{"/spec/initContainers", valuesInit},
 }
 
-// translate makes a patch of the pod one of the values.
-func (v Values) translate(patch []jsonpatch.Operation) []jsonpatch.Operation {
+// valuesPatch converts a patch of the pod into a patch of the values.
+func (v Values) valuesPatch(patch []jsonpatch.Operation) []jsonpatch.Operation {
 	var out []jsonpatch.Operation
-	env := envOf(v.section)
-	gone := map[string][]string{} // places of variables: keys
+	env := envVariables(v.section)
+	removed := map[string][]string{} // keys of removed variables by parent
 	for _, op := range patch {
 		if rest, ok := strings.CutPrefix(op.Path, "/spec/containers/0/env"); ok {
 			for i, e := range env {
 				if rest == "" || rest == "/"+strconv.Itoa(i) {
-					gone[e.place] = append(gone[e.place], e.key)
+					removed[e.parent] = append(removed[e.parent], e.key)
 				}
 			}
 			continue
 		}
-		op.Path = v.path(op.Path)
+		op.Path = v.valuesPath(op.Path)
 		out = append(out, op)
 	}
-	for _, place := range slices.Sorted(maps.Keys(gone)) {
-		keys := gone[place]
+	for _, parent := range slices.Sorted(maps.Keys(removed)) {
+		keys := removed[parent]
 		count := 0
 		for _, e := range env {
-			if e.place == place {
+			if e.parent == parent {
 				count++
 			}
 		}
 		if len(keys) == count {
-			out = append(out, jsonpatch.NewOperation("remove", "/"+place, nil))
+			out = append(out, jsonpatch.NewOperation("remove", "/"+parent, nil))
 			continue
 		}
-		// From the end on: list indexes come in the order of their removal.
+		// The patch removes list items from the last to the first, so the indexes
+		// stay valid.
 		for _, key := range keys {
-			out = append(out, jsonpatch.NewOperation("remove", "/"+place+pathOf([]string{key}), nil))
+			out = append(out, jsonpatch.NewOperation("remove", "/"+parent+jsonPointer([]string{key}), nil))
 		}
 	}
 	return out
 }
 
-// path is where values have what stands at a path of the pod.
-func (v Values) path(pod string) string {
-	for _, m := range moved {
+// valuesPath converts a path of the pod into a path of the values.
+func (v Values) valuesPath(pod string) string {
+	for _, m := range valuesPaths {
 		if rest, ok := strings.CutPrefix(pod, m.pod); ok && (rest == "" || rest[0] == '/') {
 			return "/" + m.values + rest
 		}
@@ -147,5 +148,5 @@ func (v Values) path(pod string) string {
 			return fmt.Sprintf("/%s/%d", valuesSidecars, i-1)
 		}
 	}
-	return pod // applying it fails, and says where
+	return pod // the patch fails with an error that names the path
 }

@@ -15,18 +15,20 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
-// Snapshot is what Discover found.
+// Snapshot holds the mesh settings of a cluster as Discover found them.
 type Snapshot struct {
-	state *state
-	// unreadable says what was forbidden and could be done without.
-	unreadable []string
+	state *meshState
+	// warnings name the optional objects that could not be read.
+	warnings []string
 }
 
-// Discover looks once at the Istio in a namespace (empty: istio-system).
-// ConfigMaps that cannot be read are an error: unlike a server, someone who asks
-// for the cluster's settings can do something about it. Many users may not read
-// Deployments there, or the configurations of Istio's injector; the settings
-// come with a warning then.
+// Discover reads the settings of the Istio in a namespace once. An empty namespace
+// means istio-system.
+//
+// It returns an error when Istio's ConfigMaps cannot be read: the user who runs the
+// command can fix that, unlike a server. Many users have no permission to read
+// Deployments in that namespace, or MutatingWebhookConfigurations. Discover then
+// goes on, and the settings carry a warning.
 func Discover(ctx context.Context, client kubernetes.Interface, namespace string, explicit patches.Mesh) (*Snapshot, error) {
 	if err := explicit.Validate(); err != nil {
 		return nil, fmt.Errorf("mesh settings: %w", err)
@@ -34,58 +36,58 @@ func Discover(ctx context.Context, client kubernetes.Interface, namespace string
 	if namespace == "" {
 		namespace = DefaultNamespace
 	}
-	var found objects
+	var objects istioObjects
 	var err error
-	if found.configMaps, err = readConfigMaps(ctx, client, namespace); err != nil {
+	if objects.configMaps, err = listConfigMaps(ctx, client, namespace); err != nil {
 		return nil, err
 	}
 	s := &Snapshot{}
 	deployments, err := client.AppsV1().Deployments(namespace).List(ctx, metav1.ListOptions{LabelSelector: istiodSelector})
 	switch {
 	case apierrors.IsForbidden(err):
-		// Only the longest lifetime comes from there, and it is allowed to be
-		// unknown.
-		s.unreadable = append(s.unreadable, err.Error())
+		// Only the maximum certificate lifetime comes from the Deployment, and it
+		// may stay unknown.
+		s.warnings = append(s.warnings, err.Error())
 	case err != nil:
 		return nil, fmt.Errorf("read istiod's Deployments in namespace %s: %w", namespace, err)
 	default:
 		for i := range deployments.Items {
-			found.deployments = append(found.deployments, &deployments.Items[i])
+			objects.deployments = append(objects.deployments, &deployments.Items[i])
 		}
 	}
-	injecting, err := lookForInjectors(ctx, client, namespace)
+	injectors, err := listInjectors(ctx, client, namespace)
 	if err != nil {
 		return nil, err
 	}
-	if injecting.unknown != "" {
-		s.unreadable = append(s.unreadable, "istio's revision tags and injectors are not known: "+injecting.unknown)
+	if injectors.unreadableReason != "" {
+		s.warnings = append(s.warnings, "istio's revision tags and injectors are not known: "+injectors.unreadableReason)
 	}
-	s.state = (&state{namespace: namespace, explicit: explicit}).next(
-		controlPlanes(namespace, found.configMaps, found.deployments), injecting)
+	s.state = (&meshState{namespace: namespace, explicit: explicit}).next(
+		controlPlanes(namespace, objects.configMaps, objects.deployments), injectors)
 	return s, nil
 }
 
-// Settings returns the settings of a revision or tag, chosen as Watcher.Mesh
-// chooses it. Where no Istio is, a warning says so and the settings are the
-// explicit ones and the documented defaults.
+// Settings returns the settings of a revision or tag, which it resolves as
+// Watcher.Mesh does. Without an Istio in the namespace, it returns the explicit
+// settings over the documented defaults, with a warning.
 func (s *Snapshot) Settings(revision string) (Settings, error) {
-	found, err := s.state.settings(revision)
+	settings, err := s.state.settings(revision)
 	if err == nil {
-		found.Warnings = append(slices.Clone(found.Warnings), s.unreadable...)
+		settings.Warnings = append(slices.Clone(settings.Warnings), s.warnings...)
 	}
-	return found, err
+	return settings, err
 }
 
-// Injector returns what Watcher.Injector returns.
+// Injector returns the injector of a revision or tag, as Watcher.Injector does.
 func (s *Snapshot) Injector(revision string) (inject.Injector, error) {
-	return s.state.injectors.injector(revision)
+	return s.state.injectors.injectorFor(revision)
 }
 
-// lookForInjectors reads the configurations that a Watcher would watch.
-func lookForInjectors(ctx context.Context, client kubernetes.Interface, namespace string) (injectors, error) {
+// listInjectors reads the MutatingWebhookConfigurations that a Watcher watches.
+func listInjectors(ctx context.Context, client kubernetes.Interface, namespace string) (injectors, error) {
 	list, err := client.AdmissionregistrationV1().MutatingWebhookConfigurations().List(ctx, metav1.ListOptions{LabelSelector: injectorSelector})
 	if apierrors.IsForbidden(err) {
-		return injectors{unknown: err.Error()}, nil
+		return injectors{unreadableReason: err.Error()}, nil
 	}
 	if err != nil {
 		return injectors{}, fmt.Errorf("read the MutatingWebhookConfigurations of Istio's injector: %w", err)
@@ -94,11 +96,11 @@ func lookForInjectors(ctx context.Context, client kubernetes.Interface, namespac
 	for i := range list.Items {
 		all = append(all, &list.Items[i])
 	}
-	return readInjectors(namespace, DefaultConfiguration, all), nil
+	return readInjectors(namespace, DefaultWebhookConfiguration, all), nil
 }
 
-// readConfigMaps returns the ConfigMaps that a Watcher would watch.
-func readConfigMaps(ctx context.Context, client kubernetes.Interface, namespace string) ([]*corev1.ConfigMap, error) {
+// listConfigMaps returns the ConfigMaps that a Watcher watches.
+func listConfigMaps(ctx context.Context, client kubernetes.Interface, namespace string) ([]*corev1.ConfigMap, error) {
 	api := client.CoreV1().ConfigMaps(namespace)
 	list, err := api.List(ctx, metav1.ListOptions{LabelSelector: revisionedSelector})
 	if err != nil {

@@ -10,100 +10,101 @@ import (
 	"github.com/isthmus-mesh/isthmus/patches"
 )
 
-// defaultMaxCertTTL is what istiod takes when MAX_WORKLOAD_CERT_TTL is unset
-// (security/pkg/cmd of Istio).
+// defaultMaxCertTTL is istiod's default for MAX_WORKLOAD_CERT_TTL (security/pkg/cmd
+// of Istio).
 const defaultMaxCertTTL = 90 * 24 * time.Hour
 
-// addresses finds istiod and the certificate authority.
-func (r *reader) addresses() {
+// readAddresses reads the addresses of istiod and of the certificate authority.
+func (r *settingsReader) readAddresses() {
 	global, metadata := r.values.Global, r.mesh.DefaultConfig.ProxyMetadata
-	composed := sourced{value: IstiodAddress(r.Namespace, r.Revision), source: r.origin()}
-	r.set("discoveryAddress", r.fromMesh("defaultConfig.discoveryAddress", r.mesh.DefaultConfig.DiscoveryAddress), composed)
+	composedDiscovery := sourcedValue{value: IstiodAddress(r.Namespace, r.Revision), source: r.revisionSource()}
+	r.setField("discoveryAddress", r.fromMesh("defaultConfig.discoveryAddress", r.mesh.DefaultConfig.DiscoveryAddress), composedDiscovery)
 
-	// The injection template composes the CA's address when none is given. It is
-	// left to follow the discovery address where they are the same, so that an
-	// explicit discovery address takes it along.
-	var own sourced
+	// The injection template composes the CA's address when none is given. When
+	// the composed address equals the discovery address, caAddress stays unset, so
+	// that it follows an explicit discovery address.
+	var composedCA sourcedValue
 	if r.Injector != nil && global.IstioNamespace != "" {
-		own = r.fromValues("global.istioNamespace", IstiodAddress(global.IstioNamespace, r.Revision))
-		if own.value == r.found.Mesh.DiscoveryAddress {
-			own = sourced{}
+		composedCA = r.fromValues("global.istioNamespace", IstiodAddress(global.IstioNamespace, r.Revision))
+		if composedCA.value == r.settings.Mesh.DiscoveryAddress {
+			composedCA = sourcedValue{}
 		}
 	}
-	r.set("caAddress",
+	r.setField("caAddress",
 		r.fromMetadata("CA_ADDR", metadata.CAAddr),
 		r.fromValues("global.caAddress", global.CAAddress),
-		own)
+		composedCA)
 }
 
-// origin names the object that shows that the revision is there.
-func (r *reader) origin() string {
+// revisionSource names the object that shows that the revision is installed.
+func (r *settingsReader) revisionSource() string {
 	if r.Injector != nil {
-		return at(r.Injector, "metadata")
+		return configMapPath(r.Injector, "metadata")
 	}
-	return at(r.MeshConfig, "metadata")
+	return configMapPath(r.MeshConfig, "metadata")
 }
 
-// identity finds who the pod is and where it runs.
-func (r *reader) identity() {
+// readIdentity reads what makes up the identity of a pod: trust domain, mesh,
+// cluster and network, and the certificate provider.
+func (r *settingsReader) readIdentity() {
 	global, metadata := r.values.Global, r.mesh.DefaultConfig.ProxyMetadata
 
 	trustDomain := r.fromValues("global.trustDomain", global.TrustDomain)
 	if r.mesh.TrustDomain != nil && *r.mesh.TrustDomain != "" {
 		trustDomain = r.fromMesh("trustDomain", *r.mesh.TrustDomain)
 	} else if r.MeshConfig != nil && r.mesh.TrustDomain == nil {
-		// istiod signs for what its MeshConfig says, and that has a default: the
-		// value of the chart counts for nothing here.
-		trustDomain = sourced{}
+		// istiod signs for the trust domain of its MeshConfig, which has a default.
+		// The chart's value has no effect here.
+		trustDomain = sourcedValue{}
 	}
 	if r.MeshConfig == nil {
-		r.warn("no ConfigMap %s/%s with label %s seen: Istio's built-in mesh configuration is assumed",
-			r.Namespace, named(meshConfigName, r.Revision), revisionLabel)
+		r.warn("no ConfigMap %s/%s with label %s found: Istio's built-in mesh configuration is assumed",
+			r.Namespace, objectName(meshConfigName, r.Revision), revisionLabel)
 	}
-	r.set("trustDomain", r.fromMetadata("TRUST_DOMAIN", metadata.TrustDomain), trustDomain)
-	r.set("meshID",
+	r.setField("trustDomain", r.fromMetadata("TRUST_DOMAIN", metadata.TrustDomain), trustDomain)
+	r.setField("meshID",
 		r.fromMetadata("ISTIO_META_MESH_ID", metadata.MeshID),
 		r.fromValues("global.meshID", global.MeshID),
 		r.fromMesh("defaultConfig.meshId", r.mesh.DefaultConfig.MeshID))
-	r.set("clusterDomain", r.fromValues("global.proxy.clusterDomain", global.Proxy.ClusterDomain))
-	r.set("network",
+	r.setField("clusterDomain", r.fromValues("global.proxy.clusterDomain", global.Proxy.ClusterDomain))
+	r.setField("network",
 		r.fromMetadata("ISTIO_META_NETWORK", metadata.Network),
 		r.fromValues("global.network", global.Network))
-	// Istio's template writes Kubernetes where the chart names no cluster, and
-	// so does istiod's Deployment.
-	r.set("clusterID",
+	// Istio's injection template and istiod's Deployment both use "Kubernetes"
+	// when the chart names no cluster.
+	r.setField("clusterID",
 		r.fromMetadata("ISTIO_META_CLUSTER_ID", metadata.ClusterID),
 		r.fromValues("global.multiCluster.clusterName", global.MultiCluster.ClusterName),
 		r.fromIstiod("CLUSTER_ID"),
 		r.fromValues("global.multiCluster.clusterName unset: Istio's default", "Kubernetes"))
-	r.set("certProvider",
+	r.setField("certProvider",
 		r.fromMetadata("PILOT_CERT_PROVIDER", metadata.CertProvider),
 		r.fromValues("global.pilotCertProvider", global.PilotCertProvider),
 		r.fromIstiod("PILOT_CERT_PROVIDER"))
-	r.set("tokenAudience", r.fromValues("global.sds.token.aud", global.SDS.Token.Aud))
+	r.setField("tokenAudience", r.fromValues("global.sds.token.aud", global.SDS.Token.Aud))
 	if global.JWTPolicy == "first-party-jwt" {
-		r.warn("%s is first-party-jwt: istiod may refuse the audience-bound token that Isthmus mounts; third-party-jwt is the supported one",
-			at(r.Injector, keyValues+".global.jwtPolicy"))
+		r.warn("%s is first-party-jwt: istiod may refuse the audience-bound token that Isthmus mounts; use third-party-jwt",
+			configMapPath(r.Injector, keyValues+".global.jwtPolicy"))
 	}
 }
 
-// image finds what the sidecar runs.
-func (r *reader) image() {
+// readImage reads the image of the sidecar and its pull policy.
+func (r *settingsReader) readImage() {
 	image, err := proxyImage(r.values, r.mesh.DefaultConfig.Image.ImageType)
 	if err != nil {
-		r.errs = append(r.errs, fmt.Errorf("%s: %w", at(r.Injector, keyValues), err))
+		r.errs = append(r.errs, fmt.Errorf("%s: %w", configMapPath(r.Injector, keyValues), err))
 		return
 	}
 	path := "global.{hub,tag}"
 	if strings.Contains(r.values.Global.Proxy.Image, "/") {
 		path = "global.proxy.image"
 	}
-	r.set("proxyImage", r.fromValues(path, image))
-	r.set("imagePullPolicy", r.fromValues("global.imagePullPolicy", r.values.Global.ImagePullPolicy))
+	r.setField("proxyImage", r.fromValues(path, image))
+	r.setField("imagePullPolicy", r.fromValues("global.imagePullPolicy", r.values.Global.ImagePullPolicy))
 }
 
-// root finds what holds the mesh's root certificate.
-func (r *reader) root() {
+// readRootLocation reads which object holds the mesh's root certificate.
+func (r *settingsReader) readRootLocation() {
 	name := r.fromValues("global.trustBundleName", r.values.Global.TrustBundleName)
 	if name.value == "" {
 		name = r.fromIstiod("PILOT_CA_CERT_CONFIGMAP")
@@ -113,7 +114,7 @@ func (r *reader) root() {
 		return
 	}
 	if r.values.Pilot.Env.ClusterTrustBundles != "true" {
-		r.set(fieldRootConfigMap, name)
+		r.setField(fieldRootConfigMap, name)
 		return
 	}
 	bundle := r.fromValues("pilot.env.ENABLE_CLUSTER_TRUST_BUNDLE_API", "root-cert")
@@ -121,21 +122,21 @@ func (r *reader) root() {
 		bundle.value = r.values.Global.TrustBundleName
 	}
 	bundle.value = "istio.io:istiod-ca:" + bundle.value
-	r.set("rootClusterTrustBundle", bundle)
+	r.setField("rootClusterTrustBundle", bundle)
 }
 
-// maxCertTTL finds the longest lifetime that istiod grants.
-func (r *reader) maxCertTTL() {
+// readMaxCertTTL reads the maximum certificate lifetime that istiod grants.
+func (r *settingsReader) readMaxCertTTL() {
 	ttl := r.fromIstiod("MAX_WORKLOAD_CERT_TTL")
 	switch {
 	case r.Istiod == nil:
 		ttl = r.fromValues("pilot.env.MAX_WORKLOAD_CERT_TTL", string(r.values.Pilot.Env.MaxCertTTL))
 		if ttl.value == "" {
-			r.warn("no Deployment of istiod seen in namespace %s: the longest certificate lifetime is not known", r.Namespace)
+			r.warn("no Deployment of istiod found in namespace %s: the maximum certificate lifetime is unknown", r.Namespace)
 			return
 		}
 	case isSetFrom(r.Istiod, "MAX_WORKLOAD_CERT_TTL"):
-		r.warn("%s is not a plain value: the longest certificate lifetime is not known", ttl.source)
+		r.warn("%s is not a literal value: the maximum certificate lifetime is unknown", ttl.source)
 		return
 	case ttl.value == "":
 		ttl.value = defaultMaxCertTTL.String()
@@ -143,14 +144,14 @@ func (r *reader) maxCertTTL() {
 	}
 	d, err := time.ParseDuration(ttl.value)
 	if err != nil {
-		// istiod logs this and goes on with its default.
-		r.warn("%s is %q, which is no duration such as 24h: istiod takes %s instead", ttl.source, ttl.value, defaultMaxCertTTL)
+		// istiod logs the parse error and continues with its default.
+		r.warn("%s is %q, which is not a duration such as 24h: istiod uses %s instead", ttl.source, ttl.value, defaultMaxCertTTL)
 		d = defaultMaxCertTTL
 	}
 	if d <= 0 {
-		r.warn("%s is %s: istiod grants no certificate with a lifetime that is asked for", ttl.source, ttl.value)
+		r.warn("%s is %s: istiod refuses every certificate request that names a lifetime", ttl.source, ttl.value)
 		return
 	}
-	r.found.Mesh.MaxCertTTL = patches.Duration(d)
-	r.found.Sources[fieldMaxCertTTL] = ttl.source
+	r.settings.Mesh.MaxCertTTL = patches.Duration(d)
+	r.settings.Sources[fieldMaxCertTTL] = ttl.source
 }

@@ -14,10 +14,10 @@ import (
 	"github.com/isthmus-mesh/isthmus/patches"
 )
 
-var update = flag.Bool("update", false, "rewrite the golden files")
+var updateGoldens = flag.Bool("update", false, "rewrite the golden files")
 
-// TestGolden discovers the settings of each cluster in testdata and compares
-// them, with their sources and warnings, to the file next to it.
+// TestGolden discovers the settings of each cluster in testdata and compares them, with
+// their sources and warnings, to the golden file beside it.
 func TestGolden(t *testing.T) {
 	inputs, err := filepath.Glob("testdata/*.yaml")
 	require.NoError(t, err)
@@ -27,15 +27,15 @@ func TestGolden(t *testing.T) {
 		golden := strings.TrimSuffix(input, ".yaml") + ".golden"
 		expected[golden] = true
 		t.Run(filepath.Base(input), func(t *testing.T) {
-			client := fake.NewClientset(load(t, input)...)
-			s, err := look(t, client, "", "", patches.Mesh{})
+			client := fake.NewClientset(loadObjects(t, input)...)
+			s, err := discoverSettings(t, client, "", "", patches.Mesh{})
 			require.NoError(t, err)
 			require.NoError(t, s.Mesh.Validate())
 			got := strings.Join(s.Describe(), "\n") + "\n"
 			for _, w := range s.Warnings {
 				got += "warning: " + w + "\n"
 			}
-			if *update {
+			if *updateGoldens {
 				require.NoError(t, os.WriteFile(golden, []byte(got), 0o644))
 			}
 			want, err := os.ReadFile(golden)

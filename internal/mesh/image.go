@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// proxyImage composes the sidecar's image as Istio's injector does: an image
-// with a slash is the whole reference; else it is hub/image:tag, where an image
-// type replaces the type that the tag ends with. It is empty when neither hub
-// nor tag is known.
+// proxyImage composes the sidecar's image as Istio's injector does. An image with
+// a slash is the whole reference. Otherwise the reference is hub/image:tag, and an
+// image type replaces the type suffix of the tag. The result is empty when neither
+// hub nor tag is known.
 func proxyImage(v injectorValues, imageType string) (string, error) {
 	image := v.Global.Proxy.Image
 	if strings.Contains(image, "/") {
@@ -29,12 +29,12 @@ func proxyImage(v injectorValues, imageType string) (string, error) {
 	if imageType == "" {
 		imageType = v.Global.Variant
 	}
-	return hub + "/" + image + ":" + typedTag(tag, imageType), nil
+	return hub + "/" + image + ":" + withImageType(tag, imageType), nil
 }
 
-// typedTag returns tag with its image type replaced by imageType. The type
-// "default" is written as none.
-func typedTag(tag, imageType string) string {
+// withImageType returns tag with its image type replaced by imageType. The type
+// "default" has no suffix.
+func withImageType(tag, imageType string) string {
 	if imageType == "" {
 		return tag
 	}

@@ -11,9 +11,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
-// DefaultConfiguration is what the chart calls Isthmus' own
-// MutatingWebhookConfiguration.
-const DefaultConfiguration = "isthmus-injector"
+// DefaultWebhookConfiguration is the name of Isthmus' own
+// MutatingWebhookConfiguration in the chart.
+const DefaultWebhookConfiguration = "isthmus-injector"
 
 // injectorSelector selects the MutatingWebhookConfigurations of Istio's
 // injector: one for each revision (mutatingwebhook.yaml of Istio's chart
@@ -21,43 +21,47 @@ const DefaultConfiguration = "isthmus-injector"
 // istioctl renders too). Other products have app=sidecar-injector as well.
 const injectorSelector = "app=sidecar-injector," + revisionLabel
 
-// injectors is what the configurations of Istio's injector say at one moment.
+// injectors holds the injectors and tags of Istio at one moment, as its
+// MutatingWebhookConfigurations define them.
 type injectors struct {
-	// unknown says why they cannot be read; empty when they could.
-	unknown string
-	// tags by their names.
+	// unreadableReason says why the configurations cannot be read; empty when they
+	// can.
+	unreadableReason string
+	// tags holds the tags by name.
 	tags map[string]tag
-	// served says by revision or tag who serves it; the default one is empty.
-	served map[string]inject.Injector
+	// byRevision holds the injector of each revision and tag. The key of the default
+	// revision is empty.
+	byRevision map[string]inject.Injector
 }
 
-// readInjectors sorts the configurations. The tags are those of the Istio in the
-// namespace; the API server calls every injector, wherever it runs. Own is the
-// name of Isthmus' configuration.
-func readInjectors(namespace, own string, configurations []*admissionv1.MutatingWebhookConfiguration) injectors {
-	// The API server calls them in the order of their names.
+// readInjectors reads the injectors and tags from the configurations. Tags count
+// only if they belong to the Istio in the namespace. Injectors count wherever they
+// run, because the API server calls all of them. ownConfiguration is the name of
+// Isthmus' own configuration.
+func readInjectors(namespace, ownConfiguration string, configurations []*admissionv1.MutatingWebhookConfiguration) injectors {
+	// The API server calls webhooks in the order of the configurations' names.
 	configurations = slices.SortedFunc(slices.Values(configurations), func(a, b *admissionv1.MutatingWebhookConfiguration) int {
 		return strings.Compare(a.Name, b.Name)
 	})
-	found := injectors{tags: readTags(namespace, configurations), served: make(map[string]inject.Injector)}
+	found := injectors{tags: readTags(namespace, configurations), byRevision: make(map[string]inject.Injector)}
 	for _, c := range configurations {
-		one := inject.Injector{Configuration: c.Name, RunsFirst: c.Name < own, Reinvoked: isReinvoked(c)}
-		for _, revision := range served(c) {
-			if before, ok := found.served[revision]; ok {
-				found.served[revision] = both(before, one)
+		injector := inject.Injector{Configuration: c.Name, RunsFirst: c.Name < ownConfiguration, Reinvoked: isReinvoked(c)}
+		for _, revision := range servedRevisions(c) {
+			if previous, ok := found.byRevision[revision]; ok {
+				found.byRevision[revision] = mergeInjectors(previous, injector)
 			} else {
-				found.served[revision] = one
+				found.byRevision[revision] = injector
 			}
 		}
 	}
 	return found
 }
 
-// both joins two configurations that serve one revision, such as that of the
-// default revision and that of the tag default; a runs before b. What counts is
-// whether Istio gets to see the pod after Isthmus, so the one is named that
-// stands in the way.
-func both(a, b inject.Injector) inject.Injector {
+// mergeInjectors merges two configurations that serve the same revision, such as
+// those of the default revision and of the tag default. a runs before b. What
+// matters is whether Istio sees the pod after Isthmus, so the result names the
+// configuration that prevents it.
+func mergeInjectors(a, b inject.Injector) inject.Injector {
 	if a.RunsFirst && !b.RunsFirst {
 		return a
 	}
@@ -65,34 +69,36 @@ func both(a, b inject.Injector) inject.Injector {
 	return a
 }
 
-// isReinvoked: a configuration without a policy has Never.
+// isReinvoked says whether the API server calls all webhooks of a configuration
+// again when a later one changes the pod. The default policy is Never.
 func isReinvoked(c *admissionv1.MutatingWebhookConfiguration) bool {
 	return !slices.ContainsFunc(c.Webhooks, func(w admissionv1.MutatingWebhook) bool {
 		return w.ReinvocationPolicy == nil || *w.ReinvocationPolicy != admissionv1.IfNeededReinvocationPolicy
 	})
 }
 
-// injector returns who serves the revision or tag.
-func (i *injectors) injector(asked string) (inject.Injector, error) {
-	one, ok := i.served[plain(asked)]
-	if ok || i.unknown != "" {
-		return one, nil
+// injectorFor returns the injector that serves a revision or tag.
+func (i *injectors) injectorFor(requested string) (inject.Injector, error) {
+	injector, ok := i.byRevision[normalizeRevision(requested)]
+	if ok || i.unreadableReason != "" {
+		return injector, nil
 	}
-	if len(i.served) == 0 {
-		return one, fmt.Errorf("istio has no injector in this cluster: no MutatingWebhookConfiguration with labels %s that selects pods", injectorSelector)
+	if len(i.byRevision) == 0 {
+		return injector, fmt.Errorf("istio has no injector in this cluster: no MutatingWebhookConfiguration with labels %s that selects pods", injectorSelector)
 	}
-	what := fmt.Sprintf("revision or tag %q", asked)
-	if plain(asked) == "" {
-		what = "pods that name no revision"
+	subject := fmt.Sprintf("revision or tag %q", requested)
+	if normalizeRevision(requested) == "" {
+		subject = "pods that name no revision"
 	}
-	return one, fmt.Errorf("no injector of Istio serves %s, only %s: name one of these with label %s", what, strings.Join(i.describe(), ", "), revisionLabel)
+	return injector, fmt.Errorf("no injector of Istio serves %s, only %s: name one of these with label %s", subject, strings.Join(i.describe(), ", "), revisionLabel)
 }
 
-// describe lists what is served, and by which configuration.
+// describe lists the revisions and tags that are served, each with its
+// configuration.
 func (i *injectors) describe() []string {
 	var lines []string
-	for _, revision := range slices.Sorted(maps.Keys(i.served)) {
-		lines = append(lines, fmt.Sprintf("%s (%s)", spoken(revision), i.served[revision].Configuration))
+	for _, revision := range slices.Sorted(maps.Keys(i.byRevision)) {
+		lines = append(lines, fmt.Sprintf("%s (%s)", revisionName(revision), i.byRevision[revision].Configuration))
 	}
 	return lines
 }

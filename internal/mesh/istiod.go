@@ -7,16 +7,16 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// IstiodAddress is host:port where the istiod of a revision serves xDS and
-// certificates, as Istio's chart names it. The empty revision is the default
-// one.
+// IstiodAddress returns the host:port at which the istiod of a revision serves xDS
+// and certificates, with the Service name from Istio's chart. An empty revision
+// means the default revision.
 func IstiodAddress(namespace, revision string) string {
-	return named("istiod", revision) + "." + namespace + ".svc:15012"
+	return objectName("istiod", revision) + "." + namespace + ".svc:15012"
 }
 
-// environment returns the plain environment variables of istiod. The last of
-// several with one name counts, as it does for a container.
-func environment(istiod *appsv1.Deployment) map[string]string {
+// istiodEnvironment returns the environment variables of istiod that have literal
+// values. The last of several variables with the same name wins, as in a container.
+func istiodEnvironment(istiod *appsv1.Deployment) map[string]string {
 	env := make(map[string]string)
 	for _, e := range discoveryEnv(istiod) {
 		env[e.Name] = e.Value
@@ -24,15 +24,15 @@ func environment(istiod *appsv1.Deployment) map[string]string {
 	return env
 }
 
-// isSetFrom says whether a variable of istiod takes its value from elsewhere.
+// isSetFrom says whether a variable of istiod has a valueFrom.
 func isSetFrom(istiod *appsv1.Deployment, name string) bool {
 	return slices.ContainsFunc(discoveryEnv(istiod), func(e corev1.EnvVar) bool {
 		return e.Name == name && e.ValueFrom != nil
 	})
 }
 
-// discoveryEnv returns the environment of istiod's container, which the chart
-// calls discovery; meshes with sidecars of their own in the pod have more.
+// discoveryEnv returns the environment of istiod's container, which the chart calls
+// discovery. The pod can have other containers beside it.
 func discoveryEnv(istiod *appsv1.Deployment) []corev1.EnvVar {
 	containers := istiod.Spec.Template.Spec.Containers
 	i := slices.IndexFunc(containers, func(c corev1.Container) bool { return c.Name == "discovery" })

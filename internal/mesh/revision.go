@@ -10,8 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// How Istio's chart names and labels its objects. For the default revision the
-// name has no suffix and the label says "default".
+// Names and labels of the objects in Istio's chart. For the default revision the
+// name has no suffix and the label is "default".
 const (
 	injectorName    = "istio-sidecar-injector"
 	meshConfigName  = "istio"
@@ -20,43 +20,44 @@ const (
 	defaultRevision = "default"
 )
 
-// named is the name of an object that each revision has one of.
-func named(base, revision string) string {
+// objectName returns the name of a revision's object, such as istiod-canary.
+func objectName(base, revision string) string {
 	if revision == "" {
 		return base
 	}
 	return base + "-" + revision
 }
 
-// plain returns the revision as this package writes it: the default one is
-// empty.
-func plain(revision string) string {
+// normalizeRevision returns the revision as this package stores it, where the
+// default revision is empty.
+func normalizeRevision(revision string) string {
 	if revision == defaultRevision {
 		return ""
 	}
 	return revision
 }
 
-// spoken returns the revision as Istio's labels have it.
-func spoken(revision string) string {
+// revisionName returns the revision as Istio's labels write it, where the default
+// revision is "default".
+func revisionName(revision string) string {
 	if revision == "" {
 		return defaultRevision
 	}
 	return revision
 }
 
-// revisionOf says which revision's object this is. By its name alone only the
-// default revision's is recognised, since "istio-ca-root-cert" is no mesh
-// configuration of a revision "ca-root-cert"; the others must carry the label.
+// revisionOf returns the revision that an object belongs to. The name alone is
+// enough for the default revision. Other revisions need the label too, because
+// "istio-ca-root-cert" is not the mesh configuration of a revision "ca-root-cert".
 func revisionOf(base, name, label string) (revision string, ok bool) {
 	if name == base {
 		return "", true
 	}
-	return label, label != "" && name == named(base, label)
+	return label, label != "" && name == objectName(base, label)
 }
 
-// controlPlanes sorts the objects by revision. A revision is there when one of
-// its ConfigMaps is.
+// controlPlanes groups the objects by revision. A revision is installed when one of
+// its ConfigMaps exists.
 func controlPlanes(namespace string, configMaps []*corev1.ConfigMap, deployments []*appsv1.Deployment) map[string]ControlPlane {
 	planes := make(map[string]ControlPlane)
 	for _, cm := range configMaps {
@@ -85,67 +86,67 @@ func controlPlanes(namespace string, configMaps []*corev1.ConfigMap, deployments
 	return planes
 }
 
-// choice is a revision, and the name and source of the tag that pointed to it;
-// both are empty where none did.
-type choice struct{ revision, tag, source string }
+// resolvedRevision is a revision with the name and source of the tag that points to
+// it. Both are empty if no tag was used.
+type resolvedRevision struct{ revision, tag, source string }
 
-// choose says which of the known revisions is meant. Asked is the revision or
-// tag that the pod or the user names, empty for none.
+// resolve returns the installed revision that a request means. The request is the
+// revision or tag that the pod or the user names, or empty.
 //
-// The tag default counts for more than the default revision, as it does for
-// istiod (pkg/revisions/tag_watcher.go of Istio) and as istioctl makes it: it
-// takes the default revision's injector out of service.
-func (s *state) choose(asked string) (choice, error) {
-	want := plain(asked)
-	if asked == "" {
-		want = plain(s.explicit.Revision)
+// The tag default takes precedence over the default revision, as in istiod
+// (pkg/revisions/tag_watcher.go of Istio). istioctl takes the default revision's
+// injector out of service when it sets that tag.
+func (s *meshState) resolve(requested string) (resolvedRevision, error) {
+	revision := normalizeRevision(requested)
+	if requested == "" {
+		revision = normalizeRevision(s.explicit.Revision)
 	}
-	_, installed := s.revisions[want]
-	if t, ok := s.injectors.tags[spoken(want)]; ok && (want == "" || !installed) {
-		return s.follow(spoken(want), t)
+	_, installed := s.revisions[revision]
+	if t, ok := s.injectors.tags[revisionName(revision)]; ok && (revision == "" || !installed) {
+		return s.resolveTag(revisionName(revision), t)
 	}
 	if installed {
-		return choice{revision: want}, nil
+		return resolvedRevision{revision: revision}, nil
 	}
-	if want != "" {
-		return choice{}, fmt.Errorf("istio revision %q is not installed in namespace %s, only %s%s", want, s.namespace, s.names(), s.tagsBeside())
+	if revision != "" {
+		return resolvedRevision{}, fmt.Errorf("istio revision %q is not installed in namespace %s, only %s%s", revision, s.namespace, s.revisionNames(), s.tagsSuffix())
 	}
 	if len(s.revisions) > 1 {
-		return choice{}, fmt.Errorf("istio in namespace %s has the revisions %s and no default one%s: name one of them with label %s, or set the tag default",
-			s.namespace, s.names(), s.tagsBeside(), revisionLabel)
+		return resolvedRevision{}, fmt.Errorf("istio in namespace %s has the revisions %s and no default one%s: name one of them with label %s, or set the tag default",
+			s.namespace, s.revisionNames(), s.tagsSuffix(), revisionLabel)
 	}
-	for only := range s.revisions {
-		return choice{revision: only}, nil
+	for name := range s.revisions {
+		return resolvedRevision{revision: name}, nil
 	}
-	return choice{}, fmt.Errorf("istio has no revision in namespace %s", s.namespace)
+	return resolvedRevision{}, fmt.Errorf("istio has no revision in namespace %s", s.namespace)
 }
 
-// follow returns what a tag points to.
-func (s *state) follow(name string, t tag) (choice, error) {
+// resolveTag returns the revision that a tag points to.
+func (s *meshState) resolveTag(name string, t tag) (resolvedRevision, error) {
 	if t.err != nil {
-		return choice{}, t.err
+		return resolvedRevision{}, t.err
 	}
 	if _, ok := s.revisions[t.revision]; !ok {
-		return choice{}, fmt.Errorf("istio's tag %q (%s) points to revision %s, which is not installed in namespace %s, only %s: point it to one of these",
-			name, t.source, spoken(t.revision), s.namespace, s.names())
+		return resolvedRevision{}, fmt.Errorf("istio's tag %q (%s) points to revision %s, which is not installed in namespace %s, only %s: point it to one of these",
+			name, t.source, revisionName(t.revision), s.namespace, s.revisionNames())
 	}
-	return choice{t.revision, name, t.source}, nil
+	return resolvedRevision{t.revision, name, t.source}, nil
 }
 
-// names lists the revisions.
-func (s *state) names() string {
+// revisionNames lists the installed revisions for a message.
+func (s *meshState) revisionNames() string {
 	var names []string
 	for _, revision := range slices.Sorted(maps.Keys(s.revisions)) {
-		names = append(names, spoken(revision))
+		names = append(names, revisionName(revision))
 	}
 	return strings.Join(names, ", ")
 }
 
-// tagsBeside lists the tags behind the revisions.
-func (s *state) tagsBeside() string {
+// tagsSuffix lists the tags for a message that lists the revisions before them.
+func (s *meshState) tagsSuffix() string {
 	switch {
-	case s.injectors.unknown != "":
-		return " (its tags are not known: " + s.injectors.unknown + ")"
+	case s.injectors.unreadableReason != "":
+		return " (its tags are not known: " + s.injectors.unreadableReason + ")"
 	case len(s.injectors.tags) == 0:
 		return ""
 	default:

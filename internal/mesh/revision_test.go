@@ -15,7 +15,7 @@ import (
 )
 
 func TestControlPlanes(t *testing.T) {
-	meta := func(name, rev string) metav1.ObjectMeta {
+	objectMeta := func(name, rev string) metav1.ObjectMeta {
 		m := metav1.ObjectMeta{Name: name, Namespace: "istio-system"}
 		if rev != "" {
 			m.Labels = map[string]string{revisionLabel: rev}
@@ -34,13 +34,13 @@ func TestControlPlanes(t *testing.T) {
 		"istio-sidecar-injector-backup": "b",
 		"values-a":                      "a",
 	} {
-		configMaps = append(configMaps, &corev1.ConfigMap{ObjectMeta: meta(name, rev)})
+		configMaps = append(configMaps, &corev1.ConfigMap{ObjectMeta: objectMeta(name, rev)})
 	}
 	deployments := []*appsv1.Deployment{
-		{ObjectMeta: meta("istiod", "default")},
-		{ObjectMeta: meta("istiod-a", "a")},
-		{ObjectMeta: meta("istiod-gone", "gone")}, // its ConfigMaps are not there
-		{ObjectMeta: meta("my-istiod", "b")},
+		{ObjectMeta: objectMeta("istiod", "default")},
+		{ObjectMeta: objectMeta("istiod-a", "a")},
+		{ObjectMeta: objectMeta("istiod-gone", "gone")}, // its ConfigMaps are not there
+		{ObjectMeta: objectMeta("my-istiod", "b")},
 	}
 	planes := controlPlanes("istio-system", configMaps, deployments)
 	require.Equal(t, []string{"", "a", "b"}, slices.Sorted(maps.Keys(planes)))
@@ -61,22 +61,22 @@ func TestControlPlanes(t *testing.T) {
 	assert.Nil(t, p.Istiod)
 }
 
-func TestChoose(t *testing.T) {
+func TestResolve(t *testing.T) {
 	tests := map[string]struct {
-		asked, configured string
-		known             []string
-		tags              map[string]string
-		// want is the revision, with @tag where a tag pointed to it.
+		requested, configured string
+		known                 []string
+		tags                  map[string]string
+		// want is the revision, followed by @tag if a tag points to it.
 		want, err string
 	}{
-		"if nobody names one, expect the default one":       {known: []string{"", "a"}},
+		"if no revision is named, expect the default one":   {known: []string{"", "a"}},
 		"if the settings name one, expect it":               {configured: "a", known: []string{"", "a"}, want: "a"},
-		"if the pod names one, expect it over the settings": {asked: "b", configured: "a", known: []string{"", "a", "b"}, want: "b"},
-		"if the pod names the default, expect it":           {asked: "default", configured: "a", known: []string{"", "a"}},
+		"if the pod names one, expect it over the settings": {requested: "b", configured: "a", known: []string{"", "a", "b"}, want: "b"},
+		"if the pod names the default, expect it":           {requested: "default", configured: "a", known: []string{"", "a"}},
 		"if the settings name the default, expect it":       {configured: "default", known: []string{"", "a"}},
 		"if there is only one, expect it":                   {known: []string{"a"}, want: "a"},
-		"if the default is asked for and there is only one, expect it": {
-			asked: "default", known: []string{"a"}, want: "a",
+		"if the default is requested and there is only one, expect it": {
+			requested: "default", known: []string{"a"}, want: "a",
 		},
 		"if there are several and no default, expect their names": {
 			known: []string{"b", "a"}, err: "istio in namespace mesh-ns has the revisions a, b and no default one: " +
@@ -87,25 +87,25 @@ func TestChoose(t *testing.T) {
 			err: "istio in namespace mesh-ns has the revisions a, b and no default one; its tags are dev (revision a), prod (revision b): " +
 				"name one of them with label istio.io/rev, or set the tag default",
 		},
-		"if the pod names one that is not there, expect those that are": {
-			asked: "c", known: []string{"a", ""}, err: `istio revision "c" is not installed in namespace mesh-ns, only default, a`,
+		"if the pod names one that is not installed, expect those that are": {
+			requested: "c", known: []string{"a", ""}, err: `istio revision "c" is not installed in namespace mesh-ns, only default, a`,
 		},
 		"if the pod names neither revision nor tag, expect both lists": {
-			asked: "c", known: []string{"a", ""}, tags: map[string]string{"prod": ""},
+			requested: "c", known: []string{"a", ""}, tags: map[string]string{"prod": ""},
 			err: `istio revision "c" is not installed in namespace mesh-ns, only default, a; its tags are prod (revision default)`,
 		},
-		"if the settings name one that is not there, expect those that are": {
+		"if the settings name one that is not installed, expect those that are": {
 			configured: "c", known: []string{"a"}, err: `istio revision "c" is not installed in namespace mesh-ns, only a`,
 		},
-		"if there is none, expect that": {err: "istio has no revision in namespace mesh-ns"},
+		"if there is no revision, expect an error": {err: "istio has no revision in namespace mesh-ns"},
 
-		"if the pod names a tag, expect what it points to":      {asked: "prod", known: []string{"", "a"}, tags: map[string]string{"prod": "a"}, want: "a@prod"},
-		"if the settings name a tag, expect what it points to":  {configured: "prod", known: []string{"", "a"}, tags: map[string]string{"prod": "a"}, want: "a@prod"},
-		"if a tag points to the default revision, expect it":    {asked: "prod", known: []string{"", "a"}, tags: map[string]string{"prod": ""}, want: "@prod"},
-		"if a revision has the name of a tag, expect it itself": {asked: "a", known: []string{"a", "b"}, tags: map[string]string{"a": "b"}, want: "a"},
-		"if there is a tag default, expect what it points to":   {known: []string{"a", "b"}, tags: map[string]string{"default": "b"}, want: "b@default"},
-		"if the pod names the tag default, expect what it points to": {
-			asked: "default", configured: "a", known: []string{"a", "b"}, tags: map[string]string{"default": "b"}, want: "b@default",
+		"if the pod names a tag, expect its revision":           {requested: "prod", known: []string{"", "a"}, tags: map[string]string{"prod": "a"}, want: "a@prod"},
+		"if the settings name a tag, expect its revision":       {configured: "prod", known: []string{"", "a"}, tags: map[string]string{"prod": "a"}, want: "a@prod"},
+		"if a tag points to the default revision, expect it":    {requested: "prod", known: []string{"", "a"}, tags: map[string]string{"prod": ""}, want: "@prod"},
+		"if a revision has the name of a tag, expect it itself": {requested: "a", known: []string{"a", "b"}, tags: map[string]string{"a": "b"}, want: "a"},
+		"if there is a tag default, expect its revision":        {known: []string{"a", "b"}, tags: map[string]string{"default": "b"}, want: "b@default"},
+		"if the pod names the tag default, expect its revision": {
+			requested: "default", configured: "a", known: []string{"a", "b"}, tags: map[string]string{"default": "b"}, want: "b@default",
 		},
 		"if there is a tag default, expect it over the default revision, as with Istio": {
 			known: []string{"", "b"}, tags: map[string]string{"default": "b"}, want: "b@default",
@@ -113,29 +113,29 @@ func TestChoose(t *testing.T) {
 		"if the settings name a revision, expect it over the tag default": {
 			configured: "a", known: []string{"a", "b"}, tags: map[string]string{"default": "b"}, want: "a",
 		},
-		"if there is only one and a tag that nobody asks for, expect it": {known: []string{"a"}, tags: map[string]string{"prod": "gone"}, want: "a"},
-		"if a tag points to what is not there, expect both names": {
-			asked: "prod", known: []string{"a", "b"}, tags: map[string]string{"prod": "gone"},
+		"if there is only one and a tag that is not requested, expect it": {known: []string{"a"}, tags: map[string]string{"prod": "gone"}, want: "a"},
+		"if a tag points to a missing revision, expect both names": {
+			requested: "prod", known: []string{"a", "b"}, tags: map[string]string{"prod": "gone"},
 			err: `istio's tag "prod" (object of prod) points to revision gone, which is not installed in namespace mesh-ns, only a, b: point it to one of these`,
 		},
-		"if the tag default points to what is not there, expect both names": {
+		"if the tag default points to a missing revision, expect both names": {
 			known: []string{"", "b"}, tags: map[string]string{"default": "gone"},
 			err: `istio's tag "default" (object of default) points to revision gone, which is not installed in namespace mesh-ns, only default, b: point it to one of these`,
 		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			s := &state{
+			s := &meshState{
 				namespace: "mesh-ns", explicit: patches.Mesh{Revision: tt.configured},
-				revisions: make(map[string]revision), injectors: injectors{tags: make(map[string]tag)},
+				revisions: make(map[string]revisionState), injectors: injectors{tags: make(map[string]tag)},
 			}
 			for _, k := range tt.known {
-				s.revisions[k] = revision{}
+				s.revisions[k] = revisionState{}
 			}
 			for name, points := range tt.tags {
 				s.injectors.tags[name] = tag{revision: points, source: "object of " + name}
 			}
-			got, err := s.choose(tt.asked)
+			got, err := s.resolve(tt.requested)
 			if tt.err != "" {
 				assert.EqualError(t, err, tt.err)
 				return

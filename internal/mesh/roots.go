@@ -19,60 +19,61 @@ import (
 )
 
 const (
-	// keyRoots is the key of the ConfigMap with the roots.
+	// keyRoots is the key of the ConfigMap that holds the roots.
 	keyRoots = "root-cert.pem"
-	// settingsInterval is how often the mesh's settings are looked at for where
-	// the roots are. It costs no request.
-	settingsInterval = time.Second
-	// reopenInterval is how long to wait before the API server is asked again
-	// whether it has ClusterTrustBundles.
-	reopenInterval = 15 * time.Second
+	// settingsPollInterval is the interval at which the mesh settings are polled for
+	// the object that holds the roots. Polling sends no request.
+	settingsPollInterval = time.Second
+	// retryInterval is the time between two requests that ask the API server
+	// whether it serves ClusterTrustBundles.
+	retryInterval = 15 * time.Second
 )
 
-// errRootsNotRead is the answer before the API server's first one.
-var errRootsNotRead = errors.New("the mesh's root certificates are not read yet")
+// errRootsNotRead is returned until the API server has answered.
+var errRootsNotRead = errors.New("the mesh's root certificates have not been read yet")
 
-// RootsOptions make Roots.
+// RootsOptions configure Roots.
 type RootsOptions struct {
-	// Client gets and watches one ConfigMap of Namespace or one
-	// ClusterTrustBundle, by its name. Required.
+	// Client gets and watches one ConfigMap in Namespace or one
+	// ClusterTrustBundle, by name. Required.
 	Client kubernetes.Interface
 	// Namespace is the namespace that Istio is installed in. Default
 	// istio-system.
 	Namespace string
-	// Mesh says where the roots are: Watcher.Mesh for one. It is asked every
-	// second and must not block. Default: the documented defaults, which is the
-	// ConfigMap istio-ca-root-cert.
+	// Mesh returns the mesh settings, which name the object that holds the roots.
+	// Watcher.SharedMesh is one implementation. Roots calls it every second, so it
+	// must not block. Default: the documented defaults, which name the ConfigMap
+	// istio-ca-root-cert.
 	Mesh func() (patches.Mesh, error)
-	// Log gets a line whenever the roots change or turn bad. Default: no
-	// logging.
+	// Log receives a line when the roots change, become invalid or become valid
+	// again. Default: no logging.
 	Log logr.Logger
 }
 
-// Roots follows the trust anchors of the mesh: root-cert.pem of a ConfigMap in
-// Istio's namespace, which istiod keeps, or the ClusterTrustBundle that the
-// settings name. Make it with NewRoots and run it with Start; it is safe for
+// Roots watches the trust anchors of the mesh: the key root-cert.pem of a ConfigMap
+// in Istio's namespace, which istiod maintains, or the ClusterTrustBundle that the
+// mesh settings name. Create it with NewRoots and run it with Start. It is safe for
 // concurrent use.
 //
-// Roots that turn bad or disappear leave the last good ones in use.
+// When the roots become invalid or disappear, the last good roots stay in use.
 type Roots struct {
 	options RootsOptions
-	changed chan struct{}
+	updates chan struct{}
 	state   atomic.Pointer[rootState]
 
-	mu        sync.Mutex
-	listeners []func()
+	mu       sync.Mutex
+	handlers []func()
 }
 
-// rootState is what is known at one moment. It is never changed once made.
+// rootState holds the roots at one moment. It is immutable.
 type rootState struct {
-	// roots are the last good ones, none where there never were any.
+	// roots are the last good roots; empty if there never were any.
 	roots []*x509.Certificate
-	// err is what is wrong now.
+	// err says why the roots cannot be read now; nil if they can.
 	err error
 }
 
-// NewRoots returns Roots. It says what is wrong with the options.
+// NewRoots returns Roots. It returns an error if the options are invalid.
 func NewRoots(o RootsOptions) (*Roots, error) {
 	if o.Client == nil {
 		return nil, errors.New("mesh roots: no client given")
@@ -83,19 +84,20 @@ func NewRoots(o RootsOptions) (*Roots, error) {
 	if o.Mesh == nil {
 		o.Mesh = func() (patches.Mesh, error) { return patches.Mesh{}, nil }
 	}
-	return &Roots{options: o, changed: make(chan struct{}, 1)}, nil
+	return &Roots{options: o, updates: make(chan struct{}, 1)}, nil
 }
 
-// NeedLeaderElection tells controller-runtime that every replica follows the
-// roots.
+// NeedLeaderElection returns false: every replica watches the roots, not only the
+// leader.
 func (r *Roots) NeedLeaderElection() bool { return false }
 
-// HasSynced says whether the API server has answered for the first time, be it
-// with roots, with none, or that reading them is forbidden.
+// HasSynced says whether the API server has answered at least once: with roots,
+// without roots, or that they may not be read.
 func (r *Roots) HasSynced() bool { return r.state.Load() != nil }
 
-// Roots returns the last good roots, each once, in a stable order; the caller
-// must not change the slice. The error says why there never were any.
+// Roots returns the last good roots without duplicates and in a stable order. The
+// caller must not change the slice. If there never were good roots, it returns an
+// error that says why.
 func (r *Roots) Roots() ([]*x509.Certificate, error) {
 	switch s := r.state.Load(); {
 	case s == nil:
@@ -107,8 +109,8 @@ func (r *Roots) Roots() ([]*x509.Certificate, error) {
 	}
 }
 
-// Err says what is wrong with the roots at the moment; nil when nothing is, and
-// before HasSynced.
+// Err returns why the roots cannot be read at the moment. It is nil when they can,
+// and before HasSynced.
 func (r *Roots) Err() error {
 	if s := r.state.Load(); s != nil {
 		return s.err
@@ -116,44 +118,45 @@ func (r *Roots) Err() error {
 	return nil
 }
 
-// OnChange has a function called whenever Roots returns something else than
-// before, also the first time. It is called by Start's goroutine, one call after
-// the other, and must not block.
-func (r *Roots) OnChange(f func()) {
+// OnChange registers a handler that is called when the roots change, including the
+// first time that they are read. Start calls all handlers from one goroutine, one
+// after the other. A handler must not block.
+func (r *Roots) OnChange(handler func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.listeners = append(r.listeners, f)
+	r.handlers = append(r.handlers, handler)
 }
 
-// Start follows the roots until ctx is done, which is no error. It may be called
+// Start watches the roots until ctx is done and then returns nil. Call it at most
 // once.
 func (r *Roots) Start(ctx context.Context) error {
-	ticks := time.NewTicker(settingsInterval)
+	ticks := time.NewTicker(settingsPollInterval)
 	defer ticks.Stop()
-	f := follower{Roots: r}
-	defer f.stop()
+	watcher := rootWatcher{Roots: r}
+	defer watcher.stopWatch()
 	for {
-		f.follow(ctx)
+		watcher.ensureWatch(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticks.C:
-		case <-r.changed:
-			f.read()
+		case <-r.updates:
+			watcher.readRoots()
 		}
 	}
 }
 
-// wake makes Start look at the object again, soon and once.
-func (r *Roots) wake() {
+// queueUpdate makes Start read the object again. Several calls before that cause one
+// read.
+func (r *Roots) queueUpdate() {
 	select {
-	case r.changed <- struct{}{}:
+	case r.updates <- struct{}{}:
 	default:
 	}
 }
 
-// keep takes new roots.
-func (r *Roots) keep(roots []*x509.Certificate) {
+// storeRoots stores the roots and calls the handlers if they changed.
+func (r *Roots) storeRoots(roots []*x509.Certificate) {
 	before := r.state.Load()
 	r.state.Store(&rootState{roots: roots})
 	if before != nil && slices.EqualFunc(before.roots, roots, (*x509.Certificate).Equal) {
@@ -164,15 +167,16 @@ func (r *Roots) keep(roots []*x509.Certificate) {
 	}
 	r.options.Log.Info("the mesh's roots", "roots", describeRoots(roots))
 	r.mu.Lock()
-	listeners := slices.Clone(r.listeners)
+	handlers := slices.Clone(r.handlers)
 	r.mu.Unlock()
-	for _, f := range listeners {
-		f()
+	for _, handler := range handlers {
+		handler()
 	}
 }
 
-// fail keeps the roots there were and says once what is wrong.
-func (r *Roots) fail(err error) {
+// storeError keeps the last good roots and logs the error, unless it is the same
+// error as before.
+func (r *Roots) storeError(err error) {
 	after := &rootState{err: err}
 	before := r.state.Load()
 	if before != nil {
@@ -182,14 +186,14 @@ func (r *Roots) fail(err error) {
 	switch {
 	case before != nil && before.err != nil && before.err.Error() == err.Error():
 	case len(after.roots) == 0:
-		r.options.Log.Error(err, "the mesh's roots cannot be read and there are no earlier ones: no certificate can be checked")
+		r.options.Log.Error(err, "the mesh's roots cannot be read and never could: no certificate can be verified")
 	default:
-		r.options.Log.Error(err, "the mesh's roots cannot be read, the last good ones are used")
+		r.options.Log.Error(err, "the mesh's roots cannot be read: the last good ones are used")
 	}
 }
 
-// parseRoots reads PEM, drops what is there twice and sorts, so that the same
-// roots in another order are no change.
+// parseRoots parses certificates in PEM, sorts them and removes duplicates, so that
+// the same roots in another order compare as equal.
 func parseRoots(text string) ([]*x509.Certificate, error) {
 	roots, err := certs.ParseCertificates([]byte(text))
 	if err != nil {

@@ -22,7 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/isthmus-mesh/isthmus/patches"
-	"github.com/isthmus-mesh/isthmus/test/certtest"
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
 var (
@@ -30,8 +30,8 @@ var (
 	_ manager.LeaderElectionRunnable = &Roots{}
 )
 
-// startRoots runs Roots until the test ends and checks that it then returns.
-// Changes counts the calls of OnChange.
+// startRoots runs Roots until the test ends and asserts that Start then returns.
+// changes counts the calls of a handler.
 func startRoots(t *testing.T, o RootsOptions) (r *Roots, changes *atomic.Int32) {
 	t.Helper()
 	r, err := NewRoots(o)
@@ -53,14 +53,14 @@ func startRoots(t *testing.T, o RootsOptions) (r *Roots, changes *atomic.Int32) 
 	return r, changes
 }
 
-func rootConfigMap(text string) *corev1.ConfigMap {
+func newRootConfigMap(text string) *corev1.ConfigMap {
 	return &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Namespace: DefaultNamespace, Name: "istio-ca-root-cert"},
 		Data:       map[string]string{keyRoots: text},
 	}
 }
 
-func pems(pairs ...*certtest.Pair) string {
+func joinPEM(pairs ...*certtest.Pair) string {
 	var all strings.Builder
 	for _, p := range pairs {
 		all.Write(p.CertificatePEM)
@@ -68,8 +68,8 @@ func pems(pairs ...*certtest.Pair) string {
 	return all.String()
 }
 
-// holds says whether the roots are exactly these.
-func holds(r *Roots, want ...*certtest.Pair) bool {
+// hasRoots says whether Roots returns exactly the wanted roots.
+func hasRoots(r *Roots, want ...*certtest.Pair) bool {
 	got, err := r.Roots()
 	return err == nil && len(got) == len(want) && !slices.ContainsFunc(want, func(p *certtest.Pair) bool {
 		return !slices.ContainsFunc(got, func(c *x509.Certificate) bool { return c.Equal(p.Certificate) })
@@ -78,57 +78,56 @@ func holds(r *Roots, want ...*certtest.Pair) bool {
 
 func TestRootsKeepTheLastGoodOnes(t *testing.T) {
 	one, two := certtest.NewAuthority(t), certtest.NewAuthority(t)
-	c, log := newCluster(rootConfigMap(pems(one))), &lines{}
+	c, log := newCluster(newRootConfigMap(joinPEM(one))), &logLines{}
 	r, changes := startRoots(t, RootsOptions{Client: c, Log: log.logger()})
-	eventually(t, "the roots are read", func() bool { return holds(r, one) })
+	eventually(t, "the roots are read", func() bool { return hasRoots(r, one) })
 	require.True(t, r.HasSynced())
 	assert.NoError(t, r.Err())
-	eventually(t, "it is told", func() bool { return changes.Load() == 1 })
+	eventually(t, "the handler is called", func() bool { return changes.Load() == 1 })
 
-	c.set(t, "istio-ca-root-cert", keyRoots, pems(one, two))
-	eventually(t, "there are two", func() bool { return holds(r, one, two) })
-	c.set(t, "istio-ca-root-cert", keyRoots, "what is good before a mistake\n"+pems(two, one, two))
-	c.set(t, "istio-ca-root-cert", keyRoots, pems(one)+"-----BEGIN CERTIFICATE-----\nMII")
+	c.set(t, "istio-ca-root-cert", keyRoots, joinPEM(one, two))
+	eventually(t, "both roots are read", func() bool { return hasRoots(r, one, two) })
+	c.set(t, "istio-ca-root-cert", keyRoots, "what is good before a mistake\n"+joinPEM(two, one, two))
+	c.set(t, "istio-ca-root-cert", keyRoots, joinPEM(one)+"-----BEGIN CERTIFICATE-----\nMII")
 	eventually(t, "the mistake is seen", func() bool { return r.Err() != nil })
 	assert.ErrorContains(t, r.Err(), "ConfigMap istio-system/istio-ca-root-cert root-cert.pem: ")
 	assert.ErrorContains(t, r.Err(), "cut off")
-	assert.True(t, holds(r, one, two), "the last good ones are kept")
+	assert.True(t, hasRoots(r, one, two), "the last good ones are kept")
 
 	c.set(t, "istio-ca-root-cert", "another", "value")
 	require.NoError(t, c.CoreV1().ConfigMaps(DefaultNamespace).Delete(t.Context(), "istio-ca-root-cert", metav1.DeleteOptions{}))
-	eventually(t, "that it is gone is seen", func() bool {
-		return text(r.Err()) == "ConfigMap istio-system/istio-ca-root-cert does not exist"
+	eventually(t, "the deletion is seen", func() bool {
+		return errorText(r.Err()) == "ConfigMap istio-system/istio-ca-root-cert does not exist"
 	})
-	assert.True(t, holds(r, one, two))
+	assert.True(t, hasRoots(r, one, two))
 	assert.Equal(t, 1, log.count("cut off"), "%s", log.all)
 	assert.Equal(t, 2, log.count("the last good ones are used"), "%s", log.all)
 
-	_, err := c.CoreV1().ConfigMaps(DefaultNamespace).Create(t.Context(), rootConfigMap(pems(two, one)), metav1.CreateOptions{})
+	_, err := c.CoreV1().ConfigMaps(DefaultNamespace).Create(t.Context(), newRootConfigMap(joinPEM(two, one)), metav1.CreateOptions{})
 	require.NoError(t, err)
-	eventually(t, "all is well", func() bool { return r.Err() == nil })
+	eventually(t, "the error is gone", func() bool { return r.Err() == nil })
 	assert.Equal(t, int32(2), changes.Load(), "the same roots in another order are no change")
 	assert.Equal(t, 1, log.count("good again"))
 }
 
 func TestRootsAreMissingAtFirst(t *testing.T) {
 	one := certtest.NewAuthority(t)
-	c, log := newCluster(), &lines{}
+	c, log := newCluster(), &logLines{}
 	r, changes := startRoots(t, RootsOptions{Client: c, Log: log.logger()})
 	eventually(t, "the answer is there", r.HasSynced)
 	_, err := r.Roots()
 	assert.EqualError(t, err, "ConfigMap istio-system/istio-ca-root-cert does not exist")
 	assert.Zero(t, changes.Load())
-	assert.Equal(t, 1, log.count("there are no earlier ones"))
+	assert.Equal(t, 1, log.count("cannot be read and never could"))
 
-	_, err = c.CoreV1().ConfigMaps(DefaultNamespace).Create(t.Context(), rootConfigMap(pems(one)), metav1.CreateOptions{})
+	_, err = c.CoreV1().ConfigMaps(DefaultNamespace).Create(t.Context(), newRootConfigMap(joinPEM(one)), metav1.CreateOptions{})
 	require.NoError(t, err)
-	eventually(t, "the roots are read", func() bool { return holds(r, one) })
+	eventually(t, "the roots are read", func() bool { return hasRoots(r, one) })
 	assert.NoError(t, r.Err())
 }
 
-// denyGet lets nobody get ConfigMaps until the function that it returns is
-// called.
-func denyGet(c *cluster, err error) (allow func()) {
+// denyGet makes every get of a ConfigMap fail until the returned function is called.
+func denyGet(c *fakeCluster, err error) (allow func()) {
 	var allowed atomic.Bool
 	c.PrependReactor("get", "configmaps", func(ktesting.Action) (bool, runtime.Object, error) {
 		return !allowed.Load(), nil, err
@@ -138,7 +137,7 @@ func denyGet(c *cluster, err error) (allow func()) {
 
 func TestRootsForbidden(t *testing.T) {
 	one := certtest.NewAuthority(t)
-	c := newCluster(rootConfigMap(pems(one)))
+	c := newCluster(newRootConfigMap(joinPEM(one)))
 	allow := denyGet(c, forbidden("configmaps"))
 	r, _ := startRoots(t, RootsOptions{Client: c})
 	eventually(t, "the refusal is seen", r.HasSynced)
@@ -147,52 +146,52 @@ func TestRootsForbidden(t *testing.T) {
 	assert.ErrorContains(t, err, "no role says so")
 
 	allow()
-	eventually(t, "the roots are read", func() bool { return holds(r, one) })
+	eventually(t, "the roots are read", func() bool { return hasRoots(r, one) })
 	assert.NoError(t, r.Err())
 }
 
 func TestRootsUnreachable(t *testing.T) {
 	one := certtest.NewAuthority(t)
-	c := newCluster(rootConfigMap(pems(one)))
-	asked := make(chan struct{}, 100)
+	c := newCluster(newRootConfigMap(joinPEM(one)))
+	requests := make(chan struct{}, 100)
 	allow := denyGet(c, errors.New("connection refused"))
 	c.PrependReactor("get", "configmaps", func(ktesting.Action) (bool, runtime.Object, error) {
-		asked <- struct{}{}
+		requests <- struct{}{}
 		return false, nil, nil
 	})
 	r, _ := startRoots(t, RootsOptions{Client: c})
-	<-asked
-	<-asked
-	assert.False(t, r.HasSynced(), "no answer is not the answer that there are no roots")
+	<-requests
+	<-requests
+	assert.False(t, r.HasSynced(), "without an answer it is unknown whether there are roots")
 	_, err := r.Roots()
-	assert.EqualError(t, err, "the mesh's root certificates are not read yet")
+	assert.EqualError(t, err, "the mesh's root certificates have not been read yet")
 	assert.NoError(t, r.Err())
 
 	allow()
-	eventually(t, "the roots are read", func() bool { return holds(r, one) })
+	eventually(t, "the roots are read", func() bool { return hasRoots(r, one) })
 }
 
-// settings are mesh settings that a test changes.
-type settings struct {
+// fakeSettings holds mesh settings that a test can change.
+type fakeSettings struct {
 	mu   sync.Mutex
 	mesh patches.Mesh
 	err  error
 }
 
-func (s *settings) Mesh() (patches.Mesh, error) {
+func (s *fakeSettings) Mesh() (patches.Mesh, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.mesh, s.err
 }
 
-func (s *settings) set(mesh patches.Mesh, err error) {
+func (s *fakeSettings) set(mesh patches.Mesh, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mesh, s.err = mesh, err
 }
 
-// serveBundles makes the fake API server say that it has ClusterTrustBundles.
-func (c *cluster) serveBundles(t *testing.T) {
+// serveBundles makes the fake API server serve ClusterTrustBundles.
+func (c *fakeCluster) serveBundles(t *testing.T) {
 	t.Helper()
 	api, ok := c.Discovery().(*fakediscovery.FakeDiscovery)
 	require.True(t, ok)
@@ -208,19 +207,19 @@ func TestRootsMoveToABundle(t *testing.T) {
 	one, two := certtest.NewAuthority(t), certtest.NewAuthority(t)
 	bundle := &certificatesv1beta1.ClusterTrustBundle{
 		ObjectMeta: metav1.ObjectMeta{Name: "istio.io:istiod-ca:root-cert"},
-		Spec:       certificatesv1beta1.ClusterTrustBundleSpec{TrustBundle: pems(two)},
+		Spec:       certificatesv1beta1.ClusterTrustBundleSpec{TrustBundle: joinPEM(two)},
 	}
-	c, s := newCluster(rootConfigMap(pems(one)), bundle), &settings{err: errNotRead}
+	c, s := newCluster(newRootConfigMap(joinPEM(one)), bundle), &fakeSettings{err: errSettingsNotRead}
 	c.serveBundles(t)
 	r, changes := startRoots(t, RootsOptions{Client: c, Mesh: s.Mesh})
 	_, err := r.Roots()
-	require.EqualError(t, err, "the mesh's root certificates are not read yet")
+	require.EqualError(t, err, "the mesh's root certificates have not been read yet")
 
 	s.set(patches.Mesh{}, nil)
-	eventually(t, "the ConfigMap is read", func() bool { return holds(r, one) })
+	eventually(t, "the ConfigMap is read", func() bool { return hasRoots(r, one) })
 	s.set(patches.Mesh{}, errors.New("istio is gone"))
 	s.set(patches.Mesh{RootClusterTrustBundle: bundle.Name}, nil)
-	eventually(t, "the bundle is read", func() bool { return holds(r, two) })
+	eventually(t, "the bundle is read", func() bool { return hasRoots(r, two) })
 	assert.Equal(t, int32(2), changes.Load())
 
 	bundle = bundle.DeepCopy()
@@ -229,26 +228,26 @@ func TestRootsMoveToABundle(t *testing.T) {
 	require.NoError(t, err)
 	eventually(t, "the mistake is seen", func() bool { return r.Err() != nil })
 	assert.EqualError(t, r.Err(), "ClusterTrustBundle istio.io:istiod-ca:root-cert trustBundle: want at least one certificate in PEM, got none")
-	assert.True(t, holds(r, two))
+	assert.True(t, hasRoots(r, two))
 }
 
 func TestRootsWithoutBundles(t *testing.T) {
 	one := certtest.NewAuthority(t)
-	c, s := newCluster(rootConfigMap(pems(one))), &settings{mesh: patches.Mesh{RootClusterTrustBundle: "ours"}}
+	c, s := newCluster(newRootConfigMap(joinPEM(one))), &fakeSettings{mesh: patches.Mesh{RootClusterTrustBundle: "ours"}}
 	r, _ := startRoots(t, RootsOptions{Client: c, Mesh: s.Mesh})
 	eventually(t, "the answer is there", r.HasSynced)
 	assert.EqualError(t, r.Err(), "ClusterTrustBundle ours: the API server has no ClusterTrustBundles")
 	s.set(patches.Mesh{}, nil)
-	eventually(t, "the ConfigMap is read", func() bool { return holds(r, one) })
+	eventually(t, "the ConfigMap is read", func() bool { return hasRoots(r, one) })
 	assert.NoError(t, r.Err())
 }
 
 func TestRootsWithoutSettings(t *testing.T) {
-	s := &settings{err: errors.New(`istio revision "blue" is not installed`)}
+	s := &fakeSettings{err: errors.New(`istio revision "blue" is not installed`)}
 	r, _ := startRoots(t, RootsOptions{Client: newCluster(), Mesh: s.Mesh})
 	eventually(t, "the error shows", r.HasSynced)
 	_, err := r.Roots()
-	assert.EqualError(t, err, `where the mesh's roots are is not known: istio revision "blue" is not installed`)
+	assert.EqualError(t, err, `cannot find the mesh's roots: istio revision "blue" is not installed`)
 }
 
 func TestNewRootsRefusesBadOptions(t *testing.T) {

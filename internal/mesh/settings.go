@@ -1,11 +1,10 @@
-// Package mesh learns from a cluster how its Istio is set up: trust domain,
-// certificate authority, cluster and mesh id, network, proxy image. It reads
-// what Istio's own injector reads, so that a pod gets the identity that a
+// Package mesh discovers the settings of the Istio in a cluster: trust domain,
+// certificate authority, cluster and mesh ID, network, proxy image. It reads the
+// objects that Istio's own injector reads, so that a pod gets the identity that a
 // sidecar of Istio would get.
 //
-// Explicit settings win over what is discovered, and that wins over the
-// defaults that patches.Mesh documents. Watcher follows a cluster; Discover
-// looks once.
+// Explicit settings override discovered ones, and those override the defaults that
+// patches.Mesh documents. Watcher watches a cluster; Discover reads it once.
 package mesh
 
 import (
@@ -15,29 +14,29 @@ import (
 	"github.com/isthmus-mesh/isthmus/patches"
 )
 
-// Where a setting that no object of the cluster gave comes from.
+// Sources of settings that do not come from an object of the cluster.
 const (
-	// SourceExplicit marks a setting given by a flag or a settings file.
+	// SourceExplicit is the source of a setting from a flag or a settings file.
 	SourceExplicit = "flag or settings file"
-	// SourceDefault marks a documented default.
+	// SourceDefault is the source of a documented default.
 	SourceDefault = "default"
 )
 
-// Settings are the settings of one mesh and where each of them came from.
+// Settings holds the settings of one mesh and the source of each.
 type Settings struct {
 	// Mesh holds the settings.
 	Mesh patches.Mesh
-	// Sources says for each field of Mesh that is set, by its name in JSON,
-	// where the value came from: SourceExplicit, SourceDefault or an object of
-	// the cluster with the path inside it.
+	// Sources holds the source of each field of Mesh that is set, by the field's
+	// name in JSON: SourceExplicit, SourceDefault, or an object of the cluster with
+	// the path inside it.
 	Sources map[string]string
-	// Warnings are sentences about what was found and could not be used. None
-	// of them makes the settings wrong.
+	// Warnings are sentences about values that were found and could not be used.
+	// The settings are valid without those values.
 	Warnings []string
 }
 
 // Describe lists the settings, one line each, as "field=value (source)", in the
-// order of the fields of patches.Mesh. Fields that are not known are left out.
+// order of the fields of patches.Mesh. It leaves out fields that are not set.
 func (s Settings) Describe() []string {
 	var lines []string
 	line := func(name, value string) {
@@ -47,7 +46,7 @@ func (s Settings) Describe() []string {
 	}
 	for _, f := range textFields() {
 		if f.name == fieldRootConfigMap && s.Mesh.RootClusterTrustBundle != "" && s.Sources[f.name] == SourceDefault {
-			continue // the bundle takes its place
+			continue // the bundle replaces the ConfigMap
 		}
 		line(f.name, *f.in(&s.Mesh))
 	}
@@ -57,38 +56,39 @@ func (s Settings) Describe() []string {
 	return lines
 }
 
-// use returns the settings with explicit over them and the documented defaults
-// under both. The revision of s stays: explicit names the one that is used when
-// nobody asks for another, so it was heeded when s was chosen.
-func (s Settings) use(explicit patches.Mesh) Settings {
+// withExplicit returns the settings with explicit settings over them and the
+// documented defaults under both. The revision of s stays: the explicit revision
+// selects the settings of requests that name none, so it had its effect when s was
+// selected.
+func (s Settings) withExplicit(explicit patches.Mesh) Settings {
 	explicit.Revision = s.Mesh.Revision
-	found := s.Mesh
+	discovered := s.Mesh
 	if explicit.RootConfigMap != "" && explicit.RootClusterTrustBundle == "" {
-		// The bundle replaces the ConfigMap wherever there is one, so keeping a
-		// discovered bundle would overrule the ConfigMap that was asked for.
-		found.RootClusterTrustBundle = ""
+		// A bundle takes precedence over a ConfigMap, so a discovered bundle would
+		// override the explicit ConfigMap.
+		discovered.RootClusterTrustBundle = ""
 	}
-	used := Settings{
-		Mesh:     found.Overlay(explicit).Defaults(),
+	settings := Settings{
+		Mesh:     discovered.Overlay(explicit).Defaults(),
 		Sources:  make(map[string]string),
 		Warnings: slices.Clone(s.Warnings),
 	}
 	source := func(name string, isExplicit, isSet bool) {
 		switch {
 		case isExplicit && name != fieldRevision:
-			used.Sources[name] = SourceExplicit
+			settings.Sources[name] = SourceExplicit
 		case !isSet:
 		case s.Sources[name] != "":
-			used.Sources[name] = s.Sources[name]
+			settings.Sources[name] = s.Sources[name]
 		default:
-			used.Sources[name] = SourceDefault
+			settings.Sources[name] = SourceDefault
 		}
 	}
 	for _, f := range textFields() {
-		source(f.name, *f.in(&explicit) != "", *f.in(&used.Mesh) != "")
+		source(f.name, *f.in(&explicit) != "", *f.in(&settings.Mesh) != "")
 	}
-	source(fieldMaxCertTTL, explicit.MaxCertTTL != 0, used.Mesh.MaxCertTTL != 0)
-	return used
+	source(fieldMaxCertTTL, explicit.MaxCertTTL != 0, settings.Mesh.MaxCertTTL != 0)
+	return settings
 }
 
 // Names of fields that are treated apart, as in the JSON of patches.Mesh.

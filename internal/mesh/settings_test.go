@@ -20,19 +20,19 @@ func TestTextFieldsCoverMesh(t *testing.T) {
 	for _, f := range textFields() {
 		got = append(got, f.name)
 	}
-	assert.Equal(t, want, append(got, fieldMaxCertTTL), "a field of patches.Mesh is not told about")
+	assert.Equal(t, want, append(got, fieldMaxCertTTL), "a field of patches.Mesh is missing")
 }
 
-func TestExplicitWinsOverFoundOverDefault(t *testing.T) {
-	found, err := plane(t, "testdata/revisioned.yaml").Settings()
+func TestExplicitOverridesDiscoveredOverridesDefault(t *testing.T) {
+	found, err := controlPlane(t, "testdata/revisioned.yaml").Settings()
 	require.NoError(t, err)
-	used := found.use(patches.Mesh{
+	used := found.withExplicit(patches.Mesh{
 		Revision:      "another",
 		TrustDomain:   "explicit.example.org",
 		RootConfigMap: "explicit-root",
 		MaxCertTTL:    patches.Duration(time.Hour),
 	})
-	assert.Equal(t, "canary", used.Mesh.Revision, "the explicit revision only says which one is the default")
+	assert.Equal(t, "canary", used.Mesh.Revision, "the explicit revision only selects the default one")
 	assert.Equal(t, []string{
 		"revision=canary (ConfigMap istio-system/istio-sidecar-injector-canary metadata)",
 		"discoveryAddress=istiod-canary.istio-system.svc:15012 (ConfigMap istio-system/istio-canary mesh.defaultConfig.discoveryAddress)",
@@ -51,10 +51,10 @@ func TestExplicitWinsOverFoundOverDefault(t *testing.T) {
 	}, used.Describe(), "an explicit root ConfigMap also replaces the bundle that was found")
 }
 
-func TestExplicitDiscoveryAddressTakesTheCAAlong(t *testing.T) {
-	found, err := plane(t, "testdata/default.yaml").Settings()
+func TestCAAddressFollowsExplicitDiscoveryAddress(t *testing.T) {
+	found, err := controlPlane(t, "testdata/default.yaml").Settings()
 	require.NoError(t, err)
-	used := found.use(patches.Mesh{DiscoveryAddress: "elsewhere.example.org:15012"})
+	used := found.withExplicit(patches.Mesh{DiscoveryAddress: "elsewhere.example.org:15012"})
 	assert.Equal(t, "elsewhere.example.org:15012", used.Mesh.CAAddress)
 	assert.Equal(t, SourceDefault, used.Sources["caAddress"])
 }

@@ -9,73 +9,75 @@ import (
 	"github.com/isthmus-mesh/isthmus/patches"
 )
 
-// state is what is known of all revisions at one moment. It is never changed
-// once made, so that reviews read it without a lock.
-type state struct {
+// meshState holds the settings of all revisions at one moment. It is immutable, so
+// that admission requests read it without a lock.
+type meshState struct {
 	namespace string
 	explicit  patches.Mesh
-	// reason says why no Istio is known, empty where none is there.
-	reason    string
-	revisions map[string]revision
-	injectors injectors
+	// absentReason says why Istio's objects cannot be read; empty if they can, and
+	// also if there are none.
+	absentReason string
+	revisions    map[string]revisionState
+	injectors    injectors
 }
 
-// revision is what is known of one revision.
-type revision struct {
-	// found is what its objects last said that made sense; nil when they never
-	// did.
-	found *Settings
-	// used is found with the explicit settings and the defaults.
-	used Settings
-	// err is what is wrong with its objects now.
+// revisionState holds the settings of one revision.
+type revisionState struct {
+	// discovered holds the last valid settings of the revision's objects; nil if
+	// they never were valid.
+	discovered *Settings
+	// effective is discovered with the explicit settings and the defaults.
+	effective Settings
+	// err says why the objects are invalid now; nil if they are valid.
 	err error
 }
 
-// next makes the state that follows s once the objects are these. A revision
-// whose objects turned bad keeps what it had.
-func (s *state) next(planes map[string]ControlPlane, i injectors) *state {
-	n := &state{namespace: s.namespace, explicit: s.explicit, revisions: make(map[string]revision, len(planes)), injectors: i}
+// next returns the state that follows s for the given objects. A revision whose
+// objects became invalid keeps its settings.
+func (s *meshState) next(planes map[string]ControlPlane, injectors injectors) *meshState {
+	next := &meshState{namespace: s.namespace, explicit: s.explicit, revisions: make(map[string]revisionState, len(planes)), injectors: injectors}
 	for name, plane := range planes {
-		found, err := plane.Settings()
+		discovered, err := plane.Settings()
 		if err != nil {
-			kept := s.revisions[name]
-			kept.err = err
-			n.revisions[name] = kept
+			previous := s.revisions[name]
+			previous.err = err
+			next.revisions[name] = previous
 			continue
 		}
-		n.revisions[name] = revision{found: &found, used: found.use(s.explicit)}
+		next.revisions[name] = revisionState{discovered: &discovered, effective: discovered.withExplicit(s.explicit)}
 	}
-	return n
+	return next
 }
 
-// settings returns the settings of the revision or tag that is asked for.
-func (s *state) settings(asked string) (Settings, error) {
-	used, chosen, err := s.find(asked)
-	if err == nil && chosen.tag != "" {
-		used.Sources = maps.Clone(used.Sources)
-		used.Sources[fieldRevision] = fmt.Sprintf("tag %s of %s", chosen.tag, chosen.source)
+// settings returns the settings of the requested revision or tag.
+func (s *meshState) settings(requested string) (Settings, error) {
+	settings, resolved, err := s.resolveSettings(requested)
+	if err == nil && resolved.tag != "" {
+		settings.Sources = maps.Clone(settings.Sources)
+		settings.Sources[fieldRevision] = fmt.Sprintf("tag %s of %s", resolved.tag, resolved.source)
 	}
-	return used, err
+	return settings, err
 }
 
-// find is settings without the word about a tag, which costs a copy.
-func (s *state) find(asked string) (Settings, choice, error) {
+// resolveSettings does what settings does, but does not name the tag in Sources,
+// which needs a copy of the map.
+func (s *meshState) resolveSettings(requested string) (Settings, resolvedRevision, error) {
 	if len(s.revisions) == 0 {
-		return s.absent(asked)
+		return s.settingsWithoutIstio(requested)
 	}
-	chosen, err := s.choose(asked)
+	resolved, err := s.resolve(requested)
 	if err != nil {
-		return Settings{}, choice{}, err
+		return Settings{}, resolvedRevision{}, err
 	}
-	r := s.revisions[chosen.revision]
-	if r.found == nil {
-		return Settings{}, choice{}, fmt.Errorf("istio's settings cannot be read: %w", r.err)
+	r := s.revisions[resolved.revision]
+	if r.discovered == nil {
+		return Settings{}, resolvedRevision{}, fmt.Errorf("istio's settings cannot be read: %w", r.err)
 	}
-	return r.used, chosen, nil
+	return r.effective, resolved, nil
 }
 
-// err joins what is wrong with each revision, in the order of their names.
-func (s *state) err() error {
+// err joins the errors of all revisions, in the order of their names.
+func (s *meshState) err() error {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(s.revisions)) {
 		errs = append(errs, s.revisions[name].err)
@@ -83,28 +85,28 @@ func (s *state) err() error {
 	return errors.Join(errs...)
 }
 
-// absent returns the settings for a cluster in which no Istio was found. Tags may
-// be known all the same.
-func (s *state) absent(asked string) (Settings, choice, error) {
-	chosen, source := choice{revision: plain(asked)}, "asked for"
-	if asked == "" {
-		chosen.revision, source = plain(s.explicit.Revision), SourceExplicit
+// settingsWithoutIstio returns the settings for a cluster in which no Istio was
+// found. Tags can exist nevertheless.
+func (s *meshState) settingsWithoutIstio(requested string) (Settings, resolvedRevision, error) {
+	resolved, source := resolvedRevision{revision: normalizeRevision(requested)}, "requested"
+	if requested == "" {
+		resolved.revision, source = normalizeRevision(s.explicit.Revision), SourceExplicit
 	}
-	if t, ok := s.injectors.tags[spoken(chosen.revision)]; ok {
+	if t, ok := s.injectors.tags[revisionName(resolved.revision)]; ok {
 		if t.err != nil {
-			return Settings{}, choice{}, t.err
+			return Settings{}, resolvedRevision{}, t.err
 		}
-		chosen = choice{t.revision, spoken(chosen.revision), t.source}
+		resolved = resolvedRevision{t.revision, revisionName(resolved.revision), t.source}
 	}
-	found := Settings{Mesh: patches.Mesh{Revision: chosen.revision}, Sources: map[string]string{fieldRevision: source}}
+	discovered := Settings{Mesh: patches.Mesh{Revision: resolved.revision}, Sources: map[string]string{fieldRevision: source}}
 	if s.namespace != DefaultNamespace {
-		found.Mesh.DiscoveryAddress = IstiodAddress(s.namespace, chosen.revision)
+		discovered.Mesh.DiscoveryAddress = IstiodAddress(s.namespace, resolved.revision)
 	}
-	used := found.use(s.explicit)
-	warning := fmt.Sprintf("no Istio found in namespace %s: what is not given explicitly has its documented default", s.namespace)
-	if s.reason != "" {
-		warning += " (" + s.reason + ")"
+	settings := discovered.withExplicit(s.explicit)
+	warning := fmt.Sprintf("no Istio found in namespace %s: settings that are not given explicitly have their documented defaults", s.namespace)
+	if s.absentReason != "" {
+		warning += " (" + s.absentReason + ")"
 	}
-	used.Warnings = append(used.Warnings, warning)
-	return used, chosen, nil
+	settings.Warnings = append(settings.Warnings, warning)
+	return settings, resolved, nil
 }

@@ -17,13 +17,13 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
-// DefaultNamespace is where Istio is installed unless someone chose otherwise.
+// DefaultNamespace is the namespace that Istio is installed in by default.
 const DefaultNamespace = "istio-system"
 
-// errNotRead is the answer before the API server's first one.
-var errNotRead = errors.New("istio's settings are not read yet")
+// errSettingsNotRead is returned until the API server has answered.
+var errSettingsNotRead = errors.New("istio's settings have not been read yet")
 
-// Options make a Watcher.
+// Options configure a Watcher.
 type Options struct {
 	// Client lists and watches ConfigMaps and Deployments of Namespace, and
 	// MutatingWebhookConfigurations. Required.
@@ -31,40 +31,42 @@ type Options struct {
 	// Namespace is the namespace that Istio is installed in. Default
 	// istio-system.
 	Namespace string
-	// Explicit settings win over discovered ones. Its Revision is the one that
-	// is used for those who name none.
+	// Explicit settings override discovered ones. Explicit.Revision applies to
+	// requests that name no revision.
 	Explicit patches.Mesh
-	// Configuration is the name of Isthmus' own MutatingWebhookConfiguration,
-	// which Istio's are compared with. Default isthmus-injector.
-	Configuration string
-	// Log gets a line whenever what is known of the mesh changes. Default: no
+	// WebhookConfiguration is the name of Isthmus' own
+	// MutatingWebhookConfiguration. The order of the names decides which of Istio's
+	// injectors run before Isthmus. Default isthmus-injector.
+	WebhookConfiguration string
+	// Log receives a line when the settings, tags or injectors change. Default: no
 	// logging.
 	Log logr.Logger
-	// Registerer gets the metric isthmus_mesh_settings_errors. Default: no
+	// Registerer registers the metric isthmus_mesh_settings_errors. Default: no
 	// metric.
 	Registerer prometheus.Registerer
 }
 
-// Watcher follows the settings of the Istio revisions of a cluster, the tags that
-// point to them, and who injects for them. Make it with NewWatcher and run it with Start; it is safe for concurrent use.
+// Watcher watches the settings of the Istio revisions in a cluster, the tags that
+// point to them, and the injectors that serve them. Create it with NewWatcher and run
+// it with Start. It is safe for concurrent use.
 //
-// A revision whose objects turn bad keeps the settings it had. While no Istio is
-// there, or while reading it is forbidden, the explicit settings and the
-// documented defaults are used; both are noticed when they change.
+// A revision whose objects become invalid keeps its last good settings. While no
+// Istio is installed, or while its objects may not be read, the explicit settings
+// and the documented defaults apply. The Watcher notices when that changes.
 type Watcher struct {
-	log        logr.Logger
-	selections []*selection
-	changed    chan struct{}
-	state      atomic.Pointer[state]
-	empty      *state
-	// own is the name of Isthmus' configuration.
-	own string
-	bad prometheus.Gauge
-	// refusals are what was last logged for each selection.
-	refusals map[*selection]string
+	log     logr.Logger
+	watches []*objectWatch
+	updates chan struct{}
+	state   atomic.Pointer[meshState]
+	initial *meshState
+	// ownConfiguration is the name of Isthmus' MutatingWebhookConfiguration.
+	ownConfiguration string
+	errorsGauge      prometheus.Gauge
+	// loggedAccessErrors holds the last logged access error of each watch.
+	loggedAccessErrors map[*objectWatch]string
 }
 
-// NewWatcher returns a Watcher. It says what is wrong with the options.
+// NewWatcher returns a Watcher. It returns an error if the options are invalid.
 func NewWatcher(o Options) (*Watcher, error) {
 	if o.Client == nil {
 		return nil, errors.New("mesh watcher: no client given")
@@ -75,47 +77,47 @@ func NewWatcher(o Options) (*Watcher, error) {
 	if o.Namespace == "" {
 		o.Namespace = DefaultNamespace
 	}
-	if o.Configuration == "" {
-		o.Configuration = DefaultConfiguration
+	if o.WebhookConfiguration == "" {
+		o.WebhookConfiguration = DefaultWebhookConfiguration
 	}
 	w := &Watcher{
-		log:      o.Log.WithValues("namespace", o.Namespace),
-		changed:  make(chan struct{}, 1),
-		empty:    &state{namespace: o.Namespace, explicit: o.Explicit},
-		own:      o.Configuration,
-		refusals: make(map[*selection]string),
-		bad: prometheus.NewGauge(prometheus.GaugeOpts{
+		log:                o.Log.WithValues("namespace", o.Namespace),
+		updates:            make(chan struct{}, 1),
+		initial:            &meshState{namespace: o.Namespace, explicit: o.Explicit},
+		ownConfiguration:   o.WebhookConfiguration,
+		loggedAccessErrors: make(map[*objectWatch]string),
+		errorsGauge: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "isthmus_mesh_settings_errors",
 			Help: "Istio revisions whose settings cannot be read at the moment. Their last good settings are used.",
 		}),
 	}
 	var err error
-	if w.selections, err = selections(o.Client, o.Namespace, w.wake); err != nil {
+	if w.watches, err = newObjectWatches(o.Client, o.Namespace, w.queueUpdate); err != nil {
 		return nil, err
 	}
 	if o.Registerer != nil {
-		if err := o.Registerer.Register(w.bad); err != nil {
+		if err := o.Registerer.Register(w.errorsGauge); err != nil {
 			return nil, fmt.Errorf("metric isthmus_mesh_settings_errors: %w", err)
 		}
 	}
 	return w, nil
 }
 
-// NeedLeaderElection tells controller-runtime that every replica follows the
-// mesh.
+// NeedLeaderElection returns false: every replica watches the mesh, not only the
+// leader.
 func (w *Watcher) NeedLeaderElection() bool { return false }
 
-// Start follows the mesh until ctx is done, which is no error. It may be called
+// Start watches the mesh until ctx is done and then returns nil. Call it at most
 // once.
 func (w *Watcher) Start(ctx context.Context) error {
-	var running sync.WaitGroup
-	defer running.Wait()
-	for _, s := range w.selections {
-		running.Go(func() { s.informer.RunWithContext(ctx) })
-		running.Go(func() {
+	var informers sync.WaitGroup
+	defer informers.Wait()
+	for _, watch := range w.watches {
+		informers.Go(func() { watch.informer.RunWithContext(ctx) })
+		informers.Go(func() {
 			select {
-			case <-s.informer.HasSyncedChecker().Done():
-				w.wake() // a list without items makes no event
+			case <-watch.informer.HasSyncedChecker().Done():
+				w.queueUpdate() // an empty list causes no event
 			case <-ctx.Done():
 			}
 		})
@@ -124,37 +126,37 @@ func (w *Watcher) Start(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-w.changed:
-			w.update()
+		case <-w.updates:
+			w.updateState()
 		}
 	}
 }
 
-// HasSynced says whether the API server has answered for the first time, be it
-// with Istio's objects, with none, or that reading them is forbidden.
+// HasSynced says whether the API server has answered at least once: with Istio's
+// objects, without any, or that they may not be read.
 func (w *Watcher) HasSynced() bool { return w.state.Load() != nil }
 
-// Ready is nil once HasSynced. Bad or missing settings do not make it fail: they
-// show in Err, in the log and in the metric, and in the answer for a pod that
-// needs them.
+// Ready returns nil once HasSynced is true. Invalid or missing settings do not make
+// it fail: they show in Err, in the log, in the metric, and in the response for a
+// pod that needs them.
 func (w *Watcher) Ready() error {
 	if w.HasSynced() {
 		return nil
 	}
 	var errs []error
-	for _, s := range w.selections {
-		if err := s.failure(); err != nil {
+	for _, watch := range w.watches {
+		if err := watch.listError(); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	if len(errs) == 0 {
-		return errNotRead
+		return errSettingsNotRead
 	}
-	return fmt.Errorf("%w: %w", errNotRead, errors.Join(errs...))
+	return fmt.Errorf("%w: %w", errSettingsNotRead, errors.Join(errs...))
 }
 
-// Err says what is wrong with Istio's objects at the moment, naming each; nil
-// when nothing is.
+// Err returns the errors of all objects of Istio that are invalid at the moment, nil
+// if there are none. Each error names its object.
 func (w *Watcher) Err() error {
 	s := w.state.Load()
 	if s == nil {
@@ -163,98 +165,103 @@ func (w *Watcher) Err() error {
 	return s.err()
 }
 
-// Mesh returns the settings for a revision, or for the one that a tag points to.
-// An empty one means that of the explicit settings, else what the tag default
-// points to, else the default revision, else the only one. What is not installed
-// is an error that names what is; so is a revision whose objects never made
-// sense.
+// Mesh returns the settings of a revision, or of the revision that a tag points to.
+// An empty revision means the revision of the explicit settings, else the one that
+// the tag default points to, else the default revision, else the only one.
+//
+// It returns an error that names the installed revisions if the revision is not
+// installed, and an error if the revision's objects never were valid.
 func (w *Watcher) Mesh(revision string) (patches.Mesh, error) {
 	s := w.state.Load()
 	if s == nil {
-		return patches.Mesh{}, errNotRead
+		return patches.Mesh{}, errSettingsNotRead
 	}
-	found, _, err := s.find(revision)
-	return found.Mesh, err
+	settings, _, err := s.resolveSettings(revision)
+	return settings.Mesh, err
 }
 
-// Shared returns the settings for what all revisions have in common, such as
-// where the mesh's roots are: what Mesh returns for an empty revision, and where
-// it is not clear which one that is, the first one's that can be read.
-func (w *Watcher) Shared() (patches.Mesh, error) {
-	found, err := w.Mesh("")
+// SharedMesh returns settings for what all revisions have in common, such as the
+// object that holds the mesh's roots. It returns the settings that Mesh returns for
+// an empty revision. If those are ambiguous or invalid, it returns the settings of
+// the first revision, by name, that has valid ones.
+func (w *Watcher) SharedMesh() (patches.Mesh, error) {
+	mesh, err := w.Mesh("")
 	s := w.state.Load()
 	if err == nil || s == nil {
-		return found, err
+		return mesh, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.revisions)) {
-		if r := s.revisions[name]; r.found != nil {
-			return r.used.Mesh, nil
+		if r := s.revisions[name]; r.discovered != nil {
+			return r.effective.Mesh, nil
 		}
 	}
-	return found, err
+	return mesh, err
 }
 
-// Settings returns what Mesh returns, with the source of each field. The caller
-// must not change the maps and slices in it.
+// Settings returns the settings that Mesh returns, with the source of each field.
+// The caller must not change the maps and slices in it.
 func (w *Watcher) Settings(revision string) (Settings, error) {
 	s := w.state.Load()
 	if s == nil {
-		return Settings{}, errNotRead
+		return Settings{}, errSettingsNotRead
 	}
 	return s.settings(revision)
 }
 
-// Injector returns who injects the pods of a revision or tag of Istio. Empty and
-// "default" are the pods of namespaces with istio-injection=enabled, and those
-// that ask for a sidecar and name no revision. Where nobody injects them, that is
-// an error that names what is served. Nothing is known, which is no error, while
-// reading the configurations is forbidden.
+// Injector returns the injector of Istio that serves the pods of a revision or tag.
+// An empty revision and "default" mean the pods of namespaces with
+// istio-injection=enabled, and the pods that request a sidecar and name no revision.
+//
+// If no injector serves the pods, it returns an error that names the revisions and
+// tags that are served. While the configurations may not be read, it returns an
+// empty Injector and no error.
 func (w *Watcher) Injector(revision string) (inject.Injector, error) {
 	s := w.state.Load()
 	if s == nil {
-		return inject.Injector{}, errNotRead
+		return inject.Injector{}, errSettingsNotRead
 	}
-	return s.injectors.injector(revision)
+	return s.injectors.injectorFor(revision)
 }
 
-// wake makes Start look at the objects again, soon and once.
-func (w *Watcher) wake() {
+// queueUpdate makes Start read the objects again. Several calls before that cause one
+// read.
+func (w *Watcher) queueUpdate() {
 	select {
-	case w.changed <- struct{}{}:
+	case w.updates <- struct{}{}:
 	default:
 	}
 }
 
-// update reads the objects as they are now and makes the next state of them.
-func (w *Watcher) update() {
-	for _, s := range w.selections {
-		if !s.answered() {
+// updateState computes the next state from the cached objects.
+func (w *Watcher) updateState() {
+	for _, watch := range w.watches {
+		if !watch.isAnswered() {
 			return
 		}
 	}
 	before := w.state.Load()
 	if before == nil {
-		before = w.empty
+		before = w.initial
 	}
-	found := held(w.selections)
-	after := before.next(controlPlanes(w.empty.namespace, found.configMaps, found.deployments),
-		readInjectors(w.empty.namespace, w.own, found.configurations))
-	for _, s := range w.selections {
-		switch err := s.refusal(); {
+	objects := cachedObjects(w.watches)
+	after := before.next(controlPlanes(w.initial.namespace, objects.configMaps, objects.deployments),
+		readInjectors(w.initial.namespace, w.ownConfiguration, objects.configurations))
+	for _, watch := range w.watches {
+		switch err := watch.accessError(); {
 		case err == nil:
-		case s.injects:
-			after.injectors.unknown = err.Error()
-		case s.decides && after.reason == "":
-			after.reason = err.Error()
+		case watch.holdsInjectors:
+			after.injectors.unreadableReason = err.Error()
+		case watch.showsIstio && after.absentReason == "":
+			after.absentReason = err.Error()
 		}
 	}
-	bad := 0
+	failing := 0
 	for _, r := range after.revisions {
 		if r.err != nil {
-			bad++
+			failing++
 		}
 	}
-	w.bad.Set(float64(bad))
-	w.report(w.state.Load(), after)
+	w.errorsGauge.Set(float64(failing))
+	w.logChanges(w.state.Load(), after)
 	w.state.Store(after)
 }

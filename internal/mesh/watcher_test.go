@@ -32,16 +32,16 @@ var (
 	_ manager.LeaderElectionRunnable = &Watcher{}
 )
 
-// cluster is a fake API server whose answers can be withheld.
-type cluster struct {
+// fakeCluster is a fake API server that can deny requests.
+type fakeCluster struct {
 	*fake.Clientset
 	mu sync.Mutex
-	// denied holds, per resource, the error that lists and watches get.
+	// denied holds the error that lists of a resource return.
 	denied map[string]error
 }
 
-func newCluster(objects ...runtime.Object) *cluster {
-	c := &cluster{Clientset: fake.NewClientset(objects...), denied: make(map[string]error)}
+func newCluster(existing ...runtime.Object) *fakeCluster {
+	c := &fakeCluster{Clientset: fake.NewClientset(existing...), denied: make(map[string]error)}
 	answer := func(a ktesting.Action) error {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -54,13 +54,13 @@ func newCluster(objects ...runtime.Object) *cluster {
 	return c
 }
 
-func (c *cluster) deny(resource string, err error) {
+func (c *fakeCluster) deny(resource string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.denied[resource] = err
 }
 
-func (c *cluster) set(t *testing.T, name, key, value string) {
+func (c *fakeCluster) set(t *testing.T, name, key, value string) {
 	t.Helper()
 	api := c.CoreV1().ConfigMaps(DefaultNamespace)
 	cm, err := api.Get(t.Context(), name, metav1.GetOptions{})
@@ -75,13 +75,13 @@ func forbidden(resource string) error {
 	return apierrors.NewForbidden(schema.GroupResource{Resource: resource}, "", errors.New("no role says so"))
 }
 
-// lines is a log that tests can read.
-type lines struct {
+// logLines records log lines for tests.
+type logLines struct {
 	mu  sync.Mutex
 	all []string
 }
 
-func (l *lines) logger() logr.Logger {
+func (l *logLines) logger() logr.Logger {
 	return funcr.New(func(_, args string) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -89,7 +89,7 @@ func (l *lines) logger() logr.Logger {
 	}, funcr.Options{})
 }
 
-func (l *lines) count(part string) int {
+func (l *logLines) count(part string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := 0
@@ -101,8 +101,8 @@ func (l *lines) count(part string) int {
 	return n
 }
 
-// start runs a watcher until the test ends and checks that it then returns.
-func start(t *testing.T, o Options) *Watcher {
+// startWatcher runs a Watcher until the test ends and asserts that Start then returns.
+func startWatcher(t *testing.T, o Options) *Watcher {
 	t.Helper()
 	w, err := NewWatcher(o)
 	require.NoError(t, err)
@@ -121,18 +121,18 @@ func start(t *testing.T, o Options) *Watcher {
 	return w
 }
 
-func eventually(t *testing.T, what string, is func() bool) {
+func eventually(t *testing.T, description string, condition func() bool) {
 	t.Helper()
-	require.Eventually(t, is, 15*time.Second, 5*time.Millisecond, what)
+	require.Eventually(t, condition, 15*time.Second, 5*time.Millisecond, description)
 }
 
-func ready(t *testing.T, w *Watcher) {
+func awaitReady(t *testing.T, w *Watcher) {
 	t.Helper()
 	eventually(t, "the watcher is ready", func() bool { return w.Ready() == nil })
 }
 
-// text is what an error says, empty for none.
-func text(err error) string {
+// errorText returns the text of an error; empty for nil.
+func errorText(err error) string {
 	if err == nil {
 		return ""
 	}
@@ -146,7 +146,7 @@ func trustDomain(t *testing.T, w *Watcher, revision string) string {
 	return m.TrustDomain
 }
 
-// badRevisions is the value of the one metric there is.
+// badRevisions returns the value of the only metric in the registry.
 func badRevisions(t *testing.T, metrics *prometheus.Registry) float64 {
 	t.Helper()
 	families, err := metrics.Gather()
@@ -157,9 +157,9 @@ func badRevisions(t *testing.T, metrics *prometheus.Registry) float64 {
 }
 
 func TestWatcherKeepsTheLastGoodSettings(t *testing.T) {
-	c, log, metrics := newCluster(load(t, "testdata/default.yaml")...), &lines{}, prometheus.NewRegistry()
-	w := start(t, Options{Client: c, Log: log.logger(), Registerer: metrics})
-	ready(t, w)
+	c, log, metrics := newCluster(loadObjects(t, "testdata/default.yaml")...), &logLines{}, prometheus.NewRegistry()
+	w := startWatcher(t, Options{Client: c, Log: log.logger(), Registerer: metrics})
+	awaitReady(t, w)
 	before, err := w.Mesh("")
 	require.NoError(t, err)
 	assert.Equal(t, "registry.istio.io/release/proxyv2:1.31.1", before.ProxyImage)
@@ -175,11 +175,11 @@ func TestWatcherKeepsTheLastGoodSettings(t *testing.T) {
 	assert.NoError(t, w.Ready(), "a bad ConfigMap of Istio does not take the webhook down")
 	assert.InDelta(t, 1, badRevisions(t, metrics), 0)
 
-	// Another bad value is another line; the same one again is none. The last
-	// change shows that the one before has been looked at.
+	// Another invalid value causes another log line, the same value does not. The
+	// last change shows that the Watcher has processed the one before.
 	c.set(t, "istio-sidecar-injector", keyMesh, "not read")
 	c.set(t, "istio", keyMesh, "trustDomain: a/b")
-	eventually(t, "the other error shows", func() bool { return strings.Contains(text(w.Err()), "a/b") })
+	eventually(t, "the other error shows", func() bool { return strings.Contains(errorText(w.Err()), "a/b") })
 	assert.Equal(t, 1, log.count("not YAML"), "%s", log.all)
 	assert.Equal(t, 1, log.count("the last good ones are used\" \"error\"=\"ConfigMap istio-system/istio mesh.trustDomain"), "%s", log.all)
 
@@ -189,16 +189,16 @@ func TestWatcherKeepsTheLastGoodSettings(t *testing.T) {
 	assert.Zero(t, badRevisions(t, metrics))
 }
 
-func TestWatcherBadFromTheStart(t *testing.T) {
-	objects := append(load(t, "testdata/default.yaml"), load(t, "testdata/revisioned.yaml")...)
-	c, log := newCluster(objects...), &lines{}
+func TestWatcherStartsWithInvalidSettings(t *testing.T) {
+	objects := append(loadObjects(t, "testdata/default.yaml"), loadObjects(t, "testdata/revisioned.yaml")...)
+	c, log := newCluster(objects...), &logLines{}
 	c.set(t, "istio-canary", keyMesh, "trustDomain: 7")
-	w := start(t, Options{Client: c, Log: log.logger()})
-	ready(t, w)
+	w := startWatcher(t, Options{Client: c, Log: log.logger()})
+	awaitReady(t, w)
 	assert.Equal(t, "cluster.local", trustDomain(t, w, ""), "the other revision is not touched")
 	_, err := w.Mesh("canary")
 	assert.EqualError(t, err, "istio's settings cannot be read: ConfigMap istio-system/istio-canary mesh.trustDomain: want a string, got number")
-	shared, err := w.Shared()
+	shared, err := w.SharedMesh()
 	require.NoError(t, err)
 	assert.Empty(t, shared.Revision)
 	assert.Equal(t, 1, log.count("pods that need them are refused"))
@@ -211,19 +211,19 @@ func TestWatcherBadFromTheStart(t *testing.T) {
 }
 
 func TestWatcherIstioComesAndGoes(t *testing.T) {
-	c, log := newCluster(), &lines{}
-	w := start(t, Options{Client: c, Log: log.logger(), Explicit: patches.Mesh{ClusterID: "explicit"}})
-	ready(t, w)
+	c, log := newCluster(), &logLines{}
+	w := startWatcher(t, Options{Client: c, Log: log.logger(), Explicit: patches.Mesh{ClusterID: "explicit"}})
+	awaitReady(t, w)
 	s, err := w.Settings("")
 	require.NoError(t, err)
 	assert.Equal(t, patches.Mesh{ClusterID: "explicit"}.Defaults(), s.Mesh)
-	assert.Equal(t, []string{"no Istio found in namespace istio-system: what is not given explicitly has its documented default"}, s.Warnings)
+	assert.Equal(t, []string{"no Istio found in namespace istio-system: settings that are not given explicitly have their documented defaults"}, s.Warnings)
 	m, err := w.Mesh("blue")
 	require.NoError(t, err)
 	assert.Equal(t, "istiod-blue.istio-system.svc:15012", m.DiscoveryAddress)
 	assert.Equal(t, 1, log.count("no Istio found"))
 
-	for _, o := range load(t, "testdata/istio-1.20.yaml") {
+	for _, o := range loadObjects(t, "testdata/istio-1.20.yaml") {
 		if cm, ok := o.(*corev1.ConfigMap); ok {
 			_, err := c.CoreV1().ConfigMaps(DefaultNamespace).Create(t.Context(), cm, metav1.CreateOptions{})
 			require.NoError(t, err)
@@ -236,7 +236,7 @@ func TestWatcherIstioComesAndGoes(t *testing.T) {
 	assert.Equal(t, "explicit", s.Mesh.ClusterID)
 	assert.Equal(t, SourceExplicit, s.Sources["clusterID"])
 	_, err = w.Mesh("blue")
-	assert.Error(t, err, "now it is known which revisions there are")
+	assert.Error(t, err, "now the installed revisions are known")
 
 	for _, name := range []string{"istio", "istio-sidecar-injector"} {
 		require.NoError(t, c.CoreV1().ConfigMaps(DefaultNamespace).Delete(t.Context(), name, metav1.DeleteOptions{}))
@@ -247,11 +247,11 @@ func TestWatcherIstioComesAndGoes(t *testing.T) {
 }
 
 func TestWatcherForbidden(t *testing.T) {
-	c, log := newCluster(load(t, "testdata/istio-1.20.yaml")...), &lines{}
+	c, log := newCluster(loadObjects(t, "testdata/istio-1.20.yaml")...), &logLines{}
 	c.deny("configmaps", forbidden("configmaps"))
 	c.deny("deployments", forbidden("deployments"))
-	w := start(t, Options{Client: c, Log: log.logger()})
-	ready(t, w)
+	w := startWatcher(t, Options{Client: c, Log: log.logger()})
+	awaitReady(t, w)
 	s, err := w.Settings("")
 	require.NoError(t, err)
 	assert.Equal(t, patches.Mesh{}.Defaults(), s.Mesh)
@@ -276,111 +276,111 @@ func TestWatcherForbidden(t *testing.T) {
 func TestWatcherOnlyIstiodForbidden(t *testing.T) {
 	c := newCluster()
 	c.deny("deployments", forbidden("deployments"))
-	w := start(t, Options{Client: c})
-	ready(t, w)
+	w := startWatcher(t, Options{Client: c})
+	awaitReady(t, w)
 	s, err := w.Settings("")
 	require.NoError(t, err)
-	assert.Equal(t, []string{"no Istio found in namespace istio-system: what is not given explicitly has its documented default"}, s.Warnings,
-		"that a Deployment may not be read is not why no ConfigMap is there")
+	assert.Equal(t, []string{"no Istio found in namespace istio-system: settings that are not given explicitly have their documented defaults"}, s.Warnings,
+		"a forbidden Deployment is not the reason for a missing ConfigMap")
 }
 
 func TestWatcherUnreachable(t *testing.T) {
-	c := newCluster(load(t, "testdata/istio-1.20.yaml")...)
+	c := newCluster(loadObjects(t, "testdata/istio-1.20.yaml")...)
 	c.deny("configmaps", errors.New("connection refused"))
-	w := start(t, Options{Client: c})
-	eventually(t, "the error shows", func() bool { return w.HasSynced() || strings.Contains(text(w.Ready()), "connection refused") })
+	w := startWatcher(t, Options{Client: c})
+	eventually(t, "the error shows", func() bool { return w.HasSynced() || strings.Contains(errorText(w.Ready()), "connection refused") })
 	require.False(t, w.HasSynced())
 	_, err := w.Mesh("")
-	assert.EqualError(t, err, "istio's settings are not read yet", "no answer is not the answer that there is no Istio")
+	assert.EqualError(t, err, "istio's settings have not been read yet", "without an answer it is unknown whether there is an Istio")
 	_, err = w.Injector("")
-	assert.EqualError(t, err, "istio's settings are not read yet")
-	_, err = w.Shared()
-	assert.ErrorIs(t, err, errNotRead)
+	assert.EqualError(t, err, "istio's settings have not been read yet")
+	_, err = w.SharedMesh()
+	assert.ErrorIs(t, err, errSettingsNotRead)
 	assert.NoError(t, w.Err())
 
 	c.deny("configmaps", nil)
-	ready(t, w)
+	awaitReady(t, w)
 	assert.Equal(t, "old.example.org", trustDomain(t, w, ""))
 }
 
 func TestWatcherFollowsTags(t *testing.T) {
-	objects := append(load(t, "testdata/revisioned.yaml"), load(t, "testdata/remote.yaml")...)
-	c, log := newCluster(objects...), &lines{}
-	hooks := c.AdmissionregistrationV1().MutatingWebhookConfigurations()
+	objects := append(loadObjects(t, "testdata/revisioned.yaml"), loadObjects(t, "testdata/remote.yaml")...)
+	c, log := newCluster(objects...), &logLines{}
+	configurations := c.AdmissionregistrationV1().MutatingWebhookConfigurations()
 	apply := func(o *admissionv1.MutatingWebhookConfiguration) {
 		t.Helper()
-		_, err := hooks.Update(t.Context(), o, metav1.UpdateOptions{})
+		_, err := configurations.Update(t.Context(), o, metav1.UpdateOptions{})
 		if apierrors.IsNotFound(err) {
-			_, err = hooks.Create(t.Context(), o, metav1.CreateOptions{})
+			_, err = configurations.Create(t.Context(), o, metav1.CreateOptions{})
 		}
 		require.NoError(t, err)
 	}
-	apply(injectorOf("istio-revision-tag-default", "default", tagged("canary")))
-	w := start(t, Options{Client: c, Log: log.logger(), Configuration: "j-ours"})
-	ready(t, w)
+	apply(newConfiguration("istio-revision-tag-default", "default", withTag("canary")))
+	w := startWatcher(t, Options{Client: c, Log: log.logger(), WebhookConfiguration: "j-ours"})
+	awaitReady(t, w)
 	canary, err := w.Settings("")
 	require.NoError(t, err)
 	assert.Equal(t, "canary", canary.Mesh.Revision)
 	assert.Equal(t, "tag default of MutatingWebhookConfiguration istio-revision-tag-default", canary.Sources[fieldRevision])
-	plain, err := w.Settings("canary")
+	byRevision, err := w.Settings("canary")
 	require.NoError(t, err)
-	assert.NotEqual(t, canary.Sources[fieldRevision], plain.Sources[fieldRevision], "the revision itself was not found by a tag")
+	assert.NotEqual(t, canary.Sources[fieldRevision], byRevision.Sources[fieldRevision], "the revision itself was not found by a tag")
 	injector, err := w.Injector("")
 	require.NoError(t, err)
 	assert.Equal(t, inject.Injector{Configuration: "istio-revision-tag-default", RunsFirst: true}, injector)
 
-	apply(injectorOf("istio-revision-tag-default", "default", tagged("prod"), ifNeeded))
+	apply(newConfiguration("istio-revision-tag-default", "default", withTag("prod"), ifNeeded))
 	eventually(t, "the tag has moved", func() bool { m, _ := w.Mesh(""); return m.Revision == "prod" })
 	injector, err = w.Injector("default")
 	require.NoError(t, err)
 	assert.True(t, injector.Reinvoked)
 
-	apply(injectorOf("istio-revision-tag-default", "default", tagged("gone")))
+	apply(newConfiguration("istio-revision-tag-default", "default", withTag("gone")))
 	eventually(t, "the tag dangles", func() bool { _, err := w.Mesh(""); return err != nil })
 	_, err = w.Mesh("")
 	assert.EqualError(t, err, `istio's tag "default" (MutatingWebhookConfiguration istio-revision-tag-default) points to revision gone, `+
 		"which is not installed in namespace istio-system, only canary, prod: point it to one of these")
 	assert.NoError(t, w.Ready())
 
-	require.NoError(t, hooks.Delete(t.Context(), "istio-revision-tag-default", metav1.DeleteOptions{}))
-	eventually(t, "nobody injects", func() bool { _, err := w.Injector(""); return err != nil })
+	require.NoError(t, configurations.Delete(t.Context(), "istio-revision-tag-default", metav1.DeleteOptions{}))
+	eventually(t, "no injector is left", func() bool { _, err := w.Injector(""); return err != nil })
 	_, err = w.Mesh("")
 	assert.EqualError(t, err, "istio in namespace istio-system has the revisions canary, prod and no default one: "+
 		"name one of them with label istio.io/rev, or set the tag default")
-	shared, err := w.Shared()
-	require.NoError(t, err, "that nobody says which one is no reason to know no roots")
+	shared, err := w.SharedMesh()
+	require.NoError(t, err, "the roots are known even if the revision is ambiguous")
 	assert.Equal(t, "canary", shared.Revision)
 	assert.Equal(t, 1, log.count(`"tags"="default (revision canary)"`), "%s", log.all)
 	assert.Equal(t, 1, log.count(`"tags"="default (revision prod)"`), "%s", log.all)
 }
 
-func TestWatcherMayNotReadInjectors(t *testing.T) {
-	c, log := newCluster(load(t, "testdata/istio-1.20.yaml")...), &lines{}
+func TestWatcherInjectorsForbidden(t *testing.T) {
+	c, log := newCluster(loadObjects(t, "testdata/istio-1.20.yaml")...), &logLines{}
 	c.deny("mutatingwebhookconfigurations", forbidden("mutatingwebhookconfigurations"))
-	w := start(t, Options{Client: c, Log: log.logger()})
-	ready(t, w)
+	w := startWatcher(t, Options{Client: c, Log: log.logger()})
+	awaitReady(t, w)
 	assert.Equal(t, "old.example.org", trustDomain(t, w, ""))
 	injector, err := w.Injector("a")
-	require.NoError(t, err, "what is not known is no reason to refuse pods")
+	require.NoError(t, err, "unreadable injectors do not refuse pods")
 	assert.Zero(t, injector)
 	_, err = w.Mesh("prod")
 	assert.ErrorContains(t, err, "(its tags are not known: failed to list *v1.MutatingWebhookConfiguration: mutatingwebhookconfigurations is forbidden: no role says so)")
 
 	_, err = c.AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(),
-		injectorOf("istio-revision-tag-prod", "prod", tagged("default")), metav1.CreateOptions{})
+		newConfiguration("istio-revision-tag-prod", "prod", withTag("default")), metav1.CreateOptions{})
 	require.NoError(t, err)
 	c.deny("mutatingwebhookconfigurations", nil)
 	eventually(t, "the tag is seen", func() bool { m, _ := w.Mesh("prod"); return m.TrustDomain == "old.example.org" })
-	// The tag may be seen a moment before it is known to be the only one.
+	// The tag can be seen a moment before all tags are known.
 	eventually(t, "the injectors are known", func() bool { _, err = w.Injector("a"); return err != nil })
 	assert.ErrorContains(t, err, `no injector of Istio serves revision or tag "a", only prod (istio-revision-tag-prod)`)
 	assert.Equal(t, 1, log.count(`"objects"="MutatingWebhookConfigurations with labels app=sidecar-injector,istio.io/rev"`), "%s", log.all)
 }
 
 func TestTagsWithoutIstio(t *testing.T) {
-	c := newCluster(injectorOf("istio-revision-tag-prod", "prod", tagged("canary"), calledIn("mesh-ns")))
-	w := start(t, Options{Client: c, Namespace: "mesh-ns"})
-	ready(t, w)
+	c := newCluster(newConfiguration("istio-revision-tag-prod", "prod", withTag("canary"), withServiceNamespace("mesh-ns")))
+	w := startWatcher(t, Options{Client: c, Namespace: "mesh-ns"})
+	awaitReady(t, w)
 	s, err := w.Settings("prod")
 	require.NoError(t, err)
 	assert.Equal(t, "istiod-canary.mesh-ns.svc:15012", s.Mesh.DiscoveryAddress)
@@ -388,9 +388,9 @@ func TestTagsWithoutIstio(t *testing.T) {
 }
 
 func TestWatcherUnderLoad(t *testing.T) {
-	c := newCluster(load(t, "testdata/default.yaml")...)
-	w := start(t, Options{Client: c})
-	ready(t, w)
+	c := newCluster(loadObjects(t, "testdata/default.yaml")...)
+	w := startWatcher(t, Options{Client: c})
+	awaitReady(t, w)
 	stop := make(chan struct{})
 	var readers sync.WaitGroup
 	for range 4 {

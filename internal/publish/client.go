@@ -14,11 +14,11 @@ import (
 )
 
 // Client reads, applies and deletes the Secrets of a cluster. It knows no other
-// kind: all of client-go's would not fit into the memory of the in-pod publisher.
+// kind: client-go's clientset needs more memory than the in-pod publisher has.
 type Client struct{ rest *rest.RESTClient }
 
-// NewClient makes a client. The configuration's limit of requests and its timeout
-// hold.
+// NewClient returns a client. It uses the rate limit and the timeout of the
+// configuration.
 func NewClient(config *rest.Config) (*Client, error) {
 	scheme := runtime.NewScheme()
 	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Secret{})
@@ -49,7 +49,7 @@ func (c *Client) Get(ctx context.Context, namespace, name string) (*corev1.Secre
 // Apply implements Secrets.
 func (c *Client) Apply(ctx context.Context, secret *corev1.Secret, force bool) (*corev1.Secret, error) {
 	typed := *secret
-	typed.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"} // which Get leaves out
+	typed.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"} // which Get leaves empty
 	body, err := json.Marshal(&typed)
 	if err != nil {
 		return nil, err
@@ -65,7 +65,7 @@ func (c *Client) Apply(ctx context.Context, secret *corev1.Secret, force bool) (
 }
 
 // Delete deletes the Secret that has this UID and resourceVersion. It fails with
-// a conflict when another stands there, or it has changed since.
+// a conflict when the Secret has another UID or has changed since.
 func (c *Client) Delete(ctx context.Context, namespace, name string, uid types.UID, resourceVersion string) error {
 	return c.rest.Delete().Namespace(namespace).Resource("secrets").Name(name).
 		Body(&metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &resourceVersion}}).

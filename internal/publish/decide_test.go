@@ -12,13 +12,13 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/publish"
 )
 
-func TestDecide(t *testing.T) {
+func TestDecideWhetherToWriteTheCandidate(t *testing.T) {
 	const h = time.Hour
 	m, strange, stranger := newMesh(t), newMesh(t), newMesh(t)
-	standing := m.bundle(0, 24*h)
-	secret := func(change func(*corev1.Secret)) *corev1.Secret { return published(t, standing, target(m), 0, change) }
+	current := m.bundle(0, 24*h)
+	secret := func(change func(*corev1.Secret)) *corev1.Secret { return published(t, current, target(m), 0, change) }
 	torn := secret(func(s *corev1.Secret) { s.Data["tls.key"] = []byte("x") })
-	// Trusted by the root that it brings along, and not by the mesh's.
+	// Its own root verifies it, and no root of the mesh does.
 	ownRoot := strange.bundleFor(edge, 0, 48*h, m)
 	none := time.Duration(-1)
 
@@ -28,10 +28,10 @@ func TestDecide(t *testing.T) {
 		rule      publish.Rule
 		at        time.Duration
 		cause     publish.Cause
-		renew     time.Duration // of what is written; none when nothing is
-		again     time.Duration
+		renew     time.Duration // of the bundle that is written; none without a write
+		nextCheck time.Duration
 	}{
-		"if there is none, expect a write":                  {nil, standing, publish.WhenDue, 3 * h, publish.CauseAbsent, 10 * h, 10 * h},
+		"if there is none, expect a write":                  {nil, current, publish.WhenDue, 3 * h, publish.CauseAbsent, 10 * h, 10 * h},
 		"if there is none and no candidate, expect nothing": {nil, nil, publish.WhenDue, 0, publish.CauseNoCandidate, none, none},
 		"if it is torn, expect a write":                     {torn, m.bundle(0, 12*h), publish.WhenDue, 3 * h, publish.CauseBad, 6 * h, 6 * h},
 		"if it has expired, expect a write":                 {secret(nil), m.bundle(0, 30*h), publish.WhenDue, 24 * h, publish.CauseBad, 20 * h, 20 * h},
@@ -40,44 +40,44 @@ func TestDecide(t *testing.T) {
 		"if it is due and the candidate lives longer, expect a write":        {secret(nil), m.bundle(0, 48*h), publish.WhenDue, 9 * h, publish.CauseDue, 22 * h, 22 * h},
 		"if the rest is a tenth longer, expect a write":                      {secret(nil), m.bundle(0, 25*h), publish.WhenDue, 14 * h, publish.CauseDue, 16*h + 40*time.Minute, 16*h + 40*time.Minute},
 		"if it is a second less than that, expect nothing until it is":       {secret(nil), m.bundle(0, 25*h-time.Second), publish.WhenDue, 14 * h, publish.CauseNoBetter, none, 14*h + 10*time.Second},
-		"if the candidate is the same, expect nothing until its end":         {secret(nil), standing, publish.WhenDue, 9 * h, publish.CauseNoBetter, none, 24*h - time.Minute},
+		"if the candidate is the same, expect nothing until its end":         {secret(nil), current, publish.WhenDue, 9 * h, publish.CauseNoBetter, none, 24*h - time.Minute},
 		"if the candidate is older, expect nothing until the end":            {secret(nil), m.bundle(-h, 23*h), publish.WhenDue, 9 * h, publish.CauseNoBetter, none, 24*h - time.Minute},
 		"if it is due and there is no candidate, expect nothing":             {secret(nil), nil, publish.WhenDue, 9 * h, publish.CauseNoCandidate, none, 24*h - time.Minute},
 		"if the candidate has expired, expect nothing":                       {secret(nil), m.bundle(0, 5*h), publish.WhenDue, 6 * h, publish.CauseNotDue, none, 8 * h},
 
-		"if newer is enough and it lives longer, expect a write": {secret(nil), m.bundle(h, 25*h), publish.WhenNewer, h, publish.CauseNewer, 9 * h, 9 * h},
-		"if it lives as long and differs, expect a write":        {secret(nil), m.bundle(0, 24*h), publish.WhenNewer, 0, publish.CauseNewer, 8 * h, 8 * h},
-		"if it is the same, expect nothing":                      {secret(nil), standing, publish.WhenNewer, 0, publish.CauseNotDue, none, 8 * h},
-		"if it was issued later for less, expect a write":        {secret(nil), m.bundle(h, 20*h), publish.WhenNewer, h, publish.CauseNewer, 7*h + 20*time.Minute, 7*h + 20*time.Minute},
-		"if it is older, expect nothing":                         {secret(nil), m.bundle(-h, 20*h), publish.WhenNewer, h, publish.CauseNotDue, none, 8 * h},
-		"if it is older and due, expect nothing":                 {secret(nil), m.bundle(-h, 20*h), publish.WhenNewer, 9 * h, publish.CauseNoBetter, none, 24*h - time.Minute},
+		"if the rule is newer and it lives longer, expect a write": {secret(nil), m.bundle(h, 25*h), publish.WhenNewer, h, publish.CauseNewer, 9 * h, 9 * h},
+		"if it lives as long and differs, expect a write":          {secret(nil), m.bundle(0, 24*h), publish.WhenNewer, 0, publish.CauseNewer, 8 * h, 8 * h},
+		"if it is the same, expect nothing":                        {secret(nil), current, publish.WhenNewer, 0, publish.CauseNotDue, none, 8 * h},
+		"if it was issued later for less, expect a write":          {secret(nil), m.bundle(h, 20*h), publish.WhenNewer, h, publish.CauseNewer, 7*h + 20*time.Minute, 7*h + 20*time.Minute},
+		"if it is older, expect nothing":                           {secret(nil), m.bundle(-h, 20*h), publish.WhenNewer, h, publish.CauseNotDue, none, 8 * h},
+		"if it is older and due, expect nothing":                   {secret(nil), m.bundle(-h, 20*h), publish.WhenNewer, 9 * h, publish.CauseNoBetter, none, 24*h - time.Minute},
 
 		"if the mesh does not know the candidate's root, expect nothing while there is a good one": {secret(nil), ownRoot, publish.WhenDue, 9 * h, publish.CauseUntrusted, none, 24*h - time.Minute},
-		"if it does not and newer is enough, expect nothing either":                                {secret(nil), ownRoot, publish.WhenNewer, h, publish.CauseUntrusted, none, 8 * h},
-		"if there is none, expect even that":                                                       {nil, ownRoot, publish.WhenDue, 0, publish.CauseAbsent, 16 * h, 16 * h},
-		"if another of another root that it does not know stands there, expect no war": {
+		"if it does not and the rule is newer, expect nothing either":                              {secret(nil), ownRoot, publish.WhenNewer, h, publish.CauseUntrusted, none, 8 * h},
+		"if there is no Secret, expect even that candidate":                                        {nil, ownRoot, publish.WhenDue, 0, publish.CauseAbsent, 16 * h, 16 * h},
+		"if two unknown roots differ, expect no endless overwriting": {
 			published(t, stranger.bundle(0, 24*h), target(stranger), 0, nil), ownRoot, publish.WhenDue, 9 * h, publish.CauseUntrusted, none, none,
 		},
-		"if another of the same root that it does not know stands there, expect the same rules": {
+		"if both have the same unknown root, expect the usual rules": {
 			published(t, strange.bundle(0, 24*h), target(strange), 0, nil), ownRoot, publish.WhenDue, 0, publish.CauseNotDue, none, 8 * h,
 		},
-		"if that is due, expect a write": {
+		"if both have the same unknown root and it is due, expect a write": {
 			published(t, strange.bundle(0, 24*h), target(strange), 0, nil), ownRoot, publish.WhenDue, 9 * h, publish.CauseDue, 22 * h, 22 * h,
 		},
-		"if another mesh's stands there, expect a write": {
-			published(t, strange.bundle(0, 24*h), target(strange), 0, nil), standing, publish.WhenDue, 0, publish.CauseBad, 8 * h, 8 * h,
+		"if it holds another mesh's bundle, expect a write": {
+			published(t, strange.bundle(0, 24*h), target(strange), 0, nil), current, publish.WhenDue, 0, publish.CauseBad, 8 * h, 8 * h,
 		},
-		"if our clock is behind, expect that nothing older is written": {
-			published(t, m.bundle(5*h, 29*h), target(m), 5*h, nil), standing, publish.WhenDue, h, publish.CauseStale, none, 5*h - 2*time.Minute,
+		"if our clock is behind, expect no write of an older bundle": {
+			published(t, m.bundle(5*h, 29*h), target(m), 5*h, nil), current, publish.WhenDue, h, publish.CauseStale, none, 5*h - 2*time.Minute,
 		},
-		"if a clock was ahead, expect what lives longer": {
+		"if a clock was ahead, expect a write of what lives longer": {
 			published(t, m.bundle(5*h, 29*h), target(m), 5*h, nil), m.bundle(0, 30*h), publish.WhenDue, 3 * h, publish.CauseBad, 12 * h, 12 * h,
 		},
 
 		"if a label is gone, expect it back": {secret(func(s *corev1.Secret) {
 			s.Labels, s.Annotations["isthmus.dev/adopt"] = nil, "true"
 		}), nil, publish.WhenDue, 3 * h, publish.CauseLabels, 8 * h, 8 * h},
-		"if an annotation lies, expect the truth": {secret(func(s *corev1.Secret) {
+		"if an annotation is wrong, expect it corrected": {secret(func(s *corev1.Secret) {
 			s.Annotations["isthmus.dev/not-after"] = "2099-01-01T00:00:00Z"
 		}), m.bundle(0, 20*h), publish.WhenDue, 3 * h, publish.CauseLabels, 8 * h, 8 * h},
 	} {
@@ -89,17 +89,17 @@ func TestDecide(t *testing.T) {
 			if got.Write {
 				assert.Equal(t, after(test.renew).UTC(), got.RenewAfter.UTC())
 			}
-			if test.again == none {
-				assert.Zero(t, got.Again)
+			if test.nextCheck == none {
+				assert.Zero(t, got.NextCheck)
 			} else {
-				assert.Equal(t, after(test.again).UTC(), got.Again.UTC(), "again")
+				assert.Equal(t, after(test.nextCheck).UTC(), got.NextCheck.UTC(), "next check")
 			}
 			assert.NoError(t, got.Err)
 		})
 	}
 }
 
-func TestDecideRoots(t *testing.T) {
+func TestDecideRefreshesRoots(t *testing.T) {
 	old, next := newMesh(t), newMesh(t)
 	leaf := old.bundle(0, 24*time.Hour)
 	young := old.bundle(time.Hour, 25*time.Hour)
@@ -112,16 +112,16 @@ func TestDecideRoots(t *testing.T) {
 		cause     publish.Cause
 		roots     int
 	}{
-		"if a root is new, expect it beside the old":                              {before, target(old, next), leaf, publish.WhenDue, publish.CauseRoots, 2},
-		"if a root is new and there is no candidate, expect it":                   {before, target(old, next), nil, publish.WhenDue, publish.CauseRoots, 2},
-		"if a root is new and another leaf too, expect the one that stands there": {before, target(old, next), young, publish.WhenDue, publish.CauseRoots, 2},
-		"if newer is enough, expect both in one write":                            {before, target(old, next), young, publish.WhenNewer, publish.CauseNewer, 2},
-		"if nothing has changed, expect nothing":                                  {both, target(next, old), leaf, publish.WhenDue, publish.CauseNotDue, 0},
-		"if a root has left, expect it gone":                                      {both, target(old), leaf, publish.WhenDue, publish.CauseRoots, 1},
-		"if a root of the candidate's own is in it, expect that it stays": {
+		"if a root is new, expect it beside the old":                     {before, target(old, next), leaf, publish.WhenDue, publish.CauseRoots, 2},
+		"if a root is new and there is no candidate, expect it":          {before, target(old, next), nil, publish.WhenDue, publish.CauseRoots, 2},
+		"if a root is new and another leaf too, expect the current leaf": {before, target(old, next), young, publish.WhenDue, publish.CauseRoots, 2},
+		"if the rule is newer, expect both in one write":                 {before, target(old, next), young, publish.WhenNewer, publish.CauseNewer, 2},
+		"if nothing has changed, expect nothing":                         {both, target(next, old), leaf, publish.WhenDue, publish.CauseNotDue, 0},
+		"if a root has left, expect it gone":                             {both, target(old), leaf, publish.WhenDue, publish.CauseRoots, 1},
+		"if it holds a root of the candidate's own, expect that it stays": {
 			both, target(old), old.bundleFor(edge, 0, 24*time.Hour, old, next), publish.WhenDue, publish.CauseNotDue, 0,
 		},
-		"if ca.crt is damaged, expect it whole": {published(t, leaf, target(old), 0, func(s *corev1.Secret) {
+		"if ca.crt is damaged, expect it repaired": {published(t, leaf, target(old), 0, func(s *corev1.Secret) {
 			s.Data["ca.crt"] = []byte("x")
 		}), target(old), leaf, publish.WhenDue, publish.CauseRoots, 1},
 		"if root-cert.pem is gone, expect it back": {published(t, leaf, target(old), 0, func(s *corev1.Secret) {
@@ -148,7 +148,7 @@ func TestDecideRoots(t *testing.T) {
 	}
 }
 
-func TestDecideRefuses(t *testing.T) {
+func TestDecideRefusesWithAnError(t *testing.T) {
 	m := newMesh(t)
 	yes := true
 	b, day := m.bundle(0, 48*time.Hour), 24*time.Hour
@@ -158,28 +158,28 @@ func TestDecideRefuses(t *testing.T) {
 		at     time.Duration
 		cause  publish.Cause
 		err    string
-		again  time.Duration
+		next   time.Duration
 	}{
-		"if it is foreign, expect that":   {published(t, b, target(m), 0, func(s *corev1.Secret) { s.Labels = nil }), target(m), 0, publish.CauseForeign, "is not ours", 0},
+		"if it is foreign, expect that":   {published(t, b, target(m), 0, func(s *corev1.Secret) { s.Labels = nil }), target(m), 0, publish.CauseForeign, "is not managed by Isthmus", 0},
 		"if it is immutable, expect that": {published(t, b, target(m), 0, func(s *corev1.Secret) { s.Immutable = &yes }), target(m), 0, publish.CauseImmutable, "is immutable", 0},
-		"if another's is in it, expect another look at its end": {
+		"if it holds another identity, expect a check at its end": {
 			published(t, m.bundleFor(other, 0, day, m), target(m), 0, nil), target(m), 23 * time.Hour, publish.CauseIdentity, "holds a certificate of " + other, day - time.Minute,
 		},
-		"if no root is known, expect that":               {nil, target(), 0, publish.CauseNoCandidate, "no root of the mesh is known", 0},
-		"if the candidate is over, expect its rejection": {nil, target(m), 49 * time.Hour, publish.CauseWorthless, "secret edge/istio-certs: the candidate: expired: ", 0},
+		"if no root is known, expect that":                   {nil, target(), 0, publish.CauseNoCandidate, "no root certificate of the mesh is known", 0},
+		"if the candidate has expired, expect its rejection": {nil, target(m), 49 * time.Hour, publish.CauseWorthless, "secret edge/istio-certs: the candidate: expired: ", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := publish.Decide(publish.Inspect(test.secret, test.target, after(test.at)), b, publish.WhenNewer, after(test.at))
 			assert.False(t, got.Write)
 			assert.Equal(t, test.cause, got.Cause)
 			assert.ErrorContains(t, got.Err, test.err)
-			if test.again > 0 {
-				assert.Equal(t, after(test.again).UTC(), got.Again.UTC())
+			if test.next > 0 {
+				assert.Equal(t, after(test.next).UTC(), got.NextCheck.UTC())
 			}
 		})
 	}
 	elsewhere := m.bundleFor(other, 0, day, m)
 	got := publish.Decide(publish.Inspect(nil, target(m), start), elsewhere, publish.WhenNewer, start)
-	assert.False(t, got.Write, "another edge's bundle never goes in")
+	assert.False(t, got.Write, "another edge's bundle is never written")
 	assert.ErrorContains(t, got.Err, "the candidate: wrong-identity: ")
 }

@@ -20,7 +20,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
 	"github.com/isthmus-mesh/isthmus/internal/publish"
-	"github.com/isthmus-mesh/isthmus/test/certtest"
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
 const (
@@ -33,7 +33,7 @@ var start = time.Now().Truncate(time.Second)
 
 func after(d time.Duration) time.Time { return start.Add(d) }
 
-// mesh is a certificate authority of a mesh.
+// mesh is the certificate authority of a mesh.
 type mesh struct {
 	t    *testing.T
 	root *certtest.Pair
@@ -43,7 +43,7 @@ func newMesh(t *testing.T) mesh {
 	return mesh{t, certtest.NewAuthority(t, certtest.Validity(start.Add(-1000*time.Hour), start.Add(1000*time.Hour)))}
 }
 
-// bundle is one of the edge, valid from two minutes before issued to until.
+// bundle is a bundle of the edge, valid from two minutes before issued to until.
 func (m mesh) bundle(issued, until time.Duration) *certs.Bundle {
 	m.t.Helper()
 	return m.bundleFor(edge, issued, until, m)
@@ -68,14 +68,14 @@ func rootsOf(meshes ...mesh) []*x509.Certificate {
 	return roots
 }
 
-// target is Secret edge/istio-certs in these meshes.
+// target is Secret edge/istio-certs, with the roots of these meshes.
 func target(meshes ...mesh) publish.Target {
 	return publish.Target{
 		Namespace: "edge", Name: "istio-certs", ID: spiffeid.RequireFromString(edge), Source: "agent", Roots: rootsOf(meshes...),
 	}
 }
 
-// published is what stands there after the bundle was published, and changed.
+// published is the Secret after the bundle was published into it, with a change.
 func published(t *testing.T, b *certs.Bundle, target publish.Target, at time.Duration, change func(*corev1.Secret)) *corev1.Secret {
 	t.Helper()
 	s := &store{}
@@ -90,16 +90,16 @@ func published(t *testing.T, b *certs.Bundle, target publish.Target, at time.Dur
 	return s.secret
 }
 
-// store is an API server with place for one Secret. The integration tests show
-// that a real one answers so.
+// store is an API server with one Secret. test/integration/publish shows that a
+// real API server answers in the same way.
 type store struct {
 	mu      sync.Mutex
 	secret  *corev1.Secret
 	version int
-	applies []bool // force of every one that was asked for
-	// before runs before each apply, as someone else.
+	applies []bool // force of every apply
+	// before runs before each apply, as another client.
 	before func(s *store)
-	// manager is someone else's name on our fields.
+	// manager is the other field manager of our fields, if any.
 	manager string
 	fail    error
 }
@@ -143,7 +143,7 @@ func (s *store) Apply(_ context.Context, secret *corev1.Secret, force bool) (*co
 	return s.secret.DeepCopy(), nil
 }
 
-// put is a write. The lock has to be held.
+// put writes the Secret. The caller holds the lock.
 func (s *store) put(secret *corev1.Secret) {
 	s.version++
 	uid := types.UID("uid-" + strconv.Itoa(s.version))

@@ -1,5 +1,6 @@
-// Package publish puts a bundle into a Secret: it judges what stands there,
-// decides, and writes with one server-side apply, or not at all.
+// Package publish writes a bundle into a Secret: it inspects the Secret, decides,
+// and writes with one server-side apply or not at all. The files decide*.go are
+// pure; publisher.go acts.
 package publish
 
 import (
@@ -13,45 +14,46 @@ import (
 // Manager is the field manager of every apply.
 const Manager = "isthmus"
 
-// Secrets reads and applies Secrets. Client is the one for a cluster.
+// Secrets reads and applies Secrets. Client implements it for a cluster.
 type Secrets interface {
-	// Get returns the Secret, and an error that apierrors.IsNotFound knows
-	// where there is none.
+	// Get returns the Secret. If there is none, apierrors.IsNotFound is true of the
+	// error.
 	Get(ctx context.Context, namespace, name string) (*corev1.Secret, error)
-	// Apply is one server-side apply by Manager. A resourceVersion in the
-	// Secret makes it fail with a conflict when the Secret has changed since;
-	// where there is none it is created all the same. A UID in it makes it fail
-	// with a conflict where there is none, or another one. force takes over
-	// fields that someone else manages, and overrules neither.
+	// Apply is one server-side apply by field manager Manager. With a
+	// resourceVersion in the Secret it fails with a conflict when the Secret has
+	// changed since; an absent Secret is created all the same. With a UID in the
+	// Secret it fails with a conflict when the Secret is absent or has another UID.
+	// force takes over fields of other field managers, and overrules neither
+	// resourceVersion nor UID.
 	Apply(ctx context.Context, secret *corev1.Secret, force bool) (*corev1.Secret, error)
 }
 
-// Target says what Secret to keep, and for whom.
+// Target says which Secret to write, and for which identity.
 type Target struct {
 	Namespace, Name string
-	// ID is the identity that belongs into it.
+	// ID is the identity that the certificate has to have.
 	ID spiffeid.ID
-	// Source is where its certificate comes from: istio-ca, agent,
-	// cert-manager or mirror. It ends up in an annotation.
+	// Source is where the certificate comes from: istio-ca, agent, cert-manager or
+	// mirror. It is written as an annotation.
 	Source string
-	// Roots are the mesh's trust anchors. Without one nothing is judged and
-	// nothing is written.
+	// Roots are the mesh's trust anchors. Without one, Secrets cannot be checked
+	// and nothing is written.
 	Roots []*x509.Certificate
 }
 
 // String is namespace/name.
 func (t Target) String() string { return t.Namespace + "/" + t.Name }
 
-// Rule says when a bundle replaces a good one.
+// Rule says when a candidate replaces a valid bundle.
 type Rule int
 
 const (
-	// WhenDue replaces it at its renewal point, by one that lives at least a tenth
-	// longer. So the publishers of many replicas make one write per rotation.
+	// WhenDue replaces a bundle at its renewal point, by one that lives at least a
+	// tenth longer. So the publishers of many replicas make one write per rotation.
 	WhenDue Rule = iota
-	// WhenNewer replaces it at once, by one that lives longer, or that differs and
-	// lives as long; never by one that lives shorter. For a source that has one
-	// certificate at a time.
+	// WhenNewer replaces a bundle at once, by one that was issued later; if both
+	// were issued at the same moment, by one that lives longer, or that differs and
+	// lives as long. It suits a source that has one certificate at a time.
 	WhenNewer
 )
 
@@ -63,11 +65,12 @@ type Result string
 const (
 	// Published: the Secret was written.
 	Published Result = "published"
-	// Unchanged: what stands there is as good; nothing was written.
+	// Unchanged: the Secret's content is as good as the candidate; nothing was
+	// written.
 	Unchanged Result = "unchanged"
-	// RefusedForeign: the Secret is someone else's.
+	// RefusedForeign: the Secret is not managed by Isthmus.
 	RefusedForeign Result = "foreign"
-	// RefusedIdentity: a valid bundle of another identity stands there.
+	// RefusedIdentity: the Secret holds a valid bundle of another identity.
 	RefusedIdentity Result = "conflict"
 	// RefusedImmutable: the Secret is immutable.
 	RefusedImmutable Result = "immutable"

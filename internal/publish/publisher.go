@@ -12,75 +12,76 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/certs"
 )
 
-// attempts is how often Publish evaluates before it gives up. Each conflict means
-// that someone else has written, and after one of ours wrote there is nothing
-// left to do, so that more than two are rare.
-const attempts = 6
+// maxAttempts is how often Publish reads, decides and applies before it gives up.
+// Every conflict means that someone else has written. Once another publisher has
+// written there is nothing left to do, so more than two attempts are rare.
+const maxAttempts = 6
 
-// Publisher keeps Secrets.
+// Publisher writes bundles into Secrets.
 type Publisher struct {
-	// Secrets is where they are.
+	// Secrets reads and applies the Secrets. Required.
 	Secrets Secrets
-	// Now is the clock; nil is time.Now.
+	// Now is the clock. Default time.Now.
 	Now func() time.Time
 }
 
 // Outcome is how an attempt to publish ended.
 type Outcome struct {
+	// Result sums the attempt up.
 	Result Result
-	// Cause says why the Secret was written, or was not. Empty when the API
-	// server could not be asked.
+	// Cause says why the Secret was written, or why it was not. Empty when the
+	// Secret could not be read.
 	Cause Cause
-	// Standing is what stands there now.
-	Standing Standing
-	// Again is when to publish again although nothing has changed, zero when
+	// Observation is the Secret after the attempt.
+	Observation Observation
+	// NextCheck is when to publish again although nothing has changed. Zero when
 	// only a change can make a difference.
-	Again time.Time
-	// Conflicts is how often someone else's write came in between.
+	NextCheck time.Time
+	// Conflicts is how often someone else wrote between the read and the apply.
 	Conflicts int
 }
 
-// Look reads and judges what stands there.
-func (p *Publisher) Look(ctx context.Context, target Target) (Standing, error) {
+// Observe reads and inspects a Secret.
+func (p *Publisher) Observe(ctx context.Context, target Target) (Observation, error) {
 	if len(target.Roots) == 0 {
-		return Standing{}, fmt.Errorf("secret %s: %w", target, errNoRoots)
+		return Observation{}, fmt.Errorf("secret %s: %w", target, errNoRoots)
 	}
 	secret, err := p.Secrets.Get(ctx, target.Namespace, target.Name)
 	if apierrors.IsNotFound(err) {
 		secret, err = nil, nil
 	}
 	if err != nil {
-		return Standing{}, fmt.Errorf("read secret %s: %w", target, err)
+		return Observation{}, fmt.Errorf("read secret %s: %w", target, err)
 	}
 	return Inspect(secret, target, p.now()), nil
 }
 
-// Publish puts the bundle into the Secret, when the rule says so: at most one
-// write, with the version in it that was judged. On every conflict it reads and
-// decides anew. Fields that someone else manages are taken over only when the
-// Secret, read again after that conflict, is ours and has to be written. A nil
-// bundle changes roots and labels alone.
+// Publish writes the bundle into the Secret if Decide says so: at most one write,
+// with the resourceVersion that was inspected. After every conflict it reads and
+// decides again. It takes over fields of another field manager only if the Secret,
+// read again after that conflict, still has to be written. A nil bundle changes
+// roots, label and annotations only.
 //
-// The error is nil when the Result is Published or Unchanged, and says what is
-// there and the way out when the Secret is refused.
+// The error is nil when the Result is Published or Unchanged. When the Result is a
+// refusal, the error says why and what to do.
 func (p *Publisher) Publish(ctx context.Context, target Target, bundle *certs.Bundle, rule Rule) (Outcome, error) {
 	var out Outcome
 	force := false
 	for {
-		standing, err := p.Look(ctx, target)
+		o, err := p.Observe(ctx, target)
 		if err != nil {
 			out.Result = Failed
 			return out, err
 		}
-		d := Decide(standing, bundle, rule, p.now())
-		out.Standing, out.Cause, out.Again = standing, d.Cause, d.Again
+		d := Decide(o, bundle, rule, p.now())
+		out.Observation, out.Cause, out.NextCheck = o, d.Cause, d.NextCheck
 		if !d.Write {
 			out.Result = resultOf(d)
 			return out, d.Err
 		}
-		applied, err := p.Secrets.Apply(ctx, standing.compose(d.Bundle, d.RenewAfter), force)
+		applied, err := p.Secrets.Apply(ctx, o.desiredSecret(d.Bundle, d.RenewAfter), force)
 		if err == nil {
-			out.Result, out.Standing = Published, Inspect(applied, target, p.now())
+			out.Result, out.Observation = Published, Inspect(applied, target, p.now())
 			return out, nil
 		}
 		out.Result = Failed
@@ -88,10 +89,10 @@ func (p *Publisher) Publish(ctx context.Context, target Target, bundle *certs.Bu
 			return out, fmt.Errorf("write secret %s: %w", target, err)
 		}
 		out.Conflicts++
-		if out.Conflicts == attempts {
-			return out, fmt.Errorf("write secret %s: gave up after %d conflicts: %w", target, attempts, err)
+		if out.Conflicts == maxAttempts {
+			return out, fmt.Errorf("write secret %s: gave up after %d conflicts: %w", target, maxAttempts, err)
 		}
-		force = isManagerConflict(err)
+		force = isFieldManagerConflict(err)
 	}
 }
 
@@ -116,9 +117,9 @@ func resultOf(d Decision) Result {
 	return Unchanged
 }
 
-// isManagerConflict tells a conflict about fields that someone else manages from
-// one about the version, which has the same status.
-func isManagerConflict(err error) bool {
+// isFieldManagerConflict distinguishes a conflict with another field manager from
+// one about the resourceVersion. Both have the same status code.
+func isFieldManagerConflict(err error) bool {
 	var status apierrors.APIStatus
 	if !errors.As(err, &status) || status.Status().Details == nil {
 		return false

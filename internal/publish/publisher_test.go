@@ -25,8 +25,8 @@ func TestPublishWritesEverythingAtOnce(t *testing.T) {
 	out, err := at(s, 3*time.Hour).Publish(t.Context(), target(m), b, publish.WhenDue)
 	require.NoError(t, err)
 	assert.Equal(t, publish.Published, out.Result)
-	assert.Equal(t, publish.Good, out.Standing.State)
-	assert.Equal(t, after(10*time.Hour).UTC(), out.Standing.RenewAfter.UTC())
+	assert.Equal(t, publish.Good, out.Observation.State)
+	assert.Equal(t, after(10*time.Hour).UTC(), out.Observation.RenewAfter.UTC())
 
 	stamp := func(d time.Duration) string { return after(d).UTC().Format(time.RFC3339) }
 	assert.Equal(t, []bool{false}, s.applies)
@@ -44,7 +44,7 @@ func TestPublishWritesEverythingAtOnce(t *testing.T) {
 	assert.Len(t, s.applies, 1)
 }
 
-func TestPublishKeepsTheType(t *testing.T) {
+func TestPublishKeepsTheSecretsType(t *testing.T) {
 	m := newMesh(t)
 	s := &store{secret: &corev1.Secret{Type: corev1.SecretTypeOpaque}}
 	s.secret.UID, s.secret.ResourceVersion, s.secret.Annotations = "u", "7", map[string]string{"isthmus.dev/adopt": "true"}
@@ -55,13 +55,13 @@ func TestPublishKeepsTheType(t *testing.T) {
 	assert.Equal(t, corev1.SecretTypeOpaque, s.secret.Type)
 }
 
-func TestPublishDecidesAnewOnConflict(t *testing.T) {
+func TestPublishDecidesAgainAfterAConflict(t *testing.T) {
 	m := newMesh(t)
-	mine, theirs := m.bundle(9*time.Hour, 33*time.Hour), m.bundle(9*time.Hour, 34*time.Hour)
-	standing := published(t, m.bundle(0, 24*time.Hour), target(m), 0, nil)
-	// someone lets another write come between the first reading and the apply.
-	someone := func(write func(s *store)) *store {
-		s := &store{secret: standing.DeepCopy(), version: 10}
+	ours, theirs := m.bundle(9*time.Hour, 33*time.Hour), m.bundle(9*time.Hour, 34*time.Hour)
+	current := published(t, m.bundle(0, 24*time.Hour), target(m), 0, nil)
+	// racing makes another write come between the first read and the apply.
+	racing := func(write func(s *store)) *store {
+		s := &store{secret: current.DeepCopy(), version: 10}
 		s.before = func(s *store) { s.before = nil; write(s) }
 		return s
 	}
@@ -73,32 +73,32 @@ func TestPublishDecidesAnewOnConflict(t *testing.T) {
 		forced    []bool
 		conflicts int
 	}{
-		"if another replica was first, expect its bundle": {someone(func(s *store) {
+		"if another replica was first, expect its bundle": {racing(func(s *store) {
 			s.put(published(t, theirs, target(m), 9*time.Hour, nil))
 		}), publish.Unchanged, publish.CauseNotDue, theirs.Serial(), []bool{false}, 1},
-		"if the other wrote nonsense, expect ours": {someone(func(s *store) {
-			broken := standing.DeepCopy()
+		"if the other write is no bundle, expect ours": {racing(func(s *store) {
+			broken := current.DeepCopy()
 			broken.Data = nil
 			s.put(broken)
-		}), publish.Published, publish.CauseBad, mine.Serial(), []bool{false, false}, 1},
-		"if it was deleted, expect it anew and never an accident": {someone(func(s *store) {
+		}), publish.Published, publish.CauseBad, ours.Serial(), []bool{false, false}, 1},
+		"if it was deleted, expect that it is decided on as absent": {racing(func(s *store) {
 			s.secret = nil
-		}), publish.Published, publish.CauseAbsent, mine.Serial(), []bool{false, false}, 1},
-		"if it was taken away from us, expect no write": {someone(func(s *store) {
-			gone := standing.DeepCopy()
+		}), publish.Published, publish.CauseAbsent, ours.Serial(), []bool{false, false}, 1},
+		"if its label was removed, expect no write": {racing(func(s *store) {
+			gone := current.DeepCopy()
 			gone.Labels = nil
 			s.put(gone)
 		}), publish.RefusedForeign, publish.CauseForeign, "", []bool{false}, 1},
-		"if someone manages our fields, expect force only then": {someone(func(s *store) {
+		"if another field manager has our fields, expect force only then": {racing(func(s *store) {
 			s.manager = "kubectl-edit"
-		}), publish.Published, publish.CauseDue, mine.Serial(), []bool{false, true}, 1},
-		"if the version changes after that, expect no force any more": {someone(func(s *store) {
+		}), publish.Published, publish.CauseDue, ours.Serial(), []bool{false, true}, 1},
+		"if the resourceVersion changes after that, expect no force": {racing(func(s *store) {
 			s.manager = "kubectl-edit"
-			s.before = func(s *store) { s.before, s.manager = nil, ""; s.put(standing) }
-		}), publish.Published, publish.CauseDue, mine.Serial(), []bool{false, true, false}, 2},
+			s.before = func(s *store) { s.before, s.manager = nil, ""; s.put(current) }
+		}), publish.Published, publish.CauseDue, ours.Serial(), []bool{false, true, false}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			out, err := at(test.store, 9*time.Hour).Publish(t.Context(), target(m), mine, publish.WhenDue)
+			out, err := at(test.store, 9*time.Hour).Publish(t.Context(), target(m), ours, publish.WhenDue)
 			assert.Equal(t, test.result == publish.RefusedForeign, err != nil, err)
 			assert.Equal(t, test.result, out.Result)
 			assert.Equal(t, test.cause, out.Cause)
@@ -124,7 +124,7 @@ func TestPublishGivesUpOnEndlessConflicts(t *testing.T) {
 	assert.Len(t, s.applies, 6)
 }
 
-func TestPublishReportsTheAPIServer(t *testing.T) {
+func TestPublishReportsErrorsOfTheAPIServer(t *testing.T) {
 	m := newMesh(t)
 	b := m.bundle(0, time.Hour)
 	s := &store{fail: errors.New("connection refused")}
@@ -140,22 +140,22 @@ func TestPublishReportsTheAPIServer(t *testing.T) {
 	assert.Len(t, s.applies, 1)
 
 	out, err = at(&store{}, 0).Publish(t.Context(), target(), b, publish.WhenDue)
-	assert.EqualError(t, err, "secret edge/istio-certs: no root of the mesh is known")
+	assert.EqualError(t, err, "secret edge/istio-certs: no root certificate of the mesh is known")
 	assert.Equal(t, publish.Failed, out.Result)
 }
 
-// Fifty replicas, whose agents rotate one after the other, through ten rotations
-// and the first publication, in which all find nothing.
+// Fifty replicas, whose agents rotate one after the other, publish for the first
+// time, when all of them find no Secret, and then through ten rotations.
 func TestManyPublishersWriteOncePerRotation(t *testing.T) {
 	const replicas, rotations = 50, 10
 	m := newMesh(t)
 	s := &store{}
-	held := make([]*certs.Bundle, replicas)
+	bundles := make([]*certs.Bundle, replicas)
 	var now atomic.Int64
 	p := &publish.Publisher{Secrets: s, Now: func() time.Time { return after(time.Duration(now.Load())) }}
-	all := func() {
+	publishAll := func() {
 		var ended sync.WaitGroup
-		for _, b := range held {
+		for _, b := range bundles {
 			ended.Go(func() {
 				_, err := p.Publish(t.Context(), target(m), b, publish.WhenDue)
 				assert.NoError(t, err)
@@ -163,22 +163,22 @@ func TestManyPublishersWriteOncePerRotation(t *testing.T) {
 		}
 		ended.Wait()
 	}
-	for i := range held {
-		held[i] = m.bundle(time.Duration(i)*time.Second, 24*time.Hour+time.Duration(i)*time.Second)
+	for i := range bundles {
+		bundles[i] = m.bundle(time.Duration(i)*time.Second, 24*time.Hour+time.Duration(i)*time.Second)
 	}
-	all()
+	publishAll()
 	require.Equal(t, 1, s.version)
 	for rotation := 1; rotation <= rotations; rotation++ {
 		now.Store(int64(time.Duration(rotation) * 12 * time.Hour))
-		for i := range held { // each with its new one while the others have their old
+		for i := range bundles { // each gets its new bundle while the others have their old one
 			begin := time.Duration(now.Load()) + time.Duration(i)*time.Millisecond
 			now.Store(int64(begin))
-			held[i] = m.bundle(begin, begin+24*time.Hour)
+			bundles[i] = m.bundle(begin, begin+24*time.Hour)
 			if i%25 == 0 { // some have the next one and some do not
-				all()
+				publishAll()
 			}
 		}
-		all()
+		publishAll()
 		require.Equal(t, 1+rotation, s.version, "writes after rotation %d", rotation)
 	}
 }

@@ -70,7 +70,7 @@ func TestModeAmbientAsksIstioToo(t *testing.T) {
 	pod := annotated(policy.ModeKey, "ambient")
 	pod.Labels = map[string]string{policy.IstioInjectKey: "true"}
 	result := newEngine(t, inject.Options{}).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
-	assert.Equal(t, policy.IntegratedByHand, result.Reason)
+	assert.Equal(t, policy.ManualIntegration, result.Reason)
 	assert.Empty(t, result.Patch)
 }
 

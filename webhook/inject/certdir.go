@@ -31,7 +31,7 @@ func (s *subject) locateCerts() (location certLocation, message string) {
 		s.warn("certs-on-disk", "volume %s of the pod is an emptyDir on disk, so keys reach the node's disk; set medium: Memory, or leave the volume out", patches.CertsVolume)
 	}
 	if m := FindMount(edge, patches.CertsVolume); m != nil {
-		mountDir, problem := policy.CertDir(m.MountPath)
+		mountDir, problem := policy.ParseCertDir(m.MountPath)
 		switch {
 		case problem != "":
 			return location, fmt.Sprintf("container %s mounts volume %s at %s: %s", edge.Name, m.Name, m.MountPath, problem)

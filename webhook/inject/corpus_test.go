@@ -44,7 +44,7 @@ func TestCorpus(t *testing.T) {
 				assert.Empty(t, result.Patch)
 				assert.Empty(t, result.Warnings)
 			case "conflict":
-				assert.Contains(t, []policy.Reason{policy.IntegratedByHand, policy.Conflict}, result.Reason)
+				assert.Contains(t, []policy.Reason{policy.ManualIntegration, policy.Conflict}, result.Reason)
 				assert.Empty(t, result.Patch)
 				assert.NotEmpty(t, result.Warnings)
 			default:

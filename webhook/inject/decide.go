@@ -14,7 +14,7 @@ import (
 type subject struct {
 	engine *Engine
 	Request
-	asked    policy.Asked
+	optIn    policy.OptIn
 	options  policy.Options
 	profile  *patches.Profile
 	edge     int // the index of the edge in spec.containers
@@ -30,7 +30,7 @@ func (s *subject) decide() Result {
 	if problem != nil && !problem.OfNamespace {
 		return denied(policy.InvalidOverride, problem.Message)
 	}
-	if s.asked == policy.ByPod && IsWindows(&s.Pod.Spec) {
+	if s.optIn == policy.OptedInByPod && IsWindows(&s.Pod.Spec) {
 		return denied(policy.UnsupportedOS, windowsMessage)
 	}
 	if r := s.findEdge(); r != nil {
@@ -45,7 +45,7 @@ func (s *subject) decide() Result {
 	if r := s.checkManualIntegration(); r != nil {
 		return *r
 	}
-	s.warnings = append(s.warnings, policy.Ineffective(s.Pod.Annotations, s.Namespace, options)...)
+	s.warnings = append(s.warnings, policy.IneffectiveKeys(s.Pod.Annotations, s.Namespace, options)...)
 	if s.isInUnlabelledNamespace() {
 		if options.Mode == policy.Secret {
 			return s.refuse(policy.Conflict, fmt.Sprintf(`%s is "true" with %s %s, but namespace %s has no label %s=%s, so no Secret is kept there; label the namespace, or choose %s %s`,
@@ -74,7 +74,7 @@ func IsWindows(spec *corev1.PodSpec) bool {
 // left unchanged: an edge must not fail to start because of a setting that its author
 // did not choose.
 func (s *subject) refuse(reason policy.Reason, message string) Result {
-	if s.asked == policy.ByPod {
+	if s.optIn == policy.OptedInByPod {
 		return denied(reason, message)
 	}
 	s.warn(string(reason), "left without an identity: %s", message)
@@ -89,14 +89,14 @@ func (s *subject) warn(code, format string, args ...any) {
 // without the label. The controller keeps Secrets, and lets publishers write them, in
 // labelled namespaces only.
 func (s *subject) isInUnlabelledNamespace() bool {
-	return s.asked == policy.ByPod && s.Namespace.Labels[policy.InjectionLabel] != policy.InjectionEnabled
+	return s.optIn == policy.OptedInByPod && s.Namespace.Labels[policy.InjectionLabel] != policy.InjectionEnabled
 }
 
 // limitToFiles removes the options that need a Secret from a pod in an unlabelled
 // namespace.
 func (s *subject) limitToFiles() {
 	if s.isInUnlabelledNamespace() && s.options.Mode != policy.Secret && s.options.Mode.HasCertificate() {
-		s.options.Delivery, s.options.Publish = policy.Files, false
+		s.options.Delivery, s.options.Publish = policy.DeliveryFiles, false
 	}
 }
 
@@ -107,7 +107,7 @@ func (s *subject) warnFilesOnly(requested policy.Options) {
 	}
 	text := "namespace %s has no label %s=%s, so no Secret is kept there: this pod gets certificate files only"
 	var removed []string
-	if requested.Delivery == policy.BySecret {
+	if requested.Delivery == policy.DeliverySecret {
 		removed = append(removed, policy.DeliveryKey+": secret")
 	}
 	if requested.Publish {

@@ -22,7 +22,7 @@ type Edge struct {
 // FindEdge finds the edge in a pod. The options are what policy.Resolve returns for the
 // pod. If there is no single edge, reason is not empty and message says why.
 func (e *Engine) FindEdge(req Request, options policy.Options) (edge Edge, reason policy.Reason, message string) {
-	s := &subject{engine: e, Request: req, asked: policy.ByNamespace, options: options}
+	s := &subject{engine: e, Request: req, optIn: policy.OptedInByNamespace, options: options}
 	if r := s.findEdge(); r != nil {
 		return Edge{}, r.Reason, r.Message
 	}
@@ -55,7 +55,7 @@ func (s *subject) findEdge() *Result {
 	case len(candidates) > 1:
 		r = s.refuse(policy.Conflict, fmt.Sprintf("more than one edge was recognised (%s); say which with %s and %s",
 			s.describeCandidates(candidates), policy.ProfileKey, policy.ContainerKey))
-	case s.asked == policy.ByPod:
+	case s.optIn == policy.OptedInByPod:
 		r = denied(policy.NoProfile, fmt.Sprintf("no profile recognises an edge among the containers %s; name a profile with %s (%s), and the container with %s",
 			containerNames(s.Pod), policy.ProfileKey, strings.Join(s.engine.profiles.Names(), ", "), policy.ContainerKey))
 	default:

@@ -124,13 +124,13 @@ func (e *Engine) Inject(req Request) Result {
 	if verdict.Denied {
 		return denied(verdict.Reason, verdict.Message)
 	}
-	if verdict.Asked == policy.Nobody {
+	if verdict.OptIn == policy.NotOptedIn {
 		return Result{Reason: verdict.Reason}
 	}
 	if n := totalLength(pod.Annotations) + totalLength(pod.Labels); n > maxMetadataBytes {
 		return denied(policy.InvalidOverride, fmt.Sprintf("labels and annotations hold %d bytes; Kubernetes takes at most %d of a pod", n, maxMetadataBytes))
 	}
-	s := &subject{engine: e, Request: req, asked: verdict.Asked}
+	s := &subject{engine: e, Request: req, optIn: verdict.OptIn}
 	s.warnings = policy.UnknownKeys(pod.Labels, pod.Annotations, ns)
 	result := s.decide()
 	// Only a known mode: a misspelled one must not become the value of a metric's

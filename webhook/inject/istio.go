@@ -146,7 +146,7 @@ func (s *subject) mergeIstioAnnotations(location certLocation) (out istioAnnotat
 	}
 	out.certDir = location.dir
 	if output := config.metadata("OUTPUT_CERTS"); output != "" {
-		clean, problem := policy.CertDir(output)
+		clean, problem := policy.ParseCertDir(output)
 		switch {
 		case problem != "":
 			return out, fmt.Sprintf("annotation %s sets OUTPUT_CERTS to %q: %s", policy.IstioProxyConfigKey, output, problem)

@@ -93,7 +93,7 @@ func TestModeIstioRefuses(t *testing.T) {
 		"namespace that keeps Istio away": {ns: map[string]string{policy.IstioInjectionLabel: "disabled"},
 			want: "namespace edge has the label istio-injection=disabled, so Istio's injector is not called; remove the label, or set it to enabled"},
 		"revision without a name": {ns: map[string]string{policy.IstioRevisionLabel: ""},
-			want: "namespace edge has the label istio.io/rev without a value, which no injector of Istio's selects; remove the label, or name a revision"},
+			want: "namespace edge has the label istio.io/rev without a value, which no injector of Istio selects; remove the label, or set it to a revision"},
 		"no injector": {err: errors.New("no injector of Istio's serves revision \"canary\", only default"), want: `no injector of Istio's serves revision "canary", only default`},
 		"injector that runs first": {injector: inject.Injector{Configuration: "a-istio", RunsFirst: true, Reinvoked: true},
 			want: "Istio's webhook configuration a-istio sorts before that of Isthmus, so its injector does not see the edit of Isthmus; give it a name that sorts after isthmus-, as Istio's chart does, or choose isthmus.dev/mode: sidecar"},
@@ -243,8 +243,8 @@ func TestModeIstioCompletes(t *testing.T) {
 		ns   map[string]string
 		want policy.Reason
 	}{
-		"if nothing lacks, expect no edit":                        {want: policy.IntegratedByHand},
-		"if the namespace asks Istio, expect no edit":             {edit: func(p *corev1.Pod) { p.Labels = nil }, ns: map[string]string{policy.IstioInjectionLabel: "enabled"}, want: policy.IntegratedByHand},
+		"if nothing lacks, expect no edit":                        {want: policy.ManualIntegration},
+		"if the namespace asks Istio, expect no edit":             {edit: func(p *corev1.Pod) { p.Labels = nil }, ns: map[string]string{policy.IstioInjectionLabel: "enabled"}, want: policy.ManualIntegration},
 		"if nobody asks Istio, expect the label":                  {edit: func(p *corev1.Pod) { p.Labels = nil }, want: policy.Injected},
 		"if the vendor says false in such a namespace, expect it": {edit: func(p *corev1.Pod) { p.Labels, p.Annotations[policy.IstioInjectKey] = nil, "false" }, ns: map[string]string{policy.IstioInjectionLabel: "enabled"}, want: policy.Injected},
 		"if the mount lacks, expect it":                           {edit: func(p *corev1.Pod) { p.Spec.Containers[0].VolumeMounts = nil }, want: policy.Injected},
@@ -253,10 +253,10 @@ func TestModeIstioCompletes(t *testing.T) {
 		"if the environment lacks, expect it":                     {edit: func(p *corev1.Pod) { p.Spec.Containers[0].Env = nil }, want: policy.Injected},
 		"if the volume comes by annotation, expect no edit": {edit: func(p *corev1.Pod) {
 			p.Spec.Volumes, p.Annotations[policy.IstioUserVolumeKey] = nil, `{"istio-certs":{"emptyDir":{"medium":"Memory"}}}`
-		}, want: policy.IntegratedByHand},
+		}, want: policy.ManualIntegration},
 		"if a sidecar is there already, expect it left alone": {edit: func(p *corev1.Pod) {
 			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "istio-proxy", Image: "istio/proxyv2:1.8.2"})
-		}, want: policy.IntegratedByHand},
+		}, want: policy.ManualIntegration},
 		"if the config says OUTPUT_CERTS alone, expect the others": {edit: func(p *corev1.Pod) { delete(p.Annotations, policy.IstioUserVolumeMount) }, want: policy.Injected},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -270,7 +270,7 @@ func TestModeIstioCompletes(t *testing.T) {
 			result := engine.Inject(inject.Request{Pod: pod, Namespace: ns})
 			assert.False(t, result.Denied)
 			require.Equal(t, c.want, result.Reason, result.Message)
-			if c.want == policy.IntegratedByHand {
+			if c.want == policy.ManualIntegration {
 				assert.Empty(t, result.Patch)
 				return
 			}

@@ -110,8 +110,8 @@ func (s *subject) checkManualIntegration() *Result {
 		if len(m.missing) > 0 {
 			return nil
 		}
-		s.warn(string(policy.IntegratedByHand), "left unchanged, because it is prepared for Istio's injector by hand and is complete; isthmus adopt turns it into a plain manifest")
-		return &Result{Reason: policy.IntegratedByHand, Message: "the pod is prepared for Istio's injector by hand"}
+		s.warn(string(policy.ManualIntegration), "left unchanged, because it is prepared for Istio's injector by hand and is complete; isthmus adopt turns it into a plain manifest")
+		return &Result{Reason: policy.ManualIntegration, Message: "the pod is prepared for Istio's injector by hand"}
 	}
 	r := s.leaveManualIntegration(m)
 	return &r
@@ -132,15 +132,15 @@ func (s *subject) istioRanFirst() bool {
 // unchanged.
 func (s *subject) leaveManualIntegration(m manualIntegration) Result {
 	evidence := strings.Join(m.evidence, "; ")
-	if s.asked == policy.ByPod {
+	if s.optIn == policy.OptedInByPod {
 		return denied(policy.Conflict, fmt.Sprintf("%s is \"true\" with %s %s, but the pod is integrated with Istio by hand: %s; remove one of the two (isthmus adopt rewrites the manifest)",
 			policy.InjectKey, policy.ModeKey, s.options.Mode, evidence))
 	}
-	s.warn(string(policy.IntegratedByHand), "left unchanged, because it is integrated with Istio by hand: %s; isthmus adopt turns it into a plain manifest", evidence)
+	s.warn(string(policy.ManualIntegration), "left unchanged, because it is integrated with Istio by hand: %s; isthmus adopt turns it into a plain manifest", evidence)
 	if len(m.missing) > 0 {
 		s.warn("integration-incomplete", "the integration by hand lacks %s", strings.Join(m.missing, ", "))
 	}
-	return Result{Reason: policy.IntegratedByHand, Message: "the pod is integrated with Istio by hand: " + evidence}
+	return Result{Reason: policy.ManualIntegration, Message: "the pod is integrated with Istio by hand: " + evidence}
 }
 
 // isSelectedByInjector reports whether Istio's injector injects a pod that does not ask

@@ -43,9 +43,9 @@ func (e *Engine) ReviewNamespace(ns policy.Namespace) NamespaceReview {
 	e.reviewMirror(&r, ns, o)
 	e.reviewMesh(&r, ns, o)
 	if _, ok := ns.Annotations[policy.PublishKey]; ok && o.Publish && e.settings.PublisherImage == "" {
-		r.addProblem(`annotation of namespace %s %s: "true" is not allowed; the settings name no publisherImage`, ns.Name, policy.PublishKey)
+		r.addProblem(`namespace %s: annotation %s: "true" is not allowed; the settings name no publisherImage`, ns.Name, policy.PublishKey)
 	}
-	r.Warnings = append(r.Warnings, policy.Ineffective(nil, ns, o)...)
+	r.Warnings = append(r.Warnings, policy.IneffectiveKeys(nil, ns, o)...)
 	return r
 }
 
@@ -54,7 +54,7 @@ func (r *NamespaceReview) addProblem(format string, args ...any) {
 }
 
 func (e *Engine) unknownProfileMessage(ns policy.Namespace, name string) string {
-	return fmt.Sprintf("annotation of namespace %s %s: %q is not a profile; known are %s", ns.Name, policy.ProfileKey, name, strings.Join(e.profiles.Names(), ", "))
+	return fmt.Sprintf("namespace %s: annotation %s: %q is not a profile; known are %s", ns.Name, policy.ProfileKey, name, strings.Join(e.profiles.Names(), ", "))
 }
 
 // warnExcluded warns if an excluded namespace has keys of Isthmus, which have no effect.
@@ -77,9 +77,9 @@ func (e *Engine) reviewMirror(r *NamespaceReview, ns policy.Namespace, o policy.
 	allowed := e.settings.MirrorSecretNames
 	switch name := o.MirrorSecret; {
 	case len(allowed) == 0:
-		r.addProblem("annotation of namespace %s %s: %q is not allowed; the chart allows no Secret to be mirrored, see its value controller.mirrorSecretNames", ns.Name, policy.SourceKey, o.Source)
+		r.addProblem("namespace %s: annotation %s: %q is not allowed; the chart allows no Secret to be mirrored, see its value controller.mirrorSecretNames", ns.Name, policy.SourceKey, o.Source)
 	case name != "" && !slices.Contains(allowed, name):
-		r.addProblem("annotation of namespace %s %s: %q is not allowed; want one of the names that the chart allows: %s", ns.Name, policy.MirrorSecretKey, name, strings.Join(allowed, ", "))
+		r.addProblem("namespace %s: annotation %s: %q is not allowed; want one of the names that the chart allows: %s", ns.Name, policy.MirrorSecretKey, name, strings.Join(allowed, ", "))
 	}
 }
 
@@ -90,7 +90,7 @@ func (e *Engine) reviewMesh(r *NamespaceReview, ns policy.Namespace, o policy.Op
 	mesh, err := e.meshFor(ns, o)
 	switch revision, chosen := ns.Labels[policy.IstioRevisionLabel]; {
 	case err != nil && chosen && revision != "":
-		r.addProblem("label of namespace %s %s: %q cannot be used; %v", ns.Name, policy.IstioRevisionLabel, revision, err)
+		r.addProblem("namespace %s: label %s: %q cannot be used; %v", ns.Name, policy.IstioRevisionLabel, revision, err)
 		return
 	case err != nil:
 		if ns.Labels[policy.InjectionLabel] == policy.InjectionEnabled && (o.Mode == policy.Sidecar || o.Mode == policy.Istio) {
@@ -100,7 +100,7 @@ func (e *Engine) reviewMesh(r *NamespaceReview, ns policy.Namespace, o policy.Op
 	}
 	if _, ok := ns.Annotations[policy.CertTTLKey]; ok {
 		if message := ttlProblem(o.CertTTL, time.Duration(mesh.MaxCertTTL)); message != "" {
-			r.addProblem("annotation of namespace %s %s", ns.Name, message)
+			r.addProblem("namespace %s: annotation %s", ns.Name, message)
 		}
 	}
 }

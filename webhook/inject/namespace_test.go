@@ -29,32 +29,32 @@ func TestReviewNamespace(t *testing.T) {
 		"if it is labelled and no more, expect nothing": {labels: enabled},
 		"if a key is misspelt, expect the nearest": {
 			labels: enabled, annotations: map[string]string{"isthmus.dev/delivry": "secret"},
-			warnings: map[string]string{"unknown-key": "annotation of namespace shop: isthmus.dev/delivry is not known and has no effect; did you mean isthmus.dev/delivery?"},
+			warnings: map[string]string{"unknown-key": "namespace shop: annotation isthmus.dev/delivry is not known and has no effect; did you mean isthmus.dev/delivery?"},
 		},
 		"if a pod's key is on it, expect where it belongs": {
 			labels:   map[string]string{policy.InjectKey: "true"},
-			warnings: map[string]string{"misplaced-key": "label of namespace shop: isthmus.dev/inject has no effect there; it is an annotation of a pod or a label of a pod"},
+			warnings: map[string]string{"misplaced-key": "namespace shop: label isthmus.dev/inject has no effect there; use it as an annotation of a pod or a label of a pod"},
 		},
 		"if a value is wrong, expect what is allowed": {
 			annotations: map[string]string{policy.CertTTLKey: "soon"},
-			problems:    []string{`annotation of namespace shop isthmus.dev/cert-ttl: "soon" is not allowed; want a Go duration of at least one minute, such as 12h`},
+			problems:    []string{`namespace shop: annotation isthmus.dev/cert-ttl: "soon" is not allowed; want a Go duration of at least one minute, such as 12h`},
 		},
 		"if no profile has the name, expect those there are": {
 			annotations: map[string]string{policy.ProfileKey: "nginx"},
-			problems:    []string{`annotation of namespace shop isthmus.dev/profile: "nginx" is not a profile; known are aes, ambassador, emissary, generic`},
+			problems:    []string{`namespace shop: annotation isthmus.dev/profile: "nginx" is not a profile; known are aes, ambassador, emissary, generic`},
 		},
 		"if a value changes nothing, expect why": {
 			annotations: map[string]string{policy.MirrorSecretKey: "other"},
-			warnings:    map[string]string{"no-effect": `annotation of namespace shop isthmus.dev/mirror-secret: "other" has no effect, for the source is istio-ca; set isthmus.dev/source: mirror, or remove it`},
+			warnings:    map[string]string{"no-effect": `namespace shop: annotation isthmus.dev/mirror-secret: "other" has no effect because the source is istio-ca; set isthmus.dev/source: mirror, or remove the annotation`},
 		},
 		"if the chart allows no mirror, expect its value": {
 			annotations: map[string]string{policy.SourceKey: "mirror"},
-			problems:    []string{`annotation of namespace shop isthmus.dev/source: "mirror" is not allowed; the chart allows no Secret to be mirrored, see its value controller.mirrorSecretNames`},
+			problems:    []string{`namespace shop: annotation isthmus.dev/source: "mirror" is not allowed; the chart allows no Secret to be mirrored, see its value controller.mirrorSecretNames`},
 		},
 		"if the chart allows other mirrors, expect them": {
 			annotations: map[string]string{policy.SourceKey: "mirror", policy.MirrorSecretKey: "other"},
 			settings:    inject.Settings{MirrorSecretNames: []string{"istio.default", "istio.edge"}},
-			problems:    []string{`annotation of namespace shop isthmus.dev/mirror-secret: "other" is not allowed; want one of the names that the chart allows: istio.default, istio.edge`},
+			problems:    []string{`namespace shop: annotation isthmus.dev/mirror-secret: "other" is not allowed; want one of the names that the chart allows: istio.default, istio.edge`},
 		},
 		"if the chart allows the mirror, expect nothing": {
 			annotations: map[string]string{policy.SourceKey: "mirror", policy.MirrorSecretKey: "istio.edge"},
@@ -63,7 +63,7 @@ func TestReviewNamespace(t *testing.T) {
 		"if the revision is there, expect nothing": {labels: revision("canary")},
 		"if it is not, expect those that are": {
 			labels:   revision("canry"),
-			problems: []string{`label of namespace shop istio.io/rev: "canry" cannot be used; istio revision "canry" is not installed, only canary`},
+			problems: []string{`namespace shop: label istio.io/rev: "canry" cannot be used; istio revision "canry" is not installed, only canary`},
 		},
 		"if none is the default one, expect a warning: the namespace did not choose": {
 			labels:   enabled,
@@ -77,15 +77,15 @@ func TestReviewNamespace(t *testing.T) {
 		},
 		"if mode istio's revision has no injector, expect those that have": {
 			labels: revision("canary"), annotations: map[string]string{policy.ModeKey: "istio"},
-			problems: []string{`label of namespace shop istio.io/rev: "canary" cannot be used; no injector serves canary`},
+			problems: []string{`namespace shop: label istio.io/rev: "canary" cannot be used; no injector serves canary`},
 		},
 		"if the CA does not grant the lifetime, expect its limit": {
 			labels: revision("canary"), annotations: map[string]string{policy.CertTTLKey: "48h"},
-			problems: []string{"annotation of namespace shop isthmus.dev/cert-ttl 48h0m0s is above the 24h0m0s that the CA grants (MAX_WORKLOAD_CERT_TTL of istiod); istiod would refuse every request"},
+			problems: []string{"namespace shop: annotation isthmus.dev/cert-ttl 48h0m0s is above the 24h0m0s that the CA grants (MAX_WORKLOAD_CERT_TTL of istiod); istiod would refuse every request"},
 		},
 		"if there is no publisher, expect the setting": {
 			annotations: map[string]string{policy.PublishKey: "true"},
-			problems:    []string{`annotation of namespace shop isthmus.dev/publish: "true" is not allowed; the settings name no publisherImage`},
+			problems:    []string{`namespace shop: annotation isthmus.dev/publish: "true" is not allowed; the settings name no publisherImage`},
 		},
 		"if it is excluded, expect that nothing counts, right or wrong": {
 			namespace: "vault", labels: enabled, annotations: map[string]string{policy.CertTTLKey: "soon"},

@@ -38,21 +38,21 @@ func TestInvalidOverride(t *testing.T) {
 	}{
 		"inject":                {annotated(policy.InjectKey, "yes"), `annotation isthmus.dev/inject: "yes" is not allowed; want "true" or "false"`},
 		"mode misspelled":       {annotated(policy.ModeKey, "sidcar"), `annotation isthmus.dev/mode: "sidcar" is not allowed; want sidecar, istio, secret or ambient`},
-		"publish, mode istio":   {annotated(policy.PublishKey, "true", policy.ModeKey, "istio"), `annotation isthmus.dev/publish: "true" is not allowed; mode istio leaves the agent to Istio, and Isthmus adds none to the pod whose files could be published; want "false"`},
-		"no envoy, mode istio":  {annotated(policy.EnvoyKey, "false", policy.ModeKey, "istio"), `annotation isthmus.dev/envoy: "false" is not allowed; mode istio runs all of Istio's sidecar, Envoy with it; remove it, or choose isthmus.dev/mode: sidecar`},
-		"delivery, ambient":     {annotated(policy.DeliveryKey, "files", policy.ModeKey, "ambient"), `annotation isthmus.dev/delivery: "files" is not allowed; mode ambient gives the pod neither certificate nor sidecar; remove it, or choose another mode`},
-		"publish, ambient":      {annotated(policy.PublishKey, "true", policy.ModeKey, "ambient"), `annotation isthmus.dev/publish: "true" is not allowed; mode ambient has no agent in the pod whose files could be published; want "false"`},
-		"envoy, ambient":        {annotated(policy.EnvoyKey, "true", policy.ModeKey, "ambient"), `annotation isthmus.dev/envoy: "true" is not allowed; mode ambient gives the pod neither certificate nor sidecar; remove it, or choose another mode`},
+		"publish, mode istio":   {annotated(policy.PublishKey, "true", policy.ModeKey, "istio"), `annotation isthmus.dev/publish: "true" is not allowed; mode istio uses Istio's own agent, and Isthmus adds none to the pod, so there are no files to publish; want "false"`},
+		"no envoy, mode istio":  {annotated(policy.EnvoyKey, "false", policy.ModeKey, "istio"), `annotation isthmus.dev/envoy: "false" is not allowed; mode istio runs Istio's complete sidecar, including Envoy; remove the annotation, or set isthmus.dev/mode: sidecar`},
+		"delivery, ambient":     {annotated(policy.DeliveryKey, "files", policy.ModeKey, "ambient"), `annotation isthmus.dev/delivery: "files" is not allowed; mode ambient gives the pod neither certificate nor sidecar; remove the annotation, or choose another mode`},
+		"publish, ambient":      {annotated(policy.PublishKey, "true", policy.ModeKey, "ambient"), `annotation isthmus.dev/publish: "true" is not allowed; mode ambient has no agent in the pod, so there are no files to publish; want "false"`},
+		"envoy, ambient":        {annotated(policy.EnvoyKey, "true", policy.ModeKey, "ambient"), `annotation isthmus.dev/envoy: "true" is not allowed; mode ambient gives the pod neither certificate nor sidecar; remove the annotation, or choose another mode`},
 		"delivery":              {annotated(policy.DeliveryKey, "pigeon"), `annotation isthmus.dev/delivery: "pigeon" is not allowed; want files or secret`},
 		"profile":               {annotated(policy.ProfileKey, "traefik"), `annotation isthmus.dev/profile: "traefik" is not a profile; known are aes, ambassador, emissary, generic`},
 		"cert-dir relative":     {annotated(policy.CertDirKey, "certs"), `annotation isthmus.dev/cert-dir: "certs" is not allowed; want an absolute path such as /etc/istio-certs, without colon or dollar sign`},
-		"cert-dir system":       {annotated(policy.CertDirKey, "/etc/"), `annotation isthmus.dev/cert-dir: "/etc/" is not allowed; a mount there would hide what the containers need; want a directory of its own such as /etc/istio-certs`},
+		"cert-dir system":       {annotated(policy.CertDirKey, "/etc/"), `annotation isthmus.dev/cert-dir: "/etc/" is not allowed; a mount there would hide what the containers need; want a dedicated directory such as /etc/istio-certs`},
 		"cert-dir of the agent": {annotated(policy.CertDirKey, "/var/run/secrets/workload-spiffe-credentials/"), `annotation isthmus.dev/cert-dir: "/var/run/secrets/workload-spiffe-credentials/" is not allowed; the agent uses /var/run/secrets/workload-spiffe-credentials itself; want another directory such as /etc/istio-certs`},
 		"cert-dir by /run":      {annotated(policy.CertDirKey, "/run/secrets/tokens"), `annotation isthmus.dev/cert-dir: "/run/secrets/tokens" is not allowed; the agent uses /var/run/secrets/tokens itself; want another directory such as /etc/istio-certs`},
 		"cert-dir above":        {annotated(policy.CertDirKey, "/var/run/secrets"), `annotation isthmus.dev/cert-dir: "/var/run/secrets" is not allowed; the agent uses /var/run/secrets/istio itself; want another directory such as /etc/istio-certs`},
 		"secret-name":           {annotated(policy.SecretNameKey, "other"), `annotation isthmus.dev/secret-name: "other" is not allowed; want one of the names that the chart allows: istio-certs`},
 		"publish":               {annotated(policy.PublishKey, "1"), `annotation isthmus.dev/publish: "1" is not allowed; want "true" or "false"`},
-		"publish, mode secret":  {annotated(policy.PublishKey, "true", policy.ModeKey, "secret"), `annotation isthmus.dev/publish: "true" is not allowed; mode secret has no agent in the pod whose files could be published; want "false"`},
+		"publish, mode secret":  {annotated(policy.PublishKey, "true", policy.ModeKey, "secret"), `annotation isthmus.dev/publish: "true" is not allowed; mode secret has no agent in the pod, so there are no files to publish; want "false"`},
 		"files, mode secret":    {annotated(policy.DeliveryKey, "files", policy.ModeKey, "secret"), `annotation isthmus.dev/delivery: "files" is not allowed; mode secret has no agent that writes files; want secret`},
 		"envoy":                 {annotated(policy.EnvoyKey, "on"), `annotation isthmus.dev/envoy: "on" is not allowed; want "true" or "false"`},
 		"cert-ttl":              {annotated(policy.CertTTLKey, "1 day"), `annotation isthmus.dev/cert-ttl: "1 day" is not allowed; want a Go duration of at least one minute, such as 12h`},
@@ -175,11 +175,11 @@ func TestRefused(t *testing.T) {
 		},
 		"namespace's mode": {
 			pod: edge(), ns: func(n *policy.Namespace) { n.Annotations = map[string]string{policy.ModeKey: "isto"} },
-			reason: policy.InvalidOverride, want: `annotation of namespace edge isthmus.dev/mode: "isto" is not allowed; want sidecar, istio, secret or ambient`,
+			reason: policy.InvalidOverride, want: `namespace edge: annotation isthmus.dev/mode: "isto" is not allowed; want sidecar, istio, secret or ambient`,
 		},
 		"namespace's profile": {
 			pod: edge(), ns: func(n *policy.Namespace) { n.Annotations = map[string]string{policy.ProfileKey: "kong"} },
-			reason: policy.InvalidOverride, want: `annotation of namespace edge isthmus.dev/profile: "kong" is not a profile; known are aes, ambassador, emissary, generic`,
+			reason: policy.InvalidOverride, want: `namespace edge: annotation isthmus.dev/profile: "kong" is not a profile; known are aes, ambassador, emissary, generic`,
 		},
 		"no image of the publisher": {
 			pod:    annotated(policy.PublishKey, "true"),
@@ -208,7 +208,7 @@ func TestRefused(t *testing.T) {
 		},
 		"mode secret from a namespace that wants files": {
 			pod: annotated(policy.ModeKey, "secret"), ns: func(n *policy.Namespace) { n.Annotations = map[string]string{policy.DeliveryKey: "files"} },
-			reason: policy.InvalidOverride, want: `annotation of namespace edge isthmus.dev/delivery: "files" is not allowed; mode secret has no agent that writes files; want secret`,
+			reason: policy.InvalidOverride, want: `namespace edge: annotation isthmus.dev/delivery: "files" is not allowed; mode secret has no agent that writes files; want secret`,
 		},
 		"status of mode secret with a container": {
 			pod:    annotated(policy.StatusKey, `{"schema":1,"mode":"secret","container":"emissary","added":{"containers":{"x":{}},"labels":{"isthmus.dev/injected":"secret"}}}`),
@@ -314,7 +314,7 @@ func TestIntegratedByHand(t *testing.T) {
 			c.edit(pod)
 			result := engine.Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
 			assert.False(t, result.Denied)
-			assert.Equal(t, policy.IntegratedByHand, result.Reason)
+			assert.Equal(t, policy.ManualIntegration, result.Reason)
 			assert.Empty(t, result.Patch)
 			require.NotEmpty(t, result.Warnings)
 			assert.Equal(t, "left unchanged, because it is integrated with Istio by hand: "+c.want+"; isthmus adopt turns it into a plain manifest", result.Warnings[0].Text)

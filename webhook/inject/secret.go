@@ -41,5 +41,5 @@ func (s *subject) secretParams(certDir string) patches.Params {
 
 // readsFiles reports whether the edge reads its certificate from a directory.
 func (s *subject) readsFiles() bool {
-	return s.options.Delivery == policy.Files || s.options.Mode == policy.Secret && !s.profile.ReadsSecret
+	return s.options.Delivery == policy.DeliveryFiles || s.options.Mode == policy.Secret && !s.profile.ReadsSecret
 }

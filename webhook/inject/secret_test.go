@@ -60,7 +60,7 @@ func TestModeSecretLeavesManualIntegration(t *testing.T) {
 	pod := annotated(policy.ModeKey, "secret", policy.ProfileKey, "generic")
 	pod.Spec.Volumes = []corev1.Volume{{Name: "istio-certs", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "istio-certs"}}}}
 	result := newEngine(t, inject.Options{}).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
-	assert.Equal(t, policy.IntegratedByHand, result.Reason)
+	assert.Equal(t, policy.ManualIntegration, result.Reason)
 	assert.Empty(t, result.Patch)
 }
 

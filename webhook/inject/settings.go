@@ -76,7 +76,7 @@ func (s Settings) Validate() error {
 		{"secretNames", s.SecretNames}, {"mirrorSecretNames", s.MirrorSecretNames}, {"imagePullSecrets", s.ImagePullSecrets},
 	} {
 		for i, name := range list.names {
-			if problem := policy.ValidSecretName(name); problem != "" {
+			if problem := policy.SecretNameProblem(name); problem != "" {
 				errs = append(errs, fmt.Errorf("%s[%d] %q: %s", list.field, i, name, problem))
 			}
 		}

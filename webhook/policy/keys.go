@@ -1,46 +1,60 @@
-// Package policy decides who is opted in and in which way. It is pure.
+// Package policy decides which pods are opted in and with which options. It is
+// pure: it has no clock, client, file or logger.
 package policy
 
-// Domain is the prefix of every key of Isthmus'.
+// Domain is the prefix of every label and annotation key of Isthmus.
 const Domain = "isthmus.dev/"
 
 // Keys that users write.
 const (
-	// InjectionLabel on a namespace: InjectionEnabled or InjectionDisabled.
+	// InjectionLabel is a label of a namespace: InjectionEnabled or
+	// InjectionDisabled.
 	InjectionLabel = Domain + "injection"
-	// InjectKey on a pod, as annotation or label: "true" or "false".
+	// InjectKey is an annotation or label of a pod: "true" or "false".
 	InjectKey = Domain + "inject"
 
-	// ModeKey is an annotation of pod or namespace. Default sidecar.
+	// ModeKey is an annotation of a pod or namespace: a Mode. Default sidecar.
 	ModeKey = Domain + "mode"
-	// DeliveryKey: files or secret. Default files.
+	// DeliveryKey is an annotation of a pod or namespace: a Delivery. Default
+	// files.
 	DeliveryKey = Domain + "delivery"
-	// ProfileKey names a profile; on a pod it bypasses matching, on a
-	// namespace it restricts it.
+	// ProfileKey is an annotation of a pod or namespace: the name of a profile. A
+	// pod's profile bypasses matching; a namespace's profile restricts matching to
+	// that profile.
 	ProfileKey = Domain + "profile"
-	// CertDirKey is an absolute path. Default /etc/istio-certs.
+	// CertDirKey is an annotation of a pod or namespace: the absolute path of the
+	// certificate directory. Default /etc/istio-certs.
 	CertDirKey = Domain + "cert-dir"
-	// SecretNameKey is one of the names that the settings allow. Default
-	// istio-certs.
+	// SecretNameKey is an annotation of a pod or namespace: one of the Secret names
+	// that the settings allow. Default istio-certs.
 	SecretNameKey = Domain + "secret-name"
-	// PublishKey: "true" adds the in-pod publisher. Default "false".
+	// PublishKey is an annotation of a pod or namespace: "true" adds the in-pod
+	// publisher. Default "false".
 	PublishKey = Domain + "publish"
-	// EnvoyKey: "true" runs the full proxy. Default "false".
+	// EnvoyKey is an annotation of a pod or namespace: "true" runs the full proxy.
+	// Default "false".
 	EnvoyKey = Domain + "envoy"
-	// CertTTLKey is a Go duration, the lifetime asked of the CA.
+	// CertTTLKey is an annotation of a pod or namespace: the certificate lifetime
+	// requested from the CA, as a Go duration.
 	CertTTLKey = Domain + "cert-ttl"
-	// ContainerKey, on a pod, names the edge container.
+	// ContainerKey is an annotation of a pod: the name of the edge container.
 	ContainerKey = Domain + "container"
 
-	// Keys of a namespace that the controller reads.
-	SourceKey         = Domain + "source"
+	// SourceKey is an annotation of a namespace: a Source. Default istio-ca.
+	SourceKey = Domain + "source"
+	// ServiceAccountKey is an annotation of a namespace: the service account whose
+	// Secret the controller maintains even while no edge pod uses it.
 	ServiceAccountKey = Domain + "service-account"
-	MirrorSecretKey   = Domain + "mirror-secret"
-	TLSContextKey     = Domain + "tls-context"
+	// MirrorSecretKey is an annotation of a namespace: the Secret that source mirror
+	// follows. Default istio.<service account>.
+	MirrorSecretKey = Domain + "mirror-secret"
+	// TLSContextKey is an annotation of a namespace: "true" requests the TLSContext
+	// istio-upstream. Default "false".
+	TLSContextKey = Domain + "tls-context"
 
-	// RestartKey, on a workload or a namespace: "true" has the controller restart
-	// the workload when its pods are stale, where the chart lets it. The workload
-	// wins over the namespace. Default "false".
+	// RestartKey is an annotation of a workload or namespace: with "true" the
+	// controller restarts the workload when its pods are stale, if the chart enables
+	// restarts. The workload wins over the namespace. Default "false".
 	RestartKey = Domain + "restart-when-stale"
 )
 
@@ -50,40 +64,42 @@ const (
 	InjectionDisabled = "disabled"
 )
 
-// Keys that Isthmus writes.
+// Keys that Isthmus writes on pods and workloads.
 const (
-	// StatusKey is the annotation that says exactly what was added.
+	// StatusKey is an annotation of an injected pod: the exact list of what Isthmus
+	// added.
 	StatusKey = Domain + "status"
-	// InjectedLabel is the marker; its value is the mode.
+	// InjectedLabel is a label of an injected pod: its mode.
 	InjectedLabel = Domain + "injected"
 	// RestartedForKey is an annotation of a workload: the template hash that the
 	// controller last restarted it for.
 	RestartedForKey = Domain + "restarted-for"
 )
 
-// Keys of a Secret that the publisher writes, SourceKey among them: what is in
-// it, for whoever may list Secrets' metadata and not read them.
+// Keys of a Secret. All but AdoptKey are written when a certificate is published,
+// together with SourceKey: they describe the certificate to users that may list
+// the metadata of Secrets but not read their data.
 const (
-	// AdoptKey is an annotation that a user writes on a Secret of someone else's:
-	// "true" gives it to Isthmus.
+	// AdoptKey is an annotation that a user writes on an existing Secret: "true"
+	// lets Isthmus take the Secret over.
 	AdoptKey = Domain + "adopt"
 	// SPIFFEIDKey is the identity of the certificate.
 	SPIFFEIDKey = Domain + "spiffe-id"
-	// SerialKey is its serial number in hexadecimal.
+	// SerialKey is the serial number of the certificate, in hexadecimal.
 	SerialKey = Domain + "serial"
-	// NotBeforeKey is where its validity begins, in RFC 3339.
+	// NotBeforeKey is when the certificate becomes valid, in RFC 3339.
 	NotBeforeKey = Domain + "not-before"
-	// NotAfterKey is where its validity ends, in RFC 3339.
+	// NotAfterKey is when the certificate expires, in RFC 3339.
 	NotAfterKey = Domain + "not-after"
-	// RenewAfterKey is when it is due to be replaced, in RFC 3339.
+	// RenewAfterKey is when the certificate is due for renewal, in RFC 3339.
 	RenewAfterKey = Domain + "renew-after"
-	// ManagedByLabel says who keeps a Secret; ManagedBy is us.
+	// ManagedByLabel is the label that names the manager of an object.
 	ManagedByLabel = "app.kubernetes.io/managed-by"
-	// ManagedBy is the value of ManagedByLabel on what Isthmus keeps.
+	// ManagedBy is the value of ManagedByLabel on objects managed by Isthmus.
 	ManagedBy = "isthmus"
 )
 
-// Keys of others.
+// Keys of Istio, Kubernetes, Consul and OpenShift.
 const (
 	IstioInjectKey         = "sidecar.istio.io/inject"
 	IstioRevisionLabel     = "istio.io/rev"
@@ -105,45 +121,46 @@ const (
 	NamespaceNameLabel     = "kubernetes.io/metadata.name"
 	MirrorPodAnnotationKey = "kubernetes.io/config.mirror"
 
-	// IstioInjectionLabel on a namespace: "enabled" sends its pods to the injector
-	// of the default revision, any other value to none (mutatingwebhook.yaml of
-	// Istio's chart).
+	// IstioInjectionLabel is a label of a namespace: "enabled" sends its pods to the
+	// injector of the default revision, any other value to none
+	// (mutatingwebhook.yaml of Istio's chart).
 	IstioInjectionLabel = "istio-injection"
-	// IstioStatusKey is the annotation that Istio's injector leaves.
+	// IstioStatusKey is the annotation that Istio's injector writes.
 	IstioStatusKey = "sidecar.istio.io/status"
 	// IstioUserVolumeKey adds volumes to a pod that Istio injects.
 	IstioUserVolumeKey = "sidecar.istio.io/userVolume"
-	// IstioInboundPortsKey are the ports that Istio captures; "" captures none.
+	// IstioInboundPortsKey lists the ports that Istio captures; "" captures none.
 	IstioInboundPortsKey = "traffic.sidecar.istio.io/includeInboundPorts"
-	// IstioOutboundRangesKey are the addresses that Istio captures; "" captures
-	// none.
+	// IstioOutboundRangesKey lists the address ranges that Istio captures; ""
+	// captures none.
 	IstioOutboundRangesKey = "traffic.sidecar.istio.io/includeOutboundIPRanges"
-	// AmbientInboundKey keeps ztunnel from capturing what comes to the pod. Since
-	// Istio 1.24.
+	// AmbientInboundKey keeps ztunnel from capturing the pod's inbound traffic.
+	// Since Istio 1.24.
 	AmbientInboundKey = "ambient.istio.io/bypass-inbound-capture"
-	// IstioUseWaypointLabel names the waypoint that traffic to the pod goes through.
+	// IstioUseWaypointLabel names the waypoint for traffic to the pod.
 	IstioUseWaypointLabel = "istio.io/use-waypoint"
-	// IstioIngressWaypointLabel is for Services and namespaces, and heeded by
-	// Istio's own gateways alone.
+	// IstioIngressWaypointLabel is a label of Services and namespaces. Only Istio's
+	// own gateways honour it.
 	IstioIngressWaypointLabel = "istio.io/ingress-use-waypoint"
-	// PodSecurityEnforceLabel on a namespace: the Pod Security level that its pods
-	// have to pass.
+	// PodSecurityEnforceLabel is a label of a namespace: the Pod Security level that
+	// its pods must pass.
 	PodSecurityEnforceLabel = "pod-security.kubernetes.io/enforce"
 )
 
-// place says where a key of ours belongs.
-type place uint8
+// keyLocation is a set of places where a key of Isthmus has an effect.
+type keyLocation uint8
 
 const (
-	podAnnotation place = 1 << iota
+	podAnnotation keyLocation = 1 << iota
 	podLabel
 	namespaceAnnotation
 	namespaceLabel
 	workloadAnnotation
 )
 
-// places is every key of ours and where it may stand.
-var places = map[string]place{
+// keyLocations maps every key for pods, namespaces and workloads to the places
+// where it has an effect. The keys of Secrets are not part of it.
+var keyLocations = map[string]keyLocation{
 	InjectionLabel:    namespaceLabel,
 	InjectKey:         podAnnotation | podLabel,
 	ModeKey:           podAnnotation | namespaceAnnotation,

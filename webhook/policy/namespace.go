@@ -1,53 +1,76 @@
 package policy
 
-import "slices"
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
 
-// Namespace is what a decision needs to know of the pod's namespace.
+// Namespace is the part of a namespace that decisions depend on.
 type Namespace struct {
 	Name        string
 	Labels      map[string]string
 	Annotations map[string]string
 }
 
-// Warning is something the user should know and that is no error.
-type Warning struct {
-	// Code is short and stable, in kebab case; the status annotation keeps it.
-	Code string
-	// Text is one sentence for the user.
-	Text string
+// NamespaceProblems lists every invalid value under the keys of Isthmus that a
+// namespace carries: one sentence each, in a fixed order.
+func NamespaceProblems(ns Namespace, d Defaults, secretNames []string) []string {
+	var problems []string
+	if v, ok := ns.Labels[InjectionLabel]; ok && v != InjectionEnabled && v != InjectionDisabled {
+		problems = append(problems, fmt.Sprintf("namespace %s: label %s: %q is not allowed; want %s or %s", ns.Name, InjectionLabel, v, InjectionEnabled, InjectionDisabled))
+	}
+	if _, problem := WantsRestart(nil, ns); problem != "" {
+		problems = append(problems, problem)
+	}
+	firstProblem := func(annotations map[string]string) string {
+		if _, problem := Resolve(nil, nil, Namespace{Name: ns.Name, Labels: ns.Labels, Annotations: annotations}, d, secretNames); problem != nil {
+			return problem.Message
+		}
+		return ""
+	}
+	// A namespace may carry thousands of other annotations.
+	annotations := map[string]string{}
+	for key, value := range ns.Annotations {
+		if keyLocations[key]&namespaceAnnotation != 0 {
+			annotations[key] = value
+		}
+	}
+	// Resolve reports one problem at a time: find the annotation behind it, and
+	// resolve again without that annotation.
+	for {
+		message := firstProblem(annotations)
+		if message == "" {
+			return problems
+		}
+		problems = append(problems, message)
+		keys := NamespaceKeys(nil, annotations)
+		culprit := slices.IndexFunc(keys, func(key string) bool { return firstProblem(withoutKey(annotations, key)) != message })
+		if culprit < 0 {
+			return problems // a default is invalid, not an annotation
+		}
+		annotations = withoutKey(annotations, keys[culprit])
+	}
 }
 
-// Mode is how a pod gets its identity.
-type Mode string
+// NamespaceKeys lists the keys of Isthmus among a namespace's labels and
+// annotations, sorted and without duplicates.
+func NamespaceKeys(labels, annotations map[string]string) []string {
+	var keys []string
+	for _, m := range []map[string]string{labels, annotations} {
+		for key := range m {
+			if strings.HasPrefix(key, Domain) {
+				keys = append(keys, key)
+			}
+		}
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
 
-// The modes of the API.
-const (
-	// Sidecar: Istio's agent beside the edge, without Envoy.
-	Sidecar Mode = "sidecar"
-	// Istio: Istio's injector adds its sidecar, Isthmus prepares the pod for it.
-	Istio Mode = "istio"
-	// Secret: no container; the controller keeps the certificate in a Secret.
-	Secret Mode = "secret"
-	// Ambient: ztunnel carries the traffic, and the pod has no certificate.
-	Ambient Mode = "ambient"
-)
-
-// Known reports whether the mode is one of the API's.
-func (m Mode) Known() bool { return slices.Contains(modes, m) }
-
-// Source is where the certificate in a Secret comes from.
-type Source string
-
-// The sources.
-const (
-	// IstioCA: the controller asks istiod for it, as the edge's service account.
-	IstioCA Source = "istio-ca"
-	// Agent: the publisher in the pod takes it from the agent's files.
-	Agent Source = "agent"
-	// CertManager: cert-manager issues it.
-	CertManager Source = "cert-manager"
-	// Mirror: another Secret holds it.
-	Mirror Source = "mirror"
-)
-
-var sources = []Source{IstioCA, Agent, CertManager, Mirror}
+func withoutKey(m map[string]string, key string) map[string]string {
+	m = maps.Clone(m)
+	delete(m, key)
+	return m
+}

@@ -1,18 +1,19 @@
 package policy
 
-// Reason says why a pod came out as it did. The set is closed and the same in
+// Reason is the code of a decision on a pod. The set is closed and the same in
 // the response, the audit annotations, the metric, the log, Events and the CLI.
 type Reason string
 
 // The reason codes.
 const (
-	// Injected: the pod got its identity.
+	// Injected: Isthmus added the pod's identity.
 	Injected Reason = "injected"
-	// AlreadyInjected: the pod carries what its own status says we added.
+	// AlreadyInjected: the pod has a valid status annotation, and everything that
+	// the annotation lists.
 	AlreadyInjected Reason = "already-injected"
-	// IntegratedByHand: the pod brings an Istio integration of its own.
-	IntegratedByHand Reason = "integrated-by-hand"
-	// OptedOut: nobody asked for this pod, or it said no.
+	// ManualIntegration: the pod was integrated with Istio by hand.
+	ManualIntegration Reason = "integrated-by-hand"
+	// OptedOut: neither pod nor namespace opted in, or the pod opted out.
 	OptedOut Reason = "opted-out"
 	// NoProfile: no profile recognises the pod as an edge.
 	NoProfile Reason = "no-profile"
@@ -20,10 +21,10 @@ const (
 	ExcludedNamespace Reason = "excluded-namespace"
 	// UnsupportedOS: the pod runs on Windows.
 	UnsupportedOS Reason = "unsupported-os"
-	// Conflict: the pod has something that what we add would collide with.
+	// Conflict: something in the pod collides with what Isthmus would add.
 	Conflict Reason = "conflict"
-	// InvalidOverride: a key that steers the injection has an invalid value.
+	// InvalidOverride: a key that configures the injection has an invalid value.
 	InvalidOverride Reason = "invalid-override"
-	// InternalError: Isthmus itself is at fault.
+	// InternalError: Isthmus itself failed.
 	InternalError Reason = "internal-error"
 )

@@ -2,21 +2,21 @@ package policy
 
 import "fmt"
 
-// Restart says whether the controller is asked to restart a workload with these
-// annotations when its pods are stale; the workload's own word wins over its
+// WantsRestart reports whether a workload with these annotations asks the controller
+// to restart it when its pods are stale. The workload's annotation wins over its
 // namespace's. A value that is neither "true" nor "false" asks for nothing, and
-// problem says so in a sentence; it is empty otherwise.
-func Restart(workload map[string]string, ns Namespace) (asks bool, problem string) {
+// problem describes it in a sentence; otherwise problem is empty.
+func WantsRestart(workloadAnnotations map[string]string, ns Namespace) (wants bool, problem string) {
 	owner := ""
-	value, given := workload[RestartKey]
-	if !given {
-		if value, given = ns.Annotations[RestartKey]; !given {
+	value, isSet := workloadAnnotations[RestartKey]
+	if !isSet {
+		if value, isSet = ns.Annotations[RestartKey]; !isSet {
 			return false, ""
 		}
-		owner = "of namespace " + ns.Name + " "
+		owner = "namespace " + ns.Name + ": "
 	}
 	if value != "true" && value != "false" {
-		return false, fmt.Sprintf(`annotation %s%s: %q is not allowed; want "true" or "false"`, owner, RestartKey, value)
+		return false, fmt.Sprintf(`%sannotation %s: %q is not allowed; want "true" or "false"`, owner, RestartKey, value)
 	}
 	return value == "true", ""
 }

@@ -7,9 +7,27 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// readSource settles who writes the Secret. Source and publish say the same
-// thing twice, so they have to agree: the source is agent exactly when the
-// publisher is in the pod.
+// Source is where the certificate in a Secret comes from.
+type Source string
+
+// The sources.
+const (
+	// IstioCA: the controller requests the certificate from istiod, as the edge's
+	// service account.
+	IstioCA Source = "istio-ca"
+	// Agent: the publisher in the pod takes the certificate from the agent's files.
+	Agent Source = "agent"
+	// CertManager: cert-manager issues the certificate.
+	CertManager Source = "cert-manager"
+	// Mirror: the certificate is copied from another Secret.
+	Mirror Source = "mirror"
+)
+
+var sources = []Source{IstioCA, Agent, CertManager, Mirror}
+
+// readSource decides where the Secret's certificate comes from. The annotations
+// source and publish overlap, so they have to agree: the source is agent exactly
+// when the publisher is in the pod.
 func (r *resolver) readSource(o *Options, d Defaults) {
 	explicit, isExplicit := r.ns.Annotations[SourceKey]
 	o.Source = IstioCA
@@ -18,25 +36,25 @@ func (r *resolver) readSource(o *Options, d Defaults) {
 		switch {
 		case !slices.Contains(sources, o.Source):
 			return "want istio-ca, agent, cert-manager or mirror"
-		case o.Source == Agent && o.Mode != Sidecar && (isExplicit || !r.says(ModeKey)):
-			return fmt.Sprintf("%s; want istio-ca, cert-manager or mirror", o.Mode.noAgent())
+		case o.Source == Agent && o.Mode != Sidecar && (isExplicit || !r.hasAnnotation(ModeKey)):
+			return o.Mode.noAgentReason() + "; want istio-ca, cert-manager or mirror"
 		default:
 			return ""
 		}
 	})
 	if o.Source == Agent && o.Mode != Sidecar && !isExplicit {
-		o.Source = IstioCA // a mode that somebody chose counts for more than a default source
+		o.Source = IstioCA // an explicit mode wins over a default source
 	}
 	o.Publish = o.Source == Agent
 	r.read(PublishKey, "", func(v string) string {
-		if wrong := boolean(&o.Publish)(v); wrong != "" {
-			return wrong
+		if problem := parseBool(&o.Publish)(v); problem != "" {
+			return problem
 		}
 		switch {
 		case o.Publish && o.Mode != Sidecar:
-			return o.Mode.noAgent() + ` whose files could be published; want "false"`
+			return o.Mode.noAgentReason() + `, so there are no files to publish; want "false"`
 		case isExplicit && slices.Contains(sources, o.Source) && o.Publish != (o.Source == Agent):
-			return fmt.Sprintf("annotation %s of namespace %s is %q, and publish is \"true\" exactly when the source is agent; change one of the two", SourceKey, r.ns.Name, explicit)
+			return fmt.Sprintf(`namespace %s has the annotation %s: %q, and publish must be "true" with source agent and "false" with any other source; change one of the two`, r.ns.Name, SourceKey, explicit)
 		case o.Publish:
 			o.Source = Agent
 		case o.Source == Agent:
@@ -46,37 +64,38 @@ func (r *resolver) readSource(o *Options, d Defaults) {
 	})
 }
 
-// readNamespaceOnly reads what a pod has no say in.
+// readNamespaceOnly reads the options that a pod cannot set.
 func (r *resolver) readNamespaceOnly(o *Options, d Defaults) {
 	if o.Source == Mirror {
 		r.readNamespace(MirrorSecretKey, "", func(v string) string {
 			o.MirrorSecret = v
 			if v == o.SecretName {
-				return "that Secret is the one that is kept; want the name of another"
+				return "Isthmus writes that Secret itself; want the name of another Secret"
 			}
-			return name(v, "a Secret")
+			return nameProblem(v, "a Secret")
 		})
 	}
 	r.readNamespace(ServiceAccountKey, "", func(v string) string {
 		o.ServiceAccount = v
-		return name(v, "a service account")
+		return nameProblem(v, "a service account")
 	})
 	o.TLSContext = d.TLSContext
-	r.readNamespace(TLSContextKey, "", boolean(&o.TLSContext))
+	r.readNamespace(TLSContextKey, "", parseBool(&o.TLSContext))
 }
 
-// says reports whether pod or namespace has the annotation.
-func (r *resolver) says(key string) bool {
-	_, byPod := r.pod[key]
-	_, byNamespace := r.ns.Annotations[key]
-	return byPod || byNamespace
+// hasAnnotation reports whether pod or namespace has the annotation.
+func (r *resolver) hasAnnotation(key string) bool {
+	_, onPod := r.podAnnotations[key]
+	_, onNamespace := r.ns.Annotations[key]
+	return onPod || onNamespace
 }
 
-// name says what is wrong with a name. Secrets and service accounts are both
-// named by DNS subdomains (pkg/apis/core/validation of Kubernetes).
-func name(v, of string) string {
+// nameProblem returns what is wrong with the name of an object, or "". Secrets and
+// service accounts are both named by DNS subdomains (pkg/apis/core/validation of
+// Kubernetes).
+func nameProblem(v, kind string) string {
 	if len(validation.IsDNS1123Subdomain(v)) > 0 {
-		return "want the name of " + of + ": lower case letters, digits, dashes and dots"
+		return "want the name of " + kind + ": lower case letters, digits, dashes and dots"
 	}
 	return ""
 }

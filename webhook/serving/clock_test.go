@@ -10,27 +10,29 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// wrongClock is a real clock that somebody sets; its timers go on as they are.
-type wrongClock struct {
+// offsetClock is a real clock with an offset that can be set; its timers run as usual.
+type offsetClock struct {
 	clock.RealClock
-	by atomic.Int64
+	offset atomic.Int64
 }
 
-func (c *wrongClock) Now() time.Time { return time.Now().Round(0).Add(time.Duration(c.by.Load())) }
+func (c *offsetClock) Now() time.Time {
+	return time.Now().Round(0).Add(time.Duration(c.offset.Load()))
+}
 
-func TestLeafOfAClockThatWasAhead(t *testing.T) {
+func TestLeafIsSignedAgainWhenTheClockWasSetBack(t *testing.T) {
 	c := newCluster(t)
-	keep(t, c.options())
-	o, wrong := c.options(), &wrongClock{}
-	wrong.by.Store(int64(2 * time.Hour))
-	o.Clock = wrong
-	s := run(t, o)
+	startRotator(t, c.options())
+	o, ahead := c.options(), &offsetClock{}
+	ahead.offset.Store(int64(2 * time.Hour))
+	o.Clock = ahead
+	s := startSource(t, o)
 	requireReady(t, s)
-	assert.True(t, s.certificate().NotBefore.After(time.Now()), "what it signed is of no use yet")
+	assert.True(t, s.leaf.Load().Leaf.NotBefore.After(time.Now()), "the leaf is not valid yet")
 
-	wrong.by.Store(0)
-	assert.ErrorContains(t, s.Ready(), "the clock was ahead when it was signed: a new one is under way")
-	s.authority.wake() // as within lookAgain
+	ahead.offset.Store(0)
+	assert.ErrorContains(t, s.Ready(), "because the clock was ahead when it was signed: a new one is being signed")
+	s.requeue() // as within resyncInterval
 	require.Eventually(t, func() bool { return s.Ready() == nil }, 20*time.Second, 5*time.Millisecond)
-	assert.True(t, s.certificate().NotBefore.Before(time.Now()))
+	assert.True(t, s.leaf.Load().Leaf.NotBefore.Before(time.Now()))
 }

@@ -23,7 +23,7 @@ const (
 	testConfiguration = "isthmus-webhook"
 )
 
-// cluster is a fake API server that, unlike the plain fake, refuses a write whose
+// cluster is a fake API server that, unlike the fake client, refuses a write whose
 // resourceVersion is not the current one.
 type cluster struct {
 	*fake.Clientset
@@ -33,11 +33,11 @@ type cluster struct {
 	writes    atomic.Int64
 }
 
-// newCluster has what the chart installs: an empty Secret, and two configurations of
-// two webhooks each without a caBundle.
+// newCluster returns a cluster with the objects that the chart installs: an empty
+// Secret, and two configurations of two webhooks each without a caBundle.
 func newCluster(t testing.TB) *cluster {
 	t.Helper()
-	c := &cluster{Clientset: fake.NewClientset(emptySecret(), bareConfiguration(), bareValidation()), t: t}
+	c := &cluster{Clientset: fake.NewClientset(newSecret(), newMutatingConfiguration(), newValidatingConfiguration()), t: t}
 	c.PrependReactor("update", "secrets", c.update)
 	c.PrependReactor("update", "mutatingwebhookconfigurations", c.update)
 	c.PrependReactor("patch", "mutatingwebhookconfigurations", c.patch)
@@ -46,7 +46,7 @@ func newCluster(t testing.TB) *cluster {
 	return c
 }
 
-func emptySecret() *corev1.Secret {
+func newSecret() *corev1.Secret {
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: testNamespace, Name: testSecret, ResourceVersion: "1",
@@ -56,7 +56,7 @@ func emptySecret() *corev1.Secret {
 	}
 }
 
-func bareConfiguration() *admissionregistrationv1.MutatingWebhookConfiguration {
+func newMutatingConfiguration() *admissionregistrationv1.MutatingWebhookConfiguration {
 	url := "https://127.0.0.1:1/"
 	return &admissionregistrationv1.MutatingWebhookConfiguration{
 		ObjectMeta: metav1.ObjectMeta{Name: testConfiguration, ResourceVersion: "1"},
@@ -67,7 +67,7 @@ func bareConfiguration() *admissionregistrationv1.MutatingWebhookConfiguration {
 	}
 }
 
-func bareValidation() *admissionregistrationv1.ValidatingWebhookConfiguration {
+func newValidatingConfiguration() *admissionregistrationv1.ValidatingWebhookConfiguration {
 	url := "https://127.0.0.1:1/"
 	return &admissionregistrationv1.ValidatingWebhookConfiguration{
 		ObjectMeta: metav1.ObjectMeta{Name: testConfiguration, ResourceVersion: "1"},
@@ -79,8 +79,8 @@ func bareValidation() *admissionregistrationv1.ValidatingWebhookConfiguration {
 }
 
 func (c *cluster) update(action clienttesting.Action) (bool, runtime.Object, error) {
-	object := action.(clienttesting.UpdateAction).GetObject()
-	given := object.(metav1.Object)
+	updated := action.(clienttesting.UpdateAction).GetObject()
+	given := updated.(metav1.Object)
 	current, err := c.Tracker().Get(action.GetResource(), action.GetNamespace(), given.GetName())
 	if err != nil {
 		return true, nil, err
@@ -89,7 +89,7 @@ func (c *cluster) update(action clienttesting.Action) (bool, runtime.Object, err
 		c.conflicts.Add(1)
 		return true, nil, apierrors.NewConflict(action.GetResource().GroupResource(), given.GetName(), nil)
 	}
-	return true, object, c.save(action, object)
+	return true, updated, c.save(action, updated)
 }
 
 func (c *cluster) patch(action clienttesting.Action) (bool, runtime.Object, error) {
@@ -112,10 +112,10 @@ func (c *cluster) patch(action clienttesting.Action) (bool, runtime.Object, erro
 	return true, patched, c.save(action, patched)
 }
 
-func (c *cluster) save(action clienttesting.Action, object runtime.Object) error {
+func (c *cluster) save(action clienttesting.Action, saved runtime.Object) error {
 	c.writes.Add(1)
-	object.(metav1.Object).SetResourceVersion(strconv.FormatInt(c.versions.Add(1)+1, 10))
-	return c.Tracker().Update(action.GetResource(), object, action.GetNamespace())
+	saved.(metav1.Object).SetResourceVersion(strconv.FormatInt(c.versions.Add(1)+1, 10))
+	return c.Tracker().Update(action.GetResource(), saved, action.GetNamespace())
 }
 
 func (c *cluster) secret() *corev1.Secret {
@@ -125,7 +125,7 @@ func (c *cluster) secret() *corev1.Secret {
 	return secret
 }
 
-// editSecret writes as a user would, over whatever is there.
+// editSecret edits the Secret as a user does, and retries on a conflict.
 func (c *cluster) editSecret(edit func(*corev1.Secret)) {
 	c.t.Helper()
 	for {
@@ -140,32 +140,32 @@ func (c *cluster) editSecret(edit func(*corev1.Secret)) {
 	}
 }
 
-func (c *cluster) configuration() *admissionregistrationv1.MutatingWebhookConfiguration {
+func (c *cluster) mutatingConfiguration() *admissionregistrationv1.MutatingWebhookConfiguration {
 	c.t.Helper()
 	configuration, err := c.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(c.t.Context(), testConfiguration, metav1.GetOptions{})
 	require.NoError(c.t, err)
 	return configuration
 }
 
-func (c *cluster) validation() *admissionregistrationv1.ValidatingWebhookConfiguration {
+func (c *cluster) validatingConfiguration() *admissionregistrationv1.ValidatingWebhookConfiguration {
 	c.t.Helper()
 	configuration, err := c.AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(c.t.Context(), testConfiguration, metav1.GetOptions{})
 	require.NoError(c.t, err)
 	return configuration
 }
 
-func (c *cluster) editValidation(edit func(*admissionregistrationv1.ValidatingWebhookConfiguration)) {
+func (c *cluster) editValidatingConfiguration(edit func(*admissionregistrationv1.ValidatingWebhookConfiguration)) {
 	c.t.Helper()
-	configuration := c.validation()
+	configuration := c.validatingConfiguration()
 	edit(configuration)
 	_, err := c.AdmissionregistrationV1().ValidatingWebhookConfigurations().Update(c.t.Context(), configuration, metav1.UpdateOptions{})
 	require.NoError(c.t, err)
 }
 
-func (c *cluster) editConfiguration(edit func(*admissionregistrationv1.MutatingWebhookConfiguration)) {
+func (c *cluster) editMutatingConfiguration(edit func(*admissionregistrationv1.MutatingWebhookConfiguration)) {
 	c.t.Helper()
 	for {
-		configuration := c.configuration()
+		configuration := c.mutatingConfiguration()
 		edit(configuration)
 		_, err := c.AdmissionregistrationV1().MutatingWebhookConfigurations().Update(c.t.Context(), configuration, metav1.UpdateOptions{})
 		if apierrors.IsConflict(err) {

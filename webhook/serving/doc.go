@@ -1,38 +1,40 @@
-// Package serving keeps the certificate that the admission server shows to the
-// API server, without asking anything else to be installed.
+// Package serving provides the certificate that the admission server presents to the
+// API server. Nothing else needs to be installed for it.
 //
-// One Secret, which the chart creates empty, holds a certificate authority. A
-// [Keeper], which the controller runs as leader, makes it and rotates it, and keeps
+// One Secret, which the chart creates empty, holds a certificate authority (CA). A
+// [Rotator] runs in the controller's leader. It creates and rotates the CA, and keeps
 // the caBundle of every webhook in one named MutatingWebhookConfiguration, and in the
-// ValidatingWebhookConfiguration of that name, equal to the authority's trust bundle.
-// A [Source], which every replica of the admission server runs, reads the Secret and
-// the first of the two and writes nothing: it signs a leaf of its own, whose key never
-// leaves the process.
+// ValidatingWebhookConfiguration of that name, equal to the CA's trust bundle.
+// A [Source] runs in every replica of the admission server. It reads the Secret and
+// the mutating configuration, and signs its own leaf certificate. It writes nothing,
+// and the leaf's key never leaves the process.
 //
-// An API server verifies a leaf by the caBundle that it knows at that moment, so
-// the authority is never swapped in one step:
+// An API server verifies a leaf with the caBundle that it knows at that moment. The
+// CA is therefore never replaced in one step:
 //
-//	stable      tls.crt signs, and ca.crt holds it alone
-//	announcing  next.crt is made, and ca.crt holds both; nobody signs with it
-//	announced   the configurations carry both; wait until every API server knows
-//	promoted    next.crt has become tls.crt, and the replicas sign anew; ca.crt
-//	            still holds both; wait until no old leaf is in use
+//	stable      tls.crt signs; ca.crt holds its root alone
+//	announcing  next.crt exists and ca.crt holds both roots; no replica signs with it
+//	announced   the configurations carry both roots; wait until every API server knows them
+//	promoted    next.crt has become tls.crt and the replicas sign new leaves; ca.crt
+//	            still holds both roots; wait until no old leaf is in use
 //	stable      ca.crt drops the old root
 //
-// The phase and when it began are annotations of the Secret: a Keeper that
-// starts in the middle goes on from there. What is found damaged or emptied is
-// made anew along the same way: roots that leaves may still be verified by stay
-// in the bundle, and replicas keep their old leaf until the new root is known.
+// Annotations of the Secret hold the phase and when it began, so a Rotator that
+// starts in the middle continues from there. A damaged or empty Secret is repaired
+// along the same way: a root that a leaf in use may need stays in the bundle, and
+// replicas keep their old leaf until API servers know the new root.
 //
-// A replica takes the Secret's word for which authority signs, and sees for itself
-// that the configuration carries it. It looks at least once a minute, so that the
-// second wait, of two minutes, leaves it the time to sign anew.
+// A replica takes from the Secret which CA signs, and checks that the configuration
+// trusts it. It reads both at least once a minute. The second wait, of two minutes,
+// therefore leaves it time to sign a new leaf.
 //
-// While no Keeper runs, rotation stands still where it was, and nothing else does:
-// replicas start, sign and renew their leaves with the authority as it stands, which
-// has four months left when its rotation is due. A caBundle that somebody changes
-// stays wrong until then, and a first authority is not made. While nobody can read
-// the Secret, running replicas sign with what is in memory.
+// While no Rotator runs, only rotation stops. Replicas still start, and sign and
+// renew their leaves with the current CA, which has four months left when its
+// rotation is due. Nothing repairs a caBundle or creates a first CA in that time.
+// While the Secret cannot be read, running replicas sign with the CA in memory.
 //
-// [FileSource] serves a certificate that somebody else writes to files.
+// [decide] and [decideLeaf] make all decisions. They are pure: the observation
+// carries the time, and the caller passes in the function that generates a CA.
+//
+// [FileSource] serves a certificate from files that another program writes.
 package serving

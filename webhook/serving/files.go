@@ -13,13 +13,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 )
 
-// FileSource is a serving certificate that somebody else keeps in two files, as
-// cert-manager and a mounted Secret do. Who writes them also writes the caBundle:
-// nothing in the cluster is read or written here.
+// FileSource is a serving certificate from two files, which another program such as
+// cert-manager writes, or the kubelet from a mounted Secret. That program also writes
+// the caBundle: a FileSource reads and writes nothing in the cluster.
 //
-// It stands on controller-runtime's certwatcher, which follows the symlinks that
-// the kubelet swaps, polls too, and keeps the last good pair. cert-manager's own
-// file source gives up for good after twelve read errors in its whole life.
+// It uses controller-runtime's certwatcher, which follows the symlinks that the
+// kubelet swaps, polls too, and keeps the last good pair. cert-manager's own file
+// source gives up for good after twelve read errors in its whole life.
 type FileSource struct {
 	certFile, keyFile string
 	log               logr.Logger
@@ -27,14 +27,14 @@ type FileSource struct {
 
 	mu      sync.Mutex
 	watcher *certwatcher.CertWatcher
-	problem error
+	loadErr error
 }
 
-// NewFileSource serves the chain in certFile with the key in keyFile. The files may
-// appear later: until then Ready says what is missing.
+// NewFileSource returns a source of the chain in certFile with the key in keyFile. The
+// files may appear later: until then Ready says what is missing.
 func NewFileSource(certFile, keyFile string, log logr.Logger) (*FileSource, error) {
 	if certFile == "" || keyFile == "" {
-		return nil, fmt.Errorf("serving certificate: both a certificate and a key file are needed, got %q and %q", certFile, keyFile)
+		return nil, fmt.Errorf("serving certificate: want a certificate file and a key file, got %q and %q", certFile, keyFile)
 	}
 	if log.GetSink() == nil {
 		log = logr.Discard()
@@ -42,21 +42,21 @@ func NewFileSource(certFile, keyFile string, log logr.Logger) (*FileSource, erro
 	return &FileSource{
 		certFile: certFile, keyFile: keyFile, interval: 2 * time.Second,
 		log:     log.WithValues("certificate", certFile, "key", keyFile),
-		problem: errors.New("the files were not read yet"),
+		loadErr: errors.New("the files have not been read yet"),
 	}, nil
 }
 
 // Start loads the files, and reloads them whenever they change, until ctx ends.
 func (f *FileSource) Start(ctx context.Context) error {
-	var reported string
+	var logged string
 	err := wait.PollUntilContextCancel(ctx, f.interval, true, func(context.Context) (bool, error) {
 		watcher, err := certwatcher.New(f.certFile, f.keyFile)
 		f.mu.Lock()
-		f.watcher, f.problem = watcher, err
+		f.watcher, f.loadErr = watcher, err
 		f.mu.Unlock()
-		if err != nil && err.Error() != reported {
-			f.log.Error(err, "waiting for a serving certificate")
-			reported = err.Error()
+		if err != nil && err.Error() != logged {
+			f.log.Error(err, "cannot load the serving certificate yet: retrying")
+			logged = err.Error()
 		}
 		return err == nil, nil
 	})
@@ -67,28 +67,28 @@ func (f *FileSource) Start(ctx context.Context) error {
 	return f.watcher.Start(ctx)
 }
 
-// NeedLeaderElection says that every replica runs a FileSource.
+// NeedLeaderElection is false: every replica runs a FileSource.
 func (f *FileSource) NeedLeaderElection() bool { return false }
 
-// GetCertificate returns the pair that the files held when they last were whole.
+// GetCertificate returns the last certificate and key in the files that belong together.
 func (f *FileSource) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	f.mu.Lock()
-	watcher, problem := f.watcher, f.problem
+	watcher, loadErr := f.watcher, f.loadErr
 	f.mu.Unlock()
 	if watcher == nil {
-		return nil, fmt.Errorf("no serving certificate yet: %w", problem)
+		return nil, fmt.Errorf("no serving certificate yet: %w", loadErr)
 	}
 	return watcher.GetCertificate(hello)
 }
 
-// Ready is nil when there is a certificate and it is valid now.
+// Ready returns nil when there is a certificate and it has not expired.
 func (f *FileSource) Ready() error {
-	pair, err := f.GetCertificate(nil)
+	current, err := f.GetCertificate(nil)
 	if err != nil {
 		return err
 	}
-	if now := time.Now(); now.After(pair.Leaf.NotAfter) {
-		return fmt.Errorf("the serving certificate in %s expired at %s", f.certFile, pair.Leaf.NotAfter.Format(time.RFC3339))
+	if now := time.Now(); now.After(current.Leaf.NotAfter) {
+		return fmt.Errorf("the serving certificate in %s expired at %s", f.certFile, current.Leaf.NotAfter.Format(time.RFC3339))
 	}
 	return nil
 }

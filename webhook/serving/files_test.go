@@ -14,11 +14,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/isthmus-mesh/isthmus/test/certtest"
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
-// mount is a folder as the kubelet keeps it: files are links into ..data, which is
-// a link that is swapped.
+// mount is a mounted Secret as the kubelet writes it: files are symlinks into ..data,
+// a symlink that is swapped.
 type mount struct {
 	t        *testing.T
 	folder   string
@@ -71,7 +71,7 @@ func serves(f *FileSource, want *x509.Certificate) func() bool {
 	}
 }
 
-func TestFileSourceFollowsTheFiles(t *testing.T) {
+func TestFileSourceReloadsChangedFiles(t *testing.T) {
 	root := certtest.NewAuthority(t)
 	first, second := root.Leaf(t, certtest.DNSNames("isthmus")), root.Leaf(t, certtest.DNSNames("isthmus"))
 	m := newMount(t)
@@ -81,7 +81,7 @@ func TestFileSourceFollowsTheFiles(t *testing.T) {
 	assert.NoError(t, f.Ready())
 
 	m.write(second.ChainPEM, second.KeyPEM)
-	// certwatcher polls every ten seconds where the swap raced with its watch.
+	// certwatcher polls every ten seconds, in case the swap raced with its watch.
 	assert.Eventually(t, serves(f, second.Certificate), 15*time.Second, 5*time.Millisecond)
 }
 
@@ -99,9 +99,9 @@ func TestFileSourceKeepsTheLastGoodPair(t *testing.T) {
 	assert.Eventually(t, serves(f, last.Certificate), 15*time.Second, 5*time.Millisecond)
 }
 
-func TestFileSourceSaysWhatIsMissing(t *testing.T) {
+func TestFileSourceReportsMissingAndExpiredFiles(t *testing.T) {
 	_, err := NewFileSource("tls.crt", "", logr.Discard())
-	assert.EqualError(t, err, `serving certificate: both a certificate and a key file are needed, got "tls.crt" and ""`)
+	assert.EqualError(t, err, `serving certificate: want a certificate file and a key file, got "tls.crt" and ""`)
 
 	m := newMount(t)
 	f := m.start()

@@ -2,14 +2,15 @@ package serving
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// expiry reports what is there when it is asked, and nothing before.
-type expiry struct {
+// expiryCollector reports when the current certificate and its authority expire, and
+// nothing before there is a certificate.
+type expiryCollector struct {
 	source   *Source
 	leaf, ca *prometheus.Desc
 }
 
-func newExpiry(source *Source) expiry {
-	return expiry{
+func newExpiryCollector(source *Source) expiryCollector {
+	return expiryCollector{
 		source: source,
 		leaf: prometheus.NewDesc("isthmus_webhook_serving_certificate_not_after_timestamp_seconds",
 			"When this replica's serving certificate expires, in seconds since the epoch.", nil, nil),
@@ -18,18 +19,16 @@ func newExpiry(source *Source) expiry {
 	}
 }
 
-// Describe is part of prometheus.Collector.
-func (e expiry) Describe(ch chan<- *prometheus.Desc) {
+// Describe implements prometheus.Collector.
+func (e expiryCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- e.leaf
 	ch <- e.ca
 }
 
-// Collect is part of prometheus.Collector.
-func (e expiry) Collect(ch chan<- prometheus.Metric) {
-	if leaf := e.source.certificate(); leaf != nil {
-		ch <- prometheus.MustNewConstMetric(e.leaf, prometheus.GaugeValue, float64(leaf.NotAfter.Unix()))
-	}
-	if active := e.source.authority.signer(); active != nil {
-		ch <- prometheus.MustNewConstMetric(e.ca, prometheus.GaugeValue, float64(active.root.NotAfter.Unix()))
+// Collect implements prometheus.Collector.
+func (e expiryCollector) Collect(ch chan<- prometheus.Metric) {
+	if current := e.source.leaf.Load(); current != nil {
+		ch <- prometheus.MustNewConstMetric(e.leaf, prometheus.GaugeValue, float64(current.Leaf.NotAfter.Unix()))
+		ch <- prometheus.MustNewConstMetric(e.ca, prometheus.GaugeValue, float64(current.issuer.root.NotAfter.Unix()))
 	}
 }

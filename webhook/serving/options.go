@@ -13,84 +13,83 @@ import (
 )
 
 const (
-	// DefaultCATTL is the lifetime of a certificate authority: one year. Its
-	// rotation is invisible, so the length is no burden, and it begins with a
-	// third of the life left: the controller would have to be away for four months
-	// before a root expires, and even then a new one is made by itself.
+	// DefaultCATTL is the lifetime of a certificate authority: one year. Users do not
+	// notice its rotation, so a long life has no advantage for them. The rotation
+	// begins with a third of the lifetime left: the controller would have to be away
+	// for four months before a root expires, and even then it creates a new one when
+	// it returns.
 	DefaultCATTL = 365 * 24 * time.Hour
 
-	// DefaultLeafTTL is the lifetime of a replica's leaf: seven days. The key
-	// lives in the memory of one process, so a short life buys little; a leaf is
-	// renewed with a third of it left, so that an authority which nobody can read
+	// DefaultLeafTTL is the lifetime of a replica's leaf: seven days. The key stays in
+	// the memory of one process, so a shorter life would add little security. A leaf
+	// is renewed with a third of its lifetime left: an authority that cannot be read
 	// for a long weekend stops no review.
 	DefaultLeafTTL = 7 * 24 * time.Hour
 
-	// DefaultPropagationDelay is how long both waits of a rotation last: two
-	// minutes. An API server learns of a new caBundle by a watch, normally within
-	// milliseconds; a watch whose connection died in silence is noticed by
-	// client-go's HTTP/2 health check after 45 seconds. The delay also covers
-	// clocks of nodes that disagree by less than it.
+	// DefaultPropagationDelay is how long each of a rotation's two waits lasts: two
+	// minutes. API servers learn of a new caBundle by a watch, usually within
+	// milliseconds. client-go's HTTP/2 health check detects a watch on a dead
+	// connection after 45 seconds. The delay also covers clocks of nodes that differ
+	// by less than it.
 	DefaultPropagationDelay = 2 * time.Minute
 )
 
-// Options say what a Keeper keeps and a Source serves with, and where it is.
+// Options configure a Rotator or a Source.
 type Options struct {
-	// Client gets and watches the Secret and the configuration, both by name only.
-	// A Keeper's also updates the Secret and patches the configuration, and does the
-	// same with the validating one. Required.
+	// Client reads and watches the Secret and the configuration, both by name only. A
+	// Rotator's client also updates the Secret and patches the configuration, and does
+	// the same for the validating configuration. Required.
 	Client kubernetes.Interface
 
-	// Namespace is where the Secret lives. Required.
+	// Namespace is the namespace of the Secret. Required.
 	Namespace string
 
-	// SecretName names the Secret that holds the authority. It must exist, empty
-	// at first; it is never created here. Required.
+	// SecretName is the name of the Secret that holds the authority. The Secret must
+	// exist, empty at first; this package never creates it. Required.
 	SecretName string
 
-	// ConfigurationName names the MutatingWebhookConfiguration, and the
-	// ValidatingWebhookConfiguration if there is one, whose webhooks all get the
-	// trust bundle as caBundle from the Keeper. Required.
+	// ConfigurationName is the name of the MutatingWebhookConfiguration, and of the
+	// ValidatingWebhookConfiguration if there is one. The Rotator writes the trust
+	// bundle as caBundle into all their webhooks. Required.
 	ConfigurationName string
 
-	// DNSNames go into every leaf. The API server calls a service as
-	// <service>.<namespace>.svc; see ServiceNames. A Source requires some unless
-	// IPAddresses is set; a Keeper reads neither.
+	// DNSNames are the DNS names in every leaf. The API server calls a service as
+	// <service>.<namespace>.svc; see ServiceNames. A Source requires at least one
+	// unless IPAddresses is set; a Rotator ignores both.
 	DNSNames []string
 
-	// IPAddresses go into every leaf too, for a configuration that names the
-	// server by a URL with an address. Default none.
+	// IPAddresses are the IP addresses in every leaf, for a configuration that calls
+	// the server by a URL with an address. Default none.
 	IPAddresses []net.IP
 
-	// CATTL is the lifetime of an authority that the Keeper makes. Default
+	// CATTL is the lifetime of an authority that the Rotator generates. Default
 	// DefaultCATTL.
 	CATTL time.Duration
 
-	// LeafTTL is the lifetime of a Source's leaf, cut where its authority ends.
-	// Default DefaultLeafTTL.
+	// LeafTTL is the lifetime of a Source's leaf, which ends no later than its
+	// authority. Default DefaultLeafTTL.
 	LeafTTL time.Duration
 
-	// PropagationDelay is how long the bundle must have been in the configuration
+	// PropagationDelay is how long the configurations must have carried the bundle
 	// before the next authority signs, and again how long the old root stays after
-	// that. It must fit four times into CATTL. Only the Keeper reads it. Default
+	// that. It must fit four times into CATTL. Only the Rotator reads it. Default
 	// DefaultPropagationDelay.
 	PropagationDelay time.Duration
 
-	// Log receives every step and every problem, and never key material. The zero
-	// value discards.
+	// Log receives every step and every error, and never key material. The zero value
+	// discards.
 	Log logr.Logger
 
-	// Clock tells the time and makes the timers of the authority. The leaf's own
-	// renewal timer, which is cert-manager's, always follows the real clock.
-	// Default clock.RealClock.
+	// Clock is the source of time and timers. Default clock.RealClock.
 	Clock clock.Clock
 
-	// Registerer gets a Source's expiry metrics; a Keeper has none of its own. Nil
-	// registers none.
+	// Registerer registers a Source's expiry metrics; a Rotator has no metrics.
+	// Nil registers none.
 	Registerer prometheus.Registerer
 }
 
-// ServiceNames returns the DNS names under which a service is called from inside
-// its cluster, whatever the cluster's domain.
+// ServiceNames returns the DNS names by which clients in the cluster call a service,
+// without the cluster's domain.
 func ServiceNames(service, namespace string) []string {
 	return []string{service + "." + namespace + ".svc", service + "." + namespace, service}
 }
@@ -129,7 +128,7 @@ func (o Options) validate() error {
 	return errors.Join(errs...)
 }
 
-// validateLeaf is what a Source needs besides.
+// validateLeaf checks the options that only a Source reads.
 func (o Options) validateLeaf() error {
 	var errs []error
 	if len(o.DNSNames)+len(o.IPAddresses) == 0 {
@@ -141,7 +140,7 @@ func (o Options) validateLeaf() error {
 	return errors.Join(errs...)
 }
 
-// validateCA is what a Keeper needs besides.
+// validateCA checks the options that only a Rotator reads.
 func (o Options) validateCA() error {
 	var errs []error
 	if o.CATTL < 0 {
@@ -150,8 +149,8 @@ func (o Options) validateCA() error {
 	if o.PropagationDelay < 0 {
 		errs = append(errs, fmt.Errorf("propagation delay %s is negative", o.PropagationDelay))
 	}
-	// Both waits must end within the last third of the old authority's life, or
-	// its leaves expire while the next one is still waiting.
+	// Both waits must end within the last third of the old authority's lifetime.
+	// Otherwise its leaves expire before the next authority signs.
 	if 4*o.PropagationDelay > o.CATTL {
 		errs = append(errs, fmt.Errorf("propagation delay %s does not fit four times into the CA lifetime %s", o.PropagationDelay, o.CATTL))
 	}

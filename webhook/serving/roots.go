@@ -12,80 +12,82 @@ import (
 	"github.com/cert-manager/cert-manager/pkg/util/pki"
 )
 
-// roots is a trust bundle: certificates in the order in which they came, each once.
+// roots are the certificates of a trust bundle, in their order, without duplicates.
 type roots []*x509.Certificate
 
-// readRoots reads what is whole in a bundle. It says false when something is
-// not, or when the bytes are not the form that pem writes.
-func readRoots(bundle []byte) (roots, bool) {
+// parseRoots returns the certificates of a bundle that parse. canonical is false when
+// one does not, or when encode would write the bundle differently.
+func parseRoots(bundle []byte) (found roots, canonical bool) {
 	if len(bundle) == 0 {
 		return nil, false
 	}
-	var found roots
 	for rest := bundle; ; {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
 			break
 		}
-		// One certificate that does not parse must not cost the others.
+		// A certificate that does not parse must not cost the others.
 		if certificate, err := x509.ParseCertificate(block.Bytes); err == nil {
-			found = found.with(certificate)
+			found = found.union(certificate)
 		}
 	}
-	return found, bytes.Equal(found.pem(), bundle)
+	return found, bytes.Equal(found.encode(), bundle)
 }
 
-func (r roots) pem() []byte {
+// encode returns the bundle as PEM.
+func (r roots) encode() []byte {
 	var bundle bytes.Buffer
 	for _, certificate := range r {
 		encoded, err := pki.EncodeX509(certificate)
 		if err != nil {
-			continue // only a nil certificate fails to encode
+			continue // only a nil certificate cannot be encoded
 		}
 		bundle.Write(encoded)
 	}
 	return bundle.Bytes()
 }
 
-func (r roots) has(certificate *x509.Certificate) bool {
+func (r roots) contains(certificate *x509.Certificate) bool {
 	return slices.ContainsFunc(r, certificate.Equal)
 }
 
-func (r roots) hasAll(others roots) bool {
-	return !slices.ContainsFunc(others, func(c *x509.Certificate) bool { return !r.has(c) })
+func (r roots) containsAll(others roots) bool {
+	return !slices.ContainsFunc(others, func(c *x509.Certificate) bool { return !r.contains(c) })
 }
 
-func (r roots) with(others ...*x509.Certificate) roots {
-	all := slices.Clone(r)
+// union returns r and then the others that it lacks.
+func (r roots) union(others ...*x509.Certificate) roots {
+	union := slices.Clone(r)
 	for _, certificate := range others {
-		if !all.has(certificate) {
-			all = append(all, certificate)
+		if !union.contains(certificate) {
+			union = append(union, certificate)
 		}
 	}
-	return all
+	return union
 }
 
-func (r roots) without(others ...*x509.Certificate) roots {
-	return slices.DeleteFunc(slices.Clone(r), roots(others).has)
+// difference returns r without the others.
+func (r roots) difference(others ...*x509.Certificate) roots {
+	return slices.DeleteFunc(slices.Clone(r), roots(others).contains)
 }
 
-// usable are the roots that a leaf may still be verified by.
+// usable returns the roots by which a leaf can be verified at now.
 func (r roots) usable(now time.Time) roots {
 	return slices.DeleteFunc(slices.Clone(r), func(c *x509.Certificate) bool {
 		return !c.IsCA || now.After(c.NotAfter)
 	})
 }
 
-// String names the certificates, for logs.
+// String lists the certificates, for logs.
 func (r roots) String() string {
-	names := make([]string, 0, len(r))
+	descriptions := make([]string, 0, len(r))
 	for _, certificate := range r {
-		names = append(names, name(certificate))
+		descriptions = append(descriptions, describeCertificate(certificate))
 	}
-	return strings.Join(names, ", ")
+	return strings.Join(descriptions, ", ")
 }
 
-// issuerOf finds the root that issued leaf, or nil.
+// issuerOf returns the root that issued leaf, or nil.
 func (r roots) issuerOf(leaf *x509.Certificate) *x509.Certificate {
 	for _, certificate := range r {
 		if bytes.Equal(certificate.RawSubject, leaf.RawIssuer) && bytes.Equal(certificate.SubjectKeyId, leaf.AuthorityKeyId) {
@@ -95,6 +97,6 @@ func (r roots) issuerOf(leaf *x509.Certificate) *x509.Certificate {
 	return nil
 }
 
-func name(certificate *x509.Certificate) string {
-	return fmt.Sprintf("%s (until %s)", certificate.Subject.CommonName, certificate.NotAfter.UTC().Format(time.RFC3339))
+func describeCertificate(c *x509.Certificate) string {
+	return fmt.Sprintf("%s (until %s)", c.Subject.CommonName, c.NotAfter.UTC().Format(time.RFC3339))
 }

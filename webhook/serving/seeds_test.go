@@ -2,10 +2,10 @@
 
 package serving
 
-// Simulated lives take seconds each, and the more of them are for make soak.
+// Each simulated lifetime takes seconds: make soak runs more of them.
 const (
-	// seeds is how many lives with accidents of every kind there are.
+	// seeds is how many simulations do every kind of damage at random times.
 	seeds = 1
-	// lives is through how many lives of a CA one kind of damage is done.
-	lives = 1
+	// lifetimes is for how many lifetimes of a CA one kind of damage is repeated.
+	lifetimes = 1
 )

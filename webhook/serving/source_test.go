@@ -27,8 +27,8 @@ func (c *cluster) options() Options {
 	}
 }
 
-// run starts a Source that ends with the test.
-func run(t *testing.T, options Options) *Source {
+// startSource starts a Source and stops it when the test ends.
+func startSource(t *testing.T, options Options) *Source {
 	t.Helper()
 	s, err := New(options)
 	require.NoError(t, err)
@@ -36,13 +36,13 @@ func run(t *testing.T, options Options) *Source {
 	return s
 }
 
-// keep starts a Keeper that ends with the test.
-func keep(t *testing.T, options Options) *Keeper {
+// startRotator starts a Rotator and stops it when the test ends.
+func startRotator(t *testing.T, options Options) *Rotator {
 	t.Helper()
-	k, err := NewKeeper(options)
+	r, err := NewRotator(options)
 	require.NoError(t, err)
-	start(t, k)
-	return k
+	start(t, r)
+	return r
 }
 
 func start(t *testing.T, runnable interface{ Start(context.Context) error }) {
@@ -64,8 +64,8 @@ func requireReady(t *testing.T, sources ...*Source) {
 
 func TestReplicasShareOneAuthority(t *testing.T) {
 	c := newCluster(t)
-	keep(t, c.options())
-	sources := []*Source{run(t, c.options()), run(t, c.options()), run(t, c.options())}
+	startRotator(t, c.options())
+	sources := []*Source{startSource(t, c.options()), startSource(t, c.options()), startSource(t, c.options())}
 	requireReady(t, sources...)
 
 	bundle := c.secret().Data[BundleKey]
@@ -78,37 +78,37 @@ func TestReplicasShareOneAuthority(t *testing.T) {
 		_, err = pair.Leaf.Verify(x509.VerifyOptions{Roots: pool, DNSName: "isthmus." + testNamespace + ".svc"})
 		assert.NoError(t, err)
 		_, err = pair.Leaf.Verify(x509.VerifyOptions{Roots: pool, DNSName: "isthmus", CurrentTime: time.Now().Add(-leafBackdate + time.Minute)})
-		assert.NoError(t, err, "to a clock that is behind")
+		assert.NoError(t, err, "by a clock that is behind")
 		serials[pair.Leaf.SerialNumber.String()] = true
 	}
-	assert.Len(t, serials, 3, "each replica has a leaf of its own")
-	roots, whole := readRoots(bundle)
-	assert.True(t, whole)
+	assert.Len(t, serials, 3, "each replica has its own leaf")
+	roots, canonical := parseRoots(bundle)
+	assert.True(t, canonical)
 	assert.Len(t, roots, 1, "one CA")
-	for _, webhook := range c.configuration().Webhooks {
+	for _, webhook := range c.mutatingConfiguration().Webhooks {
 		assert.Equal(t, string(bundle), string(webhook.ClientConfig.CABundle), webhook.Name)
 	}
 }
 
-// The real clock, real watches, and lives of seconds.
+// It uses the real clock, real watches, and lifetimes of seconds.
 func TestReplicasRotateSideBySide(t *testing.T) {
 	c := newCluster(t)
 	o := c.options()
-	// A leaf has three seconds left when its renewal is due, and replicas two to
-	// sign with another CA: a busy machine must not be late.
+	// A leaf has three seconds left when its renewal is due, and replicas have two
+	// seconds to sign with another CA: enough for a busy machine.
 	o.CATTL, o.LeafTTL, o.PropagationDelay = 12*time.Second, 9*time.Second, 2*time.Second
-	keep(t, o)
-	sources := []*Source{run(t, o), run(t, o), run(t, o)}
+	startRotator(t, o)
+	sources := []*Source{startSource(t, o), startSource(t, o), startSource(t, o)}
 	requireReady(t, sources...)
 
 	authorities := map[string]bool{}
 	assert.Eventually(t, func() bool {
 		for _, s := range sources {
-			// The bundle after the leaf: the old root must outlive the last look at it.
+			// Read the bundle after the leaf: the old root must outlive the leaf in use.
 			pair, err := s.GetCertificate(nil)
 			require.NoError(t, err)
 			pool := x509.NewCertPool()
-			pool.AppendCertsFromPEM(c.configuration().Webhooks[1].ClientConfig.CABundle)
+			pool.AppendCertsFromPEM(c.mutatingConfiguration().Webhooks[1].ClientConfig.CABundle)
 			_, err = pair.Leaf.Verify(x509.VerifyOptions{Roots: pool, DNSName: "isthmus"})
 			if !assert.NoError(t, err) {
 				return true
@@ -119,72 +119,72 @@ func TestReplicasRotateSideBySide(t *testing.T) {
 	}, 90*time.Second, 5*time.Millisecond)
 }
 
-func TestReadySaysWhatIsMissing(t *testing.T) {
-	t.Run("nothing was started", func(t *testing.T) {
+func TestReadyReportsWhatIsMissing(t *testing.T) {
+	t.Run("Start was not called", func(t *testing.T) {
 		s, err := New(newCluster(t).options())
 		require.NoError(t, err)
-		assert.EqualError(t, s.Ready(), "no serving certificate yet: nothing was looked at yet")
+		assert.EqualError(t, s.Ready(), "no serving certificate yet: the Secret has not been read yet")
 		_, err = s.GetCertificate(&tls.ClientHelloInfo{})
 		assert.Error(t, err)
 	})
-	t.Run("the Secret is not there, then is", func(t *testing.T) {
+	t.Run("the Secret is created later", func(t *testing.T) {
 		c := newCluster(t)
 		secrets := c.CoreV1().Secrets(testNamespace)
 		require.NoError(t, secrets.Delete(t.Context(), testSecret, metav1.DeleteOptions{}))
-		keep(t, c.options())
-		s := run(t, c.options())
+		startRotator(t, c.options())
+		s := startSource(t, c.options())
 		assert.EventuallyWithT(t, func(c *assert.CollectT) {
-			assert.EqualError(c, s.Ready(), "no serving certificate yet: secret isthmus-system/isthmus-webhook-ca does not exist; it is created empty by the chart, and by nothing else: helm upgrade brings it back")
+			assert.EqualError(c, s.Ready(), "no serving certificate yet: secret isthmus-system/isthmus-webhook-ca does not exist; only the chart creates it, empty: run helm upgrade to create it again")
 		}, 10*time.Second, 5*time.Millisecond)
-		_, err := secrets.Create(t.Context(), emptySecret(), metav1.CreateOptions{})
+		_, err := secrets.Create(t.Context(), newSecret(), metav1.CreateOptions{})
 		require.NoError(t, err)
 		requireReady(t, s)
 	})
-	t.Run("no keeper runs, then one does", func(t *testing.T) {
+	t.Run("the rotator starts later", func(t *testing.T) {
 		c := newCluster(t)
-		s := run(t, c.options())
+		s := startSource(t, c.options())
 		assert.EventuallyWithT(t, func(c *assert.CollectT) {
-			assert.EqualError(c, s.Ready(), "no serving certificate yet: secret isthmus-system/isthmus-webhook-ca is empty: isthmus controller has yet to make the first CA")
+			assert.EqualError(c, s.Ready(), "no serving certificate yet: secret isthmus-system/isthmus-webhook-ca is empty: the isthmus controller has not created the first CA yet")
 		}, 10*time.Second, 5*time.Millisecond)
-		keep(t, c.options())
+		startRotator(t, c.options())
 		requireReady(t, s)
 	})
-	t.Run("the configuration is not there, then is", func(t *testing.T) {
+	t.Run("the configuration is created later", func(t *testing.T) {
 		c := newCluster(t)
 		configurations := c.AdmissionregistrationV1().MutatingWebhookConfigurations()
 		require.NoError(t, configurations.Delete(t.Context(), testConfiguration, metav1.DeleteOptions{}))
-		keep(t, c.options())
-		s := run(t, c.options())
+		startRotator(t, c.options())
+		s := startSource(t, c.options())
 		assert.EventuallyWithT(t, func(c *assert.CollectT) {
 			assert.EqualError(c, s.Ready(), `mutatingwebhookconfiguration "isthmus-webhook" does not exist`)
 		}, 10*time.Second, 5*time.Millisecond)
-		_, err := configurations.Create(t.Context(), bareConfiguration(), metav1.CreateOptions{})
+		_, err := configurations.Create(t.Context(), newMutatingConfiguration(), metav1.CreateOptions{})
 		require.NoError(t, err)
 		requireReady(t, s)
 	})
 	t.Run("the Secret is deleted under a running replica", func(t *testing.T) {
 		c := newCluster(t)
-		keep(t, c.options())
-		s := run(t, c.options())
+		startRotator(t, c.options())
+		s := startSource(t, c.options())
 		requireReady(t, s)
 		bundle := c.secret().Data[BundleKey]
 		require.NoError(t, c.CoreV1().Secrets(testNamespace).Delete(t.Context(), testSecret, metav1.DeleteOptions{}))
-		require.Eventually(t, func() bool { _, problem := s.authority.status(); return problem != nil }, 10*time.Second, 5*time.Millisecond)
-		assert.NoError(t, s.Ready(), "it serves on")
-		c.editConfiguration(func(c *admissionregistrationv1.MutatingWebhookConfiguration) {
+		require.Eventually(t, func() bool { _, lastError := s.status(); return lastError != nil }, 10*time.Second, 5*time.Millisecond)
+		assert.NoError(t, s.Ready(), "it keeps serving")
+		c.editMutatingConfiguration(func(c *admissionregistrationv1.MutatingWebhookConfiguration) {
 			c.Webhooks[0].ClientConfig.CABundle = nil
 		})
-		assert.Eventually(t, func() bool { return bytes.Equal(bundle, c.configuration().Webhooks[0].ClientConfig.CABundle) },
-			10*time.Second, 5*time.Millisecond, "the keeper knows what leaves in use are verified by")
+		assert.Eventually(t, func() bool { return bytes.Equal(bundle, c.mutatingConfiguration().Webhooks[0].ClientConfig.CABundle) },
+			10*time.Second, 5*time.Millisecond, "the rotator remembers the bundle that leaves in use need")
 	})
 }
 
-func TestNewRefusesWhatCannotWork(t *testing.T) {
-	const source, keeper = "serving certificate: ", "webhook's certificate authority: "
+func TestNewRefusesInvalidOptions(t *testing.T) {
+	const source, rotator = "serving certificate: ", "webhook's certificate authority: "
 	tests := map[string]struct {
-		change      func(*Options)
-		ofSource    string
-		ofTheKeeper string
+		change       func(*Options)
+		sourceError  string
+		rotatorError string
 	}{
 		"no client":            {func(o *Options) { o.Client = nil }, "no client given", "no client given"},
 		"no namespace":         {func(o *Options) { o.Namespace = "" }, "no namespace given", "no namespace given"},
@@ -201,33 +201,33 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 			o := newCluster(t).options()
 			test.change(&o)
 			_, err := New(o)
-			assertRefused(t, source, test.ofSource, err)
-			_, err = NewKeeper(o)
-			assertRefused(t, keeper, test.ofTheKeeper, err)
+			assertRefused(t, source, test.sourceError, err)
+			_, err = NewRotator(o)
+			assertRefused(t, rotator, test.rotatorError, err)
 		})
 	}
 }
 
-// assertRefused wants this error, and none when there is nothing to say.
-func assertRefused(t *testing.T, who, what string, err error) {
+// assertRefused asserts the text of an error, or that there is none when want is empty.
+func assertRefused(t *testing.T, prefix, want string, err error) {
 	t.Helper()
-	if what == "" {
+	if want == "" {
 		assert.NoError(t, err)
 		return
 	}
-	assert.EqualError(t, err, who+what)
+	assert.EqualError(t, err, prefix+want)
 }
 
-func TestOnlyTheKeeperIsForALeader(t *testing.T) {
+func TestOnlyTheRotatorNeedsLeaderElection(t *testing.T) {
 	c := newCluster(t)
-	assert.True(t, keep(t, c.options()).NeedLeaderElection())
-	assert.False(t, run(t, c.options()).NeedLeaderElection())
+	assert.True(t, startRotator(t, c.options()).NeedLeaderElection())
+	assert.False(t, startSource(t, c.options()).NeedLeaderElection())
 }
 
-func TestMetricsTellExpiry(t *testing.T) {
+func TestMetricsReportExpiry(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
 	o := newCluster(t).options()
-	keep(t, o)
+	startRotator(t, o)
 	o.Registerer = registry
 	gather := func() map[string]float64 {
 		families, err := registry.Gather()
@@ -238,7 +238,7 @@ func TestMetricsTellExpiry(t *testing.T) {
 		}
 		return values
 	}
-	s := run(t, o)
+	s := startSource(t, o)
 	requireReady(t, s)
 	values := gather()
 	assert.InDelta(t, time.Now().Add(DefaultLeafTTL).Unix(), values["isthmus_webhook_serving_certificate_not_after_timestamp_seconds"], 60)
@@ -259,27 +259,27 @@ func TestNoKeyIsPrinted(t *testing.T) {
 	c := newCluster(t)
 	o := c.options()
 	o.Log = log
-	keep(t, o)
-	s := run(t, o)
+	startRotator(t, o)
+	s := startSource(t, o)
 	requireReady(t, s)
 	secret := c.secret()
 	c.editSecret(func(s *corev1.Secret) { s.Data[corev1.TLSCertKey] = s.Data[corev1.TLSPrivateKeyKey] })
 	require.Eventually(t, func() bool { return len(c.secret().Data[NextPrivateKeyKey]) > 0 }, 10*time.Second, 5*time.Millisecond)
 
-	p := s.authority.signer()
-	log.Info("a pair as a value", "pair", p)
-	said := func() string {
+	ca := s.leaf.Load().issuer
+	log.Info("values with keys", "ca", ca, "leaf", s.leaf.Load())
+	logged := func() string {
 		mu.Lock()
 		defer mu.Unlock()
 		return lines.String()
 	}
-	// Both are said after the write that the Secret shows.
-	for _, line := range []string{"signing leaves with another certificate authority", "mended: "} {
-		require.Eventually(t, func() bool { return strings.Contains(said(), line) }, 10*time.Second, 5*time.Millisecond, line)
+	// Both are logged after the write to the Secret.
+	for _, line := range []string{"signed a serving certificate", "repaired: "} {
+		require.Eventually(t, func() bool { return strings.Contains(logged(), line) }, 10*time.Second, 5*time.Millisecond, line)
 	}
-	printed := said()
+	printed := logged()
 	for _, verb := range []string{"%s", "%v", "%+v", "%#v", "%d", "%x"} {
-		printed += fmt.Sprintf(verb+verb, p, state{signing: p, next: p})
+		printed += fmt.Sprintf(verb+verb+verb, ca, rotationState{signing: ca, next: ca}, s.leaf.Load())
 	}
 	assert.NotContains(t, printed, "PRIVATE KEY")
 	for _, key := range [][]byte{secret.Data[corev1.TLSPrivateKeyKey], c.secret().Data[NextPrivateKeyKey]} {

@@ -12,7 +12,7 @@ import (
 
 // Keys of the Secret, besides tls.crt and tls.key, which hold the authority that signs.
 const (
-	// NextCertKey holds the certificate of the authority that will sign next.
+	// NextCertKey holds the certificate of the authority that signs next.
 	NextCertKey = "next.crt"
 	// NextPrivateKeyKey holds its key.
 	NextPrivateKeyKey = "next.key"
@@ -22,12 +22,13 @@ const (
 
 // Annotations of the Secret.
 const (
-	// PhaseAnnotation says how far a rotation is: stable, announcing, announced or promoted.
+	// PhaseAnnotation holds the phase of a rotation: stable, announcing, announced or promoted.
 	PhaseAnnotation = "isthmus.dev/ca-phase"
-	// PhaseSinceAnnotation says since when, as RFC 3339 with nanoseconds.
+	// PhaseSinceAnnotation holds the time when the phase began, as RFC 3339 with nanoseconds.
 	PhaseSinceAnnotation = "isthmus.dev/ca-phase-since"
 )
 
+// phase is a phase of a rotation; see the package's documentation.
 type phase string
 
 const (
@@ -37,104 +38,120 @@ const (
 	promoted   phase = "promoted"
 )
 
-// state is what the Secret says.
-type state struct {
-	signing *pair
-	next    *pair
+// rotationState is the content of the Secret.
+type rotationState struct {
+	signing *authority
+	next    *authority
 	bundle  roots
 	phase   phase
 	since   time.Time
 }
 
-// reading is a state as it was found, with what was wrong about it.
-type reading struct {
-	state
-	// damaged says what is missing or broken; empty for a whole state.
-	damaged []string
-	// stray are certificates whose keys are lost. Leaves of theirs may be in use.
-	stray roots
-	// empty tells a Secret fresh from the chart.
-	empty bool
+// parsedSecret is the usable content of the Secret, and what is wrong with the rest.
+type parsedSecret struct {
+	rotationState
+	// problems says what is missing or damaged; empty when nothing is.
+	problems []string
+	// orphans are CA certificates without a usable key. Leaves of theirs may be in use.
+	orphans roots
+	// isEmpty is true for the Secret that the chart creates.
+	isEmpty bool
 }
 
-// readState reads the Secret; pairs of the last state are not parsed again.
-func readState(secret *corev1.Secret, now time.Time, last state) reading {
-	r := reading{empty: len(secret.Data) == 0}
-	r.signing = r.readPair(secret, corev1.TLSCertKey, corev1.TLSPrivateKeyKey, now, last)
-	r.next = r.readPair(secret, NextCertKey, NextPrivateKeyKey, now, last)
-	if r.signing == nil && r.next == nil && len(r.damaged) == 0 {
-		r.damaged = append(r.damaged, "there is no certificate authority in it")
+// parseSecret parses the Secret. It reuses the authorities of last instead of parsing
+// them again.
+func parseSecret(secret *corev1.Secret, now time.Time, last rotationState) parsedSecret {
+	s := parsedSecret{isEmpty: len(secret.Data) == 0}
+	s.signing = s.parseAuthority(secret, corev1.TLSCertKey, corev1.TLSPrivateKeyKey, now, last)
+	s.next = s.parseAuthority(secret, NextCertKey, NextPrivateKeyKey, now, last)
+	if s.signing == nil && s.next == nil && len(s.problems) == 0 {
+		s.problems = append(s.problems, "it holds no certificate authority")
 	}
 
-	bundle, whole := readRoots(secret.Data[BundleKey])
-	r.bundle = bundle
-	if !whole && len(secret.Data[BundleKey]) > 0 {
-		r.damaged = append(r.damaged, BundleKey+" is no clean list of certificates")
+	bundle, canonical := parseRoots(secret.Data[BundleKey])
+	s.bundle = bundle
+	if !canonical && len(secret.Data[BundleKey]) > 0 {
+		s.problems = append(s.problems, BundleKey+" is not a clean list of PEM certificates")
 	}
-	for _, p := range []*pair{r.signing, r.next} {
-		if p != nil && !bundle.has(p.root) {
-			r.damaged = append(r.damaged, fmt.Sprintf("%s lacks the CA %s", BundleKey, p))
+	for _, a := range []*authority{s.signing, s.next} {
+		if a != nil && !bundle.contains(a.root) {
+			s.problems = append(s.problems, fmt.Sprintf("%s lacks the CA %s", BundleKey, a))
 		}
 	}
 
-	r.phase = phase(secret.Annotations[PhaseAnnotation])
+	s.phase = phase(secret.Annotations[PhaseAnnotation])
 	if since, err := time.Parse(time.RFC3339Nano, secret.Annotations[PhaseSinceAnnotation]); err == nil {
-		r.since = since
+		s.since = since
 	}
-	return r
+	return s
 }
 
-func (r *reading) readPair(secret *corev1.Secret, certKey, keyKey string, now time.Time, last state) *pair {
-	certPEM, keyPEM := secret.Data[certKey], secret.Data[keyKey]
+func (s *parsedSecret) parseAuthority(secret *corev1.Secret, certKey, privateKeyKey string, now time.Time, last rotationState) *authority {
+	certPEM, keyPEM := secret.Data[certKey], secret.Data[privateKeyKey]
 	if len(certPEM)+len(keyPEM) == 0 {
 		return nil
 	}
-	for _, p := range []*pair{last.signing, last.next} {
-		if p != nil && bytes.Equal(p.certPEM, certPEM) && bytes.Equal(p.keyPEM, keyPEM) && !now.After(p.root.NotAfter) {
-			return p
+	for _, a := range []*authority{last.signing, last.next} {
+		if a != nil && bytes.Equal(a.certPEM, certPEM) && bytes.Equal(a.keyPEM, keyPEM) && !now.After(a.root.NotAfter) {
+			return a
 		}
 	}
-	p, err := readPair(certPEM, keyPEM, now)
+	a, err := parseAuthority(certPEM, keyPEM, now)
 	if err == nil {
-		return p
+		return a
 	}
-	r.damaged = append(r.damaged, fmt.Sprintf("%s and %s: %v", certKey, keyKey, err))
+	s.problems = append(s.problems, fmt.Sprintf("%s and %s: %v", certKey, privateKeyKey, err))
 	if certificate, err := pki.DecodeX509CertificateBytes(certPEM); err == nil {
-		r.stray = r.stray.with(certificate)
+		s.orphans = s.orphans.union(certificate)
 	}
 	return nil
 }
 
-// write puts the state into the Secret and leaves everything else in it alone.
-func (s state) write(secret *corev1.Secret) {
+// writeTo puts the state into the Secret and leaves everything else in it alone.
+func (s rotationState) writeTo(secret *corev1.Secret) {
 	if secret.Data == nil {
 		secret.Data = map[string][]byte{}
 	}
 	if secret.Annotations == nil {
 		secret.Annotations = map[string]string{}
 	}
-	put := func(certKey, keyKey string, p *pair) {
-		if p == nil {
+	write := func(certKey, privateKeyKey string, a *authority) {
+		if a == nil {
 			delete(secret.Data, certKey)
-			delete(secret.Data, keyKey)
+			delete(secret.Data, privateKeyKey)
 			return
 		}
-		secret.Data[certKey], secret.Data[keyKey] = p.certPEM, p.keyPEM
+		secret.Data[certKey], secret.Data[privateKeyKey] = a.certPEM, a.keyPEM
 	}
-	put(corev1.TLSCertKey, corev1.TLSPrivateKeyKey, s.signing)
-	put(NextCertKey, NextPrivateKeyKey, s.next)
-	secret.Data[BundleKey] = s.bundle.pem()
+	write(corev1.TLSCertKey, corev1.TLSPrivateKeyKey, s.signing)
+	write(NextCertKey, NextPrivateKeyKey, s.next)
+	secret.Data[BundleKey] = s.bundle.encode()
 	secret.Annotations[PhaseAnnotation] = string(s.phase)
 	secret.Annotations[PhaseSinceAnnotation] = s.since.UTC().Format(time.RFC3339Nano)
 }
 
-// retiring are the roots that nobody signs with any more.
-func (s state) retiring() roots {
-	var held []*x509.Certificate
-	for _, p := range []*pair{s.signing, s.next} {
-		if p != nil {
-			held = append(held, p.root)
+// retiring are the roots of the bundle whose authority no longer signs.
+func (s rotationState) retiring() roots {
+	var present []*x509.Certificate
+	for _, a := range []*authority{s.signing, s.next} {
+		if a != nil {
+			present = append(present, a.root)
 		}
 	}
-	return s.bundle.without(held...)
+	return s.bundle.difference(present...)
+}
+
+// impliedPhase is the phase that the certificates imply. They cannot tell announcing
+// from announced; there the recorded phase decides.
+func (s rotationState) impliedPhase() phase {
+	switch {
+	case s.next != nil && s.phase == announced:
+		return announced
+	case s.next != nil:
+		return announcing
+	case len(s.retiring()) > 0:
+		return promoted
+	default:
+		return stable
+	}
 }

@@ -2,13 +2,15 @@ package serving
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"slices"
 )
 
-// view is what a configuration tells the API servers to trust.
-type view struct {
+// configurationView is the part of a webhook configuration that is about trust: the
+// roots by which API servers verify the admission server.
+type configurationView struct {
 	found           bool
 	kind, name      string
 	resourceVersion string
@@ -21,68 +23,60 @@ type webhookView struct {
 	roots    roots
 }
 
-func (v *view) add(name string, caBundle []byte) {
-	trusted, _ := readRoots(caBundle)
+func (v *configurationView) addWebhook(name string, caBundle []byte) {
+	trusted, _ := parseRoots(caBundle)
 	v.webhooks = append(v.webhooks, webhookView{name: name, caBundle: caBundle, roots: trusted})
 }
 
-// together is what several configurations tell: a root is carried when every
-// webhook of each carries it. The first is the one that must be there.
-func together(all []view) view {
-	one := all[0]
-	for _, v := range all[1:] {
-		one.webhooks = append(slices.Clip(one.webhooks), v.webhooks...)
+// mergeViews returns one view with the webhooks of all: it trusts a root when every
+// webhook of each trusts it. The first view is the one that must exist.
+func mergeViews(views []configurationView) configurationView {
+	merged := views[0]
+	for _, v := range views[1:] {
+		merged.webhooks = append(slices.Clip(merged.webhooks), v.webhooks...)
 	}
-	return one
+	return merged
 }
 
-// missing says that there is no configuration.
-func (v view) missing() string {
+// notFound is the message that the configuration does not exist.
+func (v configurationView) notFound() string {
 	return fmt.Sprintf("%s %q does not exist", v.kind, v.name)
 }
 
-// carriesAll is nil when every webhook trusts every given root, and names the
-// first one that does not.
-func (v view) carriesAll(wanted roots) error {
-	if !v.found {
-		return fmt.Errorf("there is no %s %q yet", v.kind, v.name)
-	}
-	for _, webhook := range v.webhooks {
-		if !webhook.roots.hasAll(wanted) {
-			return fmt.Errorf("webhook %q of configuration %q does not carry the CA %s",
-				webhook.name, v.name, wanted.without(webhook.roots...))
-		}
-	}
-	return nil
+// trusts reports whether the configuration exists and every webhook trusts every
+// given root.
+func (v configurationView) trusts(wanted ...*x509.Certificate) bool {
+	return v.found && !slices.ContainsFunc(v.webhooks, func(w webhookView) bool { return !w.roots.containsAll(wanted) })
 }
 
-// roots are all that any of the webhooks trusts.
-func (v view) roots() roots {
-	var all roots
+// roots are the roots that any of the webhooks trusts.
+func (v configurationView) roots() roots {
+	var union roots
 	for _, webhook := range v.webhooks {
-		all = all.with(webhook.roots...)
+		union = union.union(webhook.roots...)
 	}
-	return all
+	return union
 }
 
-// operation is one operation of a JSON patch.
-type operation struct {
+// patchOperation is one operation of a JSON patch.
+type patchOperation struct {
 	Op    string `json:"op"`
 	Path  string `json:"path"`
 	Value any    `json:"value"`
 }
 
-// patch gives every webhook the bundle and touches nothing else; nil when there is
-// nothing to do. It fails at the API server when the configuration is no longer
-// the one that was seen, so that an older bundle never replaces a newer one.
-func (v view) patch(bundle []byte) ([]byte, error) {
-	operations := []operation{{Op: "test", Path: "/metadata/resourceVersion", Value: v.resourceVersion}}
+// caBundlePatch is the JSON patch that gives every webhook the bundle and changes
+// nothing else; nil when all have it. The API server refuses the patch when the
+// configuration changed since it was read, so an older bundle never replaces a newer
+// one.
+func (v configurationView) caBundlePatch(bundle []byte) ([]byte, error) {
+	operations := []patchOperation{{Op: "test", Path: "/metadata/resourceVersion", Value: v.resourceVersion}}
 	for i, webhook := range v.webhooks {
 		if bytes.Equal(webhook.caBundle, bundle) {
 			continue
 		}
-		operations = append(operations, operation{
-			// "add" replaces a field that is there.
+		operations = append(operations, patchOperation{
+			// "add" replaces a field that exists.
 			Op: "add", Path: fmt.Sprintf("/webhooks/%d/clientConfig/caBundle", i), Value: bundle,
 		})
 	}

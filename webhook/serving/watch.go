@@ -12,30 +12,33 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 )
 
-// watchTimeout ends a watch from the server's side, so that one on a dead
-// connection is not waited for forever.
+// watchTimeout is when the server ends a watch, at the latest after twice that. It
+// bounds how long a watch on a dead connection goes unnoticed.
 const watchTimeout = 5 * time.Minute
 
-// alarm watches one object and calls wake whenever it may have changed. What it is
-// now is then read by name: this needs no list permission, keeps no cache, and
-// cannot miss a deletion.
-type alarm struct {
-	log  logr.Logger
-	name string
-	open func(context.Context, metav1.ListOptions) (watch.Interface, error)
-	wake func()
+type watchFunc func(context.Context, metav1.ListOptions) (watch.Interface, error)
+
+// objectWatch watches one object and calls requeue whenever it may have changed. The
+// reconciler then reads the object by name: that needs no list permission, keeps no
+// cache, and cannot miss a deletion.
+type objectWatch struct {
+	log     logr.Logger
+	name    string
+	watch   watchFunc
+	requeue func()
 }
 
-func (a alarm) run(ctx context.Context) {
-	fresh := wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.5, Steps: 6, Cap: 30 * time.Second}
-	backoff := fresh
+// run opens the watch again whenever it ends, until ctx ends.
+func (w objectWatch) run(ctx context.Context) {
+	initial := wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.5, Steps: 6, Cap: 30 * time.Second}
+	backoff := initial
 	for ctx.Err() == nil {
 		started := time.Now()
-		if err := a.watch(ctx); err != nil && ctx.Err() == nil {
-			a.log.V(1).Info("watch ended, opening it again", "name", a.name, "reason", err.Error())
+		if err := w.runOnce(ctx); err != nil && ctx.Err() == nil {
+			w.log.V(1).Info("watch ended, opening it again", "name", w.name, "reason", err.Error())
 		}
 		if time.Since(started) > time.Minute {
-			backoff = fresh
+			backoff = initial
 		}
 		select {
 		case <-ctx.Done():
@@ -44,10 +47,10 @@ func (a alarm) run(ctx context.Context) {
 	}
 }
 
-func (a alarm) watch(ctx context.Context) error {
+func (w objectWatch) runOnce(ctx context.Context) error {
 	timeout := int64(wait.Jitter(watchTimeout, 1).Seconds())
-	events, err := a.open(ctx, metav1.ListOptions{
-		FieldSelector:  fields.OneTermEqualSelector(metav1.ObjectNameField, a.name).String(),
+	events, err := w.watch(ctx, metav1.ListOptions{
+		FieldSelector:  fields.OneTermEqualSelector(metav1.ObjectNameField, w.name).String(),
 		TimeoutSeconds: &timeout,
 	})
 	if err != nil {
@@ -55,8 +58,8 @@ func (a alarm) watch(ctx context.Context) error {
 	}
 	defer events.Stop()
 
-	// Whatever happened while nobody watched.
-	a.wake()
+	// The object may have changed while no watch was open.
+	w.requeue()
 	for {
 		select {
 		case <-ctx.Done():
@@ -68,7 +71,7 @@ func (a alarm) watch(ctx context.Context) error {
 			if event.Type == watch.Error {
 				return apierrors.FromObject(event.Object)
 			}
-			a.wake()
+			w.requeue()
 		}
 	}
 }

@@ -1,8 +1,8 @@
 {{/*
-Names. The chart's cluster-scoped objects have fixed names, so that there is one
-Isthmus in a cluster ("isthmus.validateAlone"), and so that the webhook
-configuration sorts right before Istio's whatever the release is called. One
-release per cluster needs no release name in the names of the others either.
+Names. The chart's cluster-scoped objects have fixed names, so that a cluster holds
+one Isthmus ("isthmus.validateAlone"), and so that the webhook configuration sorts
+right before Istio's, whatever the name of the release. With one release per cluster
+the other objects need no release name in their names either.
 */}}
 
 {{/* The two webhook configurations, one of each kind. It must start with "isthmus-". */}}
@@ -10,47 +10,47 @@ release per cluster needs no release name in the names of the others either.
 isthmus-injector
 {{- end }}
 
-{{/* Deployment, Service, ServiceAccount and what belongs to them. */}}
+{{/* The webhook's Deployment, Service, ServiceAccount and related objects. */}}
 {{- define "isthmus.webhook" -}}
 isthmus-webhook
 {{- end }}
 
-{{/* The same of the controller; its Lease has this name in the program. */}}
+{{/* The controller's objects; the program uses this name for its Lease. */}}
 {{- define "isthmus.controller" -}}
 isthmus-controller
 {{- end }}
 
 {{/* The ClusterRole of the in-pod publishers, and the RoleBindings to it that the
-controller makes; the program knows the name. */}}
+controller makes; the program uses this name. */}}
 {{- define "isthmus.publisher" -}}
 isthmus-publisher
 {{- end }}
 
-{{/* The policy that fences the controller's tokens, and its binding. */}}
+{{/* The policy that restricts the controller's tokens, and its binding. */}}
 {{- define "isthmus.tokenPolicy" -}}
 isthmus-controller-tokens
 {{- end }}
 
-{{/* What the controller's restarts need: the ConfigMap that says which one is under
-way, whose name the program knows, and the policy that fences them. */}}
+{{/* Objects for the controller's restarts: the ConfigMap that records the current
+restart (the program uses this name), and the policy that restricts restarts. */}}
 {{- define "isthmus.restartPolicy" -}}
 isthmus-controller-restarts
 {{- end }}
 
-{{/* CEL: the first map is the second, but for the keys of the third, a list. */}}
+{{/* CEL: two maps are equal, except for the keys in a list. Arguments: the two maps and the list. */}}
 {{- define "isthmus.sameBut" -}}
 {{- $new := index . 0 }}{{ $old := index . 1 }}{{ $but := index . 2 -}}
 {{ $new }}.all(k, k in {{ $but }} || (k in {{ $old }} && {{ $new }}[k] == {{ $old }}[k])) &&
 {{ $old }}.all(k, k in {{ $but }} || k in {{ $new }})
 {{- end }}
 
-{{/* The Secret that holds the self-managed CA. The chart creates it empty, the
+{{/* The Secret that holds the self-managed CA. The chart creates the Secret empty, the
 controller fills it, the webhook's replicas read it. */}}
 {{- define "isthmus.caSecret" -}}
 isthmus-webhook-ca
 {{- end }}
 
-{{/* The Secret that holds a serving certificate from elsewhere. */}}
+{{/* The Secret that holds a serving certificate that is not self-managed. */}}
 {{- define "isthmus.tlsSecret" -}}
 {{- if eq .Values.certificate.mode "existing" -}}
 {{ .Values.certificate.existing.secretName }}
@@ -59,12 +59,12 @@ isthmus-webhook-tls
 {{- end -}}
 {{- end }}
 
-{{/* The name that the API server calls and verifies. */}}
+{{/* The server name that the API server calls and verifies. */}}
 {{- define "isthmus.serverName" -}}
 {{ include "isthmus.webhook" . }}.{{ .Release.Namespace }}.svc
 {{- end }}
 
-{{/* The image, by digest where there is one. */}}
+{{/* The image, by digest if there is one. */}}
 {{- define "isthmus.image" -}}
 {{- with .Values.image -}}
 {{- if .digest -}}
@@ -91,7 +91,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | quote }}
 {{- end }}
 
-{{/* The same for the component "component" of "root". */}}
+{{/* The same labels, for the component "component" of "root". */}}
 {{- define "isthmus.selectorLabelsOf" -}}
 {{ include "isthmus.selectorLabels" .root | replace "component: webhook" (printf "component: %s" .component) }}
 {{- end }}
@@ -100,12 +100,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{ include "isthmus.labels" .root | replace "component: webhook" (printf "component: %s" .component) }}
 {{- end }}
 
-{{/* What has pods, as a JSON list. */}}
+{{/* The components that have pods, as a JSON list. */}}
 {{- define "isthmus.components" -}}
 {{- ternary (list "webhook" "controller") (list "webhook") .Values.controller.enabled | toJson -}}
 {{- end }}
 
-{{/* Who reads the mesh's settings, as subjects of a binding. */}}
+{{/* The accounts that read the mesh's settings, as subjects of a binding. */}}
 {{- define "isthmus.meshReaders" -}}
 {{- range $i, $component := include "isthmus.components" . | fromJsonArray }}
 {{- if $i }}{{ "\n" }}{{ end -}}
@@ -115,24 +115,24 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 
-{{/* Namespaces whose pods are never sent, as a JSON list: sorted, each once. */}}
+{{/* Namespaces whose pods are never sent to the webhook, as a sorted JSON list without duplicates. */}}
 {{- define "isthmus.excludedNamespaces" -}}
 {{- concat (list "kube-system" .Release.Namespace) .Values.webhook.excludedNamespaces | uniq | sortAlpha | toJson -}}
 {{- end }}
 
-{{/* Whether controller and replicas manage CA, leaf and caBundle themselves: "true"
-or nothing. */}}
+{{/* "true" if controller and replicas manage CA, leaf and caBundle themselves, else
+empty. */}}
 {{- define "isthmus.selfManaged" -}}
 {{- if eq .Values.certificate.mode "self-managed" }}true{{ end -}}
 {{- end }}
 
-{{/* The namespace of the test's pod; nothing when there is none to create it in. */}}
+{{/* The namespace of the test's pod; empty if no namespace is available. */}}
 {{- define "isthmus.testNamespace" -}}
 {{- $excluded := include "isthmus.excludedNamespaces" . | fromJsonArray -}}
 {{- .Values.test.namespace | default (ternary "" "default" (has "default" $excluded)) -}}
 {{- end }}
 
-{{/* The audience of the tokens that Istio's CA takes. */}}
+{{/* The audience of the tokens that Istio's CA accepts. */}}
 {{- define "isthmus.tokenAudience" -}}
 {{ .Values.mesh.tokenAudience | default "istio-ca" }}
 {{- end }}
@@ -142,8 +142,8 @@ or nothing. */}}
 {{ .Values.mesh.rootConfigMap | default "istio-ca-root-cert" }}
 {{- end }}
 
-{{/* The Secrets that the controller keeps, as a JSON list: the allowed names, and
-beside each the one that holds the mesh's roots alone, for a TLSContext. */}}
+{{/* The Secrets that the controller keeps, as a JSON list: the allowed names, and for
+each a Secret that holds only the mesh's roots, for a TLSContext. */}}
 {{- define "isthmus.keptSecrets" -}}
 {{- $names := list -}}
 {{- range .Values.secretNames -}}

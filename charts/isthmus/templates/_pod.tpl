@@ -1,4 +1,4 @@
-{{/* Where the pods of "component" run. */}}
+{{/* Scheduling of the pods of "component". */}}
 {{- define "isthmus.placement" -}}
 {{- $component := . -}}
 {{- with .root.Values.nodeSelector -}}
@@ -21,20 +21,20 @@ topologySpreadConstraints:
     labelSelector:
       matchLabels:
         {{- include "isthmus.selectorLabelsOf" $component | nindent 8 }}
-    # Replicas of the old version do not count while a new one rolls out.
+    # Replicas of the old version do not count while a new version rolls out.
     matchLabelKeys: [pod-template-hash]
   {{- end }}
 {{- end }}
 
-{{/* Labels of the pods of "component": its own, the user's, and those that keep
-meshes away, which would take over the API server's calls and ours. */}}
+{{/* Labels of the pods of "component": the chart's, the user's, and labels that keep
+service meshes from capturing the API server's calls and those of Isthmus. */}}
 {{- define "isthmus.podLabels" -}}
 {{- $own := include "isthmus.labelsOf" . | fromYaml -}}
 {{- $outside := dict "sidecar.istio.io/inject" "false" "istio.io/dataplane-mode" "none" -}}
 {{- merge $own .root.Values.podLabels $outside | toYaml -}}
 {{- end }}
 
-{{/* Annotations of every pod: a change of the settings rolls them. */}}
+{{/* Annotations of every pod. The checksum rolls the pods when the settings change. */}}
 {{- define "isthmus.podAnnotations" -}}
 {{- $settings := include (print $.Template.BasePath "/settings.yaml") . | sha256sum -}}
 {{- merge (dict "checksum/settings" $settings) .Values.podAnnotations | toYaml -}}
@@ -54,9 +54,9 @@ meshes away, which would take over the API server's calls and ours. */}}
 {{- end }}
 {{- end }}
 
-{{/* What every pod and every container may not do. */}}
+{{/* Security contexts of every pod and every container. */}}
 {{- define "isthmus.podSecurity" -}}
-# No uid: the image's own is 65532, and OpenShift gives one of its range.
+# No uid is set: the image's own uid is 65532, and OpenShift assigns one of its range.
 runAsNonRoot: true
 seccompProfile:
   type: RuntimeDefault
@@ -69,7 +69,7 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
-{{/* Both serve /healthz on their port "health". */}}
+{{/* Webhook and controller serve /healthz on their port "health". */}}
 {{- define "isthmus.liveness" -}}
 httpGet:
   path: /healthz
@@ -80,7 +80,7 @@ timeoutSeconds: 5
 failureThreshold: 3
 {{- end }}
 
-{{/* Flags that both programs take. */}}
+{{/* Flags of both webhook and controller. */}}
 {{- define "isthmus.commonArguments" -}}
 - --health-probe-bind-address=:{{ .Values.healthPort }}
 - --metrics-bind-address={{ if .Values.metrics.enabled }}:{{ .Values.metrics.port }}{{ else }}0{{ end }}

@@ -1,14 +1,14 @@
 {{/*
-What values.schema.json cannot say, or cannot say in words that help. Included
-by the Deployment, so that nothing is rendered from values that contradict
-each other.
+Checks that values.schema.json cannot express, or cannot express with a helpful
+message. The Deployment includes them, so that nothing is rendered from values that
+contradict each other.
 */}}
 {{- define "isthmus.validate" -}}
 {{- include "isthmus.validateAlone" . -}}
 {{- with .Values -}}
 
 {{- if and .hostNetwork (eq (int .port) 10250) -}}
-{{- fail "port 10250 is the kubelet's on the host's network: with hostNetwork, set port to a free one that the API server may reach, such as 9443" -}}
+{{- fail "port 10250 is the kubelet's on the host's network: with hostNetwork, set port to a free port that the API server can reach, such as 9443" -}}
 {{- end -}}
 
 {{- $ports := dict -}}
@@ -29,21 +29,21 @@ each other.
 {{- fail "certificate.mode existing needs certificate.existing.caBundle, the CA certificates as PEM: --set-file certificate.existing.caBundle=ca.pem" -}}
 {{- end -}}
 {{- else if or $existing.secretName $existing.caBundle -}}
-{{- fail (printf "certificate.existing is read in certificate.mode existing only, and the mode is %s: set the mode or leave it empty" .certificate.mode) -}}
+{{- fail (printf "certificate.existing is used in certificate.mode existing only, and the mode is %s: set the mode or leave it empty" .certificate.mode) -}}
 {{- end -}}
 
 {{- if and .certificate.certManager.issuerRef (ne .certificate.mode "cert-manager") -}}
-{{- fail (printf "certificate.certManager.issuerRef is read in certificate.mode cert-manager only, and the mode is %s: set the mode or leave it empty" .certificate.mode) -}}
+{{- fail (printf "certificate.certManager.issuerRef is used in certificate.mode cert-manager only, and the mode is %s: set the mode or leave it empty" .certificate.mode) -}}
 {{- end -}}
 
 {{- if not (has .defaults.secretName .secretNames) -}}
-{{- fail (printf "defaults.secretName %q is none of secretNames (%s): add it there or choose one of them" .defaults.secretName (join ", " .secretNames)) -}}
+{{- fail (printf "defaults.secretName %q is not one of secretNames (%s): add it there or choose one of them" .defaults.secretName (join ", " .secretNames)) -}}
 {{- end -}}
 
 {{- if .controller.enabled -}}
 {{- range .secretNames -}}
 {{- if or (hasSuffix "-roots" .) (hasSuffix "-issued" .) -}}
-{{- fail (printf "secretNames: %q ends like the Secrets that the controller keeps beside one (-roots, -issued): choose another name" .) -}}
+{{- fail (printf "secretNames: %q has a suffix that the controller uses for its own Secrets (-roots, -issued): choose another name" .) -}}
 {{- end -}}
 {{- if eq . (include "isthmus.caSecret" $) -}}
 {{- fail (printf "secretNames: %q is the Secret of the webhook's own CA: choose another name" .) -}}
@@ -51,7 +51,7 @@ each other.
 {{- end -}}
 {{- range .controller.mirrorSecretNames -}}
 {{- if has . $.Values.secretNames -}}
-{{- fail (printf "controller.mirrorSecretNames: %q is one of secretNames too: a Secret cannot be made from itself" .) -}}
+{{- fail (printf "controller.mirrorSecretNames: %q is also one of secretNames: a Secret cannot be a mirror of itself" .) -}}
 {{- end -}}
 {{- end -}}
 {{- if and (eq .defaults.source "cert-manager") (not .controller.certManager.issuerRef) -}}
@@ -66,14 +66,14 @@ each other.
 {{- end -}}
 {{- range $value, $needs := dict "defaults.mode secret" (eq .defaults.mode "secret") "defaults.tlsContext" .defaults.tlsContext "controller.certManager.issuerRef" .controller.certManager.issuerRef "controller.mirrorSecretNames" .controller.mirrorSecretNames "controller.restartStale" .controller.restartStale.enabled (printf "defaults.source %s" .defaults.source) (ne .defaults.source "istio-ca") -}}
 {{- if $needs -}}
-{{- fail (printf "%s needs the controller, and controller.enabled is false: enable it or leave the value out" $value) -}}
+{{- fail (printf "%s needs the controller, and controller.enabled is false: enable it or remove the value" $value) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
 {{- range $name, $_ := .profiles -}}
 {{- if not (regexMatch "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$" $name) -}}
-{{- fail (printf "profiles: %q is no name of a profile: want lower case letters, digits and dashes, at most 63" $name) -}}
+{{- fail (printf "profiles: %q is not a valid profile name: want lower case letters, digits and dashes, at most 63 characters" $name) -}}
 {{- end -}}
 {{- if has $name (list "aes" "ambassador" "emissary" "generic") -}}
 {{- fail (printf "profiles.%s has the name of a built-in profile: choose another name" $name) -}}
@@ -82,7 +82,7 @@ each other.
 
 {{- if .networkPolicy.metricsFrom -}}
 {{- if not .metrics.enabled -}}
-{{- fail "networkPolicy.metricsFrom says who may read metrics, and metrics.enabled is false: enable metrics or leave it empty" -}}
+{{- fail "networkPolicy.metricsFrom limits who may read metrics, and metrics.enabled is false: enable metrics or leave it empty" -}}
 {{- end -}}
 {{- end -}}
 
@@ -96,30 +96,30 @@ each other.
 
 {{- with .integrations -}}
 {{- if and .tracing.enabled (not .tracing.namespaces) -}}
-{{- fail "integrations.tracing.enabled needs integrations.tracing.namespaces, those of the edges" -}}
+{{- fail "integrations.tracing.enabled needs integrations.tracing.namespaces, the namespaces of the edges" -}}
 {{- end -}}
 {{- if and (or .edgeMetrics.podMonitor.enabled .edgeMetrics.scrapeAnnotations) (not .edgeMetrics.namespaces) -}}
-{{- fail "integrations.edgeMetrics needs integrations.edgeMetrics.namespaces, those of the edges" -}}
+{{- fail "integrations.edgeMetrics needs integrations.edgeMetrics.namespaces, the namespaces of the edges" -}}
 {{- end -}}
 {{- if and .edgeMetrics.scrapeAnnotations (kindIs "string" .edgeMetrics.port) -}}
 {{- fail (printf "integrations.edgeMetrics.scrapeAnnotations needs the number of the port, and integrations.edgeMetrics.port is %q" .edgeMetrics.port) -}}
 {{- end -}}
 {{- if and (or .alerts.prometheusRule.enabled .alerts.configMap.enabled) (not $.Values.metrics.enabled) -}}
-{{- fail "integrations.alerts judges Isthmus by its metrics, and metrics.enabled is false: enable metrics" -}}
+{{- fail "integrations.alerts needs Isthmus' metrics, and metrics.enabled is false: enable metrics" -}}
 {{- end -}}
 {{- end -}}
 
 {{- if and .test.namespace (has .test.namespace (include "isthmus.excludedNamespaces" $ | fromJsonArray)) -}}
-{{- fail (printf "test.namespace %q is excluded from injection, so the test's pod would never be sent: choose another namespace" .test.namespace) -}}
+{{- fail (printf "test.namespace %q is excluded from injection, so the test's pod would not be sent to the webhook: choose another namespace" .test.namespace) -}}
 {{- end -}}
 
 {{- end -}}
 {{- end }}
 
 {{/*
-That no other Isthmus is in the cluster. Helm would refuse it too, with the name
-of whichever of its objects comes first; nothing was created then either. Only
-where Helm talks to a cluster: "helm template" finds nothing.
+Checks that no other Isthmus is in the cluster. Helm would refuse a second release
+too, before it creates anything, but with the name of an arbitrary object. The check
+needs Helm to talk to a cluster: with "helm template" it finds nothing.
 */}}
 {{- define "isthmus.validateAlone" -}}
 {{- $name := include "isthmus.webhookConfiguration" . -}}
@@ -130,9 +130,9 @@ where Helm talks to a cluster: "helm template" finds nothing.
 {{- $own := printf "meta.helm.sh/release-name=%s meta.helm.sh/release-namespace=%s" $.Release.Name $.Release.Namespace -}}
 {{- $adopt := printf "kubectl annotate --overwrite mutatingwebhookconfiguration %s %s, and run Helm with --take-ownership" $name $own -}}
 {{- if not $release -}}
-{{- fail (printf "a cluster holds one Isthmus, and there is one that no release of Helm owns (MutatingWebhookConfiguration %s): take it away the way that it came, or make it this release's: %s" $name $adopt) -}}
+{{- fail (printf "a cluster holds one Isthmus, and there is one that no release of Helm owns (MutatingWebhookConfiguration %s): delete it the way it was created, or hand it over to this release: %s" $name $adopt) -}}
 {{- else if or (ne $release $.Release.Name) (ne $namespace $.Release.Namespace) -}}
-{{- fail (printf "a cluster holds one Isthmus, and release %s in namespace %s is there (MutatingWebhookConfiguration %s): upgrade that one (helm upgrade %s -n %s), or uninstall it first (helm uninstall %s -n %s); if Helm does not know it any more, make what is left this release's: %s" $release $namespace $name $release $namespace $release $namespace $adopt) -}}
+{{- fail (printf "a cluster holds one Isthmus, and release %s in namespace %s is there (MutatingWebhookConfiguration %s): upgrade that one (helm upgrade %s -n %s), or uninstall it first (helm uninstall %s -n %s); if Helm no longer knows that release, hand its objects over to this release: %s" $release $namespace $name $release $namespace $release $namespace $adopt) -}}
 {{- end -}}
 {{- end -}}
 {{- end }}

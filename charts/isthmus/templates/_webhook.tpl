@@ -1,4 +1,4 @@
-{{/* What the webhooks of pods have in common. */}}
+{{/* Common fields of the webhooks for pods. */}}
 {{- define "isthmus.admission" -}}
 {{- with .root -}}
 admissionReviewVersions: [v1]
@@ -17,9 +17,9 @@ rules:
 {{- end -}}
 {{- end }}
 
-{{/* What the webhooks of workloads and namespaces have in common. They tell a
-person early what would be found out later, so that nothing hangs on them: if they
-cannot be reached, the object passes, whatever the failurePolicy of pods. */}}
+{{/* Common fields of the webhooks for workloads and namespaces. They report early what
+the review of the pods would find later, so nothing depends on them: if they cannot be
+reached, the object is accepted, whatever the failurePolicy for pods. */}}
 {{- define "isthmus.validation" -}}
 admissionReviewVersions: [v1]
 sideEffects: None
@@ -29,9 +29,9 @@ timeoutSeconds: 3
 {{ include "isthmus.clientConfig" . }}
 {{- end }}
 
-{{/* Whom the API server calls, for "path". There is no caBundle here unless it is
-the user's: whoever manages the certificate writes it, and an upgrade leaves
-alone what no manifest mentions. */}}
+{{/* The Service that the API server calls, for "path". The caBundle is here only if the
+user gives it. Otherwise the manager of the certificate writes the caBundle, and an
+upgrade does not change fields that no manifest sets. */}}
 {{- define "isthmus.clientConfig" -}}
 {{- with .root -}}
 clientConfig:
@@ -55,7 +55,7 @@ clientConfig:
 {{- merge $own .Values.webhook.annotations | toYaml -}}
 {{- end }}
 
-{{/* Namespaces whose pods are never sent. */}}
+{{/* Excludes namespaces whose pods are never sent to the webhook. */}}
 {{- define "isthmus.notExcluded" -}}
 matchExpressions:
   - key: kubernetes.io/metadata.name
@@ -64,7 +64,7 @@ matchExpressions:
       {{- include "isthmus.excludedNamespaces" . | fromJsonArray | toYaml | nindent 6 }}
 {{- end }}
 
-{{/* Static pods are the kubelet's; their mirrors cannot be changed. */}}
+{{/* Static pods belong to the kubelet; their mirror pods cannot be changed. */}}
 {{- define "isthmus.notMirrored" -}}
 - name: not-a-mirror-pod
   expression: >-
@@ -72,8 +72,8 @@ matchExpressions:
     'kubernetes.io/config.mirror' in object.metadata.annotations)
 {{- end }}
 
-{{/* Workloads with a pod template, each in the version that is stable. Their
-subresources, scale and status, change no template. */}}
+{{/* Workloads with a pod template, each in its stable version. The subresources scale
+and status do not change a template. */}}
 {{- define "isthmus.workloads" -}}
 - operations: [CREATE, UPDATE]
   apiGroups: [apps]
@@ -92,13 +92,13 @@ subresources, scale and status, change no template. */}}
   scope: Namespaced
 {{- end }}
 
-{{/* The pod template of an object; a CronJob's lies deeper. */}}
+{{/* The pod template of an object; a CronJob's is nested deeper. */}}
 {{- define "isthmus.template" -}}
 (has({{ . }}.spec.jobTemplate) ? {{ . }}.spec.jobTemplate.spec.template : {{ . }}.spec.template)
 {{- end }}
 
-{{/* What a ReplicaSet or Job of a controller says, its owner said, to a person. An
-update that leaves the template alone makes no other pods. */}}
+{{/* A ReplicaSet or Job with a controller repeats its owner's template, and the owner
+was reviewed already. An update that does not change the template does not change the pods. */}}
 {{- define "isthmus.newTemplate" -}}
 - name: has-a-template
   expression: has(object.spec) && (has(object.spec.template) || has(object.spec.jobTemplate))

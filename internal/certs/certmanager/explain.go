@@ -13,27 +13,25 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// explain says why nothing is issued yet: the Certificate's conditions, in
-// cert-manager's words, and what is wrong with the issuer, which a Certificate
-// does not say.
-func (s *Source) explain(ctx context.Context, c *cmapi.Certificate) string {
-	why := fmt.Sprintf("certificate %s/%s", c.Namespace, c.Name)
+// explainPending says why nothing is issued yet: the conditions of the Certificate, in
+// cert-manager's words, and those of the issuer, which a Certificate does not repeat.
+func (s *Source) explainPending(ctx context.Context, c *cmapi.Certificate) string {
 	var parts []string
 	for _, condition := range c.Status.Conditions {
-		parts = append(parts, say(string(condition.Type), condition.Status, condition.Reason, condition.Message))
+		parts = append(parts, formatCondition(string(condition.Type), condition.Status, condition.Reason, condition.Message))
 	}
-	slices.Sort(parts) // they come in the order in which controllers were done
+	slices.Sort(parts) // their order depends on which of cert-manager's controllers was first
 	if len(parts) == 0 {
-		parts = append(parts, "cert-manager has not looked at it")
+		parts = append(parts, "cert-manager has set no condition yet")
 	}
 	if issuer := s.explainIssuer(ctx, c.Namespace); issuer != "" {
 		parts = append(parts, issuer)
 	}
-	return why + ": " + strings.Join(parts, "; ")
+	return fmt.Sprintf("certificate %s/%s: %s", c.Namespace, c.Name, strings.Join(parts, "; "))
 }
 
-// explainIssuer says what is wrong with the issuer. It is a courtesy: an issuer
-// of another group, or one that we may not read, is not spoken of.
+// explainIssuer says what is wrong with the issuer. It is empty when nothing is, and
+// for an issuer of another group or one that must not be read.
 func (s *Source) explainIssuer(ctx context.Context, namespace string) string {
 	if s.issuer.Group != cmapi.SchemeGroupVersion.Group {
 		return ""
@@ -52,13 +50,13 @@ func (s *Source) explainIssuer(ctx context.Context, namespace string) string {
 	}
 	for _, condition := range issuer.Status.Conditions {
 		if condition.Type == cmapi.IssuerConditionReady && condition.Status != cmmeta.ConditionTrue {
-			return s.issuerName() + ": " + say("Ready", condition.Status, condition.Reason, condition.Message)
+			return s.issuerName() + ": " + formatCondition("Ready", condition.Status, condition.Reason, condition.Message)
 		}
 	}
 	return ""
 }
 
-func say(condition string, status cmmeta.ConditionStatus, reason, message string) string {
+func formatCondition(condition string, status cmmeta.ConditionStatus, reason, message string) string {
 	return fmt.Sprintf("%s is %s, %s: %s", condition, status, reason, message)
 }
 

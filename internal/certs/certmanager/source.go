@@ -1,7 +1,7 @@
-// Package certmanager is the source cert-manager: it keeps a Certificate for
-// every Secret that is wanted, and takes what cert-manager issues out of a
-// staging Secret. What it returns is checked like the certificate of any other
-// source, so an issuer that the mesh does not trust publishes nothing.
+// Package certmanager is the source cert-manager. For every Secret it applies a
+// Certificate, and reads what cert-manager issues from a staging Secret. It validates
+// that like the certificate of any other source, so nothing is published from an
+// issuer that the mesh does not trust.
 package certmanager
 
 import (
@@ -19,55 +19,57 @@ import (
 	"k8s.io/client-go/util/retry"
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// StagingSuffix follows a Secret's name in the name of the Secret that
-// cert-manager writes.
+// StagingSuffix is appended to a Secret's name to get the name of the staging Secret,
+// which cert-manager writes.
 const StagingSuffix = "-issued"
 
-// IssuerValue is the chart's value that Options.Issuer comes from.
+// IssuerValue is the chart's value that sets Options.Issuer.
 const IssuerValue = "controller.certManager.issuerRef"
 
-// Secrets reads and deletes Secrets by name. publish.Client is one.
+// Secrets reads and deletes Secrets by name. publish.Client implements it.
 type Secrets interface {
-	// Get returns the Secret, and an error that apierrors.IsNotFound knows
-	// where there is none.
+	// Get returns the Secret. If there is none, apierrors.IsNotFound is true of the
+	// error.
 	Get(ctx context.Context, namespace, name string) (*corev1.Secret, error)
-	// Delete removes a Secret that is still the one that was read.
+	// Delete deletes the Secret if it still has this UID and resourceVersion.
 	Delete(ctx context.Context, namespace, name string, uid types.UID, resourceVersion string) error
 }
 
-// Options are what a source is made of.
+// Options configure a Source.
 type Options struct {
 	// Dynamic reads, applies and deletes Certificates by name, and reads the
 	// issuer. Nothing is listed or watched. Required.
 	Dynamic dynamic.Interface
 	// Secrets reads and deletes the staging Secrets. Required.
 	Secrets Secrets
-	// Issuer signs. The name is required; kind is Issuer by default, in the
-	// edge's own namespace, and group cert-manager.io.
+	// Issuer signs the certificates. Its name is required. Its kind is Issuer by
+	// default, in the edge's namespace, and its group cert-manager.io.
 	Issuer cmmeta.IssuerReference
 }
 
-// The errors that are told apart, beside certs.ErrPending and *certs.Rejection.
+// The errors that callers distinguish, beside certs.ErrPending and *certs.Rejection.
 var (
 	// ErrNoIssuer: Options.Issuer has no name.
 	ErrNoIssuer = errors.New("the source cert-manager needs an issuer: set the chart's value " + IssuerValue + ".name")
-	// ErrNotInstalled: the API server has no Certificates.
+	// ErrNotInstalled: the API server does not serve Certificates.
 	ErrNotInstalled = errors.New("cert-manager is not installed: no Certificate kind in cert-manager.io/v1")
-	// ErrForeign: a Certificate or staging Secret of that name is someone else's.
-	ErrForeign = errors.New("it belongs to someone else")
+	// ErrForeign: a Certificate or staging Secret of that name is not managed by
+	// Isthmus.
+	ErrForeign = errors.New("it is not managed by Isthmus")
 )
 
-// Source is the source cert-manager. It has no state: every call looks.
+// Source is the source cert-manager. It has no state: every call reads the cluster.
 type Source struct {
 	dynamic dynamic.Interface
 	secrets Secrets
 	issuer  cmmeta.IssuerReference
 }
 
-// New makes a source. Where the issuer has no name that is the error of every
-// Bundle, not of New: other namespaces may use other sources.
+// New returns a Source. An issuer without a name is an error of Bundle, not of New:
+// the namespaces may all use other sources.
 func New(o Options) (*Source, error) {
 	if o.Dynamic == nil || o.Secrets == nil {
 		return nil, errors.New("certmanager: a dynamic client and Secrets are required")
@@ -77,21 +79,21 @@ func New(o Options) (*Source, error) {
 	return &Source{dynamic: o.Dynamic, secrets: o.Secrets, issuer: o.Issuer}, nil
 }
 
-// Bundle keeps the Certificate that r asks for and returns what was issued. It
-// reads Certificate and staging Secret, and writes only when the Certificate is
+// Bundle ensures the Certificate of a request and returns what was issued. It reads
+// the Certificate and the staging Secret, and writes only when the Certificate is
 // missing or differs.
 //
-// Until cert-manager has issued, the error is certs.ErrPending with what
-// cert-manager says about it. What was issued and is no bundle is a
+// Until cert-manager has issued, the error wraps certs.ErrPending and contains
+// cert-manager's conditions. If the issued certificate is invalid, the error wraps a
 // *certs.Rejection.
 func (s *Source) Bundle(ctx context.Context, r certs.Request) (*certs.Bundle, error) {
 	if s.issuer.Name == "" {
 		return nil, ErrNoIssuer
 	}
 	var certificate *cmapi.Certificate
-	// cert-manager writes the status whenever it likes.
+	// cert-manager may write the status at any time.
 	err := retry.RetryOnConflict(retry.DefaultBackoff, func() (err error) {
-		certificate, err = s.keep(ctx, r)
+		certificate, err = s.ensureCertificate(ctx, r)
 		return err
 	})
 	if err != nil {
@@ -99,14 +101,14 @@ func (s *Source) Bundle(ctx context.Context, r certs.Request) (*certs.Bundle, er
 	}
 	secret, err := s.secrets.Get(ctx, r.Namespace, r.Secret+StagingSuffix)
 	if apierrors.IsNotFound(err) {
-		return nil, fmt.Errorf("%w: %s", certs.ErrPending, s.explain(ctx, certificate))
+		return nil, fmt.Errorf("%w: %s", certs.ErrPending, s.explainPending(ctx, certificate))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read staging secret %s/%s: %w", r.Namespace, r.Secret+StagingSuffix, err)
 	}
-	bundle, err := s.judge(secret, r.Want)
+	bundle, err := s.validate(secret, r.Want)
 	if err != nil && isIssuing(certificate) {
-		return nil, fmt.Errorf("staging secret %s/%s: %w; %s", secret.Namespace, secret.Name, err, s.explain(ctx, certificate))
+		return nil, fmt.Errorf("staging secret %s/%s: %w; %s", secret.Namespace, secret.Name, err, s.explainPending(ctx, certificate))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("staging secret %s/%s: %w", secret.Namespace, secret.Name, err)
@@ -114,9 +116,9 @@ func (s *Source) Bundle(ctx context.Context, r certs.Request) (*certs.Bundle, er
 	return bundle, nil
 }
 
-// judge makes a bundle of what was issued. Its ca.crt is the issuer's word about
-// itself and no reason to trust it: peers verify by the mesh's roots alone.
-func (s *Source) judge(secret *corev1.Secret, want certs.Want) (*certs.Bundle, error) {
+// validate returns the bundle that was issued. The issuer's own ca.crt is not trusted:
+// peers verify by the mesh's roots alone.
+func (s *Source) validate(secret *corev1.Secret, want certs.Want) (*certs.Bundle, error) {
 	material, err := certs.FromSecret(secret.Data)
 	if err != nil {
 		return nil, err
@@ -129,9 +131,9 @@ func (s *Source) judge(secret *corev1.Secret, want certs.Want) (*certs.Bundle, e
 	return bundle, err
 }
 
-// Remove deletes the Certificate of a Secret and its staging Secret, those that
-// are ours. What is not there is no error. Without an issuer there is nothing to
-// remove, nor, as the chart has it, the right to look.
+// Remove deletes the Certificate and the staging Secret of a Secret, if they are
+// managed by Isthmus. Absent ones are no error. Without an issuer there is nothing to
+// remove, and the chart grants no access to Certificates.
 func (s *Source) Remove(ctx context.Context, namespace, secret string) error {
 	if s.issuer.Name == "" {
 		return nil
@@ -140,18 +142,18 @@ func (s *Source) Remove(ctx context.Context, namespace, secret string) error {
 }
 
 func (s *Source) remove(ctx context.Context, namespace, secret string) error {
-	certificate, err := s.find(ctx, namespace, secret)
+	certificate, err := s.findCertificate(ctx, namespace, secret)
 	switch {
 	case err != nil && !errors.Is(err, ErrNotInstalled):
 		return err
-	case err == nil && certificate != nil && isOurs(certificate):
-		// First, or cert-manager would write the Secret again.
-		if err := s.delete(ctx, certificate); err != nil {
+	case err == nil && certificate != nil && policy.IsManaged(certificate):
+		// Before the Secret, or cert-manager would write the Secret again.
+		if err := s.deleteCertificate(ctx, certificate); err != nil {
 			return err
 		}
 	}
 	staging, err := s.secrets.Get(ctx, namespace, secret+StagingSuffix)
-	if apierrors.IsNotFound(err) || err == nil && !isStaging(staging, secret) {
+	if apierrors.IsNotFound(err) || err == nil && !isStagingSecret(staging, secret) {
 		return nil
 	}
 	if err != nil {

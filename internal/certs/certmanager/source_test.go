@@ -17,13 +17,15 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/certs"
 )
 
-// What needs cert-manager is tested in test/mesh/certmanager.
+// test/mesh/certmanagersource tests the rest beside cert-manager.
 
 type unused struct{}
 
-func (unused) Get(context.Context, string, string) (*corev1.Secret, error) { panic("asked") }
+func (unused) Get(context.Context, string, string) (*corev1.Secret, error) { panic("unexpected call") }
 
-func (unused) Delete(context.Context, string, string, types.UID, string) error { panic("asked") }
+func (unused) Delete(context.Context, string, string, types.UID, string) error {
+	panic("unexpected call")
+}
 
 func newSource(t *testing.T, issuer cmmeta.IssuerReference) *Source {
 	t.Helper()
@@ -32,7 +34,7 @@ func newSource(t *testing.T, issuer cmmeta.IssuerReference) *Source {
 	return s
 }
 
-func TestNew(t *testing.T) {
+func TestNewRequiresClientsAndBundleAnIssuer(t *testing.T) {
 	_, err := New(Options{})
 	require.EqualError(t, err, "certmanager: a dynamic client and Secrets are required")
 	_, err = newSource(t, cmmeta.IssuerReference{}).Bundle(t.Context(), certs.Request{})
@@ -40,16 +42,16 @@ func TestNew(t *testing.T) {
 	assert.EqualError(t, err, "the source cert-manager needs an issuer: set the chart's value controller.certManager.issuerRef.name")
 }
 
-func TestLifetime(t *testing.T) {
+func TestLifetimeIsAnHourAtLeast(t *testing.T) {
 	for name, test := range map[string]struct {
 		ttl, want time.Duration
 		err       string
 	}{
 		"if nothing is asked for, expect cert-manager's default": {},
 		"if an hour is asked for, expect it":                     {ttl: time.Hour, want: time.Hour},
-		"if less is asked for, expect an hour and a word": {
+		"if less is asked for, expect an hour and an error": {
 			ttl: 59 * time.Minute, want: time.Hour,
-			err: "cert-manager issues for an hour or more: a certificate lifetime of 59m0s is asked for, and 1h0m0s used",
+			err: "cert-manager issues certificates for an hour or more: the requested lifetime of 59m0s is raised to 1h0m0s",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -64,14 +66,14 @@ func TestLifetime(t *testing.T) {
 	}
 }
 
-// cert-manager's webhook wants five minutes and more between renewal and end,
-// and takes the percentage for what has passed, not for what is left.
+// cert-manager's webhook requires five minutes between renewal and expiry, and reads
+// the percentage as what has passed, not as what is left.
 func TestRenewalPassesTheWebhookForTheShortestLifetime(t *testing.T) {
 	before := cmapi.MinimumCertificateDuration * (100 - renewBeforePercentage) / 100
 	assert.GreaterOrEqual(t, before, cmapi.MinimumRenewBefore)
 }
 
-func TestDesired(t *testing.T) {
+func TestDesiredCertificateIsForTheEdge(t *testing.T) {
 	id, err := certs.Identity("cluster.local", "ingress", "emissary-ingress")
 	require.NoError(t, err)
 	r := certs.Request{Namespace: "ingress", Secret: "istio-certs", Want: certs.Want{ID: id}}
@@ -88,11 +90,11 @@ func TestDesired(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			assert.Equal(t, test.want, newSource(t, test.issuer).desired(r).Spec.IssuerRef)
+			assert.Equal(t, test.want, newSource(t, test.issuer).desiredCertificate(r).Spec.IssuerRef)
 		})
 	}
 
-	c := newSource(t, cmmeta.IssuerReference{Name: "ca"}).desired(r)
+	c := newSource(t, cmmeta.IssuerReference{Name: "ca"}).desiredCertificate(r)
 	assert.Equal(t, "istio-certs", c.Name)
 	assert.Equal(t, "istio-certs-issued", c.Spec.SecretName)
 	assert.Equal(t, []string{"spiffe://cluster.local/ns/ingress/sa/emissary-ingress"}, c.Spec.URIs)
@@ -102,7 +104,7 @@ func TestDesired(t *testing.T) {
 	assert.Equal(t, int32(1), *c.Spec.RevisionHistoryLimit)
 }
 
-func TestDiffers(t *testing.T) {
+func TestSpecDiffersInTheFieldsThatAreSet(t *testing.T) {
 	s := newSource(t, cmmeta.IssuerReference{Name: "ca"})
 	r := certs.Request{Namespace: "ingress", Secret: "istio-certs", TTL: 6 * time.Hour}
 	for name, test := range map[string]struct {
@@ -119,12 +121,12 @@ func TestDiffers(t *testing.T) {
 		"if keys are kept, expect a difference":            {func(c *cmapi.CertificateSpec) { c.PrivateKey.RotationPolicy = cmapi.RotationPolicyNever }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			standing := s.desired(r)
-			test.change(&standing.Spec)
-			assert.Equal(t, test.want, differs(s.desired(r), standing))
+			current := s.desiredCertificate(r)
+			test.change(&current.Spec)
+			assert.Equal(t, test.want, specDiffers(s.desiredCertificate(r), current))
 		})
 	}
 	noTTL := r
 	noTTL.TTL = 0
-	assert.True(t, differs(s.desired(noTTL), s.desired(r)), "a lifetime that is not asked for any more")
+	assert.True(t, specDiffers(s.desiredCertificate(noTTL), s.desiredCertificate(r)), "a lifetime that is no longer requested")
 }

@@ -26,7 +26,7 @@ import (
 	ktesting "k8s.io/client-go/testing"
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
-	"github.com/isthmus-mesh/isthmus/test/certtest"
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
 const (
@@ -42,7 +42,7 @@ type request struct {
 // answer is what an authority does with a request.
 type answer func(context.Context, request) ([]string, error)
 
-// authority is a CA that answers as a test wants.
+// authority is a CA whose answers a test sets.
 type authority struct {
 	pb.UnimplementedIstioCertificateServiceServer
 	root    *certtest.Pair
@@ -80,32 +80,32 @@ func newAuthority(t *testing.T) *authority {
 
 func (a *authority) CreateCertificate(ctx context.Context, r *pb.IstioCertificateRequest) (*pb.IstioCertificateResponse, error) {
 	headers, _ := metadata.FromIncomingContext(ctx)
-	asked := request{r, headers}
+	received := request{r, headers}
 	a.mu.Lock()
-	a.requests = append(a.requests, asked)
+	a.requests = append(a.requests, received)
 	answer := a.answer
 	a.mu.Unlock()
-	chain, err := answer(ctx, asked)
+	chain, err := answer(ctx, received)
 	if err != nil {
 		return nil, err
 	}
 	return &pb.IstioCertificateResponse{CertChain: chain}, nil
 }
 
-// answers has the requests from now on answered by f.
+// answers sets what answers the requests from now on.
 func (a *authority) answers(f answer) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.answer = f
 }
 
-func (a *authority) asked() []request {
+func (a *authority) received() []request {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return append([]request(nil), a.requests...)
 }
 
-// sign answers as istiod does.
+// sign answers like istiod.
 func (a *authority) sign(_ context.Context, r request) ([]string, error) {
 	ttl := time.Duration(r.ValidityDuration) * time.Second
 	if ttl == 0 {
@@ -169,7 +169,7 @@ func (a *authority) connections() (opened, closed int) {
 	return a.opened, a.closed
 }
 
-// request is one that the authority grants.
+// request is a request that the authority grants.
 func (a *authority) request(t *testing.T) certs.Request {
 	t.Helper()
 	id, err := certs.Identity("cluster.local", "front", "edge")
@@ -180,7 +180,7 @@ func (a *authority) request(t *testing.T) certs.Request {
 	}
 }
 
-// source returns one that trusts the authority, and options to change.
+// source returns a Source that trusts the authority, with changed options.
 func (a *authority) source(t *testing.T, change ...func(*Options)) *Source {
 	t.Helper()
 	client, _ := tokens(nil)
@@ -197,11 +197,11 @@ func (a *authority) source(t *testing.T, change ...func(*Options)) *Source {
 	return s
 }
 
-// tokens is an API server that makes tokens, or fails; the specs are what was
-// asked of it, as namespace/name and TokenRequestSpec.
+// tokens is an API server that creates tokens, or fails with err. specs returns the
+// TokenRequestSpecs it received, by namespace/name.
 func tokens(err error) (client *fake.Clientset, specs func() map[string]authenticationv1.TokenRequestSpec) {
 	var mu sync.Mutex
-	asked := make(map[string]authenticationv1.TokenRequestSpec)
+	received := make(map[string]authenticationv1.TokenRequestSpec)
 	client = fake.NewClientset()
 	client.PrependReactor("create", "serviceaccounts", func(action ktesting.Action) (bool, runtime.Object, error) {
 		create, ok := action.(ktesting.CreateActionImpl)
@@ -214,12 +214,12 @@ func tokens(err error) (client *fake.Clientset, specs func() map[string]authenti
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		asked[action.GetNamespace()+"/"+create.Name] = r.Spec
+		received[action.GetNamespace()+"/"+create.Name] = r.Spec
 		return true, &authenticationv1.TokenRequest{Status: authenticationv1.TokenRequestStatus{Token: token}}, nil
 	})
 	return client, func() map[string]authenticationv1.TokenRequestSpec {
 		mu.Lock()
 		defer mu.Unlock()
-		return asked
+		return received
 	}
 }

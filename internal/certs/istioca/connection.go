@@ -18,8 +18,8 @@ import (
 	pb "istio.io/api/security/v1alpha1"
 )
 
-// serviceConfig makes calls wait for a connection, within their deadline, and
-// repeats those that broke off: two certificates for one request do no harm.
+// serviceConfig makes calls wait for a connection until their deadline, and retries
+// calls that were interrupted: two certificates for one request do no harm.
 const serviceConfig = `{"methodConfig": [{
 	"name": [{"service": "istio.v1.auth.IstioCertificateService"}],
 	"waitForReady": true,
@@ -27,89 +27,90 @@ const serviceConfig = `{"methodConfig": [{
 		"retryableStatusCodes": ["UNAVAILABLE"]}
 }]}`
 
-// connections holds one connection for each authority, made by the roots that
+// connectionPool has one connection to each authority, verified by the roots that
 // were last given.
-type connections struct {
+type connectionPool struct {
 	mu     sync.Mutex
 	open   map[string]*connection
 	closed bool
 }
 
-// connection is a gRPC connection, which goes through restarts of the server. It
-// is closed when it was replaced and its last call has ended.
+// connection is a gRPC connection, which reconnects when the server restarts. It is
+// closed once it was replaced and its last call has ended.
 type connection struct {
-	owner  *connections
+	pool   *connectionPool
 	conn   *grpc.ClientConn
 	client pb.IstioCertificateServiceClient
 	roots  []*x509.Certificate
-	last   *atomic.Pointer[error]
-	// users and retired are guarded by the owner's lock.
-	users   int
+	// lastHandshake is how the last TLS handshake ended.
+	lastHandshake *atomic.Pointer[error]
+	// calls and retired are guarded by the pool's mutex.
+	calls   int
 	retired bool
 }
 
-// take returns the connection to an address, for one call; release gives it
-// back. It does not wait for the server.
-func (cs *connections) take(address, serverName string, roots []*x509.Certificate) (*connection, error) {
-	cs.mu.Lock()
-	defer cs.mu.Unlock()
-	if cs.closed {
+// acquire returns the connection to an address for one call, which release ends. It
+// does not wait for the server.
+func (p *connectionPool) acquire(address, serverName string, roots []*x509.Certificate) (*connection, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
 		return nil, net.ErrClosed
 	}
-	c := cs.open[address]
+	c := p.open[address]
 	if c == nil || !slices.EqualFunc(c.roots, roots, (*x509.Certificate).Equal) {
-		fresh, err := dial(address, serverName, roots)
+		dialed, err := dial(address, serverName, roots)
 		if err != nil {
 			return nil, err
 		}
 		if c != nil {
 			c.retire()
 		}
-		if cs.open == nil {
-			cs.open = make(map[string]*connection)
+		if p.open == nil {
+			p.open = make(map[string]*connection)
 		}
-		fresh.owner = cs
-		cs.open[address] = fresh
-		c = fresh
+		dialed.pool = p
+		p.open[address] = dialed
+		c = dialed
 	}
-	c.users++
+	c.calls++
 	return c, nil
 }
 
 func (c *connection) release() {
-	c.owner.mu.Lock()
-	defer c.owner.mu.Unlock()
-	c.users--
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	c.calls--
 	c.closeUnused()
 }
 
-// retire has the connection closed once nobody uses it. The owner's lock is
-// held.
+// retire closes the connection once no call uses it. The caller holds the pool's
+// mutex.
 func (c *connection) retire() {
 	c.retired = true
 	c.closeUnused()
 }
 
 func (c *connection) closeUnused() {
-	if c.retired && c.users == 0 {
-		_ = c.conn.Close() // nothing is lost with it
+	if c.retired && c.calls == 0 {
+		_ = c.conn.Close() // no call is in progress
 	}
 }
 
-func (cs *connections) close() {
-	cs.mu.Lock()
-	defer cs.mu.Unlock()
-	cs.closed = true
-	for _, c := range cs.open {
+func (p *connectionPool) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	for _, c := range p.open {
 		c.retire()
 	}
-	cs.open = nil
+	p.open = nil
 }
 
-// distrust is why the server's certificate was last not accepted; nil when it
-// was, or when there was no handshake.
-func (c *connection) distrust() error {
-	if err := c.last.Load(); err != nil && isDistrust(*err) {
+// verificationError is why the last handshake did not accept the server's certificate.
+// Nil when it did, or when there was no handshake.
+func (c *connection) verificationError() error {
+	if err := c.lastHandshake.Load(); err != nil && isVerificationError(*err) {
 		return *err
 	}
 	return nil
@@ -123,51 +124,49 @@ func dial(address, serverName string, roots []*x509.Certificate) (*connection, e
 	if serverName == "" {
 		serverName = host
 	}
-	pool := x509.NewCertPool()
+	trusted := x509.NewCertPool()
 	for _, root := range roots {
-		pool.AddCert(root)
+		trusted.AddCert(root)
 	}
-	last := &atomic.Pointer[error]{}
+	lastHandshake := &atomic.Pointer[error]{}
 	conn, err := grpc.NewClient(address,
-		grpc.WithTransportCredentials(&handshake{
-			TransportCredentials: credentials.NewTLS(&tls.Config{RootCAs: pool, ServerName: serverName, MinVersion: tls.VersionTLS12}),
-			last:                 last,
+		grpc.WithTransportCredentials(&handshakeRecorder{
+			TransportCredentials: credentials.NewTLS(&tls.Config{RootCAs: trusted, ServerName: serverName, MinVersion: tls.VersionTLS12}),
+			lastHandshake:        lastHandshake,
 		}),
 		grpc.WithDefaultServiceConfig(serviceConfig),
 		grpc.WithDisableServiceConfig(),
-		// A server that was down for long is found soon after its return, well
-		// within the timeout of one attempt.
+		// After a long outage the client reconnects soon, well within the timeout of
+		// one attempt.
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
 			MinConnectTimeout: 5 * time.Second,
 		}),
-		// The timeout becomes TCP_USER_TIMEOUT: a server whose node died is
-		// noticed at the next call, not after minutes. istiod allows pings
-		// every 15 s.
+		// The timeout becomes TCP_USER_TIMEOUT: the next call detects a server whose
+		// node died, instead of minutes later. istiod allows pings every 15 s.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 5 * time.Second}),
 	)
 	if err != nil {
 		return nil, err
 	}
-	return &connection{conn: conn, client: pb.NewIstioCertificateServiceClient(conn), roots: roots, last: last}, nil
+	return &connection{conn: conn, client: pb.NewIstioCertificateServiceClient(conn), roots: roots, lastHandshake: lastHandshake}, nil
 }
 
-// handshake is TLS that remembers how its last handshake ended: a call that
-// waits for a connection does not say why there is none in a form that programs
-// can read.
-type handshake struct {
+// handshakeRecorder is TLS that records how the last handshake ended: the error of a
+// call that waited for a connection contains the reason only as text.
+type handshakeRecorder struct {
 	credentials.TransportCredentials
-	last *atomic.Pointer[error]
+	lastHandshake *atomic.Pointer[error]
 }
 
 // ClientHandshake implements credentials.TransportCredentials.
-func (h *handshake) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+func (h *handshakeRecorder) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := h.TransportCredentials.ClientHandshake(ctx, authority, raw)
-	h.last.Store(&err)
+	h.lastHandshake.Store(&err)
 	return conn, info, err
 }
 
 // Clone implements credentials.TransportCredentials.
-func (h *handshake) Clone() credentials.TransportCredentials {
-	return &handshake{TransportCredentials: h.TransportCredentials.Clone(), last: h.last}
+func (h *handshakeRecorder) Clone() credentials.TransportCredentials {
+	return &handshakeRecorder{TransportCredentials: h.TransportCredentials.Clone(), lastHandshake: h.lastHandshake}
 }

@@ -7,35 +7,34 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/certs"
 )
 
-// Reason says in one word why there is no certificate. The set is closed, so
-// that it can label a metric.
+// Reason says in one word why there is no certificate. The set is closed, so it can
+// label a metric.
 type Reason string
 
 // The reasons.
 const (
-	// TokenForbidden: the API server refuses to make a token.
+	// TokenForbidden: the API server refuses to create a token.
 	TokenForbidden Reason = "token-forbidden"
 	// AccountMissing: the service account does not exist.
 	AccountMissing Reason = "account-missing"
-	// TokenFailed: the API server cannot be reached, or fails.
+	// TokenFailed: the API server cannot be reached or fails.
 	TokenFailed Reason = "token-failed"
-	// NoRoots: the mesh's roots are not known, so the authority cannot be
-	// verified.
+	// NoRoots: the mesh's roots are unknown, so the authority cannot be verified.
 	NoRoots Reason = "no-roots"
-	// Unavailable: the authority cannot be reached, or does not answer in time.
+	// Unavailable: the authority cannot be reached or does not answer in time.
 	Unavailable Reason = "unavailable"
-	// Untrusted: what answers at the authority's address has no certificate of
-	// the mesh, or not for its name.
+	// Untrusted: the server at the authority's address has no certificate of the
+	// mesh, or one for another name.
 	Untrusted Reason = "untrusted"
 	// Unauthenticated: the authority does not accept the token.
 	Unauthenticated Reason = "unauthenticated"
-	// Refused: the authority refuses for another reason, or fails.
+	// Refused: the authority refuses for another reason or fails.
 	Refused Reason = "refused"
-	// Rejected: the authority's answer is no bundle; certs.ReasonOf says why.
+	// Rejected: the authority's certificate is invalid; certs.ReasonOf says why.
 	Rejected Reason = "rejected"
-	// Canceled: the caller gave up.
+	// Canceled: the caller canceled the request.
 	Canceled Reason = "canceled"
-	// Internal: no key could be made.
+	// Internal: no key could be created.
 	Internal Reason = "internal"
 )
 
@@ -47,17 +46,17 @@ func Reasons() []Reason {
 	}
 }
 
-// Error says which step failed, for whom, and what can be done. It holds
-// neither token nor key.
+// Error says which step failed, for which service account, and what to do. It never
+// contains a token or a key.
 type Error struct {
 	Reason Reason
 	// Account is namespace/name of the service account.
 	Account string
-	// Address is the authority's.
+	// Address is that of the authority.
 	Address string
-	// Hint is a phrase that says what to look at; it may be empty.
+	// Hint is a phrase that says what to check. May be empty.
 	Hint string
-	// Err is what went wrong.
+	// Err is the cause.
 	Err error
 }
 
@@ -72,8 +71,8 @@ func (e *Error) Error() string {
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// ReasonOf returns the reason of an *Error in err's tree, and the empty string
-// where there is none.
+// ReasonOf returns the reason of the *Error in err's tree. It is empty when there is
+// none.
 func ReasonOf(err error) Reason {
 	var e *Error
 	if errors.As(err, &e) {
@@ -82,8 +81,8 @@ func ReasonOf(err error) Reason {
 	return ""
 }
 
-// problem makes an *Error of what happened to a request.
-func problem(r certs.Request, reason Reason, err error) error {
+// newError returns an *Error for a request.
+func newError(r certs.Request, reason Reason, err error) error {
 	return &Error{
 		Reason:  reason,
 		Account: r.Namespace + "/" + r.ServiceAccount,
@@ -93,26 +92,26 @@ func problem(r certs.Request, reason Reason, err error) error {
 	}
 }
 
-// hint says what to look at.
+// hint says what to check.
 func hint(r certs.Request, reason Reason) string {
 	switch reason {
 	case TokenForbidden:
-		return fmt.Sprintf("tokens are made only in namespaces labelled isthmus.dev/injection=enabled, for the audience istio-ca, "+
-			"as the chart's ValidatingAdmissionPolicy says; this one is for %q", r.TokenAudience)
+		return fmt.Sprintf("the chart's ValidatingAdmissionPolicy allows tokens only in namespaces labelled isthmus.dev/injection=enabled, "+
+			"for the audience istio-ca; this one is for %q", r.TokenAudience)
 	case AccountMissing:
-		return "create it, or name another with isthmus.dev/service-account"
+		return "create it, or choose another with isthmus.dev/service-account"
 	case NoRoots:
-		return "istiod publishes them in the ConfigMap istio-ca-root-cert"
+		return "istiod publishes them in ConfigMap istio-ca-root-cert"
 	case Unavailable:
-		return "is that the address of istiod, and is it running?"
+		return "check that this is the address of istiod and that istiod is running"
 	case Untrusted:
-		return "is that the address of istiod, and are the mesh's roots its own?"
+		return "check that this is the address of istiod and that the mesh's roots are istiod's"
 	case Unauthenticated:
 		id := "none"
 		if r.ClusterID != "" {
 			id = fmt.Sprintf("%q", r.ClusterID)
 		}
-		return fmt.Sprintf("istiod's TOKEN_AUDIENCES has to have the audience %q, and its CLUSTER_ID be the cluster id %s",
+		return fmt.Sprintf("istiod's TOKEN_AUDIENCES has to contain the audience %q, and its CLUSTER_ID has to be the cluster ID %s",
 			r.TokenAudience, id)
 	default:
 		return ""

@@ -18,32 +18,33 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/certs"
 )
 
-// issue has a request certified and returns the chain as PEM, the leaf first.
+// issue sends a certificate request and returns the chain as PEM, the leaf first. If
+// the authority refuses the lifetime, it is asked again without one.
 func (s *Source) issue(ctx context.Context, c *connection, r certs.Request, csr []byte, token string) ([]byte, error) {
 	ttl := r.TTL
 	if s.limits.refuses(r.CAAddress, ttl, s.options.Now()) {
 		ttl = 0
 	}
-	chain, err := s.call(ctx, c, r, csr, token, ttl)
+	chain, err := s.createCertificate(ctx, c, r, csr, token, ttl)
 	if ttl <= 0 || !refusesLifetime(err) {
-		return chain, s.explain(ctx, c, r, token, err)
+		return chain, s.callError(ctx, c, r, token, err)
 	}
 	refusal := err
-	if chain, err = s.call(ctx, c, r, csr, token, 0); err != nil {
-		return nil, s.explain(ctx, c, r, token, err)
+	if chain, err = s.createCertificate(ctx, c, r, csr, token, 0); err != nil {
+		return nil, s.callError(ctx, c, r, token, err)
 	}
-	s.limits.remember(r.CAAddress, ttl, s.options.Now())
-	s.options.Log.Info("the certificate authority refuses the lifetime, it is left to its choice",
-		"address", r.CAAddress, "asked", ttl.String(), "answer", clean(status.Convert(refusal).Message(), token))
+	s.limits.add(r.CAAddress, ttl, s.options.Now())
+	s.options.Log.Info("the certificate authority refuses the lifetime and chooses one itself",
+		"address", r.CAAddress, "asked", ttl.String(), "answer", sanitize(status.Convert(refusal).Message(), token))
 	return chain, nil
 }
 
-// call asks once. A lifetime of zero is the authority's default.
-func (s *Source) call(ctx context.Context, c *connection, r certs.Request, csr []byte, token string, ttl time.Duration) ([]byte, error) {
+// createCertificate makes one call, which gRPC may retry. A lifetime of zero requests
+// the authority's default.
+func (s *Source) createCertificate(ctx context.Context, c *connection, r certs.Request, csr []byte, token string, ttl time.Duration) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
-	// These are the names that Istio's agent sends
-	// (security/pkg/nodeagent/caclient).
+	// Istio's agent sends these headers (security/pkg/nodeagent/caclient).
 	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
 	if r.ClusterID != "" {
 		ctx = metadata.AppendToOutgoingContext(ctx, "clusterid", r.ClusterID)
@@ -63,55 +64,54 @@ func (s *Source) call(ctx context.Context, c *connection, r certs.Request, csr [
 	return chain.Bytes(), nil
 }
 
-// refusesLifetime says whether an answer may be the refusal of a lifetime above
-// MAX_WORKLOAD_CERT_TTL. istiod answers InvalidArgument, "CSR signing error
-// (requested TTL 2h0m0s is greater than the max allowed TTL 1h0m0s)"
-// (security/pkg/pki/ca). The text is nobody's promise, and asking once more is
-// cheap, so only the code is looked at.
+// refusesLifetime says whether an error may be the refusal of a lifetime above
+// MAX_WORKLOAD_CERT_TTL. istiod answers InvalidArgument, "CSR signing error (requested
+// TTL 2h0m0s is greater than the max allowed TTL 1h0m0s)" (security/pkg/pki/ca). Only
+// the code is checked: Istio does not promise the text, and another call is cheap.
 func refusesLifetime(err error) bool { return status.Code(err) == codes.InvalidArgument }
 
-// explain makes an *Error of what a call ended with.
-func (s *Source) explain(ctx context.Context, c *connection, r certs.Request, token string, err error) error {
+// callError returns the *Error for the error of a call, nil for nil.
+func (s *Source) callError(ctx context.Context, c *connection, r certs.Request, token string, err error) error {
 	if err == nil {
 		return nil
 	}
 	answer := status.Convert(err)
-	said := fmt.Errorf("%s: %s", answer.Code(), clean(answer.Message(), token))
+	cause := fmt.Errorf("%s: %s", answer.Code(), sanitize(answer.Message(), token))
 	switch answer.Code() {
 	case codes.Unauthenticated:
-		return problem(r, Unauthenticated, said)
+		return newError(r, Unauthenticated, cause)
 	case codes.Canceled:
 		if errors.Is(context.Cause(ctx), context.Canceled) {
-			return problem(r, Canceled, said)
+			return newError(r, Canceled, cause)
 		}
-		return problem(r, Unavailable, said)
+		return newError(r, Unavailable, cause)
 	case codes.Unavailable, codes.DeadlineExceeded:
-		if distrust := c.distrust(); distrust != nil {
-			return problem(r, Untrusted, distrust)
+		if untrusted := c.verificationError(); untrusted != nil {
+			return newError(r, Untrusted, untrusted)
 		}
-		return problem(r, Unavailable, said)
+		return newError(r, Unavailable, cause)
 	default:
-		return problem(r, Refused, said)
+		return newError(r, Refused, cause)
 	}
 }
 
-// clean keeps a server's text from carrying the token into logs, and from
-// filling them.
-func clean(text, token string) string {
-	const most = 400
+// sanitize removes the token from a server's text and limits its length, because the
+// text ends up in logs.
+func sanitize(text, token string) string {
+	const maxLength = 400
 	text = strings.ToValidUTF8(strings.ReplaceAll(text, token, "[token]"), "?")
 	text = strings.Join(strings.Fields(text), " ")
-	if len(text) > most {
-		text = strings.ToValidUTF8(text[:most], "") + "..."
+	if len(text) > maxLength {
+		text = strings.ToValidUTF8(text[:maxLength], "") + "..."
 	}
 	return text
 }
 
-// isDistrust says whether a handshake failed because of the server's
+// isVerificationError says whether a handshake failed because of the server's
 // certificate.
-func isDistrust(err error) bool {
-	var authority x509.UnknownAuthorityError
-	var host x509.HostnameError
+func isVerificationError(err error) bool {
+	var unknownAuthority x509.UnknownAuthorityError
+	var hostname x509.HostnameError
 	var invalid x509.CertificateInvalidError
-	return errors.As(err, &authority) || errors.As(err, &host) || errors.As(err, &invalid)
+	return errors.As(err, &unknownAuthority) || errors.As(err, &hostname) || errors.As(err, &invalid)
 }

@@ -25,10 +25,10 @@ import (
 	ktesting "k8s.io/client-go/testing"
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
-	"github.com/isthmus-mesh/isthmus/test/certtest"
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
-func TestWhatIsAsked(t *testing.T) {
+func TestBundleRequestsWhatIstiosAgentRequests(t *testing.T) {
 	a := newAuthority(t)
 	client, specs := tokens(nil)
 	s, r := a.source(t, func(o *Options) { o.Client = client }), a.request(t)
@@ -44,8 +44,8 @@ func TestWhatIsAsked(t *testing.T) {
 	assert.Equal(t, map[string]authenticationv1.TokenRequestSpec{
 		"front/edge": {Audiences: []string{"istio-ca"}, ExpirationSeconds: &seconds},
 	}, specs())
-	require.Len(t, a.asked(), 1)
-	asked := a.asked()[0]
+	require.Len(t, a.received(), 1)
+	asked := a.received()[0]
 	assert.Equal(t, []string{"Bearer " + token}, asked.headers.Get("authorization"))
 	assert.Equal(t, []string{"our-cluster"}, asked.headers.Get("ClusterID"))
 	assert.Equal(t, int64(3602), asked.ValidityDuration)
@@ -61,16 +61,16 @@ func TestWhatIsAsked(t *testing.T) {
 	assert.Equal(t, elliptic.P256(), key.Curve)
 
 	r.TokenAudience, r.ClusterID = "another", ""
-	again, err := s.Bundle(t.Context(), r)
+	second, err := s.Bundle(t.Context(), r)
 	require.NoError(t, err)
-	assert.NotEqual(t, b.Key(), again.Key(), "every certificate has its own key")
+	assert.NotEqual(t, b.Key(), second.Key(), "every certificate has its own key")
 	assert.Equal(t, []string{"another"}, specs()["front/edge"].Audiences)
-	assert.Empty(t, a.asked()[1].headers.Get("clusterid"))
+	assert.Empty(t, a.received()[1].headers.Get("clusterid"))
 	opened, _ := a.connections()
 	assert.Equal(t, 1, opened, "one connection for both")
 }
 
-func TestAnswers(t *testing.T) {
+func TestBundleReportsTheAuthoritysAnswer(t *testing.T) {
 	stranger := certtest.NewAuthority(t)
 	refuses := func(code codes.Code, text string) func(*authority) answer {
 		return func(*authority) answer {
@@ -87,7 +87,7 @@ func TestAnswers(t *testing.T) {
 			}
 		}
 	}
-	says := func(chain ...string) func(*authority) answer {
+	answersWith := func(chain ...string) func(*authority) answer {
 		return func(*authority) answer {
 			return func(context.Context, request) ([]string, error) { return chain, nil }
 		}
@@ -98,23 +98,23 @@ func TestAnswers(t *testing.T) {
 		answer   func(*authority) answer
 		reason   Reason
 		rejected certs.Reason
-		says     string
+		message  string
 	}{
-		"if the chain is empty, expect malformed":                     {says(), Rejected, certs.Malformed, "certificate chain"},
-		"if the chain is no PEM, expect malformed":                    {says("MII", "MII"), Rejected, certs.Malformed, "certificate chain"},
-		"if the chain holds a key, expect malformed":                  {says(string(other.CertificatePEM), string(other.KeyPEM)), Rejected, certs.Malformed, "certificate chain"},
-		"if the key is another one, expect key-mismatch":              {says(string(other.CertificatePEM)), Rejected, certs.KeyMismatch, "does not belong"},
-		"if the root comes alone, expect key-mismatch":                {says(string(stranger.CertificatePEM)), Rejected, certs.KeyMismatch, "does not belong"},
+		"if the chain is empty, expect malformed":                     {answersWith(), Rejected, certs.Malformed, "certificate chain"},
+		"if the chain is no PEM, expect malformed":                    {answersWith("MII", "MII"), Rejected, certs.Malformed, "certificate chain"},
+		"if the chain holds a key, expect malformed":                  {answersWith(string(other.CertificatePEM), string(other.KeyPEM)), Rejected, certs.Malformed, "certificate chain"},
+		"if the key is another one, expect key-mismatch":              {answersWith(string(other.CertificatePEM)), Rejected, certs.KeyMismatch, "does not belong"},
+		"if the root comes alone, expect key-mismatch":                {answersWith(string(stranger.CertificatePEM)), Rejected, certs.KeyMismatch, "does not belong"},
 		"if the identity is another, expect wrong-identity":           {certifies(nil, "spiffe://cluster.local/ns/front/sa/other", time.Now().Add(-time.Minute), time.Hour), Rejected, certs.WrongIdentity, "sa/other"},
 		"if another root signs and is sent along, expect untrusted":   {certifies(stranger, edgeID, time.Now().Add(-time.Minute), time.Hour), Rejected, certs.Untrusted, "unknown authority"},
 		"if it is expired, expect expired":                            {certifies(nil, edgeID, time.Now().Add(-time.Hour), -time.Second), Rejected, certs.Expired, "valid until"},
-		"if the token is not accepted, expect unauthenticated":        {refuses(codes.Unauthenticated, "request authenticate failure"), Unauthenticated, "", "audience \"istio-ca\", and its CLUSTER_ID be the cluster id none"},
+		"if the token is not accepted, expect unauthenticated":        {refuses(codes.Unauthenticated, "request authenticate failure"), Unauthenticated, "", "audience \"istio-ca\", and its CLUSTER_ID has to be the cluster ID none"},
 		"if it is forbidden, expect refused":                          {refuses(codes.PermissionDenied, "no"), Refused, "", "refused: PermissionDenied: no"},
 		"if there is no such service, expect refused":                 {refuses(codes.Unimplemented, "unknown service"), Refused, "", "Unimplemented: unknown service"},
 		"if the CA is not ready, expect refused":                      {refuses(codes.Internal, "CSR signing error (Istio CA is not ready)"), Refused, "", "Istio CA is not ready"},
 		"if the request is refused with any lifetime, expect refused": {refuses(codes.InvalidArgument, "CSR signing error"), Refused, "", "InvalidArgument: CSR signing error"},
 		"if it stays unavailable, expect unavailable":                 {refuses(codes.Unavailable, "shutting down"), Unavailable, "", "shutting down"},
-		"if the token is echoed, expect it blotted out":               {refuses(codes.Aborted, "token "+token+"\nrefused "+strings.Repeat("x", 1<<12)), Refused, "", "token [token] refused xxx"},
+		"if the token is echoed, expect it redacted":                  {refuses(codes.Aborted, "token "+token+"\nrefused "+strings.Repeat("x", 1<<12)), Refused, "", "token [token] refused xxx"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := newAuthority(t)
@@ -125,37 +125,37 @@ func TestAnswers(t *testing.T) {
 			assert.Equal(t, c.reason, ReasonOf(err), "%v", err)
 			assert.Contains(t, Reasons(), ReasonOf(err))
 			assert.Equal(t, c.rejected, certs.ReasonOf(err), "%v", err)
-			assert.ErrorContains(t, err, c.says)
+			assert.ErrorContains(t, err, c.message)
 			assert.ErrorContains(t, err, "certificate for service account front/edge from "+a.address+": ")
-			for _, shown := range []string{err.Error(), fmt.Sprintf("%+v %#v", err, errors.Unwrap(err))} {
-				assert.NotContains(t, shown, token)
-				assert.NotContains(t, shown, "-----BEGIN")
-				assert.Less(t, len(shown), 2000)
+			for _, printed := range []string{err.Error(), fmt.Sprintf("%+v %#v", err, errors.Unwrap(err))} {
+				assert.NotContains(t, printed, token)
+				assert.NotContains(t, printed, "-----BEGIN")
+				assert.Less(t, len(printed), 2000)
 			}
 		})
 	}
 }
 
-func TestTokenRefusals(t *testing.T) {
+func TestBundleReportsWhyThereIsNoToken(t *testing.T) {
 	accounts := schema.GroupResource{Resource: "serviceaccounts"}
 	for name, c := range map[string]struct {
-		err    error
-		reason Reason
-		says   string
+		err     error
+		reason  Reason
+		message string
 	}{
 		"if RBAC says no, expect token-forbidden":              {apierrors.NewForbidden(accounts, "edge", errors.New("no role")), TokenForbidden, "isthmus.dev/injection=enabled"},
 		"if a policy says no, expect token-forbidden":          {apierrors.NewInvalid(schema.GroupKind{Kind: "TokenRequest"}, "edge", nil), TokenForbidden, "ValidatingAdmissionPolicy"},
 		"if there is no such account, expect account-missing":  {apierrors.NewNotFound(accounts, "edge"), AccountMissing, `serviceaccounts "edge" not found (create it`},
 		"if the API server is overloaded, expect token-failed": {apierrors.NewTooManyRequests("later", 1), TokenFailed, "later"},
-		"if it is gone, expect token-failed":                   {errors.New("connection refused"), TokenFailed, "ask the API server for a token: connection refused"},
+		"if it is gone, expect token-failed":                   {errors.New("connection refused"), TokenFailed, "create a token: connection refused"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := newAuthority(t)
 			client, _ := tokens(c.err)
 			_, err := a.source(t, func(o *Options) { o.Client = client }).Bundle(t.Context(), a.request(t))
 			assert.Equal(t, c.reason, ReasonOf(err), "%v", err)
-			assert.ErrorContains(t, err, c.says)
-			assert.Empty(t, a.asked())
+			assert.ErrorContains(t, err, c.message)
+			assert.Empty(t, a.received())
 		})
 	}
 	t.Run("if the token is empty, expect token-failed", func(t *testing.T) {
@@ -169,7 +169,7 @@ func TestTokenRefusals(t *testing.T) {
 	})
 }
 
-func TestLifetimeRefusalIsForgotten(t *testing.T) {
+func TestRefusedLifetimeIsCachedForAnHour(t *testing.T) {
 	a := newAuthority(t)
 	most := atomic.Int64{}
 	most.Store(1800)
@@ -177,7 +177,7 @@ func TestLifetimeRefusalIsForgotten(t *testing.T) {
 		if r.ValidityDuration > most.Load() {
 			return nil, status.Error(codes.InvalidArgument, "too long")
 		}
-		// It is valid whatever the clock below says.
+		// It is valid at any time that the clock below returns.
 		return a.certify(r, a.root, edgeID, time.Now().Add(-time.Minute), 12*time.Hour)
 	}
 	a.answers(granted)
@@ -185,13 +185,13 @@ func TestLifetimeRefusalIsForgotten(t *testing.T) {
 	s := a.source(t, func(o *Options) { o.Now = func() time.Time { return time.Now().Add(later) } })
 	ask := func(ttl time.Duration) []int64 {
 		t.Helper()
-		before := len(a.asked())
+		before := len(a.received())
 		r := a.request(t)
 		r.TTL = ttl
 		_, err := s.Bundle(t.Context(), r)
 		require.NoError(t, err)
 		var asked []int64
-		for _, r := range a.asked()[before:] {
+		for _, r := range a.received()[before:] {
 			asked = append(asked, r.ValidityDuration)
 		}
 		return asked
@@ -199,17 +199,17 @@ func TestLifetimeRefusalIsForgotten(t *testing.T) {
 	assert.Equal(t, []int64{7200, 0}, ask(2*time.Hour))
 	assert.Equal(t, []int64{0}, ask(2*time.Hour))
 	assert.Equal(t, []int64{0}, ask(3*time.Hour))
-	assert.Equal(t, []int64{3600, 0}, ask(time.Hour), "less may be allowed")
-	assert.Equal(t, []int64{0}, ask(90*time.Minute), "the least refused one counts")
+	assert.Equal(t, []int64{3600, 0}, ask(time.Hour), "a shorter one may be allowed")
+	assert.Equal(t, []int64{0}, ask(90*time.Minute), "the shortest refused one counts")
 	assert.Equal(t, []int64{1800}, ask(30*time.Minute))
 
 	most.Store(7200)
-	later = limitMemory - time.Minute
+	later = refusalTTL - time.Minute
 	assert.Equal(t, []int64{0}, ask(2*time.Hour))
-	later = limitMemory + time.Minute
-	assert.Equal(t, []int64{7200}, ask(2*time.Hour), "an hour later it is tried again")
+	later = refusalTTL + time.Minute
+	assert.Equal(t, []int64{7200}, ask(2*time.Hour), "an hour later it is requested again")
 
-	// What fails without a lifetime too was no matter of lifetime.
+	// A request that fails without a lifetime too did not fail because of it.
 	a.answers(func(context.Context, request) ([]string, error) {
 		return nil, status.Error(codes.InvalidArgument, "bad")
 	})
@@ -220,16 +220,16 @@ func TestLifetimeRefusalIsForgotten(t *testing.T) {
 	assert.Equal(t, []int64{3600}, ask(time.Hour))
 }
 
-func TestRootsChangeDuringACall(t *testing.T) {
+func TestRootsMayChangeDuringACall(t *testing.T) {
 	a := newAuthority(t)
 	other := certtest.NewAuthority(t).Certificate
 	roots := atomic.Pointer[[]*x509.Certificate]{}
 	roots.Store(&[]*x509.Certificate{a.root.Certificate})
 	s := a.source(t, func(o *Options) { o.Roots = func() ([]*x509.Certificate, error) { return *roots.Load(), nil } })
-	entered, leave := make(chan struct{}), make(chan struct{})
+	entered, proceed := make(chan struct{}), make(chan struct{})
 	a.answers(func(ctx context.Context, r request) ([]string, error) {
 		close(entered)
-		<-leave
+		<-proceed
 		return a.sign(ctx, r)
 	})
 	first := make(chan error, 1)
@@ -246,9 +246,9 @@ func TestRootsChangeDuringACall(t *testing.T) {
 		require.NoError(t, err)
 	}
 	opened, closed := a.connections()
-	assert.Equal(t, 2, opened, "a connection by the new roots")
+	assert.Equal(t, 2, opened, "another connection, verified by the new roots")
 	assert.Zero(t, closed, "the old one is in use")
-	close(leave)
+	close(proceed)
 	require.NoError(t, <-first)
 	require.Eventually(t, func() bool { _, closed := a.connections(); return closed == 1 }, 15*time.Second, time.Millisecond)
 
@@ -256,10 +256,10 @@ func TestRootsChangeDuringACall(t *testing.T) {
 	s.options.Timeout = 300 * time.Millisecond
 	_, err := s.Bundle(t.Context(), a.request(t))
 	assert.Equal(t, Untrusted, ReasonOf(err), "%v", err)
-	assert.ErrorContains(t, err, "are the mesh's roots its own?")
+	assert.ErrorContains(t, err, "that the mesh's roots are istiod's")
 }
 
-func TestNoRoots(t *testing.T) {
+func TestBundleNeedsRoots(t *testing.T) {
 	a := newAuthority(t)
 	client, specs := tokens(nil)
 	for name, c := range map[string]error{
@@ -273,12 +273,12 @@ func TestNoRoots(t *testing.T) {
 			})
 			_, err := s.Bundle(t.Context(), a.request(t))
 			assert.Equal(t, NoRoots, ReasonOf(err), "%v", err)
-			assert.Empty(t, specs(), "no token is made in vain")
+			assert.Empty(t, specs(), "no token is created for nothing")
 		})
 	}
 }
 
-func TestPatience(t *testing.T) {
+func TestBundleWaitsAndRetriesUntilItsTimeout(t *testing.T) {
 	a := newAuthority(t)
 	a.answers(func(ctx context.Context, _ request) ([]string, error) {
 		<-ctx.Done()
@@ -288,19 +288,18 @@ func TestPatience(t *testing.T) {
 	_, err := s.Bundle(t.Context(), a.request(t))
 	assert.Equal(t, Unavailable, ReasonOf(err), "%v", err)
 
-	// On a busy machine the call before may have ended on its way.
+	// On a busy machine the earlier call may have ended before it arrived.
 	ctx, cancel := context.WithCancel(t.Context())
 	s = a.source(t)
-	before := len(a.asked())
+	before := len(a.received())
 	go func() {
-		assert.Eventually(t, func() bool { return len(a.asked()) > before }, 15*time.Second, time.Millisecond)
+		assert.Eventually(t, func() bool { return len(a.received()) > before }, 15*time.Second, time.Millisecond)
 		cancel()
 	}()
 	_, err = s.Bundle(ctx, a.request(t))
 	assert.Equal(t, Canceled, ReasonOf(err), "%v", err)
 
-	// Where nobody is, it waits for somebody: repeated calls alone give up
-	// sooner.
+	// Without a server it waits until the timeout. Retries alone end sooner.
 	nowhere := a.request(t)
 	nowhere.CAAddress = "127.0.0.1:1"
 	s = a.source(t, func(o *Options) { o.Timeout = 2500 * time.Millisecond })
@@ -308,11 +307,11 @@ func TestPatience(t *testing.T) {
 	assert.Equal(t, Unavailable, ReasonOf(err), "%v", err)
 	assert.ErrorContains(t, err, "DeadlineExceeded: ")
 
-	// A call that broke off is repeated.
+	// An interrupted call is retried.
 	var calls atomic.Int32
 	a.answers(func(ctx context.Context, r request) ([]string, error) {
 		if calls.Add(1) == 1 {
-			return nil, status.Error(codes.Unavailable, "just now")
+			return nil, status.Error(codes.Unavailable, "interrupted")
 		}
 		return a.sign(ctx, r)
 	})
@@ -321,7 +320,7 @@ func TestPatience(t *testing.T) {
 	assert.Equal(t, int32(2), calls.Load())
 }
 
-func TestJudgedAtTheTimeOfTheAnswer(t *testing.T) {
+func TestCertificateIsValidatedAtTheTimeOfTheAnswer(t *testing.T) {
 	a := newAuthority(t)
 	r := a.request(t)
 	r.Want.Now = time.Now().Add(-time.Hour) // before the certificate is valid
@@ -334,7 +333,7 @@ func TestJudgedAtTheTimeOfTheAnswer(t *testing.T) {
 	assert.Equal(t, certs.NotYetValid, certs.ReasonOf(err), "%v", err)
 }
 
-func TestBadUse(t *testing.T) {
+func TestInvalidOptionsAndAddressesAreErrors(t *testing.T) {
 	client, _ := tokens(nil)
 	_, err := New(Options{})
 	assert.EqualError(t, err, "istio-ca: no client given")

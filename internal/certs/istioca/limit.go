@@ -5,45 +5,44 @@ import (
 	"time"
 )
 
-// limitMemory is how long a refused lifetime is not asked for again.
-// Certificates live for a day where nobody changed that, so a larger limit is
-// noticed at the next renewal.
-const limitMemory = time.Hour
+// refusalTTL is how long a refused lifetime is not requested again. Certificates live
+// for a day by default, so the next renewal finds a larger limit.
+const refusalTTL = time.Hour
 
-// limits remembers by address which lifetimes an authority refuses, so that not
-// every renewal costs two calls.
-type limits struct {
-	mu    sync.Mutex
-	known map[string]limit
+// lifetimeLimits caches by address which lifetimes an authority refuses, so that a
+// renewal does not need two calls.
+type lifetimeLimits struct {
+	mu        sync.Mutex
+	byAddress map[string]lifetimeLimit
 }
 
-type limit struct {
-	// refused is the least lifetime that was refused.
+type lifetimeLimit struct {
+	// refused is the shortest lifetime that was refused.
 	refused time.Duration
-	until   time.Time
+	expires time.Time
 }
 
-// refuses says whether the authority is known to refuse a lifetime.
-func (l *limits) refuses(address string, ttl time.Duration, now time.Time) bool {
+// refuses says whether the authority has refused this lifetime or a shorter one.
+func (l *lifetimeLimits) refuses(address string, ttl time.Duration, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	known, ok := l.known[address]
-	if ok && !now.Before(known.until) {
-		delete(l.known, address)
+	known, ok := l.byAddress[address]
+	if ok && !now.Before(known.expires) {
+		delete(l.byAddress, address)
 		return false
 	}
 	return ok && ttl >= known.refused
 }
 
-// remember notes a refusal.
-func (l *limits) remember(address string, ttl time.Duration, now time.Time) {
+// add records a refusal.
+func (l *lifetimeLimits) add(address string, ttl time.Duration, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.known == nil {
-		l.known = make(map[string]limit)
+	if l.byAddress == nil {
+		l.byAddress = make(map[string]lifetimeLimit)
 	}
-	if known, ok := l.known[address]; ok && now.Before(known.until) {
+	if known, ok := l.byAddress[address]; ok && now.Before(known.expires) {
 		ttl = min(ttl, known.refused)
 	}
-	l.known[address] = limit{refused: ttl, until: now.Add(limitMemory)}
+	l.byAddress[address] = lifetimeLimit{refused: ttl, expires: now.Add(refusalTTL)}
 }

@@ -1,7 +1,7 @@
-// Package istioca asks Istio's certificate authority for an edge's certificate,
-// as Istio's agent does: with a token of the edge's service account, over the
-// service istio.v1.auth.IstioCertificateService. Keys are made here and leave
-// memory only inside of a bundle.
+// Package istioca is the source istio-ca. It requests an edge's certificate from
+// Istio's certificate authority as Istio's agent does: with a token of the edge's
+// service account, over the gRPC service istio.v1.auth.IstioCertificateService. Keys
+// are created here and leave memory only in a bundle.
 package istioca
 
 import (
@@ -16,37 +16,36 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/certs"
 )
 
-// DefaultTimeout is how long one attempt to get a token or a certificate may
-// last.
+// DefaultTimeout limits each attempt to get a token or a certificate.
 const DefaultTimeout = 10 * time.Second
 
-// Options make a Source.
+// Options configure a Source.
 type Options struct {
-	// Client makes tokens: create on serviceaccounts/token. Required.
+	// Client creates tokens (create on serviceaccounts/token). Required.
 	Client kubernetes.Interface
-	// Roots returns the trust anchors that the authority's own certificate is
-	// verified by. Required.
+	// Roots returns the trust anchors that verify the authority's own certificate.
+	// Required.
 	Roots func() ([]*x509.Certificate, error)
-	// ServerName is the name that the authority's certificate has to carry.
+	// ServerName is the DNS name that the authority's certificate has to carry.
 	// Default: the host of the address.
 	ServerName string
-	// Timeout bounds each attempt to get a token or a certificate. Default
+	// Timeout limits each attempt to get a token or a certificate. Default
 	// DefaultTimeout.
 	Timeout time.Duration
-	// Log gets a line when an authority refuses a lifetime. Default: no logging.
+	// Log receives a line when an authority refuses a lifetime. Default: no logging.
 	Log logr.Logger
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
 }
 
-// Source issues bundles. It is safe for concurrent use.
+// Source requests bundles. It is safe for concurrent use.
 type Source struct {
 	options     Options
-	connections connections
-	limits      limits
+	connections connectionPool
+	limits      lifetimeLimits
 }
 
-// New returns a Source. It says what is wrong with the options.
+// New returns a Source. The error names the option that is missing.
 func New(o Options) (*Source, error) {
 	if o.Client == nil {
 		return nil, errors.New("istio-ca: no client given")
@@ -63,9 +62,9 @@ func New(o Options) (*Source, error) {
 	return &Source{options: o}, nil
 }
 
-// Bundle asks the authority for a certificate once. Where the authority refuses
-// the lifetime, it is asked again for one of its own choice. What it answers is
-// judged by Want, but at the time of the answer. Every error is an *Error.
+// Bundle requests a certificate. If the authority refuses the lifetime, Bundle requests
+// another one whose lifetime the authority chooses. The certificate has to satisfy
+// Want at the time of the answer, not at Want.Now. Every error is an *Error.
 func (s *Source) Bundle(ctx context.Context, r certs.Request) (*certs.Bundle, error) {
 	if r.TokenAudience == "" {
 		r.TokenAudience = DefaultAudience
@@ -77,9 +76,9 @@ func (s *Source) Bundle(ctx context.Context, r certs.Request) (*certs.Bundle, er
 	defer c.release()
 	key, csr, err := newKey(r.Want.ID)
 	if err != nil {
-		return nil, problem(r, Internal, err)
+		return nil, newError(r, Internal, err)
 	}
-	token, err := s.token(ctx, r)
+	token, err := s.createToken(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -87,33 +86,33 @@ func (s *Source) Bundle(ctx context.Context, r certs.Request) (*certs.Bundle, er
 	if err != nil {
 		return nil, err
 	}
-	// The authority ends its chain with the roots. They are not taken as such:
-	// what counts is what the whole mesh trusts.
+	// The chain ends with the authority's roots. They are not trusted: the mesh's
+	// roots count.
 	want := r.Want
 	want.Now = s.options.Now()
 	bundle, err := certs.New(certs.Material{Key: key, Chain: chain}, want)
 	if err != nil {
-		return nil, problem(r, Rejected, err)
+		return nil, newError(r, Rejected, err)
 	}
 	return bundle, nil
 }
 
-// connect returns the connection to the authority, by the roots of this moment.
+// connect returns the connection to the authority, verified by the current roots.
 func (s *Source) connect(r certs.Request) (*connection, error) {
 	roots, err := s.options.Roots()
 	if err == nil && len(roots) == 0 {
 		err = errors.New("there are none")
 	}
 	if err != nil {
-		return nil, problem(r, NoRoots, err)
+		return nil, newError(r, NoRoots, err)
 	}
-	c, err := s.connections.take(r.CAAddress, s.options.ServerName, roots)
+	c, err := s.connections.acquire(r.CAAddress, s.options.ServerName, roots)
 	if err != nil {
-		return nil, problem(r, Unavailable, err)
+		return nil, newError(r, Unavailable, err)
 	}
 	return c, nil
 }
 
-// Close closes the connections once their calls have ended. The Source is of no
-// use afterwards.
+// Close closes the connections once their calls have ended. The Source must not be
+// used afterwards.
 func (s *Source) Close() { s.connections.close() }

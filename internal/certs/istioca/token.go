@@ -12,17 +12,17 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/certs"
 )
 
-// DefaultAudience is the audience that istiod wants tokens to have unless its
+// DefaultAudience is the audience that istiod requires of tokens unless its
 // TOKEN_AUDIENCES says otherwise.
 const DefaultAudience = "istio-ca"
 
-// tokenSeconds is how long tokens are valid: the least that the API server
-// grants. The chart's ValidatingAdmissionPolicy allows no more.
+// tokenSeconds is the lifetime of tokens: the shortest that the API server grants, and
+// the longest that the chart's ValidatingAdmissionPolicy allows.
 const tokenSeconds int64 = 600
 
-// token makes a token of the edge's service account. It is bound to no pod:
-// istiod accepts that.
-func (s *Source) token(ctx context.Context, r certs.Request) (string, error) {
+// createToken creates a token of the edge's service account. It is bound to no pod,
+// which istiod accepts.
+func (s *Source) createToken(ctx context.Context, r certs.Request) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
 	seconds := tokenSeconds
@@ -31,17 +31,17 @@ func (s *Source) token(ctx context.Context, r certs.Request) (string, error) {
 	}, metav1.CreateOptions{})
 	switch {
 	case err == nil && answer.Status.Token == "":
-		return "", problem(r, TokenFailed, errors.New("the API server answered without a token"))
+		return "", newError(r, TokenFailed, errors.New("the API server returned an empty token"))
 	case err == nil:
 		return answer.Status.Token, nil
 	case errors.Is(context.Cause(ctx), context.Canceled):
-		return "", problem(r, Canceled, err)
+		return "", newError(r, Canceled, err)
 	case apierrors.IsNotFound(err):
-		return "", problem(r, AccountMissing, err)
+		return "", newError(r, AccountMissing, err)
 	case apierrors.IsForbidden(err), apierrors.IsInvalid(err):
-		// A ValidatingAdmissionPolicy denies with either.
-		return "", problem(r, TokenForbidden, err)
+		// A ValidatingAdmissionPolicy denies with either of the two.
+		return "", newError(r, TokenForbidden, err)
 	default:
-		return "", problem(r, TokenFailed, fmt.Errorf("ask the API server for a token: %w", err))
+		return "", newError(r, TokenFailed, fmt.Errorf("create a token: %w", err))
 	}
 }

@@ -15,7 +15,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
 	"github.com/isthmus-mesh/isthmus/internal/certs/mirror"
-	"github.com/isthmus-mesh/isthmus/test/certtest"
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
 const edge = "spiffe://cluster.local/ns/edge/sa/emissary"
@@ -44,7 +44,7 @@ func request(root *certtest.Pair) certs.Request {
 	}
 }
 
-func TestBundleFollowsTheSecret(t *testing.T) {
+func TestBundleIsTheSecretsContent(t *testing.T) {
 	root := certtest.NewAuthority(t)
 	leaf, next := root.SPIFFELeaf(t, edge), root.SPIFFELeaf(t, edge)
 	n := &namespace{secrets: map[string]map[string][]byte{
@@ -61,7 +61,7 @@ func TestBundleFollowsTheSecret(t *testing.T) {
 	assert.Equal(t, certs.Serial(next.Certificate), b.Serial())
 }
 
-func TestBundleSaysWhatToDo(t *testing.T) {
+func TestBundleNamesTheSecretAndWhatToDo(t *testing.T) {
 	root := certtest.NewAuthority(t)
 	leaf := root.SPIFFELeaf(t, edge)
 	other := root.SPIFFELeaf(t, "spiffe://cluster.local/ns/edge/sa/other")
@@ -75,22 +75,22 @@ func TestBundleSaysWhatToDo(t *testing.T) {
 		expect    string
 		reason    certs.Reason
 	}{
-		"if there is none, expect to be told to create it": {namespace: &namespace{},
-			expect: `mirror: there is no Secret edge/istio.emissary; create it, or name another one in isthmus.dev/mirror-secret: secrets "istio.emissary" not found`},
-		"if it is forbidden, expect the chart's list": {namespace: &namespace{err: forbidden},
-			expect: `mirror: Secret edge/istio.emissary must not be read; add its name to the chart's list of mirror names: secrets "istio.emissary" is forbidden: no`},
+		"if there is none, expect that it has to be created": {namespace: &namespace{},
+			expect: `mirror: secret edge/istio.emissary does not exist; create it, or choose another with isthmus.dev/mirror-secret: secrets "istio.emissary" not found`},
+		"if it is forbidden, expect the chart's value": {namespace: &namespace{err: forbidden},
+			expect: `mirror: secret edge/istio.emissary must not be read; add its name to the chart's value controller.mirrorSecretNames: secrets "istio.emissary" is forbidden: no`},
 		"if the API server fails, expect its words": {namespace: &namespace{err: errors.New("connection refused")},
-			expect: "mirror: read Secret edge/istio.emissary: connection refused"},
+			expect: "mirror: read secret edge/istio.emissary: connection refused"},
 		"if it is the Secret itself, expect a refusal": {namespace: &namespace{}, change: func(r *certs.Request) { r.MirrorSecret = r.Secret },
-			expect: "mirror: Secret edge/istio-certs would mirror itself; name another one in isthmus.dev/mirror-secret"},
+			expect: "mirror: secret edge/istio-certs would mirror itself; choose another with isthmus.dev/mirror-secret"},
 		"if it is empty, expect malformed": {namespace: holding(nil), reason: certs.Malformed,
-			expect: "mirror: Secret edge/istio.emissary: malformed: tls.crt is missing or empty"},
+			expect: "mirror: secret edge/istio.emissary: malformed: tls.crt is missing or empty"},
 		"if it is another's, expect wrong-identity": {
 			namespace: holding(map[string][]byte{"tls.crt": other.ChainPEM, "tls.key": other.KeyPEM}), reason: certs.WrongIdentity,
-			expect: `mirror: Secret edge/istio.emissary: wrong-identity: want SPIFFE ID "` + edge + `", got "spiffe://cluster.local/ns/edge/sa/other"`},
+			expect: `mirror: secret edge/istio.emissary: wrong-identity: want SPIFFE ID "` + edge + `", got "spiffe://cluster.local/ns/edge/sa/other"`},
 		"if it is torn, expect key-mismatch": {
 			namespace: holding(map[string][]byte{"tls.crt": leaf.ChainPEM, "tls.key": other.KeyPEM}), reason: certs.KeyMismatch,
-			expect: "mirror: Secret edge/istio.emissary: key-mismatch: the private key does not belong to the certificate with serial " + certs.Serial(leaf.Certificate)},
+			expect: "mirror: secret edge/istio.emissary: key-mismatch: the private key does not belong to the certificate with serial " + certs.Serial(leaf.Certificate)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := request(root)

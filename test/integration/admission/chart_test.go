@@ -18,7 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/isthmus-mesh/isthmus/test/plane"
+	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
 // Names that the chart gives, and namespaces that the tests choose.
@@ -39,7 +39,7 @@ func renderChart(ctx context.Context, folder string) ([]*unstructured.Unstructur
 	helm := os.Getenv("HELM")
 	if helm == "" {
 		var err error
-		if helm, err = plane.Tool(ctx, "helm"); err != nil {
+		if helm, err = controlplane.Tool(ctx, "helm"); err != nil {
 			return nil, err
 		}
 	}

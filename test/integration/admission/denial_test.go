@@ -59,7 +59,7 @@ func TestDenial(t *testing.T) {
 		},
 		"mode that contradicts another key": {
 			nil, edgePod("edge", override("isthmus.dev/mode", "ambient"), override("isthmus.dev/delivery", "files")),
-			`invalid-override: annotation isthmus.dev/delivery: "files" is not allowed; mode ambient gives the pod neither certificate nor sidecar; remove it, or choose another mode`,
+			`invalid-override: annotation isthmus.dev/delivery: "files" is not allowed; mode ambient gives the pod neither certificate nor sidecar; remove the annotation, or choose another mode`,
 		},
 		"delivery": {
 			nil, edgePod("edge", override("isthmus.dev/delivery", "file")),

@@ -19,7 +19,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/isthmus-mesh/isthmus/test/plane"
+	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
 // patience is how long anything may take that is awaited: far more than it
@@ -30,7 +30,7 @@ const patience = 60 * time.Second
 // webhook server behind a door.
 type environment struct {
 	folder  string
-	plane   *plane.Plane
+	plane   *controlplane.Plane
 	config  *rest.Config
 	client  kubernetes.Interface
 	objects client.Client
@@ -53,7 +53,7 @@ type environment struct {
 func newEnvironment(ctx context.Context, folder string) (*environment, error) {
 	e := &environment{folder: folder}
 	var err error
-	if e.plane, err = plane.Start(ctx, "--controller-manager"); err != nil {
+	if e.plane, err = controlplane.Start(ctx, "--controller-manager"); err != nil {
 		return e, err
 	}
 	if e.config, err = e.plane.Admin(); err != nil {

@@ -12,7 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/isthmus-mesh/isthmus/test/plane"
+	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
 // kubectl runs kubectl in the namespace, with an object on its standard input.
@@ -21,7 +21,7 @@ func (s *space) kubectl(object any, arguments ...string) (out, complaint string,
 	data, err := json.Marshal(object)
 	require.NoError(s.t, err)
 	var stdout, stderr strings.Builder
-	kubectl, err := plane.Tool(s.t.Context(), "kubectl")
+	kubectl, err := controlplane.Tool(s.t.Context(), "kubectl")
 	require.NoError(s.t, err)
 	command := exec.CommandContext(s.t.Context(), kubectl, append([]string{"--kubeconfig", world.plane.Kubeconfig, "--namespace", s.name}, arguments...)...)
 	command.Stdin, command.Stdout, command.Stderr = strings.NewReader(string(data)), &stdout, &stderr

@@ -2,7 +2,7 @@
 // manifests are installed, with nothing changed but the address of the webhook,
 // and real pods are created through it. There is no node, so pods stay pending.
 //
-// The API server comes from test/cluster. KUBECONFIG names another one to use,
+// The API server comes from test/tools/cluster. KUBECONFIG names another one to use,
 // which must be able to call this machine on 127.0.0.1; everything that the
 // tests make there is removed at their end.
 package admission

@@ -17,8 +17,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
-	"github.com/isthmus-mesh/isthmus/test/plane"
-	"github.com/isthmus-mesh/isthmus/test/scrape"
+	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
+	"github.com/isthmus-mesh/isthmus/test/framework/scrape"
 )
 
 // replica is one process of the webhook, or of the controller.
@@ -128,7 +128,7 @@ func (r *replica) stop(ctx context.Context) error {
 	}
 }
 
-func (r *replica) tail() string { return plane.Tail(r.log, 60) }
+func (r *replica) tail() string { return controlplane.Tail(r.log, 60) }
 
 // counter sums the samples of a metric that carry all the labels, each written
 // as in the exposition: `reason="injected"`.

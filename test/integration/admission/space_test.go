@@ -13,7 +13,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
-	"github.com/isthmus-mesh/isthmus/test/plane"
+	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
 // space is a namespace of one test, and a user who works in it.
@@ -22,7 +22,7 @@ type space struct {
 	name   string
 	client kubernetes.Interface
 	// warnings are those that the user saw.
-	warnings *plane.Warnings
+	warnings *controlplane.Warnings
 }
 
 // change edits a namespace before it is created.
@@ -62,7 +62,7 @@ func newUnreviewedSpace(t *testing.T, changes ...change) *space {
 // spaceIn is a namespace that is there already.
 func spaceIn(t *testing.T, name string) *space {
 	t.Helper()
-	s := &space{t: t, name: name, warnings: &plane.Warnings{}}
+	s := &space{t: t, name: name, warnings: &controlplane.Warnings{}}
 	config := rest.CopyConfig(world.config)
 	config.WarningHandlerWithContext = s.warnings
 	var err error

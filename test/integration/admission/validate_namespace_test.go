@@ -25,16 +25,16 @@ func TestNamespaceIsToldWhatItsPodsWouldBe(t *testing.T) {
 		"opted in":                    {changes: []change{enabled}},
 		"opted in with right values":  {changes: []change{enabled, annotation("isthmus.dev/mode", "secret"), annotation("isthmus.dev/cert-ttl", "12h")}},
 		"locked":                      {changes: []change{label("isthmus.dev/injection", "disabled")}},
-		"another value of the label":  {changes: []change{label("isthmus.dev/injection", "true")}, denied: `label of namespace isthmus-test-told isthmus.dev/injection: "true" is not allowed; want enabled or disabled`},
-		"wrong value, not opted in":   {changes: []change{annotation("isthmus.dev/envoy", "on")}, denied: `annotation of namespace isthmus-test-told isthmus.dev/envoy: "on" is not allowed; want "true" or "false"`},
-		"wrong value":                 {changes: []change{enabled, annotation("isthmus.dev/cert-ttl", "soon")}, denied: `annotation of namespace isthmus-test-told isthmus.dev/cert-ttl: "soon" is not allowed; want a Go duration of at least one minute, such as 12h`},
-		"source that does not exist":  {changes: []change{enabled, annotation("isthmus.dev/source", "vault")}, denied: `annotation of namespace isthmus-test-told isthmus.dev/source: "vault" is not allowed; want istio-ca, agent, cert-manager or mirror`},
-		"source that is not allowed":  {changes: []change{enabled, annotation("isthmus.dev/source", "mirror")}, denied: `annotation of namespace isthmus-test-told isthmus.dev/source: "mirror" is not allowed; the chart allows no Secret to be mirrored, see its value controller.mirrorSecretNames`},
-		"Secret that is not allowed":  {changes: []change{enabled, annotation("isthmus.dev/secret-name", "other")}, denied: `annotation of namespace isthmus-test-told isthmus.dev/secret-name: "other" is not allowed; want one of the names that the chart allows: istio-certs`},
-		"profile that does not exist": {changes: []change{enabled, annotation("isthmus.dev/profile", "nginx")}, denied: `annotation of namespace isthmus-test-told isthmus.dev/profile: "nginx" is not a profile; known are aes, ambassador, emissary, generic`},
-		"misspelt key":                {changes: []change{enabled, annotation("isthmus.dev/profil", "aes")}, warnings: []string{"isthmus: annotation of namespace isthmus-test-told: isthmus.dev/profil is not known and has no effect; did you mean isthmus.dev/profile?"}},
-		"misspelt label":              {changes: []change{label("isthmus.dev/injecton", "enabled")}, warnings: []string{"isthmus: label of namespace isthmus-test-told: isthmus.dev/injecton is not known and has no effect; did you mean isthmus.dev/injection?"}},
-		"value without effect":        {changes: []change{enabled, annotation("isthmus.dev/mirror-secret", "istio.edge")}, warnings: []string{`isthmus: annotation of namespace isthmus-test-told isthmus.dev/mirror-secret: "istio.edge" has no effect, for the source is istio-ca; set isthmus.dev/source: mirror, or remove it`}},
+		"another value of the label":  {changes: []change{label("isthmus.dev/injection", "true")}, denied: `namespace isthmus-test-told: label isthmus.dev/injection: "true" is not allowed; want enabled or disabled`},
+		"wrong value, not opted in":   {changes: []change{annotation("isthmus.dev/envoy", "on")}, denied: `namespace isthmus-test-told: annotation isthmus.dev/envoy: "on" is not allowed; want "true" or "false"`},
+		"wrong value":                 {changes: []change{enabled, annotation("isthmus.dev/cert-ttl", "soon")}, denied: `namespace isthmus-test-told: annotation isthmus.dev/cert-ttl: "soon" is not allowed; want a Go duration of at least one minute, such as 12h`},
+		"source that does not exist":  {changes: []change{enabled, annotation("isthmus.dev/source", "vault")}, denied: `namespace isthmus-test-told: annotation isthmus.dev/source: "vault" is not allowed; want istio-ca, agent, cert-manager or mirror`},
+		"source that is not allowed":  {changes: []change{enabled, annotation("isthmus.dev/source", "mirror")}, denied: `namespace isthmus-test-told: annotation isthmus.dev/source: "mirror" is not allowed; the chart allows no Secret to be mirrored, see its value controller.mirrorSecretNames`},
+		"Secret that is not allowed":  {changes: []change{enabled, annotation("isthmus.dev/secret-name", "other")}, denied: `namespace isthmus-test-told: annotation isthmus.dev/secret-name: "other" is not allowed; want one of the names that the chart allows: istio-certs`},
+		"profile that does not exist": {changes: []change{enabled, annotation("isthmus.dev/profile", "nginx")}, denied: `namespace isthmus-test-told: annotation isthmus.dev/profile: "nginx" is not a profile; known are aes, ambassador, emissary, generic`},
+		"misspelt key":                {changes: []change{enabled, annotation("isthmus.dev/profil", "aes")}, warnings: []string{"isthmus: namespace isthmus-test-told: annotation isthmus.dev/profil is not known and has no effect; did you mean isthmus.dev/profile?"}},
+		"misspelt label":              {changes: []change{label("isthmus.dev/injecton", "enabled")}, warnings: []string{"isthmus: namespace isthmus-test-told: label isthmus.dev/injecton is not known and has no effect; did you mean isthmus.dev/injection?"}},
+		"value without effect":        {changes: []change{enabled, annotation("isthmus.dev/mirror-secret", "istio.edge")}, warnings: []string{`isthmus: namespace isthmus-test-told: annotation isthmus.dev/mirror-secret: "istio.edge" has no effect because the source is istio-ca; set isthmus.dev/source: mirror, or remove the annotation`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{}, Annotations: map[string]string{}}}
@@ -61,18 +61,18 @@ func TestKubectlLabelsANamespace(t *testing.T) {
 
 	_, complaint, err := s.kubectl(nil, "label", "namespace", s.name, "isthmus.dev/injection=on")
 	require.Error(t, err)
-	assert.Contains(t, complaint, `invalid-override: label of namespace `+s.name+` isthmus.dev/injection: "on" is not allowed; want enabled or disabled`)
+	assert.Contains(t, complaint, `invalid-override: namespace `+s.name+`: label isthmus.dev/injection: "on" is not allowed; want enabled or disabled`)
 	_, complaint, err = s.kubectl(nil, "annotate", "namespace", s.name, "isthmus.dev/delivry=secret")
 	require.NoError(t, err, complaint)
-	assert.Equal(t, "Warning: isthmus: annotation of namespace "+s.name+": isthmus.dev/delivry is not known and has no effect; did you mean isthmus.dev/delivery?\n", complaint)
+	assert.Equal(t, "Warning: isthmus: namespace "+s.name+": annotation isthmus.dev/delivry is not known and has no effect; did you mean isthmus.dev/delivery?\n", complaint)
 }
 
 // A namespace that was there before Isthmus is mended step by step, and lives on
 // meanwhile.
 func TestNamespaceOfOldGoesOn(t *testing.T) {
 	s := newUnreviewedSpace(t, label("isthmus.dev/injection", "on"), annotation("isthmus.dev/cert-ttl", "soon"))
-	const wrongLabel, wrongTTL = ` isthmus.dev/injection: "on" is not allowed; want enabled or disabled`,
-		` isthmus.dev/cert-ttl: "soon" is not allowed; want a Go duration of at least one minute, such as 12h`
+	const wrongLabel, wrongTTL = `: label isthmus.dev/injection: "on" is not allowed; want enabled or disabled`,
+		`: annotation isthmus.dev/cert-ttl: "soon" is not allowed; want a Go duration of at least one minute, such as 12h`
 
 	for _, c := range []struct {
 		patch    string
@@ -82,9 +82,9 @@ func TestNamespaceOfOldGoesOn(t *testing.T) {
 		{patch: `{"metadata":{"annotations":{"note":"x"},"finalizers":["isthmus.dev/test"]}}`},
 		{
 			patch:    `{"metadata":{"annotations":{"isthmus.dev/mode":"secret"}}}`,
-			warnings: []string{"isthmus: label of namespace " + s.name + wrongLabel, "isthmus: annotation of namespace " + s.name + wrongTTL},
+			warnings: []string{"isthmus: namespace " + s.name + wrongLabel, "isthmus: namespace " + s.name + wrongTTL},
 		},
-		{patch: `{"metadata":{"annotations":{"isthmus.dev/cert-ttl":"12h"}}}`, warnings: []string{"isthmus: label of namespace " + s.name + wrongLabel}},
+		{patch: `{"metadata":{"annotations":{"isthmus.dev/cert-ttl":"12h"}}}`, warnings: []string{"isthmus: namespace " + s.name + wrongLabel}},
 		{patch: `{"metadata":{"labels":{"isthmus.dev/injection":"enabled"}}}`},
 	} {
 		_, err := s.client.CoreV1().Namespaces().Patch(t.Context(), s.name, types.MergePatchType, []byte(c.patch), metav1.PatchOptions{})

@@ -23,7 +23,7 @@ func TestWarning(t *testing.T) {
 		},
 		"key of a namespace on a pod": {
 			[]change{enabled}, edgePod("edge", labelled("isthmus.dev/injection", "enabled")), true,
-			[]string{"isthmus: label isthmus.dev/injection has no effect there; it is a label of a namespace"},
+			[]string{"isthmus: label isthmus.dev/injection has no effect there; use it as a label of a namespace"},
 		},
 		"pod that asks alone": {
 			[]change{named("isthmus-test-alone")}, edgePod("edge", asks), true,
@@ -40,7 +40,7 @@ func TestWarning(t *testing.T) {
 		},
 		"invalid value of the namespace": {
 			[]change{named("isthmus-test-invalid"), enabled, annotation("isthmus.dev/cert-ttl", "soon")}, edgePod("edge"), false,
-			[]string{`isthmus: left without an identity: annotation of namespace isthmus-test-invalid isthmus.dev/cert-ttl: "soon" is not allowed; ` +
+			[]string{`isthmus: left without an identity: namespace isthmus-test-invalid: annotation isthmus.dev/cert-ttl: "soon" is not allowed; ` +
 				"want a Go duration of at least one minute, such as 12h"},
 		},
 		"Windows in a pod that did not ask": {

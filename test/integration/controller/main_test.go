@@ -11,7 +11,7 @@ import (
 	"k8s.io/client-go/rest"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
-	"github.com/isthmus-mesh/isthmus/test/plane"
+	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
 // admin is how to reach the API server as its administrator. TestMain sets it.
@@ -19,5 +19,5 @@ var admin *rest.Config
 
 func TestMain(m *testing.M) {
 	ctrllog.SetLogger(logr.Discard())
-	os.Exit(plane.Main(m, func(config *rest.Config) { admin = config }))
+	os.Exit(controlplane.Main(m, func(config *rest.Config) { admin = config }))
 }

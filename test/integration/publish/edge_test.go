@@ -24,7 +24,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
 	"github.com/isthmus-mesh/isthmus/internal/publish"
-	"github.com/isthmus-mesh/isthmus/test/certtest"
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
 const (
@@ -35,8 +35,8 @@ const (
 	adoptKey    = "isthmus.dev/adopt"
 )
 
-// edge is a namespace with an edge's account that may get, patch and create the
-// one Secret by its name, and no more.
+// edge is a namespace with an edge's account, which may only get, patch and create the
+// Secret, by its name.
 type edge struct {
 	t         testing.TB
 	namespace string
@@ -58,15 +58,15 @@ func newEdge(t testing.TB) *edge {
 	e := &edge{t: t, namespace: ns.Name, admin: client, root: certtest.NewAuthority(t,
 		certtest.Validity(time.Now().Add(-1000*time.Hour), time.Now().Add(10000*time.Hour)))}
 
-	meta := metav1.ObjectMeta{Name: account, Namespace: e.namespace}
-	_, err = client.CoreV1().ServiceAccounts(e.namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: meta}, metav1.CreateOptions{})
+	objectMeta := metav1.ObjectMeta{Name: account, Namespace: e.namespace}
+	_, err = client.CoreV1().ServiceAccounts(e.namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: objectMeta}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	_, err = client.RbacV1().Roles(e.namespace).Create(ctx, &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{{
+	_, err = client.RbacV1().Roles(e.namespace).Create(ctx, &rbacv1.Role{ObjectMeta: objectMeta, Rules: []rbacv1.PolicyRule{{
 		APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{secretName}, Verbs: []string{"get", "patch", "create"},
 	}}}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	_, err = client.RbacV1().RoleBindings(e.namespace).Create(ctx, &rbacv1.RoleBinding{
-		ObjectMeta: meta,
+		ObjectMeta: objectMeta,
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: account},
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: e.namespace, Name: account}},
 	}, metav1.CreateOptions{})
@@ -77,11 +77,11 @@ func newEdge(t testing.TB) *edge {
 	require.NoError(t, err)
 	e.account = rest.AnonymousClientConfig(admin)
 	e.account.BearerToken, e.account.QPS = token.Status.Token, -1
-	// The authorizer learns of a new binding by a watch.
+	// The authorizer sees a new binding through a watch, a moment later.
 	require.Eventually(t, func() bool {
 		_, err := e.client().Get(ctx, e.namespace, secretName)
 		return err != nil && metav1.StatusReasonNotFound == reasonOf(err)
-	}, 30*time.Second, 10*time.Millisecond, "the account gets its rights")
+	}, 30*time.Second, 10*time.Millisecond, "the account is authorized")
 	return e
 }
 
@@ -118,7 +118,7 @@ func (e *edge) leafFor(id spiffeid.ID, from, until time.Time) *certtest.Pair {
 	return e.root.Leaf(e.t, certtest.URIs(uri), certtest.Validity(from, until))
 }
 
-// bundle is one that was issued now and lives so long.
+// bundle is a bundle that is issued now and has this lifetime.
 func (e *edge) bundle(now time.Time, life time.Duration) *certs.Bundle {
 	e.t.Helper()
 	return e.bundleFor(e.id(), now, life)
@@ -140,7 +140,7 @@ func (e *edge) secret() *corev1.Secret {
 	return s
 }
 
-// create makes the Secret as someone else would.
+// create creates the Secret as another client would.
 func (e *edge) create(change func(*corev1.Secret)) *corev1.Secret {
 	e.t.Helper()
 	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: secretName}, Data: map[string][]byte{"password": []byte("x")}}
@@ -150,7 +150,7 @@ func (e *edge) create(change func(*corev1.Secret)) *corev1.Secret {
 	return s
 }
 
-// edit changes the Secret as kubectl edit would.
+// edit changes the Secret as kubectl edit does.
 func (e *edge) edit(change func(*corev1.Secret)) *corev1.Secret {
 	e.t.Helper()
 	s := e.secret()
@@ -165,18 +165,18 @@ func (e *edge) remove() {
 	require.NoError(e.t, e.admin.CoreV1().Secrets(e.namespace).Delete(e.t.Context(), secretName, metav1.DeleteOptions{}))
 }
 
-// history is every version of the Secret since the watch began.
+// history has every version of the Secret since the watch started.
 type history struct {
 	mu       sync.Mutex
 	versions []*corev1.Secret
 	at       []time.Time
-	more     chan struct{}
+	added    chan struct{}
 }
 
 // watch follows the Secret until the test ends.
 func (e *edge) watch() *history {
 	e.t.Helper()
-	h := &history{more: make(chan struct{}, 1)}
+	h := &history{added: make(chan struct{}, 1)}
 	list, err := e.admin.CoreV1().Secrets(e.namespace).List(e.t.Context(), metav1.ListOptions{})
 	require.NoError(e.t, err)
 	w, err := e.admin.CoreV1().Secrets(e.namespace).Watch(e.t.Context(), metav1.ListOptions{
@@ -200,7 +200,7 @@ func (h *history) add(s *corev1.Secret) {
 	h.versions, h.at = append(h.versions, s), append(h.at, time.Now())
 	h.mu.Unlock()
 	select {
-	case h.more <- struct{}{}:
+	case h.added <- struct{}{}:
 	default:
 	}
 }
@@ -211,7 +211,7 @@ func (h *history) all() []*corev1.Secret {
 	return h.versions[:len(h.versions):len(h.versions)]
 }
 
-// await returns when a version with this serial number was seen.
+// await waits for a version with this serial number and returns when it was seen.
 func (h *history) await(t testing.TB, serial string) time.Time {
 	t.Helper()
 	deadline := time.After(30 * time.Second)
@@ -220,7 +220,7 @@ func (h *history) await(t testing.TB, serial string) time.Time {
 			return at
 		}
 		select {
-		case <-h.more:
+		case <-h.added:
 		case <-deadline:
 			require.FailNow(t, "no version with serial "+serial)
 		}
@@ -238,30 +238,30 @@ func (h *history) seen(serial string) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// whole asserts that a version is one matching, verified pair with everything
-// around it saying so.
-func (e *edge) whole(s *corev1.Secret) bool {
+// assertComplete asserts that a version has a matching, verified pair, and roots, label
+// and annotations that match it.
+func (e *edge) assertComplete(s *corev1.Secret) bool {
 	e.t.Helper()
-	where := fmt.Sprintf("version %s", s.ResourceVersion)
+	version := fmt.Sprintf("version %s", s.ResourceVersion)
 	pair, err := tls.X509KeyPair(s.Data["tls.crt"], s.Data["tls.key"])
-	if !assert.NoError(e.t, err, where) {
+	if !assert.NoError(e.t, err, version) {
 		return false
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(s.Data["root-cert.pem"])
 	_, err = pair.Leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: pair.Leaf.NotBefore, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
-	stamp := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+	formatTime := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 	renew, parsed := time.Parse(time.RFC3339, s.Annotations["isthmus.dev/renew-after"])
-	return assert.NoError(e.t, err, where) &&
-		assert.Equal(e.t, s.Data["ca.crt"], s.Data["root-cert.pem"], where) &&
-		assert.Equal(e.t, e.root.CertificatePEM, s.Data["ca.crt"], where) &&
-		assert.Equal(e.t, e.id().String(), pair.Leaf.URIs[0].String(), where) &&
-		assert.Equal(e.t, e.id().String(), s.Annotations["isthmus.dev/spiffe-id"], where) &&
-		assert.Equal(e.t, certs.Serial(pair.Leaf), s.Annotations[serialKey], where) &&
-		assert.Equal(e.t, stamp(pair.Leaf.NotBefore), s.Annotations["isthmus.dev/not-before"], where) &&
-		assert.Equal(e.t, stamp(pair.Leaf.NotAfter), s.Annotations["isthmus.dev/not-after"], where) &&
-		assert.Equal(e.t, "agent", s.Annotations["isthmus.dev/source"], where) &&
-		assert.NoError(e.t, parsed, where) &&
-		assert.True(e.t, renew.After(pair.Leaf.NotBefore) && renew.Before(pair.Leaf.NotAfter), where) &&
-		assert.Equal(e.t, "isthmus", s.Labels["app.kubernetes.io/managed-by"], where)
+	return assert.NoError(e.t, err, version) &&
+		assert.Equal(e.t, s.Data["ca.crt"], s.Data["root-cert.pem"], version) &&
+		assert.Equal(e.t, e.root.CertificatePEM, s.Data["ca.crt"], version) &&
+		assert.Equal(e.t, e.id().String(), pair.Leaf.URIs[0].String(), version) &&
+		assert.Equal(e.t, e.id().String(), s.Annotations["isthmus.dev/spiffe-id"], version) &&
+		assert.Equal(e.t, certs.Serial(pair.Leaf), s.Annotations[serialKey], version) &&
+		assert.Equal(e.t, formatTime(pair.Leaf.NotBefore), s.Annotations["isthmus.dev/not-before"], version) &&
+		assert.Equal(e.t, formatTime(pair.Leaf.NotAfter), s.Annotations["isthmus.dev/not-after"], version) &&
+		assert.Equal(e.t, "agent", s.Annotations["isthmus.dev/source"], version) &&
+		assert.NoError(e.t, parsed, version) &&
+		assert.True(e.t, renew.After(pair.Leaf.NotBefore) && renew.Before(pair.Leaf.NotAfter), version) &&
+		assert.Equal(e.t, "isthmus", s.Labels["app.kubernetes.io/managed-by"], version)
 }

@@ -1,6 +1,5 @@
-// Package publish proves against a real API server that Secrets are published
-// whole, once and only where they are ours: by the package internal/publish and by
-// the process isthmus-publish.
+// Package publish tests internal/publish and the process isthmus-publish against a real
+// API server: Secrets are written completely, once, and only if Isthmus manages them.
 package publish
 
 import (
@@ -10,14 +9,14 @@ import (
 
 	"k8s.io/client-go/rest"
 
-	"github.com/isthmus-mesh/isthmus/test/plane"
+	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
 // TestMain sets them.
 var (
-	// admin is how to reach the API server as its administrator.
+	// admin is the configuration of an administrator.
 	admin *rest.Config
-	// folder is for what is built, and removed at the end.
+	// folder has the binaries. It is removed at the end.
 	folder string
 )
 
@@ -27,7 +26,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	status := plane.Main(m, func(config *rest.Config) { admin = config })
+	status := controlplane.Main(m, func(config *rest.Config) { admin = config })
 	_ = os.RemoveAll(folder)
 	os.Exit(status)
 }

@@ -28,10 +28,10 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
-	"github.com/isthmus-mesh/isthmus/test/certtest"
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
-// program is isthmus-publish as the image has it, built once.
+// program is isthmus-publish, built once with the flags of the image.
 var program = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(folder, "isthmus-publish")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "../../../cmd/isthmus-publish")
@@ -42,7 +42,7 @@ var program = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// agent writes a directory as Istio's agent does.
+// agent writes a directory like Istio's agent.
 type agent struct {
 	*edge
 	dir, roots string
@@ -57,23 +57,23 @@ func newAgent(t testing.TB, e *edge) *agent {
 	return a
 }
 
-// next is a certificate that is due as soon as it is published, and for most
-// rotations of a test lives enough longer than the one before to be published.
+// next returns a certificate that is due as soon as it is published. For most rotations
+// of a test it lives enough longer than the previous one to replace it.
 func (a *agent) next() *certtest.Pair {
 	a.written++
-	return a.old(time.Duration(min(math.Pow(1.12, float64(a.written))*float64(2*time.Minute), float64(400*time.Hour))))
+	return a.leafIssuedLongAgo(time.Duration(min(math.Pow(1.12, float64(a.written))*float64(2*time.Minute), float64(400*time.Hour))))
 }
 
-// last is one that replaces every next.
-func (a *agent) last() *certtest.Pair { return a.old(480 * time.Hour) }
+// last returns a certificate that replaces every one of next.
+func (a *agent) last() *certtest.Pair { return a.leafIssuedLongAgo(480 * time.Hour) }
 
-func (a *agent) old(rest time.Duration) *certtest.Pair {
+func (a *agent) leafIssuedLongAgo(rest time.Duration) *certtest.Pair {
 	now := time.Now()
 	return a.leaf(now.Add(-1000*time.Hour), now.Add(rest))
 }
 
-// rotate writes key, chain and root one after the other, each by a rename, and
-// returns when the last one of the pair was in place.
+// rotate writes key, chain and root one after the other, each by a rename, and returns
+// the time at which the pair was complete.
 func (a *agent) rotate(leaf *certtest.Pair) time.Time {
 	a.write("key.pem", leaf.KeyPEM)
 	a.write("cert-chain.pem", append(slices.Clone(leaf.ChainPEM), a.root.CertificatePEM...))
@@ -91,7 +91,7 @@ func (a *agent) write(name string, data []byte) {
 
 func serialOf(p *certtest.Pair) string { return fmt.Sprintf("%X", p.Certificate.SerialNumber) }
 
-// kubeconfig is the edge's account at this address.
+// kubeconfig is a kubeconfig of the edge's account for an API server address.
 func (a *agent) kubeconfig(address string) string {
 	a.t.Helper()
 	c := clientcmdapi.NewConfig()
@@ -106,7 +106,7 @@ func (a *agent) kubeconfig(address string) string {
 	return path
 }
 
-// process is one isthmus-publish.
+// process is a running isthmus-publish.
 type process struct {
 	t       testing.TB
 	command *exec.Cmd
@@ -116,12 +116,12 @@ type process struct {
 	log bytes.Buffer
 }
 
-// line is what it logs.
-type line struct {
+// logLine is a line of its log.
+type logLine struct {
 	Level, Msg, Result, Reason, Error, Secret, Pod string
 }
 
-// start starts a publisher beside the agent. It is killed at the test's end.
+// start starts isthmus-publish beside the agent. It is killed when the test ends.
 func (a *agent) start(arguments ...string) *process {
 	a.t.Helper()
 	return a.startAt(a.account.Host, arguments...)
@@ -151,20 +151,20 @@ func (a *agent) startAt(address string, arguments ...string) *process {
 	}()
 	a.t.Cleanup(func() {
 		_ = p.command.Process.Kill()
-		p.wait()
+		p.awaitExit()
 		if a.t.Failed() {
-			a.t.Logf("isthmus-publish said:\n%s", p.text())
+			a.t.Logf("log of isthmus-publish:\n%s", p.text())
 		}
 	})
 	return p
 }
 
-func (p *process) wait() {
+func (p *process) awaitExit() {
 	select {
 	case err := <-p.ended:
 		p.ended <- err
 	case <-time.After(30 * time.Second):
-		assert.Fail(p.t, "isthmus-publish does not end")
+		assert.Fail(p.t, "isthmus-publish does not exit")
 	}
 }
 
@@ -174,12 +174,12 @@ func (p *process) text() string {
 	return p.log.String()
 }
 
-// lines parses all it logged: JSON and nothing else.
-func (p *process) lines() []line {
+// lines parses the log, which has to be JSON.
+func (p *process) lines() []logLine {
 	p.t.Helper()
-	var all []line
+	var all []logLine
 	for _, text := range strings.Split(strings.TrimSpace(p.text()), "\n") {
-		var l line
+		var l logLine
 		if text != "" && assert.NoError(p.t, json.Unmarshal([]byte(text), &l), text) {
 			all = append(all, l)
 		}
@@ -187,20 +187,20 @@ func (p *process) lines() []line {
 	return all
 }
 
-func (p *process) says(want func(line) bool) func() bool {
+func (p *process) hasLogged(want func(logLine) bool) func() bool {
 	return func() bool { return slices.ContainsFunc(p.lines(), want) }
 }
 
 const (
-	patience = 60 * time.Second
-	often    = 10 * time.Millisecond
+	timeout      = 60 * time.Second
+	pollInterval = 10 * time.Millisecond
 )
 
 func TestProcessFollowsTheAgent(t *testing.T) {
 	e := newEdge(t)
 	a, h := newAgent(t, e), e.watch()
 	p := a.start()
-	require.Eventually(t, p.says(func(l line) bool { return l.Msg == "following" }), patience, often)
+	require.Eventually(t, p.hasLogged(func(l logLine) bool { return l.Msg == "following" }), timeout, pollInterval)
 	var serials, keys []string
 	for range 10 {
 		leaf := a.next()
@@ -210,7 +210,7 @@ func TestProcessFollowsTheAgent(t *testing.T) {
 	}
 	var seen []string
 	for _, version := range h.all() {
-		e.whole(version)
+		e.assertComplete(version)
 		seen = append(seen, version.Annotations[serialKey])
 	}
 	assert.Equal(t, serials, seen, "one write per rotation, in order")
@@ -220,7 +220,7 @@ func TestProcessFollowsTheAgent(t *testing.T) {
 
 	require.NoError(t, p.command.Process.Signal(syscall.SIGTERM))
 	begin := time.Now()
-	p.wait()
+	p.awaitExit()
 	assert.Equal(t, 0, p.command.ProcessState.ExitCode())
 	assert.Less(t, time.Since(begin), 5*time.Second)
 	for _, key := range keys {
@@ -234,7 +234,7 @@ func TestProcessFollowsTheAgent(t *testing.T) {
 	}
 }
 
-func TestProcessLeavesWhatIsNotDue(t *testing.T) {
+func TestProcessWritesOnlyWhatIsDueOrDamaged(t *testing.T) {
 	e := newEdge(t)
 	a, h := newAgent(t, e), e.watch()
 	now := time.Now()
@@ -243,21 +243,21 @@ func TestProcessLeavesWhatIsNotDue(t *testing.T) {
 	p := a.start("--log-level=debug", "--check-every=200ms")
 	h.await(t, serialOf(first))
 	a.rotate(e.leaf(now, now.Add(48*time.Hour)))
-	require.Eventually(t, p.says(func(l line) bool { return l.Result == "unchanged" && l.Reason == "not-due" }), patience, often)
+	require.Eventually(t, p.hasLogged(func(l logLine) bool { return l.Result == "unchanged" && l.Reason == "not-due" }), timeout, pollInterval)
 
-	// An agent that is halfway between two files, or writes another's.
+	// The agent is between two files, or writes the key of another certificate.
 	a.write("key.pem", e.leaf(now, now.Add(72*time.Hour)).KeyPEM)
-	require.Eventually(t, p.says(func(l line) bool { return l.Reason == "key-mismatch" }), patience, often)
+	require.Eventually(t, p.hasLogged(func(l logLine) bool { return l.Reason == "key-mismatch" }), timeout, pollInterval)
 
 	e.remove()
-	require.Eventually(t, func() bool { return len(h.all()) == 2 }, patience, often, "a deleted one comes back")
+	require.Eventually(t, func() bool { return len(h.all()) == 2 }, timeout, pollInterval, "a deleted Secret is created again")
 	e.edit(func(s *corev1.Secret) { s.Data["tls.key"] = []byte("damaged") })
-	require.Eventually(t, func() bool { return len(h.all()) == 4 }, patience, often, "a damaged one heals")
-	e.whole(e.secret())
+	require.Eventually(t, func() bool { return len(h.all()) == 4 }, timeout, pollInterval, "a damaged Secret is repaired")
+	e.assertComplete(e.secret())
 }
 
-// The timer alone publishes: nothing happens in the directory when the point
-// comes. The new certificate has lain there since before.
+// Only the timer causes the write: the new certificate is in the directory long before
+// the renewal point.
 func TestProcessPublishesWhenDue(t *testing.T) {
 	e := newEdge(t)
 	a, h := newAgent(t, e), e.watch()
@@ -267,7 +267,7 @@ func TestProcessPublishesWhenDue(t *testing.T) {
 	p := a.start("--log-level=debug", "--check-every=1h")
 	h.await(t, serialOf(first))
 	a.rotate(second)
-	require.Eventually(t, p.says(func(l line) bool { return l.Reason == "not-due" }), patience, often)
+	require.Eventually(t, p.hasLogged(func(l logLine) bool { return l.Reason == "not-due" }), timeout, pollInterval)
 	written := h.await(t, serialOf(second))
 	due, err := time.Parse(time.RFC3339, h.all()[0].Annotations["isthmus.dev/renew-after"])
 	require.NoError(t, err)
@@ -285,7 +285,7 @@ func TestProcessKeepsRootsUpToDate(t *testing.T) {
 	both := append(slices.Clone(e.root.CertificatePEM), certtest.NewAuthority(t).CertificatePEM...)
 	require.NoError(t, os.WriteFile(a.roots+".tmp", both, 0o600))
 	require.NoError(t, os.Rename(a.roots+".tmp", a.roots))
-	require.Eventually(t, func() bool { return len(h.all()) == 2 }, patience, often)
+	require.Eventually(t, func() bool { return len(h.all()) == 2 }, timeout, pollInterval)
 	now := e.secret()
 	assert.Equal(t, serialOf(leaf), now.Annotations[serialKey], "the leaf stays")
 	for _, key := range []string{"ca.crt", "root-cert.pem"} {
@@ -293,14 +293,14 @@ func TestProcessKeepsRootsUpToDate(t *testing.T) {
 	}
 }
 
-func TestProcessRefusesWhatIsForeign(t *testing.T) {
+func TestProcessRefusesAForeignSecretUntilItIsAdopted(t *testing.T) {
 	e := newEdge(t)
 	before := e.create(func(*corev1.Secret) {})
 	a := newAgent(t, e)
 	leaf := a.next()
 	a.rotate(leaf)
 	p := a.start("--check-every=200ms", "--log-level=debug")
-	foreign := func(l line) bool { return l.Msg == "not published" && l.Result == "foreign" }
+	foreign := func(l logLine) bool { return l.Msg == "not published" && l.Result == "foreign" }
 	require.Eventually(t, func() bool {
 		n := 0
 		for _, l := range p.lines() {
@@ -309,7 +309,7 @@ func TestProcessRefusesWhatIsForeign(t *testing.T) {
 			}
 		}
 		return n >= 3
-	}, patience, often, "it goes on looking")
+	}, timeout, pollInterval, "it continues to check")
 	warned := 0
 	for _, l := range p.lines() {
 		if foreign(l) && l.Level == "WARN" {
@@ -317,16 +317,16 @@ func TestProcessRefusesWhatIsForeign(t *testing.T) {
 			assert.Contains(t, l.Error, `annotate it isthmus.dev/adopt: "true"`)
 		}
 	}
-	assert.Equal(t, 1, warned, "it says so once")
+	assert.Equal(t, 1, warned, "it warns once")
 	assert.Equal(t, before, e.secret())
 
 	e.edit(func(s *corev1.Secret) { s.Annotations = map[string]string{adoptKey: "true"} })
-	require.Eventually(t, func() bool { return e.secret().Annotations[serialKey] == serialOf(leaf) }, patience, often)
-	e.whole(e.secret())
+	require.Eventually(t, func() bool { return e.secret().Annotations[serialKey] == serialOf(leaf) }, timeout, pollInterval)
+	e.assertComplete(e.secret())
 }
 
-// It is killed at any point while the agent rotates on.
-func TestProcessCanBeKilled(t *testing.T) {
+// The process is killed at random points while the agent continues to rotate.
+func TestProcessMayBeKilledAtAnyPoint(t *testing.T) {
 	e := newEdge(t)
 	a, h := newAgent(t, e), e.watch()
 	stop, rotated := make(chan struct{}), make(chan *certtest.Pair)
@@ -345,9 +345,9 @@ func TestProcessCanBeKilled(t *testing.T) {
 	}()
 	for range 20 {
 		p := a.start()
-		time.Sleep(time.Duration(rand.Int64N(int64(250 * time.Millisecond)))) // any point
+		time.Sleep(time.Duration(rand.Int64N(int64(250 * time.Millisecond)))) // a random point
 		require.NoError(t, p.command.Process.Kill())
-		p.wait()
+		p.awaitExit()
 	}
 	close(stop)
 	last := <-rotated
@@ -355,29 +355,29 @@ func TestProcessCanBeKilled(t *testing.T) {
 	a.start()
 	h.await(t, serialOf(last))
 	for _, version := range h.all() {
-		e.whole(version)
+		e.assertComplete(version)
 	}
-	t.Logf("%d rotations, %d versions while it was killed", a.written, killed)
-	assert.Greater(t, killed, 10, "it did publish in between")
+	t.Logf("%d rotations, %d versions while the process was killed", a.written, killed)
+	assert.Greater(t, killed, 10, "it published in between")
 }
 
 func TestProcessOutlivesTheAPIServer(t *testing.T) {
 	e := newEdge(t)
 	a, h := newAgent(t, e), e.watch()
-	door := newDoor(t, e.account.Host)
+	proxy := newProxy(t, e.account.Host)
 	first, second := a.next(), a.next()
 	a.rotate(first)
-	p := a.startAt(door.url)
+	p := a.startAt(proxy.url)
 	h.await(t, serialOf(first))
 
-	door.shut()
+	proxy.disconnect()
 	a.rotate(second)
-	require.Eventually(t, p.says(func(l line) bool { return l.Result == "error" && strings.Contains(l.Error, "read secret ") }), patience, often)
-	assert.Equal(t, serialOf(first), e.secret().Annotations[serialKey], "the old one stays")
-	door.open()
+	require.Eventually(t, p.hasLogged(func(l logLine) bool { return l.Result == "error" && strings.Contains(l.Error, "read secret ") }), timeout, pollInterval)
+	assert.Equal(t, serialOf(first), e.secret().Annotations[serialKey], "the old certificate stays")
+	proxy.listen()
 	h.await(t, serialOf(second))
 	assert.Len(t, h.all(), 2)
-	e.whole(e.secret())
+	e.assertComplete(e.secret())
 }
 
 func TestProcessWaitsForItsDirectory(t *testing.T) {
@@ -386,38 +386,37 @@ func TestProcessWaitsForItsDirectory(t *testing.T) {
 	away := a.dir + ".away"
 	require.NoError(t, os.Rename(a.dir, away))
 	p := a.start()
-	require.Eventually(t, p.says(func(l line) bool { return l.Msg == "waiting for certificate files" }), patience, often)
+	require.Eventually(t, p.hasLogged(func(l logLine) bool { return l.Msg == "waiting for certificate files" }), timeout, pollInterval)
 	leaf := a.next()
 	require.NoError(t, os.Rename(away, a.dir))
 	a.rotate(leaf)
 	h.await(t, serialOf(leaf))
-	e.whole(e.secret())
+	e.assertComplete(e.secret())
 }
 
-// BenchmarkRotation prints what one rotation at a due point takes, from the
-// rename of the chain until a watch shows the Secret, and what memory the
-// process then has.
+// BenchmarkRotation measures a rotation at the renewal point, from the rename of the
+// chain until a watch shows the Secret, and the memory of the process.
 func BenchmarkRotation(b *testing.B) {
 	const rounds, rotations = 3, 70
 	e := newEdge(b)
 	a, h := newAgent(b, e), e.watch()
 	p := a.start()
 	for b.Loop() {
-		var took []time.Duration
+		var durations []time.Duration
 		for range rounds {
 			a.written = 0
 			for range rotations {
 				leaf := a.next()
 				at := a.rotate(leaf)
-				took = append(took, h.await(b, serialOf(leaf)).Sub(at))
+				durations = append(durations, h.await(b, serialOf(leaf)).Sub(at))
 				time.Sleep(150 * time.Millisecond) // rotations are hours apart, and requests limited
 			}
 			e.remove()
 		}
-		slices.Sort(took)
-		b.ReportMetric(float64(took[len(took)/2])/1e6, "ms-p50")
-		b.ReportMetric(float64(took[len(took)*99/100])/1e6, "ms-p99")
-		b.ReportMetric(0, "ns/op") // says nothing
+		slices.Sort(durations)
+		b.ReportMetric(float64(durations[len(durations)/2])/1e6, "ms-p50")
+		b.ReportMetric(float64(durations[len(durations)*99/100])/1e6, "ms-p99")
+		b.ReportMetric(0, "ns/op") // meaningless here
 		rss, anonymous := memory(b, p)
 		b.ReportMetric(rss, "MiB-resident")
 		b.ReportMetric(anonymous, "MiB-anonymous")
@@ -439,63 +438,63 @@ func memory(t testing.TB, p *process) (rss, anonymous float64) {
 	return field("VmRSS"), field("RssAnon")
 }
 
-// door is a way to the API server that can be shut.
-type door struct {
+// proxy is a TCP proxy to the API server that can be disconnected.
+type proxy struct {
 	t            testing.TB
 	url, address string
-	behind       string
+	server       string
 
 	mu       sync.Mutex
 	listener net.Listener
-	through  []net.Conn
+	conns    []net.Conn
 }
 
-func newDoor(t testing.TB, server string) *door {
+func newProxy(t testing.TB, address string) *proxy {
 	t.Helper()
-	u, err := url.Parse(server)
+	u, err := url.Parse(address)
 	require.NoError(t, err)
-	d := &door{t: t, behind: u.Host, address: net.JoinHostPort(u.Hostname(), "0")}
-	d.open()
-	u.Host = d.address
-	d.url = u.String()
-	t.Cleanup(d.shut)
-	return d
+	p := &proxy{t: t, server: u.Host, address: net.JoinHostPort(u.Hostname(), "0")}
+	p.listen()
+	u.Host = p.address
+	p.url = u.String()
+	t.Cleanup(p.disconnect)
+	return p
 }
 
-func (d *door) open() {
-	d.t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", d.address)
-	require.NoError(d.t, err)
-	d.mu.Lock()
-	d.listener, d.address = l, l.Addr().String()
-	d.mu.Unlock()
+func (p *proxy) listen() {
+	p.t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", p.address)
+	require.NoError(p.t, err)
+	p.mu.Lock()
+	p.listener, p.address = l, l.Addr().String()
+	p.mu.Unlock()
 	go func() {
 		for {
 			in, err := l.Accept()
 			if err != nil {
 				return
 			}
-			out, err := net.Dial("tcp", d.behind)
+			out, err := net.Dial("tcp", p.server)
 			if err != nil {
 				_ = in.Close()
 				continue
 			}
-			d.mu.Lock()
-			d.through = append(d.through, in, out)
-			d.mu.Unlock()
+			p.mu.Lock()
+			p.conns = append(p.conns, in, out)
+			p.mu.Unlock()
 			go func() { _, _ = io.Copy(in, out) }()
 			go func() { _, _ = io.Copy(out, in) }()
 		}
 	}()
 }
 
-// shut ends every connection and takes no new one.
-func (d *door) shut() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	_ = d.listener.Close()
-	for _, c := range d.through {
+// disconnect closes every connection and accepts no new one.
+func (p *proxy) disconnect() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_ = p.listener.Close()
+	for _, c := range p.conns {
 		_ = c.Close()
 	}
-	d.through = nil
+	p.conns = nil
 }

@@ -23,7 +23,7 @@ import (
 
 func reasonOf(err error) metav1.StatusReason { return apierrors.ReasonForError(err) }
 
-// publish makes one attempt with the rights of the edge's account.
+// publish makes one attempt with the edge's account.
 func (e *edge) publish(b *certs.Bundle) (publish.Outcome, error) {
 	e.t.Helper()
 	p := &publish.Publisher{Secrets: e.client()}
@@ -37,7 +37,7 @@ func (e *edge) mustPublish(b *certs.Bundle) publish.Outcome {
 	return out
 }
 
-func TestSecretIsCreatedKeptAndHealed(t *testing.T) {
+func TestSecretIsCreatedLeftUnchangedAndRepaired(t *testing.T) {
 	e := newEdge(t)
 	now := time.Now()
 	first, second := e.bundle(now, 24*time.Hour), e.bundle(now, 48*time.Hour)
@@ -46,54 +46,54 @@ func TestSecretIsCreatedKeptAndHealed(t *testing.T) {
 	assert.Equal(t, publish.Published, out.Result)
 	assert.Equal(t, publish.CauseAbsent, out.Cause)
 	created := e.secret()
-	assert.True(t, e.whole(created))
+	assert.True(t, e.assertComplete(created))
 	assert.Equal(t, corev1.SecretTypeTLS, created.Type)
 
 	out = e.mustPublish(second)
 	assert.Equal(t, publish.Unchanged, out.Result)
-	assert.Equal(t, created.ResourceVersion, e.secret().ResourceVersion, "good and not due: nothing is written")
+	assert.Equal(t, created.ResourceVersion, e.secret().ResourceVersion, "nothing is written while it is good and not due")
 
 	for name, change := range map[string]func(*corev1.Secret){
-		"a key":         func(s *corev1.Secret) { s.Data["tls.key"] = e.bundle(now, time.Hour).Key() },
-		"a certificate": func(s *corev1.Secret) { s.Data["tls.crt"] = []byte("none") },
-		"the roots":     func(s *corev1.Secret) { s.Data["root-cert.pem"] = nil },
-		"an annotation": func(s *corev1.Secret) { s.Annotations[serialKey] = "1" },
-		"a file more":   func(s *corev1.Secret) { s.Data["ca.crt"], s.Data["mine"] = nil, []byte("kept") },
+		"a key":             func(s *corev1.Secret) { s.Data["tls.key"] = e.bundle(now, time.Hour).Key() },
+		"a certificate":     func(s *corev1.Secret) { s.Data["tls.crt"] = []byte("none") },
+		"the roots":         func(s *corev1.Secret) { s.Data["root-cert.pem"] = nil },
+		"an annotation":     func(s *corev1.Secret) { s.Annotations[serialKey] = "1" },
+		"an additional key": func(s *corev1.Secret) { s.Data["ca.crt"], s.Data["mine"] = nil, []byte("kept") },
 	} {
-		t.Run("heals after kubectl edit changed "+name, func(t *testing.T) {
+		t.Run("is repaired after kubectl edit changed "+name, func(t *testing.T) {
 			e.edit(change)
 			out := e.mustPublish(second)
 			assert.Equal(t, publish.Published, out.Result)
-			assert.Equal(t, 1, out.Conflicts, "the field manager of the edit is in the way once")
-			assert.True(t, e.whole(e.secret()))
+			assert.Equal(t, 1, out.Conflicts, "one conflict with the field manager of the edit")
+			assert.True(t, e.assertComplete(e.secret()))
 		})
 	}
-	assert.Equal(t, "kept", string(e.secret().Data["mine"]), "what is someone else's stays")
+	assert.Equal(t, "kept", string(e.secret().Data["mine"]), "keys of others stay")
 
 	e.remove()
 	out = e.mustPublish(second)
 	assert.Equal(t, publish.Published, out.Result)
-	assert.True(t, e.whole(e.secret()))
+	assert.True(t, e.assertComplete(e.secret()))
 	assert.NotEqual(t, created.UID, e.secret().UID)
 }
 
 func TestSecretIsRefused(t *testing.T) {
 	yes := true
 	foreign := func(s *corev1.Secret) { s.Labels = map[string]string{"app.kubernetes.io/managed-by": "Helm"} }
-	ours := func(s *corev1.Secret) { s.Labels = map[string]string{"app.kubernetes.io/managed-by": "isthmus"} }
+	managed := func(s *corev1.Secret) { s.Labels = map[string]string{"app.kubernetes.io/managed-by": "isthmus"} }
 	for name, test := range map[string]struct {
 		change func(e *edge, s *corev1.Secret)
 		result publish.Result
 		err    string
 	}{
 		"if it is foreign, expect how to adopt it": {func(_ *edge, s *corev1.Secret) { foreign(s) }, publish.RefusedForeign,
-			`/istio-certs (type Opaque) is not ours: app.kubernetes.io/managed-by is "Helm"; annotate it isthmus.dev/adopt: "true"`},
+			`/istio-certs (type Opaque) is not managed by Isthmus: app.kubernetes.io/managed-by is "Helm"; annotate it isthmus.dev/adopt: "true"`},
 		"if it is immutable, expect that": {func(_ *edge, s *corev1.Secret) {
-			ours(s)
+			managed(s)
 			s.Immutable = &yes
 		}, publish.RefusedImmutable, "/istio-certs is immutable"},
-		"if another edge's is in it, expect its identity": {func(e *edge, s *corev1.Secret) {
-			ours(s)
+		"if it holds another edge's certificate, expect its identity": {func(e *edge, s *corev1.Secret) {
+			managed(s)
 			id, err := certs.Identity(trustDomain, e.namespace, "other")
 			require.NoError(e.t, err)
 			b := e.bundleFor(id, time.Now(), time.Hour)
@@ -109,7 +109,7 @@ func TestSecretIsRefused(t *testing.T) {
 				assert.ErrorContains(t, err, "secret "+e.namespace)
 				assert.ErrorContains(t, err, test.err)
 			}
-			assert.Equal(t, before, e.secret(), "nothing of it has changed")
+			assert.Equal(t, before, e.secret(), "the Secret is unchanged")
 		})
 	}
 }
@@ -121,13 +121,13 @@ func TestForeignSecretIsAdopted(t *testing.T) {
 	out := e.mustPublish(e.bundle(time.Now(), time.Hour))
 	assert.Equal(t, publish.Published, out.Result)
 	adopted := e.secret()
-	assert.True(t, e.whole(adopted))
-	assert.Equal(t, corev1.SecretTypeOpaque, adopted.Type, "nobody can change it")
+	assert.True(t, e.assertComplete(adopted))
+	assert.Equal(t, corev1.SecretTypeOpaque, adopted.Type, "the type of a Secret is immutable")
 	assert.Equal(t, "x", string(adopted.Data["password"]))
 }
 
-// What the publisher relies on and no document says.
-func TestApplyOfTheAPIServer(t *testing.T) {
+// The publisher relies on this behaviour, which is not documented.
+func TestApplyConflictsByUIDAndResourceVersion(t *testing.T) {
 	e := newEdge(t)
 	ctx, client := t.Context(), e.client()
 	apply := func(uid, version string) error {
@@ -136,28 +136,28 @@ func TestApplyOfTheAPIServer(t *testing.T) {
 		_, err := client.Apply(ctx, s, true)
 		return err
 	}
-	conflicts := apierrors.IsConflict
+	isConflict := apierrors.IsConflict
 
-	assert.True(t, conflicts(apply("gone", "1")), "a UID keeps an apply from creating")
-	require.NoError(t, apply("", "1"), "a version does not, and the account needs no more than its name")
-	assert.True(t, conflicts(apply("", "1")), "so the second of two first applies conflicts")
+	assert.True(t, isConflict(apply("gone", "1")), "an apply with a UID does not create")
+	require.NoError(t, apply("", "1"), "an apply with a resourceVersion creates, and needs access to this name only")
+	assert.True(t, isConflict(apply("", "1")), "the second of two first applies conflicts")
 	first := e.secret()
 	require.NoError(t, apply(string(first.UID), first.ResourceVersion))
-	assert.True(t, conflicts(apply(string(first.UID), first.ResourceVersion)), "a version that is over conflicts, forced or not")
+	assert.True(t, isConflict(apply(string(first.UID), first.ResourceVersion)), "an old resourceVersion conflicts, even when forced")
 	last := e.secret()
 	e.remove()
 	require.NoError(t, apply("", "1"))
-	assert.True(t, conflicts(apply(string(last.UID), last.ResourceVersion)), "another Secret of the name conflicts")
+	assert.True(t, isConflict(apply(string(last.UID), last.ResourceVersion)), "another Secret of that name conflicts")
 
 	other, err := kubernetes.NewForConfig(e.account)
 	require.NoError(t, err)
 	_, err = other.CoreV1().Secrets(e.namespace).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: secretName}}, metav1.CreateOptions{})
-	assert.True(t, apierrors.IsForbidden(err), "a POST has no name to be authorised by: %v", err)
+	assert.True(t, apierrors.IsForbidden(err), "a POST has no name to authorize: %v", err)
 	_, err = client.Apply(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: e.namespace, Name: "another"}}, false)
 	assert.True(t, apierrors.IsForbidden(err), "another name: %v", err)
 }
 
-func TestDeleteTakesOnlyWhatItSaw(t *testing.T) {
+func TestDeleteConflictsWithAChangedSecret(t *testing.T) {
 	e := newEdge(t)
 	e.mustPublish(e.bundle(time.Now(), time.Hour))
 	client, err := publish.NewClient(admin)
@@ -171,7 +171,8 @@ func TestDeleteTakesOnlyWhatItSaw(t *testing.T) {
 	assert.True(t, apierrors.IsNotFound(client.Delete(t.Context(), e.namespace, secretName, changed.UID, changed.ResourceVersion)))
 }
 
-// Fifty replicas find no Secret at once, and rotate one after the other ten times.
+// Fifty replicas publish at once when there is no Secret, and then rotate one after the
+// other, ten times.
 func TestFiftyPublishersWriteOncePerRotation(t *testing.T) {
 	const replicas, rotations, day = 50, 10, 24 * time.Hour
 	e := newEdge(t)
@@ -180,11 +181,11 @@ func TestFiftyPublishersWriteOncePerRotation(t *testing.T) {
 	set := func(at time.Time) { now.Store(&at) }
 	set(time.Now())
 	p := &publish.Publisher{Secrets: e.client(), Now: func() time.Time { return *now.Load() }}
-	held := make([]*certs.Bundle, replicas)
+	bundles := make([]*certs.Bundle, replicas)
 	var conflicts atomic.Int64
-	all := func() {
+	publishAll := func() {
 		var ended sync.WaitGroup
-		for _, b := range held {
+		for _, b := range bundles {
 			ended.Go(func() {
 				out, err := p.Publish(t.Context(), e.target(), b, publish.WhenDue)
 				assert.NoError(t, err)
@@ -193,41 +194,41 @@ func TestFiftyPublishersWriteOncePerRotation(t *testing.T) {
 		}
 		ended.Wait()
 	}
-	// The last version shows that the watch has seen all before it.
+	// Once the watch has the last version, it has all versions before it.
 	serials := map[string]bool{}
-	sync := func() {
+	awaitHistory := func() {
 		serial := e.secret().Annotations[serialKey]
 		serials[serial] = true
 		h.await(t, serial)
 	}
-	for i := range held {
-		held[i] = e.bundle(*now.Load(), day+time.Duration(i)*time.Second)
+	for i := range bundles {
+		bundles[i] = e.bundle(*now.Load(), day+time.Duration(i)*time.Second)
 	}
-	all()
-	sync()
-	require.Len(t, h.all(), 1, "fifty first publications are one")
+	publishAll()
+	awaitHistory()
+	require.Len(t, h.all(), 1, "fifty first publications make one write")
 	for rotation := 1; rotation <= rotations; rotation++ {
 		set(now.Load().Add(day / 2))
-		all()
-		for i := range held {
+		publishAll()
+		for i := range bundles {
 			set(now.Load().Add(time.Second))
-			held[i] = e.bundle(*now.Load(), day)
+			bundles[i] = e.bundle(*now.Load(), day)
 			if i%25 == 0 {
-				all() // some have the next one and some do not
+				publishAll() // some have the next one and some do not
 			}
 		}
-		all()
-		sync()
+		publishAll()
+		awaitHistory()
 		require.Len(t, h.all(), 1+rotation, "writes after %d rotations", rotation)
 	}
 	assert.Len(t, serials, 1+rotations)
 	for _, version := range h.all() {
-		e.whole(version)
+		e.assertComplete(version)
 	}
 	t.Logf("%d conflicts on the way", conflicts.Load())
 }
 
-func TestFailuresOfTheAPIServerLeaveTheOldOne(t *testing.T) {
+func TestFailuresOfTheAPIServerLeaveTheSecretUnchanged(t *testing.T) {
 	e := newEdge(t)
 	now := time.Now()
 	e.mustPublish(e.bundle(now, 24*time.Hour))
@@ -254,13 +255,13 @@ func TestFailuresOfTheAPIServerLeaveTheOldOne(t *testing.T) {
 	assert.Equal(t, publish.Failed, out.Result)
 	out, err = attempt(&faults{})
 	require.NoError(t, err)
-	assert.Equal(t, publish.Unchanged, out.Result, "and yet it is written once")
+	assert.Equal(t, publish.Unchanged, out.Result, "but the Secret is written once")
 	h.await(t, next.Serial())
 	assert.Len(t, h.all(), 1)
-	assert.True(t, e.whole(e.secret()))
+	assert.True(t, e.assertComplete(e.secret()))
 }
 
-// faults fails the requests of a method, before they are sent or after they were
+// faults makes the requests with a method fail, before they are sent or after they were
 // answered.
 type faults struct {
 	method string
@@ -292,5 +293,5 @@ func (f *faults) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		_ = response.Body.Close()
 	}
-	return nil, errors.New("the line is cut")
+	return nil, errors.New("connection lost")
 }

@@ -25,7 +25,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/isthmus-mesh/isthmus/test/plane"
+	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
 const (
@@ -40,7 +40,7 @@ const (
 var admin *rest.Config
 
 func TestMain(m *testing.M) {
-	os.Exit(plane.Main(m, func(config *rest.Config) { admin = config }))
+	os.Exit(controlplane.Main(m, func(config *rest.Config) { admin = config }))
 }
 
 // render renders the chart with values as YAML, without the hooks of helm test.
@@ -49,7 +49,7 @@ func render(t *testing.T, values string) []*unstructured.Unstructured {
 	helm := os.Getenv("HELM")
 	if helm == "" {
 		var err error
-		helm, err = plane.Tool(t.Context(), "helm")
+		helm, err = controlplane.Tool(t.Context(), "helm")
 		require.NoError(t, err)
 	}
 	file := filepath.Join(t.TempDir(), "values.yaml")

@@ -29,7 +29,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
-	"github.com/isthmus-mesh/isthmus/test/plane"
+	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
 // release is the namespace of the chart's release.
@@ -51,7 +51,7 @@ func TestMain(m *testing.M) {
 func run(m *testing.M) int {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	p, err := plane.Start(ctx, "--controller-manager")
+	p, err := controlplane.Start(ctx, "--controller-manager")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -69,7 +69,7 @@ func run(m *testing.M) int {
 }
 
 // prepare installs the chart. What it returns takes it away again, in any case.
-func prepare(ctx context.Context, p *plane.Plane) (undo func(), err error) {
+func prepare(ctx context.Context, p *controlplane.Plane) (undo func(), err error) {
 	undo = func() {}
 	if admin, err = p.Admin(); err != nil {
 		return undo, err
@@ -120,7 +120,7 @@ func accountOf(ctx context.Context, name string) (*rest.Config, error) {
 // chart is what Helm would install, but for the webhooks' configurations: there
 // the tests' own stands in.
 func chart(ctx context.Context) ([]*unstructured.Unstructured, error) {
-	helm, err := plane.Tool(ctx, "helm")
+	helm, err := controlplane.Tool(ctx, "helm")
 	if err != nil {
 		return nil, err
 	}

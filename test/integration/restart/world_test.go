@@ -101,9 +101,9 @@ func (w *world) serve() {
 	w.t.Helper()
 	metrics, err := webhook.NewMetrics(prometheus.NewRegistry())
 	require.NoError(w.t, err)
-	room := webhook.NewRoom()
+	memory := webhook.NewMemoryBudget()
 	server := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		(&webhook.Handler{Engine: w.serves.Load(), Room: room, Namespaces: facts{}, Metrics: metrics, Log: logr.Discard(), Labelled: true, Timeout: patience}).ServeHTTP(rw, r)
+		(&webhook.Handler{Engine: w.serves.Load(), Memory: memory, Namespaces: facts{}, Metrics: metrics, Log: logr.Discard(), Labelled: true, Timeout: patience}).ServeHTTP(rw, r)
 	}))
 	w.t.Cleanup(server.Close)
 	configurations := kube.AdmissionregistrationV1().MutatingWebhookConfigurations()

@@ -8,12 +8,12 @@ import (
 
 	"k8s.io/client-go/rest"
 
-	"github.com/isthmus-mesh/isthmus/test/plane"
+	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
-// admin is how to reach the API server as its administrator. TestMain sets it.
+// admin is the client configuration of an administrator. TestMain sets it.
 var admin *rest.Config
 
 func TestMain(m *testing.M) {
-	os.Exit(plane.Main(m, func(config *rest.Config) { admin = config }))
+	os.Exit(controlplane.Main(m, func(config *rest.Config) { admin = config }))
 }

@@ -16,14 +16,14 @@ import (
 
 const (
 	secretName = "isthmus-webhook-ca"
-	// The users that replicas and keeper run as.
+	// The users that the replicas and the rotator run as.
 	webhookUser    = "isthmus-webhook-under-test"
 	controllerUser = "isthmus-controller-under-test"
 )
 
-// installation is what the chart would have made: an empty Secret, two configurations
-// without a caBundle, and permission for those by name, to read for the webhook and to
-// write for the controller.
+// installation holds the objects that the chart installs: an empty Secret, two
+// configurations without a caBundle, and permissions for those by name. The webhook may
+// read them, the controller may also write.
 type installation struct {
 	t             *testing.T
 	admin         kubernetes.Interface
@@ -33,10 +33,10 @@ type installation struct {
 	configuration string
 }
 
-// configurations are the kinds that the keeper keeps the caBundle of.
+// configurations are the kinds whose caBundle the rotator writes.
 var configurations = []string{"mutatingwebhookconfigurations", "validatingwebhookconfigurations"}
 
-// install points two webhooks of a fresh namespace's pods at address.
+// install creates a namespace whose pods and ConfigMaps are reviewed at address.
 func install(t *testing.T, address string) *installation {
 	t.Helper()
 	client, err := kubernetes.NewForConfig(admin)
@@ -52,20 +52,20 @@ func install(t *testing.T, address string) *installation {
 	require.NoError(t, err)
 	_, err = client.CoreV1().Secrets(i.namespace).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: secretName}, Type: corev1.SecretTypeOpaque}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	i.configure(address)
-	i.configureValidation(address)
+	i.createMutatingConfiguration(address)
+	i.createValidatingConfiguration(address)
 	i.allow(webhookUser, "secrets", "", secretName, "get", "watch")
 	i.allow(webhookUser, "mutatingwebhookconfigurations", "admissionregistration.k8s.io", i.configuration, "get", "watch")
 	i.allow(controllerUser, "secrets", "", secretName, "get", "watch", "update")
 	for _, kind := range configurations {
 		i.allow(controllerUser, kind, "admissionregistration.k8s.io", i.configuration, "get", "watch", "patch")
 	}
-	i.webhook, i.controller = i.as(webhookUser), i.as(controllerUser)
+	i.webhook, i.controller = i.clientAs(webhookUser), i.clientAs(controllerUser)
 	return i
 }
 
-// as returns a client with the rights of a user of this installation.
-func (i *installation) as(user string) kubernetes.Interface {
+// clientAs returns a client with the permissions of a user of this installation.
+func (i *installation) clientAs(user string) kubernetes.Interface {
 	i.t.Helper()
 	restricted := rest.CopyConfig(admin)
 	restricted.Impersonate = rest.ImpersonationConfig{UserName: user + "-" + i.namespace}
@@ -74,7 +74,7 @@ func (i *installation) as(user string) kubernetes.Interface {
 	return client
 }
 
-func (i *installation) configure(address string) {
+func (i *installation) createMutatingConfiguration(address string) {
 	i.t.Helper()
 	webhook := func(name string) admissionregistrationv1.MutatingWebhook {
 		return admissionregistrationv1.MutatingWebhook{
@@ -98,9 +98,9 @@ func (i *installation) configure(address string) {
 	require.NoError(i.t, err)
 }
 
-// configureValidation has the same server asked for ConfigMaps. It fails closed,
-// unlike the chart's, so that a review which it cannot be asked for is noticed.
-func (i *installation) configureValidation(address string) {
+// createValidatingConfiguration sends ConfigMaps to the same server. It fails closed,
+// unlike the chart's, so that the test notices a review that does not arrive.
+func (i *installation) createValidatingConfiguration(address string) {
 	i.t.Helper()
 	_, err := i.admin.AdmissionregistrationV1().ValidatingWebhookConfigurations().Create(i.t.Context(), &admissionregistrationv1.ValidatingWebhookConfiguration{
 		ObjectMeta: metav1.ObjectMeta{Name: i.configuration, Labels: map[string]string{"keep": "me"}},
@@ -121,7 +121,7 @@ func (i *installation) configureValidation(address string) {
 	require.NoError(i.t, err)
 }
 
-// allow binds verbs on one named object; list and create are never among them.
+// allow grants verbs on one named object, never list or create.
 func (i *installation) allow(user, resource, group, name string, verbs ...string) {
 	i.t.Helper()
 	role, err := i.admin.RbacV1().ClusterRoles().Create(i.t.Context(), &rbacv1.ClusterRole{
@@ -138,7 +138,7 @@ func (i *installation) allow(user, resource, group, name string, verbs ...string
 }
 
 func (i *installation) uninstall() {
-	ctx := context.Background() // the test's own has ended
+	ctx := context.Background() // the test's context has ended
 	_ = i.admin.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(ctx, i.configuration, metav1.DeleteOptions{})
 	_ = i.admin.AdmissionregistrationV1().ValidatingWebhookConfigurations().Delete(ctx, i.configuration, metav1.DeleteOptions{})
 	for _, user := range []string{webhookUser, controllerUser} {
@@ -159,28 +159,28 @@ func (i *installation) secret() *corev1.Secret {
 	return secret
 }
 
-func (i *installation) webhooks() *admissionregistrationv1.MutatingWebhookConfiguration {
+func (i *installation) mutatingConfiguration() *admissionregistrationv1.MutatingWebhookConfiguration {
 	i.t.Helper()
 	configuration, err := i.admin.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(i.t.Context(), i.configuration, metav1.GetOptions{})
 	require.NoError(i.t, err)
 	return configuration
 }
 
-func (i *installation) validation() *admissionregistrationv1.ValidatingWebhookConfiguration {
+func (i *installation) validatingConfiguration() *admissionregistrationv1.ValidatingWebhookConfiguration {
 	i.t.Helper()
 	configuration, err := i.admin.AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(i.t.Context(), i.configuration, metav1.GetOptions{})
 	require.NoError(i.t, err)
 	return configuration
 }
 
-// createConfigMap asks for what the validating configuration sends.
+// createConfigMap creates a ConfigMap, as a dry run.
 func (i *installation) createConfigMap() error {
 	_, err := i.admin.CoreV1().ConfigMaps(i.namespace).Create(i.t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "config-"}},
 		metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	return err
 }
 
-// createPod asks for a pod that is never stored.
+// createPod creates a pod, as a dry run.
 func (i *installation) createPod() error {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "pod-"},

@@ -21,32 +21,32 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/serving"
 )
 
-// lifetimes are what a test makes short to see the end of.
+// lifetimes are the durations that a test shortens, to see several rotations.
 type lifetimes struct{ ca, leaf, delay time.Duration }
 
-// replica is one server that allows everything, on a certificate of its own.
+// replica is a server that allows every review, with its own serving certificate.
 type replica struct {
-	source  *serving.Source
-	server  *http.Server
-	address string
-	cancel  context.CancelFunc
-	ended   sync.WaitGroup
-	carried sync.WaitGroup // connections that the service has begun to carry here
-	reviews atomic.Int64
-	leaves  sync.Map // serial number -> true
+	source      *serving.Source
+	server      *http.Server
+	address     string
+	cancel      context.CancelFunc
+	ended       sync.WaitGroup
+	connections sync.WaitGroup // those that the service forwards to it
+	reviews     atomic.Int64
+	leaves      sync.Map // serial number -> true
 }
 
-// keep runs a keeper, and returns what ends it.
-func (i *installation) keep(t *testing.T, l lifetimes) func() {
+// startRotator starts a Rotator, and returns the function that stops it.
+func (i *installation) startRotator(t *testing.T, l lifetimes) func() {
 	t.Helper()
-	keeper, err := serving.NewKeeper(serving.Options{
+	rotator, err := serving.NewRotator(serving.Options{
 		Client: i.controller, Namespace: i.namespace, SecretName: secretName, ConfigurationName: i.configuration,
 		CATTL: l.ca, PropagationDelay: l.delay, Log: testr.New(t),
 	})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var ended sync.WaitGroup
-	ended.Go(func() { assert.NoError(t, keeper.Start(ctx)) })
+	ended.Go(func() { assert.NoError(t, rotator.Start(ctx)) })
 	stop := func() {
 		cancel()
 		ended.Wait()
@@ -55,7 +55,8 @@ func (i *installation) keep(t *testing.T, l lifetimes) func() {
 	return stop
 }
 
-func (i *installation) start(t *testing.T, l lifetimes) *replica {
+// startReplica starts a replica, which stops when the test ends.
+func (i *installation) startReplica(t *testing.T, l lifetimes) *replica {
 	t.Helper()
 	source, err := serving.New(serving.Options{
 		Client: i.webhook, Namespace: i.namespace, SecretName: secretName, ConfigurationName: i.configuration,
@@ -68,10 +69,10 @@ func (i *installation) start(t *testing.T, l lifetimes) *replica {
 	r := &replica{source: source, address: listener.Addr().String()}
 	r.server = &http.Server{
 		Handler: http.HandlerFunc(r.allow),
-		// A protocol without reuse of connections: every review is a handshake.
+		// HTTP/1 without keep-alive: every review is a handshake.
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
 		TLSConfig:    &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: r.certificate, NextProtos: []string{"http/1.1"}},
-		ErrorLog:     log.New(io.Discard, "", 0), // a refused handshake is counted where it hurts
+		ErrorLog:     log.New(io.Discard, "", 0), // a refused handshake fails a create, which the test counts
 	}
 	r.server.SetKeepAlivesEnabled(false)
 
@@ -83,10 +84,9 @@ func (i *installation) start(t *testing.T, l lifetimes) *replica {
 	return r
 }
 
-// stop ends a replica that is out of the endpoints, once what was on its way to it
-// has been answered.
+// stop stops a replica that is no longer an endpoint, after its connections have ended.
 func (r *replica) stop() {
-	r.carried.Wait()
+	r.connections.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	_ = r.server.Shutdown(ctx)
@@ -114,8 +114,8 @@ func (r *replica) allow(w http.ResponseWriter, request *http.Request) {
 	_ = json.NewEncoder(w).Encode(review)
 }
 
-// service stands before the replicas as a Service would: it sends each connection
-// to the next replica that said it was ready.
+// service forwards connections as a Service does: each to the next replica that is
+// ready.
 type service struct {
 	listener net.Listener
 	mu       sync.Mutex
@@ -145,11 +145,11 @@ func (s *service) accept() {
 
 func (s *service) forward(client net.Conn) {
 	defer func() { _ = client.Close() }()
-	target := s.pick()
+	target := s.nextReady()
 	if target == nil {
 		return
 	}
-	defer target.carried.Done()
+	defer target.connections.Done()
 	server, err := net.Dial("tcp", target.address)
 	if err != nil {
 		return
@@ -162,21 +162,22 @@ func (s *service) forward(client net.Conn) {
 	_, _ = io.Copy(client, server)
 }
 
-func (s *service) pick() *replica {
+// nextReady returns the next replica that is ready, or nil.
+func (s *service) nextReady() *replica {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for range s.replicas {
 		s.next++
 		if r := s.replicas[s.next%len(s.replicas)]; r.source.Ready() == nil {
-			r.carried.Add(1)
+			r.connections.Add(1)
 			return r
 		}
 	}
 	return nil
 }
 
-// set replaces the endpoints.
-func (s *service) set(replicas ...*replica) {
+// setEndpoints replaces the replicas that get connections.
+func (s *service) setEndpoints(replicas ...*replica) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.replicas = replicas

@@ -19,8 +19,8 @@ import (
 
 const workers = 16
 
-// load creates pods, and what the validating configuration sends, until stop, and
-// remembers every error.
+// load creates pods and ConfigMaps, which the two configurations send to the replicas,
+// until stop, and records every error.
 type load struct {
 	created atomic.Int64
 	mu      sync.Mutex
@@ -61,45 +61,45 @@ func (l *load) stop(t *testing.T) {
 	}
 }
 
-// rotationFailsNoReview goes through four authorities, keepers and replicas
-// coming and going, while pods are created.
+// rotationFailsNoReview rotates through four authorities, and restarts a rotator and a
+// replica, while pods are created.
 func rotationFailsNoReview(t *testing.T) {
 	s := newService(t)
 	i := install(t, s.listener.Addr().String())
 	short := lifetimes{ca: 24 * time.Second, leaf: 6 * time.Second, delay: 2 * time.Second}
-	leave := i.keep(t, short)
-	first, second := i.start(t, short), i.start(t, short)
-	s.set(first, second)
+	stopRotator := i.startRotator(t, short)
+	first, second := i.startReplica(t, short), i.startReplica(t, short)
+	s.setEndpoints(first, second)
 	requireReady(t, first, second)
-	i.eventuallyCarriesBundle()
+	i.requireBundleInWebhooks()
 
 	l := i.load()
 	authorities := map[string]bool{}
 	phases := map[string]bool{}
-	i.follow(time.Minute, func(secret *corev1.Secret) bool {
+	i.waitForSecret(time.Minute, func(secret *corev1.Secret) bool {
 		authorities[string(secret.Data[corev1.TLSCertKey])] = true
 		phases[secret.Annotations[serving.PhaseAnnotation]] = true
 		return len(authorities) >= 4 && secret.Annotations[serving.PhaseAnnotation] == "stable"
 	})
 
-	// A replica restarts while the next CA is announced, and another leads.
-	i.follow(time.Minute, func(secret *corev1.Secret) bool {
+	// A replica and the rotator restart while the next CA is announced.
+	i.waitForSecret(time.Minute, func(secret *corev1.Secret) bool {
 		return secret.Annotations[serving.PhaseAnnotation] == "announced"
 	})
-	leave()
-	i.keep(t, short)
-	s.set(second)
+	stopRotator()
+	i.startRotator(t, short)
+	s.setEndpoints(second)
 	first.stop()
-	third := i.start(t, short)
+	third := i.startReplica(t, short)
 	requireReady(t, third)
-	s.set(second, third)
+	s.setEndpoints(second, third)
 
-	// Somebody empties the Secret.
+	// The Secret is emptied.
 	before := i.secret().Data[corev1.TLSCertKey]
 	_, err := i.admin.CoreV1().Secrets(i.namespace).Patch(t.Context(), secretName, types.JSONPatchType,
 		[]byte(`[{"op":"remove","path":"/data"}]`), metav1.PatchOptions{})
 	require.NoError(t, err)
-	i.follow(time.Minute, func(secret *corev1.Secret) bool {
+	i.waitForSecret(time.Minute, func(secret *corev1.Secret) bool {
 		signing := secret.Data[corev1.TLSCertKey]
 		return len(signing) > 0 && !bytes.Equal(signing, before) && secret.Annotations[serving.PhaseAnnotation] == "stable"
 	})
@@ -122,70 +122,70 @@ func rotationFailsNoReview(t *testing.T) {
 func TestCABundleIsKept(t *testing.T) {
 	s := newService(t)
 	i := install(t, s.listener.Addr().String())
-	leave := i.keep(t, lifetimes{})
-	r := i.start(t, lifetimes{})
-	s.set(r)
+	stopRotator := i.startRotator(t, lifetimes{})
+	r := i.startReplica(t, lifetimes{})
+	s.setEndpoints(r)
 	requireReady(t, r)
-	installed := i.webhooks()
+	installed := i.mutatingConfiguration()
 	require.NoError(t, i.createPod())
 
-	t.Run("set right when somebody changes it", func(t *testing.T) {
+	t.Run("repaired after a change", func(t *testing.T) {
 		_, err := i.admin.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(t.Context(), i.configuration, types.JSONPatchType,
 			[]byte(`[{"op":"replace","path":"/webhooks/1/clientConfig/caBundle","value":""}]`), metav1.PatchOptions{})
 		require.NoError(t, err)
-		i.eventuallyCarriesBundle()
+		i.requireBundleInWebhooks()
 		assert.EventuallyWithT(t, func(c *assert.CollectT) { assert.NoError(c, i.createPod()) }, 10*time.Second, 20*time.Millisecond)
-		now := i.webhooks()
+		now := i.mutatingConfiguration()
 		assert.Equal(t, installed.Labels, now.Labels)
 		for n := range now.Webhooks {
 			now.Webhooks[n].ClientConfig.CABundle = installed.Webhooks[n].ClientConfig.CABundle
 		}
-		assert.Equal(t, installed.Webhooks, now.Webhooks, "nothing else was touched")
+		assert.Equal(t, installed.Webhooks, now.Webhooks, "nothing else changed")
 	})
 
-	t.Run("set right in the validating configuration", func(t *testing.T) {
-		before := i.validation()
+	t.Run("repaired in the validating configuration", func(t *testing.T) {
+		before := i.validatingConfiguration()
 		_, err := i.admin.AdmissionregistrationV1().ValidatingWebhookConfigurations().Patch(t.Context(), i.configuration, types.JSONPatchType,
 			[]byte(`[{"op":"replace","path":"/webhooks/0/clientConfig/caBundle","value":""}]`), metav1.PatchOptions{})
 		require.NoError(t, err)
-		i.eventuallyCarriesBundle()
-		now := i.validation()
+		i.requireBundleInWebhooks()
+		now := i.validatingConfiguration()
 		assert.Equal(t, before.Labels, now.Labels)
-		assert.Equal(t, before.Webhooks, now.Webhooks, "nothing else was touched")
+		assert.Equal(t, before.Webhooks, now.Webhooks, "nothing else changed")
 		assert.EventuallyWithT(t, func(c *assert.CollectT) { assert.NoError(c, i.createConfigMap()) }, 10*time.Second, 20*time.Millisecond)
 	})
 
-	t.Run("put in again when the validating configuration comes back, and not missed meanwhile", func(t *testing.T) {
+	t.Run("written when the validating configuration is created again, and not needed meanwhile", func(t *testing.T) {
 		require.NoError(t, i.admin.AdmissionregistrationV1().ValidatingWebhookConfigurations().Delete(t.Context(), i.configuration, metav1.DeleteOptions{}))
 		assert.NoError(t, i.createPod())
 		assert.NoError(t, r.source.Ready())
-		i.configureValidation(s.listener.Addr().String())
-		i.eventuallyCarriesBundle()
+		i.createValidatingConfiguration(s.listener.Addr().String())
+		i.requireBundleInWebhooks()
 	})
 
-	t.Run("put in again when the configuration comes back", func(t *testing.T) {
+	t.Run("written when the configuration is created again", func(t *testing.T) {
 		require.NoError(t, i.admin.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(t.Context(), i.configuration, metav1.DeleteOptions{}))
 		require.Eventually(t, func() bool { return r.source.Ready() != nil }, 10*time.Second, 20*time.Millisecond)
 		assert.EqualError(t, r.source.Ready(), `mutatingwebhookconfiguration "`+i.configuration+`" does not exist`)
-		i.configure(s.listener.Addr().String())
-		i.eventuallyCarriesBundle()
+		i.createMutatingConfiguration(s.listener.Addr().String())
+		i.requireBundleInWebhooks()
 		requireReady(t, r)
 	})
 
-	t.Run("not written when it is right", func(t *testing.T) {
-		i.eventuallyCarriesBundle()
-		first, validation, second := i.webhooks(), i.validation(), i.start(t, lifetimes{})
-		i.keep(t, lifetimes{})
-		s.set(r, second)
+	t.Run("not written when it is correct", func(t *testing.T) {
+		i.requireBundleInWebhooks()
+		mutating, validating, second := i.mutatingConfiguration(), i.validatingConfiguration(), i.startReplica(t, lifetimes{})
+		i.startRotator(t, lifetimes{})
+		s.setEndpoints(r, second)
 		requireReady(t, second)
-		assert.Equal(t, first.ResourceVersion, i.webhooks().ResourceVersion, "a replica and a keeper that start find nothing to do")
-		assert.Equal(t, validation.ResourceVersion, i.validation().ResourceVersion)
+		assert.Equal(t, mutating.ResourceVersion, i.mutatingConfiguration().ResourceVersion, "a replica and a rotator that start write nothing")
+		assert.Equal(t, validating.ResourceVersion, i.validatingConfiguration().ResourceVersion)
 	})
 
-	t.Run("served on while nobody keeps it", func(t *testing.T) {
-		leave()
-		third := i.start(t, lifetimes{})
-		s.set(third)
+	t.Run("used without a rotator", func(t *testing.T) {
+		stopRotator()
+		third := i.startReplica(t, lifetimes{})
+		s.setEndpoints(third)
 		requireReady(t, third)
 		assert.NoError(t, i.createPod())
 	})
@@ -198,21 +198,21 @@ func requireReady(t *testing.T, replicas ...*replica) {
 	}
 }
 
-// follow looks at the Secret until seen says that it saw enough.
-func (i *installation) follow(patience time.Duration, seen func(*corev1.Secret) bool) {
+// waitForSecret reads the Secret until done returns true.
+func (i *installation) waitForSecret(timeout time.Duration, done func(*corev1.Secret) bool) {
 	i.t.Helper()
-	require.Eventually(i.t, func() bool { return seen(i.secret()) }, patience, 50*time.Millisecond)
+	require.Eventually(i.t, func() bool { return done(i.secret()) }, timeout, 50*time.Millisecond)
 }
 
-func (i *installation) eventuallyCarriesBundle() {
+func (i *installation) requireBundleInWebhooks() {
 	i.t.Helper()
 	require.EventuallyWithT(i.t, func(c *assert.CollectT) {
 		bundle := i.secret().Data[serving.BundleKey]
 		require.NotEmpty(c, bundle)
-		for _, webhook := range i.webhooks().Webhooks {
+		for _, webhook := range i.mutatingConfiguration().Webhooks {
 			assert.Equal(c, string(bundle), string(webhook.ClientConfig.CABundle))
 		}
-		for _, webhook := range i.validation().Webhooks {
+		for _, webhook := range i.validatingConfiguration().Webhooks {
 			assert.Equal(c, string(bundle), string(webhook.ClientConfig.CABundle))
 		}
 	}, 10*time.Second, 20*time.Millisecond)

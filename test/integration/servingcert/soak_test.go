@@ -4,5 +4,5 @@ package servingcert
 
 import "testing"
 
-// It takes a minute: make soak runs it.
+// The test takes a minute: make soak runs it.
 func TestNoReviewFailsThroughRotation(t *testing.T) { rotationFailsNoReview(t) }

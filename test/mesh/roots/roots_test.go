@@ -19,8 +19,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/certs"
 	"github.com/isthmus-mesh/isthmus/internal/mesh"
 	"github.com/isthmus-mesh/isthmus/patches"
-	"github.com/isthmus-mesh/isthmus/test/certtest"
-	"github.com/isthmus-mesh/isthmus/test/istio"
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
+	"github.com/isthmus-mesh/isthmus/test/framework/istio"
 )
 
 // user returns a client for somebody who has no rights yet.

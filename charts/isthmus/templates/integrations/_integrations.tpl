@@ -1,5 +1,5 @@
 {{/* The alerts, as a rules file of Prometheus. Without the controller its group is
-left out: an alert on its absence would never end. */}}
+left out, because the alert about a missing controller would never end. */}}
 {{- define "isthmus.alerts" -}}
 {{- $rules := .Files.Get "files/alerts.yaml" | fromYaml -}}
 {{- $groups := list -}}
@@ -11,7 +11,7 @@ left out: an alert on its absence would never end. */}}
 {{- dict "groups" $groups | toYaml -}}
 {{- end }}
 
-{{/* Annotations by which Prometheus finds what is scraped, at this "port" and "path". */}}
+{{/* Annotations by which Prometheus finds the target, at this "port" and "path". */}}
 {{- define "isthmus.scrapeAnnotations" -}}
 prometheus.io/scrape: "true"
 prometheus.io/port: {{ int .port | quote }}

@@ -1,0 +1,88 @@
+package docs
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// testFolders returns every folder of the repository that contains Go tests, and every
+// folder below test, both relative to the root.
+func testFolders(t *testing.T) (tested, all []string) {
+	t.Helper()
+	seen := map[string]bool{}
+	require.NoError(t, filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel("..", path)
+		require.NoError(t, err)
+		name = filepath.ToSlash(name)
+		switch {
+		case d.IsDir() && (strings.HasPrefix(d.Name(), ".") && d.Name() != ".." || d.Name() == "testdata" || name == "bin"):
+			return fs.SkipDir
+		case d.IsDir() && strings.HasPrefix(name, "test/"):
+			all = append(all, name)
+		case strings.HasSuffix(name, "_test.go") && !seen[filepath.Dir(name)]:
+			seen[filepath.Dir(name)] = true
+			tested = append(tested, filepath.ToSlash(filepath.Dir(name)))
+		}
+		return nil
+	}))
+	return tested, all
+}
+
+// TestEveryTestFolderIsInATier: the Makefile chooses tests by folder, so a folder that no
+// target names would never be tested.
+func TestEveryTestFolderIsInATier(t *testing.T) {
+	found := regexp.MustCompile(`(?m)^UNIT := (.+)$`).FindStringSubmatch(page(t, filepath.Join("..", "Makefile")))
+	require.NotNil(t, found, "the Makefile has no line UNIT")
+	tiers := append(strings.Fields(found[1]), "./test/integration/...", "./test/mesh/...", "./test/guides", "./test/e2e/lifecycle",
+		"./test/e2e/chaos", "./test/soak/...", "./test/tools/...")
+	makefile := page(t, filepath.Join("..", "Makefile"))
+	tested, _ := testFolders(t)
+	for _, folder := range tested {
+		in := false
+		for _, tier := range tiers {
+			base, below := strings.CutSuffix(strings.TrimPrefix(tier, "./"), "/...")
+			in = in || folder == base || below && strings.HasPrefix(folder, base+"/")
+		}
+		assert.True(t, in, "no make target tests %s: see test/README.md", folder)
+	}
+	for _, tier := range tiers[:len(tiers)-1] {
+		assert.Contains(t, makefile, tier)
+	}
+}
+
+// TestFoldersOfTests: a name occurs once below test, the README names each tier, and each
+// package of the framework says which tiers use it.
+func TestFoldersOfTests(t *testing.T) {
+	readme := page(t, filepath.Join("..", "test", "README.md"))
+	_, all := testFolders(t)
+	names := map[string]string{}
+	for _, folder := range all {
+		name := filepath.Base(folder)
+		assert.Empty(t, names[name], "the name of %s occurs twice", folder)
+		names[name] = folder
+		if strings.Count(folder, "/") == 1 {
+			assert.Contains(t, readme, "`"+folder)
+		}
+		if strings.HasPrefix(folder, "test/framework/") {
+			files, err := filepath.Glob(filepath.Join("..", folder, "*.go"))
+			require.NoError(t, err)
+			says := false
+			for _, file := range files {
+				content, err := os.ReadFile(file)
+				require.NoError(t, err)
+				says = says || strings.Contains(string(content), "// Package "+name+" stands for ") && strings.Contains(string(content), "\n// Tiers: ")
+			}
+			assert.True(t, says || len(files) == 0, "%s: want a comment \"Package %s stands for ...\" with a line \"Tiers: ...\"", folder, name)
+		}
+	}
+}

@@ -1,0 +1,125 @@
+package manifest
+
+import (
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// entryStart returns the line on which an entry starts; zero if it cannot be
+// determined.
+func (s *splicer) entryStart(n *yaml.Node, i, step, column int) int {
+	line := n.Content[i].Line
+	if line < 1 || line > len(s.lines) {
+		return 0
+	}
+	if step == 2 {
+		return line
+	}
+	for ; line >= n.Line; line-- {
+		text := s.lines[line-1]
+		if len(text) >= column && text[column-1] == '-' {
+			return line
+		}
+	}
+	return 0
+}
+
+// commentStart returns the first line of the comment directly above an entry, which is
+// removed together with the entry. A comment above the first entry refers to all
+// entries and stays. previous is the line after the previous entry; zero for the first
+// entry.
+func (s *splicer) commentStart(start, previous, column int) int {
+	if previous == 0 {
+		return start
+	}
+	lead := strings.Repeat(" ", column-1) + "#"
+	for start > previous && strings.HasPrefix(s.lines[start-2], lead) {
+		start--
+	}
+	return start
+}
+
+// dashColumn returns the column of the dashes of a block sequence. The parser's
+// position of a sequence with an anchor or tag is that of the anchor or tag, on the
+// line above.
+func (s *splicer) dashColumn(n *yaml.Node) int {
+	if n.Line > len(s.lines) {
+		return n.Column
+	}
+	if text := s.lines[n.Line-1]; len(text) >= n.Column && text[n.Column-1] == '-' {
+		return n.Column
+	}
+	text := s.lines[min(n.Line, len(s.lines)-1)]
+	return 1 + len(text) - len(strings.TrimLeft(text, " "))
+}
+
+// linePrefix returns the text of a line before a column.
+func (s *splicer) linePrefix(line, column int) string {
+	if text := s.lines[line-1]; len(text) >= column {
+		return text[:column-1]
+	}
+	return ""
+}
+
+// contentEnd returns the line after the last line of n, which starts on line start and
+// ends before line end. Blank lines and comments below n do not belong to it.
+func (s *splicer) contentEnd(n *yaml.Node, start, end int) int {
+	last := n
+	for len(last.Content) > 0 && last.Style&yaml.FlowStyle == 0 {
+		last = last.Content[len(last.Content)-1]
+	}
+	if last.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 && last.Line >= start && last.Line < end {
+		return s.blockScalarEnd(last, end)
+	}
+	for end-1 > start && isBlankOrComment([]byte(s.lines[end-2])) {
+		end--
+	}
+	return end
+}
+
+// blockScalarEnd returns the line after a block scalar. A line that looks like a
+// comment belongs to the scalar if it is indented like the scalar.
+func (s *splicer) blockScalarEnd(scalar *yaml.Node, end int) int {
+	keepsBlankLines := strings.Contains(s.lines[scalar.Line-1], "|+") || strings.Contains(s.lines[scalar.Line-1], ">+")
+	last, indent := scalar.Line, -1
+	for line := scalar.Line + 1; line < end; line++ {
+		text := strings.TrimRight(s.lines[line-1], "\r\n")
+		lineIndent := len(text) - len(strings.TrimLeft(text, " "))
+		switch {
+		case isBlank(text):
+			if keepsBlankLines {
+				last = line
+			}
+			continue
+		case indent < 0:
+			indent = lineIndent
+		}
+		if lineIndent < indent {
+			break
+		}
+		last = line
+	}
+	return last + 1
+}
+
+// isInserted says whether an edit has inserted a node.
+func isInserted(n *yaml.Node) bool { return n.Line == 0 }
+
+// isSameNode says whether two nodes from two parses of the same text correspond.
+func isSameNode(before, after *yaml.Node) bool {
+	return !isInserted(after) && before.Kind == after.Kind && before.Line == after.Line && before.Column == after.Column
+}
+
+// isUnchanged says whether a node and everything below it is without an edit.
+func isUnchanged(before, after *yaml.Node) bool {
+	if !isSameNode(before, after) || len(before.Content) != len(after.Content) {
+		return false
+	}
+	for i := range before.Content {
+		if !isUnchanged(before.Content[i], after.Content[i]) {
+			return false
+		}
+	}
+	return true
+}

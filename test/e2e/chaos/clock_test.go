@@ -1,0 +1,123 @@
+//go:build chaos
+
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/isthmus-mesh/isthmus/test/framework/environment"
+	"github.com/isthmus-mesh/isthmus/test/framework/node"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// The clocks of Isthmus' own programs jump, as those of a machine whose clock
+// somebody sets: they are built with another time.Now for that; see test/tools/cluster,
+// image isthmus-clock. By the clock of this test nothing wrong may be published, and
+// what is right stays.
+func TestClockJumped(t *testing.T) {
+	trial(t, "clock jumped", func(ctx context.Context, tr *Trial) {
+		tr.MayWait("no API server takes the certificate that a webhook signs while its clock is ahead")
+		require.NoError(tr, cluster.Import(ctx, "isthmus-clock"))
+		tr.Cleanup(func() { assert.NoError(tr, cluster.InstallIsthmus(context.Background())) })
+		require.NoError(tr, cluster.InstallIsthmus(ctx, "image.repository=isthmus.test/isthmus-clock"))
+		o := tr.publishing(ctx, 1)
+		// And a Secret of the controller's that is renewed every 20 seconds, so that it is
+		// soon seen that it goes on.
+		kept := tr.Namespace + "-kept"
+		tr.namespace(kept, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, map[string]string{policy.ServiceAccountKey: "default", policy.CertTTLKey: brief})
+		renewed := map[*environment.Ledger]string{o.ledger: "", tr.Follow(kept, "default"): ""}
+		tr.await("its Secret", func(context.Context) error { return replaced(renewed) })
+
+		// The webhook's replicas start while their clock is two hours ahead, which is
+		// then set right.
+		_, err := cluster.Kubectl(ctx, "", "--namespace", node.Namespace, "set", "env", "deployment/isthmus-webhook", "CLOCK_JUMP=2h")
+		require.NoError(tr, err)
+		_, err = cluster.Kubectl(ctx, "", "--namespace", node.Namespace, "rollout", "status", "deployment/isthmus-webhook", "--timeout=3m")
+		require.NoError(tr, err)
+		tr.await("a pod is refused", func(context.Context) error {
+			if tr.Pods.Seen().Refused == 0 {
+				return errors.New(tr.Pods.Seen().String())
+			}
+			return nil
+		})
+		restarts := tr.restarts()
+		tr.jump(tr.replicas(webhookPart), 0)
+		right, injected := time.Now(), tr.Pods.Seen().Injected
+
+		// Controller and publisher believe that every certificate is over, then that
+		// none has begun.
+		for _, jump := range []struct {
+			by     time.Duration
+			reason string
+		}{{10 * time.Minute, "expired"}, {-10 * time.Minute, "not-yet-valid"}} {
+			publishers, err := o.pods(ctx)
+			require.NoError(tr, err)
+			all := append(tr.replicas(controllerPart), publishers...)
+			tr.jump(all, jump.by)
+			tr.await("it is told", func(ctx context.Context) error {
+				for _, edge := range edges.Edges {
+					if err := told(ctx, edge.Namespace, "Rejected", time.Time{}, jump.reason); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			tr.jump(all, 0)
+			for l := range renewed {
+				renewed[l] = l.Current().ResourceVersion
+			}
+			tr.Heal(fmt.Sprintf("after %s", jump.by), func(context.Context) error { return replaced(renewed) })
+		}
+		tr.Heal("webhook", func(context.Context) error {
+			if seen := tr.Pods.Seen(); seen.Injected < injected+5 {
+				return errors.New(seen.String())
+			}
+			return nil
+		})
+		tr.Logf("the webhook signed anew within %s", time.Since(right).Round(time.Second))
+		assert.Equal(tr, restarts, tr.restarts(), "restarts of Isthmus")
+		for name, restarts := range o.restarts(ctx, tr) {
+			assert.Zero(tr, restarts, "restarts of container %s", name)
+		}
+		o.judge(tr)
+	})
+}
+
+// versions are those of the Secrets that the trial follows.
+func (tr *Trial) versions() map[*environment.Ledger]string {
+	versions := map[*environment.Ledger]string{}
+	for _, l := range tr.ledger {
+		if current := l.Current(); current != nil {
+			versions[l] = current.ResourceVersion
+		}
+	}
+	return versions
+}
+
+// jump sets how far the clocks of our programs in these pods are from the machine's.
+func (tr *Trial) jump(in []corev1.Pod, by time.Duration) {
+	tr.Helper()
+	for i := range in {
+		tr.await("jump", func(ctx context.Context) error {
+			said, err := cluster.Client.CoreV1().RESTClient().Post().Namespace(in[i].Namespace).Resource("pods").Name(in[i].Name+":10999").
+				SubResource("proxy").Suffix("jump").Param("by", by.String()).DoRaw(ctx)
+			if err != nil {
+				return err
+			}
+			at, err := time.Parse(time.RFC3339, strings.TrimSpace(string(said)))
+			if d := time.Until(at) - by; err == nil && d.Abs() > time.Minute {
+				err = fmt.Errorf("pod %s says it is %s", in[i].Name, at)
+			}
+			return err
+		})
+	}
+}

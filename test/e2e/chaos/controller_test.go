@@ -1,0 +1,192 @@
+//go:build chaos
+
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	"github.com/isthmus-mesh/isthmus/test/framework/environment"
+	"github.com/isthmus-mesh/isthmus/test/framework/node"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+const (
+	// leaseName is that of the controller's Lease.
+	leaseName = "isthmus-controller"
+	// kills is how often the leader is killed, busied by this many namespaces that
+	// opt in and out all the time.
+	kills, busy = 8, 8
+)
+
+// The leader is killed again and again while it publishes.
+func TestControllerKilled(t *testing.T) {
+	trial(t, "controller killed mid-publish", func(ctx context.Context, tr *Trial) {
+		var names []string
+		var ledgers []*environment.Ledger
+		for i := range busy {
+			names = append(names, fmt.Sprintf("%s-%d", tr.Namespace, i))
+			tr.namespace(names[i], nil, map[string]string{policy.ServiceAccountKey: "default"})
+			ledgers = append(ledgers, tr.Follow(names[i], "default"))
+		}
+		toggling, stop := context.WithCancel(ctx)
+		defer stop()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for n := 0; toggling.Err() == nil; n++ {
+				_ = optIn(toggling, names[n%busy], n/busy%2 == 0)
+				select {
+				case <-toggling.Done():
+				case <-time.After(often):
+				}
+			}
+		}()
+		for range kills {
+			written := versions(ledgers)
+			leader := tr.leader("")
+			tr.await("it publishes", func(context.Context) error {
+				if versions(ledgers) < written+busy/2 {
+					return fmt.Errorf("%d versions of Secrets", versions(ledgers))
+				}
+				return nil
+			})
+			require.NoError(tr, cluster.KillContainer(ctx, container(leader)))
+			tr.remove(leader, 0) // its successor does not wait for being restarted
+			tr.dropLease()       // nor the other one for the Lease to run out
+		}
+		stop()
+		<-done
+		for _, name := range names {
+			require.NoError(tr, optIn(ctx, name, true))
+		}
+		tr.Heal("all Secrets", func(ctx context.Context) error {
+			for _, name := range names {
+				if _, err := cluster.Client.CoreV1().Secrets(name).Get(ctx, "istio-certs", metav1.GetOptions{}); err != nil {
+					return err
+				}
+			}
+			return tr.whole(ctx)
+		})
+		tr.Logf("%d kills, %d versions of %d Secrets", kills, versions(ledgers), busy)
+	})
+}
+
+// The leader loses its Lease in three ways, and somebody leads again.
+func TestLeaderLost(t *testing.T) {
+	trial(t, "leader lost", func(ctx context.Context, tr *Trial) {
+		leases := cluster.Client.CoordinationV1().Leases(node.Namespace)
+		n := 0
+		published := func(after string) {
+			n++
+			name := fmt.Sprintf("%s-%d", tr.Namespace, n)
+			tr.namespace(name, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, map[string]string{policy.ServiceAccountKey: "default"})
+			l := tr.Follow(name, "default")
+			tr.Heal(after, func(context.Context) error {
+				if l.Current() == nil {
+					return fmt.Errorf("there is no Secret in namespace %s", name)
+				}
+				return nil
+			})
+		}
+
+		tr.dropLease()
+		tr.leader("")
+		published("Lease deleted")
+
+		_, err := leases.Patch(ctx, leaseName, types.MergePatchType,
+			fmt.Appendf(nil, `{"spec":{"holderIdentity":"thief","renewTime":%q}}`, time.Now().UTC().Format(metav1.RFC3339Micro)), metav1.PatchOptions{})
+		require.NoError(tr, err)
+		tr.Heal("Lease stolen: led again", func(ctx context.Context) error { return leads(ctx, "thief") })
+		published("Lease stolen")
+
+		leader := tr.leader("")
+		require.NoError(tr, cluster.PauseContainer(ctx, container(leader)))
+		tr.Heal("leader paused: another leads", func(ctx context.Context) error { return leads(ctx, leader.Name) })
+		published("leader paused")
+		if err := cluster.ResumeContainer(ctx, container(leader)); err != nil {
+			tr.Logf("it was ended meanwhile: %v", err)
+		}
+		tr.await("who was paused ends and starts anew", func(ctx context.Context) error { return restarted(ctx, leader) })
+		assert.NoError(tr, leads(ctx, leader.Name), "who was paused leads again")
+		tr.await("both are there", tr.whole)
+	})
+}
+
+// optIn labels a namespace, or takes the label away.
+func optIn(ctx context.Context, namespace string, in bool) error {
+	value := "null"
+	if in {
+		value = `"` + policy.InjectionEnabled + `"`
+	}
+	_, err := cluster.Client.CoreV1().Namespaces().Patch(ctx, namespace, types.MergePatchType,
+		[]byte(`{"metadata":{"labels":{"`+policy.InjectionLabel+`":`+value+`}}}`), metav1.PatchOptions{})
+	return err
+}
+
+// versions counts those of all Secrets that were seen.
+func versions(ledgers []*environment.Ledger) int {
+	n := 0
+	for _, l := range ledgers {
+		n += len(l.Entries())
+	}
+	return n
+}
+
+// leads says whether somebody other than this pod or holder has a Lease that has not
+// run out.
+func leads(ctx context.Context, other string) error {
+	lease, err := cluster.Client.CoordinationV1().Leases(node.Namespace).Get(ctx, leaseName, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	holder := ptr.Deref(lease.Spec.HolderIdentity, "")
+	if holder == "" || other != "" && strings.HasPrefix(holder, other) || expired(lease) {
+		return fmt.Errorf("the Lease is %q's, renewed %s", holder, lease.Spec.RenewTime)
+	}
+	return nil
+}
+
+func expired(lease *coordinationv1.Lease) bool {
+	return time.Since(lease.Spec.RenewTime.Time) > time.Duration(*lease.Spec.LeaseDurationSeconds)*time.Second
+}
+
+// leader waits for a leader other than this pod, and returns its pod.
+func (tr *Trial) leader(other string) *corev1.Pod {
+	tr.Helper()
+	var found *corev1.Pod
+	tr.await("a leader", func(ctx context.Context) error {
+		if err := leads(ctx, other); err != nil {
+			return err
+		}
+		lease, err := cluster.Client.CoordinationV1().Leases(node.Namespace).Get(ctx, leaseName, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		name, _, _ := strings.Cut(*lease.Spec.HolderIdentity, "_")
+		found, err = cluster.Client.CoreV1().Pods(node.Namespace).Get(ctx, name, metav1.GetOptions{})
+		return err
+	})
+	return found
+}
+
+// dropLease deletes the Lease.
+func (tr *Trial) dropLease() {
+	tr.Helper()
+	err := cluster.Client.CoordinationV1().Leases(node.Namespace).Delete(tr.Context(), leaseName, metav1.DeleteOptions{})
+	if !apierrors.IsNotFound(err) {
+		require.NoError(tr, err)
+	}
+}

@@ -1,0 +1,182 @@
+//go:build chaos
+
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
+
+	"github.com/isthmus-mesh/isthmus/test/framework/environment"
+	"github.com/isthmus-mesh/isthmus/test/framework/pods"
+	"github.com/isthmus-mesh/isthmus/test/framework/scrape"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// herd is how many edge pods are rolled. Of them publishers have the sidecar and the
+// publisher, and keep one Secret together; the others have no container of ours. More
+// sidecars are not for a node whose kernel is as it comes: a user has 128 instances of
+// inotify in all (fs.inotify.max_user_instances), Istio's agent takes two of them and
+// ends where there is none, and all agents are user 1337; so are publishers, which take
+// one where there is one.
+const herd, publishers = 200, 50
+
+// flock is a workload of the herd, in a namespace of its own.
+type flock struct {
+	namespace string
+	mode      string
+	replicas  int32
+	ledger    *environment.Ledger
+}
+
+// Two workloads of 200 edges together are rolled, all at once. The edges are a program
+// that does nothing, and ask for little: they are all on one node of two CPUs. The pods
+// that are replaced wait for a node that does not come, so that the node starts 200 pods
+// and not 400.
+func TestHerdRolled(t *testing.T) {
+	trial(t, fmt.Sprintf("%d edge pods rolled at once", herd), func(ctx context.Context, tr *Trial) {
+		flocks := []*flock{
+			{namespace: tr.Namespace + "-herd", mode: "secret", replicas: herd - publishers},
+			{namespace: tr.Namespace + "-publishers", mode: "sidecar", replicas: publishers},
+		}
+		tr.namespace(flocks[0].namespace, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, nil)
+		tr.namespace(flocks[1].namespace, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, publishing)
+		for _, f := range flocks {
+			f.ledger = tr.Follow(f.namespace, "default")
+			_, err := cluster.Client.AppsV1().Deployments(f.namespace).Create(ctx, f.deployment(), metav1.CreateOptions{})
+			require.NoError(tr, err)
+		}
+		each := func(missing func(context.Context, *flock) error) func(context.Context) error {
+			return func(ctx context.Context) error {
+				var errs error
+				for _, f := range flocks {
+					errs = errors.Join(errs, missing(ctx, f))
+				}
+				return errs
+			}
+		}
+		tr.await("pods to replace", each(func(ctx context.Context, f *flock) error { return f.counted(ctx, "true") }))
+		before, err := burdened(ctx)
+		require.NoError(tr, err)
+
+		for _, f := range flocks {
+			_, err = cluster.Client.AppsV1().Deployments(f.namespace).Patch(ctx, "herd", types.MergePatchType,
+				[]byte(`{"spec": {"template": {"spec": {"nodeSelector": null}}}}`), metav1.PatchOptions{})
+			require.NoError(tr, err)
+		}
+		tr.Heal("created", each(func(ctx context.Context, f *flock) error { return f.counted(ctx, "") }))
+		tr.Heal("ready", each(func(ctx context.Context, f *flock) error { return ready(ctx, f.namespace, "herd", true) }))
+
+		after, err := burdened(ctx)
+		require.NoError(tr, err)
+		tr.Logf("%s", after.since(before))
+		for _, f := range flocks {
+			entries, serials := f.ledger.Entries(), f.ledger.Serials()
+			assert.NotEmpty(tr, serials)
+			assert.Empty(tr, f.ledger.Needless(), "writes of the Secret of %d edges", f.replicas)
+			tr.Logf("%d edges: %d certificates in the Secret, %d writes", f.replicas, len(serials), len(entries))
+		}
+
+		// The next edge needs what the agents have of inotify.
+		agents := flocks[1].namespace
+		require.NoError(tr, cluster.Client.AppsV1().Deployments(agents).Delete(ctx, "herd", metav1.DeleteOptions{}))
+		tr.Heal("gone", func(ctx context.Context) error {
+			list, err := cluster.Client.CoreV1().Pods(agents).List(ctx, metav1.ListOptions{})
+			if err == nil && len(list.Items) > 0 {
+				err = fmt.Errorf("%d pods are left in namespace %s", len(list.Items), agents)
+			}
+			return err
+		})
+	})
+}
+
+// deployment is the flock before it is rolled: nowhere.
+func (f *flock) deployment() *appsv1.Deployment {
+	edge := pods.Edge("herd")
+	edge.Annotations[policy.ModeKey] = f.mode
+	if f.mode == "sidecar" {
+		edge.Annotations["sidecar.istio.io/proxyCPU"], edge.Annotations["sidecar.istio.io/proxyMemory"] = "1m", "16Mi"
+	}
+	edge.Spec.AutomountServiceAccountToken = ptr.To(false)
+	edge.Spec.NodeSelector = map[string]string{"isthmus.test/nowhere": "true"}
+	edge.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1m"), corev1.ResourceMemory: resource.MustParse("1Mi")}
+	d := pods.Deployment(edge, f.replicas)
+	d.Spec.Strategy = appsv1.DeploymentStrategy{RollingUpdate: &appsv1.RollingUpdateDeployment{MaxUnavailable: ptr.To(intstr.FromString("100%")), MaxSurge: ptr.To(intstr.FromInt32(0))}}
+	return d
+}
+
+// counted says how many of the flock's pods there are not yet; nowhere selects those
+// that wait for a node with a label, or do not.
+func (f *flock) counted(ctx context.Context, nowhere string) error {
+	list, err := cluster.Client.CoreV1().Pods(f.namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=herd"})
+	if err != nil {
+		return err
+	}
+	n, bare := 0, 0
+	for i := range list.Items {
+		p := &list.Items[i]
+		if p.DeletionTimestamp != nil || p.Spec.NodeSelector["isthmus.test/nowhere"] != nowhere {
+			continue
+		}
+		n++
+		if p.Labels[policy.InjectedLabel] == "" {
+			bare++
+		}
+	}
+	if bare > 0 || n != int(f.replicas) {
+		return fmt.Errorf("%d of %d pods of namespace %s are there, %d of them without an injection", n, f.replicas, f.namespace, bare)
+	}
+	return nil
+}
+
+// burden is what was asked of webhook and controller so far.
+type burden struct {
+	reviews, seconds, slow, rejected float64
+	controller                       float64
+	memory                           map[string]float64
+	at                               time.Time
+}
+
+func burdened(ctx context.Context) (b burden, err error) {
+	text, err := cluster.Client.CoreV1().RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
+	if err != nil {
+		return b, err
+	}
+	b.at, b.memory = time.Now(), map[string]float64{}
+	const admission = "apiserver_admission_webhook_admission_duration_seconds"
+	name := `name="namespace.isthmus.dev"`
+	var errs [4]error
+	b.reviews, errs[0] = scrape.Sum(string(text), admission+"_count", name)
+	b.seconds, errs[1] = scrape.Sum(string(text), admission+"_sum", name)
+	b.slow, errs[2] = scrape.Sum(string(text), admission+"_bucket", name, `le="1"`)
+	b.rejected, errs[3] = scrape.Sum(string(text), "apiserver_admission_webhook_rejection_count", name)
+	if err := errors.Join(errs[:]...); err != nil {
+		return b, err
+	}
+	for _, part := range []string{webhookPart, controllerPart} {
+		if b.memory[part], err = metric(ctx, part, "process_resident_memory_bytes"); err != nil {
+			return b, err
+		}
+	}
+	b.controller, err = metric(ctx, controllerPart, "process_cpu_seconds_total")
+	return b, err
+}
+
+func (b burden) since(before burden) string {
+	n := b.reviews - before.reviews
+	return fmt.Sprintf("%.0f reviews in %s, %.1f ms each at the API server, %.0f above 1 s, %.0f rejected; controllers: %.2f s of CPU, %.0f MiB together; webhooks: %.0f MiB together",
+		n, b.at.Sub(before.at).Round(time.Second), 1000*(b.seconds-before.seconds)/max(n, 1), n-(b.slow-before.slow), b.rejected-before.rejected,
+		b.controller-before.controller, b.memory[controllerPart]/(1<<20), b.memory[webhookPart]/(1<<20))
+}

@@ -1,0 +1,88 @@
+//go:build chaos
+
+package chaos
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/isthmus-mesh/isthmus/test/framework/node"
+)
+
+// The parts of Isthmus, as the label app.kubernetes.io/component has them.
+const (
+	webhookPart    = "webhook"
+	controllerPart = "controller"
+)
+
+// labelled selects what belongs to a part of Isthmus.
+func labelled(part string) string { return "app.kubernetes.io/component=" + part }
+
+// replicas lists the pods of a part of Isthmus that are not about to end.
+func (tr *Trial) replicas(part string) []corev1.Pod {
+	tr.Helper()
+	var found []corev1.Pod
+	tr.await("list the replicas of the "+part, func(ctx context.Context) error {
+		list, err := cluster.Client.CoreV1().Pods(node.Namespace).List(ctx, metav1.ListOptions{LabelSelector: labelled(part)})
+		if err != nil {
+			return err
+		}
+		found = nil
+		for i := range list.Items {
+			if list.Items[i].DeletionTimestamp == nil {
+				found = append(found, list.Items[i])
+			}
+		}
+		return nil
+	})
+	return found
+}
+
+// container is the id of the one container that a replica has.
+func container(pod *corev1.Pod) string { return pod.Status.ContainerStatuses[0].ContainerID }
+
+// kill kills the process of a replica, and returns when a new one runs.
+func (tr *Trial) kill(pod *corev1.Pod) {
+	tr.Helper()
+	require.NoError(tr, cluster.KillContainer(tr.Context(), container(pod)))
+	tr.Heal("restarted", func(ctx context.Context) error { return restarted(ctx, pod) })
+}
+
+// restarted says what is missing until another container serves in a pod's place.
+func restarted(ctx context.Context, pod *corev1.Pod) error {
+	now, err := cluster.Client.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	if s := now.Status.ContainerStatuses[0]; container(now) == container(pod) || !s.Ready {
+		return fmt.Errorf("pod %s/%s: %d restarts, ready: %t", pod.Namespace, pod.Name, s.RestartCount, s.Ready)
+	}
+	return nil
+}
+
+// remove deletes a replica, which has so many seconds to end.
+func (tr *Trial) remove(pod *corev1.Pod, grace int64) {
+	tr.Helper()
+	err := cluster.Client.CoreV1().Pods(pod.Namespace).Delete(tr.Context(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: ptr.To(grace)})
+	if err != nil && !apierrors.IsNotFound(err) {
+		require.NoError(tr, err)
+	}
+}
+
+// scale sets how many replicas of a part there are to be.
+func (tr *Trial) scale(part string, replicas int) {
+	tr.Helper()
+	tr.await("scale the "+part, func(ctx context.Context) error { return scale(ctx, node.Namespace, labelled(part), replicas) })
+}
+
+// scale sets how many replicas the Deployments of a namespace with a label are to have.
+func scale(ctx context.Context, namespace, selector string, replicas int) error {
+	_, err := cluster.Kubectl(ctx, "", "--namespace", namespace, "scale", "deployment", "--selector="+selector, fmt.Sprintf("--replicas=%d", replicas))
+	return err
+}

@@ -1,0 +1,254 @@
+//go:build e2e
+
+package lifecycle
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/utils/ptr"
+
+	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/test/framework/node"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+const (
+	// mesh is the image of test/tools/images/meshservice, whose command look is an edge
+	// that only says how its certificates look.
+	mesh = "isthmus.test/mesh:dev"
+	// edgeUID is Emissary's.
+	edgeUID = 8888
+	// agentUID is that of Istio's agent.
+	agentUID = 1337
+	// securityLevel is what Pod Security enforces in a namespace.
+	securityLevel = "pod-security.kubernetes.io/enforce"
+)
+
+// wherever is how long anything may take that a node does, on a busy machine.
+const wherever = 3 * time.Minute
+
+// space is a namespace that a test has for itself.
+type space struct {
+	*node.Cluster
+	name string
+}
+
+// open creates a namespace that is opted in, with these annotations, until the test
+// ends. Isthmus stays installed for as long. Pod Security "restricted" is enforced.
+func open(t *testing.T, name string, annotations map[string]string) *space {
+	return openAt(t, name, "restricted", annotations)
+}
+
+// openAt is open where Pod Security enforces this level.
+func openAt(t *testing.T, name, level string, annotations map[string]string) *space {
+	t.Helper()
+	installed.RLock()
+	t.Cleanup(installed.RUnlock)
+	s := &space{Cluster: cluster, name: "e2e-" + name}
+	_, err := s.Client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		Name: s.name, Annotations: annotations,
+		Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled, securityLevel: level},
+	}}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			s.tell(t)
+		}
+		if err := s.Client.CoreV1().Namespaces().Delete(context.WithoutCancel(t.Context()), s.name, metav1.DeleteOptions{}); err != nil {
+			t.Errorf("remove namespace %s: %v", s.name, err)
+		}
+	})
+	return s
+}
+
+// tell logs how the pods are.
+func (s *space) tell(t *testing.T) {
+	t.Helper()
+	for _, arguments := range [][]string{{"get", "pods", "-o", "wide"}, {"get", "events", "--sort-by=.lastTimestamp"}} {
+		text, err := s.Kubectl(context.WithoutCancel(t.Context()), "", append([]string{"--namespace", s.name}, arguments...)...)
+		t.Logf("%s: %v\n%s", s.name, err, text)
+	}
+}
+
+// await waits until is returns nil; what it said last is the failure.
+func (s *space) await(t *testing.T, is func(context.Context) error) {
+	t.Helper()
+	var last error
+	err := wait.PollUntilContextTimeout(t.Context(), 200*time.Millisecond, wherever, true, func(ctx context.Context) (bool, error) {
+		last = is(ctx)
+		return last == nil, nil
+	})
+	require.NoError(t, errors.Join(err, last))
+}
+
+// witness is a pod whose edge is mesh look with these arguments. It asks for the
+// generic profile, and passes Pod Security "restricted".
+func witness(name string, arguments ...string) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": name}, Annotations: map[string]string{policy.ProfileKey: "generic"}},
+		Spec: corev1.PodSpec{
+			AutomountServiceAccountToken:  ptr.To(false),
+			TerminationGracePeriodSeconds: ptr.To[int64](30),
+			Containers:                    []corev1.Container{looking("edge", edgeUID, arguments...)},
+		},
+	}
+}
+
+// looking is a container that runs mesh look.
+func looking(name string, uid int64, arguments ...string) corev1.Container {
+	return corev1.Container{
+		Name: name, Image: mesh, ImagePullPolicy: corev1.PullIfNotPresent, Args: append([]string{"look"}, arguments...), SecurityContext: restricted(uid),
+	}
+}
+
+// restricted is what Pod Security "restricted" asks of a container.
+func restricted(uid int64) *corev1.SecurityContext {
+	return &corev1.SecurityContext{
+		RunAsUser: ptr.To(uid), RunAsGroup: ptr.To(uid), RunAsNonRoot: ptr.To(true), AllowPrivilegeEscalation: ptr.To(false), ReadOnlyRootFilesystem: ptr.To(true),
+		Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+	}
+}
+
+// annotated sets annotations of a pod.
+func annotated(pod *corev1.Pod, annotations map[string]string) *corev1.Pod {
+	maps.Copy(pod.Annotations, annotations)
+	return pod
+}
+
+// create creates a pod.
+func (s *space) create(t *testing.T, pod *corev1.Pod) *corev1.Pod {
+	t.Helper()
+	created, err := s.Client.CoreV1().Pods(s.name).Create(t.Context(), pod, metav1.CreateOptions{})
+	require.NoError(t, err)
+	return created
+}
+
+// ready creates a pod and waits until it is ready.
+func (s *space) ready(t *testing.T, pod *corev1.Pod) *corev1.Pod {
+	t.Helper()
+	s.create(t, pod)
+	return s.awaitPod(t, pod.Name, isReady)
+}
+
+// awaitPod waits until is returns nil for a pod, and returns the pod.
+func (s *space) awaitPod(t *testing.T, name string, is func(*corev1.Pod) error) *corev1.Pod {
+	t.Helper()
+	var found *corev1.Pod
+	s.await(t, func(ctx context.Context) error {
+		pod, err := s.Client.CoreV1().Pods(s.name).Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		found = pod
+		if err := is(pod); err != nil {
+			return fmt.Errorf("pod %s/%s: %w: %s", s.name, name, err, states(pod))
+		}
+		return nil
+	})
+	return found
+}
+
+// holds reports whether a condition of a pod is true.
+func holds(pod *corev1.Pod, condition corev1.PodConditionType) bool {
+	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == condition && c.Status == corev1.ConditionTrue
+	})
+}
+
+// status returns that of a container of a pod, of whatever kind; empty where the
+// kubelet has said nothing of it yet.
+func status(pod *corev1.Pod, container string) corev1.ContainerStatus {
+	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses) {
+		if s.Name == container {
+			return s
+		}
+	}
+	return corev1.ContainerStatus{}
+}
+
+// nativeSidecar is the agent of a pod that came out with one.
+func nativeSidecar(t *testing.T, pod *corev1.Pod) corev1.Container {
+	t.Helper()
+	i := slices.IndexFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == patches.SidecarName })
+	require.GreaterOrEqual(t, i, 0, "pod %s/%s has no native sidecar", pod.Namespace, pod.Name)
+	return pod.Spec.InitContainers[i]
+}
+
+// states says in a line how the containers of a pod are.
+func states(pod *corev1.Pod) string {
+	text := string(pod.Status.Phase)
+	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses) {
+		switch {
+		case s.State.Running != nil:
+			text += fmt.Sprintf(", %s runs (%d restarts)", s.Name, s.RestartCount)
+		case s.State.Waiting != nil:
+			text += fmt.Sprintf(", %s waits: %s (%d restarts)", s.Name, s.State.Waiting.Reason, s.RestartCount)
+		case s.State.Terminated != nil:
+			text += fmt.Sprintf(", %s ended with %d", s.Name, s.State.Terminated.ExitCode)
+		}
+	}
+	return text
+}
+
+// view is what mesh look prints; see View in test/tools/images/meshservice.
+type view struct {
+	UID, GID int64
+	Files    []struct {
+		Name, Mode string
+		UID, GID   int64
+		Bytes      int64
+		Read       string
+	}
+	ID, Serial, Pair string
+	Write            string
+	Capacity         int64
+	Filled, Charged  int64
+	Full             string
+	Looks, Lacks     int
+	Lack             string
+}
+
+// seen returns the first view of a container that looks.
+func (s *space) seen(t *testing.T, pod, container string) view {
+	t.Helper()
+	var v view
+	s.await(t, func(ctx context.Context) error {
+		text, err := s.Client.CoreV1().Pods(s.name).GetLogs(pod, &corev1.PodLogOptions{Container: container}).DoRaw(ctx)
+		if err != nil {
+			return err
+		}
+		v = view{}
+		if err := json.NewDecoder(bytes.NewReader(text)).Decode(&v); err != nil {
+			return fmt.Errorf("%s of pod %s says %q: %w", container, pod, text, err)
+		}
+		return nil
+	})
+	return v
+}
+
+// last returns the view that a container left as it ended.
+func last(t *testing.T, pod *corev1.Pod, container string) view {
+	t.Helper()
+	ended := status(pod, container).State.Terminated
+	require.NotNil(t, ended, states(pod))
+	var v view
+	require.NoError(t, json.Unmarshal([]byte(ended.Message), &v), "%s of pod %s left %q", container, pod.Name, ended.Message)
+	return v
+}
+
+// identity is the SPIFFE ID of a service account here.
+func (s *space) identity(account string) string {
+	return fmt.Sprintf("spiffe://cluster.local/ns/%s/sa/%s", s.name, account)
+}

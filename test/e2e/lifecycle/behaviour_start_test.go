@@ -1,0 +1,169 @@
+//go:build e2e
+
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/test/framework/node"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// The edge's process begins when there are certificates to read: it waits while
+// nobody answers at istiod's address, and starts, once, when somebody does.
+func TestEdgeWaitsForItsCertificate(t *testing.T) {
+	t.Parallel()
+	s := open(t, "start", nil)
+	d := s.detour(t)
+	late := witness("late", "--remain")
+	late.Spec.HostAliases = []corev1.HostAlias{{IP: d.address, Hostnames: []string{"istiod." + node.IstioNamespace + ".svc"}}}
+	s.create(t, withFolder(late))
+
+	s.await(t, func(ctx context.Context) error {
+		turned, err := s.turned(ctx, "late")
+		if err == nil && turned < 3 {
+			err = fmt.Errorf("the agent was asked for a certificate %d times", turned)
+		}
+		return err
+	})
+	waiting := s.awaitPod(t, "late", func(pod *corev1.Pod) error {
+		if status(pod, patches.SidecarName).State.Running == nil {
+			return errors.New("the agent does not run")
+		}
+		return nil
+	})
+	assert.False(t, holds(waiting, corev1.PodInitialized))
+	assert.Empty(t, status(waiting, "edge").ContainerID, "the edge was not even created: %s", states(waiting))
+
+	d.lead(t)
+	started := s.awaitPod(t, "late", isReady)
+	s.assertStartedOnce(t, started)
+}
+
+// Every mode that claims to passes Pod Security "restricted", which the API server
+// enforces here, and runs there; where the edge has files, its first look finds them.
+func TestRestricted(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		annotations map[string]string
+		containers  []string
+		folder      string
+	}{
+		"sidecar": {nil, []string{patches.SidecarName, "edge"}, patches.DefaultCertDir},
+		"deliver": {map[string]string{policy.DeliveryKey: "secret"}, []string{patches.SidecarName, "edge"}, patches.DefaultCertDir},
+		"publish": {map[string]string{policy.SourceKey: "agent"}, []string{patches.SidecarName, "edge", patches.PublisherName}, patches.DefaultCertDir},
+		"secret":  {map[string]string{policy.ModeKey: "secret"}, []string{"edge"}, patches.DefaultCertDir},
+		"ambient": {map[string]string{policy.ModeKey: "ambient"}, []string{"edge"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := open(t, "restricted-"+name, test.annotations)
+			edge := witness("edge", "--remain", "--folder=/")
+			if test.folder != "" {
+				edge = withFolder(witness("edge", "--remain"))
+			}
+			pod := s.ready(t, edge)
+			var containers []string
+			for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+				containers = append(containers, c.Name)
+			}
+			assert.Equal(t, test.containers, containers)
+			if test.folder != "" {
+				s.assertStartedOnce(t, pod)
+			}
+		})
+	}
+}
+
+// assertStartedOnce judges that the edge began after the agent, with a certificate,
+// and neither began twice.
+func (s *space) assertStartedOnce(t *testing.T, pod *corev1.Pod) {
+	t.Helper()
+	edge, agent := status(pod, "edge"), status(pod, patches.SidecarName)
+	v := s.seen(t, pod.Name, "edge")
+	assert.Empty(t, v.Pair, "what the edge found as it began")
+	assert.Equal(t, s.identity("default"), v.ID)
+	assert.Zero(t, edge.RestartCount)
+	require.NotNil(t, edge.State.Running, states(pod))
+	if agent.State.Running != nil {
+		assert.Zero(t, agent.RestartCount)
+		assert.False(t, edge.State.Running.StartedAt.Before(&agent.State.Running.StartedAt), "the edge began at %s, the agent at %s", edge.State.Running.StartedAt, agent.State.Running.StartedAt)
+	}
+}
+
+// isReady wants a pod to be ready.
+func isReady(pod *corev1.Pod) error {
+	if !holds(pod, corev1.PodReady) {
+		return errors.New("it is not ready")
+	}
+	return nil
+}
+
+// withFolder has an edge look where certificates are by default.
+func withFolder(pod *corev1.Pod) *corev1.Pod {
+	edge := &pod.Spec.Containers[0]
+	edge.Args = append(edge.Args, "--folder="+patches.DefaultCertDir)
+	return pod
+}
+
+// turned is how often a probe of a pod failed.
+func (s *space) turned(ctx context.Context, pod string) (int32, error) {
+	events, err := s.Client.CoreV1().Events(s.name).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + pod + ",reason=Unhealthy"})
+	if err != nil {
+		return 0, err
+	}
+	var n int32
+	for _, e := range events.Items {
+		n += e.Count
+	}
+	return n, nil
+}
+
+// detour is another address for istiod, at which nobody answers until it leads
+// there.
+type detour struct {
+	*space
+	address string
+}
+
+const detourName = "detour"
+
+var detourPort = discoveryv1.EndpointPort{Name: ptr.To("ca"), Port: ptr.To[int32](15012), Protocol: ptr.To(corev1.ProtocolTCP)}
+
+// detour makes one.
+func (s *space) detour(t *testing.T) *detour {
+	t.Helper()
+	service, err := s.Client.CoreV1().Services(s.name).Create(t.Context(), &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: detourName},
+		Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: *detourPort.Name, Port: *detourPort.Port}}},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	return &detour{s, service.Spec.ClusterIP}
+}
+
+// lead has it lead to istiod.
+func (d *detour) lead(t *testing.T) {
+	t.Helper()
+	found, err := d.Client.DiscoveryV1().EndpointSlices(node.IstioNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=istiod"})
+	require.NoError(t, err)
+	require.NotEmpty(t, found.Items)
+	_, err = d.Client.DiscoveryV1().EndpointSlices(d.name).Create(t.Context(), &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Name: detourName, Labels: map[string]string{discoveryv1.LabelServiceName: detourName}},
+		AddressType: found.Items[0].AddressType,
+		Endpoints:   []discoveryv1.Endpoint{{Addresses: found.Items[0].Endpoints[0].Addresses}},
+		Ports:       []discoveryv1.EndpointPort{detourPort},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+}

@@ -1,0 +1,293 @@
+//go:build e2e
+
+package lifecycle
+
+import (
+	"context"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	"github.com/isthmus-mesh/isthmus/test/framework/leftovers"
+	"github.com/isthmus-mesh/isthmus/test/framework/node"
+	"github.com/isthmus-mesh/isthmus/test/framework/pods"
+	"github.com/isthmus-mesh/isthmus/test/framework/scrape"
+	"github.com/isthmus-mesh/isthmus/test/framework/traffic"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// namespace creates a namespace that is opted in, until the test ends.
+func (l *life) namespace(t *testing.T, name string, annotations map[string]string) {
+	t.Helper()
+	_, err := l.Client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		Name: name, Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, Annotations: annotations,
+	}}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if err := l.Client.CoreV1().Namespaces().Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{}); err != nil {
+			t.Errorf("remove namespace %s: %v", name, err)
+		}
+	})
+}
+
+// await waits until is returns nil; what it said last is the failure.
+func (l *life) await(t *testing.T, is func(context.Context) error) {
+	t.Helper()
+	var last error
+	err := wait.PollUntilContextTimeout(t.Context(), 200*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		last = is(ctx)
+		return last == nil, nil
+	})
+	require.NoError(t, errors.Join(err, last))
+}
+
+// deploy creates a workload of two edges that do nothing, and take their time: a
+// rollout lasts longer than the controller's pause between two looks, so that it could
+// begin the next meanwhile.
+func (l *life) deploy(t *testing.T, namespace, name string) {
+	t.Helper()
+	d := pods.Deployment(pods.Edge(name), 2)
+	d.Spec.MinReadySeconds = 4
+	_, err := l.Client.AppsV1().Deployments(namespace).Create(t.Context(), d, metav1.CreateOptions{})
+	require.NoError(t, err)
+}
+
+// unrolled is what is missing until a Deployment is rolled out.
+func unrolled(d *appsv1.Deployment) error {
+	s, want := d.Status, *d.Spec.Replicas
+	if s.ObservedGeneration < d.Generation || s.UpdatedReplicas < want || s.AvailableReplicas < want || s.Replicas > want {
+		return fmt.Errorf("deployment %s/%s is not rolled out: %+v", d.Namespace, d.Name, s)
+	}
+	return nil
+}
+
+// deployments are those of namespaces.
+func (l *life) deployments(ctx context.Context, namespaces []string) ([]appsv1.Deployment, error) {
+	var found []appsv1.Deployment
+	for _, namespace := range namespaces {
+		list, err := l.Client.AppsV1().Deployments(namespace).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, list.Items...)
+	}
+	return found, nil
+}
+
+// awaitRolled waits for all Deployments of namespaces.
+func (l *life) awaitRolled(t *testing.T, namespaces ...string) {
+	t.Helper()
+	l.await(t, func(ctx context.Context) error {
+		all, err := l.deployments(ctx, namespaces)
+		for i := range all {
+			err = errors.Join(err, unrolled(&all[i]))
+		}
+		return err
+	})
+}
+
+// followRollouts looks at the Deployments of namespaces until the returned function is
+// called, which tells which were in the middle of a rollout at once.
+func (l *life) followRollouts(t *testing.T, namespaces ...string) func() []string {
+	t.Helper()
+	together := map[string]bool{}
+	ctx, cancel := context.WithCancel(t.Context())
+	var done sync.WaitGroup
+	done.Go(func() {
+		var before []string
+		for ctx.Err() == nil {
+			all, err := l.deployments(ctx, namespaces)
+			if err != nil {
+				continue
+			}
+			// They are read one after the other: one that has ended while the next began is
+			// not in the second look any more.
+			now := rolling(all)
+			if both := slices.DeleteFunc(before, func(name string) bool { return !slices.Contains(now, name) }); len(both) > 1 {
+				together[strings.Join(both, " and ")] = true
+			}
+			before = now
+			time.Sleep(100 * time.Millisecond)
+		}
+	})
+	t.Cleanup(cancel)
+	return func() []string {
+		cancel()
+		done.Wait()
+		return slices.Sorted(maps.Keys(together))
+	}
+}
+
+// rolling are the names of those whose pods are being replaced; a pod that is not
+// ready for a moment is no rollout.
+func rolling(all []appsv1.Deployment) []string {
+	var found []string
+	for i := range all {
+		d, s := &all[i], all[i].Status
+		if s.ObservedGeneration < d.Generation || s.UpdatedReplicas < *d.Spec.Replicas || s.Replicas > *d.Spec.Replicas {
+			found = append(found, d.Name)
+		}
+	}
+	return found
+}
+
+// uids are those of the pods of namespaces that are not about to end.
+func (l *life) uids(t *testing.T, namespaces ...string) []string {
+	t.Helper()
+	var found []string
+	for _, namespace := range namespaces {
+		list, err := l.Client.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})
+		require.NoError(t, err)
+		for i := range list.Items {
+			if list.Items[i].DeletionTimestamp == nil {
+				found = append(found, string(list.Items[i].UID))
+			}
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
+// awaitNew waits until none of these pods is left and all Deployments are rolled out.
+func (l *life) awaitNew(t *testing.T, old []string, namespaces ...string) {
+	t.Helper()
+	l.await(t, func(context.Context) error {
+		for _, uid := range l.uids(t, namespaces...) {
+			if slices.Contains(old, uid) {
+				return fmt.Errorf("pod %s is there still", uid)
+			}
+		}
+		return nil
+	})
+	l.awaitRolled(t, namespaces...)
+}
+
+// awaitState waits until the controller counts so many edge pods in this state.
+func (l *life) awaitState(t *testing.T, namespace, state string, want float64) {
+	t.Helper()
+	l.await(t, func(ctx context.Context) error {
+		list, err := l.Client.CoreV1().Pods(node.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=controller"})
+		if err != nil {
+			return err
+		}
+		sum, leads := 0.0, false
+		for i := range list.Items {
+			text, err := l.Client.CoreV1().Pods(node.Namespace).ProxyGet("http", list.Items[i].Name, "8080", "/metrics", nil).DoRaw(ctx)
+			if err != nil {
+				return err
+			}
+			n, err := scrape.Sum(string(text), "isthmus_edge_pods", `namespace="`+namespace+`"`, `state="`+state+`"`)
+			if err != nil {
+				return err
+			}
+			sum, leads = sum+n, leads || strings.Contains(string(text), `isthmus_edge_pods{`)
+		}
+		if !leads || sum != want {
+			return fmt.Errorf("%v edge pods of %s are %s, want %v (someone leads: %t)", sum, namespace, state, want, leads)
+		}
+		return nil
+	})
+}
+
+// configuration is that of the webhook.
+func (l *life) configuration(t *testing.T) *admissionv1.MutatingWebhookConfiguration {
+	t.Helper()
+	found, err := l.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), configurationName, metav1.GetOptions{})
+	require.NoError(t, err)
+	require.Len(t, found.Webhooks, 2)
+	return found
+}
+
+// roots are the CA certificates that the API server verifies the webhook by; every
+// webhook of both configurations has the same.
+func (l *life) roots(t *testing.T) [][]byte {
+	t.Helper()
+	var found [][]byte
+	for rest := l.configuration(t).Webhooks[0].ClientConfig.CABundle; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return found
+		}
+		found = append(found, block.Bytes)
+	}
+}
+
+// askedSince waits until so many pods more were asked for.
+func (l *life) askedSince(t *testing.T, more int) {
+	t.Helper()
+	before := l.created.Seen().Asked
+	l.await(t, func(context.Context) error {
+		if now := l.created.Seen().Asked; now < before+more {
+			return fmt.Errorf("%d of %d pods were asked for", now-before, more)
+		}
+		return nil
+	})
+}
+
+// unharmed judges what happened since the last time: all pods that were asked for came
+// out injected, and no request failed.
+func (l *life) unharmed(t *testing.T, through string) {
+	t.Helper()
+	count := l.created.Take()
+	t.Logf("%s: %s", through, count)
+	assert.Equal(t, count.Asked, count.Injected, through)
+	l.served(t, through)
+}
+
+// served judges the requests alone.
+func (l *life) served(t *testing.T, through string) {
+	t.Helper()
+	reports, err := l.edges.Report(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, l.edges.Reset(t.Context()))
+	verdict := traffic.Judge(reports)
+	t.Logf("%s: %s", through, verdict)
+	assert.Zero(t, verdict.Failed, through)
+	assert.NotZero(t, verdict.Requests, through)
+}
+
+// upgrade changes the release by Helm's flags and waits until all is rolled out.
+func (l *life) upgrade(t *testing.T, flags ...string) {
+	t.Helper()
+	_, err := l.Helm(t.Context(), append([]string{
+		"upgrade", node.Release, l.Chart, "--namespace", node.Namespace, "--reset-then-reuse-values", "--wait", "--timeout", "10m",
+	}, flags...)...)
+	require.NoError(t, err)
+}
+
+// revision is the release's.
+func (l *life) revision(t *testing.T) int {
+	t.Helper()
+	text, err := l.Helm(t.Context(), "status", node.Release, "--namespace", node.Namespace, "--output", "json")
+	require.NoError(t, err)
+	var status struct {
+		Version int `json:"version"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(text), &status))
+	return status.Version
+}
+
+// left is what there is of Isthmus, but for the namespaces.
+func (l *life) left(t *testing.T) []string {
+	t.Helper()
+	found, err := leftovers.List(t.Context(), l.Admin)
+	require.NoError(t, err)
+	return slices.DeleteFunc(found, func(object string) bool {
+		return strings.HasPrefix(object, "namespaces ")
+	})
+}

@@ -1,0 +1,56 @@
+//go:build e2e
+
+package lifecycle
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
+	"github.com/isthmus-mesh/isthmus/test/framework/node"
+)
+
+// otherSource gives the webhook a certificate of the user's, in the two steps of
+// docs/install.md, without a pod refused; and goes back, which refuses some until the
+// controller has written the caBundle.
+func (l *life) otherSource(t *testing.T) {
+	ca := certtest.NewAuthority(t)
+	leaf := ca.Leaf(t, certtest.DNSNames("isthmus-webhook."+node.Namespace+".svc"))
+	secrets := l.Client.CoreV1().Secrets(node.Namespace)
+	_, err := secrets.Create(t.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "lifecycle-tls"}, Type: corev1.SecretTypeTLS,
+		Data: map[string][]byte{corev1.TLSCertKey: leaf.CertificatePEM, corev1.TLSPrivateKeyKey: leaf.KeyPEM},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if err := secrets.Delete(context.WithoutCancel(t.Context()), "lifecycle-tls", metav1.DeleteOptions{}); err != nil {
+			t.Errorf("remove the certificate: %v", err)
+		}
+	})
+	both, alone := filepath.Join(t.TempDir(), "both.pem"), filepath.Join(t.TempDir(), "ca.pem")
+	known := l.configuration(t).Webhooks[0].ClientConfig.CABundle
+	require.NoError(t, os.WriteFile(both, append(known, ca.CertificatePEM...), 0o600))
+	require.NoError(t, os.WriteFile(alone, ca.CertificatePEM, 0o600))
+	l.created.Take()
+
+	l.upgrade(t, "--set", "certificate.mode=existing,certificate.existing.secretName=lifecycle-tls", "--set-file", "certificate.existing.caBundle="+both)
+	l.askedSince(t, 40)
+	l.unharmed(t, "a certificate of the user's, beside the controller's")
+	l.upgrade(t, "--set-file", "certificate.existing.caBundle="+alone)
+	l.askedSince(t, 40)
+	l.unharmed(t, "a certificate of the user's alone")
+
+	l.upgrade(t, "--set", "certificate.mode=self-managed,certificate.existing.secretName=,certificate.existing.caBundle=")
+	count := l.created.Take()
+	t.Logf("back to the controller's: %s", count)
+	assert.Zero(t, count.Bare)
+	l.askedSince(t, 40)
+	l.unharmed(t, "the controller's certificate")
+}

@@ -1,0 +1,158 @@
+//go:build e2e
+
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	"github.com/isthmus-mesh/isthmus/test/framework/traffic"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+const (
+	// trafficLifetime is that of all certificates that carry requests. The agent renews
+	// its own after half of it, the controller the Secret after a third; where it has to
+	// be gone without for a while, as between uninstalling and installing, the rest is
+	// for that, and for the kubelet, which may take a minute to show a Secret.
+	trafficLifetime = 3 * time.Minute
+	// edgeReplicas are those of each edge.
+	edgeReplicas = 2
+)
+
+// begin sends requests through edges of which Isthmus knows nothing yet: none gets
+// through, for they have no certificate.
+func (v *visit) begin(ctx context.Context) (err error) {
+	v.edges, err = traffic.Deploy(ctx, traffic.Options{Config: cluster.Admin, Replicas: edgeReplicas, Lifetime: trafficLifetime.String(), Bare: true})
+	if err != nil {
+		return err
+	}
+	if err := v.edges.AwaitFailures(ctx, 20); err != nil {
+		return err
+	}
+	for _, e := range v.edges.Edges {
+		if err := awaitSaid(ctx, e.Namespace, "no certificate to start with"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitSaid waits until an edge's log holds a text.
+func awaitSaid(ctx context.Context, namespace, text string) error {
+	var said []byte
+	err := wait.PollUntilContextTimeout(ctx, time.Second, wherever, true, func(ctx context.Context) (bool, error) {
+		pods, err := cluster.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=edge"})
+		if err != nil || len(pods.Items) == 0 {
+			return false, nil
+		}
+		said, err = cluster.Client.CoreV1().Pods(namespace).GetLogs(pods.Items[0].Name, &corev1.PodLogOptions{}).DoRaw(ctx)
+		return err == nil && strings.Contains(string(said), text), nil
+	})
+	if err != nil {
+		return fmt.Errorf("the edge in %s does not say %q, but %q: %w", namespace, text, said, err)
+	}
+	return nil
+}
+
+// optIn labels the namespaces and rolls the edges, from when on no request may fail.
+// It notes how long after the installation began the first of them was ready.
+func (v *visit) optIn(ctx context.Context) error {
+	ready := make(chan error, 1)
+	go func() { ready <- v.awaitFirst(ctx) }()
+	if err := v.edges.OptIn(ctx, map[string]string{policy.CertTTLKey: trafficLifetime.String()}); err != nil {
+		return err
+	}
+	return <-ready
+}
+
+// awaitFirst waits for an injected pod that is ready.
+func (v *visit) awaitFirst(ctx context.Context) error {
+	return wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, wherever, true, func(ctx context.Context) (bool, error) {
+		pods, err := cluster.Client.CoreV1().Pods("").List(ctx, metav1.ListOptions{LabelSelector: policy.InjectedLabel})
+		if err != nil || !slices.ContainsFunc(pods.Items, func(pod corev1.Pod) bool { return holds(&pod, corev1.PodReady) }) {
+			return false, nil
+		}
+		numbers.add("install to first injected pod ready", "15 s", "%.1f s", time.Since(v.began).Seconds())
+		return true, nil
+	})
+}
+
+// verdict says in a line what became of all requests since the edges were opted in.
+// A failed one is an error.
+func (v *visit) verdict(ctx context.Context, w io.Writer) error {
+	reports, err := v.edges.Report(ctx)
+	if err != nil {
+		return err
+	}
+	var certificates []string
+	for name, r := range reports {
+		certificates = append(certificates, fmt.Sprintf("%d of edge %s", len(r.Serials), name))
+	}
+	slices.Sort(certificates)
+	judged := traffic.Judge(reports)
+	_, _ = fmt.Fprintf(w, "traffic: %d requests, %d failed, longest gap %s, certificates seen: %s\n",
+		judged.Requests, judged.Failed, judged.Gap.Round(time.Millisecond), strings.Join(certificates, ", "))
+	switch {
+	case judged.Failed > 0 || len(judged.Why) > 0:
+		return fmt.Errorf("requests failed: %s", judged)
+	case judged.Requests == 0:
+		return errors.New("no request was sent")
+	}
+	return nil
+}
+
+// Files and Secret are renewed again and again under the requests.
+func TestRotationsUnderTraffic(t *testing.T) {
+	t.Parallel()
+	const rotations = 2
+	for name, want := range map[string]int{"sidecar": edgeReplicas * (1 + rotations), "secret": 1 + rotations} {
+		require.Eventually(t, func() bool {
+			reports, err := here.edges.Report(t.Context())
+			return err == nil && len(reports[name].Serials) >= want
+		}, time.Duration(rotations)*trafficLifetime+wherever, time.Second, "%d certificates of edge %s", want, name)
+	}
+	reports, err := here.edges.Report(t.Context())
+	require.NoError(t, err)
+	for _, e := range here.edges.Edges {
+		for _, serial := range reports[e.Name].Serials {
+			assert.Equal(t, fmt.Sprintf("spiffe://cluster.local/ns/%s/sa/%s", e.Namespace, e.Account), serial.ID)
+		}
+		assert.Zero(t, reports[e.Name].Failed, "%v", reports[e.Name].Failures)
+	}
+}
+
+// The service lets in the edges that it knows: another one of the same mesh, with a
+// certificate as good, is refused.
+func TestOthersAreRefused(t *testing.T) {
+	t.Parallel()
+	s := open(t, "other", nil)
+	other := witness("other")
+	other.Spec.Containers[0] = corev1.Container{
+		Name: "edge", Image: "isthmus.test/edge:dev", ImagePullPolicy: corev1.PullIfNotPresent, SecurityContext: restricted(edgeUID),
+		Args:         []string{"--upstream=mesh." + here.edges.Namespace + ".svc:8443", "--certificates=/etc/istio-certs"},
+		VolumeMounts: []corev1.VolumeMount{{Name: "work", MountPath: "/tmp"}},
+	}
+	other.Spec.Volumes = []corev1.Volume{{Name: "work", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+	s.ready(t, other)
+	s.await(t, func(ctx context.Context) error {
+		var status int
+		body, err := s.Client.CoreV1().RESTClient().Post().Namespace(s.name).Resource("pods").Name("other:8080").SubResource("proxy").Do(ctx).StatusCode(&status).Raw()
+		if status != 403 || !strings.Contains(string(body), s.identity("default")) {
+			return fmt.Errorf("want status 403 that names %s, got %d %q: %w", s.identity("default"), status, body, err)
+		}
+		return nil
+	})
+}

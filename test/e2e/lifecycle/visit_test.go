@@ -1,0 +1,136 @@
+//go:build e2e
+
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	"github.com/isthmus-mesh/isthmus/test/framework/leftovers"
+	"github.com/isthmus-mesh/isthmus/test/framework/node"
+	"github.com/isthmus-mesh/isthmus/test/framework/traffic"
+)
+
+// visit is what was brought into the cluster.
+type visit struct {
+	// before is what there was of Isthmus and of Istio.
+	before inventory
+	istio  bool
+	// edges carry requests from the installation of Isthmus, which began then, to the
+	// end.
+	edges *traffic.Traffic
+	began time.Time
+}
+
+// inventory is what there is in a cluster that a visit might leave behind.
+type inventory struct {
+	isthmus, namespaces, kinds []string
+}
+
+// arrive installs Istio, where there is none, and Isthmus, under requests that fail
+// before and succeed after. What it returns is to leave, also after an error.
+func arrive(ctx context.Context) (*visit, error) {
+	v := &visit{}
+	var err error
+	if v.before, err = take(ctx); err != nil {
+		return v, err
+	}
+	if i := slices.IndexFunc(v.before.isthmus, func(object string) bool { return strings.HasPrefix(object, "mutatingwebhookconfigurations ") }); i >= 0 {
+		return v, fmt.Errorf("an Isthmus is in the cluster (%s), and these tests upgrade and uninstall it: uninstall it first", v.before.isthmus[i])
+	}
+	v.istio = !slices.Contains(v.before.namespaces, node.IstioNamespace)
+	if err := cluster.InstallIstio(ctx); err != nil {
+		return v, err
+	}
+	if err := v.begin(ctx); err != nil {
+		return v, err
+	}
+	v.began = time.Now()
+	if err := cluster.InstallIsthmus(ctx); err != nil {
+		return v, err
+	}
+	err = v.optIn(ctx)
+	return v, err
+}
+
+// leave takes away what was brought into a cluster that is not ours, and says what
+// is left.
+func (v *visit) leave(ctx context.Context) error {
+	if cluster.Owned {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	var errs []error
+	if !v.began.IsZero() {
+		errs = append(errs, cluster.UninstallIsthmus(ctx))
+	}
+	if v.edges != nil {
+		errs = append(errs, v.edges.Remove(ctx))
+	}
+	if v.istio {
+		for _, release := range []string{"istiod", "istio-base"} {
+			_, err := cluster.Helm(ctx, "uninstall", release, "--namespace", node.IstioNamespace, "--wait", "--timeout=5m")
+			errs = append(errs, err)
+		}
+	}
+	now, err := take(ctx)
+	errs = append(errs, err)
+	for _, kind := range added(v.before.kinds, now.kinds) {
+		_, err := cluster.Kubectl(ctx, "", "delete", "customresourcedefinition", kind)
+		errs = append(errs, err)
+	}
+	for _, namespace := range added(v.before.namespaces, now.namespaces) {
+		_, err := cluster.Kubectl(ctx, "", "delete", "namespace", namespace, "--ignore-not-found", "--wait=false")
+		errs = append(errs, err)
+	}
+	return errors.Join(append(errs, v.awaitNothing(ctx))...)
+}
+
+// awaitNothing waits until nothing is left.
+func (v *visit) awaitNothing(ctx context.Context) error {
+	var left []string
+	err := wait.PollUntilContextCancel(ctx, time.Second, true, func(ctx context.Context) (bool, error) {
+		now, err := take(ctx)
+		if err != nil {
+			return false, err
+		}
+		left = slices.Concat(added(v.before.isthmus, now.isthmus), added(v.before.namespaces, now.namespaces), added(v.before.kinds, now.kinds))
+		return len(left) == 0, nil
+	})
+	if err != nil {
+		return fmt.Errorf("left behind: %s: %w", strings.Join(left, ", "), err)
+	}
+	return nil
+}
+
+// take looks around.
+func take(ctx context.Context) (inventory, error) {
+	found, err := leftovers.List(ctx, cluster.Admin)
+	if err != nil {
+		return inventory{}, err
+	}
+	i := inventory{isthmus: found}
+	namespaces, err := cluster.Client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return i, err
+	}
+	for _, n := range namespaces.Items {
+		i.namespaces = append(i.namespaces, n.Name)
+	}
+	kinds, err := cluster.Kubectl(ctx, "", "get", "customresourcedefinitions", "-o", "jsonpath={.items[*].metadata.name}")
+	i.kinds = strings.Fields(kinds)
+	return i, err
+}
+
+// added are those of now that were not there before.
+func added(before, now []string) []string {
+	return slices.DeleteFunc(slices.Clone(now), func(name string) bool { return slices.Contains(before, name) })
+}

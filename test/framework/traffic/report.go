@@ -1,0 +1,172 @@
+// Package traffic stands for the clients of edges on a node: it sends requests through
+// real edges of a cluster for as long as a trial lasts, and reports what was lost.
+// Everything goes through the API server, so the test needs no route to the pods.
+//
+// Tiers: test/e2e. test/mesh/edgetraffic tests its images without a node.
+package traffic
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Report is what a caller has seen since its start or the last reset; see Report in
+// test/tools/images/meshservice.
+type Report struct {
+	Since    time.Time `json:"since"`
+	Until    time.Time `json:"until"`
+	Requests int       `json:"requests"`
+	Failed   int       `json:"failed"`
+	// Oldest is when the oldest request began that is under way; Until, where there is
+	// none.
+	Oldest time.Time `json:"oldest"`
+	// Failures are the first of those that failed.
+	Failures []Failure `json:"failures"`
+	// LongestGapSeconds is the longest time without an answer. It begins at GapBegan.
+	LongestGapSeconds float64   `json:"longestGapSeconds"`
+	GapBegan          time.Time `json:"gapBegan"`
+	// Serials are those of the certificates that the edge showed to the service, in
+	// the order in which they were first seen.
+	Serials []Serial `json:"serials"`
+	// Lost says that the caller itself was restarted since the reset, so that what it
+	// had seen before Since is not known.
+	Lost bool `json:"-"`
+}
+
+// Failure is a request that failed.
+type Failure struct {
+	At    time.Time `json:"at"`
+	Error string    `json:"error"`
+}
+
+// Serial is a certificate that the edge showed.
+type Serial struct {
+	ID     string    `json:"id"`
+	Serial string    `json:"serial"`
+	First  time.Time `json:"first"`
+	Count  int       `json:"count"`
+}
+
+// Verdict is what came out for all edges together.
+type Verdict struct {
+	Requests, Failed int
+	// Gap is the longest time that an edge gave no answer.
+	Gap time.Duration
+	// Why are the first failures, with the edges' names.
+	Why []string
+}
+
+func (v Verdict) String() string {
+	text := fmt.Sprintf("%d requests, %d failed, longest gap %s", v.Requests, v.Failed, v.Gap.Round(time.Millisecond))
+	return strings.Join(append([]string{text}, v.Why...), "\n  ")
+}
+
+// Judge adds reports up.
+func Judge(reports map[string]Report) Verdict {
+	var v Verdict
+	for name, r := range reports {
+		v.Requests += r.Requests
+		v.Failed += r.Failed
+		v.Gap = max(v.Gap, time.Duration(r.LongestGapSeconds*float64(time.Second)))
+		if r.Lost {
+			v.Why = append(v.Why, fmt.Sprintf("%s: the caller was restarted at %s", name, r.Since.Format(time.TimeOnly)))
+		}
+		for _, f := range r.Failures {
+			v.Why = append(v.Why, fmt.Sprintf("%s: %s: %s", name, f.At.Format("15:04:05.000"), f.Error))
+		}
+	}
+	slices.Sort(v.Why)
+	return v
+}
+
+// Report asks all callers what they have seen, by the names of the edges. While the
+// API server is away it asks again.
+func (t *Traffic) Report(ctx context.Context) (map[string]Report, error) {
+	reports := map[string]Report{}
+	for _, e := range t.Edges {
+		r, err := t.ask(ctx, e, "GET", "report")
+		if err != nil {
+			return nil, err
+		}
+		since, known := t.since[e.Name]
+		r.Lost = known && !r.Since.Equal(since)
+		reports[e.Name] = *r
+	}
+	return reports, nil
+}
+
+// Reset has all callers begin anew. A request that is under way counts for what
+// comes after.
+func (t *Traffic) Reset(ctx context.Context) error {
+	for _, e := range t.Edges {
+		if _, err := t.ask(ctx, e, "POST", "reset"); err != nil {
+			return err
+		}
+		r, err := t.ask(ctx, e, "GET", "report")
+		if err != nil {
+			return err
+		}
+		t.since[e.Name] = r.Since
+	}
+	return nil
+}
+
+// flowing waits until every caller has had an answer and waits for none that it asked
+// for before, and begins anew: what failed before there was everything does not count.
+func (t *Traffic) flowing(ctx context.Context) error {
+	for _, e := range t.Edges {
+		err := await(ctx, func(ctx context.Context) error {
+			r, err := t.ask(ctx, e, "GET", "report")
+			if err == nil && (len(r.Serials) == 0 || r.Oldest.Before(r.Serials[0].First)) {
+				err = fmt.Errorf("no answer through edge %s yet: %s", e.Name, Judge(map[string]Report{e.Name: *r}))
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return t.Reset(ctx)
+}
+
+// ask asks a caller's pod through the API server.
+func (t *Traffic) ask(ctx context.Context, e Edge, method, path string) (*Report, error) {
+	var r Report
+	err := await(ctx, func(ctx context.Context) error {
+		pod, err := t.caller(ctx, e)
+		if err != nil {
+			return err
+		}
+		body, err := t.client.CoreV1().RESTClient().Verb(method).Namespace(t.Namespace).Resource("pods").
+			Name(pod.Name + ":8080").SubResource("proxy").Suffix(path).DoRaw(ctx)
+		if err != nil {
+			return fmt.Errorf("pod %s/%s, %s: %w", t.Namespace, pod.Name, path, err)
+		}
+		r = Report{}
+		return json.Unmarshal(body, &r)
+	})
+	return &r, err
+}
+
+// caller is the pod that calls an edge.
+func (t *Traffic) caller(ctx context.Context, e Edge) (*corev1.Pod, error) {
+	list, err := t.client.CoreV1().Pods(t.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=caller-" + e.Name})
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(list.Items, func(p corev1.Pod) bool {
+		return p.DeletionTimestamp == nil && p.Status.Phase == corev1.PodRunning
+	})
+	if i < 0 {
+		return nil, errors.New("no pod of caller-" + e.Name + " runs in namespace " + t.Namespace)
+	}
+	return &list.Items[i], nil
+}

@@ -1,0 +1,198 @@
+package agentversions_test
+
+import (
+	"bytes"
+	"context"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isthmus-mesh/isthmus/internal/certs"
+	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
+	"github.com/isthmus-mesh/isthmus/test/framework/istio"
+)
+
+var files = []string{"key.pem", "cert-chain.pem", "root-cert.pem"}
+
+// launch starts an agent with exactly what is injected for its version's image.
+func launch(t *testing.T, namespace string, p program, ttl time.Duration) *istio.Agent {
+	t.Helper()
+	a, err := istio.LaunchAgent(t.Context(), istiod, istio.AgentOptions{
+		Namespace: namespace, ServiceAccount: p.name(), TTL: ttl, Image: p.image(), Program: p.path,
+		Env: map[string]string{"KUBERNETES_SERVICE_HOST": "127.0.0.1"}, // as the kubelet does
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(p.version)
+			a.Dump(os.Stderr)
+		}
+		assert.NoError(t, a.Stop())
+	})
+	return a
+}
+
+func namespace(t *testing.T, name string, all []program) {
+	t.Helper()
+	var accounts []string
+	for _, p := range all {
+		accounts = append(accounts, p.name())
+	}
+	require.NoError(t, istiod.CreateNamespace(t.Context(), name, nil, accounts...))
+}
+
+// status is what the kubelet's probe would see; 0 means no answer.
+func status(ctx context.Context, a *istio.Agent) int {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, a.Ready, http.NoBody)
+	if err != nil {
+		return 0
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0
+	}
+	_ = response.Body.Close()
+	return response.StatusCode
+}
+
+// bundle makes a bundle of what an agent wrote.
+func bundle(ctx context.Context, a *istio.Agent, namespace string, p program) (*certs.Bundle, error) {
+	var content [3][]byte
+	for i, name := range files {
+		var err error
+		if content[i], err = os.ReadFile(filepath.Join(a.Dir, name)); err != nil {
+			return nil, err
+		}
+	}
+	published, err := istiod.Roots(ctx, namespace)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := certs.ParseCertificates(published)
+	if err != nil {
+		return nil, err
+	}
+	id, err := certs.Identity(istio.TrustDomain, namespace, p.name())
+	if err != nil {
+		return nil, err
+	}
+	return certs.New(certs.Material{Key: content[0], Chain: content[1], Roots: content[2]}, certs.Want{ID: id, Roots: roots, Now: time.Now()})
+}
+
+// written lists the folders below the agent's own that it has files in. The agent
+// names what it writes by relative paths, and in a container its folder is the
+// root, which is read-only but for what is mounted.
+func written(t *testing.T, root string) []string {
+	t.Helper()
+	var folders []string
+	require.NoError(t, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		folder, err := filepath.Rel(root, filepath.Dir(path))
+		if folder = filepath.ToSlash(folder); !strings.HasPrefix(folder, "var/run/secrets/") || !given[filepath.Base(path)] {
+			folders = append(folders, folder)
+		}
+		return err
+	}))
+	slices.Sort(folders)
+	return slices.Compact(folders)
+}
+
+// given are the files that are mounted for the agent.
+var given = map[string]bool{"istio-token": true, "root-cert.pem": true}
+
+// The agents start while istiod is away, so that none can have a certificate:
+// the probe fails and there are no files. Then it comes back.
+func TestAgentsAreReadyWithTheirFilesAndRotateThem(t *testing.T) {
+	const ns, ttl = "versions", 30 * time.Second
+	all := programs(t)
+	namespace(t, ns, all)
+	t.Cleanup(func() { // whatever happened, the next test finds istiod
+		if t.Failed() {
+			assert.NoError(t, istiod.Restart(context.WithoutCancel(t.Context())))
+		}
+	})
+	istiod.Kill()
+	agents := map[program]*istio.Agent{}
+	for _, p := range all {
+		agents[p] = launch(t, ns, p, ttl)
+	}
+	for p, a := range agents {
+		require.Eventually(t, func() bool { return status(t.Context(), a) != 0 }, time.Minute, 20*time.Millisecond, p.version)
+		assert.Equal(t, http.StatusServiceUnavailable, status(t.Context(), a), p.version)
+		for _, name := range files {
+			assert.NoFileExists(t, filepath.Join(a.Dir, name), p.version)
+		}
+	}
+	require.NoError(t, istiod.Restart(t.Context()))
+
+	first := map[program]*certs.Bundle{}
+	for p, a := range agents {
+		require.NoError(t, a.Await(t.Context()), p.version)
+		var err error
+		first[p], err = bundle(t.Context(), a, ns, p)
+		require.NoError(t, err, p.version)
+		assert.WithinDuration(t, time.Now().Add(ttl), first[p].NotAfter(), 10*time.Second, "%s does not ask for what SECRET_TTL says", p.version)
+		for _, name := range files {
+			info, err := os.Stat(filepath.Join(a.Dir, name))
+			require.NoError(t, err, p.version)
+			assert.Equal(t, os.FileMode(0o644), info.Mode().Perm(), "%s: %s", p.version, name)
+		}
+	}
+	for p, a := range agents {
+		var next *certs.Bundle
+		require.Eventually(t, func() bool {
+			b, err := bundle(t.Context(), a, ns, p)
+			next = b
+			return err == nil && b.Serial() != first[p].Serial()
+		}, ttl, 20*time.Millisecond, p.version)
+		after := next.NotAfter().Sub(first[p].NotAfter())
+		assert.InDelta(t, ttl.Seconds()/2, after.Seconds(), 4, "%s does not rotate at half of the life", p.version)
+		assert.Equal(t, http.StatusOK, status(t.Context(), a), p.version)
+		assert.Equal(t, []string{"certs", "etc/istio/proxy"}, written(t, filepath.Dir(a.Dir)), p.version)
+		t.Logf("%s: ready %s after its start, rotated after %s", p.version, a.Took.Round(time.Millisecond), after)
+	}
+}
+
+// istiod gets another authority and the kubelet the new roots, as when a cluster's
+// root is replaced at once.
+func TestAgentsFollowNewRoots(t *testing.T) {
+	const ns, ttl = "new-roots", 20 * time.Second
+	var all []program
+	for _, p := range programs(t) {
+		if agent, _ := patches.AgentFromImage(p.image()); agent.Supports("new roots of istiod") {
+			all = append(all, p)
+		}
+	}
+	namespace(t, ns, all)
+	t.Cleanup(func() {
+		istiod.Options.CA = nil
+		assert.NoError(t, istiod.Restart(context.WithoutCancel(t.Context())))
+	})
+	agents := map[program]*istio.Agent{}
+	for _, p := range all {
+		agents[p] = launch(t, ns, p, ttl)
+		require.NoError(t, agents[p].Await(t.Context()))
+	}
+	root := certtest.NewAuthority(t, certtest.CommonName("the new one"))
+	istiod.Kill()
+	istiod.Options.CA = istio.NewCA(root.Intermediate(t), root)
+	require.NoError(t, istiod.Restart(t.Context()))
+	for p, a := range agents {
+		require.Eventually(t, func() bool { return a.Refresh(t.Context()) == nil }, time.Minute, 20*time.Millisecond)
+		require.Eventually(t, func() bool {
+			b, err := bundle(t.Context(), a, ns, p)
+			return err == nil && bytes.Equal(b.Roots(), root.CertificatePEM)
+		}, 2*time.Minute, 50*time.Millisecond, p.version)
+	}
+}

@@ -1,0 +1,57 @@
+// Package agentversions proves that pilot-agents of every supported Istio work with
+// what Isthmus gives them, beside a real API server and a real istiod.
+package agentversions_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"k8s.io/client-go/rest"
+
+	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/test/framework/istio"
+)
+
+// istiod is shared: the tests run one after the other. TestMain sets it.
+var istiod *istio.Istiod
+
+func TestMain(m *testing.M) {
+	os.Exit(istio.Main(m, istio.Options{}, func(_ *rest.Config, i *istio.Istiod) { istiod = i }))
+}
+
+// pilotAgents names older agents: ISTHMUS_PILOT_AGENTS="1.20.8=/some/pilot-agent
+// 1.24.2=/another". The file /usr/local/bin/pilot-agent of an image
+// istio/proxyv2 is one.
+const pilotAgents = "ISTHMUS_PILOT_AGENTS"
+
+// program is a pilot-agent to try.
+type program struct {
+	// version is what its image's tag says.
+	version string
+	// path is empty for the one that test/tools/cluster builds.
+	path string
+}
+
+func (p program) image() string { return "docker.io/istio/proxyv2:" + p.version }
+
+// programs are the current agent and those that the environment names.
+func programs(t *testing.T) []program {
+	t.Helper()
+	_, current, _ := strings.Cut(patches.DefaultProxyImage, ":")
+	found := []program{{version: current}}
+	for _, entry := range strings.Fields(os.Getenv(pilotAgents)) {
+		version, path, _ := strings.Cut(entry, "=")
+		p := program{version, path}
+		agent, known := patches.AgentFromImage(p.image())
+		require.True(t, known && !agent.TooOld() && path != "", "%s has %q: want a version of %s or later, =, and the path of its pilot-agent",
+			pilotAgents, entry, patches.OldestIstio)
+		found = append(found, p)
+	}
+	return found
+}
+
+// name is a word of the program for Kubernetes' names.
+func (p program) name() string { return fmt.Sprintf("v%s", strings.ReplaceAll(p.version, ".", "-")) }

@@ -1,0 +1,96 @@
+package certmanagersource
+
+import (
+	"slices"
+	"testing"
+
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/isthmus-mesh/isthmus/internal/certs"
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
+)
+
+// Every other test runs with rules. Here each of their verbs is taken away: what
+// is left does not suffice, and the error names the verb.
+func TestEveryRightIsNeeded(t *testing.T) {
+	t.Parallel()
+	root := certtest.NewAuthority(t)
+	for name, test := range map[string]struct {
+		rule int
+		verb string
+		want string
+	}{
+		"if certificates cannot be read, expect no bundle":     {0, "get", "read certificate"},
+		"if certificates cannot be created, expect no bundle":  {0, "create", "apply certificate"},
+		"if certificates cannot be patched, expect no bundle":  {0, "patch", "apply certificate"},
+		"if certificates cannot be deleted, expect no removal": {0, "delete", "delete certificate"},
+		"if secrets cannot be read, expect no bundle":          {1, "get", "read staging secret"},
+		"if secrets cannot be deleted, expect no removal":      {1, "delete", "delete staging secret"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, root)
+			w.issue(t, root)
+			if test.verb == "delete" {
+				_, err := w.await(t)
+				require.NoError(t, err)
+			}
+			w.take(t, test.rule, test.verb)
+			var err error
+			if test.verb == "delete" {
+				err = w.source.Remove(t.Context(), w.namespace, secretName)
+			} else {
+				_, err = w.bundle(t)
+			}
+			require.ErrorContains(t, err, test.want)
+			assert.ErrorContains(t, err, "cannot "+test.verb+" resource")
+		})
+	}
+}
+
+// Rights on the issuer are a courtesy: without them nothing fails.
+func TestIssuerNeedNotBeReadable(t *testing.T) {
+	t.Parallel()
+	root := certtest.NewAuthority(t)
+	w := newWorld(t, root)
+	w.take(t, 2, "get")
+	_, err := w.bundle(t)
+	require.ErrorIs(t, err, certs.ErrPending)
+	assert.NotContains(t, err.Error(), "Issuer")
+	w.issue(t, root)
+	_, err = w.await(t)
+	assert.NoError(t, err)
+	assert.Equal(t, cmapi.IssuerKind, w.certificate(t).Spec.IssuerRef.Kind)
+}
+
+// take removes a verb from a rule of the account.
+func (w *world) take(t *testing.T, rule int, verb string) {
+	t.Helper()
+	taken := rules()[rule]
+	role := &rbacv1.Role{}
+	require.NoError(t, w.client.Get(t.Context(), client.ObjectKey{Namespace: w.namespace, Name: "source"}, role))
+	role.Rules[rule].Verbs = slices.DeleteFunc(role.Rules[rule].Verbs, func(v string) bool { return v == verb })
+	if len(role.Rules[rule].Verbs) == 0 {
+		role.Rules = slices.Delete(role.Rules, rule, rule+1)
+	}
+	require.NoError(t, w.client.Update(t.Context(), role))
+	eventually(t, "the right is gone", func() bool { return !w.may(t, verb, taken) })
+}
+
+// may asks the API server whether the account has a right.
+func (w *world) may(t *testing.T, verb string, on rbacv1.PolicyRule) bool {
+	t.Helper()
+	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+		User: w.account.Impersonate.UserName,
+		ResourceAttributes: &authorizationv1.ResourceAttributes{
+			Namespace: w.namespace, Verb: verb, Group: on.APIGroups[0], Resource: on.Resources[0], Name: on.ResourceNames[0],
+		},
+	}}
+	w.create(t, review)
+	return review.Status.Allowed
+}

@@ -1,0 +1,368 @@
+package edgetraffic
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
+	"github.com/isthmus-mesh/isthmus/test/framework/process"
+	"github.com/isthmus-mesh/isthmus/test/framework/traffic"
+)
+
+// patience is how long a process may take for what it is asked for, on a busy machine.
+const patience = 3 * time.Minute
+
+const (
+	edgeID  = "spiffe://cluster.local/ns/front/sa/edge"
+	otherID = "spiffe://cluster.local/ns/front/sa/other"
+	meshID  = "spiffe://cluster.local/ns/mesh/sa/mesh"
+)
+
+// line is an edge, a service behind it and a caller before it, as processes.
+type line struct {
+	t *testing.T
+	// front and health are the edge's addresses, peers and report those of service
+	// and caller for questions.
+	front, health, back, peers, report string
+	edgeFolder, meshFolder, logs       string
+	edge                               *process.Process
+}
+
+// lay starts service and edge with what their folders hold.
+func lay(t *testing.T, edge, mesh func(folder string)) *line {
+	t.Helper()
+	root, err := edgeImage()
+	require.NoError(t, err)
+	addresses, err := process.FreeAddresses(5)
+	require.NoError(t, err)
+	l := &line{t: t, front: addresses[0], health: addresses[1], back: addresses[2], peers: addresses[3], report: addresses[4], edgeFolder: t.TempDir(), meshFolder: t.TempDir(), logs: t.TempDir()}
+	edge(l.edgeFolder)
+	mesh(l.meshFolder)
+	serving := l.start("mesh", tool(t, "image-mesh"), "serve", "--certificates", l.meshFolder, "--listen", l.back, "--plain", l.peers, "--allow", edgeID)
+	l.awaitOK(serving, "http://"+l.peers+"/healthz")
+	// The path of a socket is short, and without a comma in HAProxy's eyes.
+	work, err := os.MkdirTemp("", "edge-work-")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(work) })
+	l.edge = l.start("edge", filepath.Join(root, "usr/local/bin/edge"), "--certificates", l.edgeFolder, "--upstream", l.back,
+		"--listen", l.front, "--health", l.health, "--haproxy", haproxy(t, root), "--work", work, "--drain", "3s")
+	l.awaitOK(l.edge, "http://"+l.health+"/healthz")
+	return l
+}
+
+// start runs a program until the test ends.
+func (l *line) start(name, program string, arguments ...string) *process.Process {
+	l.t.Helper()
+	log := filepath.Join(l.logs, name+".log")
+	p, err := process.Start(process.Options{Name: name, Program: program, Arguments: arguments, Log: log})
+	require.NoError(l.t, err)
+	l.t.Cleanup(func() {
+		p.End(syscall.SIGTERM)
+		if l.t.Failed() {
+			said, _ := os.ReadFile(log)
+			l.t.Logf("%s said:\n%s", name, said)
+		}
+	})
+	return p
+}
+
+// call starts a caller with many connections of their own.
+func (l *line) call() {
+	l.t.Helper()
+	l.start("caller", tool(l.t, "image-mesh"), "call", "--target", "http://"+l.front, "--rate", "60", "--fresh", "3", "--plain", l.report)
+	l.await("a first answer", func() bool { return l.seen().Requests > 0 })
+}
+
+func (l *line) await(what string, is func() bool) {
+	l.t.Helper()
+	require.Eventually(l.t, is, patience, 20*time.Millisecond, what)
+}
+
+func (l *line) awaitOK(p *process.Process, url string) {
+	l.t.Helper()
+	ctx, cancel := context.WithTimeout(l.t.Context(), patience)
+	defer cancel()
+	require.NoError(l.t, p.Await(ctx, func(context.Context) error {
+		if status, body := ask(http.MethodGet, url); status != http.StatusOK {
+			return fmt.Errorf("%s: %d %s", url, status, body)
+		}
+		return nil
+	}))
+}
+
+// seen is the caller's report.
+func (l *line) seen() traffic.Report {
+	var r traffic.Report
+	_, body := ask(http.MethodGet, "http://"+l.report+"/report")
+	_ = json.Unmarshal(body, &r)
+	return r
+}
+
+// awaitSerial waits until the edge says that it shows a certificate, and the
+// service has seen it.
+func (l *line) awaitSerial(p *certtest.Pair) {
+	l.t.Helper()
+	serial := fmt.Sprintf("%X", p.Certificate.SerialNumber)
+	l.await("the edge shows "+serial, func() bool {
+		_, body := ask(http.MethodGet, "http://"+l.health+"/certificate")
+		return strings.Contains(string(body), `"serial":"`+serial+`"`)
+	})
+	l.await("the service sees "+serial, func() bool {
+		_, body := ask(http.MethodGet, "http://"+l.peers+"/peers")
+		return strings.Contains(string(body), `"serial":"`+serial+`","status":200`)
+	})
+}
+
+func ask(method, url string) (int, []byte) {
+	request, err := http.NewRequest(method, url, bytes.NewReader(nil))
+	if err != nil {
+		return 0, nil
+	}
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Do(request)
+	if err != nil {
+		return 0, []byte(err.Error())
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, _ := io.ReadAll(response.Body)
+	return response.StatusCode, body
+}
+
+// write puts files into a folder as Istio's agent does: each renamed into place,
+// the key first.
+func write(t *testing.T, folder string, p *certtest.Pair, roots ...*certtest.Pair) {
+	t.Helper()
+	for _, f := range []struct {
+		name    string
+		content []byte
+	}{{"key.pem", p.KeyPEM}, {"cert-chain.pem", p.ChainPEM}, {"root-cert.pem", joined(roots)}} {
+		temporary := filepath.Join(folder, "."+f.name)
+		require.NoError(t, os.WriteFile(temporary, f.content, 0o600))
+		require.NoError(t, os.Rename(temporary, filepath.Join(folder, f.name)))
+	}
+}
+
+// mount puts files into a folder as a kubelet does with a Secret: all at once, by
+// the swap of a link.
+func mount(t *testing.T, folder string, p *certtest.Pair, roots ...*certtest.Pair) {
+	t.Helper()
+	data, err := os.MkdirTemp(folder, "..")
+	require.NoError(t, err)
+	for name, content := range map[string][]byte{"tls.key": p.KeyPEM, "tls.crt": p.ChainPEM, "ca.crt": joined(roots), "root-cert.pem": joined(roots)} {
+		require.NoError(t, os.WriteFile(filepath.Join(data, name), content, 0o600))
+		if link := filepath.Join(folder, name); !exists(link) {
+			require.NoError(t, os.Symlink(filepath.Join("..data", name), link))
+		}
+	}
+	old, _ := os.Readlink(filepath.Join(folder, "..data"))
+	require.NoError(t, os.Symlink(filepath.Base(data), filepath.Join(folder, "..data_tmp")))
+	require.NoError(t, os.Rename(filepath.Join(folder, "..data_tmp"), filepath.Join(folder, "..data")))
+	if old != "" {
+		require.NoError(t, os.RemoveAll(filepath.Join(folder, old)))
+	}
+}
+
+func exists(path string) bool { _, err := os.Lstat(path); return err == nil }
+
+func joined(roots []*certtest.Pair) []byte {
+	var all []byte
+	for _, r := range roots {
+		all = append(append(all, r.CertificatePEM...), '\n') // a blank line between them
+	}
+	return all
+}
+
+func TestRotationsLoseNoRequest(t *testing.T) {
+	for name, put := range map[string]func(*testing.T, string, *certtest.Pair, ...*certtest.Pair){
+		"if the agent writes files, expect none lost":  write,
+		"if a Secret is mounted, expect none lost too": mount,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			root := certtest.NewAuthority(t)
+			l := lay(t, func(f string) { put(t, f, root.SPIFFELeaf(t, edgeID), root) },
+				func(f string) { write(t, f, root.SPIFFELeaf(t, meshID), root) })
+			l.call()
+			const rotations = 15
+			for range rotations {
+				next := root.Intermediate(t).SPIFFELeaf(t, edgeID)
+				put(t, l.edgeFolder, next, root)
+				l.awaitSerial(next)
+				write(t, l.meshFolder, root.SPIFFELeaf(t, meshID), root)
+			}
+			// The authority changes as Istio's does: both are trusted, then the other
+			// signs, then the first is forgotten.
+			other := certtest.NewAuthority(t, certtest.CommonName("other root"))
+			for _, step := range []struct {
+				signer *certtest.Pair
+				roots  []*certtest.Pair
+			}{{root, []*certtest.Pair{root, other}}, {other, []*certtest.Pair{root, other}}, {other, []*certtest.Pair{other}}} {
+				serving := step.signer.SPIFFELeaf(t, meshID)
+				write(t, l.meshFolder, serving, step.roots...)
+				l.await("the service's own certificate", func() bool {
+					_, body := ask(http.MethodGet, "http://"+l.peers+"/peers")
+					return strings.Contains(string(body), fmt.Sprintf(`"own":{"id":%q,"serial":"%X"`, meshID, serving.Certificate.SerialNumber))
+				})
+				next := step.signer.SPIFFELeaf(t, edgeID)
+				put(t, l.edgeFolder, next, step.roots...)
+				l.awaitSerial(next)
+			}
+			r := l.seen()
+			assert.Zero(t, r.Failed, "%+v", r.Failures)
+			assert.GreaterOrEqual(t, len(r.Serials), rotations+4)
+			t.Logf("%d requests, longest gap %.3f s", r.Requests, r.LongestGapSeconds)
+		})
+	}
+}
+
+// What is torn, or of no use, is not taken.
+func TestEdgeKeepsAGoodPair(t *testing.T) {
+	t.Parallel()
+	root, stranger := certtest.NewAuthority(t), certtest.NewAuthority(t)
+	first := root.SPIFFELeaf(t, edgeID)
+	l := lay(t, func(f string) { write(t, f, first, root) }, func(f string) { write(t, f, root.SPIFFELeaf(t, meshID), root) })
+	next := root.SPIFFELeaf(t, edgeID)
+	for what, test := range map[string]struct {
+		spoil func()
+		said  string
+	}{
+		"a key alone": {
+			func() { require.NoError(t, os.WriteFile(filepath.Join(l.edgeFolder, "key.pem"), next.KeyPEM, 0o600)) }, "private key does not match public key",
+		},
+		"roots that do not sign": {func() { write(t, l.edgeFolder, next, stranger) }, "signed by unknown authority"},
+		"an empty file": {
+			func() { require.NoError(t, os.WriteFile(filepath.Join(l.edgeFolder, "cert-chain.pem"), nil, 0o600)) }, "failed to find any PEM data",
+		},
+		"no file": {func() { require.NoError(t, os.Remove(filepath.Join(l.edgeFolder, "root-cert.pem"))) }, "has no key pair: root-cert.pem"},
+	} {
+		test.spoil()
+		l.await(what, func() bool {
+			said, err := os.ReadFile(filepath.Join(l.logs, "edge.log"))
+			return err == nil && strings.Contains(string(said), test.said)
+		})
+		status, body := ask(http.MethodPost, "http://"+l.front)
+		require.Equal(t, http.StatusOK, status, "%s: %s", what, body)
+		require.Contains(t, string(body), fmt.Sprintf(`"serial":"%X"`, first.Certificate.SerialNumber), what)
+		write(t, l.edgeFolder, first, root)
+	}
+	write(t, l.edgeFolder, next, root)
+	l.await("the next pair", func() bool {
+		_, body := ask(http.MethodPost, "http://"+l.front)
+		return strings.Contains(string(body), fmt.Sprintf(`"serial":"%X"`, next.Certificate.SerialNumber))
+	})
+}
+
+func TestWhoMayCall(t *testing.T) {
+	t.Parallel()
+	root, stranger := certtest.NewAuthority(t), certtest.NewAuthority(t)
+	for name, test := range map[string]struct {
+		edge, mesh func(string)
+		status     int
+		body       string
+	}{
+		"if it is the edge, expect an answer": {
+			func(f string) { write(t, f, root.SPIFFELeaf(t, edgeID), root) },
+			func(f string) { write(t, f, root.SPIFFELeaf(t, meshID), root) }, http.StatusOK, edgeID,
+		},
+		"if it is another of the mesh, expect a refusal": {
+			func(f string) { write(t, f, root.SPIFFELeaf(t, otherID), root) },
+			func(f string) { write(t, f, root.SPIFFELeaf(t, meshID), root) }, http.StatusForbidden, otherID,
+		},
+		"if it is of another mesh, expect no connection": {
+			func(f string) { write(t, f, stranger.SPIFFELeaf(t, edgeID), stranger, root) },
+			func(f string) { write(t, f, root.SPIFFELeaf(t, meshID), root) }, http.StatusBadGateway, "", // in TLS 1.3 it hears of it late
+		},
+		"if the service is of another mesh, expect no connection": {
+			func(f string) { write(t, f, root.SPIFFELeaf(t, edgeID), root) },
+			func(f string) { write(t, f, stranger.SPIFFELeaf(t, meshID), stranger, root) }, http.StatusServiceUnavailable, "",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := lay(t, test.edge, test.mesh)
+			status, body := ask(http.MethodPost, "http://"+l.front)
+			assert.Equal(t, test.status, status, "%s", body)
+			assert.Contains(t, string(body), test.body)
+		})
+	}
+}
+
+// An edge that is told to end says so, and goes on until the word has spread.
+func TestEdgeEndsInOrder(t *testing.T) {
+	t.Parallel()
+	root := certtest.NewAuthority(t)
+	l := lay(t, func(f string) { write(t, f, root.SPIFFELeaf(t, edgeID), root) }, func(f string) { write(t, f, root.SPIFFELeaf(t, meshID), root) })
+	kept := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{}}
+	post := func() (int, error) {
+		response, err := kept.Post("http://"+l.front, "text/plain", nil)
+		if err != nil {
+			return 0, err
+		}
+		_, err = io.Copy(io.Discard, response.Body)
+		_ = response.Body.Close()
+		return response.StatusCode, err
+	}
+	status, err := post()
+	require.NoError(t, err)
+	require.Equal(t, http.StatusOK, status)
+	require.NoError(t, l.edge.Signal(syscall.SIGTERM))
+	l.await("not ready", func() bool {
+		status, _ := ask(http.MethodGet, "http://"+l.health+"/healthz")
+		return status == http.StatusServiceUnavailable
+	})
+	status, err = post()
+	require.NoError(t, err)
+	assert.Equal(t, http.StatusOK, status)
+	kept.CloseIdleConnections()
+	l.await("its end", func() bool { return !l.edge.Running() })
+}
+
+func TestEdgeDoesNotStartWithoutACertificate(t *testing.T) {
+	t.Parallel()
+	root, stranger := certtest.NewAuthority(t), certtest.NewAuthority(t)
+	leaf := root.SPIFFELeaf(t, edgeID)
+	edge := tool(t, "image-edge")
+	for name, test := range map[string]struct {
+		fill func(folder string)
+		want string
+	}{
+		"if there is nothing, expect what is missing": {func(string) {}, "key.pem, cert-chain.pem, root-cert.pem"},
+		"if there is a key alone, expect what is missing": {
+			func(f string) { require.NoError(t, os.WriteFile(filepath.Join(f, "key.pem"), leaf.KeyPEM, 0o600)) }, "cert-chain.pem, root-cert.pem",
+		},
+		"if the key is another's, expect an error": {func(f string) {
+			write(t, f, leaf, root)
+			require.NoError(t, os.WriteFile(filepath.Join(f, "key.pem"), stranger.KeyPEM, 0o600))
+		}, "private key does not match public key"},
+		"if the roots do not sign, expect an error": {func(f string) { write(t, f, leaf, stranger) }, "certificate signed by unknown authority"},
+		"if it has expired, expect an error": {func(f string) {
+			write(t, f, root.SPIFFELeaf(t, edgeID, certtest.Validity(time.Now().Add(-time.Hour), time.Now().Add(-time.Minute))), root)
+		}, "certificate has expired"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			folder, log := t.TempDir(), filepath.Join(t.TempDir(), "log")
+			test.fill(folder)
+			p, err := process.Start(process.Options{Name: "edge", Program: edge, Env: []string{"EDGE_CERT_DIR=" + folder}, Arguments: []string{"--upstream", "127.0.0.1:1"}, Log: log})
+			require.NoError(t, err)
+			require.Eventually(t, func() bool { return !p.Running() }, patience, 20*time.Millisecond)
+			said, err := os.ReadFile(log)
+			require.NoError(t, err)
+			assert.Contains(t, string(said), "no certificate to start with: "+folder)
+			assert.Contains(t, string(said), test.want)
+		})
+	}
+}

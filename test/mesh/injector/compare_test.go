@@ -1,0 +1,145 @@
+package injector
+
+import (
+	"encoding/json"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/isthmus-mesh/isthmus/internal/adopt"
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// edgeStack is Edge Stack as its chart has it without any integration.
+func edgeStack() *corev1.Pod {
+	return changed(edge(), func(p *corev1.Pod) {
+		p.Labels = map[string]string{"app.kubernetes.io/name": "edge-stack", "product": "aes"}
+		p.Spec.Containers[0].Name, p.Spec.Containers[0].Image = "aes", "docker.io/datawire/aes:3.12.8"
+	})
+}
+
+// byHand integrates the container at the front by annotations, as the vendors
+// describe it for Edge Stack and Istio's auto-injection.
+func byHand(p *corev1.Pod) {
+	annotated("proxy.istio.io/config", "proxyMetadata:\n  OUTPUT_CERTS: /etc/istio-certs\n")(p)
+	annotated("sidecar.istio.io/userVolumeMount", `[{"name": "istio-certs", "mountPath": "/etc/istio-certs"}]`)(p)
+	annotated("traffic.sidecar.istio.io/includeInboundPorts", "")(p)
+	annotated("traffic.sidecar.istio.io/includeOutboundIPRanges", "")(p)
+	annotated("sidecar.istio.io/inject", "true")(p)
+	p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: "istio-certs", VolumeSource: corev1.VolumeSource{
+		EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory},
+	}})
+	front := &p.Spec.Containers[0]
+	front.VolumeMounts = append(front.VolumeMounts, corev1.VolumeMount{Name: "istio-certs", MountPath: "/etc/istio-certs/", ReadOnly: true})
+	front.Env = append(front.Env, corev1.EnvVar{Name: "AMBASSADOR_ISTIO_SECRET_DIR", Value: "/etc/istio-certs"})
+}
+
+var istioEnabled = keys{"istio-injection": "enabled"}
+
+// The pod of mode istio is the one that the vendors' guide makes by hand, after
+// Istio's real injector in both cases; what differs is written down here and in
+// docs/modes.md.
+func TestModeIstioIsTheGuidesPod(t *testing.T) {
+	hand := newSpace(t, istioEnabled, nil)
+	want, err := hand.create(changed(edgeStack(), byHand))
+	require.NoError(t, err)
+	require.NoError(t, proxies(1)(want))
+	s := newSpace(t, enabled.with(istioEnabled), keys{"isthmus.dev/mode": "istio"})
+
+	got, err := s.create(changed(edgeStack(), vendors))
+
+	require.NoError(t, err)
+	assert.Equal(t, map[string]string{
+		// Asked of Istio beyond the guide.
+		"metadata.annotations[proxy.istio.io/config].holdApplicationUntilProxyStarts":       "the edge starts when there are certificates",
+		"metadata.annotations[proxy.istio.io/config].proxyMetadata[ISTIO_META_DNS_CAPTURE]": "DNS of an edge is not captured",
+		"metadata.labels[security.istio.io/tlsMode]":                                        "peers must not send mTLS to the edge's ports, which do not terminate it",
+		"metadata.labels[sidecar.istio.io/inject]":                                          "makes Istio's injector add the sidecar",
+		"spec.volumes[istio-certs].emptyDir.sizeLimit":                                      "a limit, because memory counts as the pod's; certificates take a few KiB",
+		"spec.containers[aes].env[AMBASSADOR_ENVOY_BASE_ID]":                                "two Envoys in one pod must not share an ID",
+		"spec.containers[aes].volumeMounts[istio-certs].mountPath":                          "the same directory, without the trailing slash: Emissary compares directories as exact strings",
+		// The same, as Istio's injector hands it on.
+		"spec.initContainers[istio-init].env[ISTIO_META_DNS_CAPTURE]":  "Istio's injector gives its init container all of proxyMetadata",
+		"spec.initContainers[istio-proxy].env[ISTIO_META_DNS_CAPTURE]": "DNS of an edge is not captured",
+		"spec.initContainers[istio-proxy].env[PROXY_CONFIG]":           "the annotation proxy.istio.io/config, as Isthmus merged it",
+		// What Isthmus writes down.
+		"metadata.annotations[isthmus.dev/status]":                  "records what Isthmus added, so that it can be reverted",
+		"metadata.labels[isthmus.dev/injected]":                     "records what Isthmus added, so that it can be reverted",
+		"metadata.annotations[consul.hashicorp.com/connect-inject]": "keeps Consul's injector away, as the vendors' manifests do",
+	}, differences(t, want, got))
+}
+
+// An integration by hand that lacks nothing is not touched in mode istio, and one
+// that lacks something gets just that.
+func TestModeIstioAndTheGuidesPod(t *testing.T) {
+	hand := newSpace(t, istioEnabled, nil)
+	want, err := hand.create(changed(edgeStack(), byHand))
+	require.NoError(t, err)
+	s := newSpace(t, enabled.with(istioEnabled), keys{"isthmus.dev/mode": "istio"})
+
+	got, err := s.create(changed(edgeStack(), byHand))
+	require.NoError(t, err)
+	assert.Empty(t, differences(t, want, got))
+	warned := s.warnings.Seen()
+	require.NotEmpty(t, warned)
+	assert.Contains(t, warned[0], "it is prepared for Istio's injector by hand and is complete")
+
+	incomplete := changed(edgeStack(), byHand, func(p *corev1.Pod) {
+		p.Name = "incomplete"
+		delete(p.Annotations, "traffic.sidecar.istio.io/includeInboundPorts")
+	})
+	got, err = s.create(incomplete)
+	require.NoError(t, err)
+	judgeCapture(t, &got.Spec.InitContainers[0])
+	assert.Equal(t, "istio", got.Labels["isthmus.dev/injected"])
+}
+
+// What `isthmus adopt` makes of the guide's pod is, after both injectors, the
+// guide's pod again.
+func TestAdoptedPodIsTheGuidesPod(t *testing.T) {
+	hand := newSpace(t, istioEnabled, nil)
+	x := changed(edgeStack(), byHand)
+	want, err := hand.create(x)
+	require.NoError(t, err)
+	engine, err := inject.New(inject.Options{})
+	require.NoError(t, err)
+	s := newSpace(t, enabled.with(istioEnabled), nil)
+	request := inject.Request{Pod: x, Namespace: policy.Namespace{Name: s.name, Labels: enabled.with(istioEnabled)}}
+
+	adoption, err := adopt.Adopt(engine, request, adopt.Options{})
+
+	require.NoError(t, err)
+	assert.Equal(t, policy.Istio, adoption.Mode)
+	got, err := s.create(patched(t, x, adoption.Patch))
+	require.NoError(t, err)
+	for field, why := range differences(t, want, got) {
+		assert.NotEmpty(t, why, field)
+	}
+}
+
+// differences are those of two stored pods, with their reasons. What names the
+// pod, its namespace or the token's volume differs between any two.
+func differences(t *testing.T, want, got *corev1.Pod) map[string]string {
+	t.Helper()
+	token := regexp.MustCompile(`kube-api-access-[a-z0-9]{5}`)
+	neutral := func(pod *corev1.Pod) *corev1.Pod {
+		data, err := json.Marshal(pod)
+		require.NoError(t, err)
+		text := token.ReplaceAllString(strings.ReplaceAll(string(data), pod.Namespace, "namespace"), "kube-api-access")
+		same := &corev1.Pod{}
+		require.NoError(t, json.Unmarshal([]byte(text), same))
+		same.Name = "front"
+		return same
+	}
+	found := map[string]string{}
+	for _, d := range adopt.Compare(neutral(want), neutral(got)) {
+		found[d.Field] = d.Reason
+		t.Logf("%s: %s -> %s: %s", d.Field, d.Before, d.After, d.Reason)
+	}
+	return found
+}

@@ -1,0 +1,34 @@
+package injector
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// row is one of the table of fields in the guide.
+var row = regexp.MustCompile("(?m)^\\| `((?:metadata|spec)\\.[^`]+)` \\| (.+) \\|$")
+
+// The guide for Edge Stack says of every field why the pod differs from the one
+// that the vendors' values make, after both injectors in both cases.
+func TestGuideOfEdgeStackExplainsEveryDifference(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "guides", "edge-stack.md"))
+	require.NoError(t, err)
+	explained := map[string]string{}
+	for _, match := range row.FindAllStringSubmatch(string(text), -1) {
+		explained[match[1]] = match[2]
+	}
+	hand := newSpace(t, istioEnabled, nil)
+	want, err := hand.create(changed(edgeStack(), byHand))
+	require.NoError(t, err)
+	s := newSpace(t, enabled, keys{"isthmus.dev/mode": "istio"})
+	got, err := s.create(changed(edgeStack(), vendors))
+	require.NoError(t, err)
+	require.NoError(t, proxies(1)(got))
+
+	assert.Equal(t, differences(t, want, got), explained)
+}

@@ -1,0 +1,81 @@
+package injector
+
+import (
+	"encoding/json"
+	"testing"
+
+	jsonpatch "github.com/evanphx/json-patch/v5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
+)
+
+func uninjected(t *testing.T, pod *corev1.Pod) (*corev1.Pod, error) {
+	t.Helper()
+	operations, err := inject.Uninject(pod)
+	if err != nil {
+		return nil, err
+	}
+	return patched(t, pod, operations), nil
+}
+
+// patched applies a JSON patch.
+func patched(t *testing.T, pod *corev1.Pod, operations any) *corev1.Pod {
+	t.Helper()
+	document, err := json.Marshal(pod)
+	require.NoError(t, err)
+	encoded, err := json.Marshal(operations)
+	require.NoError(t, err)
+	patch, err := jsonpatch.DecodePatch(encoded)
+	require.NoError(t, err)
+	document, err = patch.Apply(document)
+	require.NoError(t, err)
+	got := &corev1.Pod{}
+	require.NoError(t, json.Unmarshal(document, got))
+	return got
+}
+
+// The stored pod of a mode that Istio has no part in is taken back whole.
+func TestUninjectStoredPod(t *testing.T) {
+	for _, mode := range []string{"sidecar", "secret", "ambient"} {
+		t.Run(mode, func(t *testing.T) {
+			plain := newSpace(t, nil, nil)
+			want, err := plain.create(changed(edge(), vendors))
+			require.NoError(t, err)
+			s := newSpace(t, enabled.with(keys{"istio-injection": "enabled"}), keys{"isthmus.dev/mode": mode})
+			pod, err := s.create(changed(edge(), vendors))
+			require.NoError(t, err)
+
+			got, err := uninjected(t, pod)
+
+			require.NoError(t, err)
+			assertSame(t, tokenless(want), tokenless(got), "without the token's volume, whose name is random")
+		})
+	}
+}
+
+// Istio's sidecar mounts the volume that would go, so the live pod cannot be
+// taken back; its owner's template can.
+func TestUninjectStoredPodOfModeIstioIsRefused(t *testing.T) {
+	s := newSpace(t, enabled.with(keys{"istio-injection": "enabled"}), keys{"isthmus.dev/mode": "istio"})
+	pod, err := s.create(changed(edge(), vendors))
+	require.NoError(t, err)
+
+	_, err = uninjected(t, pod)
+
+	assert.EqualError(t, err, "spec.initContainers[1].volumeMounts: container istio-proxy, which Istio's injector added, mounts volume istio-certs; "+
+		"uninject the template that the pod was created from")
+}
+
+// tokenless is the pod without what the API server's service account plugin
+// adds, under a name of its own.
+func tokenless(pod *corev1.Pod) *corev1.Pod {
+	pod = pod.DeepCopy()
+	pod.Spec.Volumes = nil
+	for i := range pod.Spec.Containers {
+		pod.Spec.Containers[i].VolumeMounts = nil
+	}
+	return pod
+}

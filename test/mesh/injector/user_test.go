@@ -1,0 +1,112 @@
+package injector
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// What the user asks of Istio's sidecar is in the pod that Istio makes, beside
+// what Isthmus asks.
+func TestUsersSettingsSurviveBothInjectors(t *testing.T) {
+	scratch := func(p *corev1.Pod) {
+		p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
+	}
+	for name, test := range map[string]struct {
+		pod change
+		// config is what the annotation proxy.istio.io/config says in the end.
+		config string
+		mounts string
+		env    map[string]string
+		// inProxy are mounts of istio-proxy.
+		inProxy []corev1.VolumeMount
+	}{
+		"proxy.istio.io/config in YAML": {
+			annotated("proxy.istio.io/config", "# ours\nconcurrency: 2\nproxyMetadata:\n  TEAM: doors\n"),
+			"concurrency: 2\nproxyMetadata: {TEAM: doors, OUTPUT_CERTS: /etc/istio-certs, ISTIO_META_DNS_CAPTURE: 'false'}\nholdApplicationUntilProxyStarts: true",
+			`{"istio-certs": {"mountPath": "/etc/istio-certs"}}`,
+			map[string]string{"TEAM": "doors"}, nil,
+		},
+		"proxy.istio.io/config in JSON, with a choice of its own": {
+			annotated("proxy.istio.io/config", `{"holdApplicationUntilProxyStarts": false, "proxyMetadata": {"ISTIO_META_DNS_CAPTURE": "true"}, "drainDuration": "10s"}`),
+			`{"holdApplicationUntilProxyStarts": false, "drainDuration": "10s", "proxyMetadata": {"ISTIO_META_DNS_CAPTURE": "true", "OUTPUT_CERTS": "/etc/istio-certs"}}`,
+			`{"istio-certs": {"mountPath": "/etc/istio-certs"}}`,
+			map[string]string{"ISTIO_META_DNS_CAPTURE": "true"}, nil,
+		},
+		"userVolumeMount as a map": {
+			func(p *corev1.Pod) {
+				scratch(p)
+				annotated("sidecar.istio.io/userVolumeMount", `{"scratch": {"mountPath": "/scratch", "readOnly": true}}`)(p)
+			},
+			"{proxyMetadata: {OUTPUT_CERTS: /etc/istio-certs, ISTIO_META_DNS_CAPTURE: 'false'}, holdApplicationUntilProxyStarts: true}",
+			`{"scratch": {"mountPath": "/scratch", "readOnly": true}, "istio-certs": {"mountPath": "/etc/istio-certs"}}`,
+			nil, []corev1.VolumeMount{{Name: "scratch", MountPath: "/scratch", ReadOnly: true}},
+		},
+		"userVolumeMount as a list": {
+			func(p *corev1.Pod) {
+				scratch(p)
+				annotated("sidecar.istio.io/userVolumeMount", `[{"name": "scratch", "mountPath": "/scratch", "readOnly": true}]`)(p)
+			},
+			"{proxyMetadata: {OUTPUT_CERTS: /etc/istio-certs, ISTIO_META_DNS_CAPTURE: 'false'}, holdApplicationUntilProxyStarts: true}",
+			`[{"name": "scratch", "mountPath": "/scratch", "readOnly": true}, {"name": "istio-certs", "mountPath": "/etc/istio-certs"}]`,
+			nil, []corev1.VolumeMount{{Name: "scratch", MountPath: "/scratch", ReadOnly: true}},
+		},
+		"a directory of their own": {
+			func(p *corev1.Pod) {
+				annotated("proxy.istio.io/config", "proxyMetadata: {OUTPUT_CERTS: /certs}")(p)
+				annotated("sidecar.istio.io/userVolumeMount", `[{"name": "istio-certs", "mountPath": "/certs"}]`)(p)
+			},
+			"{proxyMetadata: {OUTPUT_CERTS: /certs, ISTIO_META_DNS_CAPTURE: 'false'}, holdApplicationUntilProxyStarts: true}",
+			`[{"name": "istio-certs", "mountPath": "/certs"}]`,
+			map[string]string{"OUTPUT_CERTS": "/certs"}, []corev1.VolumeMount{{Name: "istio-certs", MountPath: "/certs"}},
+		},
+		"a lifetime": {
+			annotated("isthmus.dev/cert-ttl", "1h"),
+			"{proxyMetadata: {OUTPUT_CERTS: /etc/istio-certs, ISTIO_META_DNS_CAPTURE: 'false', SECRET_TTL: 1h0m0s}, holdApplicationUntilProxyStarts: true}",
+			`{"istio-certs": {"mountPath": "/etc/istio-certs"}}`,
+			map[string]string{"SECRET_TTL": "1h0m0s"}, nil,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSpace(t, enabled.with(keys{"istio-injection": "enabled"}), keys{"isthmus.dev/mode": "istio"})
+			asked := counting(t)
+
+			pod, err := s.create(changed(edge(), vendors, test.pod))
+
+			require.NoError(t, err)
+			assert.Empty(t, s.warnings.Seen())
+			assert.Equal(t, calls("default"), asked())
+			assert.YAMLEq(t, test.config, pod.Annotations["proxy.istio.io/config"])
+			assert.JSONEq(t, test.mounts, pod.Annotations["sidecar.istio.io/userVolumeMount"])
+			require.Equal(t, []string{"istio-init", "istio-proxy"}, names(pod.Spec.InitContainers))
+			judgeCapture(t, &pod.Spec.InitContainers[0])
+			proxy := &pod.Spec.InitContainers[1]
+			for name, value := range test.env {
+				assert.Equal(t, []string{value}, values(proxy, name))
+			}
+			dir := values(proxy, "OUTPUT_CERTS")
+			require.Len(t, dir, 1)
+			assert.Equal(t, []corev1.VolumeMount{{Name: "istio-certs", MountPath: dir[0]}}, mounts(proxy, "istio-certs"))
+			assert.Equal(t, []corev1.VolumeMount{{Name: "istio-certs", MountPath: dir[0], ReadOnly: true}}, mounts(&pod.Spec.Containers[0], "istio-certs"))
+			for _, mount := range test.inProxy {
+				assert.Equal(t, []corev1.VolumeMount{mount}, mounts(proxy, mount.Name))
+			}
+			assertConfigured(t, proxy, test.config)
+		})
+	}
+}
+
+// assertConfigured: Istio's sidecar is told all that the annotation says.
+func assertConfigured(t *testing.T, proxy *corev1.Container, annotation string) {
+	t.Helper()
+	var want, got map[string]any
+	require.NoError(t, yaml.Unmarshal([]byte(annotation), &want))
+	require.NoError(t, json.Unmarshal([]byte(values(proxy, "PROXY_CONFIG")[0]), &got))
+	for key, value := range want {
+		assert.Equal(t, value, got[key], key)
+	}
+}

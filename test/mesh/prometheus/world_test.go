@@ -1,0 +1,238 @@
+package prometheus
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
+	"github.com/isthmus-mesh/isthmus/test/framework/istio"
+	"github.com/isthmus-mesh/isthmus/test/framework/process"
+	"github.com/isthmus-mesh/isthmus/test/framework/scrape"
+)
+
+// patience is how long anything may take that is awaited, on a busy machine.
+const patience = 60 * time.Second
+
+// tick is how often it is looked at.
+const tick = 100 * time.Millisecond
+
+// installed are the values that the chart is installed with: all that serves a
+// Prometheus that finds its targets by annotations, and one of the operator.
+const installed = `
+replicaCount: 1
+controller: {replicaCount: 1}
+metrics: {scrapeAnnotations: true, serviceMonitor: {enabled: true}}
+integrations:
+  edgeMetrics: {namespaces: [front], scrapeAnnotations: true, podMonitor: {enabled: true}}
+  alerts: {prometheusRule: {enabled: true}, configMap: {enabled: true}}
+  grafana: {enabled: true}
+`
+
+// world is a control plane with istiod, Istio's addon as objects, the chart, and
+// our servers as processes.
+type world struct {
+	plane  *controlplane.Plane
+	admin  *rest.Config
+	kube   kubernetes.Interface
+	folder string
+	// addon is the file of Istio's Prometheus.
+	addon string
+	// chart is what Helm rendered.
+	chart []*unstructured.Unstructured
+	// webhook and controller are our servers.
+	webhook, controller *replica
+}
+
+// replica is one of our servers.
+type replica struct {
+	*process.Process
+	options process.Options
+	health  string
+	// metrics is its address for Prometheus.
+	metrics string
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	ctx := t.Context()
+	w := &world{folder: t.TempDir()}
+	// Never a cluster that was given: CRDs and Istio's addon would stay in it.
+	t.Setenv("KUBECONFIG", "")
+	var err error
+	w.plane, err = controlplane.Start(ctx, "--controller-manager")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, w.plane.Stop()) })
+	w.admin, err = w.plane.Admin()
+	require.NoError(t, err)
+	w.kube, err = kubernetes.NewForConfig(w.admin)
+	require.NoError(t, err)
+	istiod, err := istio.Start(ctx, w.plane, istio.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, istiod.Stop()) })
+
+	module, err := moduleFolder(ctx, "pilot", "istio.io/istio")
+	require.NoError(t, err)
+	w.addon = filepath.Join(module, "samples", "addons", "prometheus.yaml")
+	crds, err := operatorCRDs(ctx)
+	require.NoError(t, err)
+	for _, file := range append(crds, w.addon) {
+		_, err = w.kubectl(ctx, "apply", "--server-side", "-f", file)
+		require.NoError(t, err)
+	}
+	w.namespace(t, releaseNamespace, nil)
+	w.namespace(t, "front", map[string]string{"isthmus.dev/injection": "enabled"})
+	w.chart = render(t, installed)
+	w.serve(t)
+	return w
+}
+
+// serve applies the chart and runs its servers, with the arguments and the rights
+// that they have there.
+func (w *world) serve(t *testing.T) {
+	t.Helper()
+	ctx := t.Context()
+	binary := filepath.Join(w.folder, "isthmus")
+	_, err := run(ctx, "", "go", "build", "-C", root, "-o", binary, "./cmd/isthmus")
+	require.NoError(t, err)
+	addresses, err := process.FreeAddresses(5)
+	require.NoError(t, err)
+	reviews := addresses[0]
+	for _, object := range w.chart {
+		redirect(object, "https://"+reviews)
+	}
+	require.NoError(t, w.apply(ctx, w.chart))
+	_, port, _ := strings.Cut(reviews, ":")
+	w.controller = w.start(t, binary, "isthmus-controller", addresses[1], addresses[2], "--survey-interval=1s", "--look-interval=1s")
+	w.webhook = w.start(t, binary, "isthmus-webhook", addresses[3], addresses[4],
+		"--host=127.0.0.1", "--port="+port, "--serving-name=127.0.0.1", "--shutdown-delay=0s")
+	for _, r := range []*replica{w.controller, w.webhook} {
+		require.NoError(t, r.await(ctx))
+	}
+}
+
+// redirect makes the API server call this machine instead of a Service.
+func redirect(object *unstructured.Unstructured, server string) {
+	webhooks, _ := object.Object["webhooks"].([]any)
+	for _, one := range webhooks {
+		webhook, ok := one.(map[string]any)
+		if !ok {
+			continue
+		}
+		path, _, _ := unstructured.NestedString(webhook, "clientConfig", "service", "path")
+		webhook["clientConfig"] = map[string]any{"url": server + path}
+	}
+}
+
+// start runs a program of the chart until the test ends.
+func (w *world) start(t *testing.T, binary, name, health, metrics string, flags ...string) *replica {
+	t.Helper()
+	deployment := &appsv1.Deployment{}
+	require.NoError(t, runtime.DefaultUnstructuredConverter.FromUnstructured(find(t, w.chart, "Deployment", name).Object, deployment))
+	settings := filepath.Join(w.folder, "settings.yaml")
+	require.NoError(t, os.WriteFile(settings, []byte(text(t, find(t, w.chart, "ConfigMap", "isthmus-settings"), "settings.yaml")), 0o600))
+	inPod := strings.NewReplacer("$(POD_NAMESPACE)", releaseNamespace, "/etc/isthmus/settings.yaml", settings)
+	var arguments []string
+	for _, a := range deployment.Spec.Template.Spec.Containers[0].Args {
+		arguments = append(arguments, inPod.Replace(a))
+	}
+	arguments = append(arguments, "--kubeconfig="+w.kubeconfig(t, releaseNamespace, name),
+		"--health-probe-bind-address="+health, "--metrics-bind-address="+metrics)
+	r := &replica{health: health, metrics: metrics, options: process.Options{
+		Name: name, Program: binary, Arguments: append(arguments, flags...), Log: filepath.Join(w.folder, name+".log"),
+	}}
+	require.NoError(t, r.restart())
+	t.Cleanup(func() {
+		r.End(syscall.SIGTERM)
+		if t.Failed() {
+			t.Logf("%s:\n%s", name, controlplane.Tail(r.options.Log, 20))
+		}
+	})
+	return r
+}
+
+// restart runs the program again, at the same addresses.
+func (r *replica) restart() (err error) {
+	r.Process, err = process.Start(r.options)
+	return err
+}
+
+// await returns when the program is ready.
+func (r *replica) await(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return r.Await(ctx, func(ctx context.Context) error {
+		body, err := scrape.Get(ctx, "http://"+r.health+"/readyz?verbose")
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, body)
+		}
+		return nil
+	})
+}
+
+// kubeconfig writes a kubeconfig with nothing but a token of a service account.
+func (w *world) kubeconfig(t *testing.T, namespace, account string) string {
+	t.Helper()
+	token, err := w.kube.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), account, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	admin := rest.CopyConfig(w.admin)
+	require.NoError(t, rest.LoadTLSFiles(admin))
+	path := filepath.Join(w.folder, account+".kubeconfig")
+	require.NoError(t, clientcmd.WriteToFile(clientcmdapi.Config{
+		Clusters:       map[string]*clientcmdapi.Cluster{"c": {Server: admin.Host, CertificateAuthorityData: admin.CAData}},
+		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"u": {Token: token.Status.Token}},
+		Contexts:       map[string]*clientcmdapi.Context{"c": {Cluster: "c", AuthInfo: "u"}},
+		CurrentContext: "c",
+	}, path))
+	return path
+}
+
+// kubectl runs kubectl as the administrator.
+func (w *world) kubectl(ctx context.Context, arguments ...string) (string, error) {
+	return run(ctx, "", kubectl, append([]string{"--kubeconfig", w.plane.Kubeconfig}, arguments...)...)
+}
+
+// apply gives objects to the API server, which refuses what it does not know.
+func (w *world) apply(ctx context.Context, list []*unstructured.Unstructured, flags ...string) error {
+	var stream strings.Builder
+	for _, object := range list {
+		data, err := json.Marshal(object)
+		if err != nil {
+			return err
+		}
+		stream.Write(append(data, '\n'))
+	}
+	_, err := run(ctx, stream.String(), kubectl, append([]string{
+		"--kubeconfig", w.plane.Kubeconfig, "apply", "--server-side", "--validate=strict", "-f", "-",
+	}, flags...)...)
+	return err
+}
+
+// namespace makes a namespace, with labels.
+func (w *world) namespace(t *testing.T, name string, labels map[string]string) {
+	t.Helper()
+	_, err := w.kube.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		_, err := w.kube.CoreV1().ServiceAccounts(name).Get(t.Context(), "default", metav1.GetOptions{})
+		return err == nil
+	}, patience, tick, "the service account of namespace %s", name)
+}

@@ -1,0 +1,26 @@
+// Package renewal proves the controller on the real istiod: the chart's own
+// flags and rights, short certificates, and calls in mutual TLS that use nothing
+// but the Secret.
+package renewal
+
+import (
+	"os"
+	"testing"
+
+	"github.com/go-logr/logr"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/isthmus-mesh/isthmus/test/framework/environment"
+	"github.com/isthmus-mesh/isthmus/test/framework/istio"
+)
+
+var world *environment.World
+
+// lifetime is what istiod gives; it refuses the day that is asked for first.
+const lifetime = "30s"
+
+func TestMain(m *testing.M) {
+	ctrllog.SetLogger(logr.Discard())
+	o := istio.Options{Env: map[string]string{"DEFAULT_WORKLOAD_CERT_TTL": lifetime, "MAX_WORKLOAD_CERT_TTL": lifetime}}
+	os.Exit(environment.Main(m, o, "{}", func(w *environment.World) { world = w }))
+}

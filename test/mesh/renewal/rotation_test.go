@@ -1,0 +1,51 @@
+package renewal
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isthmus-mesh/isthmus/test/framework/environment"
+)
+
+// One leader and one that waits: the second takes over without a gap.
+func TestRotation(t *testing.T) {
+	leader, err := world.Controller(t.Context(), "--look-interval=1s")
+	require.NoError(t, err)
+	t.Cleanup(leader.Kill)
+	ns := world.Space(t, nil, "edge", "reviews")
+	id := environment.Identity(t, ns, "edge")
+	ledger := world.Follow(t, ns, id)
+	upstream := world.Upstream(t, ns, "reviews", id)
+	world.Edge(t, ns, "front", "edge")
+
+	begun := time.Now()
+	calls := world.Call(t, ledger, upstream)
+	t.Logf("Secret and first call after %s", time.Since(begun))
+	ledger.AwaitSerials(t, 2, time.Minute)
+
+	second, err := world.Controller(t.Context(), "--look-interval=1s")
+	require.NoError(t, err)
+	t.Cleanup(second.Kill)
+	leader.Stop() // it lets go of the Lease
+	ledger.AwaitSerials(t, 3, time.Minute)
+
+	n, failures := calls.Calls()
+	assert.Empty(t, failures)
+	assert.Greater(t, n, 100)
+	assert.Empty(t, ledger.Wrong())
+	published, err := second.Metric(t.Context(), "isthmus_publish_total", `result="published"`)
+	require.NoError(t, err)
+	assert.Positive(t, published)
+	t.Logf("%d calls through %d certificates", n, len(ledger.Serials()))
+	for _, s := range []*environment.Server{leader, second} {
+		log, err := os.ReadFile(s.Log)
+		require.NoError(t, err)
+		assert.NotContains(t, string(log), "forbidden", "the chart's rights are enough")
+		assert.NotContains(t, string(log), "PRIVATE KEY")
+		assert.Contains(t, string(log), `"reason":"Published"`)
+	}
+}

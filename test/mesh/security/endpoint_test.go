@@ -1,0 +1,137 @@
+package security
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isthmus-mesh/isthmus/test/framework/environment"
+	"github.com/isthmus-mesh/isthmus/test/framework/scrape"
+)
+
+// TestEndpoints: whoever reaches the ports of probes and metrics finds these, and
+// nothing else.
+func TestEndpoints(t *testing.T) {
+	d := servers(t)
+	for name, server := range map[string]*environment.Server{"webhook": d.webhook, "controller": d.controller} {
+		t.Run(name, func(t *testing.T) {
+			for _, url := range []string{
+				server.Metrics() + "/debug/pprof/", server.Metrics() + "/debug/pprof/heap", server.Metrics() + "/debug/vars", server.Metrics() + "/", server.Metrics() + "/configz",
+				server.Health() + "/debug/pprof/", server.Health() + "/debug/pprof/heap", server.Health() + "/metrics", server.Health() + "/",
+			} {
+				_, err := scrape.Get(t.Context(), url)
+				assert.ErrorContains(t, err, "404", url)
+			}
+			// The names of the checks and whether they pass; never why.
+			text, err := scrape.Get(t.Context(), server.Health()+"/readyz?verbose")
+			require.NoError(t, err)
+			for line := range strings.Lines(text) {
+				assert.Regexp(t, `^\[\+\](ping|isthmus|mesh) ok$|^healthz check passed$|^$`, strings.TrimSpace(line))
+			}
+		})
+	}
+}
+
+// series are the names and labels of a metrics page, without the values.
+func series(t testing.TB, s *environment.Server) []string {
+	t.Helper()
+	text, err := scrape.Get(t.Context(), s.Metrics()+"/metrics")
+	require.NoError(t, err)
+	var all []string
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, "#") {
+			all = append(all, line[:strings.LastIndex(line, " ")])
+		}
+	}
+	return all
+}
+
+// TestLabelsAreOurs: nothing that a client or a pod's author chooses becomes a
+// label, so that no one can have the server keep series without end.
+func TestLabelsAreOurs(t *testing.T) {
+	webhook := servers(t).webhook
+	ns := world.Space(t, nil)
+	c := client(t, true)
+	barrage := func(i int) {
+		word := fmt.Sprintf("w%d", i)
+		meta := func(key string) string {
+			return strings.Replace(edgePod(""), `"name":"front"`, `"annotations":{"isthmus.dev/`+key+`":"`+word+`"},"name":"`+word+`"`, 1)
+		}
+		good := reviewOf(ns, edgePod(""))
+		for path, bodies := range map[string][]string{
+			"/inject/namespace": {
+				reviewOf(word, edgePod("")), reviewOf(ns, meta("mode")), reviewOf(ns, meta("profile")), reviewOf(ns, meta("delivery")), reviewOf(ns, meta(word)),
+				strings.Replace(good, `"kind":"Pod"}`, `"kind":"`+word+`"}`, 1), strings.Replace(good, "CREATE", word, 1), strings.Replace(good, `"resource":"pods"`, `"resource":"`+word+`"`, 1),
+			},
+			"/validate/workload": {strings.Replace(good, `"resource":"pods"`, `"resource":"`+word+`"`, 1), good},
+			"/" + word:           {good},
+		} {
+			for _, body := range bodies {
+				_, err := send(t.Context(), c, webhook.Reviews+path, strings.NewReader(body))
+				require.NoError(t, err)
+			}
+		}
+		request, err := http.NewRequestWithContext(t.Context(), "M"+strings.ToUpper(word), webhook.Reviews+"/inject/pod", http.NoBody)
+		require.NoError(t, err)
+		_, err = do(c, request)
+		require.NoError(t, err)
+	}
+	barrage(0)
+	before := series(t, webhook)
+	for i := range 20 {
+		barrage(i + 1)
+	}
+	for _, s := range series(t, webhook) {
+		if !slices.Contains(before, s) {
+			assert.NotRegexp(t, `w[0-9]+|W[0-9]+|`+ns, s)
+			assert.NotContains(t, s, "isthmus_admission")
+		}
+	}
+	assert.Less(t, len(series(t, webhook)), len(before)+20)
+	t.Logf("%d series before, %d after", len(before), len(series(t, webhook)))
+}
+
+// TestPlainPorts has strangers hold on to the ports of probes and metrics: each is
+// bounded, and a probe and a scrape get through.
+func TestPlainPorts(t *testing.T) {
+	d := servers(t)
+	for name, server := range map[string]*environment.Server{"webhook": d.webhook, "controller": d.controller} {
+		t.Run(name, func(t *testing.T) {
+			most := measure(t, server)
+			var held []net.Conn
+			for _, url := range []string{server.Metrics(), server.Health()} {
+				for i := range 400 {
+					conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "http://"))
+					require.NoError(t, err)
+					held = append(held, conn)
+					if i%2 == 0 { // it asks, and reads nothing of what it gets
+						_, _ = io.WriteString(conn, strings.Repeat("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 100))
+					}
+				}
+				path := "/metrics"
+				if url == server.Health() {
+					path = "/healthz"
+				}
+				require.Eventually(t, func() bool {
+					http.DefaultClient.CloseIdleConnections() // a new one is let in after all that came before
+					_, err := scrape.Get(t.Context(), url+path)
+					return err == nil
+				}, patience, tick, url+path)
+			}
+			peak := most()
+			for _, conn := range held {
+				assert.NoError(t, conn.Close())
+			}
+			t.Logf("at most %d MiB and %d files", peak.memory>>20, peak.descriptors)
+			assert.Less(t, peak.memory, int64(limit))
+			assert.Less(t, peak.descriptors, 700, "connections are bounded")
+		})
+	}
+}

@@ -1,0 +1,333 @@
+package security
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/utils/ptr"
+
+	"github.com/isthmus-mesh/isthmus/test/framework/environment"
+	"github.com/isthmus-mesh/isthmus/test/framework/istio"
+	"github.com/isthmus-mesh/isthmus/test/framework/scrape"
+)
+
+// secrets are all that must not be said, as they may be spelt.
+type secrets struct {
+	mu    sync.Mutex
+	texts map[string]string
+	keys  map[string]bool
+}
+
+// tellTale finds keys and tokens that were in memory alone: PEM, the DER of PKCS#8
+// and of SEC 1 in base64 and in hex, and JWTs. A JWT's first character is the
+// base64 of {".
+var tellTale = regexp.MustCompile(`BEGIN [A-Z ]*PRIVATE KEY|MIGHAgEAMBMG|MHcCAQEE|MII[A-Za-z0-9+/]{2}[A-Za-z0-9+/]*BADANBgkqhkiG9w0BAQEFAASC|3081870201003013|30770201|eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}|Bearer [A-Za-z0-9]`)
+
+func (s *secrets) add(what, text string) {
+	if len(text) < 8 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.texts[text] = what
+}
+
+// key adds a private key: the lines of its PEM, all of it in base64, its DER in hex.
+func (s *secrets) key(what string, text []byte) {
+	s.mu.Lock()
+	if s.keys[string(text)] {
+		s.mu.Unlock()
+		return
+	}
+	s.keys[string(text)] = true
+	s.mu.Unlock()
+	for line := range strings.Lines(string(text)) {
+		if line = strings.TrimSpace(line); !strings.HasPrefix(line, "-----") {
+			s.add(what+", a line", line)
+		}
+	}
+	s.add(what+", in base64", base64.StdEncoding.EncodeToString(text)[:40])
+	if block, _ := pem.Decode(text); block != nil && len(block.Bytes) > 60 {
+		s.add(what+", in hex", hex.EncodeToString(block.Bytes)[:40])
+		s.add(what+", in base64", base64.StdEncoding.EncodeToString(block.Bytes))
+		s.add(what+", as Go prints bytes", strings.Trim(fmt.Sprintf("%d", block.Bytes[40:60]), "[]"))
+	}
+}
+
+// follow notes every private key that is in any Secret, in every version.
+func (s *secrets) follow(t testing.TB) {
+	t.Helper()
+	w, err := world.Kube.CoreV1().Secrets("").Watch(context.Background(), metav1.ListOptions{})
+	require.NoError(t, err)
+	done := make(chan struct{})
+	t.Cleanup(func() { w.Stop(); <-done })
+	go func() {
+		defer close(done)
+		for e := range w.ResultChan() {
+			if secret, ok := e.Object.(*corev1.Secret); ok && e.Type != watch.Error {
+				for name, data := range secret.Data {
+					if bytes.Contains(data, []byte("PRIVATE KEY")) {
+						s.key(secret.Namespace+"/"+secret.Name+" "+name, data)
+					}
+				}
+			}
+		}
+	}()
+}
+
+// said is a place where something may have been said.
+type said struct{ where, text string }
+
+// search reports what is found. It says where, and not what.
+func (s *secrets) search(t testing.TB, all []said) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, place := range all {
+		for text, what := range s.texts {
+			if strings.Contains(place.text, text) {
+				t.Errorf("%s holds %s", place.where, what)
+			}
+		}
+		if at := tellTale.FindStringIndex(place.text); at != nil {
+			t.Errorf("%s holds what looks like a key or a token, after %q", place.where, place.text[max(0, at[0]-200):at[0]])
+		}
+	}
+}
+
+// TestTheSearchFinds shows that the search would find each form.
+func TestTheSearchFinds(t *testing.T) {
+	token, err := world.Token(t.Context(), "default", account(t))
+	require.NoError(t, err)
+	for _, text := range []string{
+		"-----BEGIN EC PRIVATE KEY-----", `"data":"MIGHAgEAMBMGByqGSM49AgEG"`, "3081870201003013", "Authorization: Bearer abc", token,
+	} {
+		assert.Regexp(t, tellTale, text)
+	}
+	assert.NotRegexp(t, tellTale, `{"level":"info","msg":"published","serial":"98B94C10FCF70B84C7879AA382F86509"}`)
+}
+
+func account(t testing.TB) string {
+	t.Helper()
+	const name = "searched"
+	_, err := world.Kube.CoreV1().ServiceAccounts("default").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	return name
+}
+
+// marker stands for the key in a Secret that is no bundle.
+const marker = "c3RvbGVuIGtleSBvZiBhIHN0cmFuZ2Vy"
+
+// TestNoKeyIsSaid runs everything at its loudest through a lively while: Secrets are
+// issued, renewed, deleted, overwritten, spoilt and refused, the API server denies
+// and is away; and searches all that was said for every key and every token.
+func TestNoKeyIsSaid(t *testing.T) {
+	t.Parallel()
+	d := servers(t)
+	s := &secrets{texts: map[string]string{}, keys: map[string]bool{}}
+	s.follow(t)
+	s.add("the key of a spoilt Secret", marker)
+	door := world.APIDoor(t)
+
+	// An edge whose controller reaches the API server through a door; one whose pod
+	// publishes, with the real agent.
+	ns := world.Space(t, nil, "edge")
+	ledger := world.Follow(t, ns, environment.Identity(t, ns, "edge"))
+	world.Edge(t, ns, "front", "edge")
+	ledger.AwaitSerials(t, 1, patience)
+	agents := world.Space(t, map[string]string{"isthmus.dev/source": "agent"}, "edge")
+	world.Edge(t, agents, "front", "edge")
+	require.Eventually(t, func() bool {
+		_, err := world.Kube.CoreV1().ConfigMaps(agents).Get(t.Context(), istio.RootConfigMap, metav1.GetOptions{})
+		return err == nil
+	}, patience, tick)
+	agent, err := istio.StartAgent(t.Context(), world.Istiod, istio.AgentOptions{Namespace: agents, ServiceAccount: "edge", TTL: 20 * time.Second})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, agent.Stop()) })
+	publisher, err := world.Publisher(t.Context(), agents, "edge", agent.Dir, world.RootsFile(t), door.URL())
+	require.NoError(t, err)
+	t.Cleanup(publisher.Kill)
+	awaitSecret(t, agents)
+
+	// Deleted, overwritten, spoilt, immutable.
+	api := world.Kube.CoreV1().Secrets(ns)
+	patch := func(text string) {
+		_, err := api.Patch(t.Context(), "istio-certs", types.MergePatchType, []byte(text), metav1.PatchOptions{})
+		require.NoError(t, err)
+	}
+	require.NoError(t, api.Delete(t.Context(), "istio-certs", metav1.DeleteOptions{}))
+	ledger.AwaitSerials(t, 2, patience)
+	spoilt, err := json.Marshal(map[string]any{"data": map[string][]byte{
+		"tls.key": []byte("-----BEGIN PRIVATE KEY-----\n" + marker + "\n-----END PRIVATE KEY-----\n"),
+	}})
+	require.NoError(t, err)
+	patch(string(spoilt))
+	ledger.AwaitSerials(t, 3, patience)
+	patch(`{"data":{"tls.crt":"` + base64.StdEncoding.EncodeToString([]byte(marker)) + `"}}`)
+	ledger.AwaitSerials(t, 4, patience)
+
+	// Denied by a policy whose message is all of the object.
+	deny(t, ns)
+	require.NoError(t, api.Delete(t.Context(), "istio-certs", metav1.DeleteOptions{}))
+	awaitLog(t, d.controller, "no Secret may be written here")
+	require.NoError(t, world.Kube.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Delete(t.Context(), "deny-"+ns, metav1.DeleteOptions{}))
+	ledger.AwaitSerials(t, 5, patience)
+	immutable := world.Space(t, nil, "edge")
+	_, err = world.Kube.CoreV1().Secrets(immutable).Create(t.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "istio-certs", Annotations: map[string]string{"isthmus.dev/adopt": "true"}},
+		Immutable:  ptr.To(true), StringData: map[string]string{"tls.key": marker},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	world.Edge(t, immutable, "front", "edge")
+
+	// The API server is away for the publisher, and comes back.
+	door.Shut()
+	awaitLog(t, publisher, "connect")
+	door.Open()
+
+	// Reviews, well and ill, of pods with keys in them.
+	c := client(t, true)
+	var all []said
+	for i, pod := range []string{
+		edgePod(`"nodeName":"` + marker + `",`),
+		edgePod(`"activeDeadlineSeconds":"` + marker + `",`),
+		strings.Replace(edgePod(""), `"name":"ambassador"`, `"name":"ambassador","env":[{"name":"TOKEN","value":"`+marker+`"}]`, 1),
+		edgePod(`"containers":"` + marker + `",`),
+	} {
+		a, err := send(t.Context(), c, d.webhook.Reviews+"/inject/namespace", strings.NewReader(reviewOf(ns, pod)))
+		require.NoError(t, err)
+		all = append(all, said{fmt.Sprintf("the answer to review %d", i), a.body})
+	}
+	ledger.AwaitSerials(t, 6, patience) // one that nobody forced: it was due
+
+	for name, server := range map[string]*environment.Server{"the controller": d.controller, "the webhook": d.webhook, "the publisher": publisher} {
+		text, err := os.ReadFile(server.Log)
+		require.NoError(t, err)
+		require.NotEmpty(t, text, name)
+		all = append(all, said{name + "'s log", string(text)})
+		if server == publisher {
+			continue
+		}
+		for _, url := range []string{server.Metrics() + "/metrics", server.Health() + "/readyz?verbose", server.Health() + "/healthz?verbose"} {
+			text, err := scrape.Get(t.Context(), url)
+			require.NoError(t, err)
+			all = append(all, said{name + "'s " + url, text})
+		}
+	}
+	events, err := world.Kube.EventsV1().Events("").List(t.Context(), metav1.ListOptions{})
+	require.NoError(t, err)
+	require.NotEmpty(t, events.Items)
+	for _, e := range events.Items {
+		text, err := json.Marshal(e)
+		require.NoError(t, err)
+		all = append(all, said{"Event " + e.Reason, string(text)})
+	}
+	pods, err := world.Kube.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{})
+	require.NoError(t, err)
+	text, err := json.Marshal(pods)
+	require.NoError(t, err)
+	all = append(all, said{"the pods", string(text)})
+	t.Logf("%d private keys, %d texts, searched for in %d places", len(s.keys), len(s.texts), len(all))
+	assert.GreaterOrEqual(t, len(s.keys), 8)
+	s.search(t, all)
+}
+
+// deny has the API server refuse every write of a Secret in a namespace, with a
+// message of the worst sort.
+func deny(t testing.TB, namespace string) {
+	t.Helper()
+	api, name := world.Kube.AdmissionregistrationV1(), "deny-"+namespace
+	all := admissionregistrationv1.RuleWithOperations{
+		Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create, admissionregistrationv1.Update},
+		Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"secrets"}},
+	}
+	_, err := api.ValidatingAdmissionPolicies().Create(t.Context(), &admissionregistrationv1.ValidatingAdmissionPolicy{
+		ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: admissionregistrationv1.ValidatingAdmissionPolicySpec{
+			MatchConstraints: &admissionregistrationv1.MatchResources{ResourceRules: []admissionregistrationv1.NamedRuleWithOperations{{RuleWithOperations: all}}},
+			MatchConditions:  []admissionregistrationv1.MatchCondition{{Name: "here", Expression: "request.namespace == '" + namespace + "'"}},
+			Validations:      []admissionregistrationv1.Validation{{Expression: "false", Message: "no Secret may be written here"}},
+		},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	_, err = api.ValidatingAdmissionPolicyBindings().Create(t.Context(), &admissionregistrationv1.ValidatingAdmissionPolicyBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: admissionregistrationv1.ValidatingAdmissionPolicyBindingSpec{
+			PolicyName: name, ValidationActions: []admissionregistrationv1.ValidationAction{admissionregistrationv1.Deny},
+		},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		_, err := world.Kube.CoreV1().Secrets(namespace).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "probe"}}, metav1.CreateOptions{DryRun: dry})
+		assert.ErrorContains(c, err, "no Secret may be written here")
+	}, patience, tick)
+}
+
+// awaitLog waits until a server has said something.
+func awaitLog(t testing.TB, s *environment.Server, words string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		text, err := os.ReadFile(s.Log)
+		return err == nil && bytes.Contains(text, []byte(words))
+	}, patience, tick, "%q in %s", words, s.Log)
+}
+
+// TestNoFlagIsLouder: debug is the highest; klog and client-go, which print requests
+// and tokens at theirs, cannot be reached.
+func TestNoFlagIsLouder(t *testing.T) {
+	for _, arguments := range [][]string{
+		{"isthmus", "webhook", "--v=9"}, {"isthmus", "controller", "-v=9"}, {"isthmus", "controller", "--zap-log-level=10"},
+		{"isthmus", "webhook", "--log-level=9"}, {"isthmus", "controller", "--log-level=trace"},
+		{"isthmus-publish", "--v=9"}, {"isthmus-publish", "--dir=d", "--secret=s", "--trust-domain=t", "--namespace=n", "--service-account=a", "--log-level=9"},
+	} {
+		if arguments[0] == "isthmus" {
+			arguments = append(arguments, "--namespace=n", "--ca-secret=s")
+		}
+		out, err := exec.CommandContext(t.Context(), world.Program(arguments[0]), arguments[1:]...).CombinedOutput()
+		assert.Error(t, err, arguments)
+		assert.Regexp(t, `unknown (shorthand )?flag|want info or debug`, string(out), arguments)
+	}
+}
+
+// TestNoSecretIsRepeated: the command line says nothing of what is in a Secret that
+// stands beside the workloads, whatever is wrong with the file.
+func TestNoSecretIsRepeated(t *testing.T) {
+	secret := "apiVersion: v1\nkind: Secret\nmetadata: {name: istio-certs}\nstringData:\n  tls.key: |\n    -----BEGIN PRIVATE KEY-----\n    " + marker + "\n"
+	for name, text := range map[string]string{
+		"a Secret":            secret,
+		"one with a bad type": strings.Replace(secret, "stringData:", "stringData: [a]\ndata:", 1),
+		"one that is cut off": secret + "  other: \"" + marker,
+		"one with a tab":      secret + "\tother: " + marker,
+		"one in JSON":         `{"apiVersion":"v1","kind":"Secret","data":{"tls.key":"` + marker + `"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "in.yaml")
+			require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+			for _, command := range []string{"inject", "uninject", "adopt"} {
+				var stderr bytes.Buffer
+				run := exec.CommandContext(t.Context(), world.Program("isthmus"), command, "-f", file)
+				run.Stderr = &stderr
+				_ = run.Run() // it may be no manifest
+				assert.NotContains(t, stderr.String(), marker, command)
+			}
+		})
+	}
+}

@@ -1,0 +1,53 @@
+// Package security attacks Isthmus as it is deployed: the chart's own manifests on
+// a real API server, our programs as processes with the chart's flags and accounts,
+// and the real istiod. docs/security.md lists every attack with what comes of it and
+// the test that shows it; TestList holds the two together.
+package security
+
+import (
+	"os"
+	"sync"
+	"testing"
+
+	"github.com/go-logr/logr"
+	"github.com/stretchr/testify/require"
+	"k8s.io/client-go/rest"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/isthmus-mesh/isthmus/test/framework/environment"
+	"github.com/isthmus-mesh/isthmus/test/framework/istio"
+)
+
+// lifetime is what istiod gives, so that certificates rotate while we watch.
+const lifetime = "30s"
+
+var world *environment.World
+
+func TestMain(m *testing.M) {
+	ctrllog.SetLogger(logr.Discard())
+	rest.SetDefaultWarningHandler(rest.NoWarnings{})
+	o := istio.Options{Env: map[string]string{"DEFAULT_WORKLOAD_CERT_TTL": lifetime, "MAX_WORKLOAD_CERT_TTL": lifetime}}
+	os.Exit(environment.Main(m, o, "{}", func(w *environment.World) { world = w }))
+}
+
+// deployed are the chart's two servers, as loud as they can be made.
+type deployed struct {
+	controller, webhook *environment.Server
+}
+
+var start = sync.OnceValues(func() (d deployed, err error) {
+	ctx := contextOfPackage()
+	if d.controller, err = world.Controller(ctx, "--look-interval=1s", "--log-level=debug"); err != nil {
+		return d, err
+	}
+	d.webhook, err = world.Webhook(ctx, "--log-level=debug")
+	return d, err
+})
+
+// servers are those that the tests of this package share.
+func servers(t testing.TB) deployed {
+	t.Helper()
+	d, err := start()
+	require.NoError(t, err)
+	return d
+}

@@ -1,0 +1,155 @@
+package security
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestMalformedReviews sends what no API server would, to the real server: each is
+// refused, or answered as a pod is, and the server goes on.
+func TestMalformedReviews(t *testing.T) {
+	webhook := servers(t).webhook
+	ns := world.Space(t, nil)
+	c := client(t, true)
+	pod := edgePod("")
+	meta := func(text string) string { return strings.Replace(pod, `"name":"front"`, `"name":"front",`+text, 1) }
+	var squeezed bytes.Buffer
+	zip := gzip.NewWriter(&squeezed)
+	_, err := zip.Write([]byte(reviewOf(ns, pod)))
+	require.NoError(t, err)
+	require.NoError(t, zip.Close())
+	nested := strings.Repeat(`{"a":`, 9_000) + "1" + strings.Repeat("}", 9_000)
+	tests := map[string]struct {
+		body string
+		edit func(*http.Request)
+		path string
+		code int
+		says string
+	}{
+		"if it is empty, expect 400":                                     {code: 400, says: "decode AdmissionReview"},
+		"if it is cut off, expect 400":                                   {body: reviewOf(ns, pod)[:400], code: 400, says: "decode AdmissionReview"},
+		"if it is no object, expect 400":                                 {body: `["AdmissionReview"]`, code: 400, says: "decode AdmissionReview"},
+		"if it is null, expect 400":                                      {body: "null", code: 400, says: `got kind ""`},
+		"if it is of another kind, expect 400":                           {body: `{"kind":"Pod"}`, code: 400, says: `got kind "Pod"`},
+		"if its kind fills a megabyte, expect a short answer":            {body: `{"kind":"` + strings.Repeat("K", 1<<20) + `"}`, code: 400, says: "..."},
+		"if its case is another, expect 400":                             {body: strings.Replace(reviewOf(ns, pod), `"kind"`, `"Kind"`, 1), code: 400, says: `got kind ""`},
+		"if it is nested 10,001 deep, expect 400":                        {body: strings.Repeat("[", 10_001), code: 400, says: "exceeded max depth"},
+		"if it is a million brackets, expect 413":                        {body: strings.Repeat("[", 1<<20), code: 413, says: "too many objects and lists"},
+		"if an unknown field is nested 9,000 deep, expect an injection":  {body: reviewOf(ns, edgePod(`"future":`+nested+`,`)), code: 200, says: `"reason":"injected"`},
+		"if a known field is nested 9,000 deep, expect 500":              {body: reviewOf(ns, edgePod(`"affinity":`+strings.Repeat("[", 9_000)+strings.Repeat("]", 9_000)+`,`)), code: 500, says: "decode pod"},
+		"if keys are there twice, expect the last":                       {body: reviewOf(ns, edgePod(`"containers":[],`)), code: 200, says: `"reason":"injected"`},
+		"if a name holds NUL, expect an injection":                       {body: reviewOf(ns, meta(`"labels":{"a":"\u0000"}`)), code: 200, says: `"reason":"injected"`},
+		"if a raw NUL is in a string, expect 400":                        {body: reviewOf(ns, meta("\"labels\":{\"a\":\"\x00\"}")), code: 400, says: "decode AdmissionReview"},
+		"if it is no UTF-8, expect an injection":                         {body: reviewOf(ns, meta("\"labels\":{\"a\":\"\xff\xfe\"}")), code: 200, says: `"reason":"injected"`},
+		"if a number is huge, expect 500":                                {body: reviewOf(ns, edgePod(`"activeDeadlineSeconds":1e999,`)), code: 500, says: "decode pod"},
+		"if a number has a million digits, expect 500":                   {body: reviewOf(ns, edgePod(`"activeDeadlineSeconds":`+strings.Repeat("9", 1<<20)+`,`)), code: 500, says: "decode pod"},
+		"if a quantity is absurd, expect an injection":                   {body: reviewOf(ns, strings.Replace(pod, `"name":"ambassador"`, `"name":"ambassador","resources":{"limits":{"memory":"1e1000000000"}}`, 1)), code: 200, says: `"reason":"injected"`},
+		"if there are 5,000 containers, expect an injection":             {body: reviewOf(ns, edgePod(`"initContainers":[`+strings.Repeat(containerJSON+",", 4_999)+containerJSON+`],`)), code: 200, says: `"reason":"injected"`},
+		"if there are 100,000 variables, expect an answer":               {body: reviewOf(ns, strings.Replace(pod, `"name":"ambassador"`, `"name":"ambassador","env":[`+strings.Repeat(`{"name":"A"},`, 9_999)+`{"name":"A"}]`, 1)), code: 200, says: `"reason":"injected"`},
+		"if annotations are larger than Kubernetes takes, expect denial": {body: reviewOf(ns, meta(`"annotations":{"a":"`+strings.Repeat("x", 1<<20)+`"}`)), code: 200, says: "Kubernetes takes at most 262144"},
+		"if a key of ours is a quarter of a megabyte, expect an answer":  {body: reviewOf(ns, meta(`"annotations":{"isthmus.dev/`+strings.Repeat("x", 250_000)+`":""}`)), code: 200, says: "..."},
+		"if the status is forged and nested, expect no more than before": {body: reviewOf(ns, meta(`"annotations":{"isthmus.dev/status":"`+strings.Repeat("[", 100_000)+`"}`)), code: 200, says: `"allowed":`},
+		"if the namespace leads elsewhere, expect 500":                   {body: reviewOf("../../secrets", pod), code: 500, says: "invalid namespace name"},
+		"if the namespace does not exist, expect 500":                    {body: reviewOf("nowhere-at-all", pod), code: 500, says: "not found"},
+		"if it is an update, expect 500":                                 {body: strings.Replace(reviewOf(ns, pod), "CREATE", "UPDATE", 1), code: 500, says: "CREATE of pods only"},
+		"if it is a Secret's review, expect 500":                         {body: strings.Replace(reviewOf(ns, `{"data":{"a":"czNjcjN0"}}`), `"resource":"pods"`, `"resource":"secrets"`, 1), code: 500, says: "CREATE of pods only"},
+		"if the type is text, expect 415":                                {body: reviewOf(ns, pod), edit: header("Content-Type", "text/plain"), code: 415},
+		"if the type is a form, expect 415":                              {body: reviewOf(ns, pod), edit: header("Content-Type", "multipart/form-data; boundary=x"), code: 415},
+		"if the type is broken, expect 415":                              {body: reviewOf(ns, pod), edit: header("Content-Type", "application/json; ="), code: 415},
+		"if there is no type, expect 415":                                {body: reviewOf(ns, pod), edit: func(r *http.Request) { r.Header.Del("Content-Type") }, code: 415},
+		"if it is compressed, expect 400":                                {body: squeezed.String(), edit: header("Content-Encoding", "gzip"), code: 400, says: "decode AdmissionReview"},
+		"if it is a GET, expect 405":                                     {edit: method(http.MethodGet), code: 405},
+		"if it is a PUT, expect 405":                                     {body: reviewOf(ns, pod), edit: method(http.MethodPut), code: 405},
+		"if it is a TRACE, expect 405":                                   {edit: method(http.MethodTrace), code: 405},
+		"if the path is another, expect 404":                             {body: reviewOf(ns, pod), path: "/debug/pprof/heap", code: 404},
+		"if the headers are long, expect 431":                            {body: reviewOf(ns, pod), edit: header("X-Long", strings.Repeat("x", 1<<16)), code: 431},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			path := test.path
+			if path == "" {
+				path = "/inject/namespace"
+			}
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, webhook.Reviews+path, strings.NewReader(test.body))
+			require.NoError(t, err)
+			request.Header.Set("Content-Type", "application/json")
+			if test.edit != nil {
+				test.edit(request)
+			}
+			sender := c
+			if test.code == http.StatusRequestHeaderFieldsTooLarge {
+				sender = client(t, false) // one of HTTP/2 knows the limit, and keeps to it
+			}
+			a, err := do(sender, request)
+			require.NoError(t, err)
+			assert.Equal(t, test.code, a.code, "%.300s", a.body)
+			assert.Contains(t, a.body, test.says)
+			assert.NotContains(t, a.body, "panic")
+			assert.Less(t, len(a.body), 32<<10, "an answer does not repeat what was sent")
+			assert.NoError(t, good(t.Context(), c, webhook.Reviews, ns), "afterwards")
+		})
+	}
+}
+
+func header(key, value string) func(*http.Request) {
+	return func(r *http.Request) { r.Header.Set(key, value) }
+}
+
+func method(name string) func(*http.Request) { return func(r *http.Request) { r.Method = name } }
+
+// TestLengthsThatLie says another length than it sends: nothing of what follows is
+// taken for a review.
+func TestLengthsThatLie(t *testing.T) {
+	webhook := servers(t).webhook
+	ns := world.Space(t, nil)
+	body := reviewOf(ns, edgePod(""))
+	post := "POST /inject/namespace HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+	for name, test := range map[string]struct {
+		text string
+		code string
+	}{
+		"if it is shorter than it says, expect 400":           {post + fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body)+100, body), "400"},
+		"if it is longer than it says, expect 400":            {post + fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body)-100, body), "400"},
+		"if it says a huge length, expect 413":                {post + "Content-Length: 9223372036854775807\r\n\r\n{", "413"},
+		"if it says a negative length, expect 400":            {post + "Content-Length: -1\r\n\r\n", "400"},
+		"if it says two lengths, expect 400":                  {post + "Content-Length: 1\r\nContent-Length: 2\r\n\r\n{}", "400"},
+		"if it says a length and chunks, expect chunks alone": {post + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "400"},
+		"if chunks are no chunks, expect 400":                 {post + "Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n", "400"},
+		"if the encoding is unknown, expect 501":              {post + "Transfer-Encoding: gzip\r\n\r\n", "501"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn := dial(t, webhook.Reviews, trust(t))
+			_, err := io.WriteString(conn, test.text)
+			require.NoError(t, err)
+			require.NoError(t, conn.CloseWrite())
+			line, err := bufio.NewReader(conn).ReadString('\n')
+			require.NoError(t, err)
+			assert.Contains(t, line, " "+test.code+" ")
+		})
+	}
+	assert.NoError(t, good(t.Context(), client(t, true), webhook.Reviews, ns))
+}
+
+// dial opens a connection that is read and written by hand.
+func dial(t testing.TB, url string, config *tls.Config) *tls.Conn {
+	t.Helper()
+	d := tls.Dialer{Config: config}
+	raw, err := d.DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "https://"))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = raw.Close() })
+	conn, ok := raw.(*tls.Conn)
+	require.True(t, ok)
+	require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+	return conn
+}

@@ -1,0 +1,128 @@
+package security
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isthmus-mesh/isthmus/test/framework/environment"
+)
+
+// limit is the webhook's memory limit in the chart, past which the kernel would end
+// it, without what the kernel takes of it for connections.
+const limit = 112 << 20
+
+// maxReview is what the server says that it reads.
+const maxReview = 7 << 20
+
+// endless is a body that never ends.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = ' '
+	}
+	return len(p), nil
+}
+
+// usage is the most that a process held.
+type usage struct {
+	// memory is in bytes, without what its file is mapped to.
+	memory int64
+	// descriptors are files and connections.
+	descriptors int
+}
+
+// measure notes what a process holds until the returned function is called.
+func measure(t testing.TB, s *environment.Server) (most func() usage) {
+	t.Helper()
+	stop, done := make(chan struct{}), make(chan struct{})
+	var peak usage
+	look := func() {
+		if _, anonymous, err := s.Memory(); err == nil {
+			peak.memory = max(peak.memory, anonymous)
+		}
+		if open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.ID())); err == nil {
+			peak.descriptors = max(peak.descriptors, len(open))
+		}
+	}
+	go func() {
+		defer close(done)
+		for {
+			look()
+			select {
+			case <-stop:
+				look() // what it holds at the end counts, however short that was
+				return
+			case <-time.After(2 * time.Millisecond):
+			}
+		}
+	}()
+	return func() usage {
+		close(stop)
+		<-done
+		return peak
+	}
+}
+
+// TestMemoryIsBounded has a hundred clients at once send what takes the most memory,
+// while good reviews are answered.
+func TestMemoryIsBounded(t *testing.T) {
+	webhook := servers(t).webhook
+	ns := world.Space(t, nil)
+	blank := strings.Repeat(" ", maxReview+1)
+	// The longest lists that fit, of the largest items: as written by hand, and as
+	// the API server fills them in. Their memory is a hundred times their text.
+	braces := edgePod(`"initContainers":[` + strings.Repeat("{},", maxReview/3-1000) + `{}],`)
+	filled := edgePod(`"initContainers":[` + strings.Repeat(containerJSON+",", maxReview/len(containerJSON)-100) + containerJSON + `],`)
+	for name, attack := range map[string]struct {
+		body  func() io.Reader
+		codes []int
+	}{
+		"if reviews are one byte too long, expect 413": {
+			func() io.Reader { return strings.NewReader(blank) }, []int{http.StatusRequestEntityTooLarge}},
+		"if they say no length and never end, expect 413": {
+			func() io.Reader { return endless{} }, []int{http.StatusRequestEntityTooLarge, http.StatusServiceUnavailable}},
+		"if they are lists of two million containers, expect 413": {
+			func() io.Reader { return strings.NewReader(reviewOf(ns, braces)) }, []int{http.StatusRequestEntityTooLarge, http.StatusServiceUnavailable}},
+		"if they are lists that the API server filled in, expect 413": {
+			func() io.Reader { return strings.NewReader(reviewOf(ns, filled)) }, []int{http.StatusRequestEntityTooLarge, http.StatusServiceUnavailable}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			most := measure(t, webhook)
+			codes := map[int]int{}
+			var mu sync.Mutex
+			n := meanwhile(t, webhook.Reviews, ns, func() {
+				var attackers sync.WaitGroup
+				for i := range 100 {
+					c := client(t, i%2 == 0)
+					attackers.Go(func() {
+						a, err := send(t.Context(), c, webhook.Reviews+"/inject/namespace", attack.body())
+						mu.Lock()
+						defer mu.Unlock()
+						if err != nil {
+							a.code = 0 // sent away before all was sent
+						}
+						codes[a.code]++
+					})
+				}
+				attackers.Wait()
+			})
+			peak := most()
+			t.Logf("%d good reviews answered meanwhile; the attackers got %v; at most %d MiB", n, codes, peak.memory>>20)
+			require.True(t, webhook.Running())
+			assert.Less(t, peak.memory, int64(limit))
+			for code := range codes {
+				assert.Contains(t, append(attack.codes, 0), code)
+			}
+		})
+	}
+}

@@ -1,0 +1,190 @@
+package scale
+
+import (
+	"encoding/pem"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"k8s.io/client-go/rest"
+
+	"github.com/isthmus-mesh/isthmus/test/framework/environment"
+)
+
+// counter stands between one replica and the API server, and counts what the
+// replica asks for. The API server's own metric of requests does not say who
+// asked, and client-go's not for what.
+type counter struct {
+	// world is the environment as the replica sees it: with the counter for the API
+	// server.
+	world *environment.World
+
+	mu    sync.Mutex
+	count map[call]int
+	// read and written are the namespaces whose Secret was read and was written.
+	read, written map[string]bool
+	// first is when the first of them was written.
+	first time.Time
+}
+
+// call is a verb, as RBAC calls it, and a resource with its subresource.
+type call struct{ verb, resource string }
+
+func (c call) String() string { return c.verb + " " + c.resource }
+
+// newCounter starts a counter that ends with the benchmark. The replica's own
+// token goes through it; it has no rights of its own.
+func newCounter(b *testing.B, w *environment.World) *counter {
+	b.Helper()
+	target, _, err := rest.DefaultServerUrlFor(w.Admin)
+	require.NoError(b, err)
+	transport, err := rest.TransportFor(rest.AnonymousClientConfig(w.Admin))
+	require.NoError(b, err)
+	c := &counter{}
+	c.forget()
+	proxy := &httputil.ReverseProxy{
+		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(&url.URL{Scheme: target.Scheme, Host: target.Host}) },
+		Transport:     transport,
+		FlushInterval: -1, // watches
+		ModifyResponse: func(r *http.Response) error {
+			c.note(r)
+			return nil
+		},
+		// A replica that ends leaves its watches behind.
+		ErrorHandler: func(out http.ResponseWriter, _ *http.Request, _ error) { out.WriteHeader(http.StatusBadGateway) },
+	}
+	server := httptest.NewUnstartedServer(proxy)
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	b.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	seen := *w
+	seen.Admin = &rest.Config{Host: server.URL, TLSClientConfig: rest.TLSClientConfig{
+		CAData: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}),
+	}}
+	c.world = &seen
+	return c
+}
+
+// note counts an answer. Watches are answered when they begin.
+func (c *counter) note(r *http.Response) {
+	is, namespace := callOf(r.Request)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.count[is]++
+	if is.resource != "secrets" {
+		return
+	}
+	switch {
+	case is.verb == "get" && r.StatusCode < http.StatusInternalServerError && r.StatusCode != http.StatusTooManyRequests:
+		c.read[namespace] = true
+	case is.verb == "patch" && r.StatusCode < http.StatusMultipleChoices:
+		c.written[namespace] = true
+		if c.first.IsZero() {
+			c.first = time.Now()
+		}
+	}
+}
+
+// callOf reads the path of a request: /api/v1 or /apis/group/version, then
+// perhaps namespaces/name, then resource, name and subresource.
+func callOf(r *http.Request) (is call, namespace string) {
+	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
+	skip := map[string]int{"api": 2, "apis": 3}[parts[0]]
+	if skip == 0 || len(parts) <= skip {
+		return call{strings.ToLower(r.Method), "(" + parts[0] + ")"}, ""
+	}
+	parts = parts[skip:]
+	if parts[0] == "namespaces" && len(parts) > 2 {
+		namespace, parts = parts[1], parts[2:]
+	}
+	is.resource = parts[0]
+	if len(parts) > 2 {
+		is.resource += "/" + parts[2]
+	}
+	switch r.Method {
+	case http.MethodGet:
+		is.verb = "get"
+		if len(parts) == 1 {
+			is.verb = "list"
+		}
+		if watch := r.URL.Query().Get("watch"); watch == "true" || watch == "1" {
+			is.verb = "watch"
+		}
+		// The Secret of the webhook's authority is watched by its name.
+		if strings.HasPrefix(r.URL.Query().Get("fieldSelector"), "metadata.name=") && namespace == environment.Namespace {
+			is.resource += " (one, its own)"
+		}
+	case http.MethodPost:
+		is.verb = "create"
+	case http.MethodPut:
+		is.verb = "update"
+	default:
+		is.verb = strings.ToLower(r.Method)
+	}
+	return is, namespace
+}
+
+// forget starts to count anew.
+func (c *counter) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.count, c.read, c.written, c.first = map[call]int{}, map[string]bool{}, map[string]bool{}, time.Time{}
+}
+
+// requests are those since forget.
+func (c *counter) requests() map[call]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.count)
+}
+
+// secrets says of how many namespaces the Secret was read and written.
+func (c *counter) secrets() (read, written int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.read), len(c.written)
+}
+
+// firstWrite is when a Secret was first written since forget.
+func (c *counter) firstWrite() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.first
+}
+
+func sum(requests map[call]int) int {
+	n := 0
+	for _, count := range requests {
+		n += count
+	}
+	return n
+}
+
+// lists counts what the controller has to do without: all Secrets, or a watch of
+// them.
+func lists(requests map[call]int) int {
+	return requests[call{"list", "secrets"}] + requests[call{"watch", "secrets"}]
+}
+
+// sorted are the calls by how often, the most frequent first.
+func sorted(requests map[call]int) []call {
+	calls := slices.Collect(maps.Keys(requests))
+	slices.SortFunc(calls, func(a, b call) int {
+		if n := requests[b] - requests[a]; n != 0 {
+			return n
+		}
+		return strings.Compare(a.String(), b.String())
+	})
+	return calls
+}

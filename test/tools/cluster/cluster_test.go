@@ -1,0 +1,290 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/apiserver"
+)
+
+// asProgram makes the test binary behave as the program itself, which starts
+// itself again for the reaper and the background.
+const asProgram = "ISTHMUS_TEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		os.Exit(exitCode(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
+	}
+	os.Exit(m.Run())
+}
+
+// program returns a command that runs the program, with a temporary folder of
+// its own.
+func program(t *testing.T, arguments ...string) *exec.Cmd {
+	t.Helper()
+	command := exec.Command(os.Args[0], arguments...)
+	command.Env = append(os.Environ(), asProgram+"=1", "TMPDIR="+t.TempDir())
+	return command
+}
+
+// up starts a control plane and returns it once it is ready, with the write end
+// of its standard input.
+func up(t *testing.T, arguments ...string) (*exec.Cmd, *os.File, apiserver.Endpoint) {
+	t.Helper()
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := program(t, append([]string{"up"}, arguments...)...)
+	command.Stdin = read
+	var said bytes.Buffer
+	command.Stderr = &said
+	stdout, err := command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = read.Close()
+	t.Cleanup(func() {
+		_ = write.Close()
+		_ = command.Process.Kill()
+		_ = command.Wait()
+	})
+	line, err := bufio.NewReader(stdout).ReadBytes('\n')
+	if err != nil {
+		t.Fatalf("no line on standard output (%v): %v: %s", err, command.Wait(), said.String())
+	}
+	return command, write, parseEndpoint(t, line)
+}
+
+func parseEndpoint(t *testing.T, line []byte) apiserver.Endpoint {
+	t.Helper()
+	var endpoint apiserver.Endpoint
+	decoder := json.NewDecoder(bytes.NewReader(line))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&endpoint); err != nil {
+		t.Fatalf("%s: %v", line, err)
+	}
+	return endpoint
+}
+
+// kubectl runs kubectl as the admin and returns what it prints.
+func kubectl(t *testing.T, endpoint apiserver.Endpoint, arguments ...string) string {
+	t.Helper()
+	out, err := exec.Command(endpoint.Kubectl, append([]string{"--kubeconfig=" + endpoint.Kubeconfig}, arguments...)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("kubectl %s: %v: %s", strings.Join(arguments, " "), err, out)
+	}
+	return string(out)
+}
+
+// children returns what a control plane consists of.
+func children(t *testing.T, endpoint apiserver.Endpoint, want ...string) []apiserver.Child {
+	t.Helper()
+	state, err := apiserver.ReadState(endpoint.DataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, child := range state.Children {
+		names = append(names, child.Name)
+		if !child.Alive() {
+			t.Errorf("%s does not run", child.Name)
+		}
+	}
+	if strings.Join(names, " ") != strings.Join(want, " ") {
+		t.Errorf("children %q, want %q", names, want)
+	}
+	return state.Children
+}
+
+// assertGone waits until neither processes nor data folder are there.
+func assertGone(t *testing.T, endpoint apiserver.Endpoint, children []apiserver.Child) {
+	t.Helper()
+	var left []string
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		left = nil
+		for _, child := range children {
+			if child.Alive() {
+				left = append(left, child.Name)
+			}
+		}
+		if _, err := os.Stat(endpoint.DataDir); !errors.Is(err, fs.ErrNotExist) {
+			left = append(left, endpoint.DataDir)
+		}
+		if len(left) == 0 {
+			return
+		}
+	}
+	t.Errorf("left behind: %q", left)
+}
+
+func TestUpServesAndEndsWithItsInput(t *testing.T) {
+	further := filepath.Join(t.TempDir(), "kubeconfig")
+	command, input, endpoint := up(t, "--kubeconfig="+further)
+	processes := children(t, endpoint, "etcd", "kube-apiserver")
+	if answer := kubectl(t, endpoint, "get", "--raw", "/readyz"); answer != "ok" {
+		t.Errorf("/readyz: %s", answer)
+	}
+	if answer := kubectl(t, endpoint, "auth", "whoami", "-o", "jsonpath={.status.userInfo.groups}"); answer != `["system:masters","system:authenticated"]` {
+		t.Errorf("groups of the admin: %s", answer)
+	}
+	for _, path := range []string{further, endpoint.Kubeconfig} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("mode of %s: %v, %v", path, info, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(endpoint.Logs, "kube-apiserver.log")); err != nil {
+		t.Error(err)
+	}
+
+	_ = input.Close()
+	if err := command.Wait(); err != nil {
+		t.Errorf("up ended with %v", err)
+	}
+	// Nothing is awaited here: who sees up end may rely on it.
+	for _, path := range []string{endpoint.DataDir, further} {
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is still there: %v", path, err)
+		}
+	}
+	for _, child := range processes {
+		if child.Alive() {
+			t.Errorf("%s still runs", child.Name)
+		}
+	}
+}
+
+// What the contract says of the API server: RBAC, the default admission
+// plugins, tokens for Istio's agents.
+func TestUpAdmitsAsARealClusterDoes(t *testing.T) {
+	command, _, endpoint := up(t)
+	processes := children(t, endpoint, "etcd", "kube-apiserver")
+	kubectl(t, endpoint, "create", "namespace", "strict")
+	kubectl(t, endpoint, "label", "namespace", "strict", "pod-security.kubernetes.io/enforce=restricted")
+
+	refused := func(want string, arguments ...string) {
+		t.Helper()
+		arguments = append([]string{"--kubeconfig=" + endpoint.Kubeconfig, "--namespace=strict"}, arguments...)
+		out, err := exec.Command(endpoint.Kubectl, arguments...).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), want) {
+			t.Errorf("%q: %v, %s, want %s", arguments, err, out, want)
+		}
+	}
+	refused("serviceaccount \"default\" not found", "run", "x", "--image=x")
+	kubectl(t, endpoint, "--namespace=strict", "create", "serviceaccount", "default")
+	refused("violates PodSecurity \"restricted:latest\"", "run", "x", "--image=x")
+	refused("User \"system:serviceaccount:strict:default\" cannot list resource", "get", "pods", "--as=system:serviceaccount:strict:default")
+	if token := kubectl(t, endpoint, "--namespace=strict", "create", "token", "default", "--audience=istio-ca"); strings.Count(token, ".") != 2 {
+		t.Errorf("token: %s", token)
+	}
+
+	if err := command.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Wait(); err != nil {
+		t.Errorf("up ended with %v after SIGTERM", err)
+	}
+	assertGone(t, endpoint, processes)
+}
+
+func TestKilledUpLeavesNothing(t *testing.T) {
+	command, _, endpoint := up(t)
+	processes := children(t, endpoint, "etcd", "kube-apiserver")
+	if err := command.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = command.Wait()
+	assertGone(t, endpoint, processes)
+}
+
+func TestUpFailsWithAComponent(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	command, _, endpoint := up(t, "--data="+data)
+	processes := children(t, endpoint, "etcd", "kube-apiserver")
+	said, ok := command.Stderr.(*bytes.Buffer)
+	if !ok {
+		t.Fatal("standard error is not kept")
+	}
+	if err := syscall.Kill(processes[1].PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Wait(); err == nil || err.Error() != "exit status 1" {
+		t.Errorf("up ended with %v", err)
+	}
+	if want := "cluster: kube-apiserver ended with signal: killed; the end of its log:\n"; !strings.HasPrefix(said.String(), want) {
+		t.Errorf("said %s, want %s", said.String(), want)
+	}
+	assertGone(t, endpoint, processes)
+}
+
+// succeed runs the program to its end, and returns what it printed and what it said
+// on standard error.
+func succeed(t *testing.T, arguments ...string) (out, said string) {
+	t.Helper()
+	command := program(t, arguments...)
+	var stdout, stderr bytes.Buffer
+	command.Stdout, command.Stderr = &stdout, &stderr
+	if err := command.Run(); err != nil {
+		t.Fatalf("%q: %v: %s", arguments, err, stderr.String())
+	}
+	return stdout.String(), stderr.String()
+}
+
+func TestDetached(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	t.Cleanup(func() { succeed(t, "down", "--data", data) })
+
+	out, _ := succeed(t, "up", "--detach", "--controller-manager", "--data", data)
+	endpoint := parseEndpoint(t, []byte(out))
+	processes := children(t, endpoint, "etcd", "kube-apiserver", "kube-controller-manager")
+	again, said := succeed(t, "up", "--detach", "--data", data)
+	if again != out || said != "a control plane already runs in "+data+"\n" {
+		t.Errorf("up on a running one: %s, %s", again, said)
+	}
+
+	kubectl(t, endpoint, "create", "deployment", "x", "--image=x", "--replicas=2")
+	kubectl(t, endpoint, "wait", "--for=create", "pods", "-l", "app=x", "--timeout=60s")
+
+	if _, said = succeed(t, "down", "--data", data); said != "ended the control plane in "+data+"\n" {
+		t.Errorf("down said %s", said)
+	}
+	assertGone(t, endpoint, processes)
+	if _, said = succeed(t, "down", "--data", data); said != "no control plane runs in "+data+"\n" {
+		t.Errorf("down on nothing said %s", said)
+	}
+}
+
+func TestWrongCommandLines(t *testing.T) {
+	for name, test := range map[string]struct {
+		arguments []string
+		want      string
+	}{
+		"if there is no command, expect a word about it": {nil, "cluster: no command given"},
+		"if the command is unknown, expect its name":     {[]string{"start"}, `cluster: unknown command "start"`},
+		"if up gets an argument, expect it named":        {[]string{"up", "now"}, `cluster: up takes no argument, got "now"`},
+		"if bin gets no name, expect a count":            {[]string{"bin"}, "cluster: bin takes one name, got 0"},
+		"if detach has no folder, expect the flag":       {[]string{"up", "--detach"}, "cluster: --detach needs --data, the folder that down will be told"},
+		"if down has no folder, expect the flag":         {[]string{"down"}, "cluster: down needs --data, the folder that up --detach was given"},
+		"if a flag is unknown, expect it named":          {[]string{"down", "--all"}, "cluster: flag provided but not defined: -all"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, err := program(t, test.arguments...).CombinedOutput()
+			if err == nil || err.Error() != "exit status 1" || !strings.HasSuffix(strings.TrimSpace(string(out)), test.want) {
+				t.Errorf("%v: %s, want %s", err, out, test.want)
+			}
+		})
+	}
+}

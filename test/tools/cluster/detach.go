@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/apiserver"
+)
+
+// announcement is what the background process prints: lines of progress, and at
+// last an endpoint or an error.
+type announcement struct {
+	apiserver.Endpoint
+	Progress string `json:"progress,omitempty"`
+	Error    string `json:"error,omitempty"`
+}
+
+// announcer is a place for progress in a process whose standard error is nobody's.
+type announcer struct{ out io.Writer }
+
+// Write announces progress.
+func (a announcer) Write(text []byte) (int, error) {
+	return len(text), json.NewEncoder(a.out).Encode(announcement{Progress: string(text)})
+}
+
+// detach leaves a second process of this program in the background, waits until
+// it has announced its control plane, and repeats the announcement.
+func detach(ctx context.Context, f upFlags, std streams) error {
+	if f.data == "" {
+		return errors.New("--detach needs --data, the folder that down will be told")
+	}
+	running, err := await(ctx, f)
+	if err != nil {
+		return err
+	}
+	if running != nil {
+		_, _ = fmt.Fprintf(std.err, "a control plane already runs in %s\n", running.DataDir)
+		return json.NewEncoder(std.out).Encode(running)
+	}
+	if _, err := f.build(ctx, std); err != nil { // with progress, which the background has no place for
+		return err
+	}
+	endpoint, err := f.leave(ctx, std.err)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(std.out).Encode(endpoint)
+}
+
+// await returns the endpoint of the control plane that lives in the data folder,
+// waiting for one that is just being started, and nil when there is none.
+func await(ctx context.Context, f upFlags) (*apiserver.Endpoint, error) {
+	deadline := time.After(f.patience)
+	for {
+		state, err := apiserver.ReadState(f.data)
+		if errors.Is(err, fs.ErrNotExist) || (err == nil && !state.Harness.Alive()) {
+			return nil, nil
+		}
+		if err != nil || state.Endpoint != nil {
+			return state.Endpoint, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-deadline:
+			return nil, fmt.Errorf("the control plane in %s is still starting after %s", f.data, f.patience)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// leave starts the background process, hands its progress on, and returns what it
+// announces at last.
+func (f upFlags) leave(ctx context.Context, progress io.Writer) (*apiserver.Endpoint, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	arguments := []string{"up", "--background", "--data=" + f.data, "--kubeconfig=" + f.kubeconfig, "--timeout=" + f.patience.String()}
+	if f.controllerManager {
+		arguments = append(arguments, "--controller-manager")
+	}
+	if f.node {
+		arguments = append(arguments, "--node", "--max-pods="+strconv.Itoa(f.maxPods))
+	}
+	command := exec.Command(program, arguments...)
+	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	said, err := command.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := command.Start(); err != nil {
+		return nil, err
+	}
+	heard := make(chan announcement, 1)
+	go func() {
+		for decoder := json.NewDecoder(said); ; {
+			var line announcement
+			if err := decoder.Decode(&line); err != nil {
+				line.Error = "it ended without a word"
+			}
+			if line.Progress == "" {
+				heard <- line
+				return
+			}
+			_, _ = io.WriteString(progress, line.Progress)
+		}
+	}()
+	select {
+	case line := <-heard:
+		if line.Error != "" {
+			return nil, errors.Join(errors.New(line.Error), command.Wait())
+		}
+		return &line.Endpoint, command.Process.Release()
+	case <-ctx.Done():
+		return nil, errors.Join(context.Cause(ctx), command.Process.Signal(syscall.SIGTERM), command.Wait())
+	}
+}

@@ -1,0 +1,68 @@
+package apiserver
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// stopPatience is how long Down waits for a harness to clean up after itself.
+const stopPatience = 20 * time.Second
+
+// Down ends the control plane that lives in a data folder, and removes the
+// folder. It reports whether there was one.
+func Down(folder string) (bool, error) {
+	if _, err := os.Stat(folder); os.IsNotExist(err) {
+		return false, nil
+	}
+	if err := checkOurs(folder); err != nil {
+		return false, err
+	}
+	state, err := ReadState(folder)
+	if os.IsNotExist(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := state.Harness.end(stopPatience); err != nil {
+		return true, err
+	}
+	return true, state.cleanUp(folder)
+}
+
+// cleanUp ends and removes what a harness that is gone has left.
+func (s State) cleanUp(folder string) error {
+	killAll(s.Children)
+	if err := s.removeGroup(); err != nil {
+		return err
+	}
+	if s.Kubeconfig != "" {
+		admin, err := os.ReadFile(filepath.Join(folder, adminName))
+		if err == nil {
+			err = removeKubeconfig(s.Kubeconfig, admin)
+		}
+		if err != nil && !os.IsNotExist(err) {
+			return err
+		}
+	}
+	return remove(folder)
+}
+
+// end asks a process to end, and kills it when it takes longer than patience.
+func (i Identity) end(patience time.Duration) error {
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		if err := i.signal(signal); err != nil {
+			return fmt.Errorf("end process %d: %w", i.PID, err)
+		}
+		for deadline := time.Now().Add(patience); i.Alive() && time.Now().Before(deadline); {
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	if i.Alive() {
+		return fmt.Errorf("process %d does not end", i.PID)
+	}
+	return nil
+}

@@ -1,0 +1,155 @@
+package apiserver
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+func TestClaim(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "deep", "data")
+	claimed, lock, err := claim(folder)
+	if err != nil || claimed != folder {
+		t.Fatalf("claim = %q, %v", claimed, err)
+	}
+	if info, err := os.Stat(folder); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("mode %v, %v, want 0700", info.Mode(), err)
+	}
+	if _, _, err := claim(folder); !errors.Is(err, errInUse) || err.Error() != folder+": a control plane already runs there" {
+		t.Errorf("a second claim: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "etcd"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, lock, err = claim(folder)
+	if err != nil {
+		t.Fatalf("a claim after the first one's end: %v", err)
+	}
+	defer func() { _ = lock.Close() }()
+	if entries, err := os.ReadDir(folder); err != nil || len(entries) != 1 || entries[0].Name() != lockName {
+		t.Errorf("what a predecessor left: %v, %v", entries, err)
+	}
+}
+
+func TestClaimMakesATemporaryFolder(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	folder, lock, err := claim("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = lock.Close() }()
+	if matched, _ := filepath.Match(filepath.Join(os.TempDir(), "isthmus-cluster-*"), folder); !matched {
+		t.Errorf("folder %s", folder)
+	}
+}
+
+// The folder is removed in the end, so it must not be somebody's home.
+func TestFolderOfTheUserIsKept(t *testing.T) {
+	folder := t.TempDir()
+	letter := filepath.Join(folder, "letter.txt")
+	if err := os.WriteFile(letter, []byte("dear"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := folder + " is not empty and holds no control plane: name another folder for --data"
+	_, _, claimed := claim(folder)
+	_, down := Down(folder)
+	for what, err := range map[string]error{"claim": claimed, "Down": down, "remove": remove(folder)} {
+		if err == nil || err.Error() != want {
+			t.Errorf("%s: error %v, want %s", what, err, want)
+		}
+	}
+	if content, err := os.ReadFile(letter); err != nil || string(content) != "dear" {
+		t.Errorf("the letter: %q, %v", content, err)
+	}
+}
+
+func TestDownOnNothing(t *testing.T) {
+	for name, folder := range map[string]string{
+		"if the folder is missing, expect nothing": filepath.Join(t.TempDir(), "missing"),
+		"if the folder is empty, expect nothing":   t.TempDir(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			if found, err := Down(folder); found || err != nil {
+				t.Errorf("Down = %v, %v", found, err)
+			}
+		})
+	}
+}
+
+// A recorded process id may be another process's by now.
+func TestDownSparesStrangers(t *testing.T) {
+	folder, lock, err := claim(filepath.Join(t.TempDir(), "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	stranger := exec.Command("sleep", "600")
+	if err := stranger.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = stranger.Process.Kill()
+		_ = stranger.Wait()
+	}()
+	recorded := Identity{PID: stranger.Process.Pid, Started: "1"}
+	state := State{Harness: recorded, Children: []Child{{Name: "etcd", Identity: recorded}}}
+	if err := state.write(folder); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := Down(folder); !found || err != nil {
+		t.Errorf("Down = %v, %v", found, err)
+	}
+	if _, err := os.Stat(folder); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the folder is still there: %v", err)
+	}
+	if identity, err := identify(stranger.Process.Pid); err != nil || !identity.Alive() {
+		t.Errorf("the stranger was ended: %v", err)
+	}
+}
+
+func TestDownEndsWhatAKilledHarnessLeft(t *testing.T) {
+	folder, lock, err := claim(filepath.Join(t.TempDir(), "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	child := exec.Command("sleep", "600")
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	identity, err := identify(child.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	for _, path := range []string{kubeconfig, filepath.Join(folder, adminName)} {
+		if err := os.WriteFile(path, []byte(ownership), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	state := State{Children: []Child{{Name: "etcd", Identity: identity}}, Kubeconfig: kubeconfig}
+	if err := state.write(folder); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := Down(folder); !found || err != nil {
+		t.Errorf("Down = %v, %v", found, err)
+	}
+	if err := child.Wait(); err == nil || err.Error() != "signal: killed" {
+		t.Errorf("the child ended with %v", err)
+	}
+	for _, path := range []string{folder, kubeconfig} {
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is still there: %v", path, err)
+		}
+	}
+}

@@ -1,0 +1,38 @@
+package apiserver
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// childAttributes puts a child into its own process group, out of reach of a
+// terminal's Ctrl-C, and has the kernel kill it when the thread that started it
+// ends. That thread has to be the main one; see main. The children of the first
+// process of a namespace end with it anyway, and any thread may start them.
+func childAttributes(alone bool) *syscall.SysProcAttr {
+	if alone {
+		return &syscall.SysProcAttr{Setpgid: true}
+	}
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}
+
+// startTime returns the 22nd field of /proc/<pid>/stat, in clock ticks since
+// the machine's start, and an error when the process is gone or a zombie.
+func startTime(pid int) (string, error) {
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return "", err
+	}
+	// The second field is the program's name in parentheses, blanks and all.
+	stat := string(content)
+	fields := strings.Fields(stat[strings.LastIndex(stat, ")")+1:])
+	if len(fields) < 20 {
+		return "", fmt.Errorf("/proc/%d/stat has %d fields after the name, want 20", pid, len(fields))
+	}
+	if state := fields[0]; state == "Z" || state == "X" {
+		return "", fmt.Errorf("process %d has ended", pid)
+	}
+	return fields[19], nil
+}

@@ -1,0 +1,222 @@
+package builder
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// fakeGo stands for the go command: it writes what it was asked for to a list,
+// prints what it would print, and makes the files.
+const fakeGo = `#!/bin/sh
+echo "$@" >> "$FAKE_GO_CALLS"
+if [ -n "$FAKE_GO_FAILS" ]; then
+	echo "k8s.io/klog" >&2
+	echo "main.go:1: undefined: x" >&2
+	exit 1
+fi
+while [ "$1" != -o ]; do shift; done
+output=$2
+shift 2
+for package in "$@"; do
+	echo "$package" >&2
+	name=$(basename "$package")
+	[ "$name" != v3 ] || name=server
+	echo built > "$output$name"
+	chmod 755 "$output$name"
+done
+`
+
+// newBuilder returns a builder of a made up repository whose go command is fake,
+// and the list of that command's calls.
+func newBuilder(t *testing.T, progress io.Writer) (Builder, func() []string) {
+	t.Helper()
+	root, cache, path := t.TempDir(), t.TempDir(), t.TempDir()
+	writeFile(t, filepath.Join(root, "test/tools/kubernetes/go.mod"), "require k8s.io/kubernetes v1.36.3\n")
+	writeFile(t, filepath.Join(root, "test/tools/kubernetes/go.sum"), "")
+	writeFile(t, filepath.Join(path, "go"), fakeGo)
+	calls := filepath.Join(path, "calls")
+	t.Setenv("PATH", path+":"+os.Getenv("PATH"))
+	t.Setenv("FAKE_GO_CALLS", calls)
+	return Builder{Root: root, Cache: cache, Progress: progress}, func() []string {
+		content, err := os.ReadFile(calls)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		return slices.Collect(strings.Lines(string(content)))
+	}
+}
+
+func TestBuildOnce(t *testing.T) {
+	var progress bytes.Buffer
+	builder, calls := newBuilder(t, &progress)
+	first, err := builder.Build(t.Context(), "etcd", "kubectl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"etcd", "kubectl"} {
+		if filepath.Base(first[name]) != name || !filepath.IsAbs(first[name]) {
+			t.Errorf("path of %s: %q", name, first[name])
+		}
+		if content, err := os.ReadFile(first[name]); err != nil || string(content) != "built\n" {
+			t.Errorf("%s: %q, %v", first[name], content, err)
+		}
+	}
+	if said := progress.String(); !strings.HasPrefix(said, "building etcd, kubectl (once; minutes when cold), into "+builder.Cache) ||
+		!strings.Contains(said, "building etcd, kubectl: done in 0s\n") {
+		t.Errorf("progress: %s", said)
+	}
+
+	progress.Reset()
+	if _, err := builder.Build(t.Context(), "kubectl", "etcd"); err != nil {
+		t.Fatal(err)
+	}
+	if len(calls()) != 1 || progress.Len() > 0 {
+		t.Errorf("the second time: calls %q, progress %q", calls(), progress.String())
+	}
+	if _, err := builder.Build(t.Context(), "kubectl", "kube-apiserver"); err != nil {
+		t.Fatal(err)
+	}
+	if all := calls(); len(all) != 2 || strings.Contains(all[1], "kubectl") || !strings.Contains(all[1], "kube-apiserver") {
+		t.Errorf("calls for what is missing: %q", all)
+	}
+}
+
+func TestBuildFails(t *testing.T) {
+	builder, _ := newBuilder(t, io.Discard)
+	t.Setenv("FAKE_GO_FAILS", "1")
+	_, err := builder.Build(t.Context(), "etcd")
+	want := "build etcd from test/tools/kubernetes: the go command ended with exit status 1\nmain.go:1: undefined: x"
+	if message(err) != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	left, err := filepath.Glob(filepath.Join(builder.Cache, "building-*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	t.Setenv("FAKE_GO_FAILS", "")
+	if _, err := builder.Build(t.Context(), "etcd"); err != nil {
+		t.Errorf("the next build: %v", err)
+	}
+}
+
+func TestBuildOfUnknownTool(t *testing.T) {
+	builder, calls := newBuilder(t, io.Discard)
+	if _, err := builder.Build(t.Context(), "etcd", "nonsense"); !strings.HasPrefix(message(err), `unknown tool "nonsense": `) {
+		t.Errorf("error %v", err)
+	}
+	if len(calls()) > 0 {
+		t.Errorf("calls %q", calls())
+	}
+}
+
+// awaited is a writer that closes found once it has been told a text.
+type awaited struct {
+	mu    sync.Mutex
+	said  strings.Builder
+	text  string
+	found chan struct{}
+}
+
+func (a *awaited) Write(p []byte) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	before := strings.Contains(a.said.String(), a.text)
+	a.said.Write(p)
+	if !before && strings.Contains(a.said.String(), a.text) {
+		close(a.found)
+	}
+	return len(p), nil
+}
+
+func TestBuildWaitsForAnother(t *testing.T) {
+	progress := &awaited{text: "waiting for another build (process ", found: make(chan struct{})}
+	builder, calls := newBuilder(t, progress)
+	unlock, err := lock(t.Context(), builder.Cache, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := builder.Build(t.Context(), "etcd")
+		done <- err
+	}()
+	select {
+	case <-progress.found:
+	case err := <-done:
+		t.Fatalf("did not wait: %v", err)
+	case <-time.After(10 * time.Second):
+		t.Fatal("did not say that it waits")
+	}
+	if len(calls()) > 0 {
+		t.Errorf("built while another did: %q", calls())
+	}
+	unlock()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWaitingEndsWithTheContext(t *testing.T) {
+	builder, _ := newBuilder(t, io.Discard)
+	unlock, err := lock(t.Context(), builder.Cache, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := builder.Build(ctx, "etcd"); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestProvidedPrograms(t *testing.T) {
+	builder, calls := newBuilder(t, io.Discard)
+	builder.Assets = t.TempDir()
+	writeFile(t, filepath.Join(builder.Assets, "etcd"), "")
+	paths, err := builder.Build(t.Context(), "etcd")
+	if err != nil || paths["etcd"] != filepath.Join(builder.Assets, "etcd") {
+		t.Errorf("Build = %v, %v", paths, err)
+	}
+	if err := os.WriteFile(filepath.Join(builder.Assets, "kubectl"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = builder.Build(t.Context(), "etcd", "kube-apiserver", "kubectl")
+	want := "KUBEBUILDER_ASSETS=" + builder.Assets + " has no executable file kube-apiserver, kubectl: put it there, or unset KUBEBUILDER_ASSETS to build it"
+	if message(err) != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	if len(calls()) > 0 {
+		t.Errorf("calls %q", calls())
+	}
+	paths, err = builder.Build(t.Context(), "etcd", "kube-controller-manager")
+	if err != nil || filepath.Dir(paths["etcd"]) != builder.Assets || !strings.HasPrefix(paths["kube-controller-manager"], builder.Cache) {
+		t.Errorf("Build with what such folders lack = %v, %v", paths, err)
+	}
+}
+
+func TestEnvironmentWithoutHome(t *testing.T) {
+	t.Setenv("HOME", "")
+	t.Setenv("GOCACHE", "")
+	t.Setenv("GOPATH", "/given")
+	environment := Builder{Cache: "/cache"}.environment()
+	last := map[string]string{}
+	for _, variable := range environment {
+		name, value, _ := strings.Cut(variable, "=")
+		last[name] = value
+	}
+	for name, want := range map[string]string{"GOCACHE": "/cache/go-build", "GOPATH": "/given", "CGO_ENABLED": "0", "GOOS": "", "GOFLAGS": ""} {
+		if last[name] != want {
+			t.Errorf("%s=%s, want %q", name, last[name], want)
+		}
+	}
+}

@@ -1,0 +1,113 @@
+package builder
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// CacheFolder returns where built tools are kept, and makes it: $ISTHMUS_CACHE,
+// else a folder of the user's cache, else (no HOME is set) one of the user's
+// own under the temporary folder.
+func CacheFolder() (string, error) {
+	if folder := os.Getenv("ISTHMUS_CACHE"); folder != "" {
+		absolute, err := filepath.Abs(folder)
+		if err != nil {
+			return "", fmt.Errorf("ISTHMUS_CACHE=%s: %w", folder, err)
+		}
+		return absolute, os.MkdirAll(absolute, 0o755)
+	}
+	if folder, err := os.UserCacheDir(); err == nil {
+		folder = filepath.Join(folder, "isthmus")
+		return folder, os.MkdirAll(folder, 0o755)
+	}
+	folder := filepath.Join(os.TempDir(), "isthmus-cache-"+strconv.Itoa(os.Getuid()))
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return "", err
+	}
+	// The name can be guessed, and what lies there is going to be executed.
+	info, err := os.Lstat(folder)
+	if err != nil {
+		return "", err
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); !info.IsDir() || !ok || int(stat.Uid) != os.Getuid() {
+		return "", fmt.Errorf("%s belongs to someone else: set ISTHMUS_CACHE or HOME", folder)
+	}
+	return folder, nil
+}
+
+// recipe is everything that decides what a module's tools are built to.
+type recipe struct {
+	folder string // of the go.mod, absolute
+	flags  string // -ldflags
+	target string // in the cache, absolute
+}
+
+// recipeOf reads a module's go.mod and go.sum, and the program that its folder
+// may hold, and derives flags and target.
+func (m Module) recipeOf(root, cache string) (recipe, error) {
+	folder := filepath.Join(root, filepath.FromSlash(m.Folder))
+	goMod, err := os.ReadFile(filepath.Join(folder, "go.mod"))
+	if err != nil {
+		return recipe{}, err
+	}
+	goSum, err := os.ReadFile(filepath.Join(folder, "go.sum"))
+	if err != nil {
+		return recipe{}, err
+	}
+	flags, err := m.linkerFlags(string(goMod))
+	if err != nil {
+		return recipe{}, err
+	}
+	program, err := sources(folder)
+	if err != nil {
+		return recipe{}, err
+	}
+	parts := append([]string{string(goMod), string(goSum), flags, runtime.Version(), platform()}, program...)
+	target := filepath.Join(cache, m.Name+"-"+key(parts...))
+	return recipe{folder: folder, flags: flags, target: target}, nil
+}
+
+// sources returns names and contents of the Go files that lie beside a go.mod and
+// one folder below it, without tests: a program of ours is one package.
+func sources(folder string) ([]string, error) {
+	beside, err := filepath.Glob(filepath.Join(folder, "*.go"))
+	if err != nil {
+		return nil, err
+	}
+	below, err := filepath.Glob(filepath.Join(folder, "*", "*.go"))
+	if err != nil {
+		return nil, err
+	}
+	var parts []string
+	for _, file := range append(beside, below...) {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, filepath.Base(file), string(content))
+	}
+	return parts, nil
+}
+
+// platform names the target of the build; a program that runs here is wanted,
+// whatever GOOS and GOARCH say.
+func platform() string { return runtime.GOOS + "-" + runtime.GOARCH }
+
+// key hashes its parts so that no two lists of parts share a key.
+func key(parts ...string) string {
+	hash := sha256.New()
+	for _, part := range parts {
+		_, _ = fmt.Fprintf(hash, "%d:%s", len(part), part)
+	}
+	return hex.EncodeToString(hash.Sum(nil))[:16]
+}

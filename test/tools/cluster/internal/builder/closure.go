@@ -1,0 +1,103 @@
+package builder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Closure returns a folder in the cache that holds a program of Debian's packages
+// with the loader and every library that it is linked to, each where Debian puts
+// it, and nothing else: the root of an image in which the program runs. The
+// packages are fetched by apt together with all they depend on, as if nothing was
+// installed, and nothing is installed.
+func (b Builder) Closure(ctx context.Context, p Packaged) (string, error) {
+	if folder := b.closed(p); folder != "" {
+		return folder, nil
+	}
+	unlock, err := lock(ctx, b.Cache, b.Progress)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if folder := b.closed(p); folder != "" { // someone may just have fetched it
+		return folder, nil
+	}
+	folder, err := b.gather(ctx, p)
+	if err != nil {
+		return "", fmt.Errorf("fetch Debian's package %s with all it depends on: %w", p.Package, err)
+	}
+	return folder, nil
+}
+
+// closed returns the newest closure in the cache.
+func (b Builder) closed(p Packaged) string {
+	found, err := filepath.Glob(filepath.Join(b.Cache, "closure-"+p.Package+"-*", filepath.FromSlash(p.Path)))
+	if err != nil || len(found) == 0 {
+		return ""
+	}
+	return strings.TrimSuffix(found[len(found)-1], string(filepath.Separator)+filepath.FromSlash(p.Path))
+}
+
+// gather downloads the packages, unpacks them all, and keeps the closure in the
+// cache, under the program's version.
+func (b Builder) gather(ctx context.Context, p Packaged) (string, error) {
+	if err := needDebian(); err != nil {
+		return "", err
+	}
+	temporary, err := os.MkdirTemp(b.Cache, "fetching-")
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = os.RemoveAll(temporary) }()
+
+	label, start := "fetching Debian's package "+p.Package+" with all it depends on", time.Now()
+	_, _ = fmt.Fprintf(b.Progress, "%s (once; seconds), into %s\n", label, b.Cache)
+	archives, err := b.downloadAll(ctx, p.Package, temporary)
+	if err != nil {
+		return "", err
+	}
+	whole, kept, version := filepath.Join(temporary, "whole"), filepath.Join(temporary, "kept"), ""
+	for _, archive := range archives {
+		if _, err := b.command(ctx, temporary, "dpkg-deb", "--extract", archive, whole); err != nil {
+			return "", err
+		}
+		if strings.HasPrefix(filepath.Base(archive), p.Package+"_") {
+			if version, err = b.command(ctx, temporary, "dpkg-deb", "--field", archive, "Version"); err != nil {
+				return "", err
+			}
+		}
+	}
+	if err := keepLinked(whole, kept, p.Path); err != nil {
+		return "", err
+	}
+	target := filepath.Join(b.Cache, "closure-"+p.Package+"-"+strings.ReplaceAll(version, ":", "_"))
+	if err := errors.Join(os.RemoveAll(target), os.Rename(kept, target)); err != nil {
+		return "", err
+	}
+	_, _ = fmt.Fprintf(b.Progress, "%s: version %s of %d packages, done in %s\n", label, version, len(archives), time.Since(start).Round(time.Second))
+	return target, nil
+}
+
+// downloadAll lets apt fetch a package and all it depends on into a folder. The
+// status that apt is shown is empty, so that what this machine has counts as
+// missing.
+func (b Builder) downloadAll(ctx context.Context, name, folder string) ([]string, error) {
+	status := filepath.Join(folder, "status")
+	if err := os.WriteFile(status, nil, 0o644); err != nil {
+		return nil, err
+	}
+	archives, err := b.downloadMissing(ctx, folder, "-o", "Dir::State::status="+status, "-o", "Dir::State::extended_states="+status+".auto", name)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(archives, func(a string) bool { return strings.HasPrefix(filepath.Base(a), name+"_") }) {
+		return nil, fmt.Errorf("apt-get install left %d packages, without %s", len(archives), name)
+	}
+	return archives, nil
+}

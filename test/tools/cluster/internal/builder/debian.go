@@ -1,0 +1,204 @@
+package builder
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Packaged is a program that is not built here: it comes from the machine where
+// it is installed, else from a package of Debian, which is unpacked into the
+// cache and not installed.
+type Packaged struct {
+	// Name is what the program is called on the PATH.
+	Name string
+	// Package is Debian's package that holds it, Path where it lies in there.
+	Package, Path string
+	// Probe are arguments with which it ends well at once. A program that was
+	// unpacked alone may lack a library; so it shows.
+	Probe []string
+}
+
+// PackagedTools lists every program that comes from a package.
+func PackagedTools() []Packaged {
+	version := []string{"--version"}
+	return []Packaged{
+		{Name: "prometheus", Package: "prometheus", Path: "usr/bin/prometheus", Probe: version},
+		{Name: "promtool", Package: "prometheus", Path: "usr/bin/promtool", Probe: version},
+	}
+}
+
+// findPackaged returns the program of this name, if it comes from a package.
+func findPackaged(name string) (Packaged, bool) {
+	all := PackagedTools()
+	i := slices.IndexFunc(all, func(p Packaged) bool { return p.Name == name })
+	if i < 0 {
+		return Packaged{}, false
+	}
+	return all[i], true
+}
+
+// provide returns the path of a program from a package: on the PATH, in the
+// cache, or in the cache after fetching it.
+func (b Builder) provide(ctx context.Context, p Packaged) (string, error) {
+	if path, err := exec.LookPath(p.Name); err == nil {
+		return filepath.Abs(path)
+	}
+	if path := b.unpacked(ctx, p); path != "" {
+		return path, nil
+	}
+	unlock, err := lock(ctx, b.Cache, b.Progress)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if path := b.unpacked(ctx, p); path != "" { // someone may just have fetched it
+		return path, nil
+	}
+	path, err := b.fetch(ctx, p)
+	if err != nil {
+		return "", fmt.Errorf("%s is not on the PATH, and Debian's package %s cannot be unpacked instead: %w; install %[1]s (on Debian: apt-get install %[2]s), and it is used",
+			p.Name, p.Package, err)
+	}
+	return path, nil
+}
+
+// unpacked returns the program of the newest package in the cache, if it runs.
+// Another machine may have put it there.
+func (b Builder) unpacked(ctx context.Context, p Packaged) string {
+	found, err := filepath.Glob(filepath.Join(b.Cache, "debian-"+p.Package+"-*", filepath.FromSlash(p.Path)))
+	if err != nil {
+		return ""
+	}
+	for _, path := range slices.Backward(found) {
+		if p.probe(ctx, path) == nil {
+			return path
+		}
+	}
+	return ""
+}
+
+// probe runs the program with arguments that do nothing.
+func (p Packaged) probe(ctx context.Context, path string) error {
+	out, err := exec.CommandContext(ctx, path, p.Probe...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s %s: %w: %s", path, strings.Join(p.Probe, " "), err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// fetch downloads the package, unpacks it into the cache, under its version, and
+// returns the path of the program in it.
+func (b Builder) fetch(ctx context.Context, p Packaged) (string, error) {
+	if err := needDebian(); err != nil {
+		return "", err
+	}
+	temporary, err := os.MkdirTemp(b.Cache, "fetching-")
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = os.RemoveAll(temporary) }()
+
+	label, start := "fetching Debian's package "+p.Package, time.Now()
+	_, _ = fmt.Fprintf(b.Progress, "%s (once; seconds), into %s\n", label, b.Cache)
+	archive, err := b.download(ctx, p.Package, temporary)
+	if err != nil {
+		return "", err
+	}
+	version, err := b.command(ctx, temporary, "dpkg-deb", "--field", archive, "Version")
+	if err != nil {
+		return "", err
+	}
+	content := filepath.Join(temporary, "content")
+	if _, err := b.command(ctx, temporary, "dpkg-deb", "--extract", archive, content); err != nil {
+		return "", err
+	}
+	if err := p.probe(ctx, filepath.Join(content, filepath.FromSlash(p.Path))); err != nil {
+		return "", fmt.Errorf("what is in it does not run without being installed: %w", err)
+	}
+	target := filepath.Join(b.Cache, "debian-"+p.Package+"-"+strings.ReplaceAll(version, ":", "_"))
+	if err := errors.Join(os.RemoveAll(target), os.Rename(content, target)); err != nil {
+		return "", err
+	}
+	_, _ = fmt.Fprintf(b.Progress, "%s: version %s, done in %s\n", label, version, time.Since(start).Round(time.Second))
+	return filepath.Join(target, filepath.FromSlash(p.Path)), nil
+}
+
+// needDebian tells whether there is what packages are fetched and unpacked with.
+func needDebian() error {
+	for _, needed := range []string{"apt-get", "dpkg-deb"} {
+		if _, err := exec.LookPath(needed); err != nil {
+			return fmt.Errorf("there is no %s, so this is no Debian", needed)
+		}
+	}
+	return nil
+}
+
+// download lets apt fetch the package into a folder.
+func (b Builder) download(ctx context.Context, name, folder string) (string, error) {
+	if err := b.withLists(ctx, folder, "apt-get", "download", "--quiet", "-o", "Acquire::Retries=3", name); err != nil {
+		return "", err
+	}
+	found, err := filepath.Glob(filepath.Join(folder, "*.deb"))
+	if err != nil {
+		return "", err
+	}
+	if len(found) != 1 {
+		return "", fmt.Errorf("apt-get download left %d packages, want one", len(found))
+	}
+	return found[0], nil
+}
+
+// withLists runs apt in a folder. Where the package lists are missing or too old,
+// as in a fresh container, root gets new ones.
+func (b Builder) withLists(ctx context.Context, folder string, arguments ...string) error {
+	_, err := b.command(ctx, folder, arguments...)
+	if err == nil {
+		return nil
+	}
+	if os.Getuid() != 0 {
+		return fmt.Errorf("%w (where package lists are missing or old, apt-get update as root helps)", err)
+	}
+	_, _ = fmt.Fprintln(b.Progress, "getting new package lists: apt-get update")
+	if _, updated := b.command(ctx, folder, "apt-get", "update", "--quiet", "-o", "Acquire::Retries=3"); updated != nil {
+		return errors.Join(err, updated)
+	}
+	_, err = b.command(ctx, folder, arguments...)
+	return err
+}
+
+// command runs a program in a folder and returns what it printed, without the
+// space around it. While it takes long it is told of.
+func (b Builder) command(ctx context.Context, folder string, arguments ...string) (string, error) {
+	command := exec.CommandContext(ctx, arguments[0], arguments[1:]...)
+	command.Dir = folder
+	command.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
+	var out, complaint bytes.Buffer
+	command.Stdout, command.Stderr = &out, &complaint
+	shown := strings.Join(arguments[:2], " ")
+	if err := command.Start(); err != nil {
+		return "", fmt.Errorf("%s: %w", shown, err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- command.Wait() }()
+	start, ticker := time.Now(), time.NewTicker(tellEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case now := <-ticker.C:
+			_, _ = fmt.Fprintf(b.Progress, "%s: %s\n", shown, now.Sub(start).Round(time.Second))
+		case err := <-ended:
+			if err != nil {
+				return "", fmt.Errorf("%s: %w: %s", shown, err, strings.TrimSpace(complaint.String()))
+			}
+			return strings.TrimSpace(out.String()), nil
+		}
+	}
+}

@@ -1,0 +1,77 @@
+package builder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// merged are the folders of a root that are links into usr on a machine like this.
+var merged = []string{"bin", "sbin", "lib", "lib64"}
+
+// Packages returns a folder in the cache in which Debian's packages are unpacked,
+// with those that they depend on as far as this machine lacks them: laid over the
+// machine's own files it makes the packages look installed, and nothing is
+// installed. It is empty where the machine has them all.
+func (b Builder) Packages(ctx context.Context, names ...string) (string, error) {
+	names = slices.Sorted(slices.Values(names))
+	folder, err := b.Once(ctx, "packages-"+key(names...), func(target string) error {
+		if err := needDebian(); err != nil {
+			return err
+		}
+		label, start := "fetching Debian's packages "+strings.Join(names, ", "), time.Now()
+		_, _ = fmt.Fprintf(b.Progress, "%s (once; seconds), into %s\n", label, b.Cache)
+		count, err := b.unpackMissing(ctx, names, target)
+		if err == nil {
+			_, _ = fmt.Fprintf(b.Progress, "%s: %d of them and of what they need, done in %s\n", label, count, time.Since(start).Round(time.Second))
+		}
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("packages %s of Debian: %w; install them (apt-get install %s), and they are used", strings.Join(names, ", "), err, strings.Join(names, " "))
+	}
+	return folder, nil
+}
+
+// unpackMissing makes the root of what the machine lacks.
+func (b Builder) unpackMissing(ctx context.Context, names []string, target string) (int, error) {
+	temporary := filepath.Dir(target)
+	archives, err := b.downloadMissing(ctx, temporary, names...)
+	if err != nil {
+		return 0, err
+	}
+	for _, name := range merged {
+		if err := errors.Join(os.MkdirAll(filepath.Join(target, "usr", name), 0o755), os.Symlink(filepath.Join("usr", name), filepath.Join(target, name))); err != nil {
+			return 0, err
+		}
+	}
+	for _, archive := range archives {
+		// dpkg-deb --extract would put folders in the place of the links.
+		_, err := b.command(ctx, temporary, "sh", "-c", `dpkg-deb --fsys-tarfile "$1" | tar -x --keep-directory-symlink -C "$2"`, "sh", archive, target)
+		if err != nil {
+			return 0, err
+		}
+	}
+	return len(archives), nil
+}
+
+// downloadMissing lets apt fetch packages and all they depend on into a folder, as
+// far as they are not installed; apt's own folders are not written to. The names
+// may begin with options of apt.
+func (b Builder) downloadMissing(ctx context.Context, folder string, names ...string) ([]string, error) {
+	cache := filepath.Join(folder, "apt")
+	if err := os.MkdirAll(filepath.Join(cache, "archives", "partial"), 0o755); err != nil {
+		return nil, err
+	}
+	arguments := []string{"apt-get", "install", "--quiet", "--yes", "--download-only", "--no-install-recommends",
+		"-o", "Acquire::Retries=3", "-o", "Dir::Cache=" + cache, "-o", "Debug::NoLocking=true"}
+	if err := b.withLists(ctx, folder, append(arguments, names...)...); err != nil {
+		return nil, err
+	}
+	return filepath.Glob(filepath.Join(cache, "archives", "*.deb"))
+}

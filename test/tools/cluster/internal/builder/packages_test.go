@@ -1,0 +1,122 @@
+package builder
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// installApt stands for apt-get where it downloads into another folder for archives:
+// it lists what it was asked for, and leaves two packages.
+const installApt = `#!/bin/sh
+echo "$@" >> "$FAKE_APT_CALLS"
+for word in "$@"; do
+	case $word in
+	Dir::Cache=*) archives=${word#Dir::Cache=}/archives ;;
+	Dir::State::status=*) test -e "${word#Dir::State::status=}" && test ! -s "${word#Dir::State::status=}" || exit 1 ;;
+	esac
+done
+echo > "$archives/tool_1%3a2-1_amd64.deb"
+echo > "$archives/libtool_3_amd64.deb"
+`
+
+// unpackDpkg stands for dpkg-deb: every package holds the tree of $FAKE_TREE.
+const unpackDpkg = `#!/bin/sh
+case $1 in
+--field) echo 1:2-1 ;;
+--extract) mkdir -p "$3" && cp -a "$FAKE_TREE/." "$3" ;;
+--fsys-tarfile) tar -C "$FAKE_TREE" -c . ;;
+esac
+`
+
+// newInstaller is a builder whose apt-get and dpkg-deb are fakes, the tree that is in
+// every package, and the list of apt-get's calls.
+func newInstaller(t *testing.T) (builder Builder, tree string, calls func() []string) {
+	t.Helper()
+	path, tree := t.TempDir(), t.TempDir()
+	writeFile(t, filepath.Join(path, "apt-get"), installApt)
+	writeFile(t, filepath.Join(path, "dpkg-deb"), unpackDpkg)
+	list := filepath.Join(path, "calls")
+	t.Setenv("PATH", path+":"+os.Getenv("PATH"))
+	t.Setenv("FAKE_APT_CALLS", list)
+	t.Setenv("FAKE_TREE", tree)
+	return Builder{Cache: t.TempDir(), Progress: io.Discard}, tree, func() []string {
+		content, err := os.ReadFile(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.Collect(strings.Lines(string(content)))
+	}
+}
+
+func TestPackages(t *testing.T) {
+	builder, tree, calls := newInstaller(t)
+	writeFile(t, filepath.Join(tree, "lib/libtool.so"), "library")
+	writeFile(t, filepath.Join(tree, "usr/bin/tool"), "tool")
+	first, err := builder.Packages(t.Context(), "tool", "other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What is in lib lies in usr/lib too, as on a machine where the one leads to the other.
+	for _, name := range []string{"usr/lib/libtool.so", "lib/libtool.so", "usr/bin/tool", "bin/tool"} {
+		if _, err := os.Stat(filepath.Join(first, name)); err != nil {
+			t.Error(err)
+		}
+	}
+	again, err := builder.Packages(t.Context(), "other", "tool")
+	if err != nil || again != first || len(calls()) != 1 || !strings.HasSuffix(calls()[0], " other tool\n") || strings.Contains(calls()[0], "Dir::State") {
+		t.Errorf("again: %s, %v, calls %q", again, err, calls())
+	}
+}
+
+// The closure of a real program of this machine, as if a package held the machine.
+func TestClosure(t *testing.T) {
+	builder, tree, calls := newInstaller(t)
+	for _, name := range []string{"bin", "lib", "lib64", "usr/lib"} {
+		if _, err := os.Stat("/" + name); err != nil {
+			continue
+		}
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(tree, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink("/"+name, filepath.Join(tree, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	folder, err := builder.Closure(t.Context(), Packaged{Name: "tool", Package: "tool", Path: "bin/ls"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if filepath.Base(folder) != "closure-tool-1_2-1" {
+		t.Errorf("folder %s", folder)
+	}
+	var files []string
+	err = filepath.WalkDir(folder, func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			files = append(files, filepath.Base(path))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(files)
+	// ls needs libselinux, and that needs libpcre2.
+	for _, want := range []string{"libc.so.6", "ls", "libselinux.so.1"} {
+		if !slices.Contains(files, want) {
+			t.Errorf("no %s in the closure: %q", want, files)
+		}
+	}
+	if len(files) > 8 {
+		t.Errorf("more than what is needed: %q", files)
+	}
+	if again, err := builder.Closure(t.Context(), Packaged{Package: "tool", Path: "bin/ls"}); err != nil || again != folder || len(calls()) != 1 {
+		t.Errorf("again: %s, %v, calls %q", again, err, calls())
+	}
+	if _, err := builder.Closure(t.Context(), Packaged{Package: "tool", Path: "bin/nothing"}); !strings.Contains(message(err), "fetch Debian's package tool with all it depends on: bin/nothing: ") {
+		t.Errorf("error %v", err)
+	}
+}

@@ -1,0 +1,116 @@
+package imagebuilder
+
+import (
+	"encoding/json"
+	"fmt"
+	"path"
+	"regexp"
+	"strings"
+)
+
+// recipe is what a Dockerfile of two stages says: what is built from which files,
+// and the image that is made of it on nothing.
+type recipe struct {
+	// sources are the files and folders that the first stage builds from.
+	sources []string
+	// arguments are the ARGs with their defaults.
+	arguments map[string]string
+	// commands are the first stage's RUN lines, in their order.
+	commands []string
+	// files are paths of the first stage that are copied into folder of the image.
+	files      []string
+	folder     string
+	user       string
+	entrypoint []string
+}
+
+// read reads a Dockerfile of exactly this form; an instruction that it does not
+// know is an error, so that the image and the Dockerfile cannot drift apart.
+func read(dockerfile string) (*recipe, error) {
+	r := &recipe{arguments: map[string]string{}}
+	stage := 0
+	for _, line := range instructions(dockerfile) {
+		if verb, _, _ := strings.Cut(line, " "); verb == "FROM" {
+			stage++
+		}
+		if err := r.instruction(stage, line); err != nil {
+			return nil, fmt.Errorf("%w in %q: this builds the image without Docker and has to know it", err, line)
+		}
+	}
+	if stage != 2 || len(r.commands) == 0 || len(r.files) == 0 || r.user == "" || len(r.entrypoint) == 0 {
+		return nil, fmt.Errorf("want two stages with RUN, COPY --from, USER and ENTRYPOINT, got %d stages: %+v", stage, *r)
+	}
+	return r, nil
+}
+
+// instructions are the lines without comments, continued ones joined.
+func instructions(dockerfile string) []string {
+	var lines []string
+	continued := false
+	for line := range strings.Lines(dockerfile) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		text, more := strings.CutSuffix(line, "\\")
+		if continued {
+			lines[len(lines)-1] += " " + strings.TrimSpace(text)
+		} else {
+			lines = append(lines, strings.TrimSpace(text))
+		}
+		continued = more
+	}
+	return lines
+}
+
+var mount = regexp.MustCompile(`^(--mount=\S+\s+)+`)
+
+func (r *recipe) instruction(stage int, line string) error {
+	verb, rest, _ := strings.Cut(line, " ")
+	rest = strings.TrimSpace(rest)
+	words := strings.Fields(rest)
+	switch {
+	case verb == "ARG":
+		name, value, _ := strings.Cut(rest, "=")
+		r.arguments[name] = value
+	case verb == "FROM" && stage == 1, verb == "FROM" && stage == 2 && rest == "scratch":
+	case verb == "WORKDIR" && stage == 1:
+	case verb == "COPY" && stage == 1 && len(words) > 1 && !strings.HasPrefix(rest, "--"):
+		r.sources = append(r.sources, words[:len(words)-1]...)
+	case verb == "RUN" && stage == 1:
+		r.commands = append(r.commands, mount.ReplaceAllString(rest, ""))
+	case verb == "COPY" && stage == 2 && len(words) > 2 && words[0] == "--from=build":
+		r.files, r.folder = append(r.files, words[1:len(words)-1]...), words[len(words)-1]
+	case verb == "USER" && stage == 2:
+		r.user = rest
+	case verb == "ENTRYPOINT" && stage == 2:
+		return json.Unmarshal([]byte(rest), &r.entrypoint)
+	default:
+		return fmt.Errorf("unknown instruction %s", verb)
+	}
+	return nil
+}
+
+// script is what the first stage runs, where its /out is another folder. values win
+// over the ARGs' defaults.
+func (r *recipe) script(out string, values map[string]string) string {
+	var assignments []string
+	for name, value := range r.arguments {
+		if given, ok := values[name]; ok {
+			value = given
+		}
+		assignments = append(assignments, "${"+name+"}", value)
+	}
+	expand := strings.NewReplacer(append(assignments, "/out/", out+"/")...)
+	return expand.Replace(strings.Join(r.commands, "\n"))
+}
+
+// built lists the copied files: their paths in the image, and their names in the
+// folder that /out stands for.
+func (r *recipe) built() map[string]string {
+	files := map[string]string{}
+	for _, f := range r.files {
+		files[path.Join(r.folder, path.Base(f))] = strings.TrimPrefix(f, "/out/")
+	}
+	return files
+}

@@ -1,0 +1,109 @@
+package imagebuilder
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/builder"
+)
+
+// The image that is made here is the one that the Dockerfile says: what is read off
+// it is held against what users are told of the image.
+func TestRecipeOfTheDockerfile(t *testing.T) {
+	root, err := builder.Root(".")
+	if err != nil {
+		if root, err = filepath.Abs(filepath.Join("..", "..", "..", "..", "..")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dockerfile, err := os.ReadFile(filepath.Join(root, "Dockerfile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := read(string(dockerfile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, pair := range map[string][2]any{
+		"sources":     {r.sources, []string{"go.mod", "go.sum", "cmd", "internal", "patches", "webhook"}},
+		"files":       {r.built(), map[string]string{"/isthmus": "isthmus", "/isthmus-publish": "isthmus-publish"}},
+		"user":        {r.user, "65532:65532"},
+		"entry point": {r.entrypoint, []string{"/isthmus"}},
+		"script": {r.script("/cache/x", map[string]string{"VERSION": "1.2.3", "TARGETARCH": "amd64"}), "go mod download\n" +
+			`CGO_ENABLED=0 GOOS=linux GOARCH=amd64 go build -trimpath -buildvcs=false ` +
+			`-ldflags "-s -w -X main.version=1.2.3 -X main.commit=unknown -X main.date=unknown" -o /cache/x/ ./cmd/isthmus ./cmd/isthmus-publish`},
+	} {
+		if !reflect.DeepEqual(pair[0], pair[1]) {
+			t.Errorf("%s: got %v, want %v", what, pair[0], pair[1])
+		}
+	}
+	// Everything that decides what is built is a source, and nothing else is copied.
+	for _, source := range r.sources {
+		if _, err := os.Stat(filepath.Join(root, source)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestDockerfileOfAnotherForm(t *testing.T) {
+	const whole = "FROM go AS build\nCOPY cmd cmd\nRUN go build -o /out/ ./cmd\nFROM scratch\nCOPY --from=build /out/x /\nUSER 1:1\nENTRYPOINT [\"/x\"]\n"
+	if _, err := read(whole); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct{ from, to, want string }{
+		"if it has an instruction more, expect an error":    {"USER", "ENV A=B\nUSER", `unknown instruction ENV in "ENV A=B"`},
+		"if the base is no scratch, expect an error":        {"FROM scratch", "FROM debian", `unknown instruction FROM in "FROM debian"`},
+		"if it copies from elsewhere, expect an error":      {"--from=build", "--from=other", "unknown instruction COPY"},
+		"if it says no user, expect an error":               {"USER 1:1\n", "", "want two stages with RUN, COPY --from, USER and ENTRYPOINT"},
+		"if the entry point is for a shell, expect one too": {`["/x"]`, "/x", "invalid character"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := read(strings.Replace(whole, test.from, test.to, 1))
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v, want %s", err, test.want)
+			}
+		})
+	}
+}
+
+// The key of an image follows what it holds and not where that lies.
+func TestKey(t *testing.T) {
+	put := func(content string) string {
+		file := filepath.Join(t.TempDir(), "x")
+		if err := os.WriteFile(file, []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	key := func(change func(*description)) string {
+		d := description{Name: "a:b", User: "1:1", Entrypoint: []string{"/x"}}
+		d.add("/x", put("one"))
+		d.Layers = append(d.Layers, layer{Folder: filepath.Dir(put("two"))})
+		change(&d)
+		k, err := d.key()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	same := key(func(*description) {})
+	if again := key(func(*description) {}); again != same {
+		t.Errorf("keys %s and %s of the same content", same, again)
+	}
+	for name, change := range map[string]func(*description){
+		"name":        func(d *description) { d.Name = "a:c" },
+		"user":        func(d *description) { d.User = "2:2" },
+		"entry point": func(d *description) { d.Entrypoint = []string{"/x", "y"} },
+		"environment": func(d *description) { d.Env = []string{"A=B"} },
+		"program":     func(d *description) { d.Layers[0].Files[0].Source = put("three") },
+		"place":       func(d *description) { d.Layers[0].Files[0].Path = "/y" },
+		"folder":      func(d *description) { d.Layers[1].Folder = filepath.Dir(put("four")) },
+	} {
+		if key(change) == same {
+			t.Errorf("another %s has the same key", name)
+		}
+	}
+}

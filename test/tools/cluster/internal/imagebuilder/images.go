@@ -1,0 +1,276 @@
+// Package imagebuilder makes the container images that a node of the tests runs, as
+// tarballs in the cache: from programs that are built here and from Debian's
+// packages, without a registry and without Docker.
+package imagebuilder
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/builder"
+)
+
+// The images' names besides Product.
+const (
+	// IstioHub and IstioTag are what Istio's chart is told as global.hub and
+	// global.tag. The tag is the version that Istio's module says in its file
+	// VERSION: Isthmus reads the agent's version off it, and unlike "latest" it is
+	// not pulled.
+	IstioHub = "docker.io/istio"
+	IstioTag = "1.31.0-dev"
+	// Pause is what containerd has to be told as its sandbox image.
+	Pause = "registry.k8s.io/pause:3.10"
+	// DNS is CoreDNS.
+	DNS = "registry.k8s.io/coredns/coredns:v1.15.0"
+	// Edge is HAProxy with a supervisor that feeds it certificates.
+	Edge = "isthmus.test/edge:dev"
+	// Mesh is a service of the mesh, and a caller.
+	Mesh = "isthmus.test/mesh:dev"
+)
+
+// haproxy is the edge's proxy.
+var haproxy = builder.Packaged{Name: "haproxy", Package: "haproxy", Path: "usr/sbin/haproxy"}
+
+// searched makes programs in an image callable by their names.
+const searched = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// kinds are the images, by the last element of their names.
+var kinds = []kind{
+	{"isthmus", product},
+	{"pilot", program(IstioHub+"/pilot:"+IstioTag, "pilot-discovery", "/usr/local/bin/pilot-discovery", "1337:1337")},
+	{"proxyv2", program(IstioHub+"/proxyv2:"+IstioTag, "pilot-agent", "/usr/local/bin/pilot-agent", "1337:1337")},
+	{"pause", program(Pause, "image-pause", "/pause", "65535:65535")},
+	{"coredns", program(DNS, "coredns", "/coredns", "65532:65532")},
+	{"edge", edge},
+	{"mesh", program(Mesh, "image-mesh", "/mesh", "65532:65532")},
+}
+
+// asked are those that no node has from the start; they are made when they are
+// named, and imported by an order.
+var asked = []kind{
+	{"isthmus-clock", clock},
+}
+
+// kind is an image that can be made.
+type kind struct {
+	name string
+	// describe builds what is in the image.
+	describe func(context.Context, builder.Builder) (description, error)
+}
+
+// Build makes those of the named images that the cache does not hold yet, with
+// progress, and returns the absolute paths of their tarballs. Without a name that
+// is all that a node has from the start. "ctr -n k8s.io images import" and "docker load" read them.
+func Build(ctx context.Context, b builder.Builder, names ...string) ([]string, error) {
+	var all []string
+	for _, k := range slices.Concat(kinds, asked) {
+		all = append(all, k.name)
+	}
+	if len(names) == 0 {
+		names = all[:len(kinds)]
+	}
+	var tarballs []string
+	for _, name := range names {
+		i := slices.Index(all, name)
+		if i < 0 {
+			return nil, fmt.Errorf("unknown image %q: choose from %s", name, strings.Join(all, ", "))
+		}
+		tarball, err := slices.Concat(kinds, asked)[i].build(ctx, b)
+		if err != nil {
+			return nil, fmt.Errorf("image %s: %w", name, err)
+		}
+		tarballs = append(tarballs, tarball)
+	}
+	return tarballs, nil
+}
+
+func (k kind) build(ctx context.Context, b builder.Builder) (string, error) {
+	d, err := k.describe(ctx, b)
+	if err != nil {
+		return "", err
+	}
+	return d.assemble(ctx, b)
+}
+
+// program describes an image whose entry point is its one program, a tool of the
+// catalogue.
+func program(name, tool, at, user string) func(context.Context, builder.Builder) (description, error) {
+	return func(ctx context.Context, b builder.Builder) (description, error) {
+		programs, err := b.Build(ctx, tool)
+		if err != nil {
+			return description{}, err
+		}
+		d := description{Name: name, User: user, Entrypoint: []string{at}, Env: []string{searched}}
+		d.add(at, programs[tool])
+		return d, nil
+	}
+}
+
+// edge is HAProxy as Debian builds it, below its supervisor.
+func edge(ctx context.Context, b builder.Builder) (description, error) {
+	d, err := program(Edge, "image-edge", "/usr/local/bin/edge", "8888:8888")(ctx, b)
+	if err != nil {
+		return description{}, err
+	}
+	proxy, err := b.Closure(ctx, haproxy)
+	if err != nil {
+		return description{}, err
+	}
+	d.Layers = append([]layer{{Folder: proxy}}, d.Layers...)
+	return d, nil
+}
+
+// description is what the assembler is told; see test/tools/images/assembler.
+type description struct {
+	Name       string   `json:"name"`
+	Output     string   `json:"output"`
+	Layers     []layer  `json:"layers"`
+	User       string   `json:"user"`
+	Entrypoint []string `json:"entrypoint"`
+	Env        []string `json:"env,omitempty"`
+}
+
+type layer struct {
+	Files  []file `json:"files,omitempty"`
+	Folder string `json:"folder,omitempty"`
+}
+
+type file struct {
+	Path   string `json:"path"`
+	Source string `json:"source"`
+	Mode   uint32 `json:"mode"`
+}
+
+// add puts a program into the last layer.
+func (d *description) add(at, program string) {
+	if len(d.Layers) == 0 {
+		d.Layers = []layer{{}}
+	}
+	last := &d.Layers[len(d.Layers)-1]
+	last.Files = append(last.Files, file{Path: at, Source: program, Mode: 0o755})
+	slices.SortFunc(last.Files, func(a, b file) int { return strings.Compare(a.Path, b.Path) })
+}
+
+var unsafe = regexp.MustCompile(`[^a-z0-9.]+`)
+
+// assemble writes the tarball where the cache has none of the same content.
+func (d *description) assemble(ctx context.Context, b builder.Builder) (string, error) {
+	key, err := d.key()
+	if err != nil {
+		return "", err
+	}
+	programs, err := b.Build(ctx, "image-assembler")
+	if err != nil {
+		return "", err
+	}
+	name := "image-" + unsafe.ReplaceAllString(path.Base(d.Name), "-") + "-" + key + ".tar"
+	return b.Once(ctx, name, func(target string) error {
+		_, _ = fmt.Fprintf(b.Progress, "assembling image %s\n", d.Name)
+		d.Output = target
+		input, err := json.Marshal(d)
+		if err != nil {
+			return err
+		}
+		command := exec.CommandContext(ctx, programs["image-assembler"])
+		command.Stdin = bytes.NewReader(input)
+		if said, err := command.CombinedOutput(); err != nil {
+			return errors.Join(err, errors.New(strings.TrimSpace(string(said))))
+		}
+		return nil
+	})
+}
+
+// form is what the assembler makes of a description; a change of that makes other
+// tarballs of the same content.
+const form = "1"
+
+// key hashes what the image holds, wherever it comes from.
+func (d *description) key() (string, error) {
+	parts := append([]string{form, d.Name, d.User, "entrypoint"}, d.Entrypoint...)
+	parts = append(append(parts, "env"), d.Env...)
+	for _, l := range d.Layers {
+		parts = append(parts, "layer")
+		for _, f := range l.Files {
+			digest, err := digestOf(f.Source)
+			if err != nil {
+				return "", err
+			}
+			parts = append(parts, f.Path, digest, fmt.Sprint(f.Mode))
+		}
+		if l.Folder == "" {
+			continue
+		}
+		content, err := digests(l.Folder)
+		if err != nil {
+			return "", err
+		}
+		parts = append(parts, content...)
+	}
+	return builder.Key(parts...), nil
+}
+
+// digests returns paths and digests of all files in a folder.
+func digests(folder string) ([]string, error) {
+	var parts []string
+	err := filepath.WalkDir(folder, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		digest, err := digestOf(name)
+		parts = append(parts, strings.TrimPrefix(name, folder), digest)
+		return err
+	})
+	return parts, err
+}
+
+func digestOf(name string) (string, error) {
+	content, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = content.Close() }()
+	hash := sha256.New()
+	if _, err := io.Copy(hash, content); err != nil {
+		return "", err
+	}
+	return string(hash.Sum(nil)), nil
+}
+
+// Copy puts tarballs into a folder, under their names; where one file system holds
+// both, as links.
+func Copy(tarballs []string, folder string) ([]string, error) {
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return nil, err
+	}
+	var copies []string
+	for _, from := range tarballs {
+		to := filepath.Join(folder, filepath.Base(from))
+		if err := os.RemoveAll(to); err != nil {
+			return nil, err
+		}
+		if os.Link(from, to) != nil {
+			content, err := os.ReadFile(from)
+			if err != nil {
+				return nil, err
+			}
+			if err := os.WriteFile(to, content, 0o644); err != nil {
+				return nil, err
+			}
+		}
+		copies = append(copies, to)
+	}
+	return copies, nil
+}

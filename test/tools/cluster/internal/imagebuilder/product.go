@@ -1,0 +1,130 @@
+package imagebuilder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+
+	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/builder"
+)
+
+// Product is the repository of our own image; its tag is the chart's appVersion.
+const Product = "ghcr.io/isthmus-mesh/isthmus"
+
+// product describes the image of our own programs.
+func product(ctx context.Context, b builder.Builder) (description, error) {
+	return build{image: Product, label: "isthmus"}.describe(ctx, b)
+}
+
+// build is how our own programs are built and what their image is called.
+type build struct {
+	image string
+	// label tells builds of the same sources apart, in the cache and in progress.
+	label string
+	// prelude writes what the script needs into a folder and returns the lines that
+	// come before it. Nil for none. sources are what it makes that of.
+	prelude func(ctx context.Context, root, folder string) (string, error)
+	sources []string
+}
+
+// describe builds our own programs as the Dockerfile says, with the Go of this
+// machine, and returns the image's description.
+func (p build) describe(ctx context.Context, b builder.Builder) (description, error) {
+	dockerfile, err := os.ReadFile(filepath.Join(b.Root, "Dockerfile"))
+	if err != nil {
+		return description{}, err
+	}
+	r, err := read(string(dockerfile))
+	if err != nil {
+		return description{}, fmt.Errorf("the Dockerfile: %w", err)
+	}
+	version, err := appVersion(b.Root)
+	if err != nil {
+		return description{}, err
+	}
+	parts := append([]string{p.label, string(dockerfile), version, runtime.Version(), runtime.GOARCH}, p.sources...)
+	for _, source := range r.sources {
+		content, err := contents(b.Root, source)
+		if err != nil {
+			return description{}, err
+		}
+		parts = append(parts, content...)
+	}
+	folder, err := b.Once(ctx, "product-"+builder.Key(parts...), func(path string) error {
+		if err := os.Mkdir(path, 0o755); err != nil {
+			return err
+		}
+		values := map[string]string{"VERSION": version, "TARGETOS": "linux", "TARGETARCH": runtime.GOARCH}
+		return p.run(ctx, b, r.script(path, values))
+	})
+	if err != nil {
+		return description{}, err
+	}
+	d := description{Name: p.image + ":" + version, User: r.user, Entrypoint: r.entrypoint}
+	for path, name := range r.built() {
+		d.add(path, filepath.Join(folder, name))
+	}
+	return d, nil
+}
+
+// run runs the script of the build.
+func (p build) run(ctx context.Context, b builder.Builder, script string) error {
+	if p.prelude != nil {
+		folder, err := os.MkdirTemp("", "isthmus-build-")
+		if err != nil {
+			return err
+		}
+		defer func() { _ = os.RemoveAll(folder) }()
+		before, err := p.prelude(ctx, b.Root, folder)
+		if err != nil {
+			return err
+		}
+		script = before + "\n" + script
+	}
+	return b.Shell(ctx, "building "+p.label+" as its Dockerfile says", b.Root, script)
+}
+
+var appVersionLine = regexp.MustCompile(`(?m)^appVersion:\s*"?([^"\s]+)"?\s*$`)
+
+// appVersion is the tag that the chart asks for by default.
+func appVersion(root string) (string, error) {
+	file := filepath.Join(root, "charts", "isthmus", "Chart.yaml")
+	chart, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	found := appVersionLine.FindSubmatch(chart)
+	if found == nil {
+		return "", fmt.Errorf("%s has no line appVersion", file)
+	}
+	return string(found[1]), nil
+}
+
+// contents returns names and contents of a file, or of all files in a folder but
+// those that .dockerignore keeps out: tests and their data.
+func contents(root, source string) ([]string, error) {
+	var parts []string
+	err := filepath.WalkDir(filepath.Join(root, source), func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && d.Name() == "testdata":
+			return fs.SkipDir
+		case d.IsDir() || strings.HasSuffix(d.Name(), "_test.go"):
+			return nil
+		}
+		content, err := os.ReadFile(name)
+		if errors.Is(err, fs.ErrNotExist) { // an editor's, gone meanwhile
+			return nil
+		}
+		parts = append(parts, strings.TrimPrefix(name, root), string(content))
+		return err
+	})
+	return parts, err
+}

@@ -1,0 +1,168 @@
+//go:build linux
+
+package singlenode
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+)
+
+// Order is what may be asked of a component: kill, restart, pause or resume. More
+// are about what containerd holds: import takes the path of an image's tarball,
+// kill-container, pause-container and resume-container the id of a container, whose
+// first process gets SIGKILL, SIGSTOP or SIGCONT; kill-container all is for every
+// container there is, pods' sandboxes too, as when the node loses its power.
+type Order struct {
+	Do        string `json:"do"`
+	Component string `json:"component"`
+}
+
+// reply answers an order.
+type reply struct {
+	Error string `json:"error,omitempty"`
+}
+
+// lead opens the node's two sockets to the outside: one leads to the API server,
+// one takes orders. A socket with a path is the same in every network namespace.
+func (n *node) lead(ctx context.Context) error {
+	api, err := net.Listen("unix", n.path(apiName))
+	if err != nil {
+		return err
+	}
+	orders, err := net.Listen("unix", n.path(controlName))
+	if err != nil {
+		return err
+	}
+	go forward(api, "tcp", fmt.Sprintf("127.0.0.1:%d", n.Port))
+	go n.obey(ctx, orders)
+	return nil
+}
+
+// obey carries out orders, one a connection.
+func (n *node) obey(ctx context.Context, orders net.Listener) {
+	for {
+		connection, err := orders.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer func() { _ = connection.Close() }()
+			var order Order
+			var answer reply
+			err := json.NewDecoder(connection).Decode(&order)
+			if err == nil {
+				err = n.carryOut(ctx, order)
+			}
+			if err != nil {
+				answer.Error = err.Error()
+			}
+			_ = json.NewEncoder(connection).Encode(answer)
+		}()
+	}
+}
+
+// carryOut does what an order says.
+func (n *node) carryOut(ctx context.Context, order Order) error {
+	switch order.Do {
+	case "kill":
+		return n.plane.Kill(order.Component)
+	case "restart":
+		ctx, cancel := context.WithTimeout(ctx, n.Patience)
+		defer cancel()
+		return n.plane.Restart(ctx, order.Component)
+	case "pause":
+		return n.plane.Pause(order.Component)
+	case "resume":
+		return n.plane.Resume(order.Component)
+	case "import":
+		return n.importImage(ctx, order.Component)
+	case "kill-container":
+		if order.Component == "all" {
+			return n.killAll(ctx)
+		}
+		return n.signal(ctx, "SIGKILL", order.Component)
+	case "pause-container":
+		return n.signal(ctx, "SIGSTOP", order.Component)
+	case "resume-container":
+		return n.signal(ctx, "SIGCONT", order.Component)
+	}
+	return fmt.Errorf("unknown order %q: choose from kill, restart, pause, resume, import, kill-container, pause-container, resume-container", order.Do)
+}
+
+// signal sends a signal to the first process of a container.
+func (n *node) signal(ctx context.Context, signal, container string) error {
+	return n.ctr(ctx, "--namespace", "k8s.io", "tasks", "kill", "--signal", signal, container)
+}
+
+// killAll kills every container.
+func (n *node) killAll(ctx context.Context) error {
+	listed, err := n.ctrOutput(ctx, "--namespace", "k8s.io", "tasks", "list", "--quiet")
+	if err != nil {
+		return err
+	}
+	for container := range strings.FieldsSeq(listed) {
+		// Some end with the one before.
+		if err := n.signal(ctx, "SIGKILL", container); err != nil && !strings.Contains(err.Error(), "not found") {
+			return err
+		}
+	}
+	return nil
+}
+
+// Give gives an order to the node that lives in a data folder, and waits until it
+// is carried out.
+func Give(ctx context.Context, folder string, order Order) error {
+	o := Options{Folder: folder}
+	var dialer net.Dialer
+	connection, err := dialer.DialContext(ctx, "unix", o.path(controlName))
+	if err != nil {
+		return fmt.Errorf("no node listens in %s: %w", folder, err)
+	}
+	defer func() { _ = connection.Close() }()
+	defer context.AfterFunc(ctx, func() { _ = connection.SetDeadline(time.Now()) })()
+	if err := json.NewEncoder(connection).Encode(order); err != nil {
+		return err
+	}
+	var answer reply
+	if err := json.NewDecoder(connection).Decode(&answer); err != nil {
+		return fmt.Errorf("the node's answer: %w", err)
+	}
+	if answer.Error != "" {
+		return fmt.Errorf("%s %s: %s", order.Do, order.Component, answer.Error)
+	}
+	return nil
+}
+
+// forward hands every connection of a listener on to another address, until the
+// listener is closed.
+func forward(from net.Listener, network, to string) {
+	for {
+		incoming, err := from.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer func() { _ = incoming.Close() }()
+			outgoing, err := net.Dial(network, to)
+			if err != nil {
+				return
+			}
+			defer func() { _ = outgoing.Close() }()
+			go pipe(outgoing, incoming)
+			pipe(incoming, outgoing)
+		}()
+	}
+}
+
+// pipe copies until the end, and hands the end on.
+func pipe(to, from net.Conn) {
+	_, _ = io.Copy(to, from)
+	if half, ok := to.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+	}
+}

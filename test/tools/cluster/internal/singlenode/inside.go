@@ -1,0 +1,138 @@
+//go:build linux
+
+package singlenode
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/apiserver"
+)
+
+// node is a cluster of one node, seen from inside its namespaces.
+type node struct {
+	Options
+	plane *apiserver.Plane
+}
+
+//go:embed dns.yaml
+var dnsManifest string
+
+// Inside is the first process of the node's namespaces: it makes the cluster that
+// the data folder's options ask for, writes a line to out when it is ready, and
+// keeps it until ctx ends or a component fails.
+func Inside(ctx context.Context, folder string, out, progress io.Writer) error {
+	o, err := read(folder)
+	if err != nil {
+		return err
+	}
+	if err := o.settle(); err != nil {
+		return err
+	}
+	go reap(ctx)
+	n := &node{Options: o}
+	starting, cancel := context.WithTimeoutCause(ctx, o.Patience, fmt.Errorf("gave up after %s", o.Patience))
+	defer cancel()
+	if err := n.start(starting, progress); err != nil {
+		return err
+	}
+	if err := n.lead(ctx); err != nil {
+		return err
+	}
+	if err := json.NewEncoder(out).Encode(n.plane.Endpoint()); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-n.plane.Failed():
+		return err
+	}
+}
+
+// start starts everything, in the order in which it needs each other.
+func (n *node) start(ctx context.Context, progress io.Writer) error {
+	begun := time.Now()
+	for _, step := range []struct {
+		what string
+		do   func(context.Context) error
+	}{
+		{"control plane", n.startPlane},
+		{"scheduler", n.startScheduler},
+		{"container runtime, with images", n.startRuntime},
+		{"kubelet", n.startKubelet},
+		{"kube-proxy", n.startProxy}, // which waits for its Node
+		{"DNS", n.startDNS},
+	} {
+		if err := step.do(ctx); err != nil {
+			return fmt.Errorf("%s: %w", step.what, err)
+		}
+		_, _ = fmt.Fprintf(progress, "%5.1fs  %s\n", time.Since(begun).Seconds(), step.what)
+	}
+	return nil
+}
+
+func (n *node) startPlane(ctx context.Context) (err error) {
+	n.plane, err = apiserver.Start(ctx, apiserver.Options{
+		Folder:            n.path(planeName),
+		Programs:          n.Programs,
+		ControllerManager: true,
+		Patience:          n.Patience,
+		Address:           address,
+		Port:              n.Port,
+		Alone:             true,
+	})
+	return err
+}
+
+// startDNS applies CoreDNS, and waits for it.
+func (n *node) startDNS(ctx context.Context) error {
+	if err := n.kubectl(ctx, dnsManifest, "apply", "--server-side", "-f", "-"); err != nil {
+		return err
+	}
+	return n.kubectl(ctx, "", "-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=60s")
+}
+
+// readyNode is the condition that the node is ready.
+func (n *node) readyNode(ctx context.Context) error {
+	return n.kubectl(ctx, "", "wait", "--for=condition=Ready", "node/"+name, "--timeout=2s")
+}
+
+// kubectl runs kubectl as the administrator.
+func (n *node) kubectl(ctx context.Context, in string, arguments ...string) error {
+	command := exec.CommandContext(ctx, n.Programs["kubectl"], arguments...)
+	command.Env = append(os.Environ(), "KUBECONFIG="+n.plane.Endpoint().Kubeconfig)
+	command.Stdin = strings.NewReader(in)
+	if out, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("kubectl %s: %w: %s", strings.Join(arguments, " "), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// answers returns the condition that a URL answers with 200.
+func answers(url string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = response.Body.Close() }()
+		if response.StatusCode != http.StatusOK {
+			return errors.New(response.Status)
+		}
+		return nil
+	}
+}

@@ -1,0 +1,40 @@
+//go:build !linux
+
+package singlenode
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/apiserver"
+)
+
+// InsideCommand is the subcommand that runs Inside.
+const InsideCommand = "inside"
+
+var errNoLinux = errors.New("a node needs Linux: name a cluster of yours with KUBECONFIG instead")
+
+// Cluster is never made here.
+type Cluster struct{ *apiserver.Hold }
+
+// Start fails: a node needs Linux.
+func Start(context.Context, Options, string, io.Writer) (*Cluster, error) { return nil, errNoLinux }
+
+// Failed is never called.
+func (*Cluster) Failed() <-chan error { return nil }
+
+// Stop is never called.
+func (*Cluster) Stop() error { return nil }
+
+// Inside fails: a node needs Linux.
+func Inside(context.Context, string, io.Writer, io.Writer) error { return errNoLinux }
+
+// Order is what may be asked of a component.
+type Order struct {
+	Do        string `json:"do"`
+	Component string `json:"component"`
+}
+
+// Give fails: a node needs Linux.
+func Give(context.Context, string, Order) error { return errNoLinux }

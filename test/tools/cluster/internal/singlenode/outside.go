@@ -1,0 +1,147 @@
+//go:build linux
+
+package singlenode
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+
+	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/apiserver"
+	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/cgroup"
+)
+
+// InsideCommand is the subcommand of this very program that runs Inside; its only
+// argument is the data folder.
+const InsideCommand = "inside"
+
+// Cluster is a cluster of one node that runs, seen from outside its namespaces.
+type Cluster struct {
+	*apiserver.Hold
+	listener net.Listener
+	first    *exec.Cmd // the first process of the namespaces
+	ended    chan struct{}
+	failed   chan error
+	stopping sync.Once
+}
+
+// Start starts a cluster of one node and returns when pods can run on it, telling
+// of its steps on progress. It must be called as root, on the main thread. After an
+// error nothing is left of it. Kubeconfig is a further place for the admin's
+// kubeconfig, none when empty.
+func Start(ctx context.Context, o Options, kubeconfig string, progress io.Writer) (*Cluster, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("a node needs root: it mounts, makes control groups and network namespaces")
+	}
+	hold, err := apiserver.Claim(o.Folder, kubeconfig, true)
+	if err != nil {
+		return nil, err
+	}
+	o.Folder = hold.Folder()
+	o.CGroup = fmt.Sprintf("isthmus-%d", os.Getpid())
+	c := &Cluster{Hold: hold, ended: make(chan struct{}), failed: make(chan error, 1)}
+	if err := c.start(ctx, o, progress); err != nil {
+		return nil, errors.Join(err, c.Stop())
+	}
+	return c, nil
+}
+
+func (c *Cluster) start(ctx context.Context, o Options, progress io.Writer) error {
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	c.listener = listener
+	o.Port = listener.Addr().(*net.TCPAddr).Port
+	if err := o.write(); err != nil {
+		return err
+	}
+	if err := c.Group(o.CGroup); err != nil {
+		return err
+	}
+	if err := cgroup.Make(o.CGroup); err != nil {
+		return err
+	}
+	endpoint, err := c.enter(ctx, o, progress)
+	if err != nil {
+		return err
+	}
+	go forward(listener, "unix", o.path(apiName))
+	return c.Announce(endpoint)
+}
+
+// enter starts the first process of the namespaces, and waits until it says how the
+// cluster is reached.
+func (c *Cluster) enter(ctx context.Context, o Options, progress io.Writer) (apiserver.Endpoint, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return apiserver.Endpoint{}, err
+	}
+	c.first = exec.Command(program, InsideCommand, o.Folder)
+	c.first.Stderr = progress
+	c.first.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
+		Setpgid:    true,
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	out, err := c.first.StdoutPipe()
+	if err != nil {
+		return apiserver.Endpoint{}, err
+	}
+	if err := c.first.Start(); err != nil {
+		c.first = nil
+		return apiserver.Endpoint{}, fmt.Errorf("make namespaces for the node (this needs root with CAP_SYS_ADMIN): %w", err)
+	}
+	if err := c.Record(apiserver.NewChild("node", c.first.Process.Pid)); err != nil {
+		return apiserver.Endpoint{}, err
+	}
+	defer context.AfterFunc(ctx, func() { _ = c.first.Process.Kill() })()
+	var endpoint apiserver.Endpoint
+	line, err := bufio.NewReader(out).ReadBytes('\n')
+	if err == nil {
+		err = json.Unmarshal(line, &endpoint)
+	}
+	go c.watch()
+	if err != nil {
+		<-c.ended
+		if ctx.Err() != nil {
+			return endpoint, context.Cause(ctx)
+		}
+		return endpoint, errors.New("the node did not start (it says why above)")
+	}
+	endpoint.DataDir = o.Folder
+	return endpoint, nil
+}
+
+// watch reports the end of the first process, and with it of everything inside.
+func (c *Cluster) watch() {
+	err := c.first.Wait()
+	close(c.ended)
+	c.failed <- fmt.Errorf("the node ended: %w", errors.Join(err, errors.New("it says why above")))
+}
+
+// Failed tells of a cluster that ended by itself.
+func (c *Cluster) Failed() <-chan error { return c.failed }
+
+// Stop ends everything inside the namespaces, and removes what is outside.
+func (c *Cluster) Stop() (err error) {
+	c.stopping.Do(func() {
+		if c.listener != nil {
+			_ = c.listener.Close()
+		}
+		if c.first != nil && c.first.Process != nil {
+			_ = c.first.Process.Kill() // the kernel ends all others with it
+			<-c.ended
+		}
+		err = c.Release()
+	})
+	return err
+}

@@ -1,0 +1,109 @@
+// Command cluster builds a real Kubernetes control plane from Go modules, and
+// starts and ends it for tests and demos.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/apiserver"
+	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/singlenode"
+)
+
+const usage = `Usage: cluster <command> [flags]
+
+  build [NAME...]   build tools into the cache (all of them without a name), print their paths
+  bin NAME          build one tool if need be, print its path
+  images [NAME...]  make the container images of a node (all of them without a name), print the tarballs' paths
+  up                start etcd and the API server, print how to reach them, stay until told to end
+                    (up --node: a whole cluster of one node, which runs pods)
+  component ORDER NAME
+                    kill, restart, pause or resume a component of a node, such as etcd or kubelet,
+                    import an image or kill a container
+  down              end what up --detach started
+
+"cluster <command> -h" tells the command's flags. Tools are kept in $ISTHMUS_CACHE, else in the
+user's cache folder. KUBEBUILDER_ASSETS names a folder with etcd, kube-apiserver and kubectl to use
+instead of building them.
+`
+
+func main() {
+	// The kernel kills the components when the thread that started them ends;
+	// the main thread ends with the process and not before.
+	runtime.LockOSThread()
+	os.Exit(exitCode(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
+}
+
+// exitCode runs a command until it ends or a signal ends it.
+func exitCode(arguments []string, std streams) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	err := run(ctx, arguments, std)
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		_, _ = fmt.Fprintln(std.err, "cluster:", err)
+		return 1
+	}
+	return 0
+}
+
+// streams are the standard streams of a command.
+type streams struct {
+	in  *os.File
+	out io.Writer
+	err io.Writer
+}
+
+// run executes one command; flag.ErrHelp means that help was asked for.
+func run(ctx context.Context, arguments []string, std streams) error {
+	if len(arguments) == 0 {
+		_, _ = io.WriteString(std.err, usage)
+		return errors.New("no command given")
+	}
+	command, rest := arguments[0], arguments[1:]
+	switch command {
+	case "build":
+		return runBuild(ctx, rest, std)
+	case "bin":
+		return runBin(ctx, rest, std)
+	case "images":
+		return runImages(ctx, rest, std)
+	case "up":
+		return runUp(ctx, rest, std)
+	case "down":
+		return runDown(rest, std)
+	case "component":
+		return runComponent(ctx, rest, std)
+	case apiserver.ReapCommand: // not for people
+		return runReap(rest, std)
+	case singlenode.InsideCommand: // nor this
+		return runInside(ctx, rest, std)
+	case "help", "-h", "-help", "--help":
+		_, _ = io.WriteString(std.out, usage)
+		return nil
+	}
+	_, _ = io.WriteString(std.err, usage)
+	return fmt.Errorf("unknown command %q", command)
+}
+
+// parse reads a command's flags; what is no flag is refused unless free names it.
+func parse(flags *flag.FlagSet, arguments []string, std streams, free string) error {
+	flags.SetOutput(std.err)
+	flags.Usage = func() {
+		_, _ = fmt.Fprintf(std.err, "Usage: cluster %s [flags] %s\n", flags.Name(), free)
+		flags.PrintDefaults()
+	}
+	if err := flags.Parse(arguments); err != nil {
+		return err
+	}
+	if free == "" && flags.NArg() > 0 {
+		return fmt.Errorf("%s takes no argument, got %q", flags.Name(), flags.Arg(0))
+	}
+	return nil
+}

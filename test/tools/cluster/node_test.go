@@ -1,0 +1,173 @@
+//go:build e2e
+
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/apiserver"
+)
+
+// machine is what a node might leave behind on the machine.
+type machine struct {
+	mounts, links, settings string
+}
+
+// look takes the machine's state. The settings are those that a kubelet and a
+// kube-proxy like to change.
+func look(t *testing.T) machine {
+	t.Helper()
+	read := func(paths ...string) string {
+		var text strings.Builder
+		for _, path := range paths {
+			content, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text.Write(content)
+		}
+		return text.String()
+	}
+	var links strings.Builder
+	entries, err := os.ReadDir("/sys/class/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		links.WriteString(entry.Name() + "\n")
+	}
+	return machine{
+		mounts: read("/proc/self/mounts"),
+		links:  links.String(),
+		settings: read("/proc/sys/net/ipv4/ip_forward", "/proc/sys/vm/overcommit_memory", "/proc/sys/vm/panic_on_oom",
+			"/proc/sys/kernel/panic", "/proc/sys/kernel/panic_on_oops", "/proc/sys/kernel/hostname"),
+	}
+}
+
+// assertAsBefore compares the machine with what it was.
+func assertAsBefore(t *testing.T, before machine) {
+	t.Helper()
+	if after := look(t); after != before {
+		t.Errorf("the machine is not what it was: %+v\nbefore: %+v", after, before)
+	}
+}
+
+// groups returns the control groups of a node that runs.
+func groups(t *testing.T, endpoint apiserver.Endpoint) []string {
+	t.Helper()
+	state, err := apiserver.ReadState(endpoint.DataDir)
+	if err != nil || state.CGroup == "" {
+		t.Fatalf("the node's control group: %+v, %v", state, err)
+	}
+	// Below the root with cgroup v2, below each hierarchy's with v1.
+	var found []string
+	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+		paths, err := filepath.Glob(pattern + state.CGroup)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, paths...)
+	}
+	if len(found) == 0 {
+		t.Errorf("no control group %s", state.CGroup)
+	}
+	return found
+}
+
+// assertNoGroups wants none of these to be left.
+func assertNoGroups(t *testing.T, groups []string) {
+	t.Helper()
+	for _, group := range groups {
+		if _, err := os.Stat(group); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is still there: %v", group, err)
+		}
+	}
+}
+
+// runPod runs a pod of the node's own images until it is ready, and asks the
+// cluster's DNS and Services on the way, for CoreDNS is ready only when it reached
+// the API server by its Service.
+func runPod(t *testing.T, endpoint apiserver.Endpoint) {
+	t.Helper()
+	kubectl(t, endpoint, "wait", "--for=create", "serviceaccount/default", "--timeout=60s")
+	kubectl(t, endpoint, "run", "pause", "--image=registry.k8s.io/pause:3.10", "--image-pull-policy=IfNotPresent")
+	kubectl(t, endpoint, "wait", "--for=condition=Ready", "pod/pause", "--timeout=90s")
+	kubectl(t, endpoint, "--namespace=kube-system", "wait", "--for=condition=Available", "deployment/coredns", "--timeout=90s")
+}
+
+func TestNodeRunsPodsAndEndsWithItsInput(t *testing.T) {
+	before := look(t)
+	command, input, endpoint := up(t, "--node")
+	runPod(t, endpoint)
+	if logs := kubectl(t, endpoint, "--namespace=kube-system", "logs", "deployment/coredns"); !strings.Contains(logs, "CoreDNS-") {
+		t.Errorf("logs of CoreDNS: %s", logs)
+	}
+	if during := look(t); during.mounts != before.mounts || during.links != before.links || during.settings != before.settings {
+		t.Errorf("the machine is not what it was while the node runs: %+v\nbefore: %+v", during, before)
+	}
+	processes, groups := children(t, endpoint, "node"), groups(t, endpoint)
+
+	for _, component := range []string{"containerd", "kubelet", "kube-apiserver", "etcd"} {
+		if out, err := program(t, "component", "--data", endpoint.DataDir, "restart", component).CombinedOutput(); err != nil {
+			t.Fatalf("restart %s: %v: %s", component, err, out)
+		}
+	}
+	for want, arguments := range map[string][]string{
+		`no component "kublet": choose from ["containerd" "etcd"`:        {"restart", "kublet"},
+		`unknown order "stop": choose from kill, restart, pause, resume`: {"stop", "kubelet"},
+	} {
+		out, err := program(t, append([]string{"component", "--data", endpoint.DataDir}, arguments...)...).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), want) {
+			t.Errorf("%q: %v, %s, want %s", arguments, err, out, want)
+		}
+	}
+	kubectl(t, endpoint, "delete", "pod", "pause", "--timeout=90s")
+	runPod(t, endpoint)
+
+	_ = input.Close()
+	if err := command.Wait(); err != nil {
+		t.Errorf("up ended with %v", err)
+	}
+	assertGone(t, endpoint, processes)
+	assertNoGroups(t, groups)
+	assertAsBefore(t, before)
+}
+
+func TestKilledNodeLeavesNothing(t *testing.T) {
+	before := look(t)
+	command, _, endpoint := up(t, "--node")
+	runPod(t, endpoint)
+	processes, groups := children(t, endpoint, "node"), groups(t, endpoint)
+	if err := command.Process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	_ = command.Wait()
+	assertGone(t, endpoint, processes)
+	assertNoGroups(t, groups)
+	assertAsBefore(t, before)
+}
+
+func TestDetachedNode(t *testing.T) {
+	before := look(t)
+	data := filepath.Join(t.TempDir(), "data")
+	t.Cleanup(func() { succeed(t, "down", "--data", data) })
+	out, said := succeed(t, "up", "--node", "--detach", "--data", data)
+	endpoint := parseEndpoint(t, []byte(out))
+	for _, step := range []string{"control plane", "kubelet", "DNS"} {
+		if !strings.Contains(said, step) {
+			t.Errorf("no progress of the %s: %s", step, said)
+		}
+	}
+	runPod(t, endpoint)
+	processes, groups := children(t, endpoint, "node"), groups(t, endpoint)
+	succeed(t, "down", "--data", data)
+	assertGone(t, endpoint, processes)
+	assertNoGroups(t, groups)
+	assertAsBefore(t, before)
+}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/apiserver"
+	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/imagebuilder"
+	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/singlenode"
+)
+
+// upFlags are the flags of up.
+type upFlags struct {
+	data, kubeconfig   string
+	controllerManager  bool
+	node               bool
+	maxPods            int
+	detach, background bool
+	patience           time.Duration
+}
+
+func (f *upFlags) bind(flags *flag.FlagSet) {
+	flags.StringVar(&f.data, "data", "", "`folder` for everything the control plane writes, removed at its end (default: a new temporary one)")
+	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "a further `file` to write the admin's kubeconfig to, removed at the end")
+	flags.BoolVar(&f.controllerManager, "controller-manager", false, "start the kube-controller-manager too, so that a Deployment's pods are made")
+	flags.BoolVar(&f.node, "node", false, "start a whole cluster of one node, which runs pods: Linux, as root")
+	flags.IntVar(&f.maxPods, "max-pods", 110, "how many pods the `node` takes")
+	flags.BoolVar(&f.detach, "detach", false, "leave it running in the background; needs --data, ends with down")
+	flags.BoolVar(&f.background, "background", false, "not for people: be the process that up --detach leaves behind")
+	flags.DurationVar(&f.patience, "timeout", 2*time.Minute, "how long the start may take once everything is built")
+}
+
+func runUp(ctx context.Context, arguments []string, std streams) error {
+	flags := flag.NewFlagSet("up", flag.ContinueOnError)
+	var chosen upFlags
+	chosen.bind(flags)
+	if err := parse(flags, arguments, std, ""); err != nil {
+		return err
+	}
+	if chosen.detach {
+		return detach(ctx, chosen, std)
+	}
+	return hold(ctx, chosen, std)
+}
+
+// parts is what is built before a start.
+type parts struct {
+	programs map[string]string
+	// These are a node's alone.
+	packages string
+	images   []string
+}
+
+// build builds what up needs, with progress.
+func (f upFlags) build(ctx context.Context, std streams) (parts, error) {
+	builder, err := newBuilder(std)
+	if err != nil {
+		return parts{}, err
+	}
+	names := []string{"etcd", "kube-apiserver", "kubectl"}
+	if f.controllerManager || f.node {
+		names = append(names, "kube-controller-manager")
+	}
+	if f.node {
+		names = append(names, "kube-scheduler", "kubelet", "kube-proxy", "containerd", "containerd-shim-runc-v2", "ctr")
+	}
+	programs, err := builder.Build(ctx, names...)
+	if err != nil || !f.node {
+		return parts{programs: programs}, err
+	}
+	packages, err := builder.Packages(ctx, "containernetworking-plugins", "iproute2", "nftables", "runc")
+	if err != nil {
+		return parts{}, err
+	}
+	archives, err := imagebuilder.Build(ctx, builder)
+	return parts{programs: programs, packages: packages, images: archives}, err
+}
+
+// hold starts a control plane, announces it and keeps it until ctx ends, the
+// standard input closes, or a component fails.
+func hold(ctx context.Context, f upFlags, std streams) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if f.background {
+		std.err = announcer{std.out}
+	} else {
+		go follow(cancel, std.in)
+	}
+	control, err := f.start(ctx, std)
+	if err != nil {
+		if f.background {
+			err = errors.Join(err, json.NewEncoder(std.out).Encode(announcement{Error: err.Error()}))
+		}
+		return err
+	}
+	if err := json.NewEncoder(std.out).Encode(control.Endpoint()); err != nil {
+		return errors.Join(fmt.Errorf("announce the control plane: %w", err), control.Stop())
+	}
+	select {
+	case <-ctx.Done():
+		return control.Stop()
+	case err := <-control.Failed():
+		return errors.Join(err, control.Stop())
+	}
+}
+
+// cluster is what up holds: a control plane, or a whole cluster of one node.
+type cluster interface {
+	Endpoint() apiserver.Endpoint
+	Failed() <-chan error
+	Stop() error
+}
+
+// start builds what is missing and starts the cluster.
+func (f upFlags) start(ctx context.Context, std streams) (cluster, error) {
+	parts, err := f.build(ctx, std)
+	if err != nil {
+		return nil, err
+	}
+	kubeconfig, err := absolute(f.kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	if f.node {
+		return singlenode.Start(ctx, singlenode.Options{
+			Folder:   f.data,
+			Programs: parts.programs,
+			Packages: parts.packages,
+			Images:   parts.images,
+			MaxPods:  f.maxPods,
+			Patience: f.patience,
+		}, kubeconfig, std.err)
+	}
+	return apiserver.Start(ctx, apiserver.Options{
+		Folder:            f.data,
+		Programs:          parts.programs,
+		ControllerManager: f.controllerManager,
+		Kubeconfig:        kubeconfig,
+		Patience:          f.patience,
+	})
+}
+
+var (
+	errInputClosed = errors.New("standard input was closed")
+	errOrphaned    = errors.New("the process that started this one has ended")
+)
+
+// follow cancels when the one who started us is gone: when standard input is a
+// pipe and closes, or (go run stands between, killed) another parent has us.
+func follow(cancel context.CancelCauseFunc, in *os.File) {
+	info, err := in.Stat()
+	if err != nil || info.Mode()&(os.ModeNamedPipe|os.ModeSocket) == 0 {
+		return
+	}
+	parent := os.Getppid()
+	go func() {
+		for range time.Tick(500 * time.Millisecond) {
+			if os.Getppid() != parent {
+				cancel(errOrphaned)
+				return
+			}
+		}
+	}()
+	_, _ = io.Copy(io.Discard, in)
+	cancel(errInputClosed)
+}
+
+func absolute(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	return filepath.Abs(path)
+}

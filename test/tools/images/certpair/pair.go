@@ -1,0 +1,117 @@
+// Package certpair reads a key, its certificate chain and the roots to trust from a
+// folder that someone else writes: Istio's agent, file by file, or a kubelet that
+// mounts a Secret. It is not the product's code: what the product writes is judged
+// by other eyes.
+package certpair
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Pair is a key with the chain that it belongs to, and roots that the chain
+// verifies to.
+type Pair struct {
+	// Key, Chain and Roots are the files as they are.
+	Key, Chain, Roots []byte
+	// Certificate is key and chain, Pool the roots, for crypto/tls.
+	Certificate tls.Certificate
+	Pool        *x509.CertPool
+	// ID is the SPIFFE ID, Serial the number in capital hexadecimal digits.
+	ID, Serial string
+	NotAfter   time.Time
+
+	digest [sha256.Size]byte
+}
+
+// names are the file names of a pair, in the order in which a folder is searched:
+// the agent's, and a Secret's.
+var names = []struct{ key, chain, roots string }{
+	{"key.pem", "cert-chain.pem", "root-cert.pem"},
+	{"tls.key", "tls.crt", "root-cert.pem"},
+	{"tls.key", "tls.crt", "ca.crt"},
+}
+
+// Same reports whether both were read from files of the same content.
+func (p *Pair) Same(other *Pair) bool { return p != nil && other != nil && p.digest == other.digest }
+
+// Load reads a folder. An error says which file is missing, or why the three do
+// not belong together: so it is for a moment whenever they are written one by one.
+func Load(folder string, now time.Time) (*Pair, error) {
+	p := &Pair{}
+	if err := p.read(folder); err != nil {
+		return nil, err
+	}
+	var err error
+	if p.Certificate, err = tls.X509KeyPair(p.Chain, p.Key); err != nil {
+		return nil, fmt.Errorf("%s: %w", folder, err)
+	}
+	p.Pool = x509.NewCertPool()
+	if !p.Pool.AppendCertsFromPEM(p.Roots) {
+		return nil, fmt.Errorf("%s: no certificate among the roots", folder)
+	}
+	leaf := p.Certificate.Leaf
+	chains := x509.NewCertPool()
+	for _, der := range p.Certificate.Certificate[1:] {
+		if c, err := x509.ParseCertificate(der); err == nil {
+			chains.AddCert(c)
+		}
+	}
+	if _, err := leaf.Verify(x509.VerifyOptions{Roots: p.Pool, Intermediates: chains, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+		return nil, fmt.Errorf("%s: serial %s: %w", folder, Serial(leaf), err)
+	}
+	p.ID, p.Serial, p.NotAfter = ID(leaf), Serial(leaf), leaf.NotAfter
+	return p, nil
+}
+
+// read takes the first set of names that is complete.
+func (p *Pair) read(folder string) error {
+	var missing []string
+	for _, n := range names {
+		files := [][]byte{nil, nil, nil}
+		complete := true
+		for i, name := range []string{n.key, n.chain, n.roots} {
+			content, err := os.ReadFile(filepath.Join(folder, name))
+			if errors.Is(err, fs.ErrNotExist) {
+				complete = false
+				missing = append(missing, name)
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			files[i] = content
+		}
+		if complete {
+			p.Key, p.Chain, p.Roots = files[0], files[1], files[2]
+			p.digest = sha256.Sum256(bytes.Join(files, []byte{0}))
+			return nil
+		}
+	}
+	return fmt.Errorf("%s has no key pair: %s and %s are missing", folder, strings.Join(missing[:len(missing)-1], ", "), missing[len(missing)-1])
+}
+
+// PEM is what HAProxy takes as one file: the chain, then the key.
+func (p *Pair) PEM() []byte { return bytes.Join([][]byte{p.Chain, p.Key}, []byte("\n")) }
+
+// ID is the SPIFFE ID of a certificate; empty when it has none.
+func ID(c *x509.Certificate) string {
+	for _, uri := range c.URIs {
+		if uri.Scheme == "spiffe" {
+			return uri.String()
+		}
+	}
+	return ""
+}
+
+// Serial is the number of a certificate, as Isthmus and openssl print it.
+func Serial(c *x509.Certificate) string { return fmt.Sprintf("%X", c.SerialNumber) }

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/test/tools/images/certpair"
+)
+
+// edge knows which HAProxy serves with which pair, and whether requests are welcome.
+type edge struct {
+	options *options
+
+	turn     sync.Mutex // held while one HAProxy takes another's place
+	upstream string     // its address, once it was looked up
+
+	mu      sync.Mutex
+	proxy   *proxy
+	current *certpair.Pair
+	changes int
+	ending  bool
+}
+
+// Certificate is what GET /certificate answers: what HAProxy shows to the upstream.
+type Certificate struct {
+	ID       string    `json:"id"`
+	Serial   string    `json:"serial"`
+	NotAfter time.Time `json:"notAfter"`
+	// Changes is how often another pair was taken since the start.
+	Changes int `json:"changes"`
+}
+
+// take has a HAProxy serve with a pair. Where that fails the one before goes on.
+func (e *edge) take(ctx context.Context, p *certpair.Pair) error {
+	e.turn.Lock()
+	defer e.turn.Unlock()
+	if err := e.resolve(ctx); err != nil {
+		return err
+	}
+	next, err := start(ctx, e.options, e.upstream, p, e.serving())
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.proxy != nil {
+		e.changes++
+	}
+	e.proxy, e.current = next, p
+	log.Printf("certificate %s of %s, until %s", p.Serial, p.ID, p.NotAfter.Format(time.RFC3339))
+	return nil
+}
+
+// resolve looks the upstream up for every HAProxy anew. Where nobody answers, the
+// address of the one before stays.
+func (e *edge) resolve(ctx context.Context) error {
+	host, port, err := net.SplitHostPort(e.options.upstream)
+	if err != nil {
+		return fmt.Errorf("--upstream %s: %w", e.options.upstream, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	addresses, err := net.DefaultResolver.LookupHost(ctx, host)
+	if err == nil {
+		e.upstream = net.JoinHostPort(addresses[0], port)
+	}
+	if e.upstream == "" {
+		return fmt.Errorf("--upstream %s: %w", e.options.upstream, err)
+	}
+	return nil
+}
+
+// serving is the HAProxy of the moment; nil before the first.
+func (e *edge) serving() *proxy {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.proxy
+}
+
+// serve waits until ctx ends, lets the word spread that this edge is not ready, and
+// then has HAProxy finish what is under way.
+func (e *edge) serve(ctx context.Context) error {
+	if err := e.watch(ctx); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	e.ending = true
+	e.mu.Unlock()
+	log.Printf("ending: serving for another %s", e.options.drain)
+	draining, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.options.drain)
+	defer cancel()
+	if err := e.watch(draining); err != nil {
+		return err
+	}
+	e.turn.Lock() // no other comes any more
+	last := e.serving()
+	if err := last.command.Process.Signal(syscall.SIGUSR1); err != nil {
+		return err
+	}
+	<-last.ended // HAProxy's own hard-stop-after sees to that
+	return last.err
+}
+
+// watch waits until ctx ends; an error says that HAProxy ended before.
+func (e *edge) watch(ctx context.Context) error {
+	for {
+		p := e.serving()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.ended:
+		}
+		e.turn.Lock() // another may just take its place
+		replaced := e.serving() != p
+		e.turn.Unlock()
+		if !replaced {
+			return fmt.Errorf("haproxy ended by itself: %w", p.err)
+		}
+	}
+}
+
+func (e *edge) admin() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		e.mu.Lock()
+		p, ending := e.proxy, e.ending
+		e.mu.Unlock()
+		if p == nil || ending {
+			http.Error(w, "starting or ending", http.StatusServiceUnavailable)
+			return
+		}
+		if _, err := p.say("show info"); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = fmt.Fprintln(w, "ok")
+	})
+	mux.HandleFunc("GET /certificate", func(w http.ResponseWriter, _ *http.Request) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.current == nil {
+			http.Error(w, "starting", http.StatusServiceUnavailable)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(Certificate{e.current.ID, e.current.Serial, e.current.NotAfter, e.changes})
+	})
+	mux.HandleFunc("GET /stats", func(w http.ResponseWriter, _ *http.Request) {
+		p := e.serving()
+		if p == nil {
+			http.Error(w, "starting", http.StatusServiceUnavailable)
+			return
+		}
+		table, err := p.say("show stat")
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		w.Header().Set("Content-Type", "text/csv")
+		_, _ = fmt.Fprint(w, table)
+	})
+	return mux
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"text/template"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/test/tools/images/certpair"
+)
+
+//go:embed haproxy.cfg
+var configuration string
+
+// proxy is a running HAProxy.
+type proxy struct {
+	options *options
+	command *exec.Cmd
+	// ended is closed when it has ended, with err.
+	ended chan struct{}
+	err   error
+}
+
+// start starts HAProxy with a pair, for an upstream's address, and waits until it serves. Given another that
+// serves, it takes over its listening sockets; that one then ends when the last of
+// its requests has. (HAProxy's "commit ssl cert" would change a pair without another
+// process, but in 2.6 it has no effect any more once a "commit ssl ca-file" was made.)
+func start(ctx context.Context, o *options, upstream string, with *certpair.Pair, before *proxy) (*proxy, error) {
+	if err := o.write(upstream, with); err != nil {
+		return nil, err
+	}
+	arguments := []string{"-db", "-f", o.path("haproxy.cfg")}
+	if before != nil {
+		arguments = append(arguments, "-x", o.path("haproxy.sock"), "-sf", strconv.Itoa(before.command.Process.Pid))
+	}
+	p := &proxy{options: o, command: exec.Command(o.haproxy, arguments...), ended: make(chan struct{})}
+	p.command.Stdout, p.command.Stderr = os.Stdout, os.Stderr
+	started := make(chan error)
+	go func() {
+		// It is killed with the thread that started it.
+		runtime.LockOSThread()
+		p.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+		err := p.command.Start()
+		started <- err
+		if err == nil {
+			p.err = p.command.Wait()
+			close(p.ended)
+		}
+	}()
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	if err := p.await(ctx); err != nil {
+		return nil, errors.Join(err, p.kill())
+	}
+	return p, nil
+}
+
+// write fills the work folder.
+func (o *options) write(upstream string, first *certpair.Pair) error {
+	var text strings.Builder
+	values := map[string]any{
+		"Listen": o.listen, "Upstream": upstream, "Grace": fmt.Sprintf("%ds", int(o.grace.Seconds())),
+		"Socket": o.path("haproxy.sock"), "Pair": o.path("pair.pem"), "Roots": o.path("roots.pem"),
+	}
+	if err := template.Must(template.New("haproxy.cfg").Parse(configuration)).Execute(&text, values); err != nil {
+		return err
+	}
+	return errors.Join(
+		os.WriteFile(o.path("haproxy.cfg"), []byte(text.String()), 0o600),
+		os.WriteFile(o.path("pair.pem"), first.PEM(), 0o600),
+		os.WriteFile(o.path("roots.pem"), first.Roots, 0o600),
+	)
+}
+
+// patience is how long HAProxy may take to start.
+const patience = time.Minute
+
+// await waits until it is this process that answers.
+func (p *proxy) await(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	itself := fmt.Sprintf("\nPid: %d\n", p.command.Process.Pid)
+	for {
+		if answer, err := p.say("show info"); err == nil && strings.Contains(answer, itself) {
+			return nil
+		}
+		select {
+		case <-p.ended:
+			return fmt.Errorf("haproxy did not start: %w", p.err)
+		case <-ctx.Done():
+			return fmt.Errorf("haproxy does not answer: %w", context.Cause(ctx))
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// say sends HAProxy a command in a connection of its own and returns the answer.
+func (p *proxy) say(command string) (string, error) {
+	conn, err := net.DialTimeout("unix", p.options.path("haproxy.sock"), 5*time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return "", err
+	}
+	if _, err := io.WriteString(conn, command+"\n"); err != nil {
+		return "", err
+	}
+	answer, err := io.ReadAll(conn)
+	return string(answer), err
+}
+
+// kill ends HAProxy at once.
+func (p *proxy) kill() error {
+	if err := p.command.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	return nil
+}

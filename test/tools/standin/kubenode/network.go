@@ -1,0 +1,152 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"runtime"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// hostAddress is the node's: the bridge's, in the range of the pods.
+	hostAddress = "10.244.0.1"
+	// serviceRange is the API server's (test/tools/cluster), loadBalancerRange ours.
+	serviceRange      = "10.96.0.0/16"
+	loadBalancerRange = "10.97.0.0/16"
+	bridge            = "pods"
+)
+
+// network gives each pod a network namespace on a bridge.
+type network struct {
+	bridge netlink.Link
+	mu     sync.Mutex
+	last   int
+}
+
+// newNetwork makes the bridge, and has the addresses of Services be this machine's.
+func newNetwork() (*network, error) {
+	lo, err := raiseLoopback()
+	if err != nil {
+		return nil, err
+	}
+	attributes := netlink.NewLinkAttrs()
+	attributes.Name = bridge
+	b := &netlink.Bridge{LinkAttrs: attributes}
+	if err := netlink.LinkAdd(b); err != nil {
+		return nil, fmt.Errorf("make a bridge: %w", err)
+	}
+	if err := address(nil, b, hostAddress); err != nil {
+		return nil, err
+	}
+	for _, text := range []string{serviceRange, loadBalancerRange} {
+		_, ips, err := net.ParseCIDR(text)
+		if err != nil {
+			return nil, err
+		}
+		route := &netlink.Route{LinkIndex: lo.Attrs().Index, Dst: ips, Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL, Scope: netlink.SCOPE_HOST}
+		if err := netlink.RouteAdd(route); err != nil {
+			return nil, fmt.Errorf("take the addresses %s: %w", text, err)
+		}
+	}
+	return &network{bridge: b, last: 1}, nil
+}
+
+// raiseLoopback brings lo up, which a new network namespace has down.
+func raiseLoopback() (netlink.Link, error) {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return nil, err
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return nil, fmt.Errorf("bring up lo (is this a network namespace of one's own, as root in it?): %w", err)
+	}
+	return lo, nil
+}
+
+// address gives a link an address of the pods' range and brings it up.
+func address(h *netlink.Handle, link netlink.Link, ip string) error {
+	if h == nil {
+		h = &netlink.Handle{}
+	}
+	a := &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(ip).To4(), Mask: net.CIDRMask(16, 32)}}
+	if err := h.AddrAdd(link, a); err != nil {
+		return fmt.Errorf("give %s the address %s: %w", link.Attrs().Name, ip, err)
+	}
+	return h.LinkSetUp(link)
+}
+
+// sandbox is a pod's network: its namespace and its address.
+type sandbox struct {
+	namespace netns.NsHandle
+	ip        string
+	link      string
+}
+
+// join makes a namespace that is connected with the bridge.
+func (n *network) join() (*sandbox, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.last++
+	s := &sandbox{ip: fmt.Sprintf("10.244.%d.%d", n.last/250, n.last%250+1), link: fmt.Sprintf("pod%d", n.last)}
+	var err error
+	if s.namespace, err = newNamespace(); err != nil {
+		return nil, err
+	}
+	attributes := netlink.NewLinkAttrs()
+	attributes.Name, attributes.MasterIndex = s.link, n.bridge.Attrs().Index
+	veth := &netlink.Veth{LinkAttrs: attributes, PeerName: "eth0", PeerNamespace: netlink.NsFd(s.namespace)}
+	if err := netlink.LinkAdd(veth); err != nil {
+		return nil, fmt.Errorf("connect a pod: %w", err)
+	}
+	if err := netlink.LinkSetUp(veth); err != nil {
+		return nil, err
+	}
+	h, err := netlink.NewHandleAt(s.namespace)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	lo, err := h.LinkByName("lo")
+	if err != nil {
+		return nil, err
+	}
+	if err := h.LinkSetUp(lo); err != nil {
+		return nil, err
+	}
+	eth, err := h.LinkByName("eth0")
+	if err != nil {
+		return nil, err
+	}
+	if err := address(h, eth, s.ip); err != nil {
+		return nil, err
+	}
+	return s, h.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Gw: net.ParseIP(hostAddress)})
+}
+
+// leave removes what join made.
+func (s *sandbox) leave() {
+	if link, err := netlink.LinkByName(s.link); err == nil {
+		_ = netlink.LinkDel(link)
+	}
+	_ = s.namespace.Close()
+}
+
+// newNamespace makes a network namespace without entering it.
+func newNamespace() (netns.NsHandle, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	here, err := netns.Get()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = here.Close() }()
+	made, err := netns.New()
+	if err != nil {
+		return 0, fmt.Errorf("make a network namespace: %w", err)
+	}
+	return made, netns.Set(here)
+}

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// volume is the folder of a volume.
+func (p *pod) volume(name string) string { return filepath.Join(p.folder, "volumes", name) }
+
+// fill makes every volume; it fails while a Secret or ConfigMap is not there.
+func (p *pod) fill(ctx context.Context) error {
+	for _, v := range p.object.Spec.Volumes {
+		if err := os.MkdirAll(p.volume(v.Name), 0o755); err != nil {
+			return err
+		}
+		if err := os.Chmod(p.volume(v.Name), 0o777); err != nil {
+			return err
+		}
+		if err := p.fillOne(ctx, v, true); err != nil {
+			return fmt.Errorf("volume %s: %w", v.Name, err)
+		}
+	}
+	return nil
+}
+
+// refresh writes anew what may have changed: Secrets and ConfigMaps, as kubelet
+// does about every minute.
+func (p *pod) refresh(ctx context.Context) error {
+	var errs []error
+	for _, v := range p.object.Spec.Volumes {
+		errs = append(errs, p.fillOne(ctx, v, false))
+	}
+	return errors.Join(errs...)
+}
+
+func (p *pod) fillOne(ctx context.Context, v corev1.Volume, first bool) error {
+	var sources []corev1.VolumeProjection
+	switch {
+	case v.Secret != nil:
+		sources = append(sources, corev1.VolumeProjection{Secret: &corev1.SecretProjection{
+			LocalObjectReference: corev1.LocalObjectReference{Name: v.Secret.SecretName}, Items: v.Secret.Items, Optional: v.Secret.Optional,
+		}})
+	case v.ConfigMap != nil:
+		sources = append(sources, corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{
+			LocalObjectReference: v.ConfigMap.LocalObjectReference, Items: v.ConfigMap.Items, Optional: v.ConfigMap.Optional,
+		}})
+	case v.DownwardAPI != nil:
+		sources = append(sources, corev1.VolumeProjection{DownwardAPI: &corev1.DownwardAPIProjection{Items: v.DownwardAPI.Items}})
+	case v.Projected != nil:
+		sources = v.Projected.Sources
+	case v.EmptyDir != nil:
+	case v.HostPath != nil:
+		// Nothing of this machine is shown to pods: an empty folder.
+	default:
+		return errors.New("no such kind of volume here")
+	}
+	for _, s := range sources {
+		if err := p.project(ctx, p.volume(v.Name), s, first); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// project writes one source into a folder. Tokens and the downward API are
+// written once: no guide runs that long.
+func (p *pod) project(ctx context.Context, folder string, s corev1.VolumeProjection, first bool) error {
+	core := p.node.client.CoreV1()
+	switch {
+	case s.Secret != nil:
+		secret, err := core.Secrets(p.object.Namespace).Get(ctx, s.Secret.Name, metav1.GetOptions{})
+		if err != nil {
+			return optional(s.Secret.Optional, err)
+		}
+		return writeItems(folder, s.Secret.Items, secret.Data)
+	case s.ConfigMap != nil:
+		cm, err := core.ConfigMaps(p.object.Namespace).Get(ctx, s.ConfigMap.Name, metav1.GetOptions{})
+		if err != nil {
+			return optional(s.ConfigMap.Optional, err)
+		}
+		data := map[string][]byte{}
+		for k, text := range cm.Data {
+			data[k] = []byte(text)
+		}
+		return writeItems(folder, s.ConfigMap.Items, data)
+	case !first:
+		return nil
+	case s.DownwardAPI != nil:
+		for _, item := range s.DownwardAPI.Items {
+			if item.FieldRef == nil {
+				continue
+			}
+			if err := write(filepath.Join(folder, item.Path), []byte(p.field(item.FieldRef.FieldPath))); err != nil {
+				return err
+			}
+		}
+		return nil
+	case s.ServiceAccountToken != nil:
+		t, err := p.token(ctx, s.ServiceAccountToken)
+		if err != nil {
+			return err
+		}
+		return write(filepath.Join(folder, s.ServiceAccountToken.Path), []byte(t))
+	}
+	return errors.New("no such source of a projected volume here")
+}
+
+func (p *pod) token(ctx context.Context, s *corev1.ServiceAccountTokenProjection) (string, error) {
+	spec := authenticationv1.TokenRequestSpec{
+		ExpirationSeconds: s.ExpirationSeconds,
+		BoundObjectRef:    &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: p.object.Name, UID: p.object.UID},
+	}
+	if s.Audience != "" {
+		spec.Audiences = []string{s.Audience}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	t, err := p.node.client.CoreV1().ServiceAccounts(p.object.Namespace).CreateToken(
+		ctx, p.object.Spec.ServiceAccountName, &authenticationv1.TokenRequest{Spec: spec}, metav1.CreateOptions{})
+	if err != nil {
+		return "", err
+	}
+	return t.Status.Token, nil
+}
+
+func writeItems(folder string, items []corev1.KeyToPath, data map[string][]byte) error {
+	if len(items) == 0 {
+		for key, content := range data {
+			if err := write(filepath.Join(folder, key), content); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, item := range items {
+		content, ok := data[item.Key]
+		if !ok {
+			return fmt.Errorf("no key %s", item.Key)
+		}
+		if err := write(filepath.Join(folder, item.Path), content); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write replaces a file at once, where its content differs.
+func write(path string, content []byte) error {
+	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, content) {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	hidden := filepath.Join(filepath.Dir(path), ".new-"+filepath.Base(path))
+	if err := os.WriteFile(hidden, content, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(hidden, path)
+}
