@@ -51,7 +51,7 @@ func table(facts []patches.Fact) string {
 		if !strings.Contains(name, " ") || strings.HasPrefix(name, "--") || strings.HasPrefix(name, "proxy ") {
 			name = "`" + name + "`"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | `%s`: `%s` |\n", name, versions, f.Says, f.File, f.Symbol)
+		fmt.Fprintf(&b, "| %s | %s | %s | `%s`: `%s` |\n", name, versions, f.Description, f.File, f.Symbol)
 	}
 	return b.String()
 }

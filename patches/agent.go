@@ -10,53 +10,56 @@ import (
 // OldestIstio is the first version of Istio that Isthmus supports.
 const OldestIstio = "1.20"
 
-// Facts that decide something; Agent.Has asks for them.
+// Names of facts that a decision depends on, for Agent.Supports.
 const (
-	// DebugPort is the agent's port 15004, and the variable that keeps it closed.
-	DebugPort = "PROXY_XDS_DEBUG_VIA_AGENT"
-	// NoInboundCapture is the annotation by which an ambient pod keeps its
-	// inbound traffic to itself.
+	// DebugPortEnv is the variable that keeps the agent's port 15004 closed.
+	DebugPortEnv = "PROXY_XDS_DEBUG_VIA_AGENT"
+	// NoInboundCapture is the annotation that keeps ztunnel from capturing the
+	// inbound traffic of an ambient pod.
 	NoInboundCapture = "ambient.istio.io/bypass-inbound-capture"
 )
 
-// Fact is something that Isthmus relies on in Istio, and the versions in which it
-// holds.
+// Fact is a property of Istio that Isthmus relies on, and the versions that have it.
 type Fact struct {
-	// Name is the flag, variable, path or annotation, or what is done.
+	// Name is the flag, variable, path or annotation, or the behaviour.
 	Name string
-	// Since is the first version in which it holds; empty means all of those that
-	// are supported.
+	// Since is the first version that has the property. Empty means every supported
+	// version.
 	Since string
-	// Before is the first version in which it holds no more; empty means that it
-	// holds in the current one.
+	// Before is the first version that no longer has the property. Empty means that
+	// the current version has it.
 	Before string
-	// Says what it is for, or does.
-	Says string
+	// Description says what the property is for, or what it does.
+	Description string
 	// File and Symbol are the source: a file of istio.io/istio, and a text in it.
 	File, Symbol string
 }
 
-// Facts returns everything that Isthmus relies on in Istio: what sidecar.yaml
-// gives the agent, what else the pod needs of it, and where versions differ.
-func Facts() (settings, needs, differences []Fact) { return given, promised, differing }
+// Facts returns everything that Isthmus relies on in Istio: the agent's settings in
+// sidecar.yaml, what else the pod needs of the agent, and the differences between
+// versions.
+func Facts() (settings, needs, differences []Fact) {
+	return agentSettings, agentBehaviour, versionDifferences
+}
 
-var facts = slices.Concat(given, promised, differing)
+var facts = slices.Concat(agentSettings, agentBehaviour, versionDifferences)
 
-// Agent is what is known of the pilot-agent in an image.
+// Agent is the pilot-agent in an image.
 type Agent struct {
-	// Version is what the image's tag says, such as 1.20.8; empty when it says
-	// none.
+	// Version is the version in the image's tag, such as 1.20.8. It is empty if the
+	// tag is no version.
 	Version string
 
 	version [3]int
 }
 
-// AgentOf reads the version of pilot-agent off an image's tag: 1.24.3-distroless
-// and v1.24.3 are 1.24.3. A tag that is no version of Istio (latest, none beside
-// a digest, another product's) is not known, and counts as current.
-func AgentOf(image string) (agent Agent, known bool) {
+// AgentFromImage reads the version of pilot-agent from an image's tag:
+// 1.24.3-distroless and v1.24.3 are 1.24.3. A tag that is no version of Istio
+// (latest, a digest alone, another product's version) is unknown, and is treated as
+// the current version.
+func AgentFromImage(image string) (agent Agent, known bool) {
 	t := strings.TrimPrefix(tag(image), "v")
-	v, ok := version(t)
+	v, ok := parseVersion(t)
 	if !ok || v[0] != 1 || !strings.Contains(t, ".") {
 		return Agent{version: [3]int{math.MaxInt, 0, 0}}, false
 	}
@@ -67,31 +70,24 @@ func AgentOf(image string) (agent Agent, known bool) {
 	return Agent{Version: text, version: v}, true
 }
 
-// TooOld reports whether the version is below OldestIstio. What holds for such an
-// agent is not known.
+// TooOld reports whether the version is below OldestIstio. The facts are not checked
+// for such an agent.
 func (a Agent) TooOld() bool { return isBelow(a.version, OldestIstio) }
 
-// Has reports whether a fact holds for this agent. A fact that nobody knows holds
-// for none.
-func (a Agent) Has(name string) bool {
+// Supports reports whether the named fact holds for this agent. An unknown fact holds
+// for no agent.
+func (a Agent) Supports(name string) bool {
 	return slices.ContainsFunc(facts, func(f Fact) bool {
 		return f.Name == name && (f.Since == "" || !isBelow(a.version, f.Since)) && (f.Before == "" || isBelow(a.version, f.Before))
 	})
 }
 
-// Since is the first version in which a fact holds; empty means all.
-func Since(name string) string {
+// SupportedSince returns the first version for which the named fact holds. Empty
+// means every supported version.
+func SupportedSince(name string) string {
 	i := slices.IndexFunc(facts, func(f Fact) bool { return f.Name == name })
 	if i < 0 {
 		return ""
 	}
 	return facts[i].Since
-}
-
-// Image is the image that the sidecar runs: the pod's override, or the mesh's.
-func (p Params) Image() string {
-	if p.Overrides.Image != "" {
-		return p.Overrides.Image
-	}
-	return p.Mesh.ProxyImage
 }

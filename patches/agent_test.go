@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestAgentOf(t *testing.T) {
+func TestAgentFromImage(t *testing.T) {
 	const digest = "@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 	for name, test := range map[string]struct {
 		image, version string
@@ -36,7 +36,7 @@ func TestAgentOf(t *testing.T) {
 		"if letters follow the minor at once, expect it unknown": {image: "istio/proxyv2:1.20beta", unknown: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			agent, known := AgentOf(test.image)
+			agent, known := AgentFromImage(test.image)
 			assert.Equal(t, !test.unknown, known)
 			assert.Equal(t, test.version, agent.Version)
 			assert.Equal(t, test.old, agent.TooOld())
@@ -44,40 +44,40 @@ func TestAgentOf(t *testing.T) {
 	}
 }
 
-func TestAgentHas(t *testing.T) {
+func TestAgentSupports(t *testing.T) {
 	const current = "istio/proxyv2:latest"
 	for name, test := range map[string]struct {
-		fact string
-		with []string
-		not  []string
+		fact       string
+		supporting []string
+		others     []string
 	}{
-		"if all have it, expect it always": {fact: "OUTPUT_CERTS", with: []string{":1.20.0", ":1.31.1", current}},
+		"if all have it, expect it always": {fact: "OUTPUT_CERTS", supporting: []string{":1.20.0", ":1.31.1", current}},
 		"if it ended, expect it up to then": {
-			fact: DebugPort, with: []string{":1.20.0", ":1.20", ":1.24.6-distroless"}, not: []string{":1.25.0", ":1.25", ":1.31.1", current},
+			fact: DebugPortEnv, supporting: []string{":1.20.0", ":1.20", ":1.24.6-distroless"}, others: []string{":1.25.0", ":1.25", ":1.31.1", current},
 		},
 		"if it began, expect it from then on": {
-			fact: NoInboundCapture, with: []string{":1.24.0", ":1.24", ":1.31.1", current}, not: []string{":1.20.8", ":1.23.6"},
+			fact: NoInboundCapture, supporting: []string{":1.24.0", ":1.24", ":1.31.1", current}, others: []string{":1.20.8", ":1.23.6"},
 		},
 		"if it began with a patch, expect it from that on": {
-			fact: "new roots of istiod", with: []string{":1.20.1", ":1.21.0", current}, not: []string{":1.20.0"},
+			fact: "new roots of istiod", supporting: []string{":1.20.1", ":1.21.0", current}, others: []string{":1.20.0"},
 		},
-		"if nobody knows it, expect it never": {fact: "ENABLE_TELEPATHY", not: []string{":1.20.0", ":1.31.1", current}},
+		"if nobody knows it, expect it never": {fact: "ENABLE_TELEPATHY", others: []string{":1.20.0", ":1.31.1", current}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, image := range test.with {
-				agent, _ := AgentOf(image)
-				assert.True(t, agent.Has(test.fact), image)
+			for _, image := range test.supporting {
+				agent, _ := AgentFromImage(image)
+				assert.True(t, agent.Supports(test.fact), image)
 			}
-			for _, image := range test.not {
-				agent, _ := AgentOf(image)
-				assert.False(t, agent.Has(test.fact), image)
+			for _, image := range test.others {
+				agent, _ := AgentFromImage(image)
+				assert.False(t, agent.Supports(test.fact), image)
 			}
 		})
 	}
 }
 
-// What the template gives an agent is in the table, and nothing else is: who adds
-// a variable has to say which agents read it, and where.
+// TestFactsCoverTheTemplate shows that the facts list the agent's settings in the template and no
+// others, so that a new variable needs a source.
 func TestFactsCoverTheTemplate(t *testing.T) {
 	template, err := LoadSidecar()
 	require.NoError(t, err)
@@ -87,7 +87,7 @@ func TestFactsCoverTheTemplate(t *testing.T) {
 			names = append(names, argument)
 		}
 	}
-	flags := Params{Overrides: Overrides{LogLevel: "x", AgentLogLevel: "x"}}.values()
+	flags := Params{Overrides: Overrides{LogLevel: "x", AgentLogLevel: "x"}}.placeholders()
 	for _, argument := range []string{flags["logLevel"], flags["agentLogLevel"]} {
 		name, _, _ := strings.Cut(argument, "=")
 		names = append(names, name)
@@ -96,39 +96,39 @@ func TestFactsCoverTheTemplate(t *testing.T) {
 		names = append(names, e.Name)
 	}
 	var known []string
-	for _, f := range given {
+	for _, f := range agentSettings {
 		known = append(known, f.Name)
 	}
 	assert.ElementsMatch(t, names, known)
 }
 
-func TestFactsAreWhole(t *testing.T) {
+func TestFactsAreComplete(t *testing.T) {
 	seen := map[string]bool{}
 	for _, f := range facts {
-		assert.False(t, seen[f.Name], "%s is there twice", f.Name)
+		assert.False(t, seen[f.Name], "%s occurs twice", f.Name)
 		seen[f.Name] = true
-		assert.NotEmpty(t, f.Says, f.Name)
+		assert.NotEmpty(t, f.Description, f.Name)
 		assert.NotEmpty(t, f.Symbol, f.Name)
 		assert.Regexp(t, `^([a-zA-Z0-9/-]+\.(go|yaml)|go\.mod)$`, f.File, f.Name)
 		for _, bound := range []string{f.Since, f.Before} {
 			if bound != "" {
-				agent, known := AgentOf(":" + bound)
+				agent, known := AgentFromImage(":" + bound)
 				assert.True(t, known && !agent.TooOld(), "%s: %s", f.Name, bound)
 			}
 		}
 	}
-	for _, f := range differing {
-		assert.NotEqual(t, f.Since, f.Before, "%s differs nowhere", f.Name)
+	for _, f := range versionDifferences {
+		assert.NotEqual(t, f.Since, f.Before, "%s is no difference", f.Name)
 	}
-	for _, name := range []string{DebugPort, NoInboundCapture} {
+	for _, name := range []string{DebugPortEnv, NoInboundCapture} {
 		assert.True(t, seen[name], name)
 	}
-	assert.Equal(t, "1.24", Since(NoInboundCapture))
-	assert.Empty(t, Since(DebugPort))
+	assert.Equal(t, "1.24", SupportedSince(NoInboundCapture))
+	assert.Empty(t, SupportedSince(DebugPortEnv))
 }
 
-// Only an agent that has the port is told to keep it closed; one of unknown
-// version is told too, since that costs nothing.
+// TestDebugPort shows that an agent that has the port gets the variable that keeps the port
+// closed. An agent of unknown version gets it too.
 func TestDebugPort(t *testing.T) {
 	template, err := LoadSidecar()
 	require.NoError(t, err)
@@ -153,11 +153,11 @@ func TestDebugPort(t *testing.T) {
 			}
 			sidecar, err := template.Render(p)
 			require.NoError(t, err)
-			var have []string
+			var names []string
 			for _, e := range sidecar.Container.Env {
-				have = append(have, e.Name)
+				names = append(names, e.Name)
 			}
-			assert.Equal(t, test.want, slices.Contains(have, DebugPort))
+			assert.Equal(t, test.want, slices.Contains(names, DebugPortEnv))
 			assert.Equal(t, p.Image(), sidecar.Container.Image)
 		})
 	}

@@ -20,12 +20,12 @@ import (
 //go:embed profiles/*.yaml
 var profileFiles embed.FS
 
-// Profiles is a set of profiles with unique names, in a stable order.
+// Profiles is a list of profiles with unique names.
 type Profiles struct {
 	list []*Profile
 }
 
-// BuiltIn returns the profiles that are part of the program.
+// BuiltIn returns the profiles that are embedded in the program.
 func BuiltIn() (*Profiles, error) {
 	entries, err := fs.ReadDir(profileFiles, "profiles")
 	if err != nil {
@@ -45,10 +45,10 @@ func BuiltIn() (*Profiles, error) {
 	return set, nil
 }
 
-// Add loads the profiles of one YAML file, documents separated by "---", into
-// the set. It is strict: an unknown field, a missing one, a bad value or a name
-// that is taken is an error that names file and line. On an error the set is
-// as it was.
+// Add loads the profiles of one YAML file into the set, documents separated by
+// "---". It is strict: an unknown field, a missing field, an invalid value or a name
+// that exists is an error that names file and line. After an error the set is
+// unchanged.
 func (s *Profiles) Add(file string, data []byte) error {
 	added := slices.Clone(s.list)
 	dec := yaml.NewDecoder(bytes.NewReader(data))
@@ -62,7 +62,7 @@ func (s *Profiles) Add(file string, data []byte) error {
 			break
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %s", file, strict.Cut(err))
+			return fmt.Errorf("%s: %s", file, strict.Message(err))
 		}
 		if len(doc.Content) == 0 || doc.Content[0].Tag == "!!null" {
 			continue
@@ -90,8 +90,8 @@ func (s *Profiles) Names() []string {
 	return names
 }
 
-// Named returns the profile of that name, nil if there is none.
-func (s *Profiles) Named(name string) *Profile {
+// ByName returns the profile of that name, or nil if there is none.
+func (s *Profiles) ByName(name string) *Profile {
 	for _, p := range s.list {
 		if p.Name == name {
 			return p
@@ -100,8 +100,8 @@ func (s *Profiles) Named(name string) *Profile {
 	return nil
 }
 
-// decodeProfile decodes one document. Its errors begin with the line, so that
-// the caller can put the file before it.
+// decodeProfile decodes one document. Its errors begin with the line, so that the
+// caller can prefix the file.
 func decodeProfile(doc *yaml.Node) (*Profile, error) {
 	root, p := doc.Content[0], &Profile{}
 	if err := strict.Decode(root, p, "a profile"); err != nil {
@@ -120,30 +120,30 @@ var (
 )
 
 func (p *Profile) validate(root *yaml.Node) error {
-	at := func(field string) int { return strict.Line(root, field) }
+	line := func(field string) int { return strict.Line(root, field) }
 	switch {
 	case !profileName.MatchString(p.Name):
-		return fmt.Errorf("%d: name %q: want lower case letters, digits and dashes, at most 63", at("name"), p.Name)
+		return fmt.Errorf("%d: name %q: want lower case letters, digits and dashes, at most 63", line("name"), p.Name)
 	case p.Description == "":
 		return fmt.Errorf("%d: profile %q: description is missing", root.Line, p.Name)
 	case !p.OnlyNamed && len(p.Match) == 0:
 		return fmt.Errorf("%d: profile %q: match is empty; set onlyNamed: true for a profile that only isthmus.dev/profile can choose", root.Line, p.Name)
 	case p.OnlyNamed && len(p.Match)+len(p.Not) > 0:
-		return fmt.Errorf("%d: profile %q: onlyNamed excludes match and not", at("onlyNamed"), p.Name)
+		return fmt.Errorf("%d: profile %q: onlyNamed excludes match and not", line("onlyNamed"), p.Name)
 	case p.Files.ReloadSince != "" && p.Files.ReloadSince != "never" && !isVersion(p.Files.ReloadSince):
-		return fmt.Errorf("%d: files.reloadSince %q: want a version such as 4.1, or never", at("files"), p.Files.ReloadSince)
+		return fmt.Errorf("%d: files.reloadSince %q: want a version such as 4.1, or never", line("files"), p.Files.ReloadSince)
 	}
 	for _, list := range []struct {
 		field    string
 		criteria []Criteria
 	}{{"match", p.Match}, {"not", p.Not}} {
 		for i, c := range list.criteria {
-			if c.empty() {
-				return fmt.Errorf("%d: %s[%d] is empty and would hold for every pod", at(list.field), list.field, i)
+			if c.isEmpty() {
+				return fmt.Errorf("%d: %s[%d] is empty and would hold for every pod", line(list.field), list.field, i)
 			}
 			for _, img := range c.Images {
 				if img == "" || strings.ContainsAny(img, ":@* ") || strings.HasPrefix(img, "/") {
-					return fmt.Errorf("%d: %s[%d].images %q: want the end of a repository path such as datawire/aes, without tag or wildcard", at(list.field), list.field, i, img)
+					return fmt.Errorf("%d: %s[%d].images %q: want the end of a repository path such as datawire/aes, without tag or wildcard", line(list.field), list.field, i, img)
 				}
 			}
 		}
@@ -152,25 +152,25 @@ func (p *Profile) validate(root *yaml.Node) error {
 	for i, e := range p.Env {
 		switch {
 		case !envName.MatchString(e.Name):
-			return fmt.Errorf("%d: env[%d].name %q: want the name of an environment variable", at("env"), i, e.Name)
+			return fmt.Errorf("%d: env[%d].name %q: want the name of an environment variable", line("env"), i, e.Name)
 		case seen[e.Name]:
-			return fmt.Errorf("%d: env[%d].name %q is there twice", at("env"), i, e.Name)
+			return fmt.Errorf("%d: env[%d].name %q is there twice", line("env"), i, e.Name)
 		case e.When != WhenFiles && e.When != WhenEnvoy && e.When != WhenAlways:
-			return fmt.Errorf("%d: env[%d].when %q: want files, envoy or always", at("env"), i, e.When)
+			return fmt.Errorf("%d: env[%d].when %q: want files, envoy or always", line("env"), i, e.When)
 		case e.Since != "" && !isVersion(e.Since):
-			return fmt.Errorf("%d: env[%d].since %q: want a version such as 1.10", at("env"), i, e.Since)
+			return fmt.Errorf("%d: env[%d].since %q: want a version such as 1.10", line("env"), i, e.Since)
 		}
 		seen[e.Name] = true
 		for _, v := range placeholder.FindAllString(e.Value, -1) {
 			if v != "${certDir}" {
-				return fmt.Errorf("%d: env[%d].value: unknown placeholder %s; only ${certDir} is known", at("env"), i, v)
+				return fmt.Errorf("%d: env[%d].value: unknown placeholder %s; only ${certDir} is known", line("env"), i, v)
 			}
 		}
 	}
 	return nil
 }
 
-func (k Criteria) empty() bool {
+func (k Criteria) isEmpty() bool {
 	return len(k.Images)+len(k.Containers)+len(k.Commands)+len(k.FirstWords)+len(k.Words)+len(k.Env)+len(k.WithoutEnv)+
 		len(k.ProbePaths)+len(k.Labels)+len(k.RestartPolicies) == 0
 }

@@ -13,10 +13,10 @@ func TestBuiltIn(t *testing.T) {
 	set, err := patches.BuiltIn()
 	require.NoError(t, err)
 	assert.Equal(t, []string{"aes", "ambassador", "emissary", "generic"}, set.Names())
-	assert.Nil(t, set.Named("nginx"))
+	assert.Nil(t, set.ByName("nginx"))
 }
 
-// TestAddErrors: what a user sees names file, line, field and the way out.
+// TestAddErrors shows that errors name file, line, field and the way out.
 func TestAddErrors(t *testing.T) {
 	const head = "name: nginx\ndescription: NGINX.\n"
 	for name, c := range map[string]struct{ yaml, want string }{
@@ -60,8 +60,8 @@ func TestAddTwoDocuments(t *testing.T) {
 	assert.Equal(t, []string{"a", "aes", "ambassador", "b", "emissary", "generic"}, set.Names())
 }
 
-// FuzzAdd: whatever the file holds, loading ends, with the set as it was or
-// with profiles that can be matched.
+// FuzzAdd checks for every file that loading returns, either with an unchanged set or with
+// profiles that have names.
 func FuzzAdd(f *testing.F) {
 	f.Add([]byte("name: a\ndescription: A.\nmatch: [{images: [corp/a], env: [X]}]\nenv: [{name: A, value: '${certDir}', when: files, since: 1.2.3}]\n"))
 	f.Add([]byte("name: a\ndescription: &d A.\nnot: [{labels: {a: *d}}]\n---\n- 1\n"))
@@ -74,7 +74,7 @@ func FuzzAdd(f *testing.F) {
 			return
 		}
 		for _, name := range set.Names() {
-			assert.NotNil(t, set.Named(name))
+			assert.NotNil(t, set.ByName(name))
 		}
 	})
 }

@@ -10,14 +10,15 @@ import (
 
 // Candidate is a container that a profile recognises as an edge.
 type Candidate struct {
+	// Profile is the profile that matches.
 	Profile *Profile
 	// Container is the index in spec.containers.
 	Container int
 }
 
-// Candidates returns every pair of profile and container that match, in the
-// order of profiles and containers. Exactly one is an edge; more is a tie that
-// the caller must report.
+// Candidates returns every pair of profile and container that match, in the order of
+// profiles and containers. A single candidate is the edge; several are a tie that the
+// caller must report.
 func (s *Profiles) Candidates(pod *corev1.Pod) []Candidate {
 	var found []Candidate
 	for _, p := range s.list {
@@ -30,14 +31,14 @@ func (s *Profiles) Candidates(pod *corev1.Pod) []Candidate {
 	return found
 }
 
-// Reads reports whether the edge in this image reads the variable, by the
-// profile's facts.
+// Reads reports whether the edge in this image reads the variable, according to
+// Since.
 func (e EnvVar) Reads(image string) bool {
-	return e.Since == "" || !olderThan(image, e.Since)
+	return e.Since == "" || !isTagOlder(image, e.Since)
 }
 
-// Reloads reports whether the edge in this image notices a rotated file by
-// itself.
+// Reloads reports whether the edge in this image notices a rotated file without
+// help.
 func (f FileFacts) Reloads(image string) bool {
 	switch f.ReloadSince {
 	case "":
@@ -45,17 +46,17 @@ func (f FileFacts) Reloads(image string) bool {
 	case "never":
 		return false
 	default:
-		return !olderThan(image, f.ReloadSince)
+		return !isTagOlder(image, f.ReloadSince)
 	}
 }
 
 func (p *Profile) matches(pod *corev1.Pod, c *corev1.Container) bool {
-	holds := func(k Criteria) bool { return k.hold(pod, c) }
-	return slices.ContainsFunc(p.Match, holds) && !slices.ContainsFunc(p.Not, holds)
+	matches := func(k Criteria) bool { return k.match(pod, c) }
+	return slices.ContainsFunc(p.Match, matches) && !slices.ContainsFunc(p.Not, matches)
 }
 
-// hold puts the cheap tests that rule out most containers first.
-func (k Criteria) hold(pod *corev1.Pod, c *corev1.Container) bool {
+// match runs the cheap tests that rule out most containers first.
+func (k Criteria) match(pod *corev1.Pod, c *corev1.Container) bool {
 	if len(k.Images) > 0 {
 		repo := repository(c.Image)
 		if !slices.ContainsFunc(k.Images, func(s string) bool { return endsWithPath(repo, s) }) {
@@ -74,7 +75,7 @@ func (k Criteria) hold(pod *corev1.Pod, c *corev1.Container) bool {
 	if len(k.FirstWords) > 0 && !slices.Contains(k.FirstWords, firstWord(c.Command)) && !slices.Contains(k.FirstWords, firstWord(c.Args)) {
 		return false
 	}
-	if len(k.Words) > 0 && !mentions(c.Command, k.Words) && !mentions(c.Args, k.Words) {
+	if len(k.Words) > 0 && !containsAny(c.Command, k.Words) && !containsAny(c.Args, k.Words) {
 		return false
 	}
 	if len(k.Env) > 0 && !hasEnv(c, k.Env) {
@@ -84,15 +85,15 @@ func (k Criteria) hold(pod *corev1.Pod, c *corev1.Container) bool {
 		return false
 	}
 	for key, value := range k.Labels {
-		if got, ok := pod.Labels[key]; !ok || got != value {
+		if v, ok := pod.Labels[key]; !ok || v != value {
 			return false
 		}
 	}
 	return len(k.ProbePaths) == 0 || hasProbe(c, k.ProbePaths)
 }
 
-// firstWord is the base name of the first word, empty when there is none. A
-// first word that holds a whole command line counts by its own first word.
+// firstWord returns the base name of the first word, or "" if there is none. If the
+// first element holds a whole command line, its first word counts.
 func firstWord(words []string) string {
 	if len(words) == 0 {
 		return ""
@@ -104,7 +105,8 @@ func firstWord(words []string) string {
 	return path.Base(fields[0])
 }
 
-func mentions(words, parts []string) bool {
+// containsAny reports whether one of the words contains one of the parts.
+func containsAny(words, parts []string) bool {
 	return slices.ContainsFunc(words, func(w string) bool {
 		return slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(w, p) })
 	})

@@ -11,7 +11,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/patches"
 )
 
-// TestCandidates: what is an edge, by its spec alone.
+// TestCandidates shows which pods the built-in profiles recognise.
 func TestCandidates(t *testing.T) {
 	set, err := patches.BuiltIn()
 	require.NoError(t, err)
@@ -68,7 +68,7 @@ func TestCandidates(t *testing.T) {
 func TestVersionFacts(t *testing.T) {
 	set, err := patches.BuiltIn()
 	require.NoError(t, err)
-	emissary, aes := set.Named("emissary"), set.Named("aes")
+	emissary, aes := set.ByName("emissary"), set.ByName("aes")
 	secretDir := emissary.Env[0]
 	for image, want := range map[string]struct{ reads, reloads bool }{
 		"ghcr.io/emissary-ingress/emissary:4.1.0": {true, true},

@@ -4,21 +4,22 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"reflect"
 	"strings"
 	"time"
 
 	"github.com/distribution/reference"
 )
 
-// Mesh is what Isthmus must know of an Istio control plane to give a pod an
-// identity in it. The zero value of a field means "not known"; Defaults fills
-// what has a documented default.
+// Mesh holds the mesh settings: what Isthmus must know about an Istio control plane to
+// give a pod an identity in its mesh. The zero value of a field means that the setting
+// is unknown; Defaults fills in the documented defaults.
 type Mesh struct {
 	// Revision is the control plane's revision, empty for the default one.
 	Revision string `json:"revision,omitempty"`
 	// DiscoveryAddress is host:port of istiod's xDS server. Default
-	// istiod.istio-system.svc:15012, with the revision in the host when there
-	// is one.
+	// istiod.istio-system.svc:15012, with the revision in the host if there is
+	// one.
 	DiscoveryAddress string `json:"discoveryAddress,omitempty"`
 	// CAAddress is host:port of the certificate authority. Default:
 	// DiscoveryAddress.
@@ -27,17 +28,17 @@ type Mesh struct {
 	TrustDomain string `json:"trustDomain,omitempty"`
 	// ClusterDomain is the cluster's DNS suffix. Default cluster.local.
 	ClusterDomain string `json:"clusterDomain,omitempty"`
-	// ClusterID is the cluster's name in the mesh. No default: istiod refuses
-	// a token that names another cluster, and accepts one that names none.
+	// ClusterID is the cluster's name in the mesh. No default: istiod refuses a
+	// request that names another cluster, and accepts one that names none.
 	ClusterID string `json:"clusterID,omitempty"`
 	// MeshID identifies the mesh in telemetry. Default: TrustDomain.
 	MeshID string `json:"meshID,omitempty"`
-	// Network is the network the pods are on. No default.
+	// Network is the network of the pods. No default.
 	Network string `json:"network,omitempty"`
 	// ProxyImage is the proxyv2 image that the sidecar runs. Default
 	// DefaultProxyImage.
 	ProxyImage string `json:"proxyImage,omitempty"`
-	// ImagePullPolicy of the sidecar. Default: Kubernetes' own.
+	// ImagePullPolicy is that of the sidecar. Default: Kubernetes' own.
 	ImagePullPolicy string `json:"imagePullPolicy,omitempty"`
 	// CertProvider is PILOT_CERT_PROVIDER. Default istiod.
 	CertProvider string `json:"certProvider,omitempty"`
@@ -47,47 +48,57 @@ type Mesh struct {
 	// RootConfigMap is the ConfigMap that holds the mesh's root certificate in
 	// every namespace. Default istio-ca-root-cert.
 	RootConfigMap string `json:"rootConfigMap,omitempty"`
-	// RootClusterTrustBundle is the ClusterTrustBundle that holds the root
-	// instead of RootConfigMap, where istiod publishes one. No default.
+	// RootClusterTrustBundle is the ClusterTrustBundle that holds the root instead
+	// of RootConfigMap, if istiod publishes one. No default.
 	RootClusterTrustBundle string `json:"rootClusterTrustBundle,omitempty"`
 	// MaxCertTTL is the longest lifetime that the CA grants
-	// (MAX_WORKLOAD_CERT_TTL of istiod); a longer request is refused, not
-	// clamped. Zero means not known.
+	// (MAX_WORKLOAD_CERT_TTL of istiod). istiod refuses a longer request instead of
+	// shortening the lifetime. Zero means unknown.
 	MaxCertTTL Duration `json:"maxCertTTL,omitempty"`
 }
 
-// DefaultProxyImage is used when neither the settings nor the cluster name one.
+// DefaultProxyImage is the proxy image if neither the settings nor the cluster name
+// one.
 const DefaultProxyImage = "docker.io/istio/proxyv2:1.31.1"
 
-// Overlay returns m with every field that over sets taken from over.
-func (m Mesh) Overlay(over Mesh) Mesh {
-	set := func(dst *string, src string) {
-		if src != "" {
-			*dst = src
+// MeshField is a field of Mesh that holds text.
+type MeshField struct {
+	// Name is the field's name in JSON.
+	Name  string
+	index int
+}
+
+// In returns a pointer to the field of m.
+func (f MeshField) In(m *Mesh) *string {
+	return reflect.ValueOf(m).Elem().Field(f.index).Addr().Interface().(*string)
+}
+
+// MeshTextFields lists the fields of Mesh that hold text, in their order: all but
+// MaxCertTTL.
+func MeshTextFields() []MeshField {
+	var fields []MeshField
+	t := reflect.TypeFor[Mesh]()
+	for i := range t.NumField() {
+		if f := t.Field(i); f.Type.Kind() == reflect.String {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			fields = append(fields, MeshField{Name: name, index: i})
 		}
 	}
-	set(&m.Revision, over.Revision)
-	set(&m.DiscoveryAddress, over.DiscoveryAddress)
-	set(&m.CAAddress, over.CAAddress)
-	set(&m.TrustDomain, over.TrustDomain)
-	set(&m.ClusterDomain, over.ClusterDomain)
-	set(&m.ClusterID, over.ClusterID)
-	set(&m.MeshID, over.MeshID)
-	set(&m.Network, over.Network)
-	set(&m.ProxyImage, over.ProxyImage)
-	set(&m.ImagePullPolicy, over.ImagePullPolicy)
-	set(&m.CertProvider, over.CertProvider)
-	set(&m.TokenAudience, over.TokenAudience)
-	set(&m.RootConfigMap, over.RootConfigMap)
-	set(&m.RootClusterTrustBundle, over.RootClusterTrustBundle)
-	if over.MaxCertTTL != 0 {
-		m.MaxCertTTL = over.MaxCertTTL
+	return fields
+}
+
+// Overlay returns m with every field that is set in over taken from over.
+func (m Mesh) Overlay(over Mesh) Mesh {
+	from, to := reflect.ValueOf(over), reflect.ValueOf(&m).Elem()
+	for i := range from.NumField() {
+		if field := from.Field(i); !field.IsZero() {
+			to.Field(i).Set(field)
+		}
 	}
 	return m
 }
 
-// Defaults returns m with the documented default in every field that has one
-// and is empty.
+// Defaults returns m with the documented default in every empty field that has one.
 func (m Mesh) Defaults() Mesh {
 	host := "istiod.istio-system.svc:15012"
 	if m.Revision != "" && m.Revision != "default" {
@@ -112,8 +123,8 @@ func (m Mesh) Defaults() Mesh {
 	return m
 }
 
-// Validate says everything that is wrong with the fields that are set, each
-// error naming field, value and what is allowed.
+// Validate checks the fields that are set. Each of the joined errors names the field,
+// its value and what is allowed.
 func (m Mesh) Validate() error {
 	var errs []error
 	for _, a := range []struct{ field, value string }{
@@ -145,10 +156,10 @@ func (m Mesh) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Duration is a time.Duration that is written as Go writes it ("24h").
+// Duration is a time.Duration whose text form is that of Go, such as "24h".
 type Duration time.Duration
 
-// String returns the duration as Go writes it.
+// String returns the duration in the form of Go, such as "24h0m0s".
 func (d Duration) String() string { return time.Duration(d).String() }
 
 // MarshalText implements encoding.TextMarshaler.

@@ -247,7 +247,7 @@ func TestNamespaceIsReviewed(t *testing.T) {
 		},
 		"if the namespace is excluded, expect a warning": {
 			now:      namespace("kube-system", enabled, nil),
-			warnings: []string{"isthmus: namespace kube-system is excluded from injection, so nothing that it says has an effect (isthmus.dev/injection); remove it"},
+			warnings: []string{"isthmus: namespace kube-system is excluded from injection, so its keys have no effect (isthmus.dev/injection); remove them"},
 			audit:    map[string]string{"reason": "excluded-namespace"},
 		},
 	} {
@@ -285,7 +285,7 @@ func TestRevisionOfANamespaceIsReviewed(t *testing.T) {
 	r := responseOf(t, post(v, validationOf(t, "Namespace", now, before)))
 
 	require.False(t, r.Allowed)
-	assert.Equal(t, `invalid-override: namespace emissary: label istio.io/rev: "canary" cannot be followed; only default is installed`, r.Result.Message)
+	assert.Equal(t, `invalid-override: namespace emissary: label istio.io/rev: "canary" cannot be used; only default is installed`, r.Result.Message)
 }
 
 // recordingNamespaces records the parameter labelled of every call.

@@ -5,14 +5,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/isthmus-mesh/isthmus/internal/adopt"
 	"github.com/isthmus-mesh/isthmus/internal/manifest"
-	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
 func newAdoptCommand() *cobra.Command {
 	manifests := manifestFlags{}
 	var engine engineFlags
-	var adopt adoptFlags
+	var choices adoptFlags
 	cmd := &cobra.Command{
 		Use:   "adopt -f FILE",
 		Short: "Convert manifests that were integrated with Istio by hand",
@@ -34,7 +34,7 @@ the solution, no manifest is printed and the exit status is 1.`,
   isthmus adopt -f values.yaml -n ambassador --by namespace`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			options, err := adopt.options()
+			options, err := choices.options()
 			if err != nil {
 				return err
 			}
@@ -49,7 +49,7 @@ the solution, no manifest is printed and the exit status is 1.`,
 	}
 	manifests.add(cmd)
 	manifests.setDefaultOutput(cmd, "diff")
-	adopt.add(cmd)
+	choices.add(cmd)
 	engine.add(cmd)
 	return cmd
 }
@@ -66,9 +66,9 @@ func (f *adoptFlags) add(cmd *cobra.Command) {
 	flags.BoolVar(&f.keepImage, "keep-image", false, "keep the image of the existing sidecar instead of using the mesh's image")
 }
 
-func (f *adoptFlags) options() (inject.AdoptOptions, error) {
+func (f *adoptFlags) options() (adopt.Options, error) {
 	if !slices.Contains([]string{"pod", "namespace"}, f.by) {
-		return inject.AdoptOptions{}, usagef("--by %q: want pod or namespace", f.by)
+		return adopt.Options{}, usagef("--by %q: want pod or namespace", f.by)
 	}
-	return inject.AdoptOptions{ByNamespace: f.by == "namespace", KeepImage: f.keepImage}, nil
+	return adopt.Options{ByNamespace: f.by == "namespace", KeepImage: f.keepImage}, nil
 }

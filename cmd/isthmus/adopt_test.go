@@ -42,7 +42,7 @@ func TestAdopt(t *testing.T) {
 	refused := isthmus(t, injected.stdout, "adopt", "-f", "-")
 	assert.Equal(t, exitError, refused.status)
 	assert.Empty(t, refused.stdout)
-	assert.Contains(t, refused.stderr, "error: <stdin>:15: document 2 (Deployment emissary/emissary-ingress): cannot be adopted: metadata.annotations[isthmus.dev/status]: Isthmus has injected this pod already; take that back first, with isthmus uninject\n")
+	assert.Contains(t, refused.stderr, "error: <stdin>:15: document 2 (Deployment emissary/emissary-ingress): cannot be adopted: metadata.annotations[isthmus.dev/status]: Isthmus has already injected this pod; revert that first with isthmus uninject\n")
 }
 
 // patch(1) can apply the diff to the file.

@@ -11,19 +11,15 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	kjson "sigs.k8s.io/json"
 
+	"github.com/isthmus-mesh/isthmus/internal/adopt"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// adopter is the part of inject.Engine that Adopt needs.
-type adopter interface {
-	Adopt(inject.Request, inject.AdoptOptions) (inject.Adoption, error)
-}
-
 // Adopt replaces manual Istio integrations in the sources with Isthmus' annotation,
 // in workloads and in Helm values. Everything else stays as it is. Errors are as for
 // Transform.
-func Adopt(sources []Source, namespace string, engine adopter, o inject.AdoptOptions) (Result, error) {
+func Adopt(sources []Source, namespace string, engine *inject.Engine, o adopt.Options) (Result, error) {
 	return transformWith(sources, transformer{
 		namespace:    namespace,
 		editWorkload: func(w Workload) Edit { return adoptWorkload(engine, w, o) },
@@ -31,10 +27,10 @@ func Adopt(sources []Source, namespace string, engine adopter, o inject.AdoptOpt
 	})
 }
 
-func adoptWorkload(engine adopter, w Workload, o inject.AdoptOptions) Edit {
+func adoptWorkload(engine *inject.Engine, w Workload, o adopt.Options) Edit {
 	o.KeepLabels = append(slices.Clone(o.KeepLabels), w.SelectorKeys...)
 	namespace := policy.Namespace{Name: w.Namespace, Labels: w.NamespaceLabels, Annotations: w.NamespaceAnnotations}
-	adoption, err := engine.Adopt(inject.Request{Pod: w.Pod, Template: true, Namespace: namespace}, o)
+	adoption, err := adopt.Adopt(engine, inject.Request{Pod: w.Pod, Template: true, Namespace: namespace}, o)
 	if err == nil {
 		err = foreignFields(w.template, adoption.Patch)
 	}
@@ -58,7 +54,7 @@ func prefixErrors(words string, err error) error {
 }
 
 // adoptionEdit turns an adoption into an edit with its report.
-func adoptionEdit(a inject.Adoption, ns policy.Namespace, o inject.AdoptOptions) Edit {
+func adoptionEdit(a adopt.Adoption, ns policy.Namespace, o adopt.Options) Edit {
 	switch {
 	case a.Reason == "":
 		return Edit{Verdict: "unchanged (not integrated by hand)"}
@@ -82,11 +78,11 @@ func adoptionEdit(a inject.Adoption, ns policy.Namespace, o inject.AdoptOptions)
 	}
 	for _, d := range a.Differences {
 		line := fmt.Sprintf("%s: %s -> %s", d.Field, truncated(d.Before), truncated(d.After))
-		if d.Why == "" {
+		if d.Reason == "" {
 			edit.Warnings = append(edit.Warnings, "unexplained difference, please review: "+line)
 			continue
 		}
-		edit.Details = append(edit.Details, fmt.Sprintf("%s (%s)", line, d.Why))
+		edit.Details = append(edit.Details, fmt.Sprintf("%s (%s)", line, d.Reason))
 	}
 	return edit
 }

@@ -12,12 +12,13 @@ import (
 	"github.com/stretchr/testify/require"
 	sigsyaml "sigs.k8s.io/yaml"
 
+	"github.com/isthmus-mesh/isthmus/internal/adopt"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
 const samples = "../../samples/by-hand"
 
-func adopt(t testing.TB, in string, o inject.AdoptOptions) (Result, error) {
+func adoptText(t testing.TB, in string, o adopt.Options) (Result, error) {
 	t.Helper()
 	engine, err := inject.New(inject.Options{})
 	require.NoError(t, err)
@@ -26,7 +27,7 @@ func adopt(t testing.TB, in string, o inject.AdoptOptions) (Result, error) {
 
 func adopted(t testing.TB, in string) string {
 	t.Helper()
-	result, err := adopt(t, in, inject.AdoptOptions{})
+	result, err := adoptText(t, in, adopt.Options{})
 	require.NoError(t, err)
 	return string(result.Text())
 }
@@ -43,7 +44,7 @@ func TestAdoptGolden(t *testing.T) {
 		t.Run(filepath.Base(input), func(t *testing.T) {
 			data, err := os.ReadFile(input)
 			require.NoError(t, err)
-			result, err := adopt(t, string(data), inject.AdoptOptions{})
+			result, err := adoptText(t, string(data), adopt.Options{})
 			require.NoError(t, err)
 			var report bytes.Buffer
 			for _, d := range result.Decisions {
@@ -133,20 +134,20 @@ func replaceOnce(t testing.TB, text, old, replacement string) string {
 func TestAdoptReports(t *testing.T) {
 	in := replaceOnce(t, sampleText(t, "sidecar.yaml"), "            - --serviceCluster\n", "            - --new\n")
 	in = replaceOnce(t, in, "{name: http-envoy-prom, containerPort: 15090}", "{name: http, containerPort: 80}")
-	_, err := adopt(t, in, inject.AdoptOptions{})
+	_, err := adoptText(t, in, adopt.Options{})
 	require.Error(t, err)
 	lines := strings.Split(err.Error(), "\n")
 	require.Len(t, lines, 2)
-	for i, want := range []string{"spec.containers[1].args[--new]: no flag", "spec.containers[1].ports[0]: port 80 is"} {
+	for i, want := range []string{"spec.containers[1].args[--new]: unknown flag", "spec.containers[1].ports[0]: port 80 is"} {
 		assert.Contains(t, lines[i], "in.yaml:15: document 2 (Deployment emissary/emissary-ingress): cannot be adopted: "+want)
 	}
 
-	result, err := adopt(t, sampleText(t, "sidecar.yaml"), inject.AdoptOptions{ByNamespace: true})
+	result, err := adoptText(t, sampleText(t, "sidecar.yaml"), adopt.Options{ByNamespace: true})
 	require.NoError(t, err)
 	assert.NotContains(t, string(result.Text()), "isthmus.dev/inject:")
 	assert.Equal(t, []string{"gets no identity until its namespace is labelled: kubectl label namespace emissary isthmus.dev/injection=enabled"}, result.Decisions[0].Warnings)
 	labelled := "apiVersion: v1\nkind: Namespace\nmetadata: {name: emissary, labels: {isthmus.dev/injection: enabled}}\n---\n"
-	result, err = adopt(t, labelled+sampleText(t, "sidecar.yaml"), inject.AdoptOptions{ByNamespace: true})
+	result, err = adoptText(t, labelled+sampleText(t, "sidecar.yaml"), adopt.Options{ByNamespace: true})
 	require.NoError(t, err)
 	assert.Empty(t, result.Decisions[0].Warnings)
 }
@@ -161,7 +162,7 @@ func TestAdoptLosesNothing(t *testing.T) {
 		"spec.volumes[1]":                    {"          emptyDir: {medium: Memory}\n", "          emptyDir: {medium: Memory, fromTheFuture: 1}\n"},
 		"spec.containers[0].volumeMounts[1]": {"              mountPath: /etc/istio-certs/\n", "              mountPath: /etc/istio-certs/\n              fromTheFuture: 1\n"},
 	} {
-		_, err := adopt(t, replaceOnce(t, sampleText(t, "sidecar.yaml"), change[0], change[1]), inject.AdoptOptions{})
+		_, err := adoptText(t, replaceOnce(t, sampleText(t, "sidecar.yaml"), change[0], change[1]), adopt.Options{})
 		require.Error(t, err, field)
 		assert.Contains(t, err.Error(), "cannot be adopted: "+field)
 		assert.Contains(t, err.Error(), `fromTheFuture", which adopting would lose; remove it, or leave the pod as it is`)
@@ -244,14 +245,14 @@ func TestAdoptValues(t *testing.T) {
 		})
 	}
 
-	_, err := adopt(t, "# top\nemissary-ingress:\n  env: {AMBASSADOR_ID: a}\n  podAnnotations:\n    proxy.istio.io/config: OUTPUT_CERTS\n", inject.AdoptOptions{})
+	_, err := adoptText(t, "# top\nemissary-ingress:\n  env: {AMBASSADOR_ID: a}\n  podAnnotations:\n    proxy.istio.io/config: OUTPUT_CERTS\n", adopt.Options{})
 	require.Error(t, err)
 	assert.Equal(t, "in.yaml:3: document 1 (values/emissary-ingress): cannot be adopted: metadata.annotations[proxy.istio.io/config]: it is no YAML mapping, so Istio does not read it; correct it", err.Error())
 }
 
 // TestAdoptValuesInText shows that a manual integration in template text is an error.
 func TestAdoptValuesInText(t *testing.T) {
-	_, err := adopt(t, "podAnnotations:\n"+annotated+"env: {AMBASSADOR_ID: a}\nenvRaw: |\n  - name: AMBASSADOR_ISTIO_SECRET_DIR\n    value: /etc/istio-certs\nvolumesRaw: |\n  - name: istio-certs\n    emptyDir: {}\n", inject.AdoptOptions{})
+	_, err := adoptText(t, "podAnnotations:\n"+annotated+"env: {AMBASSADOR_ID: a}\nenvRaw: |\n  - name: AMBASSADOR_ISTIO_SECRET_DIR\n    value: /etc/istio-certs\nvolumesRaw: |\n  - name: istio-certs\n    emptyDir: {}\n", adopt.Options{})
 	require.Error(t, err)
 	assert.Equal(t, "in.yaml:1: document 1 (values): cannot be adopted: envRaw: AMBASSADOR_ISTIO_SECRET_DIR is in text that the chart renders as a template, which adopt cannot edit; move it to env, which all of these charts have\n"+
 		"in.yaml:1: document 1 (values): cannot be adopted: volumesRaw: istio-certs is in text that the chart renders as a template, which adopt cannot edit; move it to volumes, which all of these charts have", err.Error())
@@ -260,7 +261,7 @@ func TestAdoptValuesInText(t *testing.T) {
 // TestAdoptValuesDuplicateKey shows that a duplicate key is an error. The edit would
 // lose one of its values.
 func TestAdoptValuesDuplicateKey(t *testing.T) {
-	_, err := adopt(t, "emissary-ingress:\n  podAnnotations:\n    sidecar.istio.io/inject: 'true'\n  podAnnotations: {}\n", inject.AdoptOptions{})
+	_, err := adoptText(t, "emissary-ingress:\n  podAnnotations:\n    sidecar.istio.io/inject: 'true'\n  podAnnotations: {}\n", adopt.Options{})
 	require.Error(t, err)
 	assert.Contains(t, err.Error(), `duplicate key "podAnnotations", first on line 2: remove one of them`)
 }
@@ -281,7 +282,7 @@ func FuzzAdoptText(f *testing.F) {
 		f.Fatal(err)
 	}
 	run := func(data []byte) (Result, error) {
-		return Adopt([]Source{{"in", data}}, "default", engine, inject.AdoptOptions{})
+		return Adopt([]Source{{"in", data}}, "default", engine, adopt.Options{})
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		result, err := run(data)

@@ -9,6 +9,7 @@ import (
 
 	"gomodules.xyz/jsonpatch/v2"
 
+	"github.com/isthmus-mesh/isthmus/internal/adopt"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
@@ -18,18 +19,18 @@ const placeholderImage = "docker.io/emissaryingress/emissary"
 
 // adoptValues adopts the pod that a chart would render from the values, as far as the
 // values define it, and converts the patch of the pod into a patch of the values.
-func adoptValues(engine adopter, v Values, o inject.AdoptOptions) Edit {
+func adoptValues(engine *inject.Engine, v Values, o adopt.Options) Edit {
 	if err := v.checkRawKeys(); err != nil {
 		return Edit{Err: prefixErrors("cannot be adopted", err)}
 	}
 	namespace := policy.Namespace{Name: v.Namespace}
-	var adoption inject.Adoption
+	var adoption adopt.Adoption
 	for _, image := range []string{imageReference(v.section), placeholderImage} {
 		template := v.podTemplate(image)
 		pod, err := decodePod(template, v.Keys)
 		if err == nil {
 			pod.Namespace = v.Namespace
-			adoption, err = engine.Adopt(inject.Request{Pod: pod, Template: true, Namespace: namespace}, o)
+			adoption, err = adopt.Adopt(engine, inject.Request{Pod: pod, Template: true, Namespace: namespace}, o)
 		}
 		if err == nil {
 			err = foreignFields(template, adoption.Patch)

@@ -108,20 +108,9 @@ type textField struct {
 
 // textFields lists every text field of patches.Mesh in its order.
 func textFields() []textField {
-	return []textField{
-		{fieldRevision, func(m *patches.Mesh) *string { return &m.Revision }},
-		{"discoveryAddress", func(m *patches.Mesh) *string { return &m.DiscoveryAddress }},
-		{"caAddress", func(m *patches.Mesh) *string { return &m.CAAddress }},
-		{"trustDomain", func(m *patches.Mesh) *string { return &m.TrustDomain }},
-		{"clusterDomain", func(m *patches.Mesh) *string { return &m.ClusterDomain }},
-		{"clusterID", func(m *patches.Mesh) *string { return &m.ClusterID }},
-		{"meshID", func(m *patches.Mesh) *string { return &m.MeshID }},
-		{"network", func(m *patches.Mesh) *string { return &m.Network }},
-		{"proxyImage", func(m *patches.Mesh) *string { return &m.ProxyImage }},
-		{"imagePullPolicy", func(m *patches.Mesh) *string { return &m.ImagePullPolicy }},
-		{"certProvider", func(m *patches.Mesh) *string { return &m.CertProvider }},
-		{"tokenAudience", func(m *patches.Mesh) *string { return &m.TokenAudience }},
-		{fieldRootConfigMap, func(m *patches.Mesh) *string { return &m.RootConfigMap }},
-		{"rootClusterTrustBundle", func(m *patches.Mesh) *string { return &m.RootClusterTrustBundle }},
+	var fields []textField
+	for _, f := range patches.MeshTextFields() {
+		fields = append(fields, textField{f.Name, f.In})
 	}
+	return fields
 }

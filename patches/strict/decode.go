@@ -1,6 +1,6 @@
-// Package strict decodes the YAML that users write for Isthmus. A field that is
-// not known, or is there twice, is an error that names its line, which the JSON
-// decoders behind most YAML libraries cannot tell.
+// Package strict decodes the YAML that users write for Isthmus. An unknown field, or
+// a field that occurs twice, is an error that names its line. The JSON decoders behind
+// most YAML libraries do not know the line.
 package strict
 
 import (
@@ -12,14 +12,14 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 )
 
-// Decode decodes a mapping into what v points to. An error begins with the line,
-// so that the caller can put the file's name and a colon before it; what names
-// the mapping in a sentence.
-func Decode(root *yaml.Node, v any, what string) error {
+// Decode decodes a mapping into v, which is a pointer. An error begins with the line,
+// so that the caller can prefix the file's name and a colon. The error calls the
+// mapping by the given description, such as "a profile".
+func Decode(root *yaml.Node, v any, description string) error {
 	if root.Kind != yaml.MappingNode {
-		return fmt.Errorf("%d: want a mapping with the fields of %s", root.Line, what)
+		return fmt.Errorf("%d: want a mapping with the fields of %s", root.Line, description)
 	}
-	if err := checkFields(root, fieldsOf(reflect.TypeOf(v)), what); err != nil {
+	if err := checkFields(root, fieldsOf(reflect.TypeOf(v)), description); err != nil {
 		return err
 	}
 	data, err := yaml.Marshal(root)
@@ -27,12 +27,13 @@ func Decode(root *yaml.Node, v any, what string) error {
 		return fmt.Errorf("%d: %w", root.Line, err)
 	}
 	if err := sigsyaml.UnmarshalStrict(data, v); err != nil {
-		return fmt.Errorf("%d: %s", root.Line, Cut(err))
+		return fmt.Errorf("%d: %s", root.Line, Message(err))
 	}
 	return nil
 }
 
-// Cut leaves out of an error what the YAML libraries say of themselves.
-func Cut(err error) string {
+// Message returns the text of an error of the YAML libraries without the prefixes
+// that name the library.
+func Message(err error) string {
 	return strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "error unmarshaling JSON: while decoding JSON: ")
 }

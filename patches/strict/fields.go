@@ -9,8 +9,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// fields is the tree of field names that a document may use. It is derived from
-// the types, so that it cannot fall behind them.
+// fields is the tree of field names that a document may use. It is derived from the
+// types, so that both always agree.
 type fields map[string]fields
 
 func fieldsOf(t reflect.Type) fields {
@@ -24,13 +24,13 @@ func fieldsOf(t reflect.Type) fields {
 			out[name] = fieldsOf(t.Field(i).Type)
 		}
 		return out
-	default: // a scalar, or a map whose keys are the user's
+	default: // a scalar, or a map with keys of the user's choice
 		return nil
 	}
 }
 
-// checkFields says where a document uses a field that is not known or is there
-// twice, with the line: the JSON decoder that comes after knows no lines.
+// checkFields returns an error, with the line, for a field that is unknown or occurs
+// twice.
 func checkFields(n *yaml.Node, known fields, where string) error {
 	if known == nil {
 		return nil
@@ -72,7 +72,8 @@ func (f fields) String() string {
 	return strings.Join(names, ", ")
 }
 
-// Line returns the line of a top-level field, or of the mapping itself.
+// Line returns the line of a top-level field, or that of the mapping if it has no such
+// field.
 func Line(root *yaml.Node, field string) int {
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		if root.Content[i].Value == field {

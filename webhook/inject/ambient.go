@@ -7,8 +7,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// planAmbient plans mode ambient: ztunnel carries what the edge sends, and what
-// comes from outside reaches the edge as it is. Nothing is mounted.
+// planAmbient plans mode ambient: ztunnel encrypts what the edge sends, and does not
+// capture what clients send to the edge. Nothing is mounted.
 func (s *subject) planAmbient() (p plan, message string) {
 	p.mounted = true
 	p.params = patches.Params{NoSidecar: true}
@@ -22,35 +22,31 @@ func (s *subject) planAmbient() (p plan, message string) {
 	if v, ok := annotations[policy.AmbientInboundKey]; ok && v != "true" {
 		return p, fmt.Sprintf("annotation %s is %q, so ztunnel would capture what clients outside the mesh send, and refuse it where mutual TLS is STRICT; remove it", policy.AmbientInboundKey, v)
 	}
-	if message := s.checkMarker(); message != "" {
+	if message := s.checkLabels(); message != "" {
 		return p, message
 	}
-	p.mark(s.Pod, policy.Ambient)
-	p.label(s.Pod, policy.IstioDataplaneLabel, "ambient")
-	p.label(s.Pod, policy.IstioInjectKey, "false")
-	p.annotate(s.Pod, policy.IstioInjectKey, "false")
-	p.annotate(s.Pod, policy.AmbientInboundKey, "true")
+	p.addLabel(s.Pod, policy.InjectedLabel, string(policy.Ambient))
+	p.addLabel(s.Pod, policy.IstioDataplaneLabel, "ambient")
+	p.addLabel(s.Pod, policy.IstioInjectKey, "false")
+	p.addAnnotation(s.Pod, policy.IstioInjectKey, "false")
+	p.addAnnotation(s.Pod, policy.AmbientInboundKey, "true")
 	s.planConsul(&p)
 	if v, ok := labels[policy.IstioIngressWaypointLabel]; ok {
-		s.warn("ingress-waypoint", "label %s: %q has no effect on a pod: it is for Services and namespaces, and heeded by Istio's own gateways alone; the edge's calls go through the waypoint that a backend names with %s",
+		s.warn("ingress-waypoint", "label %s: %q has no effect on a pod: it is for Services and namespaces, and only Istio's own gateways read it; the edge's calls go through the waypoint that a backend names with %s",
 			policy.IstioIngressWaypointLabel, v, policy.IstioUseWaypointLabel)
 	}
 	if mesh, err := s.engine.mesh(s.options.Revision); err == nil {
-		if agent, _ := patches.AgentOf(mesh.ProxyImage); !agent.Has(patches.NoInboundCapture) {
-			s.warn("bypass-too-old", "annotation %s is heeded from Istio %s on, and the mesh's is older (%s): where mutual TLS is STRICT, it refuses clients outside the mesh",
-				policy.AmbientInboundKey, patches.Since(patches.NoInboundCapture), mesh.ProxyImage)
+		if agent, _ := patches.AgentFromImage(mesh.ProxyImage); !agent.Supports(patches.NoInboundCapture) {
+			s.warn("bypass-too-old", "annotation %s takes effect from Istio %s on, and the mesh's Istio is older (%s): if mutual TLS is STRICT, it refuses clients outside the mesh",
+				policy.AmbientInboundKey, patches.SupportedSince(patches.NoInboundCapture), mesh.ProxyImage)
 		}
 	}
 	return p, ""
 }
 
-func contradiction(kind, key, value string, mode policy.Mode) string {
-	return fmt.Sprintf("%s %s is %q, which contradicts %s %s; remove one of them", kind, key, value, policy.ModeKey, mode)
-}
-
-// warnAmbient says what an edge with a certificate cannot do among backends in
+// warnAmbientBackends warns about an edge with a certificate whose backends are in
 // ambient mode.
-func (s *subject) warnAmbient() {
+func (s *subject) warnAmbientBackends() {
 	if !s.options.Mode.HasCertificate() || s.Namespace.Labels[policy.IstioDataplaneLabel] != "ambient" {
 		return
 	}

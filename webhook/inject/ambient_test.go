@@ -12,7 +12,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// TestModeAmbient: two labels and an annotation, and nothing in the spec.
+// TestModeAmbient shows that labels and annotations change, and the spec does not.
 func TestModeAmbient(t *testing.T) {
 	for name, ns := range map[string]policy.Namespace{
 		"in a labelled namespace": labelled("edge"),
@@ -64,8 +64,8 @@ func TestModeAmbientRefuses(t *testing.T) {
 	}
 }
 
-// TestModeAmbientAsksIstioToo: a pod that asks Istio for a sidecar is integrated
-// by hand, in this mode too.
+// TestModeAmbientAsksIstioToo shows that a pod that asks Istio for a sidecar counts as
+// integrated by hand in this mode too.
 func TestModeAmbientAsksIstioToo(t *testing.T) {
 	pod := annotated(policy.ModeKey, "ambient")
 	pod.Labels = map[string]string{policy.IstioInjectKey: "true"}
@@ -99,8 +99,8 @@ func TestModeAmbientWarns(t *testing.T) {
 	}
 }
 
-// TestAmbientBackends: a certificate in the edge is of no use to backends whose
-// mutual TLS ends in ztunnel.
+// TestAmbientBackends shows the warning about backends whose mutual TLS ztunnel terminates:
+// the edge's own certificate does not help there.
 func TestAmbientBackends(t *testing.T) {
 	for _, mode := range policy.Modes() {
 		ns := labelled("edge")

@@ -13,9 +13,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// TestWhatAnAuthorMakesLargeIsBounded: a pod's author decides what is in a pod, and
-// not how much of the webhook's memory it takes.
-func TestWhatAnAuthorMakesLargeIsBounded(t *testing.T) {
+// TestLargePodsAreBounded shows that the author of a pod does not control how much of the
+// webhook's memory the pod takes.
+func TestLargePodsAreBounded(t *testing.T) {
 	engine, err := New(Options{})
 	require.NoError(t, err)
 	inject := func(name string, annotations map[string]string) Result {
@@ -26,7 +26,7 @@ func TestWhatAnAuthorMakesLargeIsBounded(t *testing.T) {
 			Namespace: policy.Namespace{Name: "edge", Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled}},
 		})
 	}
-	r := inject("edge", map[string]string{"a": strings.Repeat("x", maxMetadata)})
+	r := inject("edge", map[string]string{"a": strings.Repeat("x", maxMetadataBytes)})
 	assert.True(t, r.Denied)
 	assert.Equal(t, "labels and annotations hold 262145 bytes; Kubernetes takes at most 262144 of a pod", r.Message)
 	r = inject("edge", map[string]string{policy.ModeKey: "istio", policy.IstioProxyConfigKey: strings.Repeat("[", maxProxyConfig+1)})
@@ -35,8 +35,8 @@ func TestWhatAnAuthorMakesLargeIsBounded(t *testing.T) {
 	assert.Equal(t, policy.Injected, inject("edge", nil).Reason)
 	require.Equal(t, 1, engine.edits.Len())
 	for i := range 3 {
-		// The API server refuses the name, but after the webhooks.
-		require.Equal(t, policy.Injected, inject(fmt.Sprintf("%d%s", i, strings.Repeat("x", maxKept)), nil).Reason)
+		// The API server refuses the name, but only after the webhooks.
+		require.Equal(t, policy.Injected, inject(fmt.Sprintf("%d%s", i, strings.Repeat("x", maxCachedBytes)), nil).Reason)
 	}
-	assert.Equal(t, 1, engine.edits.Len(), "what is large is not kept")
+	assert.Equal(t, 1, engine.edits.Len(), "a large edit is not cached")
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// TestPatchesAreNotMixedUp: an engine keeps patches that it made, and gives none
-// of them to a pod that differs in anything that matters.
-func TestPatchesAreNotMixedUp(t *testing.T) {
+// TestCacheKeepsPodsApart shows that an engine never gives a cached patch to a pod that
+// needs another one.
+func TestCacheKeepsPodsApart(t *testing.T) {
 	change := func(edit func(*corev1.Pod)) *corev1.Pod {
 		pod := edge()
 		pod.Annotations = map[string]string{policy.EnvoyKey: "true"}

@@ -19,8 +19,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// corpus is beside the repository where it is developed; a user's clone has
-// none.
+// corpus is a folder of real workloads beside the repository. A clone of the repository
+// does not have it.
 const corpus = "../../../shared/corpus"
 
 func TestCorpus(t *testing.T) {
@@ -54,8 +54,8 @@ func TestCorpus(t *testing.T) {
 	}
 }
 
-// TestCorpusByAnnotation: what the namespace says in annotations changes what is
-// added to an edge, never which pods are edges.
+// TestCorpusByAnnotation shows that the annotations of a namespace change what is added to
+// an edge, and never which pods are edges.
 func TestCorpusByAnnotation(t *testing.T) {
 	rows := corpusRows(t, "TestGolden")
 
@@ -72,7 +72,7 @@ func TestCorpusByAnnotation(t *testing.T) {
 			ns.Annotations = annotations
 			if annotations[policy.ProfileKey] != "" {
 				profiles = &patches.Profiles{}
-				require.NoError(t, profiles.Add("reader.yaml", []byte(reads)))
+				require.NoError(t, profiles.Add("reader.yaml", []byte(readerProfile)))
 			}
 			engine := newEngine(t, inject.Options{Settings: withPublisher.Settings, Profiles: profiles})
 			injected := 0
@@ -104,24 +104,24 @@ func TestCorpusByAnnotation(t *testing.T) {
 	}
 }
 
-// reads is a profile of an edge that reads files in every mode.
-const reads = `name: reader
+// readerProfile is a profile of an edge that reads files in every mode.
+const readerProfile = `name: reader
 description: The edges of the corpus, as if they read files alone.
 match: [{images: [emissary, emissary-ingress, aes, ambassador]}]
 env: [{name: CERTS, value: "${certDir}/cert-chain.pem", when: files}]
 `
 
-// checkInjected holds for every injected pod: twice is once, the way back is
-// exact, and nothing of the user's was touched.
+// checkInjected asserts what holds for every injected pod: a second injection changes
+// nothing, Uninject restores the pod exactly, and nothing of the user's is changed.
 func checkInjected(t *testing.T, engine *inject.Engine, pod *corev1.Pod, ns policy.Namespace, result inject.Result) {
 	t.Helper()
 	before := encode(t, pod)
 	after := apply(t, before, result)
 
-	again := engine.Inject(inject.Request{Pod: decode(t, after), Namespace: ns})
-	assert.Equal(t, policy.AlreadyInjected, again.Reason, again.Message)
-	assert.Empty(t, again.Patch)
-	assert.NotContains(t, codes(again), "stale-template")
+	second := engine.Inject(inject.Request{Pod: decode(t, after), Namespace: ns})
+	assert.Equal(t, policy.AlreadyInjected, second.Reason, second.Message)
+	assert.Empty(t, second.Patch)
+	assert.NotContains(t, codes(second), "stale-template")
 
 	back, err := inject.Uninject(decode(t, after))
 	require.NoError(t, err)
@@ -130,8 +130,8 @@ func checkInjected(t *testing.T, engine *inject.Engine, pod *corev1.Pod, ns poli
 	assertAdditive(t, "", jsonValue(t, encode(t, unmerged(pod, result.Mode))), jsonValue(t, after))
 }
 
-// unmerged leaves out of a pod the annotations that mode istio changes, and the
-// label that Istio's injector wrote before: what becomes of them is tested apart.
+// unmerged removes from a pod the annotations that mode istio changes, and the label that
+// Istio's injector may have set. Other tests cover them.
 func unmerged(pod *corev1.Pod, mode policy.Mode) *corev1.Pod {
 	pod = pod.DeepCopy()
 	if mode == policy.Istio {
@@ -143,13 +143,13 @@ func unmerged(pod *corev1.Pod, mode policy.Mode) *corev1.Pod {
 	return pod
 }
 
-// isRefused: ztunnel and Istio's injector leave the host's network alone, and a
-// label keeps Istio's injector away.
+// isRefused reports whether the mode cannot serve the pod: ztunnel and Istio's injector
+// ignore pods on the host's network, and a label opts a pod out of Istio's injector.
 func isRefused(pod *corev1.Pod, mode string) bool {
 	return (mode == "istio" || mode == "ambient") && pod.Spec.HostNetwork || mode == "istio" && pod.Labels[policy.IstioInjectKey] == "false"
 }
 
-// assertAdditive: every value of before is in after, list items in front.
+// assertAdditive asserts that after contains every value of before, list items first.
 func assertAdditive(t *testing.T, path string, before, after any) {
 	t.Helper()
 	switch b := before.(type) {
@@ -172,8 +172,8 @@ func assertAdditive(t *testing.T, path string, before, after any) {
 	}
 }
 
-// corpusRows reads the index of the corpus, or skips the test where there is none
-// and says where the essential cases are.
+// corpusRows reads the index of the corpus. It skips the test if there is no corpus, and
+// names the tests that hold the essential cases.
 func corpusRows(t *testing.T, elsewhere string) [][]string {
 	t.Helper()
 	file, err := os.Open(filepath.Join(corpus, "INDEX.tsv"))
@@ -190,7 +190,7 @@ func corpusRows(t *testing.T, elsewhere string) [][]string {
 	return rows[1:]
 }
 
-// podOf makes a pod of a workload's template, whatever API group it lives in.
+// podOf returns the pod of a workload's template, for every API group.
 func podOf(t testing.TB, data []byte) *corev1.Pod {
 	t.Helper()
 	var w struct {

@@ -1,9 +1,7 @@
 package inject
 
 import (
-	"encoding/json"
 	"strconv"
-	"strings"
 
 	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -12,7 +10,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// inject turns the plan into a patch.
+// inject turns the plan into a patch, or returns the patch from the cache.
 func (s *subject) inject(p plan) Result {
 	key := editKey{params: p.params, shape: s.shape(p)}
 	if e, ok := s.engine.edits.Get(key); ok {
@@ -22,13 +20,13 @@ func (s *subject) inject(p plan) Result {
 	if err != nil {
 		return denied(policy.InvalidOverride, err.Error())
 	}
-	if len(e.encoded)+len(key.shape) <= maxKept {
+	if len(e.encoded)+len(key.shape) <= maxCachedBytes {
 		s.engine.edits.Add(key, e)
 	}
 	return e.result()
 }
 
-// edit is a finished patch. All pods of a Deployment get the same one.
+// edit is a patch. All pods of a Deployment get the same one.
 type edit struct {
 	ops     []jsonpatch.Operation
 	encoded []byte
@@ -44,56 +42,56 @@ type editKey struct {
 	shape  string
 }
 
-// shape is what an edit depends on besides the sidecar's parameters.
+// shape encodes what an edit depends on besides the sidecar's parameters. Each text is
+// preceded by its length, so that different pods never have the same shape.
 func (s *subject) shape(p plan) string {
 	pod := s.Pod
 	edge := &pod.Spec.Containers[s.edge]
 	b := make([]byte, 0, 512)
-	word := func(words ...string) {
-		for _, w := range words {
-			b = strconv.AppendInt(b, int64(len(w)), 10)
+	text := func(texts ...string) {
+		for _, t := range texts {
+			b = strconv.AppendInt(b, int64(len(t)), 10)
 			b = append(b, ':')
-			b = append(b, w...)
+			b = append(b, t...)
 		}
 	}
-	word(s.profile.Name, string(s.options.Mode), string(s.options.Delivery), edge.Name)
+	text(s.profile.Name, string(s.options.Mode), string(s.options.Delivery), edge.Name)
 	b = strconv.AppendInt(b, int64(s.edge), 10)
-	for _, isThere := range []bool{
+	for _, exists := range []bool{
 		p.mounted, pod.Labels != nil, pod.Annotations != nil, pod.Spec.Volumes != nil, pod.Spec.InitContainers != nil,
 		pod.Spec.ImagePullSecrets != nil, edge.Env != nil, edge.VolumeMounts != nil,
 	} {
-		b = strconv.AppendBool(b, isThere)
+		b = strconv.AppendBool(b, exists)
 	}
 	for _, w := range s.warnings {
-		word(w.Code)
+		text(w.Code)
 	}
 	b = append(b, '|')
 	for _, e := range p.env {
-		word(e.Name, e.Value)
+		text(e.Name, e.Value)
 	}
 	b = append(b, '|')
 	for _, q := range p.labels {
-		word(q.key, q.value)
+		text(q.key, q.value)
 	}
 	b = append(b, '|')
 	for _, q := range p.annotations {
-		word(q.key, q.value)
+		text(q.key, q.value)
 	}
 	b = append(b, '|')
-	for _, q := range p.replaced {
-		word(q.key, q.was, q.value)
+	for _, q := range p.replacedAnnotations {
+		text(q.key, q.was, q.value)
 	}
 	b = append(b, '|')
 	for _, q := range p.replacedLabels {
-		word(q.key, q.was, q.value)
+		text(q.key, q.was, q.value)
 	}
 	b = append(b, '|')
-	word(p.pullSecrets...)
+	text(p.pullSecrets...)
 	return string(b)
 }
 
-// edit makes the patch. An error means that the pod's overrides contradict each
-// other.
+// edit builds the patch. It is an error if the pod's overrides contradict each other.
 func (s *subject) edit(p plan) (*edit, error) {
 	r, err := s.engine.render(p.params)
 	if err != nil {
@@ -111,9 +109,9 @@ func (s *subject) edit(p plan) (*edit, error) {
 		CertDir:   p.params.CertDir,
 		Container: edge.Name,
 		Added: Added{
-			InitContainers: r.initPrints,
-			Containers:     r.containerPrints,
-			Volumes:        r.volumePrints,
+			InitContainers: r.initFingerprints,
+			Containers:     r.fingerprints,
+			Volumes:        r.volumeFingerprints,
 			PullSecrets:    p.pullSecrets,
 		},
 	}
@@ -121,15 +119,15 @@ func (s *subject) edit(p plan) (*edit, error) {
 		st.Warnings = append(st.Warnings, w.Code)
 	}
 
-	e := &editor{status: st}
-	e.list("/spec/volumes", pod.Spec.Volumes != nil, r.volumes)
-	e.list("/spec/initContainers", pod.Spec.InitContainers != nil, r.initContainers)
-	e.list("/spec/containers", true, r.containers)
-	at := "/spec/containers/" + strconv.Itoa(s.edge)
-	e.list(at+"/env", edge.Env != nil, editEnv(p.env, st))
+	b := &patchBuilder{status: st}
+	b.addItems("/spec/volumes", pod.Spec.Volumes != nil, r.volumes)
+	b.addItems("/spec/initContainers", pod.Spec.InitContainers != nil, r.initContainers)
+	b.addItems("/spec/containers", true, r.containers)
+	edgePath := "/spec/containers/" + strconv.Itoa(s.edge)
+	b.addItems(edgePath+"/env", edge.Env != nil, recordEnv(p.env, st))
 	if !p.mounted {
 		st.Added.Mounts = map[string]string{patches.CertsVolume: p.params.CertDir}
-		e.list(at+"/volumeMounts", edge.VolumeMounts != nil, []any{corev1.VolumeMount{
+		b.addItems(edgePath+"/volumeMounts", edge.VolumeMounts != nil, []any{corev1.VolumeMount{
 			Name: patches.CertsVolume, MountPath: p.params.CertDir, ReadOnly: true,
 		}})
 	}
@@ -137,19 +135,20 @@ func (s *subject) edit(p plan) (*edit, error) {
 	for i, name := range p.pullSecrets {
 		secrets[i] = corev1.LocalObjectReference{Name: name}
 	}
-	e.list("/spec/imagePullSecrets", pod.Spec.ImagePullSecrets != nil, secrets)
-	st.Added.Labels = e.pairs("/metadata/labels", pod.Labels != nil, p.labels)
+	b.addItems("/spec/imagePullSecrets", pod.Spec.ImagePullSecrets != nil, secrets)
+	st.Added.Labels = b.addPairs("/metadata/labels", pod.Labels != nil, p.labels)
 	if pod.Annotations == nil {
 		st.Added.Fields = append(st.Added.Fields, "/metadata/annotations")
 	}
 	st.Added.Annotations = asMap(p.annotations)
-	st.ReplacedLabels = e.replace("/metadata/labels/", p.replacedLabels)
-	st.Replaced = e.replace("/metadata/annotations/", p.replaced)
-	e.writePairs("/metadata/annotations", pod.Annotations != nil, append(p.annotations, pair{policy.StatusKey, string(encode(st))}))
-	return &edit{ops: e.ops, encoded: encode(e.ops)}, nil
+	st.ReplacedLabels = b.replaceValues("/metadata/labels/", p.replacedLabels)
+	st.Replaced = b.replaceValues("/metadata/annotations/", p.replacedAnnotations)
+	b.writePairs("/metadata/annotations", pod.Annotations != nil, append(p.annotations, keyValue{policy.StatusKey, string(encode(st))}))
+	return &edit{ops: b.ops, encoded: encode(b.ops)}, nil
 }
 
-func editEnv(env []corev1.EnvVar, st *Status) []any {
+// recordEnv notes the variables in the status and returns them as items.
+func recordEnv(env []corev1.EnvVar, st *Status) []any {
 	if len(env) == 0 {
 		return nil
 	}
@@ -160,127 +159,4 @@ func editEnv(env []corev1.EnvVar, st *Status) []any {
 		values[i] = v
 	}
 	return values
-}
-
-// editor collects operations and notes which fields they bring into being.
-type editor struct {
-	ops    []jsonpatch.Operation
-	status *Status
-}
-
-// list appends items, at the end of the list at path or as a list of its own.
-func (e *editor) list(path string, exists bool, items []any) {
-	if len(items) == 0 {
-		return
-	}
-	if !exists {
-		e.status.Added.Fields = append(e.status.Added.Fields, path)
-		e.ops = append(e.ops, jsonpatch.NewOperation("add", path, items))
-		return
-	}
-	for _, item := range items {
-		e.ops = append(e.ops, jsonpatch.NewOperation("add", path+"/-", item))
-	}
-}
-
-// pairs adds to a map and returns what it added.
-func (e *editor) pairs(path string, exists bool, pairs []pair) map[string]string {
-	if len(pairs) == 0 {
-		return nil
-	}
-	if !exists {
-		e.status.Added.Fields = append(e.status.Added.Fields, path)
-	}
-	e.writePairs(path, exists, pairs)
-	return asMap(pairs)
-}
-
-func (e *editor) writePairs(path string, exists bool, pairs []pair) {
-	if !exists {
-		e.ops = append(e.ops, jsonpatch.NewOperation("add", path, asMap(pairs)))
-		return
-	}
-	for _, p := range pairs {
-		e.ops = append(e.ops, jsonpatch.NewOperation("add", path+"/"+escape(p.key), p.value))
-	}
-}
-
-// replace gives what is below path another value, and returns the one it had.
-func (e *editor) replace(path string, list []replacement) map[string]Replaced {
-	if len(list) == 0 {
-		return nil
-	}
-	noted := make(map[string]Replaced, len(list))
-	for _, r := range list {
-		noted[r.key] = Replaced{Was: r.was, Value: r.value}
-		e.ops = append(e.ops, jsonpatch.NewOperation("replace", path+escape(r.key), r.value))
-	}
-	return noted
-}
-
-func asMap(pairs []pair) map[string]string {
-	m := make(map[string]string, len(pairs))
-	for _, p := range pairs {
-		m[p.key] = p.value
-	}
-	return m
-}
-
-// escape makes a key a segment of a JSON pointer (RFC 6901).
-var escape = strings.NewReplacer("~", "~0", "/", "~1").Replace
-
-// rendering is a rendered sidecar in the forms that an edit needs.
-type rendering struct {
-	sidecar                             *patches.Sidecar
-	initContainers, containers, volumes []any
-	initPrints, containerPrints         map[string]Prints
-	volumePrints                        map[string]string
-}
-
-func (e *Engine) render(p patches.Params) (*rendering, error) {
-	if r, ok := e.rendered.Get(p); ok {
-		return r.(*rendering), nil
-	}
-	sidecar, err := e.template.Render(p)
-	if err != nil {
-		return nil, err
-	}
-	r := &rendering{sidecar: sidecar, volumePrints: map[string]string{}}
-	if c := &sidecar.Container; c.Name != "" {
-		r.initContainers = []any{encode(c)}
-		r.initPrints = map[string]Prints{c.Name: printContainer(c)}
-	}
-	if c := sidecar.Publisher; c != nil {
-		r.containers = []any{encode(c)}
-		r.containerPrints = map[string]Prints{c.Name: printContainer(c)}
-	}
-	for i := range sidecar.Volumes {
-		r.volumes = append(r.volumes, encode(sidecar.Volumes[i]))
-		r.volumePrints[sidecar.Volumes[i].Name] = printVolume(&sidecar.Volumes[i])
-	}
-	if r.size() <= maxKept {
-		e.rendered.Add(p, r)
-	}
-	return r, nil
-}
-
-// size is that of what is written into the pod, in bytes.
-func (r *rendering) size() int {
-	n := 0
-	for _, list := range [][]any{r.initContainers, r.containers, r.volumes} {
-		for _, item := range list {
-			n += len(item.(json.RawMessage))
-		}
-	}
-	return n
-}
-
-// encode is for our own and Kubernetes' own types, which always can be; the
-// webhook answers a panic with HTTP 500.
-func encode(v any) json.RawMessage {
-	data, err := json.Marshal(v)
-	if err != nil {
-		panic(err)
-	}
-	return data
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// words are what the fuzzer makes keys, names and values of, so that it meets
-// what the engine looks for.
+// words are the names and values of fuzzed pods, so that they contain what the engine looks
+// for.
 var words = []string{
 	"", "true", "false", "sidecar", "secret", "files", "emissary", "aes", "generic", "istio-proxy", "istio-certs", "istio-token", "istio-envoy",
 	"/etc/istio-certs", "/etc/istio-certs/", "/etc", "/certs", "90m", "100m", "128Mi", "15020", "15025",
@@ -35,8 +35,8 @@ var keys = []string{
 	policy.ConsulInjectKey, policy.DefaultContainerKey, "isthmus.dev/mdoe", "a~b/c",
 }
 
-// FuzzInject: whatever the pod, the engine answers; what it injects it injects
-// once, additively, and takes back exactly.
+// FuzzInject checks for every pod that the engine answers, and that an injection happens
+// once, only adds, and is reverted exactly.
 func FuzzInject(f *testing.F) {
 	for _, seed := range []string{"", "isthmus", "0123456789012345678901234567890123456789012345678901234567890123456789"} {
 		for _, where := range []uint8{0, 8, 16, 8 + 32, 2 + 16, 1, 64, 128} {
@@ -54,23 +54,23 @@ func FuzzInject(f *testing.F) {
 			ns.Labels[policy.IstioDataplaneLabel] = "ambient"
 			ns.Annotations = map[string]string{policy.OpenShiftUIDRangeKey: "1/2", policy.CertDirKey: "/namespace"}
 		}
-		says := func(key, value string) {
+		annotateNamespace := func(key, value string) {
 			if ns.Annotations == nil {
 				ns.Annotations = map[string]string{}
 			}
 			ns.Annotations[key] = value
 		}
 		if where&8 != 0 {
-			says(policy.ModeKey, "secret")
+			annotateNamespace(policy.ModeKey, "secret")
 		}
 		if where&64 != 0 {
-			says(policy.ModeKey, "istio")
+			annotateNamespace(policy.ModeKey, "istio")
 		}
 		if where&128 != 0 {
-			says(policy.ModeKey, "ambient")
+			annotateNamespace(policy.ModeKey, "ambient")
 		}
 		if where&16 != 0 {
-			says(policy.PublishKey, "true")
+			annotateNamespace(policy.PublishKey, "true")
 		}
 		if where&32 != 0 && pod.Annotations[policy.ProfileKey] == "" {
 			pod = pod.DeepCopy()
@@ -95,7 +95,7 @@ func FuzzInject(f *testing.F) {
 	})
 }
 
-// FuzzProxyConfig: whatever the annotation, what was in it is in it afterwards.
+// FuzzProxyConfig checks that the content of the annotation is preserved.
 func FuzzProxyConfig(f *testing.F) {
 	for _, seed := range []string{"", "null", "{}", "a: [", ownConfig, `{"proxyMetadata":{"A":"b"},"holdApplicationUntilProxyStarts":false}`, "proxyMetadata: &a {A: b}\nother: *a\n", "a: 1\na: 2\n", "---\na: 1\n---\nb: 2\n", "? [a]\n: b\n", "<<: {a: b}\n", "{0}"} {
 		f.Add(seed)
@@ -139,8 +139,8 @@ func asAny(m map[string]any) any {
 	return m
 }
 
-// randomPod makes a pod of the fuzzer's bytes: an edge more often than not,
-// with everything around it that the engine reads.
+// randomPod builds a pod from the fuzzer's bytes: usually an edge, with everything else that
+// the engine reads.
 func randomPod(data []byte) *corev1.Pod {
 	filler := randfill.NewFromGoFuzz(data).NilChance(0.4).NumElements(0, 3).Funcs(
 		func(s *string, c randfill.Continue) { *s = words[c.Intn(len(words))] },

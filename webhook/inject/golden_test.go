@@ -20,8 +20,7 @@ import (
 var update = flag.Bool("update", false, "rewrite the golden files")
 
 // TestGolden injects testdata/*/pod.yaml and compares with want.yaml beside it.
-// The status annotation is checked apart, since fingerprints say nothing to a
-// reader.
+// Other assertions cover the status annotation, because fingerprints are not readable.
 func TestGolden(t *testing.T) {
 	cases, err := filepath.Glob("testdata/*/pod.yaml")
 	require.NoError(t, err)
@@ -36,9 +35,9 @@ func TestGolden(t *testing.T) {
 			}
 			ns := labelled("edge")
 			if data, err := os.ReadFile(filepath.Join(dir, "namespace.yaml")); err == nil {
-				var object corev1.Namespace
-				require.NoError(t, yaml.UnmarshalStrict(data, &object))
-				ns = policy.Namespace{Name: object.Name, Labels: object.Labels, Annotations: object.Annotations}
+				var namespace corev1.Namespace
+				require.NoError(t, yaml.UnmarshalStrict(data, &namespace))
+				ns = policy.Namespace{Name: namespace.Name, Labels: namespace.Labels, Annotations: namespace.Annotations}
 			}
 			data, err := os.ReadFile(file)
 			require.NoError(t, err)

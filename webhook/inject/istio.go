@@ -9,74 +9,76 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// planIstio plans mode istio: Istio's injector adds its sidecar, and the pod asks
-// it for certificate files and for no capture of traffic.
+// planIstio plans mode istio: Istio's injector adds its sidecar, and annotations ask it
+// to write certificate files and to capture no traffic.
 func (s *subject) planIstio() (p plan, reason policy.Reason, message string) {
 	if message := s.checkInjector(); message != "" {
 		return p, policy.Conflict, message
 	}
-	certDir, own, mounted, message := s.certDir()
+	location, message := s.locateCerts()
 	if message != "" {
 		return p, policy.Conflict, message
 	}
-	settings, message := s.proxySettings(certDir, mounted)
+	annotations, message := s.mergeIstioAnnotations(location)
 	if message != "" {
 		return p, policy.Conflict, message
 	}
 	if message := s.checkTTL(); message != "" {
 		return p, policy.InvalidOverride, message
 	}
-	p.mounted = mounted
-	p.params = s.istioParams(settings.certDir, own)
+	p.mounted = location.mounted
+	p.params = s.istioParams(annotations.certDir, location.ownVolume)
 	for _, check := range []func(*plan) string{s.checkNames, s.planIstioMetadata} {
 		if message := check(&p); message != "" {
 			return p, policy.Conflict, message
 		}
 	}
-	p.overwrite(s.Pod, policy.IstioProxyConfigKey, settings.config)
-	p.overwrite(s.Pod, policy.IstioUserVolumeMount, settings.mounts)
+	p.setAnnotation(s.Pod, policy.IstioProxyConfigKey, annotations.proxyConfig)
+	p.setAnnotation(s.Pod, policy.IstioUserVolumeMount, annotations.userVolumeMount)
 	s.planEnv(&p)
 	return p, "", ""
 }
 
-// istioParams are those of mode istio: of the mesh it needs the CA's limit alone.
-func (s *subject) istioParams(certDir string, own bool) patches.Params {
-	return patches.Params{NoSidecar: true, CertsVolume: true, OwnCertsVolume: own, CertDir: certDir, CertTTL: s.lifetime()}
+// istioParams returns the parameters of mode istio, which depends on one mesh setting,
+// the CA's limit.
+func (s *subject) istioParams(certDir string, ownVolume bool) patches.Params {
+	return patches.Params{NoSidecar: true, CertsVolume: true, OwnCertsVolume: ownVolume, CertDir: certDir, CertTTL: s.requestedTTL()}
 }
 
-// checkInjector says why Istio's injector would not give the pod what we ask
-// for.
+// checkInjector says why Istio's injector would not do what the annotations ask for, or
+// returns "".
 func (s *subject) checkInjector() string {
 	if s.Pod.Spec.HostNetwork {
 		return "the pod is on the host's network, where Istio's injector adds no sidecar; choose " + policy.ModeKey + ": sidecar, or set hostNetwork: false"
 	}
-	// Istio's selectors know "true" and "false" alone.
+	// The selectors of Istio's webhooks match "true" and "false" only.
 	if v, ok := s.Pod.Labels[policy.IstioInjectKey]; ok && v != "true" {
 		return contradiction("label", policy.IstioInjectKey, v, policy.Istio)
 	}
-	if _, never := policy.InjectorRevision(s.Pod.Labels, s.Namespace); never != "" {
-		return never
+	if _, notCalled := policy.InjectorRevision(s.Pod.Labels, s.Namespace); notCalled != "" {
+		return notCalled
 	}
 	injector, err := s.engine.injector(s.options.Revision)
 	if err != nil {
 		return err.Error()
 	}
-	// In a file our edit is there before anybody is called. Else one that runs first
-	// has to be called again, which it only is for a pod that it was called for.
-	if injector.RunsFirst && !s.Template && (!injector.Reinvoked || !s.wasCalled()) {
-		return fmt.Sprintf("Istio's webhook configuration %s sorts before that of Isthmus, so its injector does not see what Isthmus asks of it; give it a name that sorts after isthmus-, as Istio's chart does, or choose %s: sidecar", injector.Configuration, policy.ModeKey)
+	// A template in a file is edited before any webhook runs. Otherwise an injector
+	// that runs first must be called again, and the API server calls it again only
+	// for a pod that it was called for.
+	if injector.RunsFirst && !s.Template && (!injector.Reinvoked || !s.wasSelectedByInjector()) {
+		return fmt.Sprintf("Istio's webhook configuration %s sorts before that of Isthmus, so its injector does not see the edit of Isthmus; give it a name that sorts after isthmus-, as Istio's chart does, or choose %s: sidecar", injector.Configuration, policy.ModeKey)
 	}
 	return ""
 }
 
-// wasCalled reports whether the selectors of Istio's injector match the pod as it
-// came, whatever the injector made of it.
-func (s *subject) wasCalled() bool {
+// wasSelectedByInjector reports whether the selectors of Istio's injector match the pod
+// as it was before the injector changed it.
+func (s *subject) wasSelectedByInjector() bool {
 	revision, _ := policy.InjectorRevision(s.Pod.Labels, s.Namespace)
 	return s.Pod.Labels[policy.IstioInjectKey] == "true" || revision != "" || s.Namespace.Labels[policy.IstioInjectionLabel] != ""
 }
 
-// checkTTL says that the CA does not grant the lifetime that is asked for.
+// checkTTL says that the CA does not grant the requested lifetime, or returns "".
 func (s *subject) checkTTL() string {
 	if s.options.CertTTL == 0 {
 		return ""
@@ -85,12 +87,12 @@ func (s *subject) checkTTL() string {
 	if err != nil {
 		return err.Error()
 	}
-	return tooLong(s.options.CertTTL, time.Duration(mesh.MaxCertTTL))
+	return ttlProblem(s.options.CertTTL, time.Duration(mesh.MaxCertTTL))
 }
 
-// lifetime is what Istio's sidecar has to be told to ask of the CA; zero where
-// its own default will do. istiod refuses a lifetime above its limit.
-func (s *subject) lifetime() time.Duration {
+// requestedTTL returns the lifetime that Istio's sidecar must request from the CA, zero
+// if its default will do. istiod refuses a lifetime above its limit.
+func (s *subject) requestedTTL() time.Duration {
 	if s.options.CertTTL != 0 {
 		return s.options.CertTTL
 	}
@@ -101,24 +103,26 @@ func (s *subject) lifetime() time.Duration {
 	return 0
 }
 
+// planIstioMetadata marks the pod and opts it in to Istio's injector. It returns a
+// message about a conflict, or "".
 func (s *subject) planIstioMetadata(p *plan) string {
-	if message := s.checkMarker(); message != "" {
+	if message := s.checkLabels(); message != "" {
 		return message
 	}
-	if message := s.planDataplane(p); message != "" {
+	if message := s.planDataplaneMode(p); message != "" {
 		return message
 	}
-	p.mark(s.Pod, policy.Istio)
-	p.label(s.Pod, policy.IstioInjectKey, "true")
-	p.relabel(s.Pod, policy.IstioTLSModeLabel, "disabled")
-	// The vendors' charts and manifests say "false", and mean their own sidecar.
-	p.overwrite(s.Pod, policy.IstioInjectKey, "true")
+	p.addLabel(s.Pod, policy.InjectedLabel, string(policy.Istio))
+	p.addLabel(s.Pod, policy.IstioInjectKey, "true")
+	p.setLabel(s.Pod, policy.IstioTLSModeLabel, "disabled")
+	// The vendors' charts and manifests set "false" to keep a sidecar away.
+	p.setAnnotation(s.Pod, policy.IstioInjectKey, "true")
 	s.planConsul(p)
-	p.annotate(s.Pod, policy.DefaultContainerKey, s.Pod.Spec.Containers[s.edge].Name)
+	p.addAnnotation(s.Pod, policy.DefaultContainerKey, s.Pod.Spec.Containers[s.edge].Name)
 	for _, key := range []string{policy.IstioInboundPortsKey, policy.IstioOutboundRangesKey} {
-		p.annotate(s.Pod, key, "")
+		p.addAnnotation(s.Pod, key, "")
 		if v := s.Pod.Annotations[key]; v != "" {
-			s.warn("captured", "annotation %s: %q has Istio's Envoy capture traffic of the edge, which mode istio does without; remove it, unless that is wanted", key, v)
+			s.warn("captured", "annotation %s: %q makes Istio's Envoy capture traffic of the edge, which mode istio does not need; remove the annotation unless you want that", key, v)
 		}
 	}
 	if level := s.Namespace.Labels[policy.PodSecurityEnforceLabel]; level == "restricted" || level == "baseline" {
@@ -127,44 +131,44 @@ func (s *subject) planIstioMetadata(p *plan) string {
 	return ""
 }
 
-// proxySettings are what the pod asks of Istio's sidecar.
-type proxySettings struct {
-	certDir string
-	// config is proxy.istio.io/config, mounts sidecar.istio.io/userVolumeMount.
-	config, mounts string
+// istioAnnotations are the annotations by which the pod configures Istio's sidecar.
+type istioAnnotations struct {
+	certDir                      string
+	proxyConfig, userVolumeMount string
 }
 
-// proxySettings merges what we ask into what the user asks; what they set stays.
-func (s *subject) proxySettings(certDir string, mounted bool) (out proxySettings, message string) {
+// mergeIstioAnnotations adds the settings of Isthmus to those of the user. What the user
+// sets stays. The message describes a conflict.
+func (s *subject) mergeIstioAnnotations(location certLocation) (out istioAnnotations, message string) {
 	config, err := parseProxyConfig(s.Pod.Annotations[policy.IstioProxyConfigKey])
 	if err != nil {
 		return out, fmt.Sprintf("annotation %s: %v", policy.IstioProxyConfigKey, err)
 	}
-	out.certDir = certDir
-	if theirs := config.metadata("OUTPUT_CERTS"); theirs != "" {
-		clean, wrong := policy.ParseCertDir(theirs)
+	out.certDir = location.dir
+	if output := config.metadata("OUTPUT_CERTS"); output != "" {
+		clean, problem := policy.ParseCertDir(output)
 		switch {
-		case wrong != "":
-			return out, fmt.Sprintf("annotation %s sets OUTPUT_CERTS to %q: %s", policy.IstioProxyConfigKey, theirs, wrong)
-		case clean != certDir && (mounted || s.options.CertDirSet):
-			return out, fmt.Sprintf("annotation %s sets OUTPUT_CERTS to %q, but the certificate directory is %q; make them agree", policy.IstioProxyConfigKey, theirs, certDir)
+		case problem != "":
+			return out, fmt.Sprintf("annotation %s sets OUTPUT_CERTS to %q: %s", policy.IstioProxyConfigKey, output, problem)
+		case clean != location.dir && (location.mounted || s.options.CertDirSet):
+			return out, fmt.Sprintf("annotation %s sets OUTPUT_CERTS to %q, but the certificate directory is %q; make them agree", policy.IstioProxyConfigKey, output, location.dir)
 		}
 		out.certDir = clean
 	}
 	edge := &s.Pod.Spec.Containers[s.edge]
-	if dir := envNamed(edge, secretDirEnv); dir != nil && path.Clean(dir.Value) != out.certDir {
-		return out, fmt.Sprintf("container %s sets %s to %q, but the certificate directory is %q; make them agree", edge.Name, secretDirEnv, dir.Value, out.certDir)
+	if dir := FindEnv(edge, SecretDirEnv); dir != nil && path.Clean(dir.Value) != out.certDir {
+		return out, fmt.Sprintf("container %s sets %s to %q, but the certificate directory is %q; make them agree", edge.Name, SecretDirEnv, dir.Value, out.certDir)
 	}
 	config.setMetadata("OUTPUT_CERTS", out.certDir)
 	config.setMetadata("ISTIO_META_DNS_CAPTURE", "false")
-	if ttl := s.lifetime(); ttl != 0 {
+	if ttl := s.requestedTTL(); ttl != 0 {
 		config.setMetadata("SECRET_TTL", ttl.String())
 	}
-	config.hold()
-	if out.config, err = config.text(); err != nil {
+	config.holdApplication()
+	if out.proxyConfig, err = config.text(); err != nil {
 		return out, fmt.Sprintf("annotation %s: %v", policy.IstioProxyConfigKey, err)
 	}
-	if out.mounts, err = mergeMount(s.Pod.Annotations[policy.IstioUserVolumeMount], patches.CertsVolume, out.certDir); err != nil {
+	if out.userVolumeMount, err = mergeMount(s.Pod.Annotations[policy.IstioUserVolumeMount], patches.CertsVolume, out.certDir); err != nil {
 		return out, fmt.Sprintf("annotation %s: %v", policy.IstioUserVolumeMount, err)
 	}
 	return out, ""

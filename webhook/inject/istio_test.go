@@ -20,8 +20,8 @@ const (
 	ownMounts = `{"extra":{"mountPath":"/extra","readonly":true}}`
 )
 
-// TestModeIstioMerges: what the user asks of Istio's sidecar stays beside what we
-// ask, and the way back gives every byte of it back.
+// TestModeIstioMerges shows that the user's settings of Istio's sidecar stay beside those of
+// Isthmus, and that Uninject restores every byte of them.
 func TestModeIstioMerges(t *testing.T) {
 	pod := annotated(policy.ModeKey, "istio", policy.CertTTLKey, "2h",
 		policy.IstioProxyConfigKey, ownConfig, policy.IstioUserVolumeMount, ownMounts, policy.IstioInjectKey, "false", policy.IstioInboundPortsKey, "9090")
@@ -49,25 +49,25 @@ func TestModeIstioMerges(t *testing.T) {
 }
 
 func TestMergeMount(t *testing.T) {
-	for name, c := range map[string]struct{ have, want, wrong string }{
+	for name, c := range map[string]struct{ value, want, problem string }{
 		"if there is none, expect the map form":    {"", `{"istio-certs":{"mountPath":"/etc/istio-certs"}}`, ""},
 		"if it is a list, expect one more item":    {`[{"name":"extra","mountPath":"/extra"}]`, `[{"name":"extra","mountPath":"/extra"},{"name":"istio-certs","mountPath":"/etc/istio-certs"}]`, ""},
 		"if ours is in the map, expect no change":  {`{ "istio-certs": {"mountPath":"/etc/istio-certs/"} }`, `{ "istio-certs": {"mountPath":"/etc/istio-certs/"} }`, ""},
 		"if ours is in the list, expect no change": {`[ {"name":"istio-certs","mountPath":"/etc/istio-certs"}]`, `[ {"name":"istio-certs","mountPath":"/etc/istio-certs"}]`, ""},
 		"if null, expect the map form":             {"null", `{"istio-certs":{"mountPath":"/etc/istio-certs"}}`, ""},
 		"if it mounts elsewhere, expect no":        {`{"istio-certs":{"mountPath":"/certs"}}`, "", `annotation sidecar.istio.io/userVolumeMount: mounts volume istio-certs at "/certs", but the certificate directory is "/etc/istio-certs"; make them agree`},
-		"if it is no JSON, expect no":              {`{istio`, "", `annotation sidecar.istio.io/userVolumeMount: "{istio" is neither a JSON object nor a list, so Istio would not read it: invalid character 'i' looking for beginning of object key string`},
+		"if it is no JSON, expect no":              {`{istio`, "", `annotation sidecar.istio.io/userVolumeMount: "{istio" is neither a JSON object nor a list, so Istio cannot read it: invalid character 'i' looking for beginning of object key string`},
 		"if an item is no mount, expect no":        {`["istio-certs"]`, "", `annotation sidecar.istio.io/userVolumeMount: "istio-certs" is no volume mount: json: cannot unmarshal string into Go value of type inject.volumeMount`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod := annotated(policy.ModeKey, "istio")
-			if c.have != "" {
-				pod.Annotations[policy.IstioUserVolumeMount] = c.have
+			if c.value != "" {
+				pod.Annotations[policy.IstioUserVolumeMount] = c.value
 			}
 			result := newEngine(t, inject.Options{}).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
-			if c.wrong != "" {
+			if c.problem != "" {
 				assert.Equal(t, policy.Conflict, result.Reason)
-				assert.Equal(t, c.wrong, result.Message)
+				assert.Equal(t, c.problem, result.Message)
 				assert.Empty(t, result.Patch)
 				return
 			}
@@ -96,23 +96,23 @@ func TestModeIstioRefuses(t *testing.T) {
 			want: "namespace edge has the label istio.io/rev without a value, which no injector of Istio selects; remove the label, or set it to a revision"},
 		"no injector": {err: errors.New("no injector of Istio's serves revision \"canary\", only default"), want: `no injector of Istio's serves revision "canary", only default`},
 		"injector that runs first": {injector: inject.Injector{Configuration: "a-istio", RunsFirst: true, Reinvoked: true},
-			want: "Istio's webhook configuration a-istio sorts before that of Isthmus, so its injector does not see what Isthmus asks of it; give it a name that sorts after isthmus-, as Istio's chart does, or choose isthmus.dev/mode: sidecar"},
+			want: "Istio's webhook configuration a-istio sorts before that of Isthmus, so its injector does not see the edit of Isthmus; give it a name that sorts after isthmus-, as Istio's chart does, or choose isthmus.dev/mode: sidecar"},
 		"injector that took the pod first by a selector that knows no label": {pod: func(p *corev1.Pod) { injectedByIstio(p) }, injector: inject.Injector{Configuration: "a-istio", RunsFirst: true, Reinvoked: true},
-			want: "Istio's webhook configuration a-istio sorts before that of Isthmus, so its injector does not see what Isthmus asks of it; give it a name that sorts after isthmus-, as Istio's chart does, or choose isthmus.dev/mode: sidecar"},
+			want: "Istio's webhook configuration a-istio sorts before that of Isthmus, so its injector does not see the edit of Isthmus; give it a name that sorts after isthmus-, as Istio's chart does, or choose isthmus.dev/mode: sidecar"},
 		"injector that ran first, and once": {pod: func(p *corev1.Pod) { injectedByIstio(p) }, injector: inject.Injector{Configuration: "a-istio", RunsFirst: true},
-			want: "Istio's webhook configuration a-istio sorts before that of Isthmus, so its injector does not see what Isthmus asks of it; give it a name that sorts after isthmus-, as Istio's chart does, or choose isthmus.dev/mode: sidecar"},
+			want: "Istio's webhook configuration a-istio sorts before that of Isthmus, so its injector does not see the edit of Isthmus; give it a name that sorts after isthmus-, as Istio's chart does, or choose isthmus.dev/mode: sidecar"},
 		"container of the sidecar's name": {pod: func(p *corev1.Pod) {
 			p.Spec.InitContainers = []corev1.Container{{Name: "istio-proxy", Image: "busybox"}}
 		}, injector: chart,
 			want: "the pod has a container istio-proxy (image busybox) and Isthmus adds one of that name; rename it"},
 		"config that is no YAML": {pod: func(p *corev1.Pod) { p.Annotations[policy.IstioProxyConfigKey] = "a: [" },
-			want: "annotation proxy.istio.io/config: \"a: [\" is no YAML, so Istio would not read it: yaml: line 1: did not find expected node content"},
+			want: "annotation proxy.istio.io/config: \"a: [\" is no YAML, so Istio cannot read it: yaml: line 1: did not find expected node content"},
 		"config that is a list": {pod: func(p *corev1.Pod) { p.Annotations[policy.IstioProxyConfigKey] = "[]" },
-			want: `annotation proxy.istio.io/config: "[]" is no mapping, so Istio would not read it; want ProxyConfig as YAML`},
+			want: `annotation proxy.istio.io/config: "[]" is no mapping, so Istio cannot read it; want ProxyConfig as YAML`},
 		"config with aliases": {pod: func(p *corev1.Pod) { p.Annotations[policy.IstioProxyConfigKey] = "proxyMetadata: &a {}\nx: *a" },
-			want: `annotation proxy.istio.io/config: it has aliases, which cannot be added to without changing what they stand for; write them out`},
+			want: `annotation proxy.istio.io/config: it uses YAML aliases, which cannot be edited without changing their meaning; write the values out`},
 		"metadata that is a list": {pod: func(p *corev1.Pod) { p.Annotations[policy.IstioProxyConfigKey] = "proxyMetadata: []" },
-			want: `annotation proxy.istio.io/config: proxyMetadata is no mapping, so Istio would not read it; want names and values`},
+			want: `annotation proxy.istio.io/config: proxyMetadata is no mapping, so Istio cannot read it; want names and values`},
 		"another directory in the config": {pod: func(p *corev1.Pod) {
 			p.Annotations[policy.IstioProxyConfigKey], p.Annotations[policy.CertDirKey] = "proxyMetadata: {OUTPUT_CERTS: /a}", "/b"
 		}, want: `annotation proxy.istio.io/config sets OUTPUT_CERTS to "/a", but the certificate directory is "/b"; make them agree`},
@@ -154,9 +154,9 @@ func injectedByIstio(p *corev1.Pod) {
 	p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "istio-proxy", Image: "istio/proxyv2:1.31.1"})
 }
 
-// TestModeIstioAfterIstio: an injector that ran before us and is called again
-// gets it right then. It is called again when its selectors match before our edit
-// and after.
+// TestModeIstioAfterIstio shows that an injector may run before Isthmus if the API server
+// calls it again. It does if the injector's selectors match before the edit of Isthmus and
+// after it.
 func TestModeIstioAfterIstio(t *testing.T) {
 	engine := newEngine(t, inject.Options{Injector: func(string) (inject.Injector, error) {
 		return inject.Injector{Configuration: "a-istio", RunsFirst: true, Reinvoked: true}, nil
@@ -185,8 +185,7 @@ func TestModeIstioAfterIstio(t *testing.T) {
 	}
 }
 
-// TestModeIstioInAFile: what is in the manifest every injector sees, whenever it
-// runs.
+// TestModeIstioInAFile shows that the order of webhooks does not matter for a manifest.
 func TestModeIstioInAFile(t *testing.T) {
 	engine := newEngine(t, inject.Options{Injector: func(string) (inject.Injector, error) {
 		return inject.Injector{Configuration: "a-istio", RunsFirst: true}, nil
@@ -195,8 +194,8 @@ func TestModeIstioInAFile(t *testing.T) {
 	assert.Equal(t, policy.Injected, result.Reason, result.Message)
 }
 
-// TestWhichInjector: the revision is the one whose selectors of Istio's match.
-func TestWhichInjector(t *testing.T) {
+// TestInjectorRevision shows that the revision is the one whose selectors match.
+func TestInjectorRevision(t *testing.T) {
 	for name, c := range map[string]struct{ injection, namespace, pod, want string }{
 		"if nobody says, expect the default":                  {},
 		"if the pod says, expect the pod's":                   {pod: "b", want: "b"},
@@ -226,8 +225,8 @@ func TestWhichInjector(t *testing.T) {
 	}
 }
 
-// TestModeIstioCompletes: an integration by annotations is completed, and one
-// that lacks nothing stays as it is.
+// TestModeIstioCompletes shows that an integration by annotations is completed, and that a
+// complete one stays unchanged.
 func TestModeIstioCompletes(t *testing.T) {
 	complete := func() *corev1.Pod {
 		pod := annotated(policy.ModeKey, "istio",
@@ -280,7 +279,8 @@ func TestModeIstioCompletes(t *testing.T) {
 	}
 }
 
-// TestModeIstioTakesTheUsersDirectory: where nobody else says one.
+// TestModeIstioTakesTheUsersDirectory shows that the directory in the user's ProxyConfig is
+// used if nothing else sets one.
 func TestModeIstioTakesTheUsersDirectory(t *testing.T) {
 	pod := annotated(policy.ModeKey, "istio", policy.IstioProxyConfigKey, `{"proxyMetadata":{"OUTPUT_CERTS":"/certs/"}}`)
 	engine := newEngine(t, inject.Options{})
@@ -293,18 +293,18 @@ func TestModeIstioTakesTheUsersDirectory(t *testing.T) {
 	checkInjected(t, engine, pod, labelled("edge"), result)
 }
 
-func TestModeIstioAsksForNoLongerLife(t *testing.T) {
+func TestModeIstioRefusesTooLongLifetime(t *testing.T) {
 	engine := newEngine(t, inject.Options{Mesh: func(string) (patches.Mesh, error) {
 		return patches.Mesh{MaxCertTTL: patches.Duration(3600e9)}.Defaults(), nil
 	}})
 	result := engine.Inject(inject.Request{Pod: annotated(policy.ModeKey, "istio", policy.CertTTLKey, "2h"), Namespace: labelled("edge")})
 	assert.Equal(t, policy.InvalidOverride, result.Reason)
-	assert.Equal(t, "isthmus.dev/cert-ttl 2h0m0s is above the 1h0m0s that the CA grants (MAX_WORKLOAD_CERT_TTL of istiod); it would refuse every request", result.Message)
+	assert.Equal(t, "isthmus.dev/cert-ttl 2h0m0s is above the 1h0m0s that the CA grants (MAX_WORKLOAD_CERT_TTL of istiod); istiod would refuse every request", result.Message)
 }
 
-// TestModeIstioHeedsTheLimit: a sidecar that asks for more than the CA grants
-// never starts.
-func TestModeIstioHeedsTheLimit(t *testing.T) {
+// TestModeIstioRespectsTheLimit guards against a sidecar that requests more than the CA
+// grants, and so never starts.
+func TestModeIstioRespectsTheLimit(t *testing.T) {
 	for limit, want := range map[time.Duration]string{0: "", time.Hour: `SECRET_TTL: "1h0m0s"`, 48 * time.Hour: ""} {
 		engine := newEngine(t, inject.Options{Mesh: func(string) (patches.Mesh, error) {
 			return patches.Mesh{MaxCertTTL: patches.Duration(limit)}.Defaults(), nil
@@ -336,7 +336,7 @@ func TestModeIstioWarnsOfPodSecurity(t *testing.T) {
 	}
 }
 
-// TestStaleInModeIstio: the hash covers what the agent is told.
+// TestStaleInModeIstio shows that the hash covers the settings of Istio's agent.
 func TestStaleInModeIstio(t *testing.T) {
 	pod := inMode(t, annotated(policy.ModeKey, "istio"), inject.Options{})
 	result := newEngine(t, inject.Options{Settings: inject.Settings{Defaults: policy.Defaults{CertTTL: "1h"}}}).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
@@ -354,7 +354,7 @@ func TestUninjectModeIstioRefusesWhatWasChanged(t *testing.T) {
 		"Istio's sidecar": {func(p *corev1.Pod) {
 			p.Annotations[policy.IstioStatusKey] = "{}"
 			p.Spec.InitContainers = []corev1.Container{{Name: "istio-proxy", VolumeMounts: []corev1.VolumeMount{{Name: "istio-certs"}}}}
-		}, "spec.initContainers[0].volumeMounts: container istio-proxy, which Istio's injector added, mounts volume istio-certs; take back the template"},
+		}, "spec.initContainers[0].volumeMounts: container istio-proxy, which Istio's injector added, mounts volume istio-certs; uninject the template"},
 		"label": {func(p *corev1.Pod) { p.Labels[policy.IstioInjectKey] = "false" }, `metadata.labels: sidecar.istio.io/inject is "false" and was "true" when it was injected`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// edge is an Emissary pod that nothing is wrong with.
+// edge is a valid Emissary pod.
 func edge() *corev1.Pod {
 	pod := &corev1.Pod{}
 	pod.Name = "edge"
@@ -29,8 +29,8 @@ func annotated(pairs ...string) *corev1.Pod {
 	return pod
 }
 
-// TestInvalidOverride: an invalid value on a pod is denied with one sentence:
-// key, value, what is allowed. It does not matter who opted the pod in.
+// TestInvalidOverride shows that a pod with an invalid value is denied with one sentence: key,
+// value, what is allowed. It does not matter whether pod or namespace opts it in.
 func TestInvalidOverride(t *testing.T) {
 	for name, c := range map[string]struct {
 		pod  *corev1.Pod
@@ -79,10 +79,10 @@ func TestInvalidOverride(t *testing.T) {
 	}
 }
 
-// TestRefused: a pod that asks for itself is denied with the reason; the same
-// pod in a labelled namespace is left alone, with the reason as a warning.
+// TestRefused shows that a pod that is opted in itself is denied with the reason, and that the
+// same pod in a labelled namespace is left unchanged, with the reason as a warning.
 func TestRefused(t *testing.T) {
-	with := func(edit func(*corev1.Pod)) *corev1.Pod {
+	edited := func(edit func(*corev1.Pod)) *corev1.Pod {
 		pod := edge()
 		edit(pod)
 		return pod
@@ -95,45 +95,45 @@ func TestRefused(t *testing.T) {
 		want   string
 	}{
 		"windows by os": {
-			pod:    with(func(p *corev1.Pod) { p.Spec.OS = &corev1.PodOS{Name: corev1.Windows} }),
+			pod:    edited(func(p *corev1.Pod) { p.Spec.OS = &corev1.PodOS{Name: corev1.Windows} }),
 			reason: policy.UnsupportedOS, want: `the pod runs on Windows, where Istio's agent does not; run the edge on Linux, or set isthmus.dev/inject: "false"`,
 		},
 		"windows by node selector": {
-			pod:    with(func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"kubernetes.io/os": "windows"} }),
+			pod:    edited(func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"kubernetes.io/os": "windows"} }),
 			reason: policy.UnsupportedOS, want: `the pod runs on Windows, where Istio's agent does not; run the edge on Linux, or set isthmus.dev/inject: "false"`,
 		},
 		"container name": {
-			pod: with(func(p *corev1.Pod) {
+			pod: edited(func(p *corev1.Pod) {
 				p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "istio-proxy", Image: "corp/metrics:1"})
 			}),
 			reason: policy.Conflict, want: `the pod has a container istio-proxy (image corp/metrics:1) and Isthmus adds one of that name; rename it`,
 		},
 		"volume name": {
-			pod: with(func(p *corev1.Pod) {
+			pod: edited(func(p *corev1.Pod) {
 				p.Spec.Volumes = []corev1.Volume{{Name: "istio-token", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
 			}),
 			reason: policy.Conflict, want: `the pod has a volume istio-token and Isthmus adds one of that name; rename it`,
 		},
 		"mount path": {
-			pod: with(func(p *corev1.Pod) {
+			pod: edited(func(p *corev1.Pod) {
 				p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "certs", MountPath: "/etc/istio-certs/"}}
 			}),
 			reason: policy.Conflict, want: `container emissary mounts volume certs at /etc/istio-certs/, where the certificates (/etc/istio-certs) would go; choose another directory with isthmus.dev/cert-dir`,
 		},
 		"mount inside": {
-			pod: with(func(p *corev1.Pod) {
+			pod: edited(func(p *corev1.Pod) {
 				p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "extra", MountPath: "/etc/istio-certs/extra"}}
 			}),
 			reason: policy.Conflict, want: `container emissary mounts volume extra at /etc/istio-certs/extra, where the certificates (/etc/istio-certs) would go; choose another directory with isthmus.dev/cert-dir`,
 		},
 		"read-only mount around": {
-			pod: with(func(p *corev1.Pod) {
+			pod: edited(func(p *corev1.Pod) {
 				p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "etc", MountPath: "/etc", ReadOnly: true}}
 			}),
 			reason: policy.Conflict, want: `container emissary mounts volume etc read-only at /etc, so nothing can be mounted at /etc/istio-certs inside it; choose another directory with isthmus.dev/cert-dir`,
 		},
 		"their mount and the annotation": {
-			pod: with(func(p *corev1.Pod) {
+			pod: edited(func(p *corev1.Pod) {
 				p.Annotations = map[string]string{policy.CertDirKey: "/etc/a"}
 				p.Spec.Volumes = []corev1.Volume{{Name: "istio-certs", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
 				p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "istio-certs", MountPath: "/etc/b"}}
@@ -141,29 +141,29 @@ func TestRefused(t *testing.T) {
 			reason: policy.Conflict, want: `isthmus.dev/cert-dir is "/etc/a" but container emissary mounts volume istio-certs at "/etc/b"; make them agree`,
 		},
 		"port": {
-			pod: with(func(p *corev1.Pod) {
+			pod: edited(func(p *corev1.Pod) {
 				p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "metrics", Ports: []corev1.ContainerPort{{ContainerPort: 15020}}})
 			}),
 			reason: policy.Conflict, want: `container metrics listens on port 15020, which the agent needs; give the agent another one with annotation status.sidecar.istio.io/port`,
 		},
 		"host network": {
-			pod:    with(func(p *corev1.Pod) { p.Spec.HostNetwork, p.Spec.DNSPolicy = true, corev1.DNSClusterFirst }),
+			pod:    edited(func(p *corev1.Pod) { p.Spec.HostNetwork, p.Spec.DNSPolicy = true, corev1.DNSClusterFirst }),
 			reason: policy.Conflict, want: `the pod is on the host's network with dnsPolicy "ClusterFirst", so istiod's name would not resolve; set dnsPolicy: ClusterFirstWithHostNet`,
 		},
 		"captured by ambient": {
-			pod:    with(func(p *corev1.Pod) { p.Labels = map[string]string{policy.IstioDataplaneLabel: "ambient"} }),
+			pod:    edited(func(p *corev1.Pod) { p.Labels = map[string]string{policy.IstioDataplaneLabel: "ambient"} }),
 			reason: policy.Conflict, want: `label istio.io/dataplane-mode is "ambient", which contradicts isthmus.dev/mode sidecar; remove one of them`,
 		},
 		"mTLS announced": {
-			pod:    with(func(p *corev1.Pod) { p.Labels = map[string]string{policy.IstioTLSModeLabel: "istio"} }),
+			pod:    edited(func(p *corev1.Pod) { p.Labels = map[string]string{policy.IstioTLSModeLabel: "istio"} }),
 			reason: policy.Conflict, want: `label security.istio.io/tlsMode is "istio", which makes peers send mTLS to ports where mode sidecar terminates none; remove it`,
 		},
 		"our marker": {
-			pod:    with(func(p *corev1.Pod) { p.Labels = map[string]string{policy.InjectedLabel: "sidecar"} }),
+			pod:    edited(func(p *corev1.Pod) { p.Labels = map[string]string{policy.InjectedLabel: "sidecar"} }),
 			reason: policy.Conflict, want: `label isthmus.dev/injected ("sidecar") is written by Isthmus; remove it`,
 		},
 		"two edges": {
-			pod: with(func(p *corev1.Pod) {
+			pod: edited(func(p *corev1.Pod) {
 				p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "second", Image: "datawire/aes:3.9.1"})
 			}),
 			reason: policy.Conflict, want: `more than one edge was recognised (aes in container second, emissary in container emissary); say which with isthmus.dev/profile and isthmus.dev/container`,
@@ -171,7 +171,7 @@ func TestRefused(t *testing.T) {
 		"lifetime above the CA's": {
 			pod:  annotated(policy.CertTTLKey, "48h"),
 			mesh: patches.Mesh{MaxCertTTL: patches.Duration(24 * 3600e9)}, reason: policy.InvalidOverride,
-			want: `isthmus.dev/cert-ttl 48h0m0s is above the 24h0m0s that the CA grants (MAX_WORKLOAD_CERT_TTL of istiod); it would refuse every request`,
+			want: `isthmus.dev/cert-ttl 48h0m0s is above the 24h0m0s that the CA grants (MAX_WORKLOAD_CERT_TTL of istiod); istiod would refuse every request`,
 		},
 		"namespace's mode": {
 			pod: edge(), ns: func(n *policy.Namespace) { n.Annotations = map[string]string{policy.ModeKey: "isto"} },
@@ -186,21 +186,21 @@ func TestRefused(t *testing.T) {
 			reason: policy.InvalidOverride, want: `isthmus.dev/publish is "true", but the settings name no publisherImage; set it there, or set isthmus.dev/publish: "false"`,
 		},
 		"mode secret, its volume's name": {
-			pod: with(func(p *corev1.Pod) {
+			pod: edited(func(p *corev1.Pod) {
 				p.Annotations = map[string]string{policy.ModeKey: "secret", policy.ProfileKey: "generic"}
 				p.Spec.Volumes = []corev1.Volume{{Name: "istio-certs", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}}}
 			}),
 			reason: policy.Conflict, want: `the pod has a volume istio-certs and Isthmus adds one of that name; rename it`,
 		},
 		"mode secret, its mount": {
-			pod: with(func(p *corev1.Pod) {
+			pod: edited(func(p *corev1.Pod) {
 				p.Annotations = map[string]string{policy.ModeKey: "secret", policy.ProfileKey: "generic"}
 				p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "certs", MountPath: "/etc/istio-certs"}}
 			}),
 			reason: policy.Conflict, want: `container emissary mounts volume certs at /etc/istio-certs, where the certificates (/etc/istio-certs) would go; choose another directory with isthmus.dev/cert-dir`,
 		},
 		"mode secret, captured by ambient": {
-			pod: with(func(p *corev1.Pod) {
+			pod: edited(func(p *corev1.Pod) {
 				p.Annotations = map[string]string{policy.ModeKey: "secret"}
 				p.Labels = map[string]string{policy.IstioDataplaneLabel: "ambient"}
 			}),
@@ -212,7 +212,7 @@ func TestRefused(t *testing.T) {
 		},
 		"status of mode secret with a container": {
 			pod:    annotated(policy.StatusKey, `{"schema":1,"mode":"secret","container":"emissary","added":{"containers":{"x":{}},"labels":{"isthmus.dev/injected":"secret"}}}`),
-			reason: policy.Conflict, want: `annotation isthmus.dev/status is not one that Isthmus wrote: it lists a container, which mode secret adds none of; remove the annotation to have the pod injected`,
+			reason: policy.Conflict, want: `annotation isthmus.dev/status is not one that Isthmus wrote: it lists a container, but mode secret adds none; remove the annotation to have the pod injected`,
 		},
 		"status of mode secret that marks nothing": {
 			pod:    annotated(policy.StatusKey, `{"schema":1,"mode":"secret","container":"emissary","added":{}}`),
@@ -263,7 +263,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-func TestAskingPodIsNoEdge(t *testing.T) {
+func TestOptedInPodIsNoEdge(t *testing.T) {
 	pod := annotated(policy.InjectKey, "true")
 	pod.Spec.Containers[0].Image = "nginx:1.29"
 	result := newEngine(t, inject.Options{}).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
@@ -272,7 +272,7 @@ func TestAskingPodIsNoEdge(t *testing.T) {
 	assert.Equal(t, "no profile recognises an edge among the containers emissary; name a profile with isthmus.dev/profile (aes, ambassador, emissary, generic), and the container with isthmus.dev/container", result.Message)
 }
 
-func TestGenericCannotTell(t *testing.T) {
+func TestGenericProfileNeedsTheContainer(t *testing.T) {
 	pod := annotated(policy.ProfileKey, "generic", policy.InjectKey, "true")
 	pod.Spec.Containers = []corev1.Container{{Name: "a", Image: "nginx"}, {Name: "b", Image: "haproxy"}}
 	result := newEngine(t, inject.Options{}).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
@@ -303,7 +303,7 @@ func TestIntegratedByHand(t *testing.T) {
 		}, "annotation sidecar.istio.io/userVolumeMount names istio-certs"},
 		"secret volume": {func(p *corev1.Pod) {
 			p.Spec.Volumes = []corev1.Volume{{Name: "istio-certs", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "istio.default"}}}}
-		}, "volume istio-certs is no emptyDir"},
+		}, "volume istio-certs is not an emptyDir"},
 		"SECRET_DIR": {func(p *corev1.Pod) {
 			p.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "AMBASSADOR_ISTIO_SECRET_DIR", Value: "/etc/istio-certs"}}
 		}, `container emissary sets AMBASSADOR_ISTIO_SECRET_DIR="/etc/istio-certs"`},
@@ -317,7 +317,7 @@ func TestIntegratedByHand(t *testing.T) {
 			assert.Equal(t, policy.ManualIntegration, result.Reason)
 			assert.Empty(t, result.Patch)
 			require.NotEmpty(t, result.Warnings)
-			assert.Equal(t, "left as it is, for it is integrated with Istio by hand: "+c.want+"; isthmus adopt turns it into a plain manifest", result.Warnings[0].Text)
+			assert.Equal(t, "left unchanged, because it is integrated with Istio by hand: "+c.want+"; isthmus adopt turns it into a plain manifest", result.Warnings[0].Text)
 			assert.Contains(t, codes(result), "integration-incomplete")
 
 			if pod.Labels == nil {
@@ -332,7 +332,7 @@ func TestIntegratedByHand(t *testing.T) {
 	}
 }
 
-func TestNoSignOfHandwork(t *testing.T) {
+func TestNoEvidenceOfManualIntegration(t *testing.T) {
 	for name, edit := range map[string]func(*corev1.Pod){
 		"Kong's default": func(p *corev1.Pod) {
 			p.Annotations = map[string]string{"traffic.sidecar.istio.io/includeInboundPorts": ""}

@@ -5,19 +5,19 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// planSecret plans mode secret: the controller keeps the Secret, and the pod
-// gets the marker that the controller looks for. An edge that reads files gets
-// the Secret as a volume; one that reads Secrets through the API needs nothing.
+// planSecret plans mode secret: the controller keeps the Secret, and the pod gets the
+// label that the controller looks for. An edge that reads files gets the Secret as a
+// volume. An edge that reads Secrets through the API needs nothing else.
 func (s *subject) planSecret() (p plan, message string) {
 	p.mounted = true
 	p.params = s.secretParams("")
 	if s.readsFiles() {
-		certDir, _, mounted, message := s.certDir()
+		location, message := s.locateCerts()
 		if message != "" {
 			return p, message
 		}
-		p.mounted = mounted
-		p.params = s.secretParams(certDir)
+		p.mounted = location.mounted
+		p.params = s.secretParams(location.dir)
 		if message := s.checkNames(&p); message != "" {
 			return p, message
 		}
@@ -29,8 +29,8 @@ func (s *subject) planSecret() (p plan, message string) {
 	return p, ""
 }
 
-// secretParams are those of mode secret: of the mesh it needs nothing. An empty
-// certDir mounts nothing.
+// secretParams returns the parameters of mode secret, which depends on no mesh
+// settings. An empty certDir mounts nothing.
 func (s *subject) secretParams(certDir string) patches.Params {
 	p := patches.Params{NoSidecar: true, CertDir: certDir}
 	if certDir != "" {
@@ -39,7 +39,7 @@ func (s *subject) secretParams(certDir string) patches.Params {
 	return p
 }
 
-// readsFiles says whether the edge takes its certificate from a directory.
+// readsFiles reports whether the edge reads its certificate from a directory.
 func (s *subject) readsFiles() bool {
 	return s.options.Delivery == policy.DeliveryFiles || s.options.Mode == policy.Secret && !s.profile.ReadsSecret
 }

@@ -22,7 +22,8 @@ func inMode(t *testing.T, pod *corev1.Pod, o inject.Options) *corev1.Pod {
 	return decode(t, apply(t, encode(t, pod), result))
 }
 
-// TestModeSecretNeedsTheLabel: without it nobody would ever write the Secret.
+// TestModeSecretNeedsTheLabel guards against a pod that waits for ever: the controller writes
+// no Secret in an unlabelled namespace.
 func TestModeSecretNeedsTheLabel(t *testing.T) {
 	for name, c := range map[string]struct {
 		pod      *corev1.Pod
@@ -46,17 +47,16 @@ func TestModeSecretNeedsTheLabel(t *testing.T) {
 	}
 }
 
-// TestModeSecretNeedsNoMesh: no Istio has to be found for a pod that gets no
-// agent.
+// TestModeSecretNeedsNoMesh shows that a pod without an agent needs no mesh settings.
 func TestModeSecretNeedsNoMesh(t *testing.T) {
 	engine := newEngine(t, inject.Options{Mesh: func(string) (patches.Mesh, error) { return patches.Mesh{}, assert.AnError }})
 	result := engine.Inject(inject.Request{Pod: annotated(policy.ModeKey, "secret", policy.CertTTLKey, "8760h"), Namespace: labelled("edge")})
 	assert.Equal(t, policy.Injected, result.Reason, result.Message)
 }
 
-// TestModeSecretByHand: what is integrated by hand is left alone, a volume of
-// the same Secret too.
-func TestModeSecretByHand(t *testing.T) {
+// TestModeSecretLeavesManualIntegration shows that a pod that is integrated by hand stays
+// unchanged, even if it mounts the same Secret.
+func TestModeSecretLeavesManualIntegration(t *testing.T) {
 	pod := annotated(policy.ModeKey, "secret", policy.ProfileKey, "generic")
 	pod.Spec.Volumes = []corev1.Volume{{Name: "istio-certs", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "istio-certs"}}}}
 	result := newEngine(t, inject.Options{}).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
@@ -64,9 +64,9 @@ func TestModeSecretByHand(t *testing.T) {
 	assert.Empty(t, result.Patch)
 }
 
-// TestStaleInModeSecret: the hash covers what mode secret adds, too.
+// TestStaleInModeSecret shows that the hash covers what mode secret adds.
 func TestStaleInModeSecret(t *testing.T) {
-	named := func(names ...string) inject.Options {
+	withNames := func(names ...string) inject.Options {
 		return inject.Options{Settings: inject.Settings{SecretNames: names, Defaults: policy.Defaults{SecretName: names[0]}}}
 	}
 	for name, c := range map[string]struct {
@@ -77,8 +77,8 @@ func TestStaleInModeSecret(t *testing.T) {
 		"if it is not, expect nothing to be stale":           {"emissary", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			pod := inMode(t, annotated(policy.ModeKey, "secret", policy.ProfileKey, c.profile), named("a", "b"))
-			result := newEngine(t, named("b", "a")).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+			pod := inMode(t, annotated(policy.ModeKey, "secret", policy.ProfileKey, c.profile), withNames("a", "b"))
+			result := newEngine(t, withNames("b", "a")).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
 			assert.Equal(t, policy.AlreadyInjected, result.Reason, result.Message)
 			assert.Equal(t, c.want, codes(result))
 		})
@@ -109,7 +109,7 @@ func TestUninjectModeSecretRefusesWhatWasChanged(t *testing.T) {
 	}
 }
 
-// withPublisher has an image for it.
+// withPublisher sets an image of the publisher.
 var withPublisher = inject.Options{Settings: inject.Settings{PublisherImage: "corp/isthmus:1"}}
 
 func TestPublisherIsDroppedWithoutTheLabel(t *testing.T) {
@@ -151,7 +151,7 @@ func TestPublisherRefused(t *testing.T) {
 				p.Annotations[policy.ProfileKey] = "generic"
 				p.Spec.RestartPolicy = corev1.RestartPolicyOnFailure
 			},
-			`isthmus.dev/publish is "true", but the pod's restartPolicy is OnFailure: it is to end, and the publisher does not; set isthmus.dev/publish: "false"`,
+			`isthmus.dev/publish is "true", but the pod's restartPolicy is OnFailure: such a pod is meant to complete, but the publisher keeps running; set isthmus.dev/publish: "false"`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -169,7 +169,7 @@ func TestPublisherRefused(t *testing.T) {
 	}
 }
 
-// TestPublisherImage: a release knows its own.
+// TestPublisherImage shows that the image of a release is the default.
 func TestPublisherImage(t *testing.T) {
 	for name, c := range map[string]struct {
 		options inject.Options
@@ -193,8 +193,9 @@ func TestStalePublisher(t *testing.T) {
 	assert.Equal(t, []string{"stale-template"}, codes(newer.Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})))
 }
 
-// TestPublisherGone: a pod that lost what its status lists is no injected pod.
-func TestPublisherGone(t *testing.T) {
+// TestInjectedPodWithoutItsPublisher shows that a pod that lacks what its status lists is a
+// conflict.
+func TestInjectedPodWithoutItsPublisher(t *testing.T) {
 	pod := inMode(t, annotated(policy.PublishKey, "true"), withPublisher)
 	pod.Spec.Containers = pod.Spec.Containers[:1]
 	result := newEngine(t, withPublisher).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
@@ -202,21 +203,21 @@ func TestPublisherGone(t *testing.T) {
 	assert.Equal(t, "annotation isthmus.dev/status says that Isthmus added container isthmus-publish, which is not there; remove the annotation to have the pod injected", result.Message)
 }
 
-// TestResizedPublisher: what an autoscaler does to our container says nothing
-// about the class that the pod had without us.
+// TestResizedPublisher shows that a resized publisher does not change the pod's quality of
+// service class.
 func TestResizedPublisher(t *testing.T) {
 	list := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("1Gi")}
 	pod := annotated(policy.PublishKey, "true")
 	pod.Spec.Containers[0].Resources = corev1.ResourceRequirements{Requests: list, Limits: list}
 	pod = inMode(t, pod, withPublisher)
 	pod.Spec.Containers[1].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("1m")
-	again := newEngine(t, withPublisher).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
-	assert.Equal(t, policy.AlreadyInjected, again.Reason, again.Message)
-	assert.Empty(t, again.Warnings)
+	second := newEngine(t, withPublisher).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+	assert.Equal(t, policy.AlreadyInjected, second.Reason, second.Message)
+	assert.Empty(t, second.Warnings)
 }
 
-// TestPublishedLivePod: what the API server adds to our containers is neither
-// a change nor stale, and a manifest may list the publisher first.
+// TestPublishedLivePod shows that what the API server adds to the containers of Isthmus is no
+// change and not stale, and that a manifest may list the publisher first.
 func TestPublishedLivePod(t *testing.T) {
 	before := annotated(policy.PublishKey, "true")
 	pod := inMode(t, before, withPublisher)
@@ -227,20 +228,20 @@ func TestPublishedLivePod(t *testing.T) {
 	publisher := &pod.Spec.Containers[1]
 	publisher.Env = append(publisher.Env, corev1.EnvVar{Name: "HTTP_PROXY", Value: "http://proxy:3128"})
 	pod.Spec.Containers[0], pod.Spec.Containers[1] = pod.Spec.Containers[1], pod.Spec.Containers[0]
-	again := newEngine(t, withPublisher).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
-	assert.Equal(t, policy.AlreadyInjected, again.Reason, again.Message)
-	assert.Empty(t, again.Warnings)
+	second := newEngine(t, withPublisher).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+	assert.Equal(t, policy.AlreadyInjected, second.Reason, second.Message)
+	assert.Empty(t, second.Warnings)
 
 	ops, err := inject.Uninject(pod)
 	require.NoError(t, err)
-	plain := decode(t, applyOps(t, encode(t, pod), ops))
-	require.Len(t, plain.Spec.Containers, 1)
-	edge := plain.Spec.Containers[0]
+	reverted := decode(t, applyOps(t, encode(t, pod), ops))
+	require.Len(t, reverted.Spec.Containers, 1)
+	edge := reverted.Spec.Containers[0]
 	assert.Equal(t, "emissary", edge.Name)
 	assert.Empty(t, edge.Env)
 	assert.Empty(t, edge.VolumeMounts)
-	assert.Empty(t, plain.Spec.Volumes)
-	assert.Equal(t, before.Annotations, plain.Annotations)
+	assert.Empty(t, reverted.Spec.Volumes)
+	assert.Equal(t, before.Annotations, reverted.Annotations)
 }
 
 func TestUninjectPublisherRefusesWhatWasChanged(t *testing.T) {

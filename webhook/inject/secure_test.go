@@ -15,8 +15,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// TestRestricted: a pod that Pod Security "restricted" admits is admitted after
-// the injection, whatever is injected.
+// TestRestricted shows that Pod Security "restricted" still admits a pod after the injection, in
+// every mode.
 func TestRestricted(t *testing.T) {
 	evaluator, err := podsecurity.NewEvaluator(podsecurity.DefaultChecks(), nil)
 	require.NoError(t, err)
@@ -57,7 +57,7 @@ func TestRestricted(t *testing.T) {
 	}
 }
 
-// TestGuaranteedStaysGuaranteed: requests equal limits in every container.
+// TestGuaranteedStaysGuaranteed shows that requests equal limits in every container.
 func TestGuaranteedStaysGuaranteed(t *testing.T) {
 	for name, annotations := range map[string][]string{"sidecar": nil, "publish": {policy.PublishKey, "true"}, "secret": {policy.ModeKey, "secret"}} {
 		t.Run(name, func(t *testing.T) {
@@ -73,8 +73,8 @@ func TestGuaranteedStaysGuaranteed(t *testing.T) {
 	}
 }
 
-// TestNoOtherToken: the publisher has the API token that it needs at the path
-// where the API server would mount one, and neither agent nor edge got it.
+// TestNoOtherToken shows that the publisher has its API token at the path where the API server
+// would mount one, and that neither agent nor edge has it.
 func TestNoOtherToken(t *testing.T) {
 	pod := inMode(t, annotated(policy.PublishKey, "true"), withPublisher)
 	for _, c := range append(pod.Spec.InitContainers, pod.Spec.Containers...) {

@@ -13,35 +13,35 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// Settings is the operator's say: the file that the chart renders and that
+// Settings are the operator's settings: the file that the chart renders and that
 // `isthmus inject --settings` reads. Every field is optional.
 type Settings struct {
-	// Mesh wins over what is discovered in the cluster.
+	// Mesh overrides what is discovered in the cluster.
 	Mesh patches.Mesh `json:"mesh,omitempty"`
-	// Defaults for what neither pod nor namespace says.
+	// Defaults apply to what neither pod nor namespace sets.
 	Defaults policy.Defaults `json:"defaults,omitempty"`
-	// SecretNames are the names that isthmus.dev/secret-name may take. Default
-	// istio-certs alone.
+	// SecretNames are the allowed values of isthmus.dev/secret-name. Default
+	// istio-certs.
 	SecretNames []string `json:"secretNames,omitempty"`
-	// MirrorSecretNames are the Secrets that the source mirror may read. Default
+	// MirrorSecretNames are the Secrets that the source mirror may read. Default:
 	// none.
 	MirrorSecretNames []string `json:"mirrorSecretNames,omitempty"`
 	// ExcludedNamespaces are never injected. Default kube-system.
 	ExcludedNamespaces []string `json:"excludedNamespaces,omitempty"`
-	// PublisherImage is the image with the in-pod publisher: Isthmus' own.
-	// Default: the release's image; a build that is no release has none, and
-	// isthmus.dev/publish is then refused.
+	// PublisherImage is the image with the in-pod publisher, which is the image of
+	// Isthmus. Default: the image of the release. A build that is no release has no
+	// default, and isthmus.dev/publish is then refused.
 	PublisherImage string `json:"publisherImage,omitempty"`
-	// ImagePullSecrets are appended to an injected pod's own. Default none.
+	// ImagePullSecrets are appended to those of an injected pod. Default: none.
 	ImagePullSecrets []string `json:"imagePullSecrets,omitempty"`
 }
 
-// ParseSettings reads a settings file strictly and checks every value. Its errors
-// name the file and, where they are about YAML, the line.
+// ParseSettings reads a settings file strictly and checks every value. Its errors name
+// the file and, if they are about YAML, the line.
 func ParseSettings(file string, data []byte) (Settings, error) {
 	var doc yaml.Node
 	if err := yaml.Unmarshal(data, &doc); err != nil {
-		return Settings{}, fmt.Errorf("%s: %s", file, strict.Cut(err))
+		return Settings{}, fmt.Errorf("%s: %s", file, strict.Message(err))
 	}
 	if len(doc.Content) == 0 || doc.Content[0].Tag == "!!null" {
 		return Settings{}, nil
@@ -56,7 +56,7 @@ func ParseSettings(file string, data []byte) (Settings, error) {
 	return s, nil
 }
 
-// Validate says everything that is wrong, each error naming field, value and
+// Validate checks every value. Each of the joined errors names the field, its value and
 // what is allowed.
 func (s Settings) Validate() error {
 	s = s.WithDefaults()
@@ -69,19 +69,16 @@ func (s Settings) Validate() error {
 			errs = append(errs, fmt.Errorf("publisherImage %q: %w", s.PublisherImage, err))
 		}
 	}
-	for i, name := range s.SecretNames {
-		if wrong := policy.SecretNameProblem(name); wrong != "" {
-			errs = append(errs, fmt.Errorf("secretNames[%d] %q: %s", i, name, wrong))
-		}
-	}
-	for i, name := range s.MirrorSecretNames {
-		if wrong := policy.SecretNameProblem(name); wrong != "" {
-			errs = append(errs, fmt.Errorf("mirrorSecretNames[%d] %q: %s", i, name, wrong))
-		}
-	}
-	for i, name := range s.ImagePullSecrets {
-		if wrong := policy.SecretNameProblem(name); wrong != "" {
-			errs = append(errs, fmt.Errorf("imagePullSecrets[%d] %q: %s", i, name, wrong))
+	for _, list := range []struct {
+		field string
+		names []string
+	}{
+		{"secretNames", s.SecretNames}, {"mirrorSecretNames", s.MirrorSecretNames}, {"imagePullSecrets", s.ImagePullSecrets},
+	} {
+		for i, name := range list.names {
+			if problem := policy.SecretNameProblem(name); problem != "" {
+				errs = append(errs, fmt.Errorf("%s[%d] %q: %s", list.field, i, name, problem))
+			}
 		}
 	}
 	if _, problem := policy.Resolve(nil, nil, policy.Namespace{}, s.Defaults, s.SecretNames); problem != nil {
@@ -90,7 +87,7 @@ func (s Settings) Validate() error {
 	return errors.Join(errs...)
 }
 
-// WithDefaults fills in what is not set and has a default.
+// WithDefaults returns the settings with the documented defaults filled in.
 func (s Settings) WithDefaults() Settings {
 	if len(s.SecretNames) == 0 {
 		s.SecretNames = []string{"istio-certs"}

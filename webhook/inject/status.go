@@ -5,42 +5,46 @@ import (
 	"encoding/json"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
 // statusSchema is the version of Status' format.
 const statusSchema = 1
 
-// Status is what the annotation isthmus.dev/status holds: exactly what was
-// added, so that it can be recognised and taken back. It is the pod author's
-// word and never a reason to do more.
+// Status is the content of the annotation isthmus.dev/status: exactly what was added, so
+// that it can be recognised and reverted. The author of a pod can write it too, so it
+// never grants anything.
 type Status struct {
 	// Schema is the version of this format.
 	Schema int `json:"schema"`
-	// Version of Isthmus that injected.
-	Version string      `json:"version"`
+	// Version is the version of Isthmus that injected the pod.
+	Version string `json:"version"`
+	// Mode and Profile are those of the injection.
 	Mode    policy.Mode `json:"mode"`
 	Profile string      `json:"profile"`
-	// Delivery that the edge was prepared for.
+	// Delivery is how the edge gets its certificate.
 	Delivery policy.Delivery `json:"delivery"`
-	// Template is the hash of what was rendered.
+	// Template is the hash of the rendered sidecar.
 	Template string `json:"template"`
-	// CertDir is the certificate directory, empty where the edge has none: in
-	// mode secret an edge may read the Secret through the API.
+	// CertDir is the certificate directory. It is empty if the edge has none, as in
+	// mode secret if the edge reads the Secret through the API.
 	CertDir string `json:"certDir,omitempty"`
-	// Container is the edge container.
+	// Container is the name of the edge container.
 	Container string `json:"container"`
-	// Warnings are the codes of the warnings that were given.
+	// Warnings are the codes of the warnings of the injection.
 	Warnings []string `json:"warnings,omitempty"`
-	Added    Added    `json:"added"`
-	// Replaced are the annotations whose value was changed, by key.
+	// Added is what was added.
+	Added Added `json:"added"`
+	// Replaced are the annotations whose value was replaced, by key.
 	Replaced map[string]Replaced `json:"replaced,omitempty"`
-	// ReplacedLabels are the labels whose value was changed: those that Istio's
-	// injector wrote before Isthmus.
+	// ReplacedLabels are the labels whose value was replaced, by key: those that
+	// Istio's injector had set before Isthmus.
 	ReplacedLabels map[string]Replaced `json:"replacedLabels,omitempty"`
 }
 
-// Replaced is the value of an annotation or a label before and after.
+// Replaced is the value of an annotation or a label before and after the injection.
 type Replaced struct {
 	Was   string `json:"was"`
 	Value string `json:"value"`
@@ -48,19 +52,30 @@ type Replaced struct {
 
 // Added lists what was added, with fingerprints of what others may change.
 type Added struct {
-	InitContainers map[string]Prints `json:"initContainers,omitempty"`
-	Containers     map[string]Prints `json:"containers,omitempty"`
-	Volumes        map[string]string `json:"volumes,omitempty"`
-	// Env and Mounts are those of the edge container: name to value, and volume
-	// to mount path.
-	Env         map[string]string `json:"env,omitempty"`
-	Mounts      map[string]string `json:"mounts,omitempty"`
+	// InitContainers, Containers and Volumes hold fingerprints by name.
+	InitContainers map[string]Fingerprints `json:"initContainers,omitempty"`
+	Containers     map[string]Fingerprints `json:"containers,omitempty"`
+	Volumes        map[string]string       `json:"volumes,omitempty"`
+	// Env and Mounts are those of the edge container: values by name, and mount
+	// paths by volume.
+	Env    map[string]string `json:"env,omitempty"`
+	Mounts map[string]string `json:"mounts,omitempty"`
+	// Labels and Annotations hold values by key.
 	Labels      map[string]string `json:"labels,omitempty"`
 	Annotations map[string]string `json:"annotations,omitempty"`
-	PullSecrets []string          `json:"imagePullSecrets,omitempty"`
-	// Fields are the lists and maps that were not there before, as JSON
-	// pointers.
+	// PullSecrets are names.
+	PullSecrets []string `json:"imagePullSecrets,omitempty"`
+	// Fields are the lists and maps that did not exist before, as JSON pointers.
 	Fields []string `json:"fields,omitempty"`
+}
+
+// ReadStatus reads the status annotation of a pod. It returns nil if the pod has none.
+func ReadStatus(pod *corev1.Pod) (*Status, error) {
+	text, ok := pod.Annotations[policy.StatusKey]
+	if !ok {
+		return nil, nil
+	}
+	return parseStatus(text)
 }
 
 // parseStatus reads the annotation strictly.
@@ -74,23 +89,23 @@ func parseStatus(text string) (*Status, error) {
 	if st.Schema != statusSchema {
 		return nil, fmt.Errorf("annotation %s has schema %d; this version of Isthmus knows %d", policy.StatusKey, st.Schema, statusSchema)
 	}
-	if wrong := st.wrong(); wrong != "" {
-		return nil, fmt.Errorf("annotation %s is not one that Isthmus wrote: %s", policy.StatusKey, wrong)
+	if problem := st.problem(); problem != "" {
+		return nil, fmt.Errorf("annotation %s is not one that Isthmus wrote: %s", policy.StatusKey, problem)
 	}
 	return st, nil
 }
 
-// wrong says what no injection in the status' mode would leave behind.
-func (st *Status) wrong() string {
+// problem says why no injection in the status' mode can have written it, or returns "".
+func (st *Status) problem() string {
 	switch {
 	case st.Container == "":
 		return "it names no edge container"
 	case !st.Mode.Known():
-		return fmt.Sprintf("mode %q is none of Isthmus'", st.Mode)
+		return fmt.Sprintf("mode %q is unknown", st.Mode)
 	case st.Mode == policy.Sidecar && len(st.Added.InitContainers) == 0:
 		return "it lists no container"
 	case st.Mode != policy.Sidecar && len(st.Added.InitContainers)+len(st.Added.Containers) > 0:
-		return fmt.Sprintf("it lists a container, which mode %s adds none of", st.Mode)
+		return fmt.Sprintf("it lists a container, but mode %s adds none", st.Mode)
 	case st.Mode != policy.Sidecar && st.Added.Labels[policy.InjectedLabel] != string(st.Mode):
 		return "it lists no label " + policy.InjectedLabel
 	default:

@@ -14,9 +14,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// Uninject returns the operations that take an injection back, from the pod's
-// status alone. A pod without a status needs none. It refuses, naming every
-// field, where something that Isthmus added was changed since.
+// Uninject returns the operations that revert an injection, from the pod's status alone.
+// A pod without a status needs none. It is an error, which names every field, if
+// something that Isthmus added has been changed or removed since.
 func Uninject(pod *corev1.Pod) ([]jsonpatch.Operation, error) {
 	text, ok := pod.Annotations[policy.StatusKey]
 	if !ok {
@@ -30,134 +30,136 @@ func Uninject(pod *corev1.Pod) ([]jsonpatch.Operation, error) {
 	if edge < 0 {
 		return nil, fmt.Errorf("spec.containers: the edge container %s is gone", st.Container)
 	}
-	u := &undo{added: st.Added}
-	u.containers("initContainers", pod.Spec.InitContainers, st.Added.InitContainers)
-	u.volumes(pod)
-	u.mounts(pod)
-	u.edge(pod, edge)
-	// After the edge, whose index a removal before it would change.
-	u.containers("containers", pod.Spec.Containers, st.Added.Containers)
-	u.pullSecrets(pod)
-	u.restore("labels", pod.Labels, st.ReplacedLabels)
-	u.pairs("metadata.labels", "/metadata/labels", pod.Labels, st.Added.Labels)
+	r := &reverter{added: st.Added}
+	r.removeContainers("initContainers", pod.Spec.InitContainers, st.Added.InitContainers)
+	r.removeVolumes(pod)
+	r.checkIstioMounts(pod)
+	r.revertEdge(pod, edge)
+	// Last of the containers, because a removal would change the edge's index.
+	r.removeContainers("containers", pod.Spec.Containers, st.Added.Containers)
+	r.removePullSecrets(pod)
+	r.restoreValues("labels", pod.Labels, st.ReplacedLabels)
+	r.removePairs("metadata.labels", "/metadata/labels", pod.Labels, st.Added.Labels)
 	annotations := maps.Clone(st.Added.Annotations)
 	if annotations == nil {
 		annotations = map[string]string{}
 	}
 	annotations[policy.StatusKey] = text
-	u.restore("annotations", pod.Annotations, st.Replaced)
-	u.pairs("metadata.annotations", "/metadata/annotations", pod.Annotations, annotations)
-	if len(u.errs) > 0 {
-		return nil, errors.Join(u.errs...)
+	r.restoreValues("annotations", pod.Annotations, st.Replaced)
+	r.removePairs("metadata.annotations", "/metadata/annotations", pod.Annotations, annotations)
+	if len(r.errs) > 0 {
+		return nil, errors.Join(r.errs...)
 	}
-	return u.ops, nil
+	return r.ops, nil
 }
 
-// undo collects removals, from the end of a list to its beginning, so that the
-// indexes of those to come stay true.
-type undo struct {
+// reverter collects operations. It removes items from the end of a list to its beginning,
+// so that the indexes of the remaining items stay valid.
+type reverter struct {
 	added Added
 	ops   []jsonpatch.Operation
 	errs  []error
 }
 
-func (u *undo) changed(format string, args ...any) {
-	u.errs = append(u.errs, fmt.Errorf(format+"; put it back, or remove what Isthmus added by hand", args...))
+// reportChange adds an error about something that was changed since the injection.
+func (r *reverter) reportChange(format string, args ...any) {
+	r.errs = append(r.errs, fmt.Errorf(format+"; restore it, or remove by hand what Isthmus added", args...))
 }
 
-// items removes the items at the indexes, or the whole field when the
-// injection made it and nothing else is in it.
-func (u *undo) items(path string, length int, indexes []int) {
+// removeItems removes the items at the indexes. It removes the whole field if the
+// injection added the field and nothing else is in it.
+func (r *reverter) removeItems(path string, length int, indexes []int) {
 	if len(indexes) == 0 {
 		return
 	}
-	if len(indexes) == length && slices.Contains(u.added.Fields, path) {
-		u.ops = append(u.ops, jsonpatch.NewOperation("remove", path, nil))
+	if len(indexes) == length && slices.Contains(r.added.Fields, path) {
+		r.ops = append(r.ops, jsonpatch.NewOperation("remove", path, nil))
 		return
 	}
 	slices.Sort(indexes)
 	for _, i := range slices.Backward(indexes) {
-		u.ops = append(u.ops, jsonpatch.NewOperation("remove", path+"/"+strconv.Itoa(i), nil))
+		r.ops = append(r.ops, jsonpatch.NewOperation("remove", path+"/"+strconv.Itoa(i), nil))
 	}
 }
 
-func (u *undo) containers(list string, have []corev1.Container, added map[string]Prints) {
+func (r *reverter) removeContainers(list string, containers []corev1.Container, added map[string]Fingerprints) {
 	var found []int
 	for _, name := range slices.Sorted(maps.Keys(added)) {
-		i := containerIndex(have, name)
+		i := containerIndex(containers, name)
 		if i < 0 {
-			u.changed("spec.%s: %s is gone", list, name)
+			r.reportChange("spec.%s: %s is gone", list, name)
 			continue
 		}
-		if field := added[name].changedField(&have[i]); field != "" {
-			u.changed("spec.%s[%d].%s: container %s was changed since it was injected", list, i, field, name)
+		if field := added[name].changedField(&containers[i]); field != "" {
+			r.reportChange("spec.%s[%d].%s: container %s was changed since it was injected", list, i, field, name)
 		}
 		found = append(found, i)
 	}
-	u.items("/spec/"+list, len(have), found)
+	r.removeItems("/spec/"+list, len(containers), found)
 }
 
-func (u *undo) volumes(pod *corev1.Pod) {
+func (r *reverter) removeVolumes(pod *corev1.Pod) {
 	var found []int
-	for _, name := range slices.Sorted(maps.Keys(u.added.Volumes)) {
+	for _, name := range slices.Sorted(maps.Keys(r.added.Volumes)) {
 		i := slices.IndexFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == name })
 		switch {
 		case i < 0:
-			u.changed("spec.volumes: %s is gone", name)
+			r.reportChange("spec.volumes: %s is gone", name)
 			continue
-		case printVolume(&pod.Spec.Volumes[i]) != u.added.Volumes[name]:
-			u.changed("spec.volumes[%d]: volume %s was changed since it was injected", i, name)
+		case fingerprintVolume(&pod.Spec.Volumes[i]) != r.added.Volumes[name]:
+			r.reportChange("spec.volumes[%d]: volume %s was changed since it was injected", i, name)
 		}
 		found = append(found, i)
 	}
-	u.items("/spec/volumes", len(pod.Spec.Volumes), found)
+	r.removeItems("/spec/volumes", len(pod.Spec.Volumes), found)
 }
 
-func (u *undo) edge(pod *corev1.Pod, edge int) {
+// revertEdge removes variables and mounts of the edge container.
+func (r *reverter) revertEdge(pod *corev1.Pod, edge int) {
 	c := &pod.Spec.Containers[edge]
 	at, field := "/spec/containers/"+strconv.Itoa(edge), fmt.Sprintf("spec.containers[%d]", edge)
 	var found []int
-	for _, name := range slices.Sorted(maps.Keys(u.added.Env)) {
+	for _, name := range slices.Sorted(maps.Keys(r.added.Env)) {
 		i := slices.IndexFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == name })
 		switch {
 		case i < 0:
-			u.changed("%s.env: %s is gone", field, name)
+			r.reportChange("%s.env: %s is gone", field, name)
 			continue
-		case c.Env[i].Value != u.added.Env[name]:
-			u.changed("%s.env[%d]: %s is %q and was %q when it was injected", field, i, name, c.Env[i].Value, u.added.Env[name])
+		case c.Env[i].Value != r.added.Env[name]:
+			r.reportChange("%s.env[%d]: %s is %q and was %q when it was injected", field, i, name, c.Env[i].Value, r.added.Env[name])
 		}
 		found = append(found, i)
 	}
-	u.items(at+"/env", len(c.Env), found)
+	r.removeItems(at+"/env", len(c.Env), found)
 	found = nil
-	for _, name := range slices.Sorted(maps.Keys(u.added.Mounts)) {
-		dir := u.added.Mounts[name]
+	for _, name := range slices.Sorted(maps.Keys(r.added.Mounts)) {
+		dir := r.added.Mounts[name]
 		i := slices.IndexFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == name && m.MountPath == dir })
 		if i < 0 {
-			u.changed("%s.volumeMounts: the mount of %s at %s is gone", field, name, dir)
+			r.reportChange("%s.volumeMounts: the mount of %s at %s is gone", field, name, dir)
 			continue
 		}
 		found = append(found, i)
 	}
-	u.items(at+"/volumeMounts", len(c.VolumeMounts), found)
+	r.removeItems(at+"/volumeMounts", len(c.VolumeMounts), found)
 }
 
-func (u *undo) pullSecrets(pod *corev1.Pod) {
+func (r *reverter) removePullSecrets(pod *corev1.Pod) {
 	var found []int
-	for _, name := range u.added.PullSecrets {
-		i := slices.IndexFunc(pod.Spec.ImagePullSecrets, func(r corev1.LocalObjectReference) bool { return r.Name == name })
+	for _, name := range r.added.PullSecrets {
+		i := slices.IndexFunc(pod.Spec.ImagePullSecrets, func(ref corev1.LocalObjectReference) bool { return ref.Name == name })
 		if i < 0 {
-			u.changed("spec.imagePullSecrets: %s is gone", name)
+			r.reportChange("spec.imagePullSecrets: %s is gone", name)
 			continue
 		}
 		found = append(found, i)
 	}
-	u.items("/spec/imagePullSecrets", len(pod.Spec.ImagePullSecrets), found)
+	r.removeItems("/spec/imagePullSecrets", len(pod.Spec.ImagePullSecrets), found)
 }
 
-// mounts finds volumes that would go from under the sidecar that Istio's injector
-// put there after us.
-func (u *undo) mounts(pod *corev1.Pod) {
+// checkIstioMounts finds volumes that cannot be removed, because the sidecar that Istio's
+// injector added after Isthmus mounts them.
+func (r *reverter) checkIstioMounts(pod *corev1.Pod) {
 	if pod.Annotations[policy.IstioStatusKey] == "" {
 		return
 	}
@@ -166,43 +168,44 @@ func (u *undo) mounts(pod *corev1.Pod) {
 		if i < 0 {
 			continue
 		}
-		for _, name := range slices.Sorted(maps.Keys(u.added.Volumes)) {
-			if mountOf(&list[i], name) != nil {
-				u.errs = append(u.errs, fmt.Errorf("spec.%s[%d].volumeMounts: container %s, which Istio's injector added, mounts volume %s; take back the template that the pod was made from",
+		for _, name := range slices.Sorted(maps.Keys(r.added.Volumes)) {
+			if FindMount(&list[i], name) != nil {
+				r.errs = append(r.errs, fmt.Errorf("spec.%s[%d].volumeMounts: container %s, which Istio's injector added, mounts volume %s; uninject the template that the pod was created from",
 					[]string{"initContainers", "containers"}[n], i, patches.SidecarName, name))
 			}
 		}
 	}
 }
 
-// restore gives annotations or labels the value back that they had.
-func (u *undo) restore(field string, have map[string]string, replaced map[string]Replaced) {
+// restoreValues restores the previous values of annotations or labels.
+func (r *reverter) restoreValues(field string, current map[string]string, replaced map[string]Replaced) {
 	for _, key := range slices.Sorted(maps.Keys(replaced)) {
-		if now, ok := have[key]; !ok {
-			u.changed("metadata.%s: %s is gone", field, key)
+		if now, ok := current[key]; !ok {
+			r.reportChange("metadata.%s: %s is gone", field, key)
 		} else if now != replaced[key].Value {
-			u.changed("metadata.%s: %s is %q and was %q when it was injected", field, key, now, replaced[key].Value)
+			r.reportChange("metadata.%s: %s is %q and was %q when it was injected", field, key, now, replaced[key].Value)
 		}
-		u.ops = append(u.ops, jsonpatch.NewOperation("replace", "/metadata/"+field+"/"+escape(key), replaced[key].Was))
+		r.ops = append(r.ops, jsonpatch.NewOperation("replace", "/metadata/"+field+"/"+escape(key), replaced[key].Was))
 	}
 }
 
-func (u *undo) pairs(field, path string, have, added map[string]string) {
+// removePairs removes annotations or labels.
+func (r *reverter) removePairs(field, path string, current, added map[string]string) {
 	if len(added) == 0 {
 		return
 	}
 	for _, key := range slices.Sorted(maps.Keys(added)) {
-		if now, ok := have[key]; !ok {
-			u.changed("%s: %s is gone", field, key)
+		if now, ok := current[key]; !ok {
+			r.reportChange("%s: %s is gone", field, key)
 		} else if now != added[key] {
-			u.changed("%s: %s is %q and was %q when it was injected", field, key, now, added[key])
+			r.reportChange("%s: %s is %q and was %q when it was injected", field, key, now, added[key])
 		}
 	}
-	if len(added) == len(have) && slices.Contains(u.added.Fields, path) {
-		u.ops = append(u.ops, jsonpatch.NewOperation("remove", path, nil))
+	if len(added) == len(current) && slices.Contains(r.added.Fields, path) {
+		r.ops = append(r.ops, jsonpatch.NewOperation("remove", path, nil))
 		return
 	}
 	for _, key := range slices.Sorted(maps.Keys(added)) {
-		u.ops = append(u.ops, jsonpatch.NewOperation("remove", path+"/"+escape(key), nil))
+		r.ops = append(r.ops, jsonpatch.NewOperation("remove", path+"/"+escape(key), nil))
 	}
 }

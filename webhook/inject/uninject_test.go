@@ -21,8 +21,8 @@ func injected(t *testing.T) *corev1.Pod {
 	return decode(t, apply(t, encode(t, pod), result))
 }
 
-// TestUninjectLivePod: what the API server and its plugins add to a pod, to our
-// containers too, is neither a change nor ours to remove.
+// TestUninjectLivePod shows that what the API server and its plugins add to a pod, also to the
+// containers of Isthmus, is no change and is not removed.
 func TestUninjectLivePod(t *testing.T) {
 	pod := injected(t)
 	token := corev1.VolumeMount{Name: "kube-api-access-x", MountPath: "/var/run/secrets/kubernetes.io/serviceaccount", ReadOnly: true}
@@ -37,13 +37,13 @@ func TestUninjectLivePod(t *testing.T) {
 
 	ops, err := inject.Uninject(pod)
 	require.NoError(t, err)
-	plain := decode(t, applyOps(t, encode(t, pod), ops))
-	assert.Empty(t, plain.Spec.InitContainers)
-	assert.Equal(t, []corev1.Volume{{Name: "kube-api-access-x"}}, plain.Spec.Volumes)
-	assert.Equal(t, []corev1.VolumeMount{token}, plain.Spec.Containers[0].VolumeMounts)
-	assert.Equal(t, []corev1.EnvVar{{Name: "HTTP_PROXY", Value: "http://proxy:3128"}}, plain.Spec.Containers[0].Env)
-	assert.Equal(t, map[string]string{"app": "edge"}, plain.Labels)
-	assert.Empty(t, plain.Annotations)
+	reverted := decode(t, applyOps(t, encode(t, pod), ops))
+	assert.Empty(t, reverted.Spec.InitContainers)
+	assert.Equal(t, []corev1.Volume{{Name: "kube-api-access-x"}}, reverted.Spec.Volumes)
+	assert.Equal(t, []corev1.VolumeMount{token}, reverted.Spec.Containers[0].VolumeMounts)
+	assert.Equal(t, []corev1.EnvVar{{Name: "HTTP_PROXY", Value: "http://proxy:3128"}}, reverted.Spec.Containers[0].Env)
+	assert.Equal(t, map[string]string{"app": "edge"}, reverted.Labels)
+	assert.Empty(t, reverted.Annotations)
 }
 
 func TestUninjectRefusesWhatWasChanged(t *testing.T) {

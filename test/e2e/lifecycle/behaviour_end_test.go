@@ -88,7 +88,7 @@ func TestJobEnds(t *testing.T) {
 	asking := job.DeepCopy()
 	asking.Spec.Template.Annotations[policy.PublishKey], asking.Spec.Template.Annotations[policy.InjectKey] = "true", "true"
 	_, err := jobs.Create(t.Context(), asking, metav1.CreateOptions{})
-	require.ErrorContains(t, err, "it is to end, and the publisher does not")
+	require.ErrorContains(t, err, "such a pod is meant to complete, but the publisher keeps running")
 
 	_, err = jobs.Create(t.Context(), job, metav1.CreateOptions{})
 	require.NoError(t, err)

@@ -107,7 +107,7 @@ func TestExcludedNamespaceIsToldThatItIs(t *testing.T) {
 		[]byte(`{"metadata":{"labels":{"isthmus.dev/injection":"enabled"}}}`), metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
 
 	require.NoError(t, err)
-	assert.Equal(t, []string{"isthmus: namespace kube-system is excluded from injection, so nothing that it says has an effect (isthmus.dev/injection); remove it"}, s.warnings.Seen())
+	assert.Equal(t, []string{"isthmus: namespace kube-system is excluded from injection, so its keys have no effect (isthmus.dev/injection); remove them"}, s.warnings.Seen())
 }
 
 // Both configurations are verified by the same CA.

@@ -215,9 +215,9 @@ profiles:
 			require.NoError(t, profiles.Add(file, []byte(content)))
 		}
 	}
-	require.NotNil(t, profiles.Named("42"))
-	assert.Equal(t, "${certDir}", profiles.Named("42").Env[0].Value)
-	assert.True(t, profiles.Named("apisix").OnlyNamed)
+	require.NotNil(t, profiles.ByName("42"))
+	assert.Equal(t, "${certDir}", profiles.ByName("42").Env[0].Value)
+	assert.True(t, profiles.ByName("apisix").OnlyNamed)
 }
 
 func TestNamesOfBuiltInProfilesAreTaken(t *testing.T) {

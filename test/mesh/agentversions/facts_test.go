@@ -21,12 +21,12 @@ func TestFactsHoldInTheSources(t *testing.T) {
 	require.NoError(t, err)
 	settings, needs, differences := patches.Facts()
 	all := slices.Concat(settings, needs, differences)
-	current, known := patches.AgentOf(patches.DefaultProxyImage)
+	current, known := patches.AgentFromImage(patches.DefaultProxyImage)
 	require.True(t, known)
 	for _, fact := range all {
 		t.Run(fact.Name, func(t *testing.T) {
 			text, err := os.ReadFile(filepath.Join(folder, filepath.FromSlash(fact.File)))
-			if !current.Has(fact.Name) {
+			if !current.Supports(fact.Name) {
 				assert.NotContains(t, string(text), fact.Symbol)
 				return
 			}

@@ -45,7 +45,7 @@ func programs(t *testing.T) []program {
 	for _, entry := range strings.Fields(os.Getenv(pilotAgents)) {
 		version, path, _ := strings.Cut(entry, "=")
 		p := program{version, path}
-		agent, known := patches.AgentOf(p.image())
+		agent, known := patches.AgentFromImage(p.image())
 		require.True(t, known && !agent.TooOld() && path != "", "%s has %q: want a version of %s or later, =, and the path of its pilot-agent",
 			pilotAgents, entry, patches.OldestIstio)
 		found = append(found, p)

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/isthmus-mesh/isthmus/internal/adopt"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
@@ -57,9 +58,9 @@ func TestModeIstioIsTheGuidesPod(t *testing.T) {
 		// Asked of Istio beyond the guide.
 		"metadata.annotations[proxy.istio.io/config].holdApplicationUntilProxyStarts":       "the edge starts when there are certificates",
 		"metadata.annotations[proxy.istio.io/config].proxyMetadata[ISTIO_META_DNS_CAPTURE]": "DNS of an edge is not captured",
-		"metadata.labels[security.istio.io/tlsMode]":                                        "peers must not send mTLS to the edge's ports, where nobody ends it",
-		"metadata.labels[sidecar.istio.io/inject]":                                          "has Istio's injector add the sidecar",
-		"spec.volumes[istio-certs].emptyDir.sizeLimit":                                      "certificates take a few KiB, and memory counts as the pod's: a bound",
+		"metadata.labels[security.istio.io/tlsMode]":                                        "peers must not send mTLS to the edge's ports, which do not terminate it",
+		"metadata.labels[sidecar.istio.io/inject]":                                          "makes Istio's injector add the sidecar",
+		"spec.volumes[istio-certs].emptyDir.sizeLimit":                                      "a limit, because memory counts as the pod's; certificates take a few KiB",
 		"spec.containers[aes].env[AMBASSADOR_ENVOY_BASE_ID]":                                "two Envoys in one pod must not share an ID",
 		"spec.containers[aes].volumeMounts[istio-certs].mountPath":                          "the same directory, without the trailing slash: Emissary compares directories as exact strings",
 		// The same, as Istio's injector hands it on.
@@ -67,8 +68,8 @@ func TestModeIstioIsTheGuidesPod(t *testing.T) {
 		"spec.initContainers[istio-proxy].env[ISTIO_META_DNS_CAPTURE]": "DNS of an edge is not captured",
 		"spec.initContainers[istio-proxy].env[PROXY_CONFIG]":           "the annotation proxy.istio.io/config, as Isthmus merged it",
 		// What Isthmus writes down.
-		"metadata.annotations[isthmus.dev/status]":                  "says what Isthmus added, so that it can be taken back",
-		"metadata.labels[isthmus.dev/injected]":                     "says what Isthmus added, so that it can be taken back",
+		"metadata.annotations[isthmus.dev/status]":                  "records what Isthmus added, so that it can be reverted",
+		"metadata.labels[isthmus.dev/injected]":                     "records what Isthmus added, so that it can be reverted",
 		"metadata.annotations[consul.hashicorp.com/connect-inject]": "keeps Consul's injector away, as the vendors' manifests do",
 	}, differences(t, want, got))
 }
@@ -86,7 +87,7 @@ func TestModeIstioAndTheGuidesPod(t *testing.T) {
 	assert.Empty(t, differences(t, want, got))
 	warned := s.warnings.Seen()
 	require.NotEmpty(t, warned)
-	assert.Contains(t, warned[0], "it is prepared for Istio's injector by hand and lacks nothing")
+	assert.Contains(t, warned[0], "it is prepared for Istio's injector by hand and is complete")
 
 	incomplete := changed(edgeStack(), byHand, func(p *corev1.Pod) {
 		p.Name = "incomplete"
@@ -110,7 +111,7 @@ func TestAdoptedPodIsTheGuidesPod(t *testing.T) {
 	s := newSpace(t, enabled.with(istioEnabled), nil)
 	request := inject.Request{Pod: x, Namespace: policy.Namespace{Name: s.name, Labels: enabled.with(istioEnabled)}}
 
-	adoption, err := engine.Adopt(request, inject.AdoptOptions{})
+	adoption, err := adopt.Adopt(engine, request, adopt.Options{})
 
 	require.NoError(t, err)
 	assert.Equal(t, policy.Istio, adoption.Mode)
@@ -136,9 +137,9 @@ func differences(t *testing.T, want, got *corev1.Pod) map[string]string {
 		return same
 	}
 	found := map[string]string{}
-	for _, d := range inject.Compare(neutral(want), neutral(got)) {
-		found[d.Field] = d.Why
-		t.Logf("%s: %s -> %s: %s", d.Field, d.Before, d.After, d.Why)
+	for _, d := range adopt.Compare(neutral(want), neutral(got)) {
+		found[d.Field] = d.Reason
+		t.Logf("%s: %s -> %s: %s", d.Field, d.Before, d.After, d.Reason)
 	}
 	return found
 }

@@ -126,7 +126,7 @@ func TestInjectionByDefault(t *testing.T) {
 }
 
 // runsFirst is why mode istio is refused behind another order.
-const runsFirst = "Istio's webhook configuration a-istio-sidecar-injector sorts before that of Isthmus, so its injector does not see what Isthmus asks of it"
+const runsFirst = "Istio's webhook configuration a-istio-sidecar-injector sorts before that of Isthmus, so its injector does not see the edit of Isthmus"
 
 // Istio's injector first: it does not see what Isthmus asks, so mode istio is
 // refused. Nothing else depends on the order, where Istio leaves the edge alone.

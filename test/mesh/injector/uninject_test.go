@@ -66,7 +66,7 @@ func TestUninjectStoredPodOfModeIstioIsRefused(t *testing.T) {
 	_, err = uninjected(t, pod)
 
 	assert.EqualError(t, err, "spec.initContainers[1].volumeMounts: container istio-proxy, which Istio's injector added, mounts volume istio-certs; "+
-		"take back the template that the pod was made from")
+		"uninject the template that the pod was created from")
 }
 
 // tokenless is the pod without what the API server's service account plugin

@@ -1,0 +1,135 @@
+package patches
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Params is everything that a rendering of the sidecar depends on. It is
+// comparable, so that a rendering can be cached.
+type Params struct {
+	// Mesh holds the mesh settings.
+	Mesh Mesh
+	// CertDir is the certificate directory in agent and edge.
+	CertDir string
+	// CertTTL is the certificate lifetime that is requested from the CA. Zero means
+	// the default: 24h, or less if the CA grants less.
+	CertTTL time.Duration
+	// Envoy runs the full proxy instead of the agent alone.
+	Envoy bool
+	// OwnCertsVolume is true if the pod itself has the volume istio-certs.
+	OwnCertsVolume bool
+	// HostNetwork is true if the pod is on the host's network.
+	HostNetwork bool
+	// Guaranteed makes requests equal to limits, so that the pod stays in the
+	// Guaranteed class.
+	Guaranteed bool
+	// NoUID sets no user and group, because OpenShift assigns them.
+	NoUID bool
+	// Overrides are the pod's overrides of the container.
+	Overrides Overrides
+	// PublisherImage is the image of the in-pod publisher. Empty means that there
+	// is no publisher.
+	PublisherImage string
+	// SecretName is the Secret that the publisher writes, or that mode secret
+	// mounts. Empty means neither.
+	SecretName string
+	// NoSidecar adds no container: the certificates come from SecretName, or from
+	// Istio's own sidecar through the CertsVolume.
+	NoSidecar bool
+	// CertsVolume adds the volume istio-certs despite NoSidecar, unless the pod has
+	// its own.
+	CertsVolume bool
+}
+
+// Overrides are the values of Istio's own annotations for the container. The
+// caller has checked them. Empty means not set.
+type Overrides struct {
+	Image         string
+	CPU           string
+	Memory        string
+	CPULimit      string
+	MemoryLimit   string
+	LogLevel      string
+	AgentLogLevel string
+	StatusPort    int32
+}
+
+// Image returns the image that the sidecar runs: the pod's override, or the mesh's.
+func (p Params) Image() string {
+	if p.Overrides.Image != "" {
+		return p.Overrides.Image
+	}
+	return p.Mesh.ProxyImage
+}
+
+// StatusPort returns the port on which the agent answers its probes.
+func (p Params) StatusPort() int32 {
+	if p.Overrides.StatusPort != 0 {
+		return p.Overrides.StatusPort
+	}
+	return StatusPort
+}
+
+// placeholders returns the values of the placeholders in sidecar.yaml by name.
+func (p Params) placeholders() map[string]string {
+	v := map[string]string{
+		"image":           p.Image(),
+		"imagePullPolicy": p.Mesh.ImagePullPolicy,
+		"clusterDomain":   p.Mesh.ClusterDomain,
+		"certDir":         p.CertDir,
+		"caAddress":       p.Mesh.CAAddress,
+		"certProvider":    p.Mesh.CertProvider,
+		"secretTTL":       p.secretTTL().String(),
+		"trustDomain":     p.Mesh.TrustDomain,
+		"proxyConfig":     p.proxyConfig(),
+		"clusterID":       p.Mesh.ClusterID,
+		"meshID":          p.Mesh.MeshID,
+		"network":         p.Mesh.Network,
+		"rootConfigMap":   p.Mesh.RootConfigMap,
+		"tokenAudience":   p.Mesh.TokenAudience,
+		"disableEnvoy":    "true",
+		"xdsDebug":        "",
+		"logLevel":        "",
+		"agentLogLevel":   "",
+		"publisherImage":  p.PublisherImage,
+		"secretName":      p.SecretName,
+	}
+	if p.Envoy {
+		v["disableEnvoy"] = ""
+	}
+	// An agent of unknown version gets the variable too: it does no harm.
+	if agent, known := AgentFromImage(p.Image()); p.HostNetwork && (!known || agent.Supports(DebugPortEnv)) {
+		v["xdsDebug"] = "false"
+	}
+	if p.Overrides.LogLevel != "" {
+		v["logLevel"] = "--proxyLogLevel=" + p.Overrides.LogLevel
+	}
+	if p.Overrides.AgentLogLevel != "" {
+		v["agentLogLevel"] = "--log_output_level=" + p.Overrides.AgentLogLevel
+	}
+	return v
+}
+
+// secretTTL stays within the CA's maximum, because istiod refuses a longer lifetime
+// instead of shortening it.
+func (p Params) secretTTL() time.Duration {
+	if p.CertTTL != 0 {
+		return p.CertTTL
+	}
+	if limit := time.Duration(p.Mesh.MaxCertTTL); limit > 0 {
+		return min(DefaultCertTTL, limit)
+	}
+	return DefaultCertTTL
+}
+
+func (p Params) proxyConfig() string {
+	data, err := json.Marshal(struct {
+		DiscoveryAddress string `json:"discoveryAddress,omitempty"`
+		StatusPort       int32  `json:"statusPort"`
+	}{p.Mesh.DiscoveryAddress, p.StatusPort()})
+	if err != nil {
+		panic(err) // a string and a number can be encoded
+	}
+	return string(data)
+}

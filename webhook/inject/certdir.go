@@ -1,0 +1,64 @@
+package inject
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// certLocation is where the edge finds its certificates.
+type certLocation struct {
+	dir string
+	// ownVolume is true if the pod itself has the volume istio-certs.
+	ownVolume bool
+	// mounted is true if the edge itself mounts that volume.
+	mounted bool
+}
+
+// locateCerts determines where the certificates go. If the pod has an emptyDir
+// istio-certs, that volume is used, and the directory at which the edge mounts it is the
+// certificate directory. The message describes a conflict.
+func (s *subject) locateCerts() (location certLocation, message string) {
+	edge := &s.Pod.Spec.Containers[s.edge]
+	dir := s.options.CertDir
+	volume := FindVolume(s.Pod, patches.CertsVolume)
+	if volume != nil && volume.EmptyDir.Medium != corev1.StorageMediumMemory {
+		s.warn("certs-on-disk", "volume %s of the pod is an emptyDir on disk, so keys reach the node's disk; set medium: Memory, or leave the volume out", patches.CertsVolume)
+	}
+	if m := FindMount(edge, patches.CertsVolume); m != nil {
+		mountDir, problem := policy.ParseCertDir(m.MountPath)
+		switch {
+		case problem != "":
+			return location, fmt.Sprintf("container %s mounts volume %s at %s: %s", edge.Name, m.Name, m.MountPath, problem)
+		case m.SubPath != "" || m.SubPathExpr != "":
+			return location, fmt.Sprintf("container %s mounts volume %s with a subPath, which would hide rotations; mount the whole volume", edge.Name, m.Name)
+		case s.options.CertDirSet && mountDir != dir:
+			return location, fmt.Sprintf("%s is %q but container %s mounts volume %s at %q; make them agree", policy.CertDirKey, dir, edge.Name, m.Name, m.MountPath)
+		}
+		return certLocation{dir: mountDir, ownVolume: volume != nil, mounted: true}, ""
+	}
+	for _, m := range edge.VolumeMounts {
+		mountDir := path.Clean(m.MountPath)
+		switch {
+		case mountDir == dir || strings.HasPrefix(mountDir, dir+"/"):
+			return location, fmt.Sprintf("container %s mounts volume %s at %s, where the certificates (%s) would go; choose another directory with %s",
+				edge.Name, m.Name, m.MountPath, dir, policy.CertDirKey)
+		case strings.HasPrefix(dir, strings.TrimSuffix(mountDir, "/")+"/") && s.isReadOnlyMount(m):
+			return location, fmt.Sprintf("container %s mounts volume %s read-only at %s, so nothing can be mounted at %s inside it; choose another directory with %s",
+				edge.Name, m.Name, m.MountPath, dir, policy.CertDirKey)
+		}
+	}
+	return certLocation{dir: dir, ownVolume: volume != nil}, ""
+}
+
+// isReadOnlyMount reports whether a container runtime cannot create a mount point inside
+// the mounted volume.
+func (s *subject) isReadOnlyMount(m corev1.VolumeMount) bool {
+	v := FindVolume(s.Pod, m.Name)
+	return m.ReadOnly || v != nil && (v.ConfigMap != nil || v.Secret != nil || v.Projected != nil || v.DownwardAPI != nil)
+}

@@ -1,0 +1,120 @@
+package inject
+
+import (
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+// subject is the pod that an engine decides on, and what is known of it so far.
+type subject struct {
+	engine *Engine
+	Request
+	optIn    policy.OptIn
+	options  policy.Options
+	profile  *patches.Profile
+	edge     int // the index of the edge in spec.containers
+	warnings []policy.Warning
+}
+
+func (s *subject) decide() Result {
+	if status, ok := s.Pod.Annotations[policy.StatusKey]; ok {
+		return s.decideInjected(status)
+	}
+	options, problem := policy.Resolve(s.Pod.Labels, s.Pod.Annotations, s.Namespace, s.engine.settings.Defaults, s.engine.settings.SecretNames)
+	s.options = options
+	if problem != nil && !problem.OfNamespace {
+		return denied(policy.InvalidOverride, problem.Message)
+	}
+	if s.optIn == policy.OptedInByPod && IsWindows(&s.Pod.Spec) {
+		return denied(policy.UnsupportedOS, windowsMessage)
+	}
+	if r := s.findEdge(); r != nil {
+		return *r
+	}
+	if problem != nil {
+		return s.refuse(policy.InvalidOverride, problem.Message)
+	}
+	if IsWindows(&s.Pod.Spec) {
+		return s.refuse(policy.UnsupportedOS, windowsMessage)
+	}
+	if r := s.checkManualIntegration(); r != nil {
+		return *r
+	}
+	s.warnings = append(s.warnings, policy.IneffectiveKeys(s.Pod.Annotations, s.Namespace, options)...)
+	if s.isInUnlabelledNamespace() {
+		if options.Mode == policy.Secret {
+			return s.refuse(policy.Conflict, fmt.Sprintf(`%s is "true" with %s %s, but namespace %s has no label %s=%s, so no Secret is kept there; label the namespace, or choose %s %s`,
+				policy.InjectKey, policy.ModeKey, policy.Secret, s.Namespace.Name, policy.InjectionLabel, policy.InjectionEnabled, policy.ModeKey, policy.Sidecar))
+		}
+		s.limitToFiles()
+		s.warnFilesOnly(options)
+	}
+	s.warnAmbientBackends()
+	plan, reason, message := s.plan()
+	if message != "" {
+		return s.refuse(reason, message)
+	}
+	s.warnAgentVersion(plan)
+	return s.inject(plan)
+}
+
+const windowsMessage = "the pod runs on Windows, where Istio's agent does not; run the edge on Linux, or set " + policy.InjectKey + `: "false"`
+
+// IsWindows reports whether the pod runs on Windows.
+func IsWindows(spec *corev1.PodSpec) bool {
+	return spec.OS != nil && spec.OS.Name == corev1.Windows || spec.NodeSelector[corev1.LabelOSStable] == "windows"
+}
+
+// refuse denies a pod that is opted in itself. A pod that its namespace opts in is
+// left unchanged: an edge must not fail to start because of a setting that its author
+// did not choose.
+func (s *subject) refuse(reason policy.Reason, message string) Result {
+	if s.optIn == policy.OptedInByPod {
+		return denied(reason, message)
+	}
+	s.warn(string(reason), "left without an identity: %s", message)
+	return Result{Reason: reason, Message: message}
+}
+
+func (s *subject) warn(code, format string, args ...any) {
+	s.warnings = append(s.warnings, policy.Warning{Code: code, Text: fmt.Sprintf(format, args...)})
+}
+
+// isInUnlabelledNamespace reports whether the pod is opted in itself, in a namespace
+// without the label. The controller keeps Secrets, and lets publishers write them, in
+// labelled namespaces only.
+func (s *subject) isInUnlabelledNamespace() bool {
+	return s.optIn == policy.OptedInByPod && s.Namespace.Labels[policy.InjectionLabel] != policy.InjectionEnabled
+}
+
+// limitToFiles removes the options that need a Secret from a pod in an unlabelled
+// namespace.
+func (s *subject) limitToFiles() {
+	if s.isInUnlabelledNamespace() && s.options.Mode != policy.Secret && s.options.Mode.HasCertificate() {
+		s.options.Delivery, s.options.Publish = policy.DeliveryFiles, false
+	}
+}
+
+// warnFilesOnly warns about the options that limitToFiles has removed.
+func (s *subject) warnFilesOnly(requested policy.Options) {
+	if !requested.Mode.HasCertificate() {
+		return
+	}
+	text := "namespace %s has no label %s=%s, so no Secret is kept there: this pod gets certificate files only"
+	var removed []string
+	if requested.Delivery == policy.DeliverySecret {
+		removed = append(removed, policy.DeliveryKey+": secret")
+	}
+	if requested.Publish {
+		removed = append(removed, policy.PublishKey+`: "true"`)
+	}
+	if len(removed) > 0 {
+		text += ", not " + strings.Join(removed, " and ")
+	}
+	s.warn("files-only", text, s.Namespace.Name, policy.InjectionLabel, policy.InjectionEnabled)
+}
