@@ -30,7 +30,7 @@ func TestPages(t *testing.T) {
 			require.NoError(t, err)
 			p.Path = filepath.Join("docs", "guides", filepath.Base(file))
 			t.Cleanup(func() { world.tidy(t) })
-			err = page.Run(t.Context(), p, page.Options{Folder: filepath.Join(world.folder, "work"), Env: world.env(), Progress: os.Stderr})
+			err = page.Run(t.Context(), p, page.Options{Dir: filepath.Join(world.folder, "work"), Env: world.env(), Progress: os.Stderr})
 			require.NoError(t, err)
 		})
 	}

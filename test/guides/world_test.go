@@ -133,7 +133,7 @@ func (w *World) startNode(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return w.node.Await(ctx, func(ctx context.Context) error {
+	return w.node.AwaitReady(ctx, func(ctx context.Context) error {
 		return w.kubectl(ctx, "", "wait", "--for=condition=Ready", "node/stand-in", "--timeout=2s")
 	})
 }

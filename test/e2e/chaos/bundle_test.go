@@ -36,9 +36,9 @@ func TestWrongBundle(t *testing.T) {
 				}
 				return nil
 			})
-			asked := tr.Pods.Seen().Injected
+			asked := tr.Pods.Snapshot().Injected
 			tr.Heal("pods", func(context.Context) error {
-				if seen := tr.Pods.Seen(); seen.Injected < asked+5 {
+				if seen := tr.Pods.Snapshot(); seen.Injected < asked+5 {
 					return fmt.Errorf("%s", seen)
 				}
 				return nil

@@ -26,7 +26,7 @@ import (
 func TestClockJumped(t *testing.T) {
 	trial(t, "clock jumped", func(ctx context.Context, tr *Trial) {
 		tr.MayWait("no API server takes the certificate that a webhook signs while its clock is ahead")
-		require.NoError(tr, cluster.Import(ctx, "isthmus-clock"))
+		require.NoError(tr, cluster.ImportImage(ctx, "isthmus-clock"))
 		tr.Cleanup(func() { assert.NoError(tr, cluster.InstallIsthmus(context.Background())) })
 		require.NoError(tr, cluster.InstallIsthmus(ctx, "image.repository=isthmus.test/isthmus-clock"))
 		o := tr.publishing(ctx, 1)
@@ -34,7 +34,7 @@ func TestClockJumped(t *testing.T) {
 		// soon seen that it goes on.
 		kept := tr.Namespace + "-kept"
 		tr.namespace(kept, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, map[string]string{policy.ServiceAccountKey: "default", policy.CertTTLKey: brief})
-		renewed := map[*environment.Ledger]string{o.ledger: "", tr.Follow(kept, "default"): ""}
+		renewed := map[*environment.SecretHistory]string{o.ledger: "", tr.Follow(kept, "default"): ""}
 		tr.await("its Secret", func(context.Context) error { return replaced(renewed) })
 
 		// The webhook's replicas start while their clock is two hours ahead, which is
@@ -44,14 +44,14 @@ func TestClockJumped(t *testing.T) {
 		_, err = cluster.Kubectl(ctx, "", "--namespace", node.Namespace, "rollout", "status", "deployment/isthmus-webhook", "--timeout=3m")
 		require.NoError(tr, err)
 		tr.await("a pod is refused", func(context.Context) error {
-			if tr.Pods.Seen().Refused == 0 {
-				return errors.New(tr.Pods.Seen().String())
+			if tr.Pods.Snapshot().Refused == 0 {
+				return errors.New(tr.Pods.Snapshot().String())
 			}
 			return nil
 		})
 		restarts := tr.restarts()
 		tr.jump(tr.replicas(webhookPart), 0)
-		right, injected := time.Now(), tr.Pods.Seen().Injected
+		right, injected := time.Now(), tr.Pods.Snapshot().Injected
 
 		// Controller and publisher believe that every certificate is over, then that
 		// none has begun.
@@ -78,7 +78,7 @@ func TestClockJumped(t *testing.T) {
 			tr.Heal(fmt.Sprintf("after %s", jump.by), func(context.Context) error { return replaced(renewed) })
 		}
 		tr.Heal("webhook", func(context.Context) error {
-			if seen := tr.Pods.Seen(); seen.Injected < injected+5 {
+			if seen := tr.Pods.Snapshot(); seen.Injected < injected+5 {
 				return errors.New(seen.String())
 			}
 			return nil
@@ -93,8 +93,8 @@ func TestClockJumped(t *testing.T) {
 }
 
 // versions are those of the Secrets that the trial follows.
-func (tr *Trial) versions() map[*environment.Ledger]string {
-	versions := map[*environment.Ledger]string{}
+func (tr *Trial) versions() map[*environment.SecretHistory]string {
+	versions := map[*environment.SecretHistory]string{}
 	for _, l := range tr.ledger {
 		if current := l.Current(); current != nil {
 			versions[l] = current.ResourceVersion

@@ -35,7 +35,7 @@ const (
 func TestControllerKilled(t *testing.T) {
 	trial(t, "controller killed mid-publish", func(ctx context.Context, tr *Trial) {
 		var names []string
-		var ledgers []*environment.Ledger
+		var ledgers []*environment.SecretHistory
 		for i := range busy {
 			names = append(names, fmt.Sprintf("%s-%d", tr.Namespace, i))
 			tr.namespace(names[i], nil, map[string]string{policy.ServiceAccountKey: "default"})
@@ -137,10 +137,10 @@ func optIn(ctx context.Context, namespace string, in bool) error {
 }
 
 // versions counts those of all Secrets that were seen.
-func versions(ledgers []*environment.Ledger) int {
+func versions(ledgers []*environment.SecretHistory) int {
 	n := 0
 	for _, l := range ledgers {
-		n += len(l.Entries())
+		n += len(l.Versions())
 	}
 	return n
 }

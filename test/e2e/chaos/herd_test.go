@@ -38,7 +38,7 @@ type flock struct {
 	namespace string
 	mode      string
 	replicas  int32
-	ledger    *environment.Ledger
+	ledger    *environment.SecretHistory
 }
 
 // Two workloads of 200 edges together are rolled, all at once. The edges are a program
@@ -83,9 +83,9 @@ func TestHerdRolled(t *testing.T) {
 		require.NoError(tr, err)
 		tr.Logf("%s", after.since(before))
 		for _, f := range flocks {
-			entries, serials := f.ledger.Entries(), f.ledger.Serials()
+			entries, serials := f.ledger.Versions(), f.ledger.Serials()
 			assert.NotEmpty(tr, serials)
-			assert.Empty(tr, f.ledger.Needless(), "writes of the Secret of %d edges", f.replicas)
+			assert.Empty(tr, f.ledger.UnneededWrites(), "writes of the Secret of %d edges", f.replicas)
 			tr.Logf("%d edges: %d certificates in the Secret, %d writes", f.replicas, len(serials), len(entries))
 		}
 

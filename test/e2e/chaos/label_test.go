@@ -84,8 +84,8 @@ func labelToggled(ctx context.Context, tr *Trial) {
 		assert.NoError(tr, err)
 	}
 	tr.judgeLabels(quiet, seen)
-	for _, e := range ledger.Entries() {
-		assert.False(tr, e.Gone, "the Secret of a living edge was removed")
+	for _, e := range ledger.Versions() {
+		assert.False(tr, e.Deleted, "the Secret of a living edge was removed")
 	}
 
 	// The end is as quiet as before: opted in, and then out for good.
@@ -93,7 +93,7 @@ func labelToggled(ctx context.Context, tr *Trial) {
 	tr.label(`null`)
 	require.NoError(tr, cluster.Client.AppsV1().Deployments(tr.Namespace).Delete(ctx, "living", metav1.DeleteOptions{}))
 	tr.Heal("opted out", func(context.Context) error {
-		if entries := ledger.Entries(); !entries[len(entries)-1].Gone {
+		if entries := ledger.Versions(); !entries[len(entries)-1].Deleted {
 			return fmt.Errorf("the Secret of namespace %s is there still", tr.Namespace)
 		}
 		return nil

@@ -53,7 +53,7 @@ func namespaceDeleted(ctx context.Context, tr *Trial) {
 		for _, name := range names {
 			s, err := secret(ctx, name)
 			if err == nil {
-				err = environment.Judge(s, environment.Identity(tr, name, "default"))
+				err = environment.ValidateSecret(s, environment.Identity(tr, name, "default"))
 			}
 			errs = errors.Join(errs, err)
 		}

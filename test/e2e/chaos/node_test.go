@@ -23,7 +23,7 @@ func TestNodeRestarted(t *testing.T) {
 	trial(t, "node's agents restarted", func(ctx context.Context, tr *Trial) {
 		before := containers(ctx, tr)
 		for _, agent := range agents {
-			require.NoError(tr, cluster.Component(ctx, "kill", agent))
+			require.NoError(tr, cluster.ControlComponent(ctx, "kill", agent))
 		}
 		time.Sleep(away)
 		tr.startAgents(ctx)
@@ -39,10 +39,10 @@ func TestNodeRebooted(t *testing.T) {
 		tr.MayWait("the webhook ends with the one node")
 		before := containers(ctx, tr)
 		require.NotEmpty(tr, before)
-		require.NoError(tr, cluster.Component(ctx, "kill", "kubelet"))
+		require.NoError(tr, cluster.ControlComponent(ctx, "kill", "kubelet"))
 		require.NoError(tr, cluster.KillContainers(ctx))
 		for _, agent := range []string{"containerd", "kube-proxy"} {
-			require.NoError(tr, cluster.Component(ctx, "kill", agent))
+			require.NoError(tr, cluster.ControlComponent(ctx, "kill", agent))
 		}
 		tr.startAgents(ctx)
 		tr.Heal("every container", func(ctx context.Context) error {
@@ -76,7 +76,7 @@ func answered(ctx context.Context) error {
 func (tr *Trial) startAgents(ctx context.Context) {
 	tr.Helper()
 	for _, agent := range agents {
-		require.NoError(tr, cluster.Component(ctx, "restart", agent))
+		require.NoError(tr, cluster.ControlComponent(ctx, "restart", agent))
 	}
 }
 

@@ -32,7 +32,7 @@ var publishing = map[string]string{policy.SourceKey: "agent", policy.CertTTLKey:
 type own struct {
 	*traffic.Traffic
 	edge   traffic.Edge
-	ledger *environment.Ledger
+	ledger *environment.SecretHistory
 }
 
 // publishing deploys such an edge.
@@ -69,7 +69,7 @@ func (o *own) judge(tr *Trial) {
 	tr.Helper()
 	reports, err := o.Report(context.WithoutCancel(tr.Context()))
 	require.NoError(tr, err)
-	v := traffic.Judge(reports)
+	v := traffic.Summarize(reports)
 	tr.row.requests += v.Requests
 	tr.row.failed += v.Failed
 	tr.row.gap = max(tr.row.gap, v.Gap)

@@ -19,9 +19,9 @@ const away = 15 * time.Second
 func TestAPIServerRestarted(t *testing.T) {
 	trial(t, "API server restarted", func(ctx context.Context, tr *Trial) {
 		tr.MayWait("nobody answers")
-		require.NoError(tr, cluster.Component(ctx, "kill", "kube-apiserver"))
+		require.NoError(tr, cluster.ControlComponent(ctx, "kill", "kube-apiserver"))
 		time.Sleep(away)
-		require.NoError(tr, cluster.Component(ctx, "restart", "kube-apiserver"))
+		require.NoError(tr, cluster.ControlComponent(ctx, "restart", "kube-apiserver"))
 		tr.Heal("API server", answers)
 		tr.Heal("all", tr.whole)
 	})
@@ -31,9 +31,9 @@ func TestAPIServerRestarted(t *testing.T) {
 func TestEtcdPaused(t *testing.T) {
 	trial(t, "etcd paused", func(ctx context.Context, tr *Trial) {
 		tr.MayWait("the API server cannot store anything")
-		resume := func() { assert.NoError(tr, cluster.Component(context.WithoutCancel(ctx), "resume", "etcd")) }
+		resume := func() { assert.NoError(tr, cluster.ControlComponent(context.WithoutCancel(ctx), "resume", "etcd")) }
 		tr.Cleanup(resume)
-		require.NoError(tr, cluster.Component(ctx, "pause", "etcd"))
+		require.NoError(tr, cluster.ControlComponent(ctx, "pause", "etcd"))
 		time.Sleep(away)
 		resume()
 		tr.Heal("API server", answers)

@@ -56,7 +56,7 @@ func secretByHand(ctx context.Context, tr *Trial) {
 	}
 	tr.await("the first Secrets", func(ctx context.Context) error { return all(ctx, tr, spoilt, (*byHand).sound) })
 
-	before := map[*environment.Ledger]string{}
+	before := map[*environment.SecretHistory]string{}
 	for _, edge := range edges.Edges {
 		l := tr.Follow(edge.Namespace, edge.Account)
 		tr.await("the edge's Secret", func(context.Context) error { return standing(l, "") })
@@ -113,11 +113,11 @@ func (b *byHand) sound(ctx context.Context, tr *Trial) error {
 	if s.ResourceVersion == b.version {
 		return errors.New("it is as it was overwritten")
 	}
-	return environment.Judge(s, environment.Identity(tr, b.namespace, "default"))
+	return environment.ValidateSecret(s, environment.Identity(tr, b.namespace, "default"))
 }
 
 // replaced says which Secrets are gone, or are still the ones of these versions.
-func replaced(versions map[*environment.Ledger]string) error {
+func replaced(versions map[*environment.SecretHistory]string) error {
 	var errs error
 	for l, version := range versions {
 		errs = errors.Join(errs, standing(l, version))
@@ -126,9 +126,9 @@ func replaced(versions map[*environment.Ledger]string) error {
 }
 
 // standing says that a Secret is gone, or is still the one of a version.
-func standing(l *environment.Ledger, version string) error {
-	entries := l.Entries()
-	if len(entries) == 0 || entries[len(entries)-1].Gone {
+func standing(l *environment.SecretHistory, version string) error {
+	entries := l.Versions()
+	if len(entries) == 0 || entries[len(entries)-1].Deleted {
 		return errors.New("there is no Secret")
 	}
 	if current := l.Current(); current.ResourceVersion == version {

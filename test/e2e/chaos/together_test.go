@@ -33,7 +33,7 @@ func together(t *testing.T, faults ...fault) {
 					begun := time.Now()
 					defer func() {
 						for _, l := range part.ledger {
-							assert.Empty(part, l.Wrong(), "versions of a Secret that are no bundle")
+							assert.Empty(part, l.InvalidVersions(), "versions of a Secret that are no bundle")
 						}
 						part.row.took, part.row.failure = time.Since(begun), failure(t.Failed())
 						rows[i] = part.row

@@ -43,7 +43,7 @@ type Trial struct {
 	Pods *pods.Creator
 
 	row    row
-	ledger []*environment.Ledger
+	ledger []*environment.SecretHistory
 	// mayLose and mayWait say why requests may fail and pods may have to wait; where
 	// they say nothing, none may.
 	mayLose, mayWait string
@@ -99,9 +99,9 @@ func (tr *Trial) MayWait(why string) { tr.mayWait = why }
 func (tr *Trial) flows(when string) {
 	tr.Helper()
 	tr.await("everything is up "+when, tr.whole)
-	before := tr.Pods.Seen().Injected
+	before := tr.Pods.Snapshot().Injected
 	tr.await("pods come out injected "+when, func(context.Context) error {
-		if seen := tr.Pods.Seen(); seen.Injected < before+5 {
+		if seen := tr.Pods.Snapshot(); seen.Injected < before+5 {
 			return errors.New(seen.String())
 		}
 		return nil
@@ -198,9 +198,9 @@ func (*Trial) whole(ctx context.Context) error {
 }
 
 // Follow judges every version of an identity's Secret from now on.
-func (tr *Trial) Follow(namespace, account string) *environment.Ledger {
+func (tr *Trial) Follow(namespace, account string) *environment.SecretHistory {
 	tr.Helper()
-	l := (&environment.World{Kube: cluster.Client}).Follow(tr, namespace, environment.Identity(tr, namespace, account))
+	l := (&environment.Environment{Kube: cluster.Client}).WatchSecret(tr, namespace, environment.Identity(tr, namespace, account))
 	tr.ledger = append(tr.ledger, l)
 	return l
 }
@@ -229,7 +229,7 @@ func (tr *Trial) clear() {
 		if err != nil {
 			return err
 		}
-		if v := traffic.Judge(reports); v.Failed > 0 {
+		if v := traffic.Summarize(reports); v.Failed > 0 {
 			return errors.Join(errors.New(v.String()), edges.Reset(ctx))
 		}
 		for name, r := range reports {
@@ -240,27 +240,27 @@ func (tr *Trial) clear() {
 		return nil
 	})
 	require.NoError(tr, edges.Reset(tr.Context()))
-	tr.Pods.Take()
+	tr.Pods.Drain()
 }
 
 // judge enters into the row what there was since the last time, and whether it may
 // have been.
 func (tr *Trial) judge() {
 	tr.Helper()
-	count := tr.Pods.Take()
+	count := tr.Pods.Drain()
 	tr.Log(count)
-	tr.row.pods += count.Asked
-	tr.row.waited += count.Waited()
-	tr.row.wrong += count.Bare
-	assert.Zero(tr, count.Bare, "pods came out without an injection")
+	tr.row.pods += count.Requested
+	tr.row.waited += count.Failed()
+	tr.row.wrong += count.NotInjected
+	assert.Zero(tr, count.NotInjected, "pods came out without an injection")
 	if tr.mayWait == "" {
-		assert.Zero(tr, count.Waited(), "pods were refused or unanswered: %s", count)
+		assert.Zero(tr, count.Failed(), "pods were refused or unanswered: %s", count)
 	} else {
 		tr.Logf("pods may wait: %s", tr.mayWait)
 	}
 	reports, err := edges.Report(context.WithoutCancel(tr.Context()))
 	assert.NoError(tr, err)
-	before, verdict := tr.row.failed, traffic.Judge(reports)
+	before, verdict := tr.row.failed, traffic.Summarize(reports)
 	tr.Log(verdict)
 	tr.row.requests, tr.row.failed, tr.row.gap, tr.row.certificates = verdict.Requests, verdict.Failed, verdict.Gap, 0
 	for name, r := range reports {
@@ -273,6 +273,6 @@ func (tr *Trial) judge() {
 		tr.Logf("requests may fail: %s", tr.mayLose)
 	}
 	for _, l := range tr.ledger {
-		assert.Empty(tr, l.Wrong(), "versions of a Secret that are no bundle")
+		assert.Empty(tr, l.InvalidVersions(), "versions of a Secret that are no bundle")
 	}
 }

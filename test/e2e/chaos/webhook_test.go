@@ -60,7 +60,7 @@ func TestWebhookAway(t *testing.T) {
 			tr.remove(&replica, 0)
 		}
 		tr.await("no replica is left", func(context.Context) error {
-			if seen := tr.Pods.Seen(); seen.Refused == 0 {
+			if seen := tr.Pods.Snapshot(); seen.Refused == 0 {
 				return fmt.Errorf("no pod was refused: %s", seen)
 			}
 			return nil

@@ -230,9 +230,9 @@ func (l *life) roots(t *testing.T) [][]byte {
 // askedSince waits until so many pods more were asked for.
 func (l *life) askedSince(t *testing.T, more int) {
 	t.Helper()
-	before := l.created.Seen().Asked
+	before := l.created.Snapshot().Requested
 	l.await(t, func(context.Context) error {
-		if now := l.created.Seen().Asked; now < before+more {
+		if now := l.created.Snapshot().Requested; now < before+more {
 			return fmt.Errorf("%d of %d pods were asked for", now-before, more)
 		}
 		return nil
@@ -243,9 +243,9 @@ func (l *life) askedSince(t *testing.T, more int) {
 // out injected, and no request failed.
 func (l *life) unharmed(t *testing.T, through string) {
 	t.Helper()
-	count := l.created.Take()
+	count := l.created.Drain()
 	t.Logf("%s: %s", through, count)
-	assert.Equal(t, count.Asked, count.Injected, through)
+	assert.Equal(t, count.Requested, count.Injected, through)
 	l.served(t, through)
 }
 
@@ -255,7 +255,7 @@ func (l *life) served(t *testing.T, through string) {
 	reports, err := l.edges.Report(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, l.edges.Reset(t.Context()))
-	verdict := traffic.Judge(reports)
+	verdict := traffic.Summarize(reports)
 	t.Logf("%s: %s", through, verdict)
 	assert.Zero(t, verdict.Failed, through)
 	assert.NotZero(t, verdict.Requests, through)

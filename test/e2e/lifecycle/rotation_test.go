@@ -56,15 +56,15 @@ func TestPublishers(t *testing.T) {
 	for _, s := range alone {
 		s.AwaitSerials(t, several+1, 2*wherever)
 		took = append(took, s.latencies(t)...)
-		assert.Empty(t, s.Wrong())
+		assert.Empty(t, s.InvalidVersions())
 	}
 	slices.Sort(took)
 	require.NotEmpty(t, took)
 	numbers.add(fmt.Sprintf("rotated file to Secret, p99 of %d rotations of %d edges", len(took), singles), "250 ms", "%d ms (median %d ms)",
 		took[(len(took)*99+99)/100-1].Milliseconds(), took[len(took)/2].Milliseconds())
 
-	assert.Empty(t, crowd.Wrong())
-	writes, needless := len(crowd.Entries()), crowd.Needless()
+	assert.Empty(t, crowd.InvalidVersions())
+	writes, needless := len(crowd.Versions()), crowd.UnneededWrites()
 	rotations := writes - len(needless)
 	numbers.add(fmt.Sprintf("writes a rotation, %d replicas, %d rotations", replicas, rotations), "1 with 50 replicas", "%.2f", float64(writes)/float64(rotations))
 	assert.Empty(t, needless, "one write for each rotation")
@@ -78,17 +78,17 @@ func TestPublishers(t *testing.T) {
 // single is the namespace of one edge.
 type single struct {
 	*space
-	*environment.Ledger
+	*environment.SecretHistory
 }
 
 // follow judges every version of the Secret here.
-func (s *space) follow(t *testing.T) *environment.Ledger {
+func (s *space) follow(t *testing.T) *environment.SecretHistory {
 	t.Helper()
 	client, err := kubernetes.NewForConfig(s.Admin)
 	require.NoError(t, err)
 	id, err := spiffeid.FromString(s.identity("default"))
 	require.NoError(t, err)
-	return (&environment.World{Kube: client}).Follow(t, s.name, id)
+	return (&environment.Environment{Kube: client}).WatchSecret(t, s.name, id)
 }
 
 // deploy creates edges that say when their certificates change.
@@ -125,7 +125,7 @@ func (s *single) latencies(t *testing.T) []time.Duration {
 		}
 	}
 	var took []time.Duration
-	for _, entry := range s.Entries()[1:] {
+	for _, entry := range s.Versions()[1:] {
 		at, found := written[entry.Serial]
 		require.True(t, found, "serial %s is in the Secret, and in no edge's files", entry.Serial)
 		took = append(took, entry.Seen.Sub(at))

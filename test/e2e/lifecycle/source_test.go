@@ -38,7 +38,7 @@ func (l *life) otherSource(t *testing.T) {
 	known := l.configuration(t).Webhooks[0].ClientConfig.CABundle
 	require.NoError(t, os.WriteFile(both, append(known, ca.CertificatePEM...), 0o600))
 	require.NoError(t, os.WriteFile(alone, ca.CertificatePEM, 0o600))
-	l.created.Take()
+	l.created.Drain()
 
 	l.upgrade(t, "--set", "certificate.mode=existing,certificate.existing.secretName=lifecycle-tls", "--set-file", "certificate.existing.caBundle="+both)
 	l.askedSince(t, 40)
@@ -48,9 +48,9 @@ func (l *life) otherSource(t *testing.T) {
 	l.unharmed(t, "a certificate of the user's alone")
 
 	l.upgrade(t, "--set", "certificate.mode=self-managed,certificate.existing.secretName=,certificate.existing.caBundle=")
-	count := l.created.Take()
+	count := l.created.Drain()
 	t.Logf("back to the controller's: %s", count)
-	assert.Zero(t, count.Bare)
+	assert.Zero(t, count.NotInjected)
 	l.askedSince(t, 40)
 	l.unharmed(t, "the controller's certificate")
 }

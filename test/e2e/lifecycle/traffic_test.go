@@ -35,7 +35,7 @@ const (
 // begin sends requests through edges of which Isthmus knows nothing yet: none gets
 // through, for they have no certificate.
 func (v *visit) begin(ctx context.Context) (err error) {
-	v.edges, err = traffic.Deploy(ctx, traffic.Options{Config: cluster.Admin, Replicas: edgeReplicas, Lifetime: trafficLifetime.String(), Bare: true})
+	v.edges, err = traffic.Deploy(ctx, traffic.Options{Config: cluster.Admin, Replicas: edgeReplicas, Lifetime: trafficLifetime.String(), NotOptedIn: true})
 	if err != nil {
 		return err
 	}
@@ -102,11 +102,11 @@ func (v *visit) verdict(ctx context.Context, w io.Writer) error {
 		certificates = append(certificates, fmt.Sprintf("%d of edge %s", len(r.Serials), name))
 	}
 	slices.Sort(certificates)
-	judged := traffic.Judge(reports)
+	judged := traffic.Summarize(reports)
 	_, _ = fmt.Fprintf(w, "traffic: %d requests, %d failed, longest gap %s, certificates seen: %s\n",
 		judged.Requests, judged.Failed, judged.Gap.Round(time.Millisecond), strings.Join(certificates, ", "))
 	switch {
-	case judged.Failed > 0 || len(judged.Why) > 0:
+	case judged.Failed > 0 || len(judged.Problems) > 0:
 		return fmt.Errorf("requests failed: %s", judged)
 	case judged.Requests == 0:
 		return errors.New("no request was sent")

@@ -63,7 +63,7 @@ func arrive(ctx context.Context) (*visit, error) {
 // leave takes away what was brought into a cluster that is not ours, and says what
 // is left.
 func (v *visit) leave(ctx context.Context) error {
-	if cluster.Owned {
+	if cluster.Ephemeral {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)

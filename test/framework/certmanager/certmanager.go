@@ -88,10 +88,10 @@ func (c *Controllers) Stop() error {
 	if c.command == nil {
 		return nil
 	}
-	closed := c.stdin.Close()
+	closeErr := c.stdin.Close()
 	deadline := time.AfterFunc(10*time.Second, func() { _ = c.command.Process.Kill() })
 	defer deadline.Stop()
-	return errors.Join(closed, c.command.Wait())
+	return errors.Join(closeErr, c.command.Wait())
 }
 
 // install applies cert-manager's CRDs and waits until the API server serves them.
@@ -119,8 +119,8 @@ func install(ctx context.Context, kubeconfig string) error {
 // crds returns the folder of cert-manager's CRDs, which lie in its module as
 // plain manifests, at the version of the controllers.
 func crds(ctx context.Context) (string, error) {
-	_, here, _, _ := runtime.Caller(0)
-	folder := filepath.Join(filepath.Dir(here), "..", "..", "tools", "cert-manager-controllers")
+	_, file, _, _ := runtime.Caller(0)
+	folder := filepath.Join(filepath.Dir(file), "..", "..", "tools", "cert-manager-controllers")
 	const path = "github.com/cert-manager/cert-manager"
 	command := exec.CommandContext(ctx, "go", "-C", folder, "mod", "download", "-json", path)
 	command.Stderr = os.Stderr

@@ -23,32 +23,33 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// Plane is a control plane.
+// Plane is a control plane of Kubernetes.
 type Plane struct {
 	// Kubeconfig is the path of the administrator's kubeconfig.
 	Kubeconfig string `json:"kubeconfig"`
-	// Logs is the folder of the components' logs, empty where the control plane
-	// was given.
+	// Logs is the folder of the components' logs. It is empty if KUBECONFIG names the
+	// control plane.
 	Logs string `json:"logs"`
-	// DataDir is the folder of all that the control plane writes, empty likewise.
+	// DataDir is the folder of all files that the control plane writes. It is empty if
+	// KUBECONFIG names the control plane.
 	DataDir string `json:"dataDir"`
 
 	command *exec.Cmd
-	leash   io.Closer
+	stdin   io.Closer
 	output  io.Reader
 }
 
-// Start starts a control plane, or takes the one of KUBECONFIG. The arguments
-// are those of test/tools/cluster's command up, such as --controller-manager. What it
-// builds first it builds with progress on standard error.
+// Start starts a control plane, or uses the one of KUBECONFIG. The arguments are those
+// of the command up of test/tools/cluster, such as --controller-manager. It builds
+// missing programs first, with progress on standard error.
 func Start(ctx context.Context, arguments ...string) (*Plane, error) {
 	if path := os.Getenv("KUBECONFIG"); path != "" {
 		return &Plane{Kubeconfig: path}, nil
 	}
-	// It ends with its standard input, so also when this process is killed; and
-	// not with the context, for it has to clean up.
-	command := harness(context.WithoutCancel(ctx), append([]string{"up"}, arguments...)...)
-	leash, err := command.StdinPipe()
+	// The control plane ends when its standard input is closed, so also when this
+	// process is killed. It does not end with the context, since it has to clean up.
+	command := clusterCommand(context.WithoutCancel(ctx), append([]string{"up"}, arguments...)...)
+	stdin, err := command.StdinPipe()
 	if err != nil {
 		return nil, err
 	}
@@ -59,20 +60,20 @@ func Start(ctx context.Context, arguments ...string) (*Plane, error) {
 	if err := command.Start(); err != nil {
 		return nil, err
 	}
-	p := &Plane{command: command, leash: leash, output: output}
+	p := &Plane{command: command, stdin: stdin, output: output}
 	line, err := bufio.NewReader(output).ReadBytes('\n')
 	if err == nil {
 		err = json.Unmarshal(line, p)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start a control plane (it says why above): %w", err), p.Stop())
+		return nil, errors.Join(fmt.Errorf("start a control plane (see its output above): %w", err), p.Stop())
 	}
 	return p, nil
 }
 
-// Main runs the tests of a package with a control plane, whose administrator use
-// is told of, and returns the status to exit with.
-func Main(tests interface{ Run() int }, use func(admin *rest.Config)) int {
+// Main runs the tests of a package with a control plane and returns the exit status. It
+// calls setUp with the administrator's configuration first.
+func Main(tests interface{ Run() int }, setUp func(admin *rest.Config)) int {
 	p, err := Start(context.Background())
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -84,23 +85,22 @@ func Main(tests interface{ Run() int }, use func(admin *rest.Config)) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	use(admin)
+	setUp(admin)
 	return tests.Run()
 }
 
-// Stop ends a control plane that Start started, and waits until nothing of it is
-// left.
+// Stop stops a control plane that Start started, and waits until all of its processes
+// have ended and its files are removed.
 func (p *Plane) Stop() error {
 	if p.command == nil {
 		return nil
 	}
-	closed := p.leash.Close()
-	_, copied := io.Copy(io.Discard, p.output)
-	return errors.Join(closed, copied, p.command.Wait())
+	closeErr := p.stdin.Close()
+	_, copyErr := io.Copy(io.Discard, p.output)
+	return errors.Join(closeErr, copyErr, p.command.Wait())
 }
 
-// Admin is how to reach the API server as its administrator, with no limit on
-// the rate of requests.
+// Admin returns the administrator's client configuration, without a rate limit.
 func (p *Plane) Admin() (*rest.Config, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", p.Kubeconfig)
 	if err != nil {
@@ -110,7 +110,7 @@ func (p *Plane) Admin() (*rest.Config, error) {
 	return config, nil
 }
 
-// Dump writes the ends of the components' logs.
+// Dump writes the last lines of the components' logs.
 func (p *Plane) Dump(w io.Writer) {
 	if p.Logs == "" {
 		return
@@ -124,29 +124,32 @@ func (p *Plane) Dump(w io.Writer) {
 	}
 }
 
-// Tool returns the path of a program that test/tools/cluster builds, such as helm.
+// Tool returns the path of a program that test/tools/cluster builds, such as helm. It
+// builds the program if it is missing.
 func Tool(ctx context.Context, name string) (string, error) {
-	out, err := harness(ctx, "bin", name).Output()
+	out, err := clusterCommand(ctx, "bin", name).Output()
 	if err != nil {
 		return "", fmt.Errorf("build %s: %w", name, err)
 	}
 	return strings.TrimSpace(string(out)), nil
 }
 
-// Image returns the path of the tarball of an image that test/tools/cluster makes.
+// Image returns the path of the tarball of an image that test/tools/cluster builds. It
+// builds the image if it is missing.
 func Image(ctx context.Context, name string) (string, error) {
-	out, err := harness(ctx, "images", name).Output()
+	out, err := clusterCommand(ctx, "images", name).Output()
 	if err != nil {
-		return "", fmt.Errorf("make image %s (it says why above): %w", name, err)
+		return "", fmt.Errorf("build image %s (see the output above): %w", name, err)
 	}
 	return strings.TrimSpace(string(out)), nil
 }
 
-// Component gives an order about a component of a cluster that was started with
-// --node, by its data folder; see test/tools/cluster.
-func Component(ctx context.Context, data, order, name string) error {
-	if err := harness(ctx, "component", "--data", data, order, name).Run(); err != nil {
-		return fmt.Errorf("%s %s (it says why above): %w", order, name, err)
+// ControlComponent applies an action, such as kill, to a component of a cluster that was
+// started with --node. data is the DataDir of the cluster; see test/tools/cluster for
+// the actions and components.
+func ControlComponent(ctx context.Context, data, action, name string) error {
+	if err := clusterCommand(ctx, "component", "--data", data, action, name).Run(); err != nil {
+		return fmt.Errorf("%s %s (see the output above): %w", action, name, err)
 	}
 	return nil
 }
@@ -161,10 +164,10 @@ func Tail(path string, lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
-// harness runs a command of test/tools/cluster, a module of its own.
-func harness(ctx context.Context, arguments ...string) *exec.Cmd {
-	_, here, _, _ := runtime.Caller(0)
-	folder := filepath.Join(filepath.Dir(here), "..", "..", "tools", "cluster")
+// clusterCommand returns a command of test/tools/cluster, which is a module of its own.
+func clusterCommand(ctx context.Context, arguments ...string) *exec.Cmd {
+	_, file, _, _ := runtime.Caller(0)
+	folder := filepath.Join(filepath.Dir(file), "..", "..", "tools", "cluster")
 	command := exec.CommandContext(ctx, "go", append([]string{"-C", folder, "run", "."}, arguments...)...)
 	command.Stderr = os.Stderr
 	return command

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// Warnings collects what an API server warns a client of: it is the client's
-// WarningHandlerWithContext.
+// Warnings collects the warnings that a client receives from the API server. It is the
+// client's WarningHandlerWithContext.
 type Warnings struct {
 	mu    sync.Mutex
 	texts []string
@@ -19,8 +19,8 @@ func (w *Warnings) HandleWarningHeaderWithContext(_ context.Context, _ int, _, t
 	w.texts = append(w.texts, text)
 }
 
-// Seen returns the warnings since the last call.
-func (w *Warnings) Seen() []string {
+// Drain returns the warnings since the last call, and clears them.
+func (w *Warnings) Drain() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	texts := w.texts

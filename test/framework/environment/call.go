@@ -24,18 +24,18 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/certs/istioca"
 )
 
-// alpn is what sidecars of Istio speak among each other.
+// alpn is the application protocol that Istio's sidecars negotiate with each other.
 const alpn = "istio"
 
-// Upstream is a server in the mesh: it holds a certificate of istiod's for a
-// service account of its own, renews it, and lets in nobody but one SPIFFE ID.
+// Upstream is a server in the mesh: it holds a certificate of istiod for its own
+// service account, renews it, and accepts one SPIFFE ID only.
 type Upstream struct {
-	// Address is where it listens.
+	// Address is the host:port that it listens on.
 	Address string
-	// ID is its own identity.
+	// ID is the server's SPIFFE ID.
 	ID spiffeid.ID
 
-	world   *World
+	env     *Environment
 	request certs.Request
 	source  *istioca.Source
 	mu      sync.Mutex
@@ -43,17 +43,17 @@ type Upstream struct {
 	roots   *x509bundle.Bundle
 }
 
-// Upstream starts one, until the test ends, in its own service account of a
-// namespace that is opted in, since istiod issues to anyone with a token.
-func (w *World) Upstream(t testing.TB, namespace, account string, client spiffeid.ID) *Upstream {
+// StartUpstream starts an Upstream that runs until the test ends. It has its own service
+// account in an opted-in namespace; istiod issues to any service account with a token.
+func (env *Environment) StartUpstream(t testing.TB, namespace, account string, client spiffeid.ID) *Upstream {
 	t.Helper()
-	u := &Upstream{world: w, ID: Identity(t, namespace, account)}
+	u := &Upstream{env: env, ID: Identity(t, namespace, account)}
 	u.request = certs.Request{
-		Namespace: namespace, ServiceAccount: account, CAAddress: w.Istiod.Address, TokenAudience: "istio-ca",
+		Namespace: namespace, ServiceAccount: account, CAAddress: env.Istiod.Address, TokenAudience: "istio-ca",
 		TTL: time.Minute, Want: certs.Want{ID: u.ID},
 	}
 	var err error
-	u.source, err = istioca.New(istioca.Options{Client: w.Kube, Roots: w.roots, Log: logr.Discard()})
+	u.source, err = istioca.New(istioca.Options{Client: env.Kube, Roots: env.roots, Log: logr.Discard()})
 	require.NoError(t, err)
 	require.NoError(t, u.renew(t.Context()))
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -61,7 +61,7 @@ func (w *World) Upstream(t testing.TB, namespace, account string, client spiffei
 	u.Address = listener.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { u.keep(ctx) })
+	running.Go(func() { u.renewPeriodically(ctx) })
 	running.Go(func() { u.serve(listener, client) })
 	t.Cleanup(func() {
 		cancel()
@@ -72,9 +72,9 @@ func (w *World) Upstream(t testing.TB, namespace, account string, client spiffei
 	return u
 }
 
-// keep renews twice as often as an edge is renewed: the server must not be what
-// fails here. While istiod is away the old certificate stays.
-func (u *Upstream) keep(ctx context.Context) {
+// renewPeriodically renews twice as often as an edge is renewed, so that the server is
+// never the reason for a failed call. While istiod is away, the old certificate stays.
+func (u *Upstream) renewPeriodically(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -87,7 +87,7 @@ func (u *Upstream) keep(ctx context.Context) {
 
 func (u *Upstream) renew(ctx context.Context) error {
 	r := u.request
-	roots, err := u.world.roots()
+	roots, err := u.env.roots()
 	if err != nil {
 		return err
 	}
@@ -109,10 +109,10 @@ func (u *Upstream) GetX509SVID() (*x509svid.SVID, error) {
 	return x509svid.Parse(u.bundle.Chain(), u.bundle.Key())
 }
 
-// GetX509BundleForTrustDomain implements x509bundle.Source: the roots of the
-// moment, or the last that were known while the API server is away.
+// GetX509BundleForTrustDomain implements x509bundle.Source. It returns the current
+// roots, or the last known ones while the API server is away.
 func (u *Upstream) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
-	roots, err := u.world.roots()
+	roots, err := u.env.roots()
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if err == nil {
@@ -133,7 +133,7 @@ func (u *Upstream) serve(listener net.Listener, client spiffeid.ID) {
 			defer func() { _ = raw.Close() }()
 			conn := tls.Server(raw, config)
 			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-			// The peer hears of a refusal by the alert; nothing is left to do.
+			// On an error there is nothing to do: the peer gets a TLS alert.
 			if line, err := bufio.NewReader(conn).ReadString('\n'); err == nil {
 				_, _ = io.WriteString(conn, line)
 			}
@@ -141,18 +141,18 @@ func (u *Upstream) serve(listener net.Listener, client spiffeid.ID) {
 	}
 }
 
-// Caller calls an upstream again and again, each time in a new connection, with
-// what the Secret holds at that moment and nothing else.
+// Caller calls an Upstream repeatedly, each time over a new connection, with nothing
+// but the current contents of the Secret.
 type Caller struct {
 	mu       sync.Mutex
 	calls    int
 	failures []string
 }
 
-// Call starts a Caller that ends with the test, once the Secret is there.
-func (w *World) Call(t testing.TB, l *Ledger, u *Upstream) *Caller {
+// StartCaller waits for the Secret and starts a Caller that runs until the test ends.
+func (env *Environment) StartCaller(t testing.TB, l *SecretHistory, u *Upstream) *Caller {
 	t.Helper()
-	require.Eventually(t, func() bool { return l.Current() != nil }, patience, 50*time.Millisecond, "a Secret to call with")
+	require.Eventually(t, func() bool { return l.Current() != nil }, startTimeout, 50*time.Millisecond, "a Secret to call with")
 	c := &Caller{}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -177,14 +177,14 @@ func (w *World) Call(t testing.TB, l *Ledger, u *Upstream) *Caller {
 	return c
 }
 
-// Calls is how many there were, and what was wrong with those that failed.
+// Calls returns the number of calls so far, and the errors of those that failed.
 func (c *Caller) Calls() (n int, failures []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.calls, c.failures
 }
 
-// call is one call in mutual TLS: both sides check the other's SPIFFE ID.
+// call makes one call over mutual TLS; each side checks the other's SPIFFE ID.
 func call(ctx context.Context, secret *corev1.Secret, u *Upstream) error {
 	svid, err := x509svid.Parse(secret.Data["tls.crt"], secret.Data["tls.key"])
 	if err != nil {

@@ -14,33 +14,33 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/certs/istioca"
 )
 
-// OldIstio writes a Secret istio.<service account> in the form of Istio up to
-// 1.4, whose Citadel cannot run on a Kubernetes of today; the certificates in it
-// are the real istiod's.
-type OldIstio struct {
-	world   *World
+// CitadelSecret is a Secret istio.<service account> in the format of Citadel, the CA of
+// Istio up to 1.4, which does not run on current versions of Kubernetes. The
+// certificates in it come from the real istiod.
+type CitadelSecret struct {
+	env     *Environment
 	source  *istioca.Source
 	request certs.Request
 }
 
-// OldIstio writes the first one.
-func (w *World) OldIstio(t testing.TB, namespace, account string) *OldIstio {
+// WriteCitadelSecret writes the Secret of a service account with a first certificate.
+func (env *Environment) WriteCitadelSecret(t testing.TB, namespace, account string) *CitadelSecret {
 	t.Helper()
-	source, err := istioca.New(istioca.Options{Client: w.Kube, Roots: w.roots, Log: logr.Discard()})
+	source, err := istioca.New(istioca.Options{Client: env.Kube, Roots: env.roots, Log: logr.Discard()})
 	require.NoError(t, err)
 	t.Cleanup(source.Close)
-	o := &OldIstio{world: w, source: source, request: certs.Request{
-		Namespace: namespace, ServiceAccount: account, CAAddress: w.Istiod.Address, TokenAudience: "istio-ca",
+	o := &CitadelSecret{env: env, source: source, request: certs.Request{
+		Namespace: namespace, ServiceAccount: account, CAAddress: env.Istiod.Address, TokenAudience: "istio-ca",
 		TTL: time.Minute, Want: certs.Want{ID: Identity(t, namespace, account)},
 	}}
 	o.Rotate(t)
 	return o
 }
 
-// Rotate writes a new certificate.
-func (o *OldIstio) Rotate(t testing.TB) {
+// Rotate replaces the certificate in the Secret.
+func (o *CitadelSecret) Rotate(t testing.TB) {
 	t.Helper()
-	roots, err := o.world.roots()
+	roots, err := o.env.roots()
 	require.NoError(t, err)
 	r := o.request
 	r.Want.Roots, r.Want.Now = roots, time.Now()
@@ -51,7 +51,7 @@ func (o *OldIstio) Rotate(t testing.TB) {
 		Type:       "istio.io/key-and-cert",
 		Data:       map[string][]byte{"cert-chain.pem": b.Chain(), "key.pem": b.Key(), "root-cert.pem": b.Roots()},
 	}
-	api := o.world.Kube.CoreV1().Secrets(r.Namespace)
+	api := o.env.Kube.CoreV1().Secrets(r.Namespace)
 	_, err = api.Update(t.Context(), secret, metav1.UpdateOptions{})
 	if apierrors.IsNotFound(err) {
 		_, err = api.Create(t.Context(), secret, metav1.CreateOptions{})

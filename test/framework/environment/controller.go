@@ -21,35 +21,35 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/scrape"
 )
 
-// patience is how long a start may take on a busy machine.
-const patience = 90 * time.Second
+// startTimeout is how long a start may take on a busy machine.
+const startTimeout = 90 * time.Second
 
-// Server is one of our programs, running.
+// Server is a running program of Isthmus.
 type Server struct {
 	*process.Process
 	// Log is the path of its log.
 	Log string
-	// Reviews is the address that a webhook answers reviews at, before the path.
-	Reviews string
+	// ReviewURL is the base URL of a webhook's reviews, without a path.
+	ReviewURL string
 
 	health, metrics string
 }
 
-// Controller starts a replica of `isthmus controller`: with the arguments of the
-// chart's Deployment, as the chart's service account. It may become leader or
-// not. flags are added.
-func (w *World) Controller(ctx context.Context, flags ...string) (*Server, error) {
-	return w.serve(ctx, "controller", flags)
+// StartController starts a replica of `isthmus controller` with the arguments of the
+// chart's Deployment and the given flags, as the chart's service account. The replica
+// becomes leader if no other one is.
+func (env *Environment) StartController(ctx context.Context, flags ...string) (*Server, error) {
+	return env.startServer(ctx, "controller", flags)
 }
 
-// serve starts a server of the chart: a subcommand of isthmus, with the arguments
-// and the service account of its Deployment. It returns when it is ready.
-func (w *World) serve(ctx context.Context, subcommand string, flags []string) (*Server, error) {
-	deployment, ok := w.deployments["isthmus-"+subcommand]
+// startServer starts a subcommand of isthmus with the arguments and the service account
+// of its Deployment in the chart, and returns when it is ready.
+func (env *Environment) startServer(ctx context.Context, subcommand string, flags []string) (*Server, error) {
+	deployment, ok := env.deployments["isthmus-"+subcommand]
 	if !ok {
 		return nil, fmt.Errorf("the chart renders no Deployment isthmus-%s", subcommand)
 	}
-	kubeconfig, err := w.Kubeconfig(ctx, Namespace, "isthmus-"+subcommand, "")
+	kubeconfig, err := env.WriteKubeconfig(ctx, Namespace, "isthmus-"+subcommand, "")
 	if err != nil {
 		return nil, err
 	}
@@ -60,22 +60,22 @@ func (w *World) serve(ctx context.Context, subcommand string, flags []string) (*
 	arguments := make([]string, 0, len(deployment.Args)+len(flags)+3)
 	for _, a := range deployment.Args {
 		a = strings.ReplaceAll(a, "$(POD_NAMESPACE)", Namespace)
-		arguments = append(arguments, strings.ReplaceAll(a, "/etc/isthmus/", w.folder+"/"))
+		arguments = append(arguments, strings.ReplaceAll(a, "/etc/isthmus/", env.folder+"/"))
 	}
 	arguments = append(arguments, "--kubeconfig="+kubeconfig,
 		"--health-probe-bind-address="+addresses[0], "--metrics-bind-address="+addresses[1])
-	w.started++
-	s := &Server{Log: filepath.Join(w.folder, fmt.Sprintf("%s-%d.log", subcommand, w.started)), health: addresses[0], metrics: addresses[1]}
+	env.serverCount++
+	s := &Server{Log: filepath.Join(env.folder, fmt.Sprintf("%s-%d.log", subcommand, env.serverCount)), health: addresses[0], metrics: addresses[1]}
 	s.Process, err = process.Start(process.Options{
-		Name: "isthmus " + subcommand, Program: w.Program("isthmus"), Arguments: append(arguments, flags...),
+		Name: "isthmus " + subcommand, Program: env.ProgramPath("isthmus"), Arguments: append(arguments, flags...),
 		Env: []string{fmt.Sprintf("GOMEMLIMIT=%d", deployment.Resources.Limits.Memory().Value())}, Log: s.Log,
 	})
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	err = s.Await(ctx, func(ctx context.Context) error {
+	err = s.AwaitReady(ctx, func(ctx context.Context) error {
 		body, err := scrape.Get(ctx, "http://"+s.health+"/readyz?verbose")
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, body)
@@ -85,18 +85,18 @@ func (w *World) serve(ctx context.Context, subcommand string, flags []string) (*
 	return s, err
 }
 
-// Publisher starts an isthmus-publish as a service account of an edge, which has
-// the rights that the controller binds. roots is a file with the mesh's roots;
-// server is the address of a proxy for the API server; empty is the API server itself.
-func (w *World) Publisher(ctx context.Context, namespace, account, dir, roots, server string) (*Server, error) {
-	kubeconfig, err := w.Kubeconfig(ctx, namespace, account, server)
+// StartPublisher starts isthmus-publish as the service account of an edge, which has the
+// permissions that the controller binds. roots is the path of a file with the mesh's
+// roots; server is the URL of a proxy to the API server, empty for the API server itself.
+func (env *Environment) StartPublisher(ctx context.Context, namespace, account, dir, roots, server string) (*Server, error) {
+	kubeconfig, err := env.WriteKubeconfig(ctx, namespace, account, server)
 	if err != nil {
 		return nil, err
 	}
-	w.started++
-	s := &Server{Log: filepath.Join(w.folder, fmt.Sprintf("publisher-%d.log", w.started))}
+	env.serverCount++
+	s := &Server{Log: filepath.Join(env.folder, fmt.Sprintf("publisher-%d.log", env.serverCount))}
 	s.Process, err = process.Start(process.Options{
-		Name: "isthmus-publish", Program: w.Program("isthmus-publish"), Log: s.Log,
+		Name: "isthmus-publish", Program: env.ProgramPath("isthmus-publish"), Log: s.Log,
 		Arguments: []string{
 			"--dir=" + dir, "--secret=istio-certs", "--trust-domain=cluster.local", "--roots-file=" + roots,
 			"--kubeconfig=" + kubeconfig, "--check-every=2s", "--log-level=debug",
@@ -106,16 +106,17 @@ func (w *World) Publisher(ctx context.Context, namespace, account, dir, roots, s
 	return s, err
 }
 
-// Kubeconfig writes a kubeconfig with a token of a service account.
-func (w *World) Kubeconfig(ctx context.Context, namespace, account, server string) (string, error) {
-	token, err := w.Token(ctx, namespace, account)
+// WriteKubeconfig writes a kubeconfig with a token of a service account and returns its
+// path. server is the URL of the API server; empty is the administrator's.
+func (env *Environment) WriteKubeconfig(ctx context.Context, namespace, account, server string) (string, error) {
+	token, err := env.CreateToken(ctx, namespace, account)
 	if err != nil {
 		return "", err
 	}
 	cluster := clientcmdapi.NewCluster()
-	cluster.Server, cluster.CertificateAuthorityData = w.Admin.Host, w.Admin.CAData
-	if w.Admin.CAFile != "" {
-		cluster.CertificateAuthority = w.Admin.CAFile
+	cluster.Server, cluster.CertificateAuthorityData = env.Admin.Host, env.Admin.CAData
+	if env.Admin.CAFile != "" {
+		cluster.CertificateAuthority = env.Admin.CAFile
 	}
 	if server != "" {
 		cluster.Server = server
@@ -125,13 +126,13 @@ func (w *World) Kubeconfig(ctx context.Context, namespace, account, server strin
 	config.AuthInfos["u"] = &clientcmdapi.AuthInfo{Token: token}
 	config.Contexts["c"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u", Namespace: namespace}
 	config.CurrentContext = "c"
-	path := filepath.Join(w.folder, fmt.Sprintf("%s-%d.kubeconfig", account, time.Now().UnixNano()))
+	path := filepath.Join(env.folder, fmt.Sprintf("%s-%d.kubeconfig", account, time.Now().UnixNano()))
 	return path, clientcmd.WriteToFile(*config, path)
 }
 
-// Token is one of a service account for the API server.
-func (w *World) Token(ctx context.Context, namespace, account string) (string, error) {
-	t, err := w.Kube.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, &authenticationv1.TokenRequest{
+// CreateToken returns a token of a service account for the API server, valid for two hours.
+func (env *Environment) CreateToken(ctx context.Context, namespace, account string) (string, error) {
+	t, err := env.Kube.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, &authenticationv1.TokenRequest{
 		Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: ptr.To[int64](7200)},
 	}, metav1.CreateOptions{})
 	if err != nil {
@@ -140,29 +141,29 @@ func (w *World) Token(ctx context.Context, namespace, account string) (string, e
 	return t.Status.Token, nil
 }
 
-// As is how to reach the API server with a token.
-func (w *World) As(token string) *rest.Config {
-	config := rest.AnonymousClientConfig(w.Admin)
+// ConfigForToken returns a client configuration that authenticates by the token alone.
+func (env *Environment) ConfigForToken(token string) *rest.Config {
+	config := rest.AnonymousClientConfig(env.Admin)
 	config.BearerToken, config.QPS = token, -1
 	return config
 }
 
-// Stop ends the server as the kubelet does.
+// Stop ends the server with SIGTERM, as the kubelet does.
 func (s *Server) Stop() { s.End(syscall.SIGTERM) }
 
-// Kill ends it without a warning.
+// Kill ends the server with SIGKILL.
 func (s *Server) Kill() { s.End(syscall.SIGKILL) }
 
-// Metric sums the samples of a metric whose labels contain all of these texts,
-// each as in the exposition: `reason="expired"`.
+// Metric returns the sum of a metric's samples that have all of the labels, each written
+// as in the exposition format: `reason="expired"`.
 func (s *Server) Metric(ctx context.Context, name string, labels ...string) (float64, error) {
 	return scrape.Metric(ctx, "http://"+s.metrics+"/metrics", name, labels...)
 }
 
-// Memory is the resident memory of the process, in bytes: all of it, and the
-// part that is not shared with the file of the program.
+// Memory returns the resident memory of the process in bytes: the total (VmRSS), and the
+// anonymous part that is not backed by the program's file (RssAnon).
 func (s *Server) Memory() (resident, anonymous int64, err error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.ID()))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.PID()))
 	if err != nil {
 		return 0, 0, err
 	}

@@ -16,26 +16,26 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-var spaces atomic.Int64
+var namespaceCount atomic.Int64
 
-// Space makes an opted-in namespace with service accounts, and returns its name.
-func (w *World) Space(t testing.TB, annotations map[string]string, accounts ...string) string {
+// CreateNamespace creates an opted-in namespace with service accounts, and returns its name.
+func (env *Environment) CreateNamespace(t testing.TB, annotations map[string]string, accounts ...string) string {
 	t.Helper()
-	name := fmt.Sprintf("front-%d", spaces.Add(1))
-	_, err := w.Kube.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+	name := fmt.Sprintf("front-%d", namespaceCount.Add(1))
+	_, err := env.Kube.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name: name, Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, Annotations: annotations,
 	}}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	for _, account := range accounts {
-		_, err := w.Kube.CoreV1().ServiceAccounts(name).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
+		_, err := env.Kube.CoreV1().ServiceAccounts(name).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
 		require.NoError(t, err)
 	}
 	return name
 }
 
-// Edge creates an Emissary as the webhook would have injected it. Without a
-// node it never runs.
-func (w *World) Edge(t testing.TB, namespace, name, account string) *corev1.Pod {
+// CreateEdge creates a pod of Emissary as the webhook would have injected it. There is no
+// node, so the pod never runs.
+func (env *Environment) CreateEdge(t testing.TB, namespace, name, account string) *corev1.Pod {
 	t.Helper()
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
@@ -44,7 +44,7 @@ func (w *World) Edge(t testing.TB, namespace, name, account string) *corev1.Pod 
 			Containers: []corev1.Container{{Name: "ambassador", Image: "docker.io/emissaryingress/emissary:3.9.1"}},
 		},
 	}
-	ns, err := w.Kube.CoreV1().Namespaces().Get(t.Context(), namespace, metav1.GetOptions{})
+	ns, err := env.Kube.CoreV1().Namespaces().Get(t.Context(), namespace, metav1.GetOptions{})
 	require.NoError(t, err)
 	engine, err := inject.New(inject.Options{Settings: inject.Settings{PublisherImage: "ghcr.io/isthmus-mesh/isthmus:dev"}})
 	require.NoError(t, err)
@@ -58,7 +58,7 @@ func (w *World) Edge(t testing.TB, namespace, name, account string) *corev1.Pod 
 	require.NoError(t, err)
 	injected := &corev1.Pod{}
 	require.NoError(t, json.Unmarshal(document, injected))
-	created, err := w.Kube.CoreV1().Pods(namespace).Create(t.Context(), injected, metav1.CreateOptions{})
+	created, err := env.Kube.CoreV1().Pods(namespace).Create(t.Context(), injected, metav1.CreateOptions{})
 	require.NoError(t, err)
 	return created
 }

@@ -1,7 +1,7 @@
 package environment
 
-// Health is the address that the server answers probes at.
-func (s *Server) Health() string { return "http://" + s.health }
+// HealthURL is the base URL of the server's probes, without a path.
+func (s *Server) HealthURL() string { return "http://" + s.health }
 
-// Metrics is the address of its metrics, before the path.
-func (s *Server) Metrics() string { return "http://" + s.metrics }
+// MetricsURL is the base URL of the server's metrics, without a path.
+func (s *Server) MetricsURL() string { return "http://" + s.metrics }

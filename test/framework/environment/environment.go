@@ -35,91 +35,93 @@ import (
 // Namespace is where the chart is installed.
 const Namespace = "isthmus-system"
 
-// World is the scene.
-type World struct {
-	// Plane is the control plane, Istiod the mesh's.
+// Environment is a control plane with istiod and the chart, in which tests start the
+// programs of Isthmus.
+type Environment struct {
+	// Plane is the control plane of Kubernetes, Istiod that of the mesh.
 	Plane  *controlplane.Plane
 	Istiod *istio.Istiod
-	// Admin is how to reach the API server as its administrator.
+	// Admin is the administrator's client configuration.
 	Admin *rest.Config
 	// Kube is the administrator's client.
 	Kube kubernetes.Interface
 
 	folder string
-	// deployments are the containers of the chart's Deployments, by their names.
+	// deployments are the containers of the chart's Deployments, by the Deployment's name.
 	deployments map[string]corev1.Container
-	// configurations are those of the chart's webhooks, which Webhook applies.
+	// configurations are the chart's webhook configurations, which StartWebhook applies.
 	configurations []*unstructured.Unstructured
-	started        int
+	serverCount    int
 }
 
-// Start starts a control plane and istiod, and applies the chart with these
-// values (YAML). The configuration of the webhook is left out until Webhook runs one.
-func Start(ctx context.Context, o istio.Options, values string) (w *World, err error) {
-	w = &World{deployments: map[string]corev1.Container{}}
+// Start starts a control plane and istiod, and applies the chart with these values
+// (YAML). The webhook configurations are left out until StartWebhook applies them.
+func Start(ctx context.Context, o istio.Options, values string) (env *Environment, err error) {
+	env = &Environment{deployments: map[string]corev1.Container{}}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, w.Stop())
+			err = errors.Join(err, env.Stop())
 		}
 	}()
-	if w.Plane, err = controlplane.Start(ctx); err != nil {
-		return w, err
+	if env.Plane, err = controlplane.Start(ctx); err != nil {
+		return env, err
 	}
-	if w.Admin, err = w.Plane.Admin(); err != nil {
-		return w, err
+	if env.Admin, err = env.Plane.Admin(); err != nil {
+		return env, err
 	}
-	if w.Kube, err = kubernetes.NewForConfig(w.Admin); err != nil {
-		return w, err
+	if env.Kube, err = kubernetes.NewForConfig(env.Admin); err != nil {
+		return env, err
 	}
-	if w.folder, err = os.MkdirTemp("", "isthmus-environment-"); err != nil {
-		return w, err
+	if env.folder, err = os.MkdirTemp("", "isthmus-environment-"); err != nil {
+		return env, err
 	}
-	if w.Istiod, err = istio.Start(ctx, w.Plane, o); err != nil {
-		return w, err
+	if env.Istiod, err = istio.Start(ctx, env.Plane, o); err != nil {
+		return env, err
 	}
-	if err := w.build(ctx, "isthmus", "isthmus-publish"); err != nil {
-		return w, err
+	if err := env.build(ctx, "isthmus", "isthmus-publish"); err != nil {
+		return env, err
 	}
-	err = w.install(ctx, values)
-	return w, err
+	err = env.install(ctx, values)
+	return env, err
 }
 
-// Main runs the tests of a package in an environment and returns the status to exit with.
-func Main(tests interface{ Run() int }, o istio.Options, values string, use func(*World)) int {
-	w, err := Start(context.Background(), o, values)
+// Main runs the tests of a package in an Environment, which it passes to setUp first, and
+// returns the exit status.
+func Main(tests interface{ Run() int }, o istio.Options, values string, setUp func(*Environment)) int {
+	env, err := Start(context.Background(), o, values)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	use(w)
+	setUp(env)
 	status := tests.Run()
 	if status != 0 {
-		w.Dump(os.Stderr)
+		env.Dump(os.Stderr)
 	}
-	if err := w.Stop(); err != nil {
+	if err := env.Stop(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return status
 }
 
-// Stop ends everything and removes what was written.
-func (w *World) Stop() error {
+// Stop stops istiod and the control plane, and removes all files.
+func (env *Environment) Stop() error {
 	var errs []error
-	if w.Istiod != nil {
-		errs = append(errs, w.Istiod.Stop())
+	if env.Istiod != nil {
+		errs = append(errs, env.Istiod.Stop())
 	}
-	if w.Plane != nil {
-		errs = append(errs, w.Plane.Stop())
+	if env.Plane != nil {
+		errs = append(errs, env.Plane.Stop())
 	}
-	return errors.Join(append(errs, os.RemoveAll(w.folder))...)
+	return errors.Join(append(errs, os.RemoveAll(env.folder))...)
 }
 
 // Dump writes the ends of all logs.
-func (w *World) Dump(out io.Writer) {
-	w.Plane.Dump(out)
-	w.Istiod.Dump(out)
-	logs, err := filepath.Glob(filepath.Join(w.folder, "*.log"))
+func (env *Environment) Dump(out io.Writer) {
+	env.Plane.Dump(out)
+	env.Istiod.Dump(out)
+	logs, err := filepath.Glob(filepath.Join(env.folder, "*.log"))
 	if err != nil {
 		return
 	}
@@ -128,20 +130,20 @@ func (w *World) Dump(out io.Writer) {
 	}
 }
 
-// root is the repository's.
-func root() string {
-	_, here, _, _ := runtime.Caller(0)
-	return filepath.Join(filepath.Dir(here), "..", "..", "..")
+// repositoryRoot is the path of the repository.
+func repositoryRoot() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(file), "..", "..", "..")
 }
 
-// Program is the path of a program of ours.
-func (w *World) Program(name string) string { return filepath.Join(w.folder, name) }
+// ProgramPath is the path of a program of Isthmus: isthmus or isthmus-publish.
+func (env *Environment) ProgramPath(name string) string { return filepath.Join(env.folder, name) }
 
-// build compiles programs of ours, as the Dockerfile does.
-func (w *World) build(ctx context.Context, names ...string) error {
+// build compiles programs of Isthmus with the flags of the Dockerfile.
+func (env *Environment) build(ctx context.Context, names ...string) error {
 	for _, name := range names {
-		command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", w.Program(name), "./cmd/"+name)
-		command.Dir, command.Env = root(), append(os.Environ(), "CGO_ENABLED=0")
+		command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", env.ProgramPath(name), "./cmd/"+name)
+		command.Dir, command.Env = repositoryRoot(), append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := command.CombinedOutput(); err != nil {
 			return fmt.Errorf("build %s: %w: %s", name, err, out)
 		}
@@ -149,25 +151,25 @@ func (w *World) build(ctx context.Context, names ...string) error {
 	return nil
 }
 
-// install renders the chart and applies it, but for the configurations of
-// webhooks, which would send pods to a server that is not there.
-func (w *World) install(ctx context.Context, values string) error {
+// install renders the chart and applies it, without the webhook configurations, which
+// would make the API server call a webhook that does not run yet.
+func (env *Environment) install(ctx context.Context, values string) error {
 	helm, err := controlplane.Tool(ctx, "helm")
 	if err != nil {
 		return err
 	}
-	render := exec.CommandContext(ctx, helm, "template", "isthmus", filepath.Join(root(), "charts", "isthmus"),
+	render := exec.CommandContext(ctx, helm, "template", "isthmus", filepath.Join(repositoryRoot(), "charts", "isthmus"),
 		"--namespace", Namespace, "--kube-version", "1.36.0", "--values", "-")
 	render.Stdin = strings.NewReader(values)
 	rendered, err := render.Output()
 	if err != nil {
-		return fmt.Errorf("render the chart: %w", explain(err))
+		return fmt.Errorf("render the chart: %w", withStderr(err))
 	}
-	objects, err := w.sort(rendered)
+	objects, err := env.splitRendered(rendered)
 	if err != nil {
 		return err
 	}
-	_, err = w.Kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: Namespace}}, metav1.CreateOptions{})
+	_, err = env.Kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: Namespace}}, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return err
 	}
@@ -175,7 +177,7 @@ func (w *World) install(ctx context.Context, values string) error {
 	if err != nil {
 		return err
 	}
-	apply := exec.CommandContext(ctx, kubectl, "--kubeconfig", w.Plane.Kubeconfig, "apply", "--server-side", "-f", "-")
+	apply := exec.CommandContext(ctx, kubectl, "--kubeconfig", env.Plane.Kubeconfig, "apply", "--server-side", "-f", "-")
 	apply.Stdin = bytes.NewReader(objects)
 	if out, err := apply.CombinedOutput(); err != nil {
 		return fmt.Errorf("apply the chart: %w: %s", err, out)
@@ -183,10 +185,10 @@ func (w *World) install(ctx context.Context, values string) error {
 	return nil
 }
 
-// sort keeps the objects to apply, as a stream of JSON, the files of the
-// settings, the containers of the servers, and the configurations of webhooks.
-func (w *World) sort(rendered []byte) ([]byte, error) {
-	var kept bytes.Buffer
+// splitRendered returns the objects to apply as a stream of JSON. It writes the settings
+// into files, and remembers the Deployments' containers and the webhook configurations.
+func (env *Environment) splitRendered(rendered []byte) ([]byte, error) {
+	var applied bytes.Buffer
 	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(rendered), 4096)
 	for {
 		o := &unstructured.Unstructured{}
@@ -205,10 +207,10 @@ func (w *World) sort(rendered []byte) ([]byte, error) {
 		case len(o.Object) == 0, o.GetAnnotations()["helm.sh/hook"] != "":
 			continue
 		case strings.HasSuffix(o.GetKind(), "WebhookConfiguration"):
-			w.configurations = append(w.configurations, o)
+			env.configurations = append(env.configurations, o)
 			continue
 		case o.GetKind() == "ConfigMap" && o.GetName() == "isthmus-settings":
-			if err := w.settings(data); err != nil {
+			if err := env.writeSettings(data); err != nil {
 				return nil, err
 			}
 		case o.GetKind() == "Deployment":
@@ -216,28 +218,28 @@ func (w *World) sort(rendered []byte) ([]byte, error) {
 			if err := json.Unmarshal(data, d); err != nil {
 				return nil, err
 			}
-			w.deployments[d.Name] = d.Spec.Template.Spec.Containers[0]
+			env.deployments[d.Name] = d.Spec.Template.Spec.Containers[0]
 		}
-		kept.Write(append(data, '\n'))
+		applied.Write(append(data, '\n'))
 	}
-	return kept.Bytes(), nil
+	return applied.Bytes(), nil
 }
 
-func (w *World) settings(data []byte) error {
+func (env *Environment) writeSettings(data []byte) error {
 	cm := &corev1.ConfigMap{}
 	if err := json.Unmarshal(data, cm); err != nil {
 		return err
 	}
 	for name, text := range cm.Data {
-		if err := os.WriteFile(filepath.Join(w.folder, name), []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(env.folder, name), []byte(text), 0o600); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// explain adds what a program said to the error it ended with.
-func explain(err error) error {
+// withStderr adds a program's standard error to the error that it ended with.
+func withStderr(err error) error {
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		return fmt.Errorf("%w: %s", err, exit.Stderr)

@@ -10,83 +10,82 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Door is the way to a server that can be shut: what was open is cut off, and
-// nobody gets in until it is opened again.
-type Door struct {
-	// Address is where it listens.
+// APIServerProxy is a TCP proxy to the API server that can be closed: connections are
+// cut and new ones refused until it is opened again.
+type APIServerProxy struct {
+	// Address is the host:port that the proxy listens on.
 	Address string
 
 	target string
 	t      testing.TB
 
-	mu       sync.Mutex
-	listener net.Listener
-	open     map[net.Conn]bool
+	mu          sync.Mutex
+	listener    net.Listener
+	connections map[net.Conn]bool
 }
 
-// APIDoor is a door to the API server, for a kubeconfig: its URL is
-// https://Address.
-func (w *World) APIDoor(t testing.TB) *Door {
+// StartAPIServerProxy starts a proxy to the API server that runs until the test ends.
+func (env *Environment) StartAPIServerProxy(t testing.TB) *APIServerProxy {
 	t.Helper()
-	u, err := url.Parse(w.Admin.Host)
+	u, err := url.Parse(env.Admin.Host)
 	require.NoError(t, err)
 	target := u.Host
 	if target == "" {
-		target = w.Admin.Host
+		target = env.Admin.Host
 	}
-	d := &Door{Address: "127.0.0.1:0", target: target, t: t, open: map[net.Conn]bool{}}
+	d := &APIServerProxy{Address: "127.0.0.1:0", target: target, t: t, connections: map[net.Conn]bool{}}
 	d.Open()
-	t.Cleanup(d.Shut)
+	t.Cleanup(d.Close)
 	return d
 }
 
-// URL is the API server's behind the door.
-func (d *Door) URL() string { return "https://" + d.Address }
+// URL is the URL of the API server behind the proxy, for a kubeconfig.
+func (d *APIServerProxy) URL() string { return "https://" + d.Address }
 
-// Open lets everybody in.
-func (d *Door) Open() {
+// Open accepts connections, at the same address as before.
+func (d *APIServerProxy) Open() {
 	d.t.Helper()
 	l, err := net.Listen("tcp4", d.Address)
 	require.NoError(d.t, err)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.listener, d.Address = l, l.Addr().String()
-	go d.admit(l)
+	go d.accept(l)
 }
 
-// Shut refuses everybody, and sends away who is in.
-func (d *Door) Shut() {
+// Close stops listening and closes all connections.
+func (d *APIServerProxy) Close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.listener != nil {
 		_ = d.listener.Close()
 		d.listener = nil
 	}
-	for c := range d.open {
+	for c := range d.connections {
 		_ = c.Close()
 	}
-	clear(d.open)
+	clear(d.connections)
 }
 
-func (d *Door) admit(l net.Listener) {
+func (d *APIServerProxy) accept(l net.Listener) {
 	for {
-		outside, err := l.Accept()
+		client, err := l.Accept()
 		if err != nil {
 			return
 		}
-		inside, err := net.Dial("tcp", d.target)
+		server, err := net.Dial("tcp", d.target)
 		if err != nil {
-			_ = outside.Close()
+			_ = client.Close()
 			continue
 		}
 		d.mu.Lock()
-		d.open[outside], d.open[inside] = true, true
+		d.connections[client], d.connections[server] = true, true
 		d.mu.Unlock()
-		carry := func(to, from net.Conn) {
+		forward := func(to, from net.Conn) {
 			_, _ = io.Copy(to, from)
 			_, _ = to.Close(), from.Close()
 		}
-		go carry(outside, inside)
-		go carry(inside, outside)
+		go forward(client, server)
+		go forward(server, client)
 	}
 }

@@ -20,29 +20,31 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// Ledger follows a Secret and judges every version that a watch shows.
-type Ledger struct {
-	world           *World
+// SecretHistory watches a Secret, and records and validates every version of it.
+type SecretHistory struct {
+	env             *Environment
 	namespace, name string
 	id              spiffeid.ID
 
-	mu      sync.Mutex
-	current *corev1.Secret
-	entries []Entry
-	wrong   []string
+	mu       sync.Mutex
+	current  *corev1.Secret
+	versions []SecretVersion
+	invalid  []string
 }
 
-// Entry is one version of the Secret.
-type Entry struct {
+// SecretVersion is one version of the Secret.
+type SecretVersion struct {
+	// Serial is the serial number of the certificate, from the annotation.
 	Serial string
-	Seen   time.Time
-	// Due is when it is to be replaced, as the annotation says.
+	// Seen is when the watch delivered this version.
+	Seen time.Time
+	// Due is when the certificate is to be replaced, from the annotation.
 	Due time.Time
-	// Gone is true where the Secret was deleted.
-	Gone bool
+	// Deleted is true if the Secret was deleted.
+	Deleted bool
 }
 
-// Identity is what istiod gives a service account.
+// Identity returns the SPIFFE ID that istiod issues to a service account.
 func Identity(t testing.TB, namespace, account string) spiffeid.ID {
 	t.Helper()
 	id, err := certs.Identity("cluster.local", namespace, account)
@@ -50,11 +52,11 @@ func Identity(t testing.TB, namespace, account string) spiffeid.ID {
 	return id
 }
 
-// Follow starts a Ledger of istio-certs that ends with the test. From the first
-// version on every one has to be a bundle of this identity.
-func (w *World) Follow(t testing.TB, namespace string, id spiffeid.ID) *Ledger {
+// WatchSecret starts a SecretHistory of the Secret istio-certs that runs until the test
+// ends. Every version must be a valid bundle of this identity.
+func (env *Environment) WatchSecret(t testing.TB, namespace string, id spiffeid.ID) *SecretHistory {
 	t.Helper()
-	l := &Ledger{world: w, namespace: namespace, name: "istio-certs", id: id}
+	l := &SecretHistory{env: env, namespace: namespace, name: "istio-certs", id: id}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	t.Cleanup(func() { cancel(); <-done })
@@ -65,12 +67,12 @@ func (w *World) Follow(t testing.TB, namespace string, id spiffeid.ID) *Ledger {
 	return l
 }
 
-// run watches, and begins anew where the API server went away: what was written
-// meanwhile is then replayed from the version that was last seen.
-func (l *Ledger) run(ctx context.Context) {
+// run watches the Secret. After a disconnect it resumes the watch at the last version
+// seen, so that it misses no write.
+func (l *SecretHistory) run(ctx context.Context) {
 	version := ""
 	for ctx.Err() == nil {
-		w, err := l.world.Kube.CoreV1().Secrets(l.namespace).Watch(ctx, metav1.ListOptions{
+		w, err := l.env.Kube.CoreV1().Secrets(l.namespace).Watch(ctx, metav1.ListOptions{
 			FieldSelector: "metadata.name=" + l.name, ResourceVersion: version,
 		})
 		if err != nil {
@@ -82,44 +84,43 @@ func (l *Ledger) run(ctx context.Context) {
 		}
 		for e := range w.ResultChan() {
 			secret, ok := e.Object.(*corev1.Secret)
-			if !ok { // the version is too old
+			if !ok { // an error: the resource version is too old
 				version = ""
 				break
 			}
 			version = secret.ResourceVersion
-			l.enter(e.Type, secret)
+			l.record(e.Type, secret)
 		}
 		w.Stop()
 	}
 }
 
-func (l *Ledger) enter(kind watch.EventType, secret *corev1.Secret) {
-	entry := Entry{Seen: time.Now(), Serial: secret.Annotations[policy.SerialKey], Gone: kind == watch.Deleted}
+func (l *SecretHistory) record(kind watch.EventType, secret *corev1.Secret) {
+	version := SecretVersion{Seen: time.Now(), Serial: secret.Annotations[policy.SerialKey], Deleted: kind == watch.Deleted}
 	var err error
-	if !entry.Gone {
-		err = Judge(secret, l.id)
-		entry.Due, _ = due(secret) // else it is wrong
+	if !version.Deleted {
+		err = ValidateSecret(secret, l.id)
+		version.Due, _ = due(secret) // ValidateSecret reports its error
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.entries = append(l.entries, entry)
+	l.versions = append(l.versions, version)
 	if err != nil {
-		l.wrong = append(l.wrong, fmt.Sprintf("version %s (serial %s): %v", secret.ResourceVersion, entry.Serial, err))
+		l.invalid = append(l.invalid, fmt.Sprintf("version %s (serial %s): %v", secret.ResourceVersion, version.Serial, err))
 	}
-	if !entry.Gone {
+	if !version.Deleted {
 		l.current = secret
 	}
 }
 
-// due is when the certificate in a Secret is to be replaced, as the annotation says.
+// due returns when the certificate in a Secret is to be replaced, from the annotation.
 func due(secret *corev1.Secret) (time.Time, error) {
 	return time.Parse(time.RFC3339, secret.Annotations[policy.RenewAfterKey])
 }
 
-// Judge checks one version of a Secret on its own: key and chain are a pair by the standard
-// library, the chain leads to the roots beside it, and the annotations say what
-// is in it.
-func Judge(secret *corev1.Secret, id spiffeid.ID) error {
+// ValidateSecret checks one version of a Secret: the key belongs to the certificate, the
+// chain verifies to the roots in the Secret, and the annotations match its contents.
+func ValidateSecret(secret *corev1.Secret, id spiffeid.ID) error {
 	if _, err := tls.X509KeyPair(secret.Data["tls.crt"], secret.Data["tls.key"]); err != nil {
 		return err
 	}
@@ -146,60 +147,60 @@ func Judge(secret *corev1.Secret, id spiffeid.ID) error {
 	return err
 }
 
-// Current is the newest version; nil while there was none.
-func (l *Ledger) Current() *corev1.Secret {
+// Current returns the newest version of the Secret, or nil if there was none yet.
+func (l *SecretHistory) Current() *corev1.Secret {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.current
 }
 
-// Entries lists every version so far.
-func (l *Ledger) Entries() []Entry {
+// Versions returns every version so far.
+func (l *SecretHistory) Versions() []SecretVersion {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.Clone(l.entries)
+	return slices.Clone(l.versions)
 }
 
-// Serials lists the certificates so far, each once, in the order they came.
-func (l *Ledger) Serials() []string {
+// Serials returns the serial numbers of the certificates so far, each once, in order.
+func (l *SecretHistory) Serials() []string {
 	var serials []string
-	for _, e := range l.Entries() {
-		if !e.Gone && !slices.Contains(serials, e.Serial) {
+	for _, e := range l.Versions() {
+		if !e.Deleted && !slices.Contains(serials, e.Serial) {
 			serials = append(serials, e.Serial)
 		}
 	}
 	return serials
 }
 
-// Wrong lists the versions that were no bundle.
-func (l *Ledger) Wrong() []string {
+// InvalidVersions returns the errors of the versions that are not valid bundles.
+func (l *SecretHistory) InvalidVersions() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.Clone(l.wrong)
+	return slices.Clone(l.invalid)
 }
 
-// Needless lists what nothing asked for: that the Secret was deleted, a certificate
-// that has stood there before, and another one before the last was due.
-func (l *Ledger) Needless() []string {
-	var needless []string
-	var last Entry
+// UnneededWrites returns the changes that had no reason: a deletion of the Secret, a
+// certificate that was there before, and a new one before the last one was due.
+func (l *SecretHistory) UnneededWrites() []string {
+	var unneeded []string
+	var last SecretVersion
 	serials := map[string]bool{}
-	for i, e := range l.Entries() {
+	for i, e := range l.Versions() {
 		switch {
-		case e.Gone:
-			needless = append(needless, fmt.Sprintf("version %d: the Secret was deleted", i))
+		case e.Deleted:
+			unneeded = append(unneeded, fmt.Sprintf("version %d: the Secret was deleted", i))
 		case serials[e.Serial]:
-			needless = append(needless, fmt.Sprintf("version %d: serial %s has stood there before", i, e.Serial))
+			unneeded = append(unneeded, fmt.Sprintf("version %d: serial %s was there before", i, e.Serial))
 		case e.Seen.Before(last.Due):
-			needless = append(needless, fmt.Sprintf("version %d: serial %s was not due for %s", i, last.Serial, last.Due.Sub(e.Seen)))
+			unneeded = append(unneeded, fmt.Sprintf("version %d: serial %s was not due for %s", i, last.Serial, last.Due.Sub(e.Seen)))
 		}
 		last, serials[e.Serial] = e, true
 	}
-	return needless
+	return unneeded
 }
 
-// AwaitSerials waits until there were n certificates.
-func (l *Ledger) AwaitSerials(t testing.TB, n int, within time.Duration) {
+// AwaitSerials waits until the Secret has had n certificates.
+func (l *SecretHistory) AwaitSerials(t testing.TB, n int, within time.Duration) {
 	t.Helper()
 	require.Eventually(t, func() bool { return len(l.Serials()) >= n }, within, 50*time.Millisecond,
 		"%d certificates in secret %s/%s", n, l.namespace, l.name)

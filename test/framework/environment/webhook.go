@@ -14,10 +14,10 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/process"
 )
 
-// Webhook starts a replica of `isthmus webhook`, as Controller does, and applies
-// the chart's configurations of webhooks, with nothing changed but the address.
-// A controller has to run: it keeps the CA.
-func (w *World) Webhook(ctx context.Context, flags ...string) (*Server, error) {
+// StartWebhook starts a replica of `isthmus webhook`, as StartController does, and applies
+// the chart's webhook configurations with nothing changed but the address. It needs a
+// running controller, which writes the CA.
+func (env *Environment) StartWebhook(ctx context.Context, flags ...string) (*Server, error) {
 	addresses, err := process.FreeAddresses(1)
 	if err != nil {
 		return nil, err
@@ -26,22 +26,22 @@ func (w *World) Webhook(ctx context.Context, flags ...string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := w.configure(ctx, addresses[0]); err != nil {
+	if err := env.applyConfigurations(ctx, addresses[0]); err != nil {
 		return nil, err
 	}
-	own := []string{"--host=" + host, "--port=" + port, "--serving-name=" + host, "--shutdown-delay=0s"}
-	s, err := w.serve(ctx, "webhook", append(own, flags...))
+	addressFlags := []string{"--host=" + host, "--port=" + port, "--serving-name=" + host, "--shutdown-delay=0s"}
+	s, err := env.startServer(ctx, "webhook", append(addressFlags, flags...))
 	if err != nil {
 		return nil, err
 	}
-	s.Reviews = "https://" + addresses[0]
+	s.ReviewURL = "https://" + addresses[0]
 	return s, nil
 }
 
-// configure has the API server call a webhook at an address.
-func (w *World) configure(ctx context.Context, address string) error {
-	var objects bytes.Buffer
-	for _, rendered := range w.configurations {
+// applyConfigurations makes the API server call the webhook at this address.
+func (env *Environment) applyConfigurations(ctx context.Context, address string) error {
+	var manifests bytes.Buffer
+	for _, rendered := range env.configurations {
 		o := rendered.DeepCopy()
 		webhooks, _, err := unstructured.NestedSlice(o.Object, "webhooks")
 		if err != nil {
@@ -65,14 +65,14 @@ func (w *World) configure(ctx context.Context, address string) error {
 		if err != nil {
 			return err
 		}
-		objects.Write(append(data, '\n'))
+		manifests.Write(append(data, '\n'))
 	}
 	kubectl, err := controlplane.Tool(ctx, "kubectl")
 	if err != nil {
 		return err
 	}
-	apply := exec.CommandContext(ctx, kubectl, "--kubeconfig", w.Plane.Kubeconfig, "apply", "--server-side", "-f", "-")
-	apply.Stdin = &objects
+	apply := exec.CommandContext(ctx, kubectl, "--kubeconfig", env.Plane.Kubeconfig, "apply", "--server-side", "-f", "-")
+	apply.Stdin = &manifests
 	if out, err := apply.CombinedOutput(); err != nil {
 		return fmt.Errorf("apply the configurations of the webhooks: %w: %s", err, out)
 	}

@@ -47,8 +47,8 @@ type Agent struct {
 	Dir string
 	// Ready is the URL of its readiness probe.
 	Ready string
-	// Took is the time from the start until the agent was ready.
-	Took time.Duration
+	// StartDuration is the time from the start until the agent was ready.
+	StartDuration time.Duration
 
 	istiod    *Istiod
 	namespace string
@@ -64,7 +64,7 @@ func StartAgent(ctx context.Context, i *Istiod, o AgentOptions) (*Agent, error) 
 	if err != nil {
 		return nil, err
 	}
-	if err := a.Await(ctx); err != nil {
+	if err := a.AwaitReady(ctx); err != nil {
 		return nil, errors.Join(err, a.Stop())
 	}
 	return a, nil
@@ -90,7 +90,7 @@ func LaunchAgent(ctx context.Context, i *Istiod, o AgentOptions) (*Agent, error)
 	if err := os.MkdirAll(a.Dir, 0o755); err != nil {
 		return nil, errors.Join(err, a.Stop())
 	}
-	if err := a.mount(ctx, o); err != nil {
+	if err := a.writeVolumes(ctx, o); err != nil {
 		return nil, errors.Join(err, a.Stop())
 	}
 	sidecar, err := a.render(o)
@@ -99,10 +99,10 @@ func LaunchAgent(ctx context.Context, i *Istiod, o AgentOptions) (*Agent, error)
 	}
 	a.started = time.Now()
 	a.log = filepath.Join(i.logs, fmt.Sprintf("agent-%d.log", i.agents.Add(1)))
-	env := environment(sidecar, o)
+	env := containerEnvironment(sidecar, o)
 	arguments := strings.ReplaceAll(strings.Join(sidecar.Args, "\n"), "$(POD_NAMESPACE)", o.Namespace)
 	a.process, err = process.Start(process.Options{
-		Name: "pilot-agent", Program: program, Arguments: strings.Split(arguments, "\n"), Env: env, Folder: a.folder, Log: a.log,
+		Name: "pilot-agent", Program: program, Arguments: strings.Split(arguments, "\n"), Env: env, Dir: a.folder, Log: a.log,
 	})
 	if err != nil {
 		return nil, errors.Join(err, a.Stop())
@@ -110,14 +110,14 @@ func LaunchAgent(ctx context.Context, i *Istiod, o AgentOptions) (*Agent, error)
 	return a, nil
 }
 
-// Await waits until the agent is ready. It fails when the agent has ended.
-func (a *Agent) Await(ctx context.Context) error {
+// AwaitReady waits until the agent is ready. It fails when the agent has ended.
+func (a *Agent) AwaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	if err := a.process.Await(ctx, func(ctx context.Context) error { return checkOK(ctx, a.Ready) }); err != nil {
+	if err := a.process.AwaitReady(ctx, func(ctx context.Context) error { return checkOK(ctx, a.Ready) }); err != nil {
 		return err
 	}
-	a.Took = time.Since(a.started)
+	a.StartDuration = time.Since(a.started)
 	return nil
 }
 
@@ -153,8 +153,8 @@ func (a *Agent) render(o AgentOptions) (corev1.Container, error) {
 	return sidecar.Container, nil
 }
 
-// environment is the container's environment as the kubelet resolves it.
-func environment(container corev1.Container, o AgentOptions) []string {
+// containerEnvironment is the container's environment as the kubelet resolves it.
+func containerEnvironment(container corev1.Container, o AgentOptions) []string {
 	fields := map[string]string{
 		"metadata.name": "pod-" + o.ServiceAccount, "metadata.namespace": o.Namespace,
 		"spec.serviceAccountName": o.ServiceAccount, "spec.nodeName": "node",
@@ -175,9 +175,9 @@ func environment(container corev1.Container, o AgentOptions) []string {
 	return env
 }
 
-// mount writes the files that the kubelet would mount, below the working folder: the
+// writeVolumes writes the files that the kubelet would mount, below the working folder: the
 // agent uses relative paths.
-func (a *Agent) mount(ctx context.Context, o AgentOptions) error {
+func (a *Agent) writeVolumes(ctx context.Context, o AgentOptions) error {
 	token, err := a.istiod.Client.CoreV1().ServiceAccounts(o.Namespace).CreateToken(ctx, o.ServiceAccount, &authenticationv1.TokenRequest{
 		Spec: authenticationv1.TokenRequestSpec{Audiences: []string{"istio-ca"}, ExpirationSeconds: ptr.To[int64](43200)},
 	}, metav1.CreateOptions{})
@@ -187,12 +187,12 @@ func (a *Agent) mount(ctx context.Context, o AgentOptions) error {
 	if err := a.write("tokens/istio-token", []byte(token.Status.Token)); err != nil {
 		return err
 	}
-	return a.Refresh(ctx)
+	return a.RefreshRoots(ctx)
 }
 
-// Refresh writes the roots that are published in the agent's namespace, as the kubelet
+// RefreshRoots writes the roots that are published in the agent's namespace, as the kubelet
 // does about every minute.
-func (a *Agent) Refresh(ctx context.Context) error {
+func (a *Agent) RefreshRoots(ctx context.Context) error {
 	roots, err := a.istiod.Roots(ctx, a.namespace)
 	if err != nil {
 		return err

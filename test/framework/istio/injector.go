@@ -72,8 +72,8 @@ func (d *Discovery) RemoveInjector(ctx context.Context) error {
 	return nil
 }
 
-// Injections is the number of requests to istiod's injector.
-func (d *Discovery) Injections(ctx context.Context) (float64, error) {
+// InjectionCount is the number of requests to istiod's injector.
+func (d *Discovery) InjectionCount(ctx context.Context) (float64, error) {
 	return scrape.Metric(ctx, "http://"+d.MonitoringAddress+"/metrics", "sidecar_injection_requests_total")
 }
 

@@ -65,7 +65,7 @@ func (i *Istiod) CreateNamespace(ctx context.Context, name string, labels map[st
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	return i.process.Await(ctx, func(ctx context.Context) error {
+	return i.process.AwaitReady(ctx, func(ctx context.Context) error {
 		_, err := i.Roots(ctx, name)
 		return err
 	})
@@ -73,8 +73,8 @@ func (i *Istiod) CreateNamespace(ctx context.Context, name string, labels map[st
 
 // Module returns the folder of Istio's module, with its CRDs and charts.
 func Module(ctx context.Context) (string, error) {
-	_, here, _, _ := runtime.Caller(0)
-	folder := filepath.Join(filepath.Dir(here), "..", "..", "tools", "pilot")
+	_, file, _, _ := runtime.Caller(0)
+	folder := filepath.Join(filepath.Dir(file), "..", "..", "tools", "pilot")
 	command := exec.CommandContext(ctx, "go", "-C", folder, "mod", "download", "-json", "istio.io/istio")
 	command.Stderr = os.Stderr
 	out, err := command.Output()

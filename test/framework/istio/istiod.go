@@ -62,8 +62,8 @@ type Istiod struct {
 	*Discovery
 	// Options are used by the next Restart.
 	Options Options
-	// Took is the time from the last start until istiod was ready.
-	Took time.Duration
+	// StartDuration is the time from the last start until istiod was ready.
+	StartDuration time.Duration
 
 	folder string
 	// temporary says that Stop has to remove the folder.
@@ -147,16 +147,16 @@ func (i *Istiod) Restart(ctx context.Context) error {
 	}
 	var err error
 	if i.process, err = process.Start(process.Options{
-		Name: "istiod", Program: i.program, Arguments: i.Flags(), Env: env, Folder: i.folder, Log: i.log(),
+		Name: "istiod", Program: i.program, Arguments: i.Flags(), Env: env, Dir: i.folder, Log: i.logPath(),
 	}); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	if err := i.process.Await(ctx, i.ready); err != nil {
+	if err := i.process.AwaitReady(ctx, i.ready); err != nil {
 		return err
 	}
-	i.Took = time.Since(started)
+	i.StartDuration = time.Since(started)
 	return nil
 }
 
@@ -180,10 +180,10 @@ func (i *Istiod) Stop() error {
 
 // Dump writes the end of istiod's log.
 func (i *Istiod) Dump(w io.Writer) {
-	_, _ = fmt.Fprintf(w, "--- istiod:\n%s\n", controlplane.Tail(i.log(), 40))
+	_, _ = fmt.Fprintf(w, "--- istiod:\n%s\n", controlplane.Tail(i.logPath(), 40))
 }
 
-func (i *Istiod) log() string { return filepath.Join(i.logs, "istiod-"+i.revision()+".log") }
+func (i *Istiod) logPath() string { return filepath.Join(i.logs, "istiod-"+i.revision()+".log") }
 
 // ready returns nil when istiod is ready and has published the roots of the plugged-in
 // authority.
@@ -201,8 +201,8 @@ func (i *Istiod) ready(ctx context.Context) error {
 }
 
 // Main runs the tests of a package beside a control plane and istiod, which it passes to
-// use first, and returns the exit status.
-func Main(tests interface{ Run() int }, o Options, use func(admin *rest.Config, istiod *Istiod)) int {
+// setUp first, and returns the exit status.
+func Main(tests interface{ Run() int }, o Options, setUp func(admin *rest.Config, istiod *Istiod)) int {
 	fail := func(err error) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -222,8 +222,8 @@ func Main(tests interface{ Run() int }, o Options, use func(admin *rest.Config, 
 		return fail(err)
 	}
 	defer func() { _ = istiod.Stop() }()
-	fmt.Fprintf(os.Stderr, "istiod is ready after %s\n", istiod.Took.Round(time.Millisecond))
-	use(admin, istiod)
+	fmt.Fprintf(os.Stderr, "istiod is ready after %s\n", istiod.StartDuration.Round(time.Millisecond))
+	setUp(admin, istiod)
 	status := tests.Run()
 	if status != 0 {
 		istiod.Dump(os.Stderr)

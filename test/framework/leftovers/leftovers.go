@@ -18,22 +18,22 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// passing are kinds that come and go with others or are forgotten by the API server
-// itself.
-var passing = []string{"events", "endpoints", "endpointslices", "pods", "replicasets", "controllerrevisions"}
+// transient are the resources that are created and deleted with other objects, or that
+// the API server expires.
+var transient = []string{"events", "endpoints", "endpointslices", "pods", "replicasets", "controllerrevisions"}
 
-// node is the name of the one node of test/tools/cluster. What belongs to it has it too, and
-// its Lease comes ten seconds after it.
-const node = "isthmus-node"
+// nodeName is the name of the one node of test/tools/cluster. Objects of the node have the
+// same name; its Lease is created ten seconds after it.
+const nodeName = "isthmus-node"
 
-// List returns everything that has isthmus in its name, as "resource namespace/name",
-// sorted, but for the node.
+// List returns all objects that have isthmus in their name, except the node's, as
+// "resource namespace/name", sorted.
 func List(ctx context.Context, config *rest.Config) ([]string, error) {
-	kinds, err := discovery.NewDiscoveryClientForConfig(config)
+	discoveryClient, err := discovery.NewDiscoveryClientForConfig(config)
 	if err != nil {
 		return nil, err
 	}
-	resources, err := kinds.ServerPreferredResources()
+	resources, err := discoveryClient.ServerPreferredResources()
 	if err != nil {
 		return nil, fmt.Errorf("ask for the kinds of objects: %w", err)
 	}
@@ -48,18 +48,18 @@ func List(ctx context.Context, config *rest.Config) ([]string, error) {
 			return nil, err
 		}
 		for _, resource := range list.APIResources {
-			if slices.Contains(passing, resource.Name) || !slices.Contains(resource.Verbs, "list") {
+			if slices.Contains(transient, resource.Name) || !slices.Contains(resource.Verbs, "list") {
 				continue
 			}
 			objects, err := client.Resource(group.WithResource(resource.Name)).List(ctx, metav1.ListOptions{})
 			if apierrors.IsMethodNotSupported(err) || apierrors.IsNotFound(err) {
-				continue // of a kind that only says that it can be listed
+				continue // discovery reports the verb list, but the resource has none
 			}
 			if err != nil {
 				return nil, fmt.Errorf("list %s: %w", resource.Name, err)
 			}
 			for _, object := range objects.Items {
-				if strings.Contains(object.Name, "isthmus") && object.Name != node {
+				if strings.Contains(object.Name, "isthmus") && object.Name != nodeName {
 					found = append(found, resource.Name+" "+object.Namespace+"/"+object.Name)
 				}
 			}

@@ -8,49 +8,49 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
-// Import gives the node an image of test/tools/cluster that it does not have from the
-// start. Of a cluster that is not Owned it is expected to be there.
-func (c *Cluster) Import(ctx context.Context, name string) error {
-	if !c.Owned {
+// ImportImage imports an image of test/tools/cluster that the node does not have from the
+// start. A cluster that is not Ephemeral must have it already.
+func (c *Cluster) ImportImage(ctx context.Context, name string) error {
+	if !c.Ephemeral {
 		return nil
 	}
 	tarball, err := controlplane.Image(ctx, name)
 	if err != nil {
 		return err
 	}
-	return controlplane.Component(ctx, c.DataDir, "import", tarball)
+	return controlplane.ControlComponent(ctx, c.DataDir, "import", tarball)
 }
 
-// KillContainer kills the process of a container, whose id is that of a pod's
-// status: containerd://<id>. Nothing in a pod can, and nothing may.
+// KillContainer kills the process of a container from outside of the pod. id is the ID in
+// the pod's status: containerd://<id>.
 func (c *Cluster) KillContainer(ctx context.Context, id string) error {
-	return c.orderContainer(ctx, "kill", id)
+	return c.controlContainer(ctx, "kill", id)
 }
 
-// KillContainers kills every container of the node at once, pods' sandboxes too, as
-// when it loses its power.
+// KillContainers kills all containers of the node at once, including the pods' sandboxes,
+// as a power failure would.
 func (c *Cluster) KillContainers(ctx context.Context) error {
-	return c.orderContainer(ctx, "kill", "containerd://all")
+	return c.controlContainer(ctx, "kill", "containerd://all")
 }
 
-// PauseContainer stops the first process of a container until ResumeContainer; the
-// id is as for KillContainer.
+// PauseContainer stops the first process of a container until ResumeContainer. id is the
+// same as for KillContainer.
 func (c *Cluster) PauseContainer(ctx context.Context, id string) error {
-	return c.orderContainer(ctx, "pause", id)
+	return c.controlContainer(ctx, "pause", id)
 }
 
-// ResumeContainer ends PauseContainer.
+// ResumeContainer continues a container that PauseContainer stopped.
 func (c *Cluster) ResumeContainer(ctx context.Context, id string) error {
-	return c.orderContainer(ctx, "resume", id)
+	return c.controlContainer(ctx, "resume", id)
 }
 
-func (c *Cluster) orderContainer(ctx context.Context, order, id string) error {
-	if !c.Owned {
-		return fmt.Errorf("%s container %s: the cluster of KUBECONFIG is not this test's", order, id)
+func (c *Cluster) controlContainer(ctx context.Context, action, id string) error {
+	if !c.Ephemeral {
+		return fmt.Errorf("%s container %s: the cluster of KUBECONFIG is not this test's", action, id)
 	}
 	_, id, found := strings.Cut(id, "://")
 	if !found {
 		return fmt.Errorf("container id %q: want containerd://<id>", id)
 	}
-	return controlplane.Component(ctx, c.DataDir, order+"-container", id)
+	return controlplane.ControlComponent(ctx, c.DataDir, action+"-container", id)
 }

@@ -27,48 +27,48 @@ import (
 
 // Names of what is installed.
 const (
-	// Release and Namespace are Isthmus', as in its README.
+	// Release and Namespace are those of Isthmus, as in its README.
 	Release   = "isthmus"
 	Namespace = "isthmus-system"
-	// IstioNamespace is istiod's.
+	// IstioNamespace is the namespace of istiod.
 	IstioNamespace = "istio-system"
-	// istioTag is that of the images pilot and proxyv2; see test/tools/cluster.
+	// istioTag is the tag of the images pilot and proxyv2; see test/tools/cluster.
 	istioTag = "1.31.0-dev"
 )
 
-// MaxPods is how many pods the node takes: enough to roll 200 at once.
+// MaxPods is the node's maximum number of pods: enough to restart 200 at once.
 const MaxPods = 500
 
 // Cluster is a cluster that runs pods.
 type Cluster struct {
 	*controlplane.Plane
-	// Admin reaches the API server as its administrator.
+	// Admin is the administrator's client configuration.
 	Admin *rest.Config
-	// Client is Admin's.
+	// Client is the administrator's client.
 	Client kubernetes.Interface
-	// Owned says that the cluster was started here, so that its components may be
-	// killed and Istio is ours to install.
-	Owned bool
-	// Chart is the packaged chart of Isthmus.
+	// Ephemeral is true if Start started the cluster, so that tests may kill its
+	// components and install Istio.
+	Ephemeral bool
+	// Chart is the path of the packaged chart of Isthmus.
 	Chart string
 
 	folder   string
 	programs map[string]string
 }
 
-// Start starts a cluster, or takes the one of KUBECONFIG, and packages Isthmus'
-// chart, with progress on standard error.
+// Start starts a cluster, or uses the one of KUBECONFIG, and packages the chart of
+// Isthmus, with progress on standard error.
 func Start(ctx context.Context) (*Cluster, error) {
-	begun := time.Now()
+	start := time.Now()
 	p, err := controlplane.Start(ctx, "--node", fmt.Sprintf("--max-pods=%d", MaxPods))
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Plane: p, Owned: p.Logs != "", programs: map[string]string{}}
+	c := &Cluster{Plane: p, Ephemeral: p.Logs != "", programs: map[string]string{}}
 	if err := c.prepare(ctx); err != nil {
 		return nil, errors.Join(err, c.Stop())
 	}
-	c.tell(begun, "cluster %s", c.Admin.Host)
+	c.reportDuration(start, "cluster %s", c.Admin.Host)
 	return c, nil
 }
 
@@ -84,32 +84,32 @@ func (c *Cluster) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	// The folder of a cluster of ours goes with it, whatever becomes of this process.
+	// The folder of an ephemeral cluster is removed even if this process is killed.
 	if c.folder, err = os.MkdirTemp(c.DataDir, "isthmus-node-"); err != nil {
 		return err
 	}
-	said, err := c.Helm(ctx, "package", filepath.Join(root(), "charts", "isthmus"), "--destination", c.folder)
+	output, err := c.Helm(ctx, "package", filepath.Join(repositoryRoot(), "charts", "isthmus"), "--destination", c.folder)
 	if err != nil {
 		return err
 	}
-	_, path, found := strings.Cut(strings.TrimSpace(said), "saved it to: ")
+	_, path, found := strings.Cut(strings.TrimSpace(output), "saved it to: ")
 	if !found {
-		return fmt.Errorf("helm package said %q", said)
+		return fmt.Errorf("helm package printed %q: want \"saved it to: <path>\"", output)
 	}
 	c.Chart = path
 	return nil
 }
 
-// Stop ends a cluster that was started here.
+// Stop stops the cluster if Start started it.
 func (c *Cluster) Stop() error {
 	return errors.Join(c.Plane.Stop(), os.RemoveAll(c.folder))
 }
 
-// InstallIstio installs istiod by Istio's charts, as Istio's documentation says,
-// and leaves alone an istiod that is there. The values are those of istiod's chart,
-// as "name=value".
+// InstallIstio installs istiod with Istio's charts, as in Istio's documentation. It does
+// not change an istiod that exists. The values are those of istiod's chart, as
+// "name=value".
 func (c *Cluster) InstallIstio(ctx context.Context, values ...string) error {
-	begun := time.Now()
+	start := time.Now()
 	if _, err := c.Kubectl(ctx, "", "--namespace", IstioNamespace, "get", "deployment", "istiod"); err == nil {
 		return nil
 	}
@@ -123,35 +123,35 @@ func (c *Cluster) InstallIstio(ctx context.Context, values ...string) error {
 	}
 	arguments := []string{
 		"upgrade", "--install", "istiod", filepath.Join(charts, "istio-control", "istio-discovery"), "--namespace", IstioNamespace, "--wait", "--timeout=5m",
-		// istiod asks for half a CPU and 2 GiB, which here are the edges'.
+		// By default istiod requests half a CPU and 2 GiB, which the edges need here.
 		"--set", "global.hub=docker.io/istio,global.tag=" + istioTag + ",autoscaleEnabled=false,resources.requests.cpu=100m,resources.requests.memory=256Mi",
 	}
-	if _, err := c.Helm(ctx, append(arguments, set(values)...)...); err != nil {
+	if _, err := c.Helm(ctx, append(arguments, setFlags(values)...)...); err != nil {
 		return err
 	}
-	c.tell(begun, "istiod, by its chart")
+	c.reportDuration(start, "istiod, with its chart")
 	return nil
 }
 
-// InstallIsthmus installs Isthmus by its packaged chart, as its README says, or
-// upgrades the release to these values, "name=value", alone.
+// InstallIsthmus installs Isthmus with its packaged chart, as in its README, or upgrades
+// the release. The values, as "name=value", replace all earlier ones.
 func (c *Cluster) InstallIsthmus(ctx context.Context, values ...string) error {
-	begun := time.Now()
+	start := time.Now()
 	arguments := []string{"upgrade", "--install", Release, c.Chart, "--namespace", Namespace, "--create-namespace", "--reset-values", "--wait", "--timeout=5m"}
-	if _, err := c.Helm(ctx, append(arguments, set(values)...)...); err != nil {
+	if _, err := c.Helm(ctx, append(arguments, setFlags(values)...)...); err != nil {
 		return err
 	}
-	c.tell(begun, "Isthmus, by its chart")
+	c.reportDuration(start, "Isthmus, with its chart")
 	return nil
 }
 
-// UninstallIsthmus takes the release away.
+// UninstallIsthmus uninstalls the release.
 func (c *Cluster) UninstallIsthmus(ctx context.Context) error {
 	_, err := c.Helm(ctx, "uninstall", Release, "--namespace", Namespace, "--wait", "--timeout=5m")
 	return err
 }
 
-func set(values []string) []string {
+func setFlags(values []string) []string {
 	var arguments []string
 	for _, value := range values {
 		arguments = append(arguments, "--set", value)
@@ -159,15 +159,15 @@ func set(values []string) []string {
 	return arguments
 }
 
-// Helm runs Helm as the administrator, and returns what it prints.
+// Helm runs Helm as the administrator, and returns its standard output.
 func (c *Cluster) Helm(ctx context.Context, arguments ...string) (string, error) {
 	return c.run(ctx, "", "helm", arguments...)
 }
 
-// Kubectl runs kubectl as the administrator with this standard input, and returns
-// what it prints.
-func (c *Cluster) Kubectl(ctx context.Context, in string, arguments ...string) (string, error) {
-	return c.run(ctx, in, "kubectl", arguments...)
+// Kubectl runs kubectl as the administrator with this standard input, and returns its
+// standard output.
+func (c *Cluster) Kubectl(ctx context.Context, stdin string, arguments ...string) (string, error) {
+	return c.run(ctx, stdin, "kubectl", arguments...)
 }
 
 // Apply applies manifests in a namespace.
@@ -176,10 +176,10 @@ func (c *Cluster) Apply(ctx context.Context, namespace, manifests string) error 
 	return err
 }
 
-func (c *Cluster) run(ctx context.Context, in, name string, arguments ...string) (string, error) {
+func (c *Cluster) run(ctx context.Context, stdin, name string, arguments ...string) (string, error) {
 	command := exec.CommandContext(ctx, c.programs[name], arguments...)
 	command.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig)
-	command.Stdin = strings.NewReader(in)
+	command.Stdin = strings.NewReader(stdin)
 	out, err := command.Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
@@ -188,17 +188,17 @@ func (c *Cluster) run(ctx context.Context, in, name string, arguments ...string)
 	return string(out), err
 }
 
-// Component gives an order about a component of the cluster: kill, restart, pause
-// or resume; etcd, kube-apiserver, kube-controller-manager, kube-scheduler,
-// containerd, kubelet or kube-proxy. Only a cluster that is Owned takes any.
-func (c *Cluster) Component(ctx context.Context, order, name string) error {
-	if !c.Owned {
-		return fmt.Errorf("%s %s: the cluster of KUBECONFIG is not this test's", order, name)
+// ControlComponent applies an action (kill, restart, pause or resume) to a component of the
+// cluster: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, containerd,
+// kubelet or kube-proxy. The cluster must be Ephemeral.
+func (c *Cluster) ControlComponent(ctx context.Context, action, name string) error {
+	if !c.Ephemeral {
+		return fmt.Errorf("%s %s: the cluster of KUBECONFIG is not this test's", action, name)
 	}
-	return controlplane.Component(ctx, c.DataDir, order, name)
+	return controlplane.ControlComponent(ctx, c.DataDir, action, name)
 }
 
-// Dump writes how the pods are, what happened last, and the ends of the logs.
+// Dump writes the pods, the latest Events, and the last lines of the logs.
 func (c *Cluster) Dump(w io.Writer) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -214,13 +214,13 @@ func (c *Cluster) Dump(w io.Writer) {
 	c.Plane.Dump(w)
 }
 
-// tell says on standard error what took how long.
-func (*Cluster) tell(begun time.Time, format string, arguments ...any) {
-	_, _ = fmt.Fprintf(os.Stderr, "%5.1fs  %s\n", time.Since(begun).Seconds(), fmt.Sprintf(format, arguments...))
+// reportDuration writes a step and its duration to standard error.
+func (*Cluster) reportDuration(start time.Time, format string, arguments ...any) {
+	_, _ = fmt.Fprintf(os.Stderr, "%5.1fs  %s\n", time.Since(start).Seconds(), fmt.Sprintf(format, arguments...))
 }
 
-// root is the repository's.
-func root() string {
-	_, here, _, _ := runtime.Caller(0)
-	return filepath.Join(filepath.Dir(here), "..", "..", "..")
+// repositoryRoot is the path of the repository.
+func repositoryRoot() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(file), "..", "..", "..")
 }

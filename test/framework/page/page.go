@@ -23,23 +23,23 @@ import (
 	"strings"
 )
 
-// Page is one page.
+// Page is a page of the documentation.
 type Page struct {
-	// Path is what errors call it.
+	// Path is the name of the page in errors.
 	Path string
-	// Blocks are its commands, in order.
+	// Blocks are the page's blocks of commands, in order.
 	Blocks []Block
 }
 
 // Block is a fenced block of commands.
 type Block struct {
-	// Line is where its fence is.
+	// Line is the line number of the opening fence.
 	Line int
-	// Commands are what stands between the fences.
+	// Commands is the text between the fences.
 	Commands string
-	// Retry and Skip are what the words behind the fence say.
+	// Retry and Skip are true if the fence has these words.
 	Retry, Skip bool
-	// Expects is true where a block of text follows; Want is that text.
+	// Expects is true if a block of text follows; Want is that text.
 	Expects bool
 	Want    string
 }
@@ -56,46 +56,47 @@ func Read(path string) (*Page, error) {
 // Parse reads a page from its text.
 func Parse(path, text string) (*Page, error) {
 	p := &Page{Path: path}
-	var fence []string // the words behind an open fence
-	var inside strings.Builder
-	open, indent, behind := 0, "", false // behind: nothing but blanks since commands
+	var info []string // the words after an open fence
+	var content strings.Builder
+	openLine, indent, afterCommands := 0, "", false // afterCommands: only empty lines since commands
 	number := 0
 	for line := range strings.Lines(text) {
 		number++
 		line = strings.TrimRight(line, "\r\n")
 		trimmed := strings.TrimLeft(line, " ")
 		switch {
-		case open == 0 && strings.HasPrefix(trimmed, "```"):
-			open, indent = number, line[:len(line)-len(trimmed)]
-			fence = strings.Fields(strings.TrimPrefix(trimmed, "```"))
-			inside.Reset()
-		case open == 0:
-			behind = behind && trimmed == ""
+		case openLine == 0 && strings.HasPrefix(trimmed, "```"):
+			openLine, indent = number, line[:len(line)-len(trimmed)]
+			info = strings.Fields(strings.TrimPrefix(trimmed, "```"))
+			content.Reset()
+		case openLine == 0:
+			afterCommands = afterCommands && trimmed == ""
 		case trimmed == "```":
-			if err := p.add(open, fence, inside.String(), behind); err != nil {
+			if err := p.add(openLine, info, content.String(), afterCommands); err != nil {
 				return nil, err
 			}
-			behind = len(fence) > 0 && fence[0] == "sh"
-			open = 0
+			afterCommands = len(info) > 0 && info[0] == "sh"
+			openLine = 0
 		default:
-			inside.WriteString(strings.TrimPrefix(line, indent) + "\n")
+			content.WriteString(strings.TrimPrefix(line, indent) + "\n")
 		}
 	}
-	if open != 0 {
-		return nil, fmt.Errorf("%s:%d: this block has no end", path, open)
+	if openLine != 0 {
+		return nil, fmt.Errorf("%s:%d: this block has no end", path, openLine)
 	}
 	return p, nil
 }
 
-// add takes a block in; behind says that it follows commands.
-func (p *Page) add(line int, fence []string, text string, behind bool) error {
-	if len(fence) == 0 {
+// add adds a block. If afterCommands is true, a block of text is the output that the last
+// commands should print.
+func (p *Page) add(line int, info []string, text string, afterCommands bool) error {
+	if len(info) == 0 {
 		return nil
 	}
-	switch fence[0] {
+	switch info[0] {
 	case "sh":
 		b := Block{Line: line, Commands: text}
-		for _, word := range fence[1:] {
+		for _, word := range info[1:] {
 			switch word {
 			case "retry":
 				b.Retry = true
@@ -107,7 +108,7 @@ func (p *Page) add(line int, fence []string, text string, behind bool) error {
 		}
 		p.Blocks = append(p.Blocks, b)
 	case "text":
-		if behind {
+		if afterCommands {
 			last := &p.Blocks[len(p.Blocks)-1]
 			last.Expects, last.Want = true, text
 		}

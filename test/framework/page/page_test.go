@@ -13,11 +13,11 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/page"
 )
 
-// fences writes a page with ~~~ for the fences of Markdown.
-func fences(text string) string { return strings.ReplaceAll(text, "~~~", "```") }
+// markdown replaces ~~~ with the fences of Markdown.
+func markdown(text string) string { return strings.ReplaceAll(text, "~~~", "```") }
 
 func TestParse(t *testing.T) {
-	p, err := page.Parse("guide.md", fences(`# A guide
+	p, err := page.Parse("guide.md", markdown(`# A guide
 
 ~~~sh
 one=1
@@ -47,7 +47,7 @@ rm -rf /
 More words.
 
 ~~~text
-of nobody
+of no block
 ~~~
 `))
 	require.NoError(t, err)
@@ -58,14 +58,14 @@ of nobody
 	}, p.Blocks)
 }
 
-func TestParseRefuses(t *testing.T) {
+func TestParseRejectsInvalidPages(t *testing.T) {
 	for name, test := range map[string]struct{ text, want string }{
-		"if a block has no end, expect its line":    {"text\n~~~sh\ntrue\n", "guide.md:2: this block has no end"},
-		"if a word is unknown, expect what it is":   {"~~~sh retries\ntrue\n~~~\n", `guide.md:1: unknown word "retries": choose retry or skip`},
-		"if the unknown word is last, expect it as": {"~~~sh retry now\ntrue\n~~~\n", `guide.md:1: unknown word "now": choose retry or skip`},
+		"if a block has no end, expect an error with its line":         {"text\n~~~sh\ntrue\n", "guide.md:2: this block has no end"},
+		"if a word is unknown, expect an error that names it":          {"~~~sh retries\ntrue\n~~~\n", `guide.md:1: unknown word "retries": choose retry or skip`},
+		"if the second word is unknown, expect an error that names it": {"~~~sh retry now\ntrue\n~~~\n", `guide.md:1: unknown word "now": choose retry or skip`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := page.Parse("guide.md", fences(test.text))
+			_, err := page.Parse("guide.md", markdown(test.text))
 			assert.EqualError(t, err, test.want)
 		})
 	}
@@ -76,22 +76,22 @@ func TestMatch(t *testing.T) {
 		want, got string
 		differs   bool
 	}{
-		"if both are the same, expect a match":              {want: "a\nb\n", got: "a\nb\n"},
-		"if blanks differ, expect a match":                  {want: "NAME READY\n", got: "NAME      READY   \n\n"},
-		"if a line differs, expect none":                    {want: "a\nb", got: "a\nc", differs: true},
-		"if a line is missing, expect none":                 {want: "a\nb", got: "a", differs: true},
-		"if a line is too many, expect none":                {want: "a", got: "a\nb", differs: true},
-		"if dots stand for lines, expect a match":           {want: "a\n...\nd", got: "a\nb\nc\nd"},
-		"if dots stand for nothing, expect a match":         {want: "a\n...\nd", got: "a\nd"},
-		"if dots come first and last, expect a match":       {want: "...\nb\n...", got: "a\nb\nc"},
-		"if nothing follows where a line has to, expect no": {want: "...\nb", got: "a\nc", differs: true},
-		"if dots end a line, expect a match":                {want: "error: ...", got: "error: no such file"},
-		"if a line begins otherwise, expect none":           {want: "error: ...", got: "warning: no such file", differs: true},
-		"if a word is a placeholder, expect a match":        {want: "pod/quote-⟨id⟩ is ⟨state⟩.", got: "pod/quote-5d4-x is Running."},
-		"if a placeholder would be two words, expect none":  {want: "pod/⟨id⟩", got: "pod/a b", differs: true},
-		"if a placeholder would be empty, expect none":      {want: "pod/⟨id⟩", got: "pod/", differs: true},
-		"if characters mean something in patterns, no":      {want: "a.c", got: "abc", differs: true},
-		"if nothing is expected, expect that nothing came":  {want: "", got: "a", differs: true},
+		"if both are the same, expect a match":                       {want: "a\nb\n", got: "a\nb\n"},
+		"if blanks differ, expect a match":                           {want: "NAME READY\n", got: "NAME      READY   \n\n"},
+		"if a line differs, expect none":                             {want: "a\nb", got: "a\nc", differs: true},
+		"if a line is missing, expect none":                          {want: "a\nb", got: "a", differs: true},
+		"if there is an extra line, expect none":                     {want: "a", got: "a\nb", differs: true},
+		"if dots stand for lines, expect a match":                    {want: "a\n...\nd", got: "a\nb\nc\nd"},
+		"if dots stand for nothing, expect a match":                  {want: "a\n...\nd", got: "a\nd"},
+		"if dots come first and last, expect a match":                {want: "...\nb\n...", got: "a\nb\nc"},
+		"if the line after the dots is missing, expect none":         {want: "...\nb", got: "a\nc", differs: true},
+		"if dots end a line, expect a match":                         {want: "error: ...", got: "error: no such file"},
+		"if a line has another beginning, expect none":               {want: "error: ...", got: "warning: no such file", differs: true},
+		"if a word is a placeholder, expect a match":                 {want: "pod/quote-⟨id⟩ is ⟨state⟩.", got: "pod/quote-5d4-x is Running."},
+		"if a placeholder would be two words, expect none":           {want: "pod/⟨id⟩", got: "pod/a b", differs: true},
+		"if a placeholder would be empty, expect none":               {want: "pod/⟨id⟩", got: "pod/", differs: true},
+		"if a character is special in patterns, expect it literally": {want: "a.c", got: "abc", differs: true},
+		"if no output is expected and there is some, expect none":    {want: "", got: "a", differs: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := page.Match(test.want, test.got)
@@ -106,50 +106,50 @@ func TestMatch(t *testing.T) {
 
 func TestRun(t *testing.T) {
 	for name, test := range map[string]struct{ text, want string }{
-		"if all is as expected, expect no error": {
+		"if every block prints what is expected, expect no error": {
 			text: "~~~sh\nname=world\n~~~\n\n~~~sh\necho hello $name\n~~~\n~~~text\nhello ⟨who⟩\n~~~\n",
 		},
-		"if a command fails, expect its place": {
+		"if a command fails, expect its position": {
 			text: "~~~sh\ntrue\n~~~\n~~~sh\necho before\nfalse\necho after\n~~~\n",
 			want: "guide.md:4: a command failed; it printed:\nbefore\n\nthe commands:\necho before\nfalse\necho after\n",
 		},
-		"if a command of a pipe fails, expect its place": {
+		"if a command of a pipe fails, expect its position": {
 			text: "~~~sh\nfalse | cat\n~~~\n",
 			want: "guide.md:1: a command failed; it printed:\n\nthe commands:\nfalse | cat\n",
 		},
-		"if it prints something else, expect both": {
+		"if a block prints something else, expect both texts": {
 			text: "~~~sh\necho no\n~~~\n~~~text\nyes\n~~~\n",
 			want: "guide.md:1: expected:\nyes\nprinted:\nno\nthe commands:\necho no\n",
 		},
-		"if the shell ends itself, expect its place": {
+		"if the shell exits, expect the position of the block": {
 			text: "~~~sh\nexit 0\n~~~\n",
 			want: "guide.md:1: a command failed; it printed:\n\nthe commands:\nexit 0\n",
 		},
-		"if a block is left out, expect that it did not run": {
+		"if a block is skipped, expect that it does not run": {
 			text: "~~~sh skip\nfalse\n~~~\n",
 		},
-		"if standard input is read, expect none": {
+		"if standard input is read, expect it to be empty": {
 			text: "~~~sh\ncat\n~~~\n~~~sh\necho still here\n~~~\n~~~text\nstill here\n~~~\n",
 		},
-		"if it works at the third attempt, expect no error": {
+		"if the third attempt succeeds, expect no error": {
 			text: "~~~sh retry\necho . >> count\n[ $(wc -l < count) -ge 3 ]\nwc -l < count\n~~~\n~~~text\n3\n~~~\n",
 		},
-		"if it never works, expect the last attempt": {
+		"if no attempt succeeds, expect the error of the last one": {
 			text: "~~~sh retry\necho sorry\nfalse\necho after\n~~~\n",
 			want: "guide.md:1: ended with status 1, and printed:\nsorry\n\nthe commands:\necho sorry\nfalse\necho after\n",
 		},
-		"if it takes too long, expect that it was ended": {
+		"if a block takes too long, expect that it is killed": {
 			text: "~~~sh\necho begun\nsleep 60\n~~~\n",
 			want: "guide.md:1: not done: context deadline exceeded; it printed:\nbegun\n\nthe commands:\necho begun\nsleep 60\n",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p, err := page.Parse("guide.md", fences(test.text))
+			p, err := page.Parse("guide.md", markdown(test.text))
 			require.NoError(t, err)
 			progress := &bytes.Buffer{}
 			err = page.Run(t.Context(), p, page.Options{
-				Folder: t.TempDir(), Env: []string{"PATH=" + os.Getenv("PATH")}, Progress: progress, Retry: 2 * time.Second, Patience: 3 * time.Second,
+				Dir: t.TempDir(), Env: []string{"PATH=" + os.Getenv("PATH")}, Progress: progress, RetryTimeout: 2 * time.Second, Timeout: 3 * time.Second,
 			})
 			if test.want != "" {
 				assert.EqualError(t, err, test.want)

@@ -14,28 +14,28 @@ import (
 	"time"
 )
 
-// Options say where a page runs.
+// Options configure how a page runs.
 type Options struct {
-	// Folder is the shell's working folder.
-	Folder string
-	// Env is its environment, whole.
+	// Dir is the shell's working directory.
+	Dir string
+	// Env is the shell's complete environment.
 	Env []string
-	// Progress is told of each block.
+	// Progress receives a line for each block.
 	Progress io.Writer
-	// Retry is how long a block marked retry may take. Default: a minute.
-	Retry time.Duration
-	// Patience is how long any other block may take. Default: three minutes.
-	Patience time.Duration
+	// RetryTimeout is how long a block marked retry may take. Default: a minute.
+	RetryTimeout time.Duration
+	// Timeout is how long any other block may take. Default: three minutes.
+	Timeout time.Duration
 }
 
-// Run runs a page, and returns what is wrong with the first block that fails, as
-// page:line.
+// Run runs a page. It returns the error of the first block that fails, with its position
+// as page:line.
 func Run(ctx context.Context, p *Page, o Options) error {
-	if o.Retry == 0 {
-		o.Retry = time.Minute
+	if o.RetryTimeout == 0 {
+		o.RetryTimeout = time.Minute
 	}
-	if o.Patience == 0 {
-		o.Patience = 3 * time.Minute
+	if o.Timeout == 0 {
+		o.Timeout = 3 * time.Minute
 	}
 	s, err := newShell(o)
 	if err != nil {
@@ -43,22 +43,22 @@ func Run(ctx context.Context, p *Page, o Options) error {
 	}
 	defer s.close()
 	for _, b := range p.Blocks {
-		place := fmt.Sprintf("%s:%d", p.Path, b.Line)
+		position := fmt.Sprintf("%s:%d", p.Path, b.Line)
 		if b.Skip {
-			_, _ = fmt.Fprintf(o.Progress, "%s: left out: for a real cluster only\n", place)
+			_, _ = fmt.Fprintf(o.Progress, "%s: skipped: for a real cluster only\n", position)
 			continue
 		}
-		begun := time.Now()
+		start := time.Now()
 		if err := s.run(ctx, b, o); err != nil {
-			return fmt.Errorf("%s: %w\nthe commands:\n%s", place, err, b.Commands)
+			return fmt.Errorf("%s: %w\nthe commands:\n%s", position, err, b.Commands)
 		}
-		_, _ = fmt.Fprintf(o.Progress, "%s: %.1fs: %s\n", place, time.Since(begun).Seconds(), b.title())
+		_, _ = fmt.Fprintf(o.Progress, "%s: %.1fs: %s\n", position, time.Since(start).Seconds(), b.firstCommand())
 	}
 	return nil
 }
 
-// title is the first line of the block that says what it does.
-func (b Block) title() string {
+// firstCommand is the first line of the block that is neither empty nor a comment.
+func (b Block) firstCommand() string {
 	for line := range strings.Lines(b.Commands) {
 		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
 			return line
@@ -67,12 +67,12 @@ func (b Block) title() string {
 	return "nothing"
 }
 
-// shell is a bash that runs block after block, so that variables stay.
+// shell is a bash process that runs all blocks, so that variables keep their values.
 type shell struct {
 	command *exec.Cmd
-	in      io.WriteCloser
+	stdin   io.WriteCloser
 	out     *bufio.Reader
-	folder  string // of the scripts
+	folder  string // of the blocks' scripts
 	scripts int
 }
 
@@ -82,7 +82,7 @@ func newShell(o Options) (*shell, error) {
 		return nil, err
 	}
 	s := &shell{folder: folder, command: exec.Command("bash", "-euo", "pipefail")}
-	s.command.Dir, s.command.Env = o.Folder, o.Env
+	s.command.Dir, s.command.Env = o.Dir, o.Env
 	s.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	reader, writer, err := os.Pipe()
 	if err != nil {
@@ -90,7 +90,7 @@ func newShell(o Options) (*shell, error) {
 	}
 	s.command.Stdout, s.command.Stderr = writer, writer
 	s.out = bufio.NewReader(reader)
-	if s.in, err = s.command.StdinPipe(); err != nil {
+	if s.stdin, err = s.command.StdinPipe(); err != nil {
 		return nil, err
 	}
 	err = s.command.Start()
@@ -98,9 +98,9 @@ func newShell(o Options) (*shell, error) {
 	return s, err
 }
 
-// close ends the shell, and what it left in the background.
+// close kills the shell and its background processes.
 func (s *shell) close() {
-	_ = s.in.Close()
+	_ = s.stdin.Close()
 	s.kill()
 	_ = s.command.Wait()
 	_ = os.RemoveAll(s.folder)
@@ -108,11 +108,11 @@ func (s *shell) close() {
 
 func (s *shell) kill() { _ = syscall.Kill(-s.command.Process.Pid, syscall.SIGKILL) }
 
-// run runs a block until it is as expected, once or, with retry, for a while.
+// run runs a block once, or with retry until it prints what is expected.
 func (s *shell) run(ctx context.Context, b Block, o Options) error {
-	deadline := time.Now().Add(o.Retry)
+	deadline := time.Now().Add(o.RetryTimeout)
 	for {
-		output, status, err := s.attempt(ctx, b, o.Patience)
+		output, status, err := s.runOnce(ctx, b, o.Timeout)
 		switch {
 		case err != nil:
 			return fmt.Errorf("%w; it printed:\n%s", err, output)
@@ -132,9 +132,9 @@ func (s *shell) run(ctx context.Context, b Block, o Options) error {
 	}
 }
 
-// attempt runs the commands once. Without retry a command that fails ends the
-// shell, so there is an error then.
-func (s *shell) attempt(ctx context.Context, b Block, patience time.Duration) (output string, status int, err error) {
+// runOnce runs the commands once. Without retry, a command that fails ends the shell, so
+// runOnce returns an error.
+func (s *shell) runOnce(ctx context.Context, b Block, timeout time.Duration) (output string, status int, err error) {
 	s.scripts++
 	script := filepath.Join(s.folder, fmt.Sprintf("%d.sh", s.scripts))
 	if err := os.WriteFile(script, []byte(b.Commands), 0o600); err != nil {
@@ -145,25 +145,25 @@ func (s *shell) attempt(ctx context.Context, b Block, patience time.Duration) (o
 	if b.Retry {
 		line = fmt.Sprintf("set +e; ( set -e; source %s </dev/null ); printf '\\n%s %%d\\n' $?; set -e\n", script, marker)
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	defer context.AfterFunc(ctx, s.kill)()
-	if _, err := io.WriteString(s.in, line); err != nil {
+	if _, err := io.WriteString(s.stdin, line); err != nil {
 		return "", 0, err
 	}
-	var all strings.Builder
+	var printed strings.Builder
 	for {
 		line, err := s.out.ReadString('\n')
 		if rest, ok := strings.CutPrefix(line, marker); ok {
 			_, err := fmt.Sscan(rest, &status)
-			return strings.TrimSuffix(all.String(), "\n"), status, err
+			return strings.TrimSuffix(printed.String(), "\n"), status, err
 		}
-		all.WriteString(line)
+		printed.WriteString(line)
 		if ctx.Err() != nil {
-			return all.String(), 0, fmt.Errorf("not done: %w", ctx.Err())
+			return printed.String(), 0, fmt.Errorf("not done: %w", ctx.Err())
 		}
 		if err != nil {
-			return all.String(), 0, errors.New("a command failed")
+			return printed.String(), 0, errors.New("a command failed")
 		}
 	}
 }

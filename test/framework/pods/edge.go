@@ -9,9 +9,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// Edge is a pod that does nothing, with what every namespace allows. It matches no
-// profile and asks for the generic one, so it is injected where its namespace, or an
-// annotation more, opts it in.
+// Edge returns a pod that does nothing and that every namespace allows. It matches no
+// profile but names the generic one, so it is injected if its namespace or another
+// annotation opts it in.
 func Edge(name string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
@@ -25,7 +25,7 @@ func Edge(name string) *corev1.Pod {
 	}
 }
 
-// Deployment is a workload of pods like this one, whose label "app" names it.
+// Deployment returns a Deployment of pods like this one. Its name is the pod's label "app".
 func Deployment(pod *corev1.Pod, replicas int32) *appsv1.Deployment {
 	return &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Name: pod.Labels["app"]},

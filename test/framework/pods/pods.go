@@ -21,15 +21,15 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// patience is how long one pod may take: longer than the API server waits for a
-// webhook.
-const patience = 20 * time.Second
+// createTimeout is how long the creation of a pod may take: longer than the API server
+// waits for a webhook.
+const createTimeout = 20 * time.Second
 
-// keptReasons is how many different refusals are kept with their text.
-const keptReasons = 5
+// maxReasons is how many different refusals are recorded with their text.
+const maxReasons = 5
 
-// Creator asks for pods that shall be injected, one after the other. Each passes the
-// webhook and the API server, and is not stored.
+// Creator creates pods that should be injected, one after the other. Each creation is a
+// dry run: it passes the API server and the webhook, and is not stored.
 type Creator struct {
 	client    kubernetes.Interface
 	namespace string
@@ -41,29 +41,29 @@ type Creator struct {
 	count Count
 }
 
-// Count is how pods came out.
+// Count are the outcomes of the creations.
 type Count struct {
-	// Asked is their number: that of the others together.
-	Asked, Injected int
-	// Bare came out without an injection.
-	Bare int
-	// Refused were by admission: whoever asked has to ask again.
+	// Requested is the number of creations; the other numbers add up to it.
+	Requested, Injected int
+	// NotInjected were created without a sidecar.
+	NotInjected int
+	// Refused were refused by admission, so that the client has to retry.
 	Refused int
-	// Unanswered met an API server that is away or has no answer.
+	// Unanswered got no answer from the API server.
 	Unanswered int
-	// First and Last are when pods were refused or unanswered.
+	// First and Last are the times of the first and last failure: refused or unanswered.
 	First, Last time.Time
-	// Reasons are some of the refusals' texts.
+	// Reasons are the texts of the first different refusals.
 	Reasons []string
 }
 
-// Waited is how many have to be asked for again.
-func (c Count) Waited() int { return c.Refused + c.Unanswered }
+// Failed is the number of pods that were refused or unanswered.
+func (c Count) Failed() int { return c.Refused + c.Unanswered }
 
-// String says it in a few words.
+// String summarizes the outcomes in one line.
 func (c Count) String() string {
-	text := fmt.Sprintf("%d pods asked for, %d injected, %d bare, %d refused, %d unanswered", c.Asked, c.Injected, c.Bare, c.Refused, c.Unanswered)
-	if c.Waited() > 0 {
+	text := fmt.Sprintf("%d pods asked for, %d injected, %d bare, %d refused, %d unanswered", c.Requested, c.Injected, c.NotInjected, c.Refused, c.Unanswered)
+	if c.Failed() > 0 {
 		text += fmt.Sprintf(" within %s", c.Last.Sub(c.First).Round(time.Millisecond))
 	}
 	if len(c.Reasons) > 0 {
@@ -72,8 +72,8 @@ func (c Count) String() string {
 	return text
 }
 
-// Start begins to ask for a pod like the template every so often, or as fast as they
-// are answered.
+// Start starts to create a pod from the template at this interval, or less often if the
+// answers take longer.
 func Start(client kubernetes.Interface, namespace string, template *corev1.Pod, every time.Duration) *Creator {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Creator{client: client, namespace: namespace, template: template, cancel: cancel}
@@ -81,7 +81,7 @@ func Start(client kubernetes.Interface, namespace string, template *corev1.Pod, 
 		ticker := time.NewTicker(every)
 		defer ticker.Stop()
 		for ctx.Err() == nil {
-			c.ask(ctx)
+			c.createPod(ctx)
 			select {
 			case <-ctx.Done():
 			case <-ticker.C:
@@ -91,55 +91,55 @@ func Start(client kubernetes.Interface, namespace string, template *corev1.Pod, 
 	return c
 }
 
-// Stop ends it, and returns what there was since the last Take.
+// Stop stops the Creator, and returns the outcomes since the last Drain.
 func (c *Creator) Stop() Count {
 	c.cancel()
 	c.done.Wait()
-	return c.Take()
+	return c.Drain()
 }
 
-// Take returns what there was since the last time.
-func (c *Creator) Take() Count {
+// Drain returns the outcomes since the last Drain, and clears them.
+func (c *Creator) Drain() Count {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	taken := c.count
+	count := c.count
 	c.count = Count{}
-	return taken
+	return count
 }
 
-// Seen is what there was since the last Take, and is not taken.
-func (c *Creator) Seen() Count {
+// Snapshot returns the outcomes since the last Drain, and keeps them.
+func (c *Creator) Snapshot() Count {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	seen := c.count
-	seen.Reasons = slices.Clone(seen.Reasons)
-	return seen
+	snapshot := c.count
+	snapshot.Reasons = slices.Clone(snapshot.Reasons)
+	return snapshot
 }
 
-func (c *Creator) ask(ctx context.Context) {
-	asking, cancel := context.WithTimeout(ctx, patience)
+func (c *Creator) createPod(ctx context.Context) {
+	requestCtx, cancel := context.WithTimeout(ctx, createTimeout)
 	defer cancel()
-	pod, err := c.client.CoreV1().Pods(c.namespace).Create(asking, c.template, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	pod, err := c.client.CoreV1().Pods(c.namespace).Create(requestCtx, c.template, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	if ctx.Err() != nil {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.count.enter(pod, err, time.Now())
+	c.count.record(pod, err, time.Now())
 }
 
-func (c *Count) enter(pod *corev1.Pod, err error, now time.Time) {
-	c.Asked++
+func (c *Count) record(pod *corev1.Pod, err error, now time.Time) {
+	c.Requested++
 	switch {
 	case err == nil && pod.Labels[policy.InjectedLabel] != "":
 		c.Injected++
 		return
 	case err == nil:
-		c.Bare++
+		c.NotInjected++
 		return
 	case IsRefusal(err):
 		c.Refused++
-		if reason := err.Error(); len(c.Reasons) < keptReasons && !slices.Contains(c.Reasons, reason) {
+		if reason := err.Error(); len(c.Reasons) < maxReasons && !slices.Contains(c.Reasons, reason) {
 			c.Reasons = append(c.Reasons, reason)
 		}
 	default:
@@ -151,8 +151,8 @@ func (c *Count) enter(pod *corev1.Pod, err error, now time.Time) {
 	c.Last = now
 }
 
-// IsRefusal says whether admission refused an object, rather than that the API server
-// is away: a webhook denied it, or could not be called.
+// IsRefusal reports whether admission refused an object: a webhook denied it, or could not
+// be called. It is false if the API server is away.
 func IsRefusal(err error) bool {
 	var status apierrors.APIStatus
 	return errors.As(err, &status) && (apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || strings.Contains(err.Error(), "webhook"))

@@ -2,8 +2,8 @@ package process
 
 import "syscall"
 
-// attributes keep a terminal's Ctrl-C from a program, and have the kernel kill
-// it when the thread that started it ends.
+// attributes put a program in its own process group, so that it does not receive a
+// terminal's Ctrl-C, and make the kernel kill it when the thread that started it ends.
 func attributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

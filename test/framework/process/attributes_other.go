@@ -4,6 +4,6 @@ package process
 
 import "syscall"
 
-// attributes leave a program in the group of this process, so that a terminal's
-// Ctrl-C ends both; no kernel but Linux ends the one with the other.
+// attributes keep a program in the process group of this process, so that a terminal's
+// Ctrl-C ends both. Only Linux can kill a program when its parent ends.
 func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{} }

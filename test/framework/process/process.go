@@ -18,25 +18,25 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
-// Options say what to run.
+// Options configure a process.
 type Options struct {
-	// Name is what errors call the program.
+	// Name is the name of the program in errors.
 	Name string
-	// Program is its path, Arguments and Env what it gets. It inherits of the
-	// environment only what configures nothing.
+	// Program is the path of the program, Arguments its arguments. Env is its
+	// environment; see Environment for the variables that are added.
 	Program        string
 	Arguments, Env []string
-	// Folder is its working folder. Default: this process' own.
-	Folder string
-	// Log is the file that its output is appended to.
+	// Dir is its working directory. Default: that of this process.
+	Dir string
+	// Log is the path of the file that its output is appended to.
 	Log string
 }
 
-// Process is a program that runs until it is ended or this process ends.
+// Process is a running program. It ends with this process at the latest.
 type Process struct {
 	options Options
 	command *exec.Cmd
-	// done is closed when the program has ended and was waited for.
+	// done is closed after Wait has returned.
 	done chan struct{}
 }
 
@@ -47,15 +47,15 @@ func Start(o Options) (*Process, error) {
 		return nil, err
 	}
 	command := exec.Command(o.Program, o.Arguments...)
-	command.Dir = o.Folder
+	command.Dir = o.Dir
 	command.Env = Environment(o.Env)
 	command.Stdout, command.Stderr = out, out
 	command.SysProcAttr = attributes()
 	p := &Process{options: o, command: command, done: make(chan struct{})}
 	started := make(chan error, 1)
 	go func() {
-		// The kernel ends the program with the thread that started it, so that
-		// thread has to stay.
+		// The kernel kills the program when the thread that started it ends, so this
+		// thread must live as long.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		defer func() { _ = out.Close() }()
@@ -72,7 +72,8 @@ func Start(o Options) (*Process, error) {
 	return p, nil
 }
 
-// Environment adds to the variables those of this process that configure nothing.
+// Environment returns the variables and PATH, HOME and TMPDIR of this process, which are
+// the ones that do not configure a program.
 func Environment(variables []string) []string {
 	env := append([]string{}, variables...)
 	for _, name := range []string{"PATH", "HOME", "TMPDIR"} {
@@ -83,7 +84,7 @@ func Environment(variables []string) []string {
 	return env
 }
 
-// Running says whether the program has not ended yet.
+// Running reports whether the program has not ended yet.
 func (p *Process) Running() bool {
 	select {
 	case <-p.done:
@@ -93,13 +94,14 @@ func (p *Process) Running() bool {
 	}
 }
 
-// Signal sends a signal and does not wait: SIGSTOP, for one.
+// Signal sends a signal, such as SIGSTOP, and does not wait.
 func (p *Process) Signal(signal syscall.Signal) error { return p.command.Process.Signal(signal) }
 
-// ID is the process' id.
-func (p *Process) ID() int { return p.command.Process.Pid }
+// PID is the process ID.
+func (p *Process) PID() int { return p.command.Process.Pid }
 
-// End sends a signal, and SIGKILL where that does not help, and waits.
+// End sends a signal and waits until the program has ended. After ten seconds it sends
+// SIGKILL.
 func (p *Process) End(signal syscall.Signal) {
 	if !p.Running() {
 		return
@@ -113,33 +115,33 @@ func (p *Process) End(signal syscall.Signal) {
 	}
 }
 
-// Await asks until is returns nil, the program ends or ctx does.
-func (p *Process) Await(ctx context.Context, is func(context.Context) error) error {
+// AwaitReady calls check until it returns nil, the program ends or ctx is done.
+func (p *Process) AwaitReady(ctx context.Context, check func(context.Context) error) error {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
-		err := is(attempt)
+		err := check(attempt)
 		cancel()
 		if err == nil {
 			return nil
 		}
 		select {
 		case <-p.done:
-			return p.Explain(fmt.Errorf("%s ended with %s", p.options.Name, p.command.ProcessState))
+			return p.WithLogTail(fmt.Errorf("%s ended with %s", p.options.Name, p.command.ProcessState))
 		case <-ctx.Done():
-			return p.Explain(fmt.Errorf("%s is not ready: %w", p.options.Name, errors.Join(context.Cause(ctx), err)))
+			return p.WithLogTail(fmt.Errorf("%s is not ready: %w", p.options.Name, errors.Join(context.Cause(ctx), err)))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
-// Explain adds the end of the log to an error.
-func (p *Process) Explain(err error) error {
+// WithLogTail adds the last lines of the log to an error.
+func (p *Process) WithLogTail(err error) error {
 	return fmt.Errorf("%w; the end of its log:\n%s", err, controlplane.Tail(p.options.Log, 30))
 }
 
-// FreeAddresses returns addresses of the loopback that were free a moment ago.
+// FreeAddresses returns loopback addresses whose ports were free a moment ago.
 func FreeAddresses(n int) ([]string, error) {
-	var found []string
+	var addresses []string
 	var listeners []net.Listener
 	defer func() {
 		for _, l := range listeners {
@@ -151,7 +153,7 @@ func FreeAddresses(n int) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		listeners, found = append(listeners, l), append(found, l.Addr().String())
+		listeners, addresses = append(listeners, l), append(addresses, l.Addr().String())
 	}
-	return found, nil
+	return addresses, nil
 }

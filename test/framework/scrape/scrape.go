@@ -13,8 +13,8 @@ import (
 	"strings"
 )
 
-// Get returns the body of a URL. An answer other than 200 is an error, and the
-// body is returned all the same.
+// Get returns the body of a URL. A status other than 200 is an error, but Get returns the
+// body nevertheless.
 func Get(ctx context.Context, url string) (string, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
@@ -32,8 +32,8 @@ func Get(ctx context.Context, url string) (string, error) {
 	return string(body), err
 }
 
-// Metric sums the samples of a metric in an exposition that carry all the
-// labels, each written as there: `reason="injected"`.
+// Metric scrapes a URL and returns the sum of a metric's samples that have all of the
+// labels, each written as in the exposition format: `reason="injected"`.
 func Metric(ctx context.Context, url, metric string, labels ...string) (float64, error) {
 	text, err := Get(ctx, url)
 	if err != nil {
@@ -42,7 +42,7 @@ func Metric(ctx context.Context, url, metric string, labels ...string) (float64,
 	return Sum(text, metric, labels...)
 }
 
-// Sum is Metric of an exposition that was got some other way.
+// Sum is like Metric, for the text of an exposition.
 func Sum(text, metric string, labels ...string) (float64, error) {
 	sum := 0.0
 samples:

@@ -30,11 +30,11 @@ var files embed.FS
 
 var manifests = template.Must(template.ParseFS(files, "manifests/*.yaml"))
 
-// patience is how long a cluster may take for what it is asked for, on a busy machine.
-const patience = 3 * time.Minute
+// rolloutTimeout is how long a rollout or an answer may take on a busy machine.
+const rolloutTimeout = 3 * time.Minute
 
-// Profile are the chart's values, "name=value", by which Isthmus recognises the image
-// of the edge and tells it where its certificates are; see Options.Recognised.
+// Profile returns values of the chart, as "name=value", with a profile that recognises the
+// image of the edge and sets its certificate directory; see Options.HasProfile.
 func Profile() []string {
 	const key = "profiles.test-edge."
 	return []string{
@@ -43,51 +43,51 @@ func Profile() []string {
 	}
 }
 
-// Options say what to deploy. Istio and Isthmus are there, and the cluster's nodes
-// hold the images edge and mesh of "cluster images".
+// Options say what to deploy. The cluster must have Istio and Isthmus, and its nodes the
+// images edge and mesh of "cluster images".
 type Options struct {
-	// Config reaches the API server as its administrator.
+	// Config is the administrator's client configuration.
 	Config *rest.Config
-	// Prefix begins the names of the namespaces. Default: traffic.
+	// Prefix is the prefix of the namespaces' names. Default: traffic.
 	Prefix string
-	// Modes are those of isthmus.dev/mode in which there is an edge each, in a
-	// namespace of its own. Default: sidecar, where the edge reads files of Istio's
-	// agent, and secret, where it reads the Secret istio-certs from a volume.
+	// Modes are values of isthmus.dev/mode. Each has an edge in its own namespace.
+	// Default: sidecar, where the edge reads files of Istio's agent, and secret, where it
+	// reads the Secret istio-certs from a volume.
 	Modes []string
-	// Replicas of each edge. Default 2.
+	// Replicas is the number of pods of each edge. Default: 2.
 	Replicas int
-	// Rate is how often each edge is called in a second. Default 20.
+	// Rate is the number of requests per second through each edge. Default: 20.
 	Rate float64
-	// Lifetime of the mesh service's certificate, such as 2m: the CA refuses more
-	// than its maximum. Default: what Istio's agent asks for, 24h.
+	// Lifetime is the lifetime of the mesh service's certificate, such as 2m. The CA
+	// refuses one above its maximum. Default: 24h, which Istio's agent requests.
 	Lifetime string
-	// TrustDomain is the mesh's. Default: cluster.local.
+	// TrustDomain is the trust domain of the mesh. Default: cluster.local.
 	TrustDomain string
-	// Recognised says that Isthmus has the values of Profile. Otherwise the edges ask
-	// for the profile generic by annotation.
-	Recognised bool
-	// Annotations are those of the edges' namespaces, which say for all pods of one
-	// what to inject. Bare edges have none until OptIn.
+	// HasProfile is true if Isthmus is installed with the values of Profile. Otherwise an
+	// annotation of the edges names the profile generic.
+	HasProfile bool
+	// Annotations are the annotations of the edges' namespaces, which configure the
+	// injection of their pods. They are not used with NotOptedIn.
 	Annotations map[string]string
-	// Bare leaves the namespaces of the edges without label and annotations: they get
-	// no certificate, and no request passes until OptIn.
-	Bare bool
+	// NotOptedIn creates the namespaces of the edges without label and annotations: the
+	// edges get no certificate, and all requests fail until OptIn.
+	NotOptedIn bool
 }
 
-// Edge is one that carries requests.
+// Edge is an edge proxy that forwards requests to the mesh.
 type Edge struct {
-	// Name is the mode.
+	// Name is the edge's mode.
 	Name string
-	// Namespace and Account are its identity's; Deployment and Service are called
-	// "edge".
+	// Namespace and Account are those of the edge's identity. Its Deployment and Service
+	// are called "edge".
 	Namespace, Account string
 }
 
-// Traffic is requests that go through edges all the time.
+// Traffic is a constant load of requests through edges.
 type Traffic struct {
-	// Edges are those that are called.
+	// Edges are the edges that receive requests.
 	Edges []Edge
-	// Namespace is that of the mesh service and of the callers.
+	// Namespace is the namespace of the mesh service and of the callers.
 	Namespace string
 
 	options Options
@@ -95,11 +95,11 @@ type Traffic struct {
 	since   map[string]time.Time
 }
 
-// Deploy deploys edges, the service behind them and a caller of each, and returns
-// when requests go through all. What it created so far is also returned with an
-// error, for Remove.
+// Deploy deploys edges, the service behind them and a caller for each, and waits until
+// requests succeed through all edges. With an error it also returns the Traffic that it
+// has created so far, for Remove.
 func Deploy(ctx context.Context, o Options) (*Traffic, error) {
-	o.complete()
+	o.setDefaults()
 	t := &Traffic{options: o, Namespace: o.Prefix + "-mesh", since: map[string]time.Time{}}
 	for _, mode := range o.Modes {
 		t.Edges = append(t.Edges, Edge{Name: mode, Namespace: o.Prefix + "-" + mode, Account: "edge"})
@@ -108,23 +108,23 @@ func Deploy(ctx context.Context, o Options) (*Traffic, error) {
 	if t.client, err = kubernetes.NewForConfig(o.Config); err != nil {
 		return t, err
 	}
-	cluster, err := dynamic.NewForConfig(o.Config)
+	client, err := dynamic.NewForConfig(o.Config)
 	if err != nil {
 		return t, err
 	}
-	if err := t.create(ctx, cluster); err != nil || o.Bare {
+	if err := t.create(ctx, client); err != nil || o.NotOptedIn {
 		return t, err
 	}
 	for _, e := range t.Edges {
-		if err := t.Await(ctx, e.Namespace, "edge"); err != nil {
+		if err := t.AwaitRollout(ctx, e.Namespace, "edge"); err != nil {
 			return t, err
 		}
 	}
-	err = t.flowing(ctx)
+	err = t.awaitAnswers(ctx)
 	return t, err
 }
 
-func (o *Options) complete() {
+func (o *Options) setDefaults() {
 	if o.Prefix == "" {
 		o.Prefix = "traffic"
 	}
@@ -142,42 +142,42 @@ func (o *Options) complete() {
 	}
 }
 
-// create applies all manifests, the service's first: an edge starts faster than it.
-func (t *Traffic) create(ctx context.Context, cluster dynamic.Interface) error {
-	if err := t.namespace(ctx, t.Namespace, nil, nil); err != nil {
+// create applies all manifests. The service is first, since it starts more slowly than an edge.
+func (t *Traffic) create(ctx context.Context, client dynamic.Interface) error {
+	if err := t.createNamespace(ctx, t.Namespace, nil, nil); err != nil {
 		return err
 	}
 	values := map[string]any{"Lifetime": t.options.Lifetime, "TrustDomain": t.options.TrustDomain, "Edges": t.Edges}
-	if err := apply(ctx, cluster, t.Namespace, "mesh.yaml", values); err != nil {
+	if err := apply(ctx, client, t.Namespace, "mesh.yaml", values); err != nil {
 		return err
 	}
-	if err := t.Await(ctx, t.Namespace, "mesh"); err != nil {
+	if err := t.AwaitRollout(ctx, t.Namespace, "mesh"); err != nil {
 		return err
 	}
 	labels, annotations := map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, t.options.Annotations
-	if t.options.Bare {
+	if t.options.NotOptedIn {
 		labels, annotations = nil, nil
 	}
 	for _, e := range t.Edges {
-		if err := t.namespace(ctx, e.Namespace, labels, annotations); err != nil {
+		if err := t.createNamespace(ctx, e.Namespace, labels, annotations); err != nil {
 			return err
 		}
 		values := map[string]any{
 			"Name": e.Name, "Mode": e.Name, "Namespace": e.Namespace, "Account": e.Account, "MeshNamespace": t.Namespace,
-			"Replicas": t.options.Replicas, "Rate": t.options.Rate, "Generic": !t.options.Recognised,
+			"Replicas": t.options.Replicas, "Rate": t.options.Rate, "Generic": !t.options.HasProfile,
 		}
-		if err := apply(ctx, cluster, e.Namespace, "edge.yaml", values); err != nil {
+		if err := apply(ctx, client, e.Namespace, "edge.yaml", values); err != nil {
 			return err
 		}
-		if err := apply(ctx, cluster, t.Namespace, "caller.yaml", values); err != nil {
+		if err := apply(ctx, client, t.Namespace, "caller.yaml", values); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// namespace creates one in which Pod Security enforces "restricted".
-func (t *Traffic) namespace(ctx context.Context, name string, labels, annotations map[string]string) error {
+// createNamespace creates a namespace in which Pod Security enforces "restricted".
+func (t *Traffic) createNamespace(ctx context.Context, name string, labels, annotations map[string]string) error {
 	all := map[string]string{"pod-security.kubernetes.io/enforce": "restricted"}
 	for key, value := range labels {
 		all[key] = value
@@ -186,16 +186,16 @@ func (t *Traffic) namespace(ctx context.Context, name string, labels, annotation
 	return err
 }
 
-// kinds are those of the manifests.
-var kinds = map[string]schema.GroupVersionResource{
+// resources are the resources of the kinds in the manifests.
+var resources = map[string]schema.GroupVersionResource{
 	"ServiceAccount":      {Version: "v1", Resource: "serviceaccounts"},
 	"Service":             {Version: "v1", Resource: "services"},
 	"Deployment":          {Group: "apps", Version: "v1", Resource: "deployments"},
 	"PodDisruptionBudget": {Group: "policy", Version: "v1", Resource: "poddisruptionbudgets"},
 }
 
-// apply fills a manifest in and applies its objects.
-func apply(ctx context.Context, cluster dynamic.Interface, namespace, manifest string, values any) error {
+// apply executes the template of a manifest and applies its objects.
+func apply(ctx context.Context, client dynamic.Interface, namespace, manifest string, values any) error {
 	var text bytes.Buffer
 	if err := manifests.ExecuteTemplate(&text, manifest, values); err != nil {
 		return err
@@ -205,11 +205,11 @@ func apply(ctx context.Context, cluster dynamic.Interface, namespace, manifest s
 		if err := yaml.Unmarshal([]byte(document), object); err != nil {
 			return fmt.Errorf("%s: %w", manifest, err)
 		}
-		resource, found := kinds[object.GetKind()]
+		resource, found := resources[object.GetKind()]
 		if !found {
 			return fmt.Errorf("%s: kind %q is not among those of package traffic", manifest, object.GetKind())
 		}
-		_, err := cluster.Resource(resource).Namespace(namespace).Apply(ctx, object.GetName(), object, metav1.ApplyOptions{FieldManager: "traffic", Force: true})
+		_, err := client.Resource(resource).Namespace(namespace).Apply(ctx, object.GetName(), object, metav1.ApplyOptions{FieldManager: "traffic", Force: true})
 		if err != nil {
 			return fmt.Errorf("%s: %s %s/%s: %w", manifest, object.GetKind(), namespace, object.GetName(), err)
 		}
@@ -217,8 +217,8 @@ func apply(ctx context.Context, cluster dynamic.Interface, namespace, manifest s
 	return nil
 }
 
-// Await waits until a Deployment is rolled out.
-func (t *Traffic) Await(ctx context.Context, namespace, name string) error {
+// AwaitRollout waits until a Deployment is rolled out.
+func (t *Traffic) AwaitRollout(ctx context.Context, namespace, name string) error {
 	return await(ctx, func(ctx context.Context) error {
 		d, err := t.client.AppsV1().Deployments(namespace).Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
@@ -236,18 +236,18 @@ func rolledOut(d *appsv1.Deployment) error {
 	return nil
 }
 
-// Roll replaces all pods of an edge, one after the other, and waits for it, as
-// "kubectl rollout restart" and "rollout status" do.
-func (t *Traffic) Roll(ctx context.Context, e Edge) error {
+// RestartEdge restarts an edge and waits until it is rolled out, as "kubectl rollout
+// restart" and "kubectl rollout status" do.
+func (t *Traffic) RestartEdge(ctx context.Context, e Edge) error {
 	patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":%q}}}}}`, time.Now().Format(time.RFC3339Nano))
 	_, err := t.client.AppsV1().Deployments(e.Namespace).Patch(ctx, "edge", "application/strategic-merge-patch+json", []byte(patch), metav1.PatchOptions{})
 	if err != nil {
 		return err
 	}
-	return t.Await(ctx, e.Namespace, "edge")
+	return t.AwaitRollout(ctx, e.Namespace, "edge")
 }
 
-// Remove deletes the namespaces, and does not wait until they are gone.
+// Remove deletes the namespaces, and does not wait for the end of the deletion.
 func (t *Traffic) Remove(ctx context.Context) error {
 	var errs []error
 	for _, name := range append([]string{t.Namespace}, t.namespaces()...) {
@@ -267,13 +267,13 @@ func (t *Traffic) namespaces() []string {
 	return names
 }
 
-// await asks until is returns nil; the error is what it said last.
-func await(ctx context.Context, is func(context.Context) error) error {
+// await calls check until it returns nil. After the timeout it returns the last error.
+func await(ctx context.Context, check func(context.Context) error) error {
 	var last error
-	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, rolloutTimeout, true, func(ctx context.Context) (bool, error) {
 		attempt, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
-		last = is(attempt)
+		last = check(attempt)
 		return last == nil, nil
 	})
 	if err != nil {

@@ -11,13 +11,13 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// AwaitFailures waits until so many requests through each edge have failed. An answer
-// is an error.
+// AwaitFailures waits until n requests through each edge have failed. It returns an error
+// if a request succeeds.
 func (t *Traffic) AwaitFailures(ctx context.Context, n int) error {
 	for _, e := range t.Edges {
 		var r *Report
 		err := await(ctx, func(ctx context.Context) (err error) {
-			if r, err = t.ask(ctx, e, "GET", "report"); err == nil && r.Requests < n {
+			if r, err = t.queryCaller(ctx, e, "GET", "report"); err == nil && r.Requests < n {
 				err = fmt.Errorf("%d of %d requests have ended", r.Requests, n)
 			}
 			return err
@@ -32,8 +32,8 @@ func (t *Traffic) AwaitFailures(ctx context.Context, n int) error {
 	return nil
 }
 
-// OptIn opts the namespaces of Bare edges in, with these annotations, replaces their
-// pods, and returns when requests go through all. What failed before does not count.
+// OptIn opts in the edges' namespaces with these annotations, restarts the edges, and
+// waits until requests succeed through all of them. Earlier failures do not count.
 func (t *Traffic) OptIn(ctx context.Context, annotations map[string]string) error {
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
 		"labels": map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, "annotations": annotations,
@@ -45,9 +45,9 @@ func (t *Traffic) OptIn(ctx context.Context, annotations map[string]string) erro
 		if _, err := t.client.CoreV1().Namespaces().Patch(ctx, e.Namespace, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 			return err
 		}
-		if err := t.Roll(ctx, e); err != nil {
+		if err := t.RestartEdge(ctx, e); err != nil {
 			return err
 		}
 	}
-	return t.flowing(ctx)
+	return t.awaitAnswers(ctx)
 }

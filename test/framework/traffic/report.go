@@ -18,27 +18,26 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Report is what a caller has seen since its start or the last reset; see Report in
+// Report are the requests of a caller since its start or the last reset; see Report in
 // test/tools/images/meshservice.
 type Report struct {
 	Since    time.Time `json:"since"`
 	Until    time.Time `json:"until"`
 	Requests int       `json:"requests"`
 	Failed   int       `json:"failed"`
-	// Oldest is when the oldest request began that is under way; Until, where there is
-	// none.
+	// Oldest is the start of the oldest request in flight, or Until if there is none.
 	Oldest time.Time `json:"oldest"`
-	// Failures are the first of those that failed.
+	// Failures are the first failed requests.
 	Failures []Failure `json:"failures"`
-	// LongestGapSeconds is the longest time without an answer. It begins at GapBegan.
+	// LongestGapSeconds is the longest time without an answer. It started at GapBegan.
 	LongestGapSeconds float64   `json:"longestGapSeconds"`
 	GapBegan          time.Time `json:"gapBegan"`
-	// Serials are those of the certificates that the edge showed to the service, in
-	// the order in which they were first seen.
+	// Serials are the certificates that the edge presented to the service, in the order
+	// in which they were first seen.
 	Serials []Serial `json:"serials"`
-	// Lost says that the caller itself was restarted since the reset, so that what it
-	// had seen before Since is not known.
-	Lost bool `json:"-"`
+	// CallerRestarted is true if the caller was restarted since the reset, so that the
+	// requests before Since are not known.
+	CallerRestarted bool `json:"-"`
 }
 
 // Failure is a request that failed.
@@ -47,7 +46,7 @@ type Failure struct {
 	Error string    `json:"error"`
 }
 
-// Serial is a certificate that the edge showed.
+// Serial is a certificate that the edge presented, and how often.
 type Serial struct {
 	ID     string    `json:"id"`
 	Serial string    `json:"serial"`
@@ -55,62 +54,61 @@ type Serial struct {
 	Count  int       `json:"count"`
 }
 
-// Verdict is what came out for all edges together.
-type Verdict struct {
+// Summary is the result for all edges together.
+type Summary struct {
 	Requests, Failed int
-	// Gap is the longest time that an edge gave no answer.
+	// Gap is the longest time without an answer through one of the edges.
 	Gap time.Duration
-	// Why are the first failures, with the edges' names.
-	Why []string
+	// Problems are the first failures and the restarts of callers, with the edges' names.
+	Problems []string
 }
 
-func (v Verdict) String() string {
+func (v Summary) String() string {
 	text := fmt.Sprintf("%d requests, %d failed, longest gap %s", v.Requests, v.Failed, v.Gap.Round(time.Millisecond))
-	return strings.Join(append([]string{text}, v.Why...), "\n  ")
+	return strings.Join(append([]string{text}, v.Problems...), "\n  ")
 }
 
-// Judge adds reports up.
-func Judge(reports map[string]Report) Verdict {
-	var v Verdict
+// Summarize adds up the reports of all edges.
+func Summarize(reports map[string]Report) Summary {
+	var v Summary
 	for name, r := range reports {
 		v.Requests += r.Requests
 		v.Failed += r.Failed
 		v.Gap = max(v.Gap, time.Duration(r.LongestGapSeconds*float64(time.Second)))
-		if r.Lost {
-			v.Why = append(v.Why, fmt.Sprintf("%s: the caller was restarted at %s", name, r.Since.Format(time.TimeOnly)))
+		if r.CallerRestarted {
+			v.Problems = append(v.Problems, fmt.Sprintf("%s: the caller was restarted at %s", name, r.Since.Format(time.TimeOnly)))
 		}
 		for _, f := range r.Failures {
-			v.Why = append(v.Why, fmt.Sprintf("%s: %s: %s", name, f.At.Format("15:04:05.000"), f.Error))
+			v.Problems = append(v.Problems, fmt.Sprintf("%s: %s: %s", name, f.At.Format("15:04:05.000"), f.Error))
 		}
 	}
-	slices.Sort(v.Why)
+	slices.Sort(v.Problems)
 	return v
 }
 
-// Report asks all callers what they have seen, by the names of the edges. While the
-// API server is away it asks again.
+// Report returns the reports of all callers, by the names of the edges. It retries while
+// the API server is away.
 func (t *Traffic) Report(ctx context.Context) (map[string]Report, error) {
 	reports := map[string]Report{}
 	for _, e := range t.Edges {
-		r, err := t.ask(ctx, e, "GET", "report")
+		r, err := t.queryCaller(ctx, e, "GET", "report")
 		if err != nil {
 			return nil, err
 		}
 		since, known := t.since[e.Name]
-		r.Lost = known && !r.Since.Equal(since)
+		r.CallerRestarted = known && !r.Since.Equal(since)
 		reports[e.Name] = *r
 	}
 	return reports, nil
 }
 
-// Reset has all callers begin anew. A request that is under way counts for what
-// comes after.
+// Reset clears the reports of all callers. A request in flight counts in the next report.
 func (t *Traffic) Reset(ctx context.Context) error {
 	for _, e := range t.Edges {
-		if _, err := t.ask(ctx, e, "POST", "reset"); err != nil {
+		if _, err := t.queryCaller(ctx, e, "POST", "reset"); err != nil {
 			return err
 		}
-		r, err := t.ask(ctx, e, "GET", "report")
+		r, err := t.queryCaller(ctx, e, "GET", "report")
 		if err != nil {
 			return err
 		}
@@ -119,14 +117,14 @@ func (t *Traffic) Reset(ctx context.Context) error {
 	return nil
 }
 
-// flowing waits until every caller has had an answer and waits for none that it asked
-// for before, and begins anew: what failed before there was everything does not count.
-func (t *Traffic) flowing(ctx context.Context) error {
+// awaitAnswers waits until every caller has had an answer and has no request in flight from
+// before that. Then it resets the reports, so that earlier failures do not count.
+func (t *Traffic) awaitAnswers(ctx context.Context) error {
 	for _, e := range t.Edges {
 		err := await(ctx, func(ctx context.Context) error {
-			r, err := t.ask(ctx, e, "GET", "report")
+			r, err := t.queryCaller(ctx, e, "GET", "report")
 			if err == nil && (len(r.Serials) == 0 || r.Oldest.Before(r.Serials[0].First)) {
-				err = fmt.Errorf("no answer through edge %s yet: %s", e.Name, Judge(map[string]Report{e.Name: *r}))
+				err = fmt.Errorf("no answer through edge %s yet: %s", e.Name, Summarize(map[string]Report{e.Name: *r}))
 			}
 			return err
 		})
@@ -137,11 +135,11 @@ func (t *Traffic) flowing(ctx context.Context) error {
 	return t.Reset(ctx)
 }
 
-// ask asks a caller's pod through the API server.
-func (t *Traffic) ask(ctx context.Context, e Edge, method, path string) (*Report, error) {
+// queryCaller sends a request to a caller's pod through the API server, and retries.
+func (t *Traffic) queryCaller(ctx context.Context, e Edge, method, path string) (*Report, error) {
 	var r Report
 	err := await(ctx, func(ctx context.Context) error {
-		pod, err := t.caller(ctx, e)
+		pod, err := t.callerPod(ctx, e)
 		if err != nil {
 			return err
 		}
@@ -156,8 +154,8 @@ func (t *Traffic) ask(ctx context.Context, e Edge, method, path string) (*Report
 	return &r, err
 }
 
-// caller is the pod that calls an edge.
-func (t *Traffic) caller(ctx context.Context, e Edge) (*corev1.Pod, error) {
+// callerPod returns the running pod that calls an edge.
+func (t *Traffic) callerPod(ctx context.Context, e Edge) (*corev1.Pod, error) {
 	list, err := t.client.CoreV1().Pods(t.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=caller-" + e.Name})
 	if err != nil {
 		return nil, err

@@ -73,7 +73,7 @@ func TestPodIsLeftAlone(t *testing.T) {
 			require.NoError(t, err)
 			assert.Zero(t, sidecars(pod))
 			assert.NotContains(t, pod.Annotations, "isthmus.dev/status")
-			assert.Empty(t, s.warnings.Seen())
+			assert.Empty(t, s.warnings.Drain())
 
 			// It never left the API server: of it and the one that follows, the
 			// server saw the second alone.
@@ -93,7 +93,7 @@ func TestNeighbourInEnabledNamespaceComesOutAsItWentIn(t *testing.T) {
 
 	require.NoError(t, err)
 	assert.Equal(t, canonical(t, want), canonical(t, got))
-	assert.Empty(t, opted.warnings.Seen())
+	assert.Empty(t, opted.warnings.Drain())
 }
 
 func TestExcludedNamespacesAreNeverAsked(t *testing.T) {

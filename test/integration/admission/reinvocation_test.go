@@ -139,7 +139,7 @@ func TestBesideAnotherWebhook(t *testing.T) {
 			assert.Equal(t, map[string]int{"istio-certs": 1}, mountsOf(edge, "istio-certs"))
 			assert.Equal(t, "main", pod.Annotations["kubectl.kubernetes.io/default-container"])
 			counters.grew(map[string]float64{"namespace": 2, "pod": 0, "injected": 1, "decided": 1})
-			assert.Empty(t, s.warnings.Seen())
+			assert.Empty(t, s.warnings.Drain())
 		})
 	}
 }

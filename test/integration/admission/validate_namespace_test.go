@@ -44,7 +44,7 @@ func TestNamespaceIsToldWhatItsPodsWouldBe(t *testing.T) {
 
 			got, err := user.client.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 
-			assert.Equal(t, c.warnings, user.warnings.Seen())
+			assert.Equal(t, c.warnings, user.warnings.Drain())
 			if c.denied != "" {
 				assert.EqualError(t, err, `admission webhook "key.namespace.isthmus.dev" denied the request: invalid-override: `+c.denied)
 				assert.True(t, apierrors.IsForbidden(err))
@@ -89,7 +89,7 @@ func TestNamespaceOfOldGoesOn(t *testing.T) {
 	} {
 		_, err := s.client.CoreV1().Namespaces().Patch(t.Context(), s.name, types.MergePatchType, []byte(c.patch), metav1.PatchOptions{})
 		require.NoError(t, err, c.patch)
-		assert.Equal(t, c.warnings, s.warnings.Seen(), c.patch)
+		assert.Equal(t, c.warnings, s.warnings.Drain(), c.patch)
 	}
 	// What changes neither label nor annotation is not sent: finalizers, deletion. (Of
 	// the others more may be sent than there are: the API server patches again after a
@@ -107,7 +107,7 @@ func TestExcludedNamespaceIsToldThatItIs(t *testing.T) {
 		[]byte(`{"metadata":{"labels":{"isthmus.dev/injection":"enabled"}}}`), metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
 
 	require.NoError(t, err)
-	assert.Equal(t, []string{"isthmus: namespace kube-system is excluded from injection, so its keys have no effect (isthmus.dev/injection); remove them"}, s.warnings.Seen())
+	assert.Equal(t, []string{"isthmus: namespace kube-system is excluded from injection, so its keys have no effect (isthmus.dev/injection); remove them"}, s.warnings.Drain())
 }
 
 // Both configurations are verified by the same CA.

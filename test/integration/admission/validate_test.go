@@ -167,7 +167,7 @@ func TestControllersAreNotAsked(t *testing.T) {
 
 	created, err := s.client.AppsV1().Deployments(s.name).Create(t.Context(), deployment, metav1.CreateOptions{})
 	require.NoError(t, err)
-	assert.Equal(t, []string{"isthmus: annotation isthmus.dev/delivry is not known and has no effect; did you mean isthmus.dev/delivery?"}, s.warnings.Seen())
+	assert.Equal(t, []string{"isthmus: annotation isthmus.dev/delivry is not known and has no effect; did you mean isthmus.dev/delivery?"}, s.warnings.Drain())
 	s.awaitPods(1)
 
 	// A Job that is a CronJob's is one of a controller too.

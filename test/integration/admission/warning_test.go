@@ -56,7 +56,7 @@ func TestWarning(t *testing.T) {
 
 			require.NoError(t, err)
 			assert.Equal(t, test.injected, isInjected(pod))
-			assert.Equal(t, test.want, s.warnings.Seen())
+			assert.Equal(t, test.want, s.warnings.Drain())
 		})
 	}
 }

@@ -138,7 +138,7 @@ func TestAgentsAreReadyWithTheirFilesAndRotateThem(t *testing.T) {
 
 	first := map[program]*certs.Bundle{}
 	for p, a := range agents {
-		require.NoError(t, a.Await(t.Context()), p.version)
+		require.NoError(t, a.AwaitReady(t.Context()), p.version)
 		var err error
 		first[p], err = bundle(t.Context(), a, ns, p)
 		require.NoError(t, err, p.version)
@@ -160,7 +160,7 @@ func TestAgentsAreReadyWithTheirFilesAndRotateThem(t *testing.T) {
 		assert.InDelta(t, ttl.Seconds()/2, after.Seconds(), 4, "%s does not rotate at half of the life", p.version)
 		assert.Equal(t, http.StatusOK, status(t.Context(), a), p.version)
 		assert.Equal(t, []string{"certs", "etc/istio/proxy"}, written(t, filepath.Dir(a.Dir)), p.version)
-		t.Logf("%s: ready %s after its start, rotated after %s", p.version, a.Took.Round(time.Millisecond), after)
+		t.Logf("%s: ready %s after its start, rotated after %s", p.version, a.StartDuration.Round(time.Millisecond), after)
 	}
 }
 
@@ -182,14 +182,14 @@ func TestAgentsFollowNewRoots(t *testing.T) {
 	agents := map[program]*istio.Agent{}
 	for _, p := range all {
 		agents[p] = launch(t, ns, p, ttl)
-		require.NoError(t, agents[p].Await(t.Context()))
+		require.NoError(t, agents[p].AwaitReady(t.Context()))
 	}
 	root := certtest.NewAuthority(t, certtest.CommonName("the new one"))
 	istiod.Kill()
 	istiod.Options.CA = istio.NewCA(root.Intermediate(t), root)
 	require.NoError(t, istiod.Restart(t.Context()))
 	for p, a := range agents {
-		require.Eventually(t, func() bool { return a.Refresh(t.Context()) == nil }, time.Minute, 20*time.Millisecond)
+		require.Eventually(t, func() bool { return a.RefreshRoots(t.Context()) == nil }, time.Minute, 20*time.Millisecond)
 		require.Eventually(t, func() bool {
 			b, err := bundle(t.Context(), a, ns, p)
 			return err == nil && bytes.Equal(b.Roots(), root.CertificatePEM)

@@ -95,7 +95,7 @@ func (l *line) awaitOK(p *process.Process, url string) {
 	l.t.Helper()
 	ctx, cancel := context.WithTimeout(l.t.Context(), patience)
 	defer cancel()
-	require.NoError(l.t, p.Await(ctx, func(context.Context) error {
+	require.NoError(l.t, p.AwaitReady(ctx, func(context.Context) error {
 		if status, body := ask(http.MethodGet, url); status != http.StatusOK {
 			return fmt.Errorf("%s: %d %s", url, status, body)
 		}

@@ -26,7 +26,7 @@ func TestNeighbourIsIstios(t *testing.T) {
 	assert.Equal(t, calls("default"), asked())
 	require.NoError(t, proxies(1)(got))
 	assert.Empty(t, differences(t, want, got))
-	assert.Empty(t, s.warnings.Seen())
+	assert.Empty(t, s.warnings.Drain())
 }
 
 // In an ambient namespace an edge with a certificate of its own stays out of
@@ -48,7 +48,7 @@ func TestAmbientNamespace(t *testing.T) {
 			} else {
 				assert.Equal(t, calls(""), asked())
 			}
-			warned := s.warnings.Seen()
+			warned := s.warnings.Drain()
 			if mode == "ambient" {
 				assert.Empty(t, warned)
 				return
@@ -75,7 +75,7 @@ func TestDefaultRevision(t *testing.T) {
 		got, err := s.create(pod.DeepCopy())
 		require.NoError(t, err)
 		judgeUntouched(t, outcome{before: pod}, got)
-		warned := s.warnings.Seen()
+		warned := s.warnings.Drain()
 		require.Len(t, warned, 1)
 		assert.Contains(t, warned[0], "no injector of Istio serves pods that name no revision")
 	})
@@ -99,7 +99,7 @@ func TestEdgeThatIsLeftAloneIsIstios(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, proxies(1)(got))
 	judgeTakenWhole(t, got)
-	warned := s.warnings.Seen()
+	warned := s.warnings.Drain()
 	require.Len(t, warned, 3)
 	assert.Contains(t, warned[0], `left without an identity: label security.istio.io/tlsMode is "istio"`)
 	// Asked again after Istio's edit.

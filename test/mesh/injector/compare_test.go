@@ -85,7 +85,7 @@ func TestModeIstioAndTheGuidesPod(t *testing.T) {
 	got, err := s.create(changed(edgeStack(), byHand))
 	require.NoError(t, err)
 	assert.Empty(t, differences(t, want, got))
-	warned := s.warnings.Seen()
+	warned := s.warnings.Drain()
 	require.NotEmpty(t, warned)
 	assert.Contains(t, warned[0], "it is prepared for Istio's injector by hand and is complete")
 

@@ -51,11 +51,11 @@ func TestModeIstioIsRefused(t *testing.T) {
 			_, err := s.dryRun(changed(pod.DeepCopy(), asks))
 			require.ErrorContains(t, err, "conflict: ")
 			require.ErrorContains(t, err, test.because)
-			assert.Empty(t, s.warnings.Seen())
+			assert.Empty(t, s.warnings.Drain())
 
 			got, err := s.create(pod)
 			require.NoError(t, err)
-			warned := s.warnings.Seen()
+			warned := s.warnings.Drain()
 			require.Len(t, warned, 1)
 			assert.Contains(t, warned[0], test.because)
 			if !pod.Spec.HostNetwork { // whose ports the API server completes
@@ -69,10 +69,10 @@ func TestModeIstioIsRefused(t *testing.T) {
 			// The person at kubectl hears the same.
 			_, err = s.apply(changed(pod.DeepCopy(), asks))
 			require.ErrorContains(t, err, test.because)
-			s.warnings.Seen()
+			s.warnings.Drain()
 			_, err = s.apply(pod)
 			require.NoError(t, err)
-			warned = s.warnings.Seen()
+			warned = s.warnings.Drain()
 			require.Len(t, warned, 1)
 			assert.Contains(t, warned[0], test.because)
 		})

@@ -21,7 +21,7 @@ func TestStoredPodIsAFixedPoint(t *testing.T) {
 				s := newSpace(t, enabled.with(keys{"istio-injection": "enabled"}), keys{"isthmus.dev/mode": mode})
 				pod, err := s.create(make())
 				require.NoError(t, err)
-				s.warnings.Seen()
+				s.warnings.Drain()
 				ours, istios := ourInjector(t), istioInjector(t)
 
 				again, changed := ours.edit(t, s.name, pod)
@@ -38,7 +38,7 @@ func TestStoredPodIsAFixedPoint(t *testing.T) {
 				again, err = s.create(resent(pod))
 				require.NoError(t, err)
 				assertSame(t, pod, again, "created anew")
-				assert.Empty(t, s.warnings.Seen())
+				assert.Empty(t, s.warnings.Drain())
 			})
 		}
 	}
@@ -84,7 +84,7 @@ func TestWithoutNativeSidecars(t *testing.T) {
 			pod, err := s.create(before)
 
 			require.NoError(t, err)
-			assert.Empty(t, s.warnings.Seen())
+			assert.Empty(t, s.warnings.Drain())
 			require.Equal(t, []string{"istio-init"}, names(pod.Spec.InitContainers))
 			judgeCapture(t, &pod.Spec.InitContainers[0])
 			require.Equal(t, []string{"istio-proxy", edge}, names(pod.Spec.Containers))

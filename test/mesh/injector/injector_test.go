@@ -63,9 +63,9 @@ func calls(revision string) map[string]float64 {
 func counting(t *testing.T) func() map[string]float64 {
 	t.Helper()
 	read := func() map[string]float64 {
-		first, err := chain.Istiod.Injections(t.Context())
+		first, err := chain.Istiod.InjectionCount(t.Context())
 		require.NoError(t, err)
-		second, err := chain.canary.Injections(t.Context())
+		second, err := chain.canary.InjectionCount(t.Context())
 		require.NoError(t, err)
 		return map[string]float64{"default": first, canary: second}
 	}

@@ -30,7 +30,7 @@ const (
 
 // chain is what the tests share, one after the other. TestMain sets it.
 var chain struct {
-	*environment.World
+	*environment.Environment
 	// canary is the istiod of that revision; World.Istiod is the default one.
 	canary *istio.Istiod
 	// webhook is the replica of ours.
@@ -48,7 +48,7 @@ func run(m *testing.M) (status int) {
 		return 1
 	}
 	var err error
-	chain.World, err = environment.Start(ctx, istio.Options{Injector: installed("")}, "{webhook: {excludedNamespaces: ["+excluded+"]}}")
+	chain.Environment, err = environment.Start(ctx, istio.Options{Injector: installed("")}, "{webhook: {excludedNamespaces: ["+excluded+"]}}")
 	if err != nil {
 		return fail(err)
 	}
@@ -63,10 +63,10 @@ func run(m *testing.M) (status int) {
 	if chain.canary, err = istio.Start(ctx, chain.Plane, istio.Options{Revision: canary, Injector: installed(canary)}); err != nil {
 		return fail(err)
 	}
-	if _, err = chain.Controller(ctx); err != nil {
+	if _, err = chain.StartController(ctx); err != nil {
 		return fail(err)
 	}
-	if chain.webhook, err = chain.Webhook(ctx); err != nil {
+	if chain.webhook, err = chain.StartWebhook(ctx); err != nil {
 		return fail(err)
 	}
 	if err := ready(ctx); err != nil {
@@ -80,7 +80,7 @@ func stop() error {
 	if chain.canary != nil {
 		errs = append(errs, chain.canary.Stop())
 	}
-	return errors.Join(append(errs, chain.World.Stop())...)
+	return errors.Join(append(errs, chain.Environment.Stop())...)
 }
 
 // installed is how the injector of a revision is installed for most tests.

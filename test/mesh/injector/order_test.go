@@ -139,7 +139,7 @@ func TestIstioFirst(t *testing.T) {
 			pod := changed(edge(), vendors)
 			got, err := s.create(pod.DeepCopy())
 			require.NoError(t, err)
-			assert.Empty(t, s.warnings.Seen())
+			assert.Empty(t, s.warnings.Drain())
 			judges[mode](t, outcome{before: pod, revision: "default"}, got)
 		})
 		t.Run(mode+" of what Istio took", func(t *testing.T) { judgeTaken(t, mode, istioEnabled, byIstio) })
@@ -186,7 +186,7 @@ func TestInjectedManifestWhereIstioIsFirst(t *testing.T) {
 	got, err := s.create(patched(t, pod, result.Patch))
 
 	require.NoError(t, err)
-	assert.Empty(t, s.warnings.Seen())
+	assert.Empty(t, s.warnings.Drain())
 	judgeIstio(t, outcome{before: pod, revision: "default"}, got)
 }
 
@@ -204,7 +204,7 @@ func judgeRefused(t *testing.T, places ...keys) {
 		got, err := s.create(pod.DeepCopy())
 		require.NoError(t, err)
 		judgeUntouched(t, outcome{before: pod}, got)
-		warned := s.warnings.Seen()
+		warned := s.warnings.Drain()
 		require.Len(t, warned, 1)
 		assert.Contains(t, warned[0], runsFirst)
 	}
@@ -222,13 +222,13 @@ func judgeTaken(t *testing.T, mode string, where keys, because string) {
 	_, err = s.dryRun(changed(edge(), asks))
 	require.ErrorContains(t, err, "conflict: ")
 	require.ErrorContains(t, err, because)
-	s.warnings.Seen()
+	s.warnings.Drain()
 
 	got, err := s.create(edge())
 
 	require.NoError(t, err)
 	assert.Empty(t, differences(t, want, got))
-	warned := s.warnings.Seen()
+	warned := s.warnings.Drain()
 	require.NotEmpty(t, warned)
 	assert.Contains(t, warned[0], because)
 }

@@ -18,7 +18,7 @@ func TestPodSecurityRestricted(t *testing.T) {
 			s := newSpace(t, enabled.with(keys{"istio-injection": "enabled", enforce: "restricted"}), keys{"isthmus.dev/mode": mode})
 			_, err := s.create(edge())
 			require.NoError(t, err)
-			assert.Empty(t, s.warnings.Seen())
+			assert.Empty(t, s.warnings.Drain())
 		})
 	}
 	t.Run("istio without istio-cni", func(t *testing.T) {
@@ -26,7 +26,7 @@ func TestPodSecurityRestricted(t *testing.T) {
 		_, err := s.create(edge())
 		require.ErrorContains(t, err, `violates PodSecurity "restricted:latest"`)
 		assert.ErrorContains(t, err, "istio-init")
-		warned := s.warnings.Seen()
+		warned := s.warnings.Drain()
 		require.Len(t, warned, 1)
 		assert.Contains(t, warned[0], needsCNI)
 	})
@@ -37,7 +37,7 @@ func TestPodSecurityRestricted(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, []string{"istio-validation", "istio-proxy"}, names(pod.Spec.InitContainers))
 		judgeCapture(t, &pod.Spec.InitContainers[0])
-		warned := s.warnings.Seen()
+		warned := s.warnings.Drain()
 		require.Len(t, warned, 1)
 		assert.Contains(t, warned[0], needsCNI)
 	})

@@ -32,7 +32,7 @@ func ourInjector(t *testing.T) injector {
 	t.Helper()
 	c, err := chain.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), "isthmus-injector", metav1.GetOptions{})
 	require.NoError(t, err)
-	return injector{"isthmus", chain.webhook.Reviews + "/inject/namespace", c.Webhooks[0].ClientConfig.CABundle}
+	return injector{"isthmus", chain.webhook.ReviewURL + "/inject/namespace", c.Webhooks[0].ClientConfig.CABundle}
 }
 
 func istioInjector(t *testing.T) injector {

@@ -72,7 +72,7 @@ func (s *space) judge(t *testing.T, mode string, where place, pod *corev1.Pod) {
 		o.revision = where.injector
 	}
 	asked := counting(t)
-	s.warnings.Seen()
+	s.warnings.Drain()
 
 	got, err := s.create(pod)
 
@@ -80,10 +80,10 @@ func (s *space) judge(t *testing.T, mode string, where place, pod *corev1.Pod) {
 	if mode == "istio" && where.injector == "" {
 		assert.Equal(t, calls(""), asked(), "Istio is not called")
 		judgeUntouched(t, o, got)
-		require.Len(t, s.warnings.Seen(), 1)
+		require.Len(t, s.warnings.Drain(), 1)
 		return
 	}
-	assert.Empty(t, s.warnings.Seen())
+	assert.Empty(t, s.warnings.Drain())
 	judges[mode](t, o, got)
 	if mode != "istio" {
 		assert.Equal(t, calls(""), asked(), "Istio is not called")

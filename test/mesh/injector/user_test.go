@@ -78,7 +78,7 @@ func TestUsersSettingsSurviveBothInjectors(t *testing.T) {
 			pod, err := s.create(changed(edge(), vendors, test.pod))
 
 			require.NoError(t, err)
-			assert.Empty(t, s.warnings.Seen())
+			assert.Empty(t, s.warnings.Drain())
 			assert.Equal(t, calls("default"), asked())
 			assert.YAMLEq(t, test.config, pod.Annotations["proxy.istio.io/config"])
 			assert.JSONEq(t, test.mounts, pod.Annotations["sidecar.istio.io/userVolumeMount"])

@@ -58,7 +58,7 @@ func TestAgentsRunSideBySide(t *testing.T) {
 	require.NoError(t, istiod.CreateNamespace(t.Context(), "agents", nil, "one", "two"))
 	one := startAgent(t, istio.AgentOptions{Namespace: "agents", ServiceAccount: "one"})
 	two := startAgent(t, istio.AgentOptions{Namespace: "agents", ServiceAccount: "two", Dir: t.TempDir(), TTL: time.Hour})
-	t.Logf("ready after %s and %s", one.Took, two.Took)
+	t.Logf("ready after %s and %s", one.StartDuration, two.StartDuration)
 
 	first, err := bundle(t, one, "agents", "one")
 	require.NoError(t, err)
@@ -94,7 +94,7 @@ func TestPluggedInAuthoritySignsAfterARestart(t *testing.T) {
 	istiod.Kill()
 	istiod.Options.CA = istio.NewCA(root.Intermediate(t), root)
 	require.NoError(t, istiod.Restart(t.Context()))
-	t.Logf("restarted in %s", istiod.Took)
+	t.Logf("restarted in %s", istiod.StartDuration)
 
 	require.NoError(t, istiod.CreateNamespace(t.Context(), "plugged", nil, "edge"))
 	a := startAgent(t, istio.AgentOptions{Namespace: "plugged", ServiceAccount: "edge"})

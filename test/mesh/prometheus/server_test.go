@@ -80,7 +80,7 @@ func (w *world) startPrometheus(t *testing.T, places map[string]string) *prometh
 	require.NoError(t, err)
 	p := &prometheus{address: addresses[0]}
 	log := filepath.Join(w.folder, "prometheus.log")
-	p.Process, err = process.Start(process.Options{Name: "prometheus", Program: server, Log: log, Folder: folder, Arguments: []string{
+	p.Process, err = process.Start(process.Options{Name: "prometheus", Program: server, Log: log, Dir: folder, Arguments: []string{
 		"--config.file=" + file, "--storage.tsdb.path=" + filepath.Join(folder, "data"), "--web.listen-address=" + p.address,
 	}})
 	require.NoError(t, err)
@@ -92,7 +92,7 @@ func (w *world) startPrometheus(t *testing.T, places map[string]string) *prometh
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	require.NoError(t, p.Await(ctx, func(ctx context.Context) error {
+	require.NoError(t, p.AwaitReady(ctx, func(ctx context.Context) error {
 		_, err := scrape.Get(ctx, "http://"+p.address+"/-/ready")
 		return err
 	}))

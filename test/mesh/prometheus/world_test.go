@@ -179,7 +179,7 @@ func (r *replica) restart() (err error) {
 func (r *replica) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	return r.Await(ctx, func(ctx context.Context) error {
+	return r.AwaitReady(ctx, func(ctx context.Context) error {
 		body, err := scrape.Get(ctx, "http://"+r.health+"/readyz?verbose")
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, body)

@@ -13,21 +13,21 @@ import (
 
 // One leader and one that waits: the second takes over without a gap.
 func TestRotation(t *testing.T) {
-	leader, err := world.Controller(t.Context(), "--look-interval=1s")
+	leader, err := world.StartController(t.Context(), "--look-interval=1s")
 	require.NoError(t, err)
 	t.Cleanup(leader.Kill)
-	ns := world.Space(t, nil, "edge", "reviews")
+	ns := world.CreateNamespace(t, nil, "edge", "reviews")
 	id := environment.Identity(t, ns, "edge")
-	ledger := world.Follow(t, ns, id)
-	upstream := world.Upstream(t, ns, "reviews", id)
-	world.Edge(t, ns, "front", "edge")
+	ledger := world.WatchSecret(t, ns, id)
+	upstream := world.StartUpstream(t, ns, "reviews", id)
+	world.CreateEdge(t, ns, "front", "edge")
 
 	begun := time.Now()
-	calls := world.Call(t, ledger, upstream)
+	calls := world.StartCaller(t, ledger, upstream)
 	t.Logf("Secret and first call after %s", time.Since(begun))
 	ledger.AwaitSerials(t, 2, time.Minute)
 
-	second, err := world.Controller(t.Context(), "--look-interval=1s")
+	second, err := world.StartController(t.Context(), "--look-interval=1s")
 	require.NoError(t, err)
 	t.Cleanup(second.Kill)
 	leader.Stop() // it lets go of the Lease
@@ -36,7 +36,7 @@ func TestRotation(t *testing.T) {
 	n, failures := calls.Calls()
 	assert.Empty(t, failures)
 	assert.Greater(t, n, 100)
-	assert.Empty(t, ledger.Wrong())
+	assert.Empty(t, ledger.InvalidVersions())
 	published, err := second.Metric(t.Context(), "isthmus_publish_total", `result="published"`)
 	require.NoError(t, err)
 	assert.Positive(t, published)

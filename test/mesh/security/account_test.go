@@ -30,8 +30,8 @@ var dry = []string{"All"}
 // token, on the control plane with everything running.
 func TestStolenControllerToken(t *testing.T) {
 	servers(t)
-	ns := world.Space(t, nil, "edge", "other")
-	pod := world.Edge(t, ns, "front", "edge")
+	ns := world.CreateNamespace(t, nil, "edge", "other")
+	pod := world.CreateEdge(t, ns, "front", "edge")
 	awaitSecret(t, ns)
 	controller := thief(t, environment.Namespace, "isthmus-controller")
 	_, err := world.Kube.CoreV1().ServiceAccounts("default").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "target"}}, metav1.CreateOptions{})
@@ -87,11 +87,11 @@ func TestStolenControllerToken(t *testing.T) {
 			return err
 		},
 		"act as someone else": func(ctx context.Context, _ *kubernetes.Clientset) error {
-			token, err := world.Token(ctx, environment.Namespace, "isthmus-controller")
+			token, err := world.CreateToken(ctx, environment.Namespace, "isthmus-controller")
 			if err != nil {
 				return err
 			}
-			config := world.As(token)
+			config := world.ConfigForToken(token)
 			config.Impersonate.UserName = "kubernetes-admin"
 			k, err := kubernetes.NewForConfig(config)
 			if err != nil {
@@ -131,8 +131,8 @@ func TestStolenControllerToken(t *testing.T) {
 // TestStolenWebhookToken: the webhook's account reads, and writes nothing.
 func TestStolenWebhookToken(t *testing.T) {
 	servers(t)
-	ns := world.Space(t, nil, "edge")
-	world.Edge(t, ns, "front", "edge")
+	ns := world.CreateNamespace(t, nil, "edge")
+	world.CreateEdge(t, ns, "front", "edge")
 	awaitSecret(t, ns)
 	webhook := thief(t, environment.Namespace, "isthmus-webhook")
 	t.Run("it reads the CA of its own certificate, with which it can be the webhook and nobody else", func(t *testing.T) {
@@ -179,8 +179,8 @@ func createBinding(namespace, name, role string) attempt {
 // manager, which does not run here, puts view and edit together from these two.
 func TestWhoReadsTheKey(t *testing.T) {
 	servers(t)
-	ns := world.Space(t, nil, "edge", "viewer", "editor", "neighbour")
-	world.Edge(t, ns, "front", "edge")
+	ns := world.CreateNamespace(t, nil, "edge", "viewer", "editor", "neighbour")
+	world.CreateEdge(t, ns, "front", "edge")
 	awaitSecret(t, ns)
 	for account, role := range map[string]string{"viewer": "system:aggregate-to-view", "editor": "system:aggregate-to-edit"} {
 		_, err := world.Kube.RbacV1().RoleBindings(ns).Create(t.Context(), &rbacv1.RoleBinding{

@@ -49,7 +49,7 @@ func TestHostileManifests(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for _, command := range []string{"inject", "uninject", "adopt"} {
 				var stdout, stderr bytes.Buffer
-				run := exec.CommandContext(t.Context(), world.Program("isthmus"), command, "-f", test.file(t, t.TempDir()))
+				run := exec.CommandContext(t.Context(), world.ProgramPath("isthmus"), command, "-f", test.file(t, t.TempDir()))
 				run.Stdout, run.Stderr = &stdout, &stderr
 				assert.Error(t, run.Run())
 				assert.Contains(t, stderr.String(), test.says)

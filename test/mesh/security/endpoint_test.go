@@ -23,14 +23,14 @@ func TestEndpoints(t *testing.T) {
 	for name, server := range map[string]*environment.Server{"webhook": d.webhook, "controller": d.controller} {
 		t.Run(name, func(t *testing.T) {
 			for _, url := range []string{
-				server.Metrics() + "/debug/pprof/", server.Metrics() + "/debug/pprof/heap", server.Metrics() + "/debug/vars", server.Metrics() + "/", server.Metrics() + "/configz",
-				server.Health() + "/debug/pprof/", server.Health() + "/debug/pprof/heap", server.Health() + "/metrics", server.Health() + "/",
+				server.MetricsURL() + "/debug/pprof/", server.MetricsURL() + "/debug/pprof/heap", server.MetricsURL() + "/debug/vars", server.MetricsURL() + "/", server.MetricsURL() + "/configz",
+				server.HealthURL() + "/debug/pprof/", server.HealthURL() + "/debug/pprof/heap", server.HealthURL() + "/metrics", server.HealthURL() + "/",
 			} {
 				_, err := scrape.Get(t.Context(), url)
 				assert.ErrorContains(t, err, "404", url)
 			}
 			// The names of the checks and whether they pass; never why.
-			text, err := scrape.Get(t.Context(), server.Health()+"/readyz?verbose")
+			text, err := scrape.Get(t.Context(), server.HealthURL()+"/readyz?verbose")
 			require.NoError(t, err)
 			for line := range strings.Lines(text) {
 				assert.Regexp(t, `^\[\+\](ping|isthmus|mesh) ok$|^healthz check passed$|^$`, strings.TrimSpace(line))
@@ -42,7 +42,7 @@ func TestEndpoints(t *testing.T) {
 // series are the names and labels of a metrics page, without the values.
 func series(t testing.TB, s *environment.Server) []string {
 	t.Helper()
-	text, err := scrape.Get(t.Context(), s.Metrics()+"/metrics")
+	text, err := scrape.Get(t.Context(), s.MetricsURL()+"/metrics")
 	require.NoError(t, err)
 	var all []string
 	for line := range strings.Lines(text) {
@@ -57,7 +57,7 @@ func series(t testing.TB, s *environment.Server) []string {
 // label, so that no one can have the server keep series without end.
 func TestLabelsAreOurs(t *testing.T) {
 	webhook := servers(t).webhook
-	ns := world.Space(t, nil)
+	ns := world.CreateNamespace(t, nil)
 	c := client(t, true)
 	barrage := func(i int) {
 		word := fmt.Sprintf("w%d", i)
@@ -74,11 +74,11 @@ func TestLabelsAreOurs(t *testing.T) {
 			"/" + word:           {good},
 		} {
 			for _, body := range bodies {
-				_, err := send(t.Context(), c, webhook.Reviews+path, strings.NewReader(body))
+				_, err := send(t.Context(), c, webhook.ReviewURL+path, strings.NewReader(body))
 				require.NoError(t, err)
 			}
 		}
-		request, err := http.NewRequestWithContext(t.Context(), "M"+strings.ToUpper(word), webhook.Reviews+"/inject/pod", http.NoBody)
+		request, err := http.NewRequestWithContext(t.Context(), "M"+strings.ToUpper(word), webhook.ReviewURL+"/inject/pod", http.NoBody)
 		require.NoError(t, err)
 		_, err = do(c, request)
 		require.NoError(t, err)
@@ -106,7 +106,7 @@ func TestPlainPorts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			most := measure(t, server)
 			var held []net.Conn
-			for _, url := range []string{server.Metrics(), server.Health()} {
+			for _, url := range []string{server.MetricsURL(), server.HealthURL()} {
 				for i := range 400 {
 					conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "http://"))
 					require.NoError(t, err)
@@ -116,7 +116,7 @@ func TestPlainPorts(t *testing.T) {
 					}
 				}
 				path := "/metrics"
-				if url == server.Health() {
+				if url == server.HealthURL() {
 					path = "/healthz"
 				}
 				require.Eventually(t, func() bool {

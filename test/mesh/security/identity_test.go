@@ -86,7 +86,7 @@ func certify(ctx context.Context, t testing.TB, token string, names ...string) (
 func TestStolenMeshToken(t *testing.T) {
 	t.Parallel()
 	servers(t)
-	ns := world.Space(t, nil, "edge", "other")
+	ns := world.CreateNamespace(t, nil, "edge", "other")
 	token, ends := meshToken(t, ns, "edge")
 	own := "spiffe://cluster.local/ns/" + ns + "/sa/edge"
 	for name, asked := range map[string][]string{
@@ -127,7 +127,7 @@ func TestStolenMeshToken(t *testing.T) {
 	})
 	t.Run("where it is one, as here, it is the account's, and a default token is one for the CA", func(t *testing.T) {
 		assert.Empty(t, rules(t, holder(t, other), ns))
-		api, err := world.Token(t.Context(), ns, "other")
+		api, err := world.CreateToken(t.Context(), ns, "other")
 		require.NoError(t, err)
 		got, err := certify(t.Context(), t, api)
 		require.NoError(t, err)

@@ -117,7 +117,7 @@ func (s *secrets) search(t testing.TB, all []said) {
 
 // TestTheSearchFinds shows that the search would find each form.
 func TestTheSearchFinds(t *testing.T) {
-	token, err := world.Token(t.Context(), "default", account(t))
+	token, err := world.CreateToken(t.Context(), "default", account(t))
 	require.NoError(t, err)
 	for _, text := range []string{
 		"-----BEGIN EC PRIVATE KEY-----", `"data":"MIGHAgEAMBMGByqGSM49AgEG"`, "3081870201003013", "Authorization: Bearer abc", token,
@@ -147,16 +147,16 @@ func TestNoKeyIsSaid(t *testing.T) {
 	s := &secrets{texts: map[string]string{}, keys: map[string]bool{}}
 	s.follow(t)
 	s.add("the key of a spoilt Secret", marker)
-	door := world.APIDoor(t)
+	door := world.StartAPIServerProxy(t)
 
 	// An edge whose controller reaches the API server through a door; one whose pod
 	// publishes, with the real agent.
-	ns := world.Space(t, nil, "edge")
-	ledger := world.Follow(t, ns, environment.Identity(t, ns, "edge"))
-	world.Edge(t, ns, "front", "edge")
+	ns := world.CreateNamespace(t, nil, "edge")
+	ledger := world.WatchSecret(t, ns, environment.Identity(t, ns, "edge"))
+	world.CreateEdge(t, ns, "front", "edge")
 	ledger.AwaitSerials(t, 1, patience)
-	agents := world.Space(t, map[string]string{"isthmus.dev/source": "agent"}, "edge")
-	world.Edge(t, agents, "front", "edge")
+	agents := world.CreateNamespace(t, map[string]string{"isthmus.dev/source": "agent"}, "edge")
+	world.CreateEdge(t, agents, "front", "edge")
 	require.Eventually(t, func() bool {
 		_, err := world.Kube.CoreV1().ConfigMaps(agents).Get(t.Context(), istio.RootConfigMap, metav1.GetOptions{})
 		return err == nil
@@ -164,7 +164,7 @@ func TestNoKeyIsSaid(t *testing.T) {
 	agent, err := istio.StartAgent(t.Context(), world.Istiod, istio.AgentOptions{Namespace: agents, ServiceAccount: "edge", TTL: 20 * time.Second})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, agent.Stop()) })
-	publisher, err := world.Publisher(t.Context(), agents, "edge", agent.Dir, world.RootsFile(t), door.URL())
+	publisher, err := world.StartPublisher(t.Context(), agents, "edge", agent.Dir, world.RootsFile(t), door.URL())
 	require.NoError(t, err)
 	t.Cleanup(publisher.Kill)
 	awaitSecret(t, agents)
@@ -192,16 +192,16 @@ func TestNoKeyIsSaid(t *testing.T) {
 	awaitLog(t, d.controller, "no Secret may be written here")
 	require.NoError(t, world.Kube.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Delete(t.Context(), "deny-"+ns, metav1.DeleteOptions{}))
 	ledger.AwaitSerials(t, 5, patience)
-	immutable := world.Space(t, nil, "edge")
+	immutable := world.CreateNamespace(t, nil, "edge")
 	_, err = world.Kube.CoreV1().Secrets(immutable).Create(t.Context(), &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "istio-certs", Annotations: map[string]string{"isthmus.dev/adopt": "true"}},
 		Immutable:  ptr.To(true), StringData: map[string]string{"tls.key": marker},
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	world.Edge(t, immutable, "front", "edge")
+	world.CreateEdge(t, immutable, "front", "edge")
 
 	// The API server is away for the publisher, and comes back.
-	door.Shut()
+	door.Close()
 	awaitLog(t, publisher, "connect")
 	door.Open()
 
@@ -214,7 +214,7 @@ func TestNoKeyIsSaid(t *testing.T) {
 		strings.Replace(edgePod(""), `"name":"ambassador"`, `"name":"ambassador","env":[{"name":"TOKEN","value":"`+marker+`"}]`, 1),
 		edgePod(`"containers":"` + marker + `",`),
 	} {
-		a, err := send(t.Context(), c, d.webhook.Reviews+"/inject/namespace", strings.NewReader(reviewOf(ns, pod)))
+		a, err := send(t.Context(), c, d.webhook.ReviewURL+"/inject/namespace", strings.NewReader(reviewOf(ns, pod)))
 		require.NoError(t, err)
 		all = append(all, said{fmt.Sprintf("the answer to review %d", i), a.body})
 	}
@@ -228,7 +228,7 @@ func TestNoKeyIsSaid(t *testing.T) {
 		if server == publisher {
 			continue
 		}
-		for _, url := range []string{server.Metrics() + "/metrics", server.Health() + "/readyz?verbose", server.Health() + "/healthz?verbose"} {
+		for _, url := range []string{server.MetricsURL() + "/metrics", server.HealthURL() + "/readyz?verbose", server.HealthURL() + "/healthz?verbose"} {
 			text, err := scrape.Get(t.Context(), url)
 			require.NoError(t, err)
 			all = append(all, said{name + "'s " + url, text})
@@ -301,7 +301,7 @@ func TestNoFlagIsLouder(t *testing.T) {
 		if arguments[0] == "isthmus" {
 			arguments = append(arguments, "--namespace=n", "--ca-secret=s")
 		}
-		out, err := exec.CommandContext(t.Context(), world.Program(arguments[0]), arguments[1:]...).CombinedOutput()
+		out, err := exec.CommandContext(t.Context(), world.ProgramPath(arguments[0]), arguments[1:]...).CombinedOutput()
 		assert.Error(t, err, arguments)
 		assert.Regexp(t, `unknown (shorthand )?flag|want info or debug`, string(out), arguments)
 	}
@@ -323,7 +323,7 @@ func TestNoSecretIsRepeated(t *testing.T) {
 			require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 			for _, command := range []string{"inject", "uninject", "adopt"} {
 				var stderr bytes.Buffer
-				run := exec.CommandContext(t.Context(), world.Program("isthmus"), command, "-f", file)
+				run := exec.CommandContext(t.Context(), world.ProgramPath("isthmus"), command, "-f", file)
 				run.Stderr = &stderr
 				_ = run.Run() // it may be no manifest
 				assert.NotContains(t, stderr.String(), marker, command)

@@ -21,13 +21,13 @@ import (
 // lifetime is what istiod gives, so that certificates rotate while we watch.
 const lifetime = "30s"
 
-var world *environment.World
+var world *environment.Environment
 
 func TestMain(m *testing.M) {
 	ctrllog.SetLogger(logr.Discard())
 	rest.SetDefaultWarningHandler(rest.NoWarnings{})
 	o := istio.Options{Env: map[string]string{"DEFAULT_WORKLOAD_CERT_TTL": lifetime, "MAX_WORKLOAD_CERT_TTL": lifetime}}
-	os.Exit(environment.Main(m, o, "{}", func(w *environment.World) { world = w }))
+	os.Exit(environment.Main(m, o, "{}", func(w *environment.Environment) { world = w }))
 }
 
 // deployed are the chart's two servers, as loud as they can be made.
@@ -37,10 +37,10 @@ type deployed struct {
 
 var start = sync.OnceValues(func() (d deployed, err error) {
 	ctx := contextOfPackage()
-	if d.controller, err = world.Controller(ctx, "--look-interval=1s", "--log-level=debug"); err != nil {
+	if d.controller, err = world.StartController(ctx, "--look-interval=1s", "--log-level=debug"); err != nil {
 		return d, err
 	}
-	d.webhook, err = world.Webhook(ctx, "--log-level=debug")
+	d.webhook, err = world.StartWebhook(ctx, "--log-level=debug")
 	return d, err
 })
 

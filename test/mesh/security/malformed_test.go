@@ -20,7 +20,7 @@ import (
 // refused, or answered as a pod is, and the server goes on.
 func TestMalformedReviews(t *testing.T) {
 	webhook := servers(t).webhook
-	ns := world.Space(t, nil)
+	ns := world.CreateNamespace(t, nil)
 	c := client(t, true)
 	pod := edgePod("")
 	meta := func(text string) string { return strings.Replace(pod, `"name":"front"`, `"name":"front",`+text, 1) }
@@ -81,7 +81,7 @@ func TestMalformedReviews(t *testing.T) {
 			if path == "" {
 				path = "/inject/namespace"
 			}
-			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, webhook.Reviews+path, strings.NewReader(test.body))
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, webhook.ReviewURL+path, strings.NewReader(test.body))
 			require.NoError(t, err)
 			request.Header.Set("Content-Type", "application/json")
 			if test.edit != nil {
@@ -97,7 +97,7 @@ func TestMalformedReviews(t *testing.T) {
 			assert.Contains(t, a.body, test.says)
 			assert.NotContains(t, a.body, "panic")
 			assert.Less(t, len(a.body), 32<<10, "an answer does not repeat what was sent")
-			assert.NoError(t, good(t.Context(), c, webhook.Reviews, ns), "afterwards")
+			assert.NoError(t, good(t.Context(), c, webhook.ReviewURL, ns), "afterwards")
 		})
 	}
 }
@@ -112,7 +112,7 @@ func method(name string) func(*http.Request) { return func(r *http.Request) { r.
 // taken for a review.
 func TestLengthsThatLie(t *testing.T) {
 	webhook := servers(t).webhook
-	ns := world.Space(t, nil)
+	ns := world.CreateNamespace(t, nil)
 	body := reviewOf(ns, edgePod(""))
 	post := "POST /inject/namespace HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 	for name, test := range map[string]struct {
@@ -129,7 +129,7 @@ func TestLengthsThatLie(t *testing.T) {
 		"if the encoding is unknown, expect 501":              {post + "Transfer-Encoding: gzip\r\n\r\n", "501"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			conn := dial(t, webhook.Reviews, trust(t))
+			conn := dial(t, webhook.ReviewURL, trust(t))
 			_, err := io.WriteString(conn, test.text)
 			require.NoError(t, err)
 			require.NoError(t, conn.CloseWrite())
@@ -138,7 +138,7 @@ func TestLengthsThatLie(t *testing.T) {
 			assert.Contains(t, line, " "+test.code+" ")
 		})
 	}
-	assert.NoError(t, good(t.Context(), client(t, true), webhook.Reviews, ns))
+	assert.NoError(t, good(t.Context(), client(t, true), webhook.ReviewURL, ns))
 }
 
 // dial opens a connection that is read and written by hand.

@@ -50,7 +50,7 @@ func measure(t testing.TB, s *environment.Server) (most func() usage) {
 		if _, anonymous, err := s.Memory(); err == nil {
 			peak.memory = max(peak.memory, anonymous)
 		}
-		if open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.ID())); err == nil {
+		if open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.PID())); err == nil {
 			peak.descriptors = max(peak.descriptors, len(open))
 		}
 	}
@@ -77,7 +77,7 @@ func measure(t testing.TB, s *environment.Server) (most func() usage) {
 // while good reviews are answered.
 func TestMemoryIsBounded(t *testing.T) {
 	webhook := servers(t).webhook
-	ns := world.Space(t, nil)
+	ns := world.CreateNamespace(t, nil)
 	blank := strings.Repeat(" ", maxReview+1)
 	// The longest lists that fit, of the largest items: as written by hand, and as
 	// the API server fills them in. Their memory is a hundred times their text.
@@ -100,12 +100,12 @@ func TestMemoryIsBounded(t *testing.T) {
 			most := measure(t, webhook)
 			codes := map[int]int{}
 			var mu sync.Mutex
-			n := meanwhile(t, webhook.Reviews, ns, func() {
+			n := meanwhile(t, webhook.ReviewURL, ns, func() {
 				var attackers sync.WaitGroup
 				for i := range 100 {
 					c := client(t, i%2 == 0)
 					attackers.Go(func() {
-						a, err := send(t.Context(), c, webhook.Reviews+"/inject/namespace", attack.body())
+						a, err := send(t.Context(), c, webhook.ReviewURL+"/inject/namespace", attack.body())
 						mu.Lock()
 						defer mu.Unlock()
 						if err != nil {

@@ -24,14 +24,14 @@ import (
 func TestSlowClients(t *testing.T) {
 	t.Parallel()
 	webhook := servers(t).webhook
-	ns := world.Space(t, nil)
-	address := strings.TrimPrefix(webhook.Reviews, "https://")
+	ns := world.CreateNamespace(t, nil)
+	address := strings.TrimPrefix(webhook.ReviewURL, "https://")
 	begin := "POST /inject/namespace HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 	const each = 300
 	most := measure(t, webhook)
 	// ended gets how each connection ended.
 	ended := make(chan error, 4*each)
-	n := meanwhile(t, webhook.Reviews, ns, func() {
+	n := meanwhile(t, webhook.ReviewURL, ns, func() {
 		config := trust(t)
 		for range each {
 			// No TLS at all.
@@ -84,7 +84,7 @@ func drain(conn net.Conn, text string) error {
 func TestBodyInDrops(t *testing.T) {
 	t.Parallel()
 	webhook := servers(t).webhook
-	conn := dial(t, webhook.Reviews, trust(t))
+	conn := dial(t, webhook.ReviewURL, trust(t))
 	_, err := io.WriteString(conn, "POST /inject/namespace HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n")
 	require.NoError(t, err)
 	stop := make(chan struct{})
@@ -132,10 +132,10 @@ func headers(length int) []byte {
 func TestClientThatDoesNotRead(t *testing.T) {
 	t.Parallel()
 	webhook := servers(t).webhook
-	ns := world.Space(t, nil)
+	ns := world.CreateNamespace(t, nil)
 	body := reviewOf(ns, edgePod(""))
-	f, _ := framer(t, webhook.Reviews, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
-	n := meanwhile(t, webhook.Reviews, ns, func() {
+	f, _ := framer(t, webhook.ReviewURL, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	n := meanwhile(t, webhook.ReviewURL, ns, func() {
 		assert.NoError(t, f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: headers(len(body)), EndHeaders: true}))
 		assert.NoError(t, f.WriteData(1, true, []byte(body)))
 		for {
@@ -160,12 +160,12 @@ func TestClientThatDoesNotRead(t *testing.T) {
 func TestStreamsAreReset(t *testing.T) {
 	const connections = 50
 	webhook := servers(t).webhook
-	ns := world.Space(t, nil)
+	ns := world.CreateNamespace(t, nil)
 	most := measure(t, webhook)
-	n := meanwhile(t, webhook.Reviews, ns, func() {
+	n := meanwhile(t, webhook.ReviewURL, ns, func() {
 		done := make(chan struct{})
 		for range connections {
-			f, conn := framer(t, webhook.Reviews)
+			f, conn := framer(t, webhook.ReviewURL)
 			go func() {
 				defer func() { done <- struct{}{} }()
 				go func() { _, _ = io.Copy(io.Discard, conn) }()

@@ -23,14 +23,14 @@ import (
 // thief is a client with nothing but the token of a service account.
 func thief(t testing.TB, namespace, account string) *kubernetes.Clientset {
 	t.Helper()
-	token, err := world.Token(t.Context(), namespace, account)
+	token, err := world.CreateToken(t.Context(), namespace, account)
 	require.NoError(t, err)
 	return holder(t, token)
 }
 
 func holder(t testing.TB, token string) *kubernetes.Clientset {
 	t.Helper()
-	kube, err := kubernetes.NewForConfig(world.As(token))
+	kube, err := kubernetes.NewForConfig(world.ConfigForToken(token))
 	require.NoError(t, err)
 	return kube
 }
@@ -102,8 +102,8 @@ func awaitSecret(t testing.TB, namespace string) *corev1.Secret {
 // where it has one.
 func TestStolenEdgeToken(t *testing.T) {
 	servers(t)
-	ns := world.Space(t, nil, "edge")
-	world.Edge(t, ns, "front", "edge")
+	ns := world.CreateNamespace(t, nil, "edge")
+	world.CreateEdge(t, ns, "front", "edge")
 	awaitSecret(t, ns)
 	edge := thief(t, ns, "edge")
 	assert.Empty(t, rules(t, edge, ns), "nothing but what every account may")
@@ -125,11 +125,11 @@ func TestStolenEdgeToken(t *testing.T) {
 // publisher, and then it may write the one Secret, whose key it holds anyway.
 func TestStolenPublisherToken(t *testing.T) {
 	servers(t)
-	ns := world.Space(t, map[string]string{"isthmus.dev/source": "agent"}, "edge")
-	other := world.Space(t, nil, "edge")
-	world.Edge(t, other, "front", "edge")
+	ns := world.CreateNamespace(t, map[string]string{"isthmus.dev/source": "agent"}, "edge")
+	other := world.CreateNamespace(t, nil, "edge")
+	world.CreateEdge(t, other, "front", "edge")
 	awaitSecret(t, other)
-	world.Edge(t, ns, "front", "edge")
+	world.CreateEdge(t, ns, "front", "edge")
 	edge := thief(t, ns, "edge")
 	require.Eventually(t, func() bool { return len(rules(t, edge, ns)) > 0 }, patience, tick, "the controller binds it")
 	assert.Equal(t, []string{"create,get,patch secrets istio-certs"}, rules(t, edge, ns))

@@ -16,7 +16,7 @@ import (
 // TestTLS shakes hands in every way.
 func TestTLS(t *testing.T) {
 	webhook := servers(t).webhook
-	address := strings.TrimPrefix(webhook.Reviews, "https://")
+	address := strings.TrimPrefix(webhook.ReviewURL, "https://")
 	weak := map[string]uint16{}
 	for _, suite := range tls.InsecureCipherSuites() {
 		weak[suite.Name] = suite.ID

@@ -65,8 +65,8 @@ func TestWrongTrustDomain(t *testing.T) {
 	settings := filepath.Join(t.TempDir(), "settings.yaml")
 	require.NoError(t, os.WriteFile(settings, []byte("mesh: {trustDomain: other.example.org}\n"), 0o600))
 	c := controller(t, "--settings="+settings)
-	ns := world.Space(t, nil, "edge")
-	world.Edge(t, ns, "front", "edge")
+	ns := world.CreateNamespace(t, nil, "edge")
+	world.CreateEdge(t, ns, "front", "edge")
 	event(t, ns, "Rejected", "wrong-identity")
 	says(t, c, "wrong-identity")
 	counts(t, c, 0, "isthmus_bundle_rejected_total", `reason="wrong-identity"`)
@@ -74,18 +74,18 @@ func TestWrongTrustDomain(t *testing.T) {
 	assert.True(t, apierrors.IsNotFound(err), "nothing wrong is published")
 	c.Stop()
 
-	ledger := world.Follow(t, ns, environment.Identity(t, ns, "edge"))
+	ledger := world.WatchSecret(t, ns, environment.Identity(t, ns, "edge"))
 	controller(t)
 	ledger.AwaitSerials(t, 1, soon)
-	assert.Empty(t, ledger.Wrong())
+	assert.Empty(t, ledger.InvalidVersions())
 }
 
 // The publisher finds the files of another service account, then garbage, then
 // its own.
 func wrongDirectory(t *testing.T) {
-	ns := world.Space(t, map[string]string{policy.SourceKey: "agent"}, "edge", "other")
-	ledger := world.Follow(t, ns, environment.Identity(t, ns, "edge"))
-	world.Edge(t, ns, "front", "edge")
+	ns := world.CreateNamespace(t, map[string]string{policy.SourceKey: "agent"}, "edge", "other")
+	ledger := world.WatchSecret(t, ns, environment.Identity(t, ns, "edge"))
+	world.CreateEdge(t, ns, "front", "edge")
 	files := map[string]string{}
 	for _, account := range []string{"edge", "other"} {
 		agent, err := istio.StartAgent(t.Context(), world.Istiod, istio.AgentOptions{Namespace: ns, ServiceAccount: account, TTL: time.Minute})
@@ -106,7 +106,7 @@ func wrongDirectory(t *testing.T) {
 	for _, name := range []string{"key.pem", "cert-chain.pem", "root-cert.pem"} {
 		put("other", name, whole)
 	}
-	publisher, err := world.Publisher(t.Context(), ns, "edge", dir, world.RootsFile(t), "")
+	publisher, err := world.StartPublisher(t.Context(), ns, "edge", dir, world.RootsFile(t), "")
 	require.NoError(t, err)
 	t.Cleanup(publisher.Kill)
 	says(t, publisher, "wrong-identity")
@@ -114,7 +114,7 @@ func wrongDirectory(t *testing.T) {
 	says(t, publisher, "key-mismatch")
 	put("edge", "cert-chain.pem", half)
 	says(t, publisher, "malformed")
-	assert.Empty(t, ledger.Entries(), "nothing of it is published")
+	assert.Empty(t, ledger.Versions(), "nothing of it is published")
 	put("edge", "cert-chain.pem", whole)
 	put("edge", "root-cert.pem", whole)
 	ledger.AwaitSerials(t, 1, soon)
@@ -122,14 +122,14 @@ func wrongDirectory(t *testing.T) {
 	put("edge", "cert-chain.pem", half)
 	time.Sleep(5 * time.Second) // two looks and a half of the publisher's
 	assert.Len(t, ledger.Serials(), 1, "the good old one is not lost to a bad new one")
-	assert.Empty(t, ledger.Wrong())
+	assert.Empty(t, ledger.InvalidVersions())
 }
 
 // The certificate volume is full when the agent rotates.
 func diskFull(t *testing.T) {
-	ns := world.Space(t, map[string]string{policy.SourceKey: "agent"}, "edge")
-	ledger := world.Follow(t, ns, environment.Identity(t, ns, "edge"))
-	world.Edge(t, ns, "front", "edge")
+	ns := world.CreateNamespace(t, map[string]string{policy.SourceKey: "agent"}, "edge")
+	ledger := world.WatchSecret(t, ns, environment.Identity(t, ns, "edge"))
+	world.CreateEdge(t, ns, "front", "edge")
 	dir := t.TempDir()
 	out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", dir).CombinedOutput()
 	require.NoError(t, err, "%s", out)
@@ -140,7 +140,7 @@ func diskFull(t *testing.T) {
 	agent, err := istio.StartAgent(t.Context(), world.Istiod, istio.AgentOptions{Namespace: ns, ServiceAccount: "edge", TTL: time.Minute, Dir: dir})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, agent.Stop()) })
-	publisher, err := world.Publisher(t.Context(), ns, "edge", dir, world.RootsFile(t), "")
+	publisher, err := world.StartPublisher(t.Context(), ns, "edge", dir, world.RootsFile(t), "")
 	require.NoError(t, err)
 	t.Cleanup(publisher.Kill)
 	ledger.AwaitSerials(t, 1, soon)
@@ -149,24 +149,24 @@ func diskFull(t *testing.T) {
 	require.Error(t, os.WriteFile(junk, make([]byte, 128<<10), 0o600), "it is full")
 	time.Sleep(40 * time.Second) // the agent rotates after 30
 	assert.Len(t, ledger.Serials(), 1)
-	assert.Empty(t, ledger.Wrong())
+	assert.Empty(t, ledger.InvalidVersions())
 	require.NoError(t, os.Remove(junk))
 	freed := time.Now()
 	ledger.AwaitSerials(t, 2, soon)
 	t.Logf("healed %s after there was room again", time.Since(freed))
-	assert.Empty(t, ledger.Wrong())
+	assert.Empty(t, ledger.InvalidVersions())
 }
 
 // An `istio.<service account>` of an old Istio, and its successor.
 func mirror(t *testing.T) {
-	ns := world.Space(t, map[string]string{policy.SourceKey: "mirror"}, "edge", "reviews")
+	ns := world.CreateNamespace(t, map[string]string{policy.SourceKey: "mirror"}, "edge", "reviews")
 	id := environment.Identity(t, ns, "edge")
-	ledger := world.Follow(t, ns, id)
-	world.Edge(t, ns, "front", "edge")
+	ledger := world.WatchSecret(t, ns, id)
+	world.CreateEdge(t, ns, "front", "edge")
 	event(t, ns, "Failed", "istio.edge")
-	upstream := world.Upstream(t, ns, "reviews", id)
-	old := world.OldIstio(t, ns, "edge")
-	calls := world.Call(t, ledger, upstream)
+	upstream := world.StartUpstream(t, ns, "reviews", id)
+	old := world.WriteCitadelSecret(t, ns, "edge")
+	calls := world.StartCaller(t, ledger, upstream)
 	for n := 1; n <= 3; n++ {
 		ledger.AwaitSerials(t, n, soon)
 		old.Rotate(t)

@@ -20,7 +20,7 @@ import (
 )
 
 var (
-	world *environment.World
+	world *environment.Environment
 	// before and after are the two roots of the mesh's life.
 	before, after *certtest.Pair
 )
@@ -50,7 +50,7 @@ func run(m *testing.M) int {
 		Env: map[string]string{"DEFAULT_WORKLOAD_CERT_TTL": lifetime, "MAX_WORKLOAD_CERT_TTL": lifetime},
 		CA:  istio.NewCA(before.Intermediate(authorities), before),
 	}
-	return environment.Main(m, o, "{controller: {mirrorSecretNames: [istio.edge]}}", func(w *environment.World) { world = w })
+	return environment.Main(m, o, "{controller: {mirrorSecretNames: [istio.edge]}}", func(w *environment.Environment) { world = w })
 }
 
 // certificates stands in for a test where there is none yet.

@@ -25,24 +25,24 @@ import (
 // controller's Secret and the publisher's both follow, and no call fails.
 func TestRootRotation(t *testing.T) {
 	controller(t)
-	byController := world.Space(t, nil, "edge", "reviews")
-	byAgent := world.Space(t, map[string]string{policy.SourceKey: "agent"}, "edge", "reviews")
+	byController := world.CreateNamespace(t, nil, "edge", "reviews")
+	byAgent := world.CreateNamespace(t, map[string]string{policy.SourceKey: "agent"}, "edge", "reviews")
 	agent, err := istio.StartAgent(t.Context(), world.Istiod, istio.AgentOptions{Namespace: byAgent, ServiceAccount: "edge", TTL: time.Minute})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, agent.Stop()) })
 	roots := world.RootsFile(t)
-	publisher, err := world.Publisher(t.Context(), byAgent, "edge", agent.Dir, roots, "")
+	publisher, err := world.StartPublisher(t.Context(), byAgent, "edge", agent.Dir, roots, "")
 	require.NoError(t, err)
 	t.Cleanup(publisher.Kill)
 
-	var ledgers []*environment.Ledger
+	var ledgers []*environment.SecretHistory
 	var callers []*environment.Caller
 	for _, ns := range []string{byController, byAgent} {
 		id := environment.Identity(t, ns, "edge")
-		ledger := world.Follow(t, ns, id)
-		upstream := world.Upstream(t, ns, "reviews", id)
-		world.Edge(t, ns, "front", "edge")
-		ledgers, callers = append(ledgers, ledger), append(callers, world.Call(t, ledger, upstream))
+		ledger := world.WatchSecret(t, ns, id)
+		upstream := world.StartUpstream(t, ns, "reviews", id)
+		world.CreateEdge(t, ns, "front", "edge")
+		ledgers, callers = append(ledgers, ledger), append(callers, world.StartCaller(t, ledger, upstream))
 	}
 	await := func(what string, is func(*corev1.Secret) bool) {
 		t.Helper()
@@ -55,7 +55,7 @@ func TestRootRotation(t *testing.T) {
 		t.Helper()
 		world.Istiod.Options.CA = istio.NewCA(signer.Intermediate(t), trusted...)
 		require.NoError(t, world.Istiod.Restart(t.Context()))
-		require.NoError(t, agent.Refresh(t.Context()))
+		require.NoError(t, agent.RefreshRoots(t.Context()))
 		data, err := world.Istiod.Roots(t.Context(), istio.Namespace)
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(roots+".new", data, 0o600))

@@ -24,7 +24,7 @@ var rotations = 10
 // controller starts the controller until the test ends.
 func controller(t *testing.T, flags ...string) *environment.Server {
 	t.Helper()
-	c, err := world.Controller(t.Context(), append([]string{"--look-interval=2s", "--leader-elect=false"}, flags...)...)
+	c, err := world.StartController(t.Context(), append([]string{"--look-interval=2s", "--leader-elect=false"}, flags...)...)
 	require.NoError(t, err)
 	t.Cleanup(c.Kill)
 	return c
@@ -51,42 +51,42 @@ func TestBesideOneController(t *testing.T) {
 
 // The controller alone.
 func renewals(t *testing.T) {
-	ns := world.Space(t, nil, "edge", "reviews")
+	ns := world.CreateNamespace(t, nil, "edge", "reviews")
 	id := environment.Identity(t, ns, "edge")
-	ledger := world.Follow(t, ns, id)
-	upstream := world.Upstream(t, ns, "reviews", id)
-	world.Edge(t, ns, "front", "edge")
-	calls := world.Call(t, ledger, upstream)
+	ledger := world.WatchSecret(t, ns, id)
+	upstream := world.StartUpstream(t, ns, "reviews", id)
+	world.CreateEdge(t, ns, "front", "edge")
+	calls := world.StartCaller(t, ledger, upstream)
 	ledger.AwaitSerials(t, rotations+1, 8*time.Minute)
 	flawless(t, ledger, calls)
-	assert.Empty(t, ledger.Needless(), "one write per renewal")
+	assert.Empty(t, ledger.UnneededWrites(), "one write per renewal")
 }
 
 // The real agent writes a directory, three publishers of three replicas write one
 // Secret.
 func agentRotations(t *testing.T) {
-	ns := world.Space(t, map[string]string{policy.SourceKey: "agent"}, "edge", "reviews")
+	ns := world.CreateNamespace(t, map[string]string{policy.SourceKey: "agent"}, "edge", "reviews")
 	id := environment.Identity(t, ns, "edge")
-	ledger := world.Follow(t, ns, id)
-	upstream := world.Upstream(t, ns, "reviews", id)
-	world.Edge(t, ns, "front", "edge") // the controller binds the rights
+	ledger := world.WatchSecret(t, ns, id)
+	upstream := world.StartUpstream(t, ns, "reviews", id)
+	world.CreateEdge(t, ns, "front", "edge") // the controller binds the rights
 	agent, err := istio.StartAgent(t.Context(), world.Istiod, istio.AgentOptions{Namespace: ns, ServiceAccount: "edge", TTL: time.Minute})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, agent.Stop()) })
 	renames := renamesIn(t, agent.Dir)
 	roots := world.RootsFile(t)
 	for range 3 {
-		publisher, err := world.Publisher(t.Context(), ns, "edge", agent.Dir, roots, "")
+		publisher, err := world.StartPublisher(t.Context(), ns, "edge", agent.Dir, roots, "")
 		require.NoError(t, err)
 		t.Cleanup(publisher.Kill)
 	}
-	calls := world.Call(t, ledger, upstream)
+	calls := world.StartCaller(t, ledger, upstream)
 	ledger.AwaitSerials(t, rotations+1, 10*time.Minute)
 	flawless(t, ledger, calls)
-	assert.Empty(t, ledger.Needless(), "one write per rotation, with three publishers")
+	assert.Empty(t, ledger.UnneededWrites(), "one write per rotation, with three publishers")
 
 	var worst time.Duration
-	for i, e := range ledger.Entries()[1:] {
+	for i, e := range ledger.Versions()[1:] {
 		took := max(e.Seen.Sub(renames.last(e.Seen.Add(slack))), 0)
 		t.Logf("rotation %d: in the Secret %s after the last rename", i+1, took)
 		worst = max(worst, took)
@@ -96,12 +96,12 @@ func agentRotations(t *testing.T) {
 }
 
 // flawless judges a trial.
-func flawless(t *testing.T, ledger *environment.Ledger, calls *environment.Caller) {
+func flawless(t *testing.T, ledger *environment.SecretHistory, calls *environment.Caller) {
 	t.Helper()
 	n, failures := calls.Calls()
 	assert.Empty(t, failures, "failed calls")
-	assert.Empty(t, ledger.Wrong(), "versions of the Secret that are no bundle")
-	t.Logf("%d calls through %d certificates, %d failed; %d versions, %d wrong", n, len(ledger.Serials()), len(failures), len(ledger.Entries()), len(ledger.Wrong()))
+	assert.Empty(t, ledger.InvalidVersions(), "versions of the Secret that are no bundle")
+	t.Logf("%d calls through %d certificates, %d failed; %d versions, %d wrong", n, len(ledger.Serials()), len(failures), len(ledger.Versions()), len(ledger.InvalidVersions()))
 }
 
 // moments are when files were renamed in a directory.

@@ -25,7 +25,7 @@ import (
 type counter struct {
 	// world is the environment as the replica sees it: with the counter for the API
 	// server.
-	world *environment.World
+	world *environment.Environment
 
 	mu    sync.Mutex
 	count map[call]int
@@ -42,7 +42,7 @@ func (c call) String() string { return c.verb + " " + c.resource }
 
 // newCounter starts a counter that ends with the benchmark. The replica's own
 // token goes through it; it has no rights of its own.
-func newCounter(b *testing.B, w *environment.World) *counter {
+func newCounter(b *testing.B, w *environment.Environment) *counter {
 	b.Helper()
 	target, _, err := rest.DefaultServerUrlFor(w.Admin)
 	require.NoError(b, err)

@@ -36,7 +36,7 @@ type edges struct {
 	n    int
 }
 
-func newEdges(b *testing.B, w *environment.World) *edges {
+func newEdges(b *testing.B, w *environment.Environment) *edges {
 	b.Helper()
 	return &edges{kube: w.Kube, pod: injected(b)}
 }

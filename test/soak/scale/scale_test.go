@@ -82,7 +82,7 @@ func BenchmarkController(b *testing.B) {
 }
 
 // set prepares the environment.
-func set(b *testing.B, o istio.Options) *environment.World {
+func set(b *testing.B, o istio.Options) *environment.Environment {
 	b.Helper()
 	stop := progress(func() string { return "starting etcd, API server and istiod, installing the chart" })
 	defer stop()
@@ -101,7 +101,7 @@ func set(b *testing.B, o istio.Options) *environment.World {
 }
 
 // endEarly leaves nothing behind when somebody has seen enough.
-func endEarly(b *testing.B, w *environment.World) {
+func endEarly(b *testing.B, w *environment.Environment) {
 	b.Helper()
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -118,10 +118,10 @@ func endEarly(b *testing.B, w *environment.World) {
 }
 
 // replica starts a controller with the chart's own arguments and rights.
-func replica(b *testing.B, w *environment.World) (*environment.Server, *counter) {
+func replica(b *testing.B, w *environment.Environment) (*environment.Server, *counter) {
 	b.Helper()
 	counts := newCounter(b, w)
-	s, err := counts.world.Controller(b.Context())
+	s, err := counts.world.StartController(b.Context())
 	require.NoError(b, err)
 	b.Cleanup(s.Kill)
 	ctx, cancel := context.WithCancel(b.Context())
@@ -145,7 +145,7 @@ func scrape(ctx context.Context, s *environment.Server) {
 
 // fill starts a controller where there is no Secret yet, waits until all are
 // there, and watches the steady state.
-func fill(b *testing.B, w *environment.World, e *edges, r *report) (*environment.Server, *counter) {
+func fill(b *testing.B, w *environment.Environment, e *edges, r *report) (*environment.Server, *counter) {
 	b.Helper()
 	begun := time.Now()
 	s, counts := replica(b, w)
@@ -164,7 +164,7 @@ func fill(b *testing.B, w *environment.World, e *edges, r *report) (*environment
 }
 
 // follow starts a second replica, which waits to become leader.
-func follow(b *testing.B, w *environment.World, r *report) (*environment.Server, *counter) {
+func follow(b *testing.B, w *environment.Environment, r *report) (*environment.Server, *counter) {
 	b.Helper()
 	s, counts := replica(b, w)
 	m := begin(b, s, counts)

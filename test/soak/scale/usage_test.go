@@ -57,7 +57,7 @@ func processor(b *testing.B, s *environment.Server) time.Duration {
 }
 
 func proc(s *environment.Server, file string) string {
-	return filepath.Join("/proc", strconv.Itoa(s.ID()), file)
+	return filepath.Join("/proc", strconv.Itoa(s.PID()), file)
 }
 
 func field(b *testing.B, path, name string) int64 {
