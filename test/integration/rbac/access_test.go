@@ -14,8 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// may asks the API server whether an account may do something.
-func (c *cluster) may(account string, what authorizationv1.ResourceAttributes) bool {
+// isAuthorized asks the API server whether a service account is authorized.
+func (c *cluster) isAuthorized(account string, attributes authorizationv1.ResourceAttributes) bool {
 	c.t.Helper()
 	namespace, name := releaseNamespace, account
 	if account == publisherName {
@@ -23,9 +23,9 @@ func (c *cluster) may(account string, what authorizationv1.ResourceAttributes) b
 	}
 	review, err := c.admin.AuthorizationV1().SubjectAccessReviews().Create(c.t.Context(), &authorizationv1.SubjectAccessReview{
 		Spec: authorizationv1.SubjectAccessReviewSpec{
-			User:               user(namespace, name),
+			User:               userName(namespace, name),
 			Groups:             []string{"system:serviceaccounts", "system:serviceaccounts:" + namespace, "system:authenticated"},
-			ResourceAttributes: &what,
+			ResourceAttributes: &attributes,
 		},
 	}, metav1.CreateOptions{})
 	require.NoError(c.t, err)
@@ -35,7 +35,8 @@ func (c *cluster) may(account string, what authorizationv1.ResourceAttributes) b
 
 const edgeNamespace = "rbac-edge"
 
-// bindPublisher does what the controller does for a pod with a publisher.
+// bindPublisher creates the RoleBinding that the controller creates for a pod with a
+// publisher.
 func (c *cluster) bindPublisher(namespace string) {
 	c.t.Helper()
 	_, err := c.admin.RbacV1().RoleBindings(namespace).Create(c.t.Context(), &rbacv1.RoleBinding{
@@ -49,7 +50,7 @@ func (c *cluster) bindPublisher(namespace string) {
 	})
 }
 
-// attributes spell a grant out: one for each verb and name.
+// attributes returns the attributes of a grant, one for each verb and name.
 func (g grant) attributes(namespace string) []authorizationv1.ResourceAttributes {
 	gr := schema.ParseGroupResource(g.resource)
 	resource, subresource, _ := strings.Cut(gr.Resource, "/")
@@ -68,10 +69,10 @@ func (g grant) attributes(namespace string) []authorizationv1.ResourceAttributes
 	return all
 }
 
-// TestAccounts asks for everything: what the document lists is allowed, and every
-// other verb on every kind of object that the API server knows is not.
+// TestAccounts checks every permission: those in the document are granted, and every
+// other verb on every resource that the API server knows is denied.
 func TestAccounts(t *testing.T) {
-	c := install(t, everything)
+	c := install(t, everyOption)
 	c.namespace(edgeNamespace, map[string]string{"isthmus.dev/injection": "enabled"})
 	c.bindPublisher(edgeNamespace)
 	kinds := c.kinds()
@@ -79,89 +80,89 @@ func TestAccounts(t *testing.T) {
 		t.Run(account, func(t *testing.T) {
 			allowed := map[authorizationv1.ResourceAttributes]bool{}
 			c := &cluster{t: t, admin: c.admin}
-			for _, r := range documented(t, account) {
+			for _, r := range documentedGrants(t, account) {
 				if r.needs == "no istio.discovery" {
 					continue
 				}
 				for _, g := range r.grants {
-					for _, where := range namespaces(g.where) {
-						for _, a := range g.attributes(where) {
+					for _, scope := range namespaces(g.scope) {
+						for _, a := range g.attributes(scope) {
 							allowed[a] = true
-							assert.True(t, c.may(account, a), "must be allowed: %s", say(a))
+							assert.True(t, c.isAuthorized(account, a), "must be granted: %s", describe(a))
 						}
 					}
 				}
 			}
-			asked := 0
-			for _, a := range everyAttribute(kinds) {
-				if isAllowed(allowed, a) {
+			denied := 0
+			for _, a := range allAttributes(kinds) {
+				if isDocumented(allowed, a) {
 					continue
 				}
-				asked++
-				assert.False(t, c.may(account, a), "must not be allowed: %s", say(a))
+				denied++
+				assert.False(t, c.isAuthorized(account, a), "must be denied: %s", describe(a))
 			}
-			assert.Greater(t, asked, 1000)
+			assert.Greater(t, denied, 1000)
 		})
 	}
 }
 
-// namespaces stand for where a grant holds.
-func namespaces(where string) []string {
+// namespaces returns the namespaces in which a scope is tested.
+func namespaces(scope string) []string {
 	return map[string][]string{
 		inCluster: {"", releaseNamespace, istioNamespace, edgeNamespace, "kube-system"},
-		inRelease: {releaseNamespace}, inIstio: {istioNamespace}, inOwn: {edgeNamespace},
-	}[where]
+		inRelease: {releaseNamespace}, inIstio: {istioNamespace}, inOwnNamespace: {edgeNamespace},
+	}[scope]
 }
 
-// isAllowed also knows that permission for all objects is one for each.
-func isAllowed(allowed map[authorizationv1.ResourceAttributes]bool, a authorizationv1.ResourceAttributes) bool {
+// isDocumented reports whether a permission is documented, for this name or for all names.
+func isDocumented(allowed map[authorizationv1.ResourceAttributes]bool, a authorizationv1.ResourceAttributes) bool {
 	all := a
 	all.Name = ""
 	return allowed[a] || allowed[all]
 }
 
-// kinds are all resources that the API server knows, and those of others that
-// the chart's roles speak of.
+// kinds returns all resources that the API server knows, and the resources of other API
+// groups that the chart's roles name.
 func (c *cluster) kinds() []schema.GroupResource {
 	c.t.Helper()
-	_, lists, err := c.admin.Discovery().ServerGroupsAndResources()
+	_, resourceLists, err := c.admin.Discovery().ServerGroupsAndResources()
 	require.NoError(c.t, err)
-	found := []schema.GroupResource{
+	resources := []schema.GroupResource{
 		{Group: "cert-manager.io", Resource: "certificates"}, {Group: "cert-manager.io", Resource: "issuers"},
 		{Group: "cert-manager.io", Resource: "clusterissuers"}, {Group: "getambassador.io", Resource: "tlscontexts"},
 		{Group: "getambassador.io", Resource: "mappings"}, {Group: "getambassador.io", Resource: "hosts"},
 		{Group: "", Resource: "users"}, {Group: "", Resource: "groups"}, {Group: "certificates.k8s.io", Resource: "clustertrustbundles"},
 	}
-	for _, list := range lists {
+	for _, list := range resourceLists {
 		version, err := schema.ParseGroupVersion(list.GroupVersion)
 		require.NoError(c.t, err)
 		for _, resource := range list.APIResources {
 			gr := schema.GroupResource{Group: version.Group, Resource: resource.Name}
-			if !isOfEverybody(gr) && !slices.Contains(found, gr) {
-				found = append(found, gr)
+			if !isSelfReview(gr) && !slices.Contains(resources, gr) {
+				resources = append(resources, gr)
 			}
 		}
 	}
-	require.Greater(c.t, len(found), 60)
-	return found
+	require.Greater(c.t, len(resources), 60)
+	return resources
 }
 
-// isOfEverybody are questions about oneself, which whoever is authenticated may ask.
-func isOfEverybody(gr schema.GroupResource) bool {
+// isSelfReview reports whether a resource is a review of the user itself, which every
+// authenticated user may create.
+func isSelfReview(gr schema.GroupResource) bool {
 	return strings.HasPrefix(gr.Resource, "selfsubject")
 }
 
-// everyAttribute is every verb on every kind, of an object that is someone else's;
-// and on the names that the roles speak of, which may be allowed in one place, or by
-// one verb, and not in another. Permission for all objects would be permission for
-// someone else's.
-func everyAttribute(kinds []schema.GroupResource) []authorizationv1.ResourceAttributes {
+// allAttributes returns every verb on every kind for the name someone-elses, which a
+// permission without names would include. It also returns them for the names in the roles,
+// which may be granted in one namespace or for one verb and not for another.
+func allAttributes(kinds []schema.GroupResource) []authorizationv1.ResourceAttributes {
 	verbs := []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "bind", "escalate", "impersonate", "approve", "sign", "use"}
 	var all []authorizationv1.ResourceAttributes
 	for _, kind := range kinds {
 		all = append(all, grant{verbs: verbs, resource: kind.String(), names: []string{"someone-elses"}}.attributes("kube-system")...)
 	}
-	for kind, names := range named {
+	for kind, names := range namedObjects {
 		for _, namespace := range []string{"", releaseNamespace, istioNamespace, edgeNamespace, "kube-system"} {
 			all = append(all, grant{verbs: verbs[:9], resource: kind, names: append([]string{"", "someone-elses"}, names...)}.attributes(namespace)...)
 		}
@@ -169,8 +170,8 @@ func everyAttribute(kinds []schema.GroupResource) []authorizationv1.ResourceAttr
 	return all
 }
 
-// named are objects that a role names, or that a thief would like it to.
-var named = map[string][]string{
+// namedObjects are objects that a role names, or that an attacker would like it to name.
+var namedObjects = map[string][]string{
 	"secrets":                      {"istio-certs", "istio-certs-roots", "istio-certs-issued", "istio.default", "isthmus-webhook-ca", "istio-ca-secret"},
 	"configmaps":                   {"istio-ca-root-cert", "istio", "isthmus-controller-restarts"},
 	"deployments.apps":             {"istiod", "isthmus-controller"},
@@ -186,6 +187,6 @@ var named = map[string][]string{
 	"clusterroles.rbac.authorization.k8s.io":                         {"isthmus-publisher", "isthmus-controller", "cluster-admin"},
 }
 
-func say(a authorizationv1.ResourceAttributes) string {
+func describe(a authorizationv1.ResourceAttributes) string {
 	return fmt.Sprintf("%s %s/%s.%s %q in %q", a.Verb, a.Resource, a.Subresource, a.Group, a.Name, a.Namespace)
 }

@@ -36,7 +36,7 @@ const (
 	publisherName    = "isthmus-publisher"
 )
 
-// admin is how to reach the API server as its administrator. TestMain sets it.
+// admin is the administrator's client configuration. TestMain sets it.
 var admin *rest.Config
 
 func TestMain(m *testing.M) {
@@ -70,17 +70,17 @@ func render(t *testing.T, values string) []*unstructured.Unstructured {
 	return list
 }
 
-// cluster is an API server with the chart in it.
+// cluster is an API server with the chart installed.
 type cluster struct {
 	t     *testing.T
 	admin kubernetes.Interface
 }
 
-// install creates what the chart renders, and removes it with the test. No
-// controller manager runs, so no pod of it does.
+// install creates the chart's objects until the test ends. No controller manager runs, so
+// there are no pods.
 func install(t *testing.T, values string) *cluster {
 	t.Helper()
-	objects, err := client.New(admin, client.Options{})
+	objectClient, err := client.New(admin, client.Options{})
 	require.NoError(t, err)
 	kube, err := kubernetes.NewForConfig(admin)
 	require.NoError(t, err)
@@ -88,9 +88,9 @@ func install(t *testing.T, values string) *cluster {
 	c.namespace(releaseNamespace, nil)
 	c.namespace(istioNamespace, nil)
 	for _, object := range render(t, values) {
-		require.NoError(t, objects.Create(t.Context(), object), "%s %s", object.GetKind(), object.GetName())
+		require.NoError(t, objectClient.Create(t.Context(), object), "%s %s", object.GetKind(), object.GetName())
 		t.Cleanup(func() {
-			if err := client.IgnoreNotFound(objects.Delete(context.Background(), object)); err != nil {
+			if err := client.IgnoreNotFound(objectClient.Delete(context.Background(), object)); err != nil {
 				t.Errorf("remove %s %s: %v", object.GetKind(), object.GetName(), err)
 			}
 		})
@@ -98,8 +98,8 @@ func install(t *testing.T, values string) *cluster {
 	return c
 }
 
-// namespace makes a namespace with a service account "edge". Without a controller
-// manager it stays, emptied, and is taken again by the next test.
+// namespace creates a namespace with a service account "edge". Without a controller
+// manager it is never deleted, so the next test uses it again.
 func (c *cluster) namespace(name string, labels map[string]string) {
 	c.t.Helper()
 	ctx := c.t.Context()
@@ -113,9 +113,9 @@ func (c *cluster) namespace(name string, labels map[string]string) {
 	}
 }
 
-// as returns a client with nothing but a token of a service account, as a thief
+// clientFor returns a client with only the token of a service account, as an attacker
 // would have it.
-func (c *cluster) as(namespace, name string) *kubernetes.Clientset {
+func (c *cluster) clientFor(namespace, name string) *kubernetes.Clientset {
 	c.t.Helper()
 	seconds := int64(3600)
 	token, err := c.admin.CoreV1().ServiceAccounts(namespace).CreateToken(c.t.Context(), name,
@@ -129,13 +129,13 @@ func (c *cluster) as(namespace, name string) *kubernetes.Clientset {
 	return kube
 }
 
-// user is the name by which RBAC knows a service account.
-func user(namespace, name string) string {
+// userName is the user name of a service account in RBAC.
+func userName(namespace, name string) string {
 	return fmt.Sprintf("system:serviceaccount:%s:%s", namespace, name)
 }
 
-// refused is nil when the API server forbade it.
-func refused(err error) error {
+// checkForbidden returns nil if err is the API server's refusal.
+func checkForbidden(err error) error {
 	switch {
 	case err == nil:
 		return errors.New("it was allowed")

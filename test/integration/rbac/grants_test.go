@@ -15,35 +15,35 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// Where a grant holds, in the words of the document.
+// Scopes of a grant, in the words of the document.
 const (
-	inCluster = "every namespace"
-	inRelease = "Isthmus' namespace"
-	inIstio   = "Istio's namespace"
-	inOwn     = "its own namespace"
+	inCluster      = "every namespace"
+	inRelease      = "Isthmus' namespace"
+	inIstio        = "Istio's namespace"
+	inOwnNamespace = "its own namespace"
 )
 
-// grant is what a service account may do with one kind of object.
+// grant is the permission of a service account on one resource.
 type grant struct {
 	verbs []string
-	// resource is as kubectl takes it: secrets, or certificates.cert-manager.io.
+	// resource is in kubectl's form: secrets, or certificates.cert-manager.io.
 	resource string
-	// names are empty when all objects are meant.
+	// names are the resource names. Empty means all objects.
 	names []string
-	where string
+	scope string
 }
 
 func (g grant) String() string {
 	return fmt.Sprintf("%s %s %s in %s", strings.Join(slices.Sorted(slices.Values(g.verbs)), ","), g.resource,
-		strings.Join(slices.Sorted(slices.Values(g.names)), ","), g.where)
+		strings.Join(slices.Sorted(slices.Values(g.names)), ","), g.scope)
 }
 
-// granted collects from what the chart renders what an account may do.
-func granted(t *testing.T, list []*unstructured.Unstructured, account string) []grant {
+// renderedGrants returns the grants of an account in the rendered chart.
+func renderedGrants(t *testing.T, list []*unstructured.Unstructured, account string) []grant {
 	t.Helper()
 	if account == publisherName {
-		// The controller binds it, in the namespaces where a pod needs it.
-		return rules(t, list, "ClusterRole", publisherName, inOwn)
+		// The controller binds this role in the namespaces where a pod needs it.
+		return rules(t, list, "ClusterRole", publisherName, inOwnNamespace)
 	}
 	var all []grant
 	for _, object := range list {
@@ -51,29 +51,29 @@ func granted(t *testing.T, list []*unstructured.Unstructured, account string) []
 			continue
 		}
 		// The two kinds have the same fields.
-		binding := typed[rbacv1.RoleBinding](t, object)
+		binding := convert[rbacv1.RoleBinding](t, object)
 		if !slices.ContainsFunc(binding.Subjects, func(s rbacv1.Subject) bool { return s.Name == account && s.Namespace == releaseNamespace }) {
 			continue
 		}
-		where, known := map[string]string{"": inCluster, releaseNamespace: inRelease, istioNamespace: inIstio}[object.GetNamespace()]
+		scope, known := map[string]string{"": inCluster, releaseNamespace: inRelease, istioNamespace: inIstio}[object.GetNamespace()]
 		require.True(t, known, "a binding in namespace %s", object.GetNamespace())
-		all = append(all, rules(t, list, binding.RoleRef.Kind, binding.RoleRef.Name, where)...)
+		all = append(all, rules(t, list, binding.RoleRef.Kind, binding.RoleRef.Name, scope)...)
 	}
 	return all
 }
 
-func rules(t *testing.T, list []*unstructured.Unstructured, kind, name, where string) []grant {
+func rules(t *testing.T, list []*unstructured.Unstructured, kind, name, scope string) []grant {
 	t.Helper()
 	var all []grant
 	for _, object := range list {
 		if object.GetKind() != kind || object.GetName() != name {
 			continue
 		}
-		for _, rule := range typed[rbacv1.ClusterRole](t, object).Rules {
+		for _, rule := range convert[rbacv1.ClusterRole](t, object).Rules {
 			require.Empty(t, rule.NonResourceURLs)
 			for _, group := range rule.APIGroups {
 				for _, resource := range rule.Resources {
-					all = append(all, grant{rule.Verbs, qualified(resource, group), rule.ResourceNames, where})
+					all = append(all, grant{rule.Verbs, qualifiedResource(resource, group), rule.ResourceNames, scope})
 				}
 			}
 		}
@@ -82,51 +82,51 @@ func rules(t *testing.T, list []*unstructured.Unstructured, kind, name, where st
 	return all
 }
 
-func qualified(resource, group string) string {
+func qualifiedResource(resource, group string) string {
 	if group == "" {
 		return resource
 	}
 	return resource + "." + group
 }
 
-func typed[T any](t *testing.T, object *unstructured.Unstructured) *T {
+func convert[T any](t *testing.T, object *unstructured.Unstructured) *T {
 	t.Helper()
 	out := new(T)
 	require.NoError(t, runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, out))
 	return out
 }
 
-// document is docs/security.md: the rows of each account's table.
+// document is docs/security.md, which has a table for each account.
 const document = "../../../docs/security.md"
 
 // row is one line of a table.
 type row struct {
 	grants []grant
-	// needs is the value of the chart that it depends on, empty for none.
+	// needs is the value of the chart that the grants depend on. Empty means none.
 	needs string
 }
 
-// Values of the chart that the document writes for the names they hold.
+// valueNames are the names in values of the chart that the document refers to.
 var valueNames = map[string][]string{
 	"`controller.mirrorSecretNames`":          {"istio.default"},
 	"`controller.certManager.issuerRef.name`": {"mesh-ca"},
 	"`mesh.rootClusterTrustBundle`":           {"istio.io:istiod-ca:root-cert"},
 }
 
-// documented reads the table under the heading that names the account.
-func documented(t *testing.T, account string) []row {
+// documentedGrants reads the table under the heading that names the account.
+func documentedGrants(t *testing.T, account string) []row {
 	t.Helper()
 	file, err := os.Open(document)
 	require.NoError(t, err)
 	defer func() { _ = file.Close() }()
 	var rows []row
-	inside := false
+	inTable := false
 	for lines := bufio.NewScanner(file); lines.Scan(); {
 		line := lines.Text()
 		if strings.HasPrefix(line, "#") {
-			inside = strings.Contains(line, "`"+account+"`")
+			inTable = strings.Contains(line, "`"+account+"`")
 		}
-		if !inside || !strings.HasPrefix(line, "| ") || strings.HasPrefix(line, "| may ") {
+		if !inTable || !strings.HasPrefix(line, "| ") || strings.HasPrefix(line, "| may ") {
 			continue
 		}
 		rows = append(rows, parseRow(t, line))
@@ -148,8 +148,8 @@ func parseRow(t *testing.T, line string) row {
 	var names []string
 	if cells[2] != "all" {
 		for name := range strings.SplitSeq(cells[2], ", ") {
-			if held, ok := valueNames[name]; ok {
-				names = append(names, held...)
+			if heldNames, ok := valueNames[name]; ok {
+				names = append(names, heldNames...)
 			} else {
 				names = append(names, strings.Trim(name, "`"))
 			}
@@ -161,22 +161,22 @@ func parseRow(t *testing.T, line string) row {
 	return r
 }
 
-// variants are values of the chart, and which needs of the document they meet.
+// variants are values of the chart, and the needs of the document that they meet.
 var variants = map[string]struct {
 	values string
 	needs  []string
 }{
 	"the defaults": {"", []string{"", "certificate.mode self-managed", "istio.discovery"}},
-	"everything": {everything, []string{
+	"everything": {everyOption, []string{
 		"", "certificate.mode self-managed", "istio.discovery", "controller.mirrorSecretNames", "controller.certManager.issuerRef", "mesh.rootClusterTrustBundle", "controller.restartStale.enabled",
 	}},
-	"neither discovery nor a certificate of its own": {
+	"neither discovery nor a self-managed certificate": {
 		"{istio: {discovery: false}, certificate: {mode: cert-manager}}", []string{"", "no istio.discovery"},
 	},
 }
 
-// everything allows all that can be allowed.
-const everything = `
+// everyOption enables every option that needs a permission.
+const everyOption = `
 controller:
   restartStale: {enabled: true}
   mirrorSecretNames: [istio.default]
@@ -186,20 +186,20 @@ mesh: {rootClusterTrustBundle: "istio.io:istiod-ca:root-cert"}
 
 func accounts() []string { return []string{webhookName, controllerName, publisherName} }
 
-func TestTheDocumentSaysWhatTheRolesGrant(t *testing.T) {
+func TestDocumentListsWhatTheRolesGrant(t *testing.T) {
 	for name, variant := range variants {
 		t.Run(name, func(t *testing.T) {
 			list := render(t, variant.values)
 			for _, account := range accounts() {
 				var want, got []string
-				for _, r := range documented(t, account) {
+				for _, r := range documentedGrants(t, account) {
 					for _, g := range r.grants {
 						if slices.Contains(variant.needs, r.needs) {
 							want = append(want, g.String())
 						}
 					}
 				}
-				for _, g := range granted(t, list, account) {
+				for _, g := range renderedGrants(t, list, account) {
 					got = append(got, g.String())
 				}
 				assert.ElementsMatch(t, want, got, "what %s may do, in %s and in the chart", account, document)
@@ -208,15 +208,15 @@ func TestTheDocumentSaysWhatTheRolesGrant(t *testing.T) {
 	}
 }
 
-// Every need of the document is met by some variant, so that no row goes unread.
+// Some variant meets every need in the document, so that every row is compared.
 func TestEveryRowOfTheDocumentIsCompared(t *testing.T) {
 	for _, account := range accounts() {
-		for _, r := range documented(t, account) {
-			met := false
+		for _, r := range documentedGrants(t, account) {
+			covered := false
 			for _, variant := range variants {
-				met = met || slices.Contains(variant.needs, r.needs)
+				covered = covered || slices.Contains(variant.needs, r.needs)
 			}
-			assert.True(t, met, "%s needs %q", account, r.needs)
+			assert.True(t, covered, "%s needs %q", account, r.needs)
 		}
 	}
 }
@@ -224,7 +224,7 @@ func TestEveryRowOfTheDocumentIsCompared(t *testing.T) {
 // Every service account of the chart has a table.
 func TestEveryServiceAccountIsDocumented(t *testing.T) {
 	var found []string
-	for _, object := range render(t, everything) {
+	for _, object := range render(t, everyOption) {
 		if object.GetKind() == "ServiceAccount" {
 			found = append(found, object.GetName())
 		}

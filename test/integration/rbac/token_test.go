@@ -17,9 +17,9 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// ask asks for a token of the service account "edge".
-func ask(ctx context.Context, as kubernetes.Interface, namespace string, seconds *int64, audiences ...string) (*authenticationv1.TokenRequest, error) {
-	return as.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, "edge", &authenticationv1.TokenRequest{
+// requestToken requests a token of the service account "edge".
+func requestToken(ctx context.Context, client kubernetes.Interface, namespace string, seconds *int64, audiences ...string) (*authenticationv1.TokenRequest, error) {
+	return client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, "edge", &authenticationv1.TokenRequest{
 		Spec: authenticationv1.TokenRequestSpec{Audiences: audiences, ExpirationSeconds: seconds},
 	}, metav1.CreateOptions{})
 }
@@ -31,7 +31,7 @@ const (
 	excluded   = "rbac-excluded"
 )
 
-// A thief has the controller's token, and tries.
+// An attacker with the controller's token gets no token that the controller does not need.
 func TestAStolenControllerTokenGetsNoOtherToken(t *testing.T) {
 	c := install(t, "webhook: {excludedNamespaces: ["+excluded+"]}")
 	enabled := map[string]string{"isthmus.dev/injection": "enabled"}
@@ -40,54 +40,54 @@ func TestAStolenControllerTokenGetsNoOtherToken(t *testing.T) {
 	c.namespace(locked, map[string]string{"isthmus.dev/injection": "disabled"})
 	c.namespace(unlabelled, map[string]string{"team": "edge"})
 	c.namespace("rbac-bare", nil)
-	thief := c.as(releaseNamespace, controllerName)
-	ten := ptr.To[int64](600)
+	attacker := c.clientFor(releaseNamespace, controllerName)
+	tenMinutes := ptr.To[int64](600)
 
-	// The API server learns of a policy by a watch.
+	// The API server observes the policy by a watch.
 	require.EventuallyWithT(t, func(collect *assert.CollectT) {
-		_, err := ask(t.Context(), thief, labelled, ten, "vault")
+		_, err := requestToken(t.Context(), attacker, labelled, tenMinutes, "vault")
 		assert.Error(collect, err)
 	}, 30*time.Second, 50*time.Millisecond)
 
-	const one = "the controller may ask for tokens with the one audience istio-ca, and not for "
-	const short = "the controller may ask for tokens of at most 600 seconds, and not of "
-	const where = "the controller may ask for tokens in namespaces with the label isthmus.dev/injection=enabled, and "
+	const wantAudience = "the controller may ask for tokens with the one audience istio-ca, and not for "
+	const wantLifetime = "the controller may ask for tokens of at most 600 seconds, and not of "
+	const wantNamespace = "the controller may ask for tokens in namespaces with the label isthmus.dev/injection=enabled, and "
 	tests := map[string]struct {
 		namespace string
 		seconds   *int64
 		audiences []string
-		want      string // the refusal; empty for a token
+		want      string // the refusal; empty if there is a token
 	}{
-		"if it is what the controller asks for, expect a token": {labelled, ten, []string{"istio-ca"}, ""},
-		"if it is for another audience, expect none":            {labelled, ten, []string{"vault"}, one + "vault; where the CA of the mesh wants another, set the value mesh.tokenAudience of the chart"},
-		"if it is for the API server, expect none":              {labelled, ten, nil, one + "https://"},
-		"if it is for the API server by name, expect none":      {labelled, ten, []string{"https://kubernetes.default.svc"}, one + "https://kubernetes.default.svc;"},
-		"if it is for two audiences, expect none":               {labelled, ten, []string{"istio-ca", "vault"}, one + "istio-ca, vault;"},
-		"if it is for the same twice, expect none":              {labelled, ten, []string{"istio-ca", "istio-ca"}, one + "istio-ca, istio-ca;"},
-		"if it is longer than ten minutes, expect none":         {labelled, ptr.To[int64](601), []string{"istio-ca"}, short + "601"},
-		"if it says nothing about its end, expect none":         {labelled, nil, []string{"istio-ca"}, short + "3600"},
-		"if the namespace has other labels, expect none":        {unlabelled, ten, []string{"istio-ca"}, where + unlabelled + " has not got it"},
-		"if the namespace has no labels, expect none":           {"rbac-bare", ten, []string{"istio-ca"}, where + "rbac-bare has not got it"},
-		"if the namespace is locked, expect none":               {locked, ten, []string{"istio-ca"}, where + locked + " has not got it"},
-		"if the namespace is excluded, expect none":             {excluded, ten, []string{"istio-ca"}, "the controller may not ask for tokens in namespace " + excluded + ", which is excluded from injection"},
-		"if it is Isthmus' own namespace, expect none":          {releaseNamespace, ten, []string{"istio-ca"}, where + releaseNamespace + " has not got it"},
+		"if the controller itself requests it so, expect a token": {labelled, tenMinutes, []string{"istio-ca"}, ""},
+		"if it is for another audience, expect none":              {labelled, tenMinutes, []string{"vault"}, wantAudience + "vault; where the CA of the mesh wants another, set the value mesh.tokenAudience of the chart"},
+		"if it is for the API server, expect none":                {labelled, tenMinutes, nil, wantAudience + "https://"},
+		"if it is for the API server by name, expect none":        {labelled, tenMinutes, []string{"https://kubernetes.default.svc"}, wantAudience + "https://kubernetes.default.svc;"},
+		"if it is for two audiences, expect none":                 {labelled, tenMinutes, []string{"istio-ca", "vault"}, wantAudience + "istio-ca, vault;"},
+		"if it is for the same audience twice, expect none":       {labelled, tenMinutes, []string{"istio-ca", "istio-ca"}, wantAudience + "istio-ca, istio-ca;"},
+		"if it is longer than ten minutes, expect none":           {labelled, ptr.To[int64](601), []string{"istio-ca"}, wantLifetime + "601"},
+		"if it has no expiration, expect none":                    {labelled, nil, []string{"istio-ca"}, wantLifetime + "3600"},
+		"if the namespace has other labels, expect none":          {unlabelled, tenMinutes, []string{"istio-ca"}, wantNamespace + unlabelled + " has not got it"},
+		"if the namespace has no labels, expect none":             {"rbac-bare", tenMinutes, []string{"istio-ca"}, wantNamespace + "rbac-bare has not got it"},
+		"if the namespace is opted out, expect none":              {locked, tenMinutes, []string{"istio-ca"}, wantNamespace + locked + " has not got it"},
+		"if the namespace is excluded, expect none":               {excluded, tenMinutes, []string{"istio-ca"}, "the controller may not ask for tokens in namespace " + excluded + ", which is excluded from injection"},
+		"if it is Isthmus' own namespace, expect none":            {releaseNamespace, tenMinutes, []string{"istio-ca"}, wantNamespace + releaseNamespace + " has not got it"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			token, err := ask(t.Context(), thief, test.namespace, test.seconds, test.audiences...)
+			token, err := requestToken(t.Context(), attacker, test.namespace, test.seconds, test.audiences...)
 			if test.want == "" {
 				require.NoError(t, err)
 				assert.NotEmpty(t, token.Status.Token)
 				assert.LessOrEqual(t, time.Until(token.Status.ExpirationTimestamp.Time), 10*time.Minute)
 				return
 			}
-			assert.NoError(t, refused(err))
+			assert.NoError(t, checkForbidden(err))
 			assert.ErrorContains(t, err, test.want)
 		})
 	}
 
-	t.Run("the token that it gets opens nothing at the API server", func(t *testing.T) {
-		token, err := ask(t.Context(), thief, labelled, ten, "istio-ca")
+	t.Run("the API server does not accept the token that it gets", func(t *testing.T) {
+		token, err := requestToken(t.Context(), attacker, labelled, tenMinutes, "istio-ca")
 		require.NoError(t, err)
 		review, err := c.admin.AuthenticationV1().TokenReviews().Create(t.Context(), &authenticationv1.TokenReview{
 			Spec: authenticationv1.TokenReviewSpec{Token: token.Status.Token, Audiences: []string{"https://kubernetes.default.svc"}},
@@ -95,25 +95,24 @@ func TestAStolenControllerTokenGetsNoOtherToken(t *testing.T) {
 		require.NoError(t, err)
 		assert.False(t, review.Status.Authenticated)
 	})
-	t.Run("others ask as before", func(t *testing.T) {
-		_, err := ask(t.Context(), c.admin, unlabelled, ptr.To[int64](7200), "vault")
+	t.Run("other users are not restricted", func(t *testing.T) {
+		_, err := requestToken(t.Context(), c.admin, unlabelled, ptr.To[int64](7200), "vault")
 		assert.NoError(t, err)
 	})
 	t.Run("the webhook and a publisher get none", func(t *testing.T) {
 		c.bindPublisher(labelled)
 		for _, account := range [][2]string{{releaseNamespace, webhookName}, {labelled, "edge"}} {
-			_, err := ask(t.Context(), c.as(account[0], account[1]), labelled, ten, "istio-ca")
-			assert.NoError(t, refused(err), account[1])
+			_, err := requestToken(t.Context(), c.clientFor(account[0], account[1]), labelled, tenMinutes, "istio-ca")
+			assert.NoError(t, checkForbidden(err), account[1])
 		}
 	})
 }
 
-// TestWhatTheControllerWrites writes in the very form in which the program does,
-// with the controller's own token.
+// TestWhatTheControllerWrites sends the same requests as the controller, with its token.
 func TestWhatTheControllerWrites(t *testing.T) {
 	c := install(t, "")
 	c.namespace(labelled, nil)
-	ctx, controller := t.Context(), c.as(releaseNamespace, controllerName)
+	ctx, controller := t.Context(), c.clientFor(releaseNamespace, controllerName)
 	force := metav1.ApplyOptions{FieldManager: "isthmus", Force: true}
 	secrets, bindings := controller.CoreV1().Secrets(labelled), controller.RbacV1().RoleBindings(labelled)
 	t.Cleanup(func() {
@@ -144,7 +143,7 @@ func TestWhatTheControllerWrites(t *testing.T) {
 	assert.NoError(t, bind(publisherName, publisherName), "an apply that creates")
 	assert.NoError(t, bind(publisherName, publisherName), "an apply that changes nothing")
 
-	edge := c.as(labelled, "edge")
+	edge := c.clientFor(labelled, "edge")
 	_, err = edge.CoreV1().Secrets(labelled).Apply(ctx, corev1apply.Secret("istio-certs", labelled).WithData(map[string][]byte{"a": []byte("c")}), force)
 	assert.NoError(t, err, "a publisher that was bound")
 
@@ -185,18 +184,18 @@ func TestWhatTheControllerWrites(t *testing.T) {
 		},
 	}
 	for name, attempt := range attempts {
-		t.Run(name, func(t *testing.T) { assert.NoError(t, refused(attempt())) })
+		t.Run(name, func(t *testing.T) { assert.NoError(t, checkForbidden(attempt())) })
 	}
 }
 
-// TestApplyThatCreatesNeedsBothVerbs shows why the roles grant "create" by name: an
-// apply is authorised as patch, and as create where there is nothing yet.
+// TestApplyThatCreatesNeedsBothVerbs shows why the roles grant "create" by name: the API
+// server authorizes an apply as patch, and also as create if the object does not exist.
 func TestApplyThatCreatesNeedsBothVerbs(t *testing.T) {
 	kube, err := kubernetes.NewForConfig(admin)
 	require.NoError(t, err)
 	c := &cluster{t: t, admin: kube}
-	const space = "rbac-verbs"
-	c.namespace(space, nil)
+	const namespace = "rbac-verbs"
+	c.namespace(namespace, nil)
 	tests := map[string]struct {
 		verbs   []string
 		creates bool
@@ -208,33 +207,33 @@ func TestApplyThatCreatesNeedsBothVerbs(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			ctx := context.WithoutCancel(t.Context())
-			_, err := kube.RbacV1().Roles(space).Create(ctx, &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "apply"}, Rules: []rbacv1.PolicyRule{{
+			_, err := kube.RbacV1().Roles(namespace).Create(ctx, &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "apply"}, Rules: []rbacv1.PolicyRule{{
 				APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{"named"}, Verbs: test.verbs,
 			}}}, metav1.CreateOptions{})
 			require.NoError(t, err)
-			_, err = kube.RbacV1().RoleBindings(space).Create(ctx, &rbacv1.RoleBinding{
+			_, err = kube.RbacV1().RoleBindings(namespace).Create(ctx, &rbacv1.RoleBinding{
 				ObjectMeta: metav1.ObjectMeta{Name: "apply"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "apply"},
-				Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: "edge", Namespace: space}},
+				Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: "edge", Namespace: namespace}},
 			}, metav1.CreateOptions{})
 			require.NoError(t, err)
 			t.Cleanup(func() {
-				assert.NoError(t, kube.RbacV1().RoleBindings(space).Delete(ctx, "apply", metav1.DeleteOptions{}))
-				assert.NoError(t, kube.RbacV1().Roles(space).Delete(ctx, "apply", metav1.DeleteOptions{}))
-				_ = kube.CoreV1().Secrets(space).Delete(ctx, "named", metav1.DeleteOptions{})
+				assert.NoError(t, kube.RbacV1().RoleBindings(namespace).Delete(ctx, "apply", metav1.DeleteOptions{}))
+				assert.NoError(t, kube.RbacV1().Roles(namespace).Delete(ctx, "apply", metav1.DeleteOptions{}))
+				_ = kube.CoreV1().Secrets(namespace).Delete(ctx, "named", metav1.DeleteOptions{})
 			})
-			edge := c.as(space, "edge")
+			edge := c.clientFor(namespace, "edge")
 			apply := func() error {
-				_, err := edge.CoreV1().Secrets(space).Apply(ctx, corev1apply.Secret("named", space), metav1.ApplyOptions{FieldManager: "edge"})
+				_, err := edge.CoreV1().Secrets(namespace).Apply(ctx, corev1apply.Secret("named", namespace), metav1.ApplyOptions{FieldManager: "edge"})
 				return err
 			}
 			if test.creates {
-				// The roles that it is authorised by are learnt by a watch.
+				// The API server observes the roles by a watch.
 				assert.EventuallyWithT(t, func(collect *assert.CollectT) { assert.NoError(collect, apply()) }, 10*time.Second, 20*time.Millisecond)
 				return
 			}
-			// Nothing tells that the role is known; the other case shows that it
-			// would be, within the time that this watches.
-			assert.Never(t, func() bool { return refused(apply()) != nil }, time.Second, 50*time.Millisecond)
+			// Nothing shows that the API server has observed the role. The other case
+			// shows that it does so within this time.
+			assert.Never(t, func() bool { return checkForbidden(apply()) != nil }, time.Second, 50*time.Millisecond)
 		})
 	}
 }
