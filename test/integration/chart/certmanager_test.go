@@ -21,24 +21,23 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// testCertManager installs the chart in mode cert-manager where the API server
-// knows cert-manager's own resources, and lets it check every field of all that
-// is rendered: Helm itself lets unknown ones pass.
+// testCertManager installs the chart in mode cert-manager with cert-manager's CRDs. The API
+// server validates every field of every rendered object, since Helm ignores unknown fields.
 func testCertManager(t *testing.T, c *cluster) {
 	client, err := dynamic.NewForConfig(c.config)
 	require.NoError(t, err)
 	certificates := apischema.GroupVersionResource{Group: "cert-manager.io", Version: "v1", Resource: "certificates"}
 	issuers := certificates.GroupVersion().WithResource("issuers")
-	define(t, client, "certificates", certificates)
-	define(t, client, "issuers", issuers)
+	createCRD(t, client, "certificates", certificates)
+	createCRD(t, client, "issuers", issuers)
 	c.namespace(t, "issued", nil)
 	c.account(t, "default") // of the test's pod
 
 	groups, err := restmapper.GetAPIGroupResources(c.client.Discovery())
 	require.NoError(t, err)
 	mapper := restmapper.NewDiscoveryRESTMapper(groups)
-	for name, values := range map[string]string{"self-managed": "", "cert-manager": "certificate: {mode: cert-manager}", "existing": existing} {
-		for _, object := range objects(t, "issued", "issued", "istio: {discovery: false}\nnetworkPolicy: {egress: [{}]}\n"+values) {
+	for name, values := range map[string]string{"self-managed": "", "cert-manager": "certificate: {mode: cert-manager}", "existing": existingCertificate} {
+		for _, object := range renderObjects(t, "issued", "issued", "istio: {discovery: false}\nnetworkPolicy: {egress: [{}]}\n"+values) {
 			mapping, err := mapper.RESTMapping(object.GroupVersionKind().GroupKind(), object.GroupVersionKind().Version)
 			require.NoError(t, err)
 			var resource dynamic.ResourceInterface = client.Resource(mapping.Resource)
@@ -72,18 +71,18 @@ func testCertManager(t *testing.T, c *cluster) {
 	assert.ElementsMatch(t, []string{"isthmus-webhook", "isthmus-webhook-ca"}, names(certificates))
 	assert.ElementsMatch(t, []string{"isthmus-webhook-selfsigned", "isthmus-webhook-ca"}, names(issuers))
 	_, err = c.client.CoreV1().Secrets("issued").Get(t.Context(), "isthmus-webhook-ca", metav1.GetOptions{})
-	assert.True(t, apierrors.IsNotFound(err), "no CA of ours is kept: %v", err)
+	assert.True(t, apierrors.IsNotFound(err), "there is no self-managed CA: %v", err)
 	assert.Equal(t, "issued/isthmus-webhook", configuration(t, c).Annotations["cert-manager.io/inject-ca-from"])
-	assert.Equal(t, "issued/isthmus-webhook", validating(t, c).Annotations["cert-manager.io/inject-ca-from"])
+	assert.Equal(t, "issued/isthmus-webhook", validatingConfiguration(t, c).Annotations["cert-manager.io/inject-ca-from"])
 }
 
-// define makes the API server know a resource of cert-manager's, from the
-// module that the product uses, unless it does already.
-func define(t *testing.T, client dynamic.Interface, name string, resource apischema.GroupVersionResource) {
+// createCRD creates a CRD of cert-manager, from the module that Isthmus uses, unless it
+// exists.
+func createCRD(t *testing.T, client dynamic.Interface, name string, resource apischema.GroupVersionResource) {
 	t.Helper()
-	folder, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/cert-manager/cert-manager").Output()
+	moduleDir, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/cert-manager/cert-manager").Output()
 	require.NoError(t, err)
-	data, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(folder)), "deploy", "crds", "cert-manager.io_"+name+".yaml"))
+	data, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(moduleDir)), "deploy", "crds", "cert-manager.io_"+name+".yaml"))
 	require.NoError(t, err)
 	definition := &unstructured.Unstructured{}
 	require.NoError(t, yaml.Unmarshal(data, &definition.Object))

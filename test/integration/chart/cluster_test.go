@@ -21,16 +21,16 @@ type cluster struct {
 	client     kubernetes.Interface
 }
 
-// TestAgainstAPIServer holds all that needs an API server: the one of
-// KUBECONFIG, else one that the harness starts. Its parts run one after the
-// other, since a cluster holds one release.
+// TestAgainstAPIServer contains all tests that need an API server: the one of KUBECONFIG,
+// or one that test/tools/cluster starts. They run one after the other, since a cluster can
+// have only one release.
 func TestAgainstAPIServer(t *testing.T) {
 	c := connect(t)
-	t.Run("which pods are sent", func(t *testing.T) { testMatching(t, c) })
-	t.Run("the life of a release", func(t *testing.T) { testLife(t, c) })
-	t.Run("one Isthmus in a cluster", func(t *testing.T) { testAlone(t, c) })
-	t.Run("what the webhook may do", func(t *testing.T) { testPermissions(t, c) })
-	t.Run("the program in the Deployment", func(t *testing.T) { testServer(t, c) })
+	t.Run("which pods are sent to the webhook", func(t *testing.T) { testMatching(t, c) })
+	t.Run("the lifecycle of a release", func(t *testing.T) { testLifecycle(t, c) })
+	t.Run("one Isthmus in a cluster", func(t *testing.T) { testSecondRelease(t, c) })
+	t.Run("the permissions of the webhook", func(t *testing.T) { testPermissions(t, c) })
+	t.Run("the programs of the Deployments", func(t *testing.T) { testServer(t, c) })
 	t.Run("a certificate of cert-manager", func(t *testing.T) { testCertManager(t, c) })
 }
 
@@ -46,8 +46,8 @@ func connect(t *testing.T) *cluster {
 	return &cluster{p.Kubeconfig, config, client}
 }
 
-// namespace creates a namespace and what a pod in it needs, and removes it in
-// the end. Without a controller manager it stays, emptied.
+// namespace creates a namespace with the default service account, until the test ends.
+// Without a controller manager its deletion never completes.
 func (c *cluster) namespace(t *testing.T, name string, labels map[string]string) {
 	t.Helper()
 	ctx := t.Context()
@@ -65,8 +65,8 @@ func (c *cluster) namespace(t *testing.T, name string, labels map[string]string)
 	})
 }
 
-// account creates the default service account, which no pod can do without,
-// where the controller manager has not done so.
+// account creates the default service account, which every pod needs, unless the
+// controller manager has created it.
 func (c *cluster) account(t *testing.T, namespace string) {
 	t.Helper()
 	_, err := c.client.CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{

@@ -13,10 +13,11 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 )
 
-// deletions follows the release in a namespace as it is uninstalled. What it
-// returns says when the last configuration that sends pods was deleted, and when
-// the Service: as resource versions, which are of one store and so have one order.
-func deletions(t *testing.T, c *cluster, namespace string) func() (sent, service int64) {
+// watchDeletions watches the release in a namespace while it is uninstalled. The function
+// that it returns waits for the deletion of the last mutating webhook configuration and of
+// the Service, and returns their resource versions, which have one order since they are of
+// one store.
+func watchDeletions(t *testing.T, c *cluster, namespace string) func() (sent, service int64) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	t.Cleanup(cancel)

@@ -21,28 +21,28 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
-// chart is the chart's folder, seen from the folder of this test.
+// chart is the folder of the chart, relative to the folder of this test.
 const chart = "../../../charts/isthmus"
 
 // testedVersion is the Kubernetes version that templates are rendered for.
 const testedVersion = "1.36.0"
 
-// TestMain finds Helm: the binary that HELM names, else the one that the
-// harness builds from its module.
+// TestMain finds Helm: the program that HELM names, or the one that test/tools/cluster
+// builds from its module.
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
 }
 
 func run(m *testing.M) int {
-	home, err := os.MkdirTemp("", "isthmus-helm-")
+	helmHome, err := os.MkdirTemp("", "isthmus-helm-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer func() { _ = os.RemoveAll(home) }()
+	defer func() { _ = os.RemoveAll(helmHome) }()
 	settings := map[string]string{
-		// Nothing of the user's own Helm takes part.
-		"HELM_CACHE_HOME": home, "HELM_CONFIG_HOME": home, "HELM_DATA_HOME": home,
+		// The user's own configuration of Helm is not used.
+		"HELM_CACHE_HOME": helmHome, "HELM_CONFIG_HOME": helmHome, "HELM_DATA_HOME": helmHome,
 	}
 	if os.Getenv("HELM") == "" {
 		path, err := controlplane.Tool(context.Background(), "helm")
@@ -61,30 +61,29 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// helm runs Helm and returns its standard output; an error holds what it wrote
-// to standard error.
+// helm runs Helm and returns its standard output. Its error contains the standard error.
 func helm(arguments ...string) (string, error) {
 	command := exec.Command(os.Getenv("HELM"), arguments...)
-	var out, complaint bytes.Buffer
-	command.Stdout, command.Stderr = &out, &complaint
+	var out, stderr bytes.Buffer
+	command.Stdout, command.Stderr = &out, &stderr
 	if err := command.Run(); err != nil {
-		return out.String(), errors.Join(errors.New(strings.TrimSpace(complaint.String())), err)
+		return out.String(), errors.Join(errors.New(strings.TrimSpace(stderr.String())), err)
 	}
 	return out.String(), nil
 }
 
-// template renders the chart for a release, with values as YAML.
-func template(t *testing.T, release, namespace, values string) (string, error) {
+// renderChart renders the chart for a release, with values as YAML.
+func renderChart(t *testing.T, release, namespace, values string) (string, error) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "values.yaml")
 	require.NoError(t, os.WriteFile(file, []byte(values), 0o600))
 	return helm("template", release, chart, "--namespace", namespace, "--values", file, "--kube-version", testedVersion)
 }
 
-// objects renders the chart and parses what comes out.
-func objects(t *testing.T, release, namespace, values string) []*unstructured.Unstructured {
+// renderObjects renders the chart and parses the manifests.
+func renderObjects(t *testing.T, release, namespace, values string) []*unstructured.Unstructured {
 	t.Helper()
-	rendered, err := template(t, release, namespace, values)
+	rendered, err := renderChart(t, release, namespace, values)
 	require.NoError(t, err)
 	return parse(t, rendered)
 }
@@ -103,15 +102,15 @@ func parse(t *testing.T, rendered string) []*unstructured.Unstructured {
 	return list
 }
 
-// find returns the one object of this kind and name as its Go type.
-func find[T any](t *testing.T, list []*unstructured.Unstructured, kind, name string) *T {
+// findObject returns the object of this kind and name as its Go type.
+func findObject[T any](t *testing.T, list []*unstructured.Unstructured, kind, name string) *T {
 	t.Helper()
 	for _, object := range list {
 		if object.GetKind() != kind || object.GetName() != name {
 			continue
 		}
 		typed := new(T)
-		// Strict: a field that the type does not know is a typing error of ours.
+		// Strict: a field that the type does not have is a mistake in the chart.
 		err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(object.Object, typed, true)
 		require.NoError(t, err, "%s %s", kind, name)
 		return typed

@@ -23,13 +23,13 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// testLife installs, upgrades and uninstalls the chart with a real Helm, while
-// the test writes what the controller would write.
-func testLife(t *testing.T, c *cluster) {
+// testLifecycle installs, upgrades and uninstalls the chart with Helm, while the test
+// writes what the controller would write.
+func testLifecycle(t *testing.T, c *cluster) {
 	c.namespace(t, "life-first", nil)
 	c.namespace(t, "life-second", nil)
 
-	t.Run("without Istio's namespace it says what is missing", func(t *testing.T) {
+	t.Run("without Istio's namespace the installation names it", func(t *testing.T) {
 		_, err := c.helm("install", "first", chart, "--namespace", "life-first", "--set", "istio.namespace=no-mesh")
 		assert.ErrorContains(t, err, `namespaces "no-mesh" not found`)
 		_, err = c.helm("uninstall", "first", "--namespace", "life-first")
@@ -40,14 +40,14 @@ func testLife(t *testing.T, c *cluster) {
 	c.namespace(t, "life-mesh", nil)
 	install(t, c, "first", "life-first")
 
-	t.Run("the test names the webhook that cannot be reached", func(t *testing.T) {
+	t.Run("helm test names the webhook that cannot be reached", func(t *testing.T) {
 		c.account(t, "default")
 		err := wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) {
 			_, err := c.helm("test", "first", "--namespace", "life-first", "--timeout", "1s")
 			if err == nil {
 				return false, errors.New("the test passed, and nothing was injected")
 			}
-			// Until the API server knows the configuration, the pod waits for a node.
+			// Until the API server observes the configuration, the pod is created and pending.
 			return strings.Contains(err.Error(), `failed calling webhook "pod.isthmus.dev"`), nil
 		})
 		assert.NoError(t, err)
@@ -55,57 +55,57 @@ func testLife(t *testing.T, c *cluster) {
 
 	bundle := certtest.NewAuthority(t).CertificatePEM
 	t.Run("an upgrade keeps what the controller wrote", func(t *testing.T) {
-		write(t, c, bundle)
+		writeCA(t, c, bundle)
 		upgrade(t, c, "--set", "replicaCount=3")
-		assertWritten(t, c, bundle, 5)
-		// This one changes the very list that holds the caBundle.
+		assertCA(t, c, bundle, 5)
+		// This upgrade changes the list that contains the caBundle.
 		upgrade(t, c, "--set", "webhook.timeoutSeconds=7")
-		assertWritten(t, c, bundle, 7)
+		assertCA(t, c, bundle, 7)
 		upgrade(t, c, "--set", "webhook.excludedNamespaces={vault}")
-		assertWritten(t, c, bundle, 5)
+		assertCA(t, c, bundle, 5)
 	})
 
-	t.Run("so does a rollback", func(t *testing.T) {
+	t.Run("a rollback keeps what the controller wrote", func(t *testing.T) {
 		_, err := c.helm("rollback", "first", "3", "--namespace", "life-first")
 		require.NoError(t, err)
-		assertWritten(t, c, bundle, 7)
+		assertCA(t, c, bundle, 7)
 	})
 
-	t.Run("a certificate of the user's replaces it, and the way back", func(t *testing.T) {
-		theirs := certtest.NewAuthority(t).CertificatePEM
+	t.Run("a user's certificate replaces the CA, and back again", func(t *testing.T) {
+		userCA := certtest.NewAuthority(t).CertificatePEM
 		file := filepath.Join(t.TempDir(), "ca.pem")
-		require.NoError(t, os.WriteFile(file, theirs, 0o600))
+		require.NoError(t, os.WriteFile(file, userCA, 0o600))
 		upgrade(t, c, "--set", "certificate.mode=existing", "--set", "certificate.existing.secretName=theirs",
 			"--set-file", "certificate.existing.caBundle="+file)
-		for name, client := range clients(t, c) {
-			assert.Equal(t, string(theirs), string(client.CABundle), name)
+		for name, client := range clientConfigs(t, c) {
+			assert.Equal(t, string(userCA), string(client.CABundle), name)
 		}
 		_, err := c.client.CoreV1().Secrets("life-first").Get(t.Context(), "isthmus-webhook-ca", metav1.GetOptions{})
-		assert.Error(t, err, "a CA that nobody needs is not kept")
+		assert.Error(t, err, "an unused CA is deleted")
 		upgrade(t, c)
-		for name, client := range clients(t, c) {
+		for name, client := range clientConfigs(t, c) {
 			assert.Empty(t, client.CABundle, "the controller writes the next one: %s", name)
 		}
 	})
 
 	t.Run("uninstalling leaves nothing behind", func(t *testing.T) {
-		write(t, c, bundle)
-		kept, err := c.client.CoreV1().Secrets("life-second").Create(t.Context(), edgeSecret(), metav1.CreateOptions{})
+		writeCA(t, c, bundle)
+		edgeSecretBefore, err := c.client.CoreV1().Secrets("life-second").Create(t.Context(), edgeSecret(), metav1.CreateOptions{})
 		require.NoError(t, err)
-		order := deletions(t, c, "life-first")
+		deletionOrder := watchDeletions(t, c, "life-first")
 		_, err = c.helm("uninstall", "first", "--namespace", "life-first")
 		require.NoError(t, err)
 		assertGone(t, c)
-		sent, service := order()
-		assert.Less(t, sent, service, "no pod is sent any more when the Service goes")
-		now, err := c.client.CoreV1().Secrets("life-second").Get(t.Context(), kept.Name, metav1.GetOptions{})
-		require.NoError(t, err, "an edge goes on with the Secret that it has")
-		assert.Equal(t, kept.UID, now.UID)
-		assert.Equal(t, kept.Data, now.Data)
+		sent, service := deletionOrder()
+		assert.Less(t, sent, service, "the webhooks are deleted before the Service")
+		now, err := c.client.CoreV1().Secrets("life-second").Get(t.Context(), edgeSecretBefore.Name, metav1.GetOptions{})
+		require.NoError(t, err, "an edge keeps its Secret")
+		assert.Equal(t, edgeSecretBefore.UID, now.UID)
+		assert.Equal(t, edgeSecretBefore.Data, now.Data)
 	})
 }
 
-// install installs the chart as a release, for the mesh in life-mesh.
+// install installs the chart for the mesh in namespace life-mesh.
 func install(t *testing.T, c *cluster, release, namespace string) {
 	t.Helper()
 	_, err := c.helm("install", release, chart, "--namespace", namespace, "--set", "istio.namespace=life-mesh")
@@ -127,7 +127,7 @@ func configuration(t *testing.T, c *cluster) *admissionv1.MutatingWebhookConfigu
 	return found
 }
 
-func validating(t *testing.T, c *cluster) *admissionv1.ValidatingWebhookConfiguration {
+func validatingConfiguration(t *testing.T, c *cluster) *admissionv1.ValidatingWebhookConfiguration {
 	t.Helper()
 	found, err := c.client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(t.Context(), "isthmus-injector", metav1.GetOptions{})
 	require.NoError(t, err)
@@ -135,23 +135,23 @@ func validating(t *testing.T, c *cluster) *admissionv1.ValidatingWebhookConfigur
 	return found
 }
 
-// clients say how the API server calls each webhook of both configurations.
-func clients(t *testing.T, c *cluster) map[string]admissionv1.WebhookClientConfig {
+// clientConfigs returns the client configuration of every webhook in both configurations.
+func clientConfigs(t *testing.T, c *cluster) map[string]admissionv1.WebhookClientConfig {
 	t.Helper()
 	all := map[string]admissionv1.WebhookClientConfig{}
 	for _, hook := range configuration(t, c).Webhooks {
 		all[hook.Name] = hook.ClientConfig
 	}
-	for _, hook := range validating(t, c).Webhooks {
+	for _, hook := range validatingConfiguration(t, c).Webhooks {
 		all[hook.Name] = hook.ClientConfig
 	}
 	require.Len(t, all, 5)
 	return all
 }
 
-// write writes what the controller writes: the CA into its Secret, the caBundle
-// into every webhook.
-func write(t *testing.T, c *cluster, bundle []byte) {
+// writeCA writes what the controller writes: the CA to its Secret, and the caBundle to
+// every webhook.
+func writeCA(t *testing.T, c *cluster, bundle []byte) {
 	t.Helper()
 	encoded := base64.StdEncoding.EncodeToString(bundle)
 	_, err := c.client.CoreV1().Secrets("life-first").Patch(t.Context(), "isthmus-webhook-ca", types.MergePatchType,
@@ -168,12 +168,12 @@ func write(t *testing.T, c *cluster, bundle []byte) {
 	require.NoError(t, err)
 }
 
-func assertWritten(t *testing.T, c *cluster, bundle []byte, timeout int32) {
+func assertCA(t *testing.T, c *cluster, bundle []byte, timeout int32) {
 	t.Helper()
 	for _, hook := range configuration(t, c).Webhooks {
 		assert.Equal(t, timeout, *hook.TimeoutSeconds, "the upgrade reached %s", hook.Name)
 	}
-	for name, client := range clients(t, c) {
+	for name, client := range clientConfigs(t, c) {
 		assert.Equal(t, string(bundle), string(client.CABundle), name)
 	}
 	secret, err := c.client.CoreV1().Secrets("life-first").Get(t.Context(), "isthmus-webhook-ca", metav1.GetOptions{})
@@ -181,7 +181,7 @@ func assertWritten(t *testing.T, c *cluster, bundle []byte, timeout int32) {
 	assert.Equal(t, string(bundle), string(secret.Data["tls.crt"]))
 }
 
-// edgeSecret is one as the controller keeps it in an edge's namespace.
+// edgeSecret returns a Secret like those that the controller writes for an edge.
 func edgeSecret() *corev1.Secret {
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "istio-certs", Labels: map[string]string{policy.ManagedByLabel: policy.ManagedBy}},
@@ -190,42 +190,42 @@ func edgeSecret() *corev1.Secret {
 	}
 }
 
-// assertGone looks for everything that the chart creates, by kind and label.
+// assertGone checks that no object of the chart is left, by kind and label.
 func assertGone(t *testing.T, c *cluster) {
 	t.Helper()
-	ctx, ours := t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/part-of=isthmus"}
-	list := func(what string, count int, err error) {
-		assert.NoError(t, err, what)
-		assert.Zero(t, count, what)
+	ctx, isthmusObjects := t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/part-of=isthmus"}
+	assertNone := func(resource string, count int, err error) {
+		assert.NoError(t, err, resource)
+		assert.Zero(t, count, resource)
 	}
-	configurations, err := c.client.AdmissionregistrationV1().MutatingWebhookConfigurations().List(ctx, ours)
-	list("webhook configurations", len(configurations.Items), err)
-	validations, err := c.client.AdmissionregistrationV1().ValidatingWebhookConfigurations().List(ctx, ours)
-	list("validating webhook configurations", len(validations.Items), err)
-	clusterRoles, err := c.client.RbacV1().ClusterRoles().List(ctx, ours)
-	list("cluster roles", len(clusterRoles.Items), err)
-	clusterBindings, err := c.client.RbacV1().ClusterRoleBindings().List(ctx, ours)
-	list("cluster role bindings", len(clusterBindings.Items), err)
-	roles, err := c.client.RbacV1().Roles("").List(ctx, ours)
-	list("roles", len(roles.Items), err)
-	bindings, err := c.client.RbacV1().RoleBindings("").List(ctx, ours)
-	list("role bindings", len(bindings.Items), err)
-	secrets, err := c.client.CoreV1().Secrets("").List(ctx, ours)
-	list("secrets", len(secrets.Items), err)
-	configs, err := c.client.CoreV1().ConfigMaps("").List(ctx, ours)
-	list("config maps", len(configs.Items), err)
-	services, err := c.client.CoreV1().Services("").List(ctx, ours)
-	list("services", len(services.Items), err)
-	accounts, err := c.client.CoreV1().ServiceAccounts("").List(ctx, ours)
-	list("service accounts", len(accounts.Items), err)
-	deployments, err := c.client.AppsV1().Deployments("").List(ctx, ours)
-	list("deployments", len(deployments.Items), err)
-	budgets, err := c.client.PolicyV1().PodDisruptionBudgets("").List(ctx, ours)
-	list("disruption budgets", len(budgets.Items), err)
-	policies, err := c.client.NetworkingV1().NetworkPolicies("").List(ctx, ours)
-	list("network policies", len(policies.Items), err)
-	fences, err := c.client.AdmissionregistrationV1().ValidatingAdmissionPolicies().List(ctx, ours)
-	list("admission policies", len(fences.Items), err)
-	fenceBindings, err := c.client.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().List(ctx, ours)
-	list("admission policy bindings", len(fenceBindings.Items), err)
+	configurations, err := c.client.AdmissionregistrationV1().MutatingWebhookConfigurations().List(ctx, isthmusObjects)
+	assertNone("webhook configurations", len(configurations.Items), err)
+	validatingConfigurations, err := c.client.AdmissionregistrationV1().ValidatingWebhookConfigurations().List(ctx, isthmusObjects)
+	assertNone("validating webhook configurations", len(validatingConfigurations.Items), err)
+	clusterRoles, err := c.client.RbacV1().ClusterRoles().List(ctx, isthmusObjects)
+	assertNone("cluster roles", len(clusterRoles.Items), err)
+	clusterBindings, err := c.client.RbacV1().ClusterRoleBindings().List(ctx, isthmusObjects)
+	assertNone("cluster role bindings", len(clusterBindings.Items), err)
+	roles, err := c.client.RbacV1().Roles("").List(ctx, isthmusObjects)
+	assertNone("roles", len(roles.Items), err)
+	bindings, err := c.client.RbacV1().RoleBindings("").List(ctx, isthmusObjects)
+	assertNone("role bindings", len(bindings.Items), err)
+	secrets, err := c.client.CoreV1().Secrets("").List(ctx, isthmusObjects)
+	assertNone("secrets", len(secrets.Items), err)
+	configs, err := c.client.CoreV1().ConfigMaps("").List(ctx, isthmusObjects)
+	assertNone("config maps", len(configs.Items), err)
+	services, err := c.client.CoreV1().Services("").List(ctx, isthmusObjects)
+	assertNone("services", len(services.Items), err)
+	accounts, err := c.client.CoreV1().ServiceAccounts("").List(ctx, isthmusObjects)
+	assertNone("service accounts", len(accounts.Items), err)
+	deployments, err := c.client.AppsV1().Deployments("").List(ctx, isthmusObjects)
+	assertNone("deployments", len(deployments.Items), err)
+	budgets, err := c.client.PolicyV1().PodDisruptionBudgets("").List(ctx, isthmusObjects)
+	assertNone("disruption budgets", len(budgets.Items), err)
+	policies, err := c.client.NetworkingV1().NetworkPolicies("").List(ctx, isthmusObjects)
+	assertNone("network policies", len(policies.Items), err)
+	admissionPolicies, err := c.client.AdmissionregistrationV1().ValidatingAdmissionPolicies().List(ctx, isthmusObjects)
+	assertNone("admission policies", len(admissionPolicies.Items), err)
+	admissionPolicyBindings, err := c.client.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().List(ctx, isthmusObjects)
+	assertNone("admission policy bindings", len(admissionPolicyBindings.Items), err)
 }

@@ -18,26 +18,25 @@ import (
 )
 
 const (
-	byNamespace = "namespace.isthmus.dev"
-	byPod       = "pod.isthmus.dev"
-	optIn       = "isthmus.dev/inject"
+	namespaceWebhook = "namespace.isthmus.dev"
+	podWebhook       = "pod.isthmus.dev"
+	injectKey        = "isthmus.dev/inject"
 )
 
-// matcher tells which of the chart's webhooks the API server calls: each is
-// installed alone, cannot be reached and fails closed, so that a pod that is
-// refused was sent.
+// matcher finds out which of the chart's webhooks the API server calls. Each webhook is
+// installed alone, cannot be reached and fails closed, so a refused pod was sent to it.
 type matcher struct {
 	*cluster
-	hooks map[string]admissionv1.MutatingWebhook
+	webhooks map[string]admissionv1.MutatingWebhook
 }
 
-// install makes the API server use one of the chart's webhooks and no other.
+// install installs one of the chart's webhooks and no other.
 func (m *matcher) install(t *testing.T, name string) {
 	t.Helper()
 	configurations := m.client.AdmissionregistrationV1().MutatingWebhookConfigurations()
 	configuration := &admissionv1.MutatingWebhookConfiguration{
 		ObjectMeta: metav1.ObjectMeta{Name: "isthmus-matching"},
-		Webhooks:   []admissionv1.MutatingWebhook{m.hooks[name]},
+		Webhooks:   []admissionv1.MutatingWebhook{m.webhooks[name]},
 	}
 	_, err := configurations.Create(t.Context(), configuration, metav1.CreateOptions{})
 	require.NoError(t, err, "the API server compiles every expression")
@@ -52,29 +51,29 @@ func (m *matcher) install(t *testing.T, name string) {
 	m.await(t.Context(), t, name, true)
 }
 
-// await waits until the API server has noticed a change of the configuration.
+// await waits until the API server has observed a change of the configuration.
 func (m *matcher) await(ctx context.Context, t *testing.T, name string, want bool) {
 	t.Helper()
 	probe := pod(nil, nil)
-	if name == byPod {
-		probe.Annotations = map[string]string{optIn: "true"}
+	if name == podWebhook {
+		probe.Annotations = map[string]string{injectKey: "true"}
 	}
 	err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, 20*time.Second, true, func(ctx context.Context) (bool, error) {
-		return m.refuses(ctx, name, "matching-enabled", probe) == want, nil
+		return m.isCalled(ctx, name, "matching-enabled", probe) == want, nil
 	})
 	if err != nil {
 		t.Errorf("await that %s is called: %t: %v", name, want, err)
 	}
 }
 
-func (m *matcher) refuses(ctx context.Context, name, namespace string, pod *corev1.Pod) bool {
+func (m *matcher) isCalled(ctx context.Context, name, namespace string, pod *corev1.Pod) bool {
 	_, err := m.client.CoreV1().Pods(namespace).Create(ctx, pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	return err != nil && strings.Contains(err.Error(), `failed calling webhook "`+name+`"`)
 }
 
-// sent says whether a webhook is called for a pod. The pod is valid, so any
-// other error is one of the test's, or of an expression.
-func (m *matcher) sent(t *testing.T, name, namespace string, pod *corev1.Pod) bool {
+// isSent reports whether a webhook is called for a pod. The pod is valid, so any other
+// error is a mistake in the test or in an expression.
+func (m *matcher) isSent(t *testing.T, name, namespace string, pod *corev1.Pod) bool {
 	t.Helper()
 	_, err := m.client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	if err == nil {
@@ -84,7 +83,7 @@ func (m *matcher) sent(t *testing.T, name, namespace string, pod *corev1.Pod) bo
 	return true
 }
 
-// pod returns the barest pod that there is: nothing but a container.
+// pod returns a minimal pod with one container.
 func pod(labels, annotations map[string]string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "bare", Labels: labels, Annotations: annotations},
@@ -95,13 +94,13 @@ func pod(labels, annotations map[string]string) *corev1.Pod {
 }
 
 func testMatching(t *testing.T, c *cluster) {
-	list := objects(t, "matching", "matching-release", "webhook: {excludedNamespaces: [matching-excluded]}")
-	rendered := find[admissionv1.MutatingWebhookConfiguration](t, list, "MutatingWebhookConfiguration", "isthmus-injector")
-	m := &matcher{cluster: c, hooks: map[string]admissionv1.MutatingWebhook{}}
+	list := renderObjects(t, "matching", "matching-release", "webhook: {excludedNamespaces: [matching-excluded]}")
+	rendered := findObject[admissionv1.MutatingWebhookConfiguration](t, list, "MutatingWebhookConfiguration", "isthmus-injector")
+	m := &matcher{cluster: c, webhooks: map[string]admissionv1.MutatingWebhook{}}
 	for _, hook := range rendered.Webhooks {
-		m.hooks[hook.Name] = hook
+		m.webhooks[hook.Name] = hook
 	}
-	require.Len(t, m.hooks, 2)
+	require.Len(t, m.webhooks, 2)
 
 	enabled := map[string]string{"isthmus.dev/injection": "enabled"}
 	c.namespace(t, "matching-plain", nil)
@@ -116,11 +115,11 @@ func testMatching(t *testing.T, c *cluster) {
 		label(t, c, "kube-system", `{"metadata":{"labels":{"isthmus.dev/injection":null}}}`)
 	})
 
-	for _, name := range []string{byNamespace, byPod} {
+	for _, name := range []string{namespaceWebhook, podWebhook} {
 		t.Run(name, func(t *testing.T) {
 			m.install(t, name)
-			for what, row := range matchingTable() {
-				t.Run(what, func(t *testing.T) {
+			for description, row := range matchingTable() {
+				t.Run(description, func(t *testing.T) {
 					for namespace, want := range map[string]string{
 						"matching-plain":    row.elsewhere,
 						"matching-locked":   row.elsewhere,
@@ -130,73 +129,73 @@ func testMatching(t *testing.T, c *cluster) {
 						"matching-release":  "",
 						"kube-system":       "",
 					} {
-						assert.Equal(t, want == name, m.sent(t, name, namespace, row.pod), "sent to %s from %s", name, namespace)
+						assert.Equal(t, want == name, m.isSent(t, name, namespace, row.pod), "sent to %s from %s", name, namespace)
 					}
 				})
 			}
-			t.Run("a pod that changes", func(t *testing.T) { testUpdate(t, m) })
+			t.Run("updates of a pod", func(t *testing.T) { testUpdate(t, m) })
 		})
 	}
 }
 
-// matchingRow says which webhook a pod is sent to; none when empty.
+// matchingRow is a pod and the webhook that it is sent to, by namespace. Empty means none.
 type matchingRow struct {
 	pod                *corev1.Pod
 	enabled, elsewhere string
 }
 
 func matchingTable() map[string]matchingRow {
-	yes, no := map[string]string{optIn: "true"}, map[string]string{optIn: "false"}
+	optedIn, declined := map[string]string{injectKey: "true"}, map[string]string{injectKey: "false"}
 	other := map[string]string{"app": "edge", "isthmus.dev/injected": "sidecar", "isthmus.dev/mode": "sidecar"}
-	value := func(v string) map[string]string { return map[string]string{optIn: v} }
+	value := func(v string) map[string]string { return map[string]string{injectKey: v} }
 	mirror := map[string]string{"kubernetes.io/config.mirror": "0"}
-	mirrorThatAsks := map[string]string{"kubernetes.io/config.mirror": "0", optIn: "true"}
+	optedInMirror := map[string]string{"kubernetes.io/config.mirror": "0", injectKey: "true"}
 	generated := pod(nil, nil)
 	generated.Name, generated.GenerateName = "", "edge-"
-	generatedThatAsks := generated.DeepCopy()
-	generatedThatAsks.Annotations = yes
+	optedInGenerated := generated.DeepCopy()
+	optedInGenerated.Annotations = optedIn
 	rows := map[string]matchingRow{
-		"says nothing at all":             {pod(nil, nil), byNamespace, ""},
-		"has empty labels":                {pod(map[string]string{}, map[string]string{}), byNamespace, ""},
-		"has other labels":                {pod(other, nil), byNamespace, ""},
-		"has other annotations":           {pod(nil, other), byNamespace, ""},
-		"has others of both":              {pod(other, other), byNamespace, ""},
-		"gets its name from the server":   {generated, byNamespace, ""},
-		"gets its name and asks":          {generatedThatAsks, byPod, byPod},
-		"label true":                      {pod(yes, nil), byPod, byPod},
-		"annotation true":                 {pod(nil, yes), byPod, byPod},
-		"both true":                       {pod(yes, yes), byPod, byPod},
-		"label false":                     {pod(no, nil), "", ""},
-		"annotation false":                {pod(nil, no), "", ""},
-		"both false":                      {pod(no, no), "", ""},
-		"label false, annotation true":    {pod(no, yes), byPod, byPod},
-		"label true, annotation false":    {pod(yes, no), byPod, byPod},
-		"label empty":                     {pod(value(""), nil), byPod, byPod},
-		"annotation empty":                {pod(nil, value("")), byPod, byPod},
-		"label False":                     {pod(value("False"), nil), byPod, byPod},
-		"annotation that is no boolean":   {pod(nil, value("yes, please")), byPod, byPod},
-		"label false, other annotations":  {pod(no, other), "", ""},
-		"annotation false, other labels":  {pod(other, no), "", ""},
-		"annotation true, other labels":   {pod(other, yes), byPod, byPod},
-		"a mirror of a static pod":        {pod(nil, mirror), "", ""},
-		"a mirror that asks":              {pod(nil, mirrorThatAsks), "", ""},
-		"a mirror that asks by its label": {pod(yes, mirror), "", ""},
+		"no labels, no annotations":       {pod(nil, nil), namespaceWebhook, ""},
+		"empty labels and annotations":    {pod(map[string]string{}, map[string]string{}), namespaceWebhook, ""},
+		"other labels":                    {pod(other, nil), namespaceWebhook, ""},
+		"other annotations":               {pod(nil, other), namespaceWebhook, ""},
+		"other labels and annotations":    {pod(other, other), namespaceWebhook, ""},
+		"generated name":                  {generated, namespaceWebhook, ""},
+		"generated name, annotation true": {optedInGenerated, podWebhook, podWebhook},
+		"label true":                      {pod(optedIn, nil), podWebhook, podWebhook},
+		"annotation true":                 {pod(nil, optedIn), podWebhook, podWebhook},
+		"both true":                       {pod(optedIn, optedIn), podWebhook, podWebhook},
+		"label false":                     {pod(declined, nil), "", ""},
+		"annotation false":                {pod(nil, declined), "", ""},
+		"both false":                      {pod(declined, declined), "", ""},
+		"label false, annotation true":    {pod(declined, optedIn), podWebhook, podWebhook},
+		"label true, annotation false":    {pod(optedIn, declined), podWebhook, podWebhook},
+		"label empty":                     {pod(value(""), nil), podWebhook, podWebhook},
+		"annotation empty":                {pod(nil, value("")), podWebhook, podWebhook},
+		"label False":                     {pod(value("False"), nil), podWebhook, podWebhook},
+		"annotation that is no boolean":   {pod(nil, value("yes, please")), podWebhook, podWebhook},
+		"label false, other annotations":  {pod(declined, other), "", ""},
+		"annotation false, other labels":  {pod(other, declined), "", ""},
+		"annotation true, other labels":   {pod(other, optedIn), podWebhook, podWebhook},
+		"mirror of a static pod":          {pod(nil, mirror), "", ""},
+		"mirror, annotation true":         {pod(nil, optedInMirror), "", ""},
+		"mirror, label true":              {pod(optedIn, mirror), "", ""},
 	}
 	for _, row := range rows {
-		if _, mirrored := row.pod.Annotations["kubernetes.io/config.mirror"]; mirrored {
+		if _, isMirror := row.pod.Annotations["kubernetes.io/config.mirror"]; isMirror {
 			row.pod.Spec.NodeName = "node" // a mirror is bound from the start
 		}
 	}
 	return rows
 }
 
-// testUpdate changes a pod in every way there is; none may be sent.
+// testUpdate updates a pod in every possible way. None of the updates may be sent.
 func testUpdate(t *testing.T, m *matcher) {
 	ctx := t.Context()
 	pods := m.client.CoreV1().Pods("matching-enabled")
-	quiet := pod(map[string]string{optIn: "false"}, nil)
-	quiet.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1")}
-	_, err := pods.Create(ctx, quiet, metav1.CreateOptions{})
+	optedOut := pod(map[string]string{injectKey: "false"}, nil)
+	optedOut.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1")}
+	_, err := pods.Create(ctx, optedOut, metav1.CreateOptions{})
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -209,12 +208,12 @@ func testUpdate(t *testing.T, m *matcher) {
 		_, err := pods.Patch(ctx, "bare", types.StrategicMergePatchType, []byte(content), metav1.PatchOptions{}, subresources...)
 		return err
 	}
-	// Were the pod created like this, one webhook or the other would be called.
-	for turn, says := range []string{`"true"`, `null`} {
-		assert.NoError(t, patch(fmt.Sprintf(`{"metadata":{"labels":{"isthmus.dev/inject":%s}}}`, says)))
-		assert.NoError(t, patch(fmt.Sprintf(`{"spec":{"ephemeralContainers":[{"name":"debug-%d","image":"example.org/debug:1"}]}}`, turn), "ephemeralcontainers"))
-		assert.NoError(t, patch(fmt.Sprintf(`{"spec":{"containers":[{"name":"edge","resources":{"requests":{"cpu":"%d"}}}]}}`, turn+2), "resize"))
-		assert.NoError(t, patch(fmt.Sprintf(`{"status":{"message":"changed %d times"}}`, turn), "status"))
+	// A webhook would be called if the pod were created with these values.
+	for round, value := range []string{`"true"`, `null`} {
+		assert.NoError(t, patch(fmt.Sprintf(`{"metadata":{"labels":{"isthmus.dev/inject":%s}}}`, value)))
+		assert.NoError(t, patch(fmt.Sprintf(`{"spec":{"ephemeralContainers":[{"name":"debug-%d","image":"example.org/debug:1"}]}}`, round), "ephemeralcontainers"))
+		assert.NoError(t, patch(fmt.Sprintf(`{"spec":{"containers":[{"name":"edge","resources":{"requests":{"cpu":"%d"}}}]}}`, round+2), "resize"))
+		assert.NoError(t, patch(fmt.Sprintf(`{"status":{"message":"changed %d times"}}`, round), "status"))
 	}
 }
 

@@ -13,9 +13,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// testPermissions acts as the webhook's service account: all that it needs
-// works, in the very form in which the program asks for it, and its neighbours
-// are forbidden.
+// testPermissions acts as the webhook's service account. Every request that the program
+// makes is allowed, in the same form, and similar requests are forbidden.
 func testPermissions(t *testing.T, c *cluster) {
 	c.namespace(t, "permitted", nil)
 	c.namespace(t, "permitted-mesh", nil)
@@ -36,16 +35,16 @@ func testPermissions(t *testing.T, c *cluster) {
 	client, err := kubernetes.NewForConfig(config)
 	require.NoError(t, err)
 	ctx := t.Context()
-	named := func(name string) metav1.ListOptions {
+	byName := func(name string) metav1.ListOptions {
 		return metav1.ListOptions{FieldSelector: "metadata.name=" + name}
 	}
 	all := metav1.ListOptions{}
-	core, hooks := client.CoreV1(), client.AdmissionregistrationV1().MutatingWebhookConfigurations()
+	core, configurations := client.CoreV1(), client.AdmissionregistrationV1().MutatingWebhookConfigurations()
 	merge := func(content string) []byte { return []byte(content) }
 
-	cases := map[string]struct {
+	tests := map[string]struct {
 		allowed bool
-		do      func() error
+		call    func() error
 	}{
 		"list namespaces": {true, func() error { _, err := core.Namespaces().List(ctx, all); return err }},
 		"watch namespaces": {true, func() error {
@@ -59,30 +58,30 @@ func testPermissions(t *testing.T, c *cluster) {
 			_, err := core.Namespaces().Patch(ctx, "permitted", types.MergePatchType, merge(`{"metadata":{"labels":{"a":"b"}}}`), metav1.PatchOptions{})
 			return err
 		}},
-		"list its configuration by name": {true, func() error { _, err := hooks.List(ctx, named("isthmus-injector")); return err }},
+		"list its configuration by name": {true, func() error { _, err := configurations.List(ctx, byName("isthmus-injector")); return err }},
 		"watch its configuration by name": {true, func() error {
-			w, err := hooks.Watch(ctx, named("isthmus-injector"))
+			w, err := configurations.Watch(ctx, byName("isthmus-injector"))
 			if err == nil {
 				w.Stop()
 			}
 			return err
 		}},
 		"patch its configuration": {false, func() error {
-			_, err := hooks.Patch(ctx, "isthmus-injector", types.MergePatchType, merge(`{}`), metav1.PatchOptions{})
+			_, err := configurations.Patch(ctx, "isthmus-injector", types.MergePatchType, merge(`{}`), metav1.PatchOptions{})
 			return err
 		}},
-		"list every configuration": {true, func() error { _, err := hooks.List(ctx, all); return err }},
-		"delete its configuration": {false, func() error { return hooks.Delete(ctx, "isthmus-injector", metav1.DeleteOptions{}) }},
+		"list every configuration": {true, func() error { _, err := configurations.List(ctx, all); return err }},
+		"delete its configuration": {false, func() error { return configurations.Delete(ctx, "isthmus-injector", metav1.DeleteOptions{}) }},
 		"patch Istio's configuration": {false, func() error {
-			_, err := hooks.Patch(ctx, "istio-sidecar-injector", types.MergePatchType, merge(`{}`), metav1.PatchOptions{})
+			_, err := configurations.Patch(ctx, "istio-sidecar-injector", types.MergePatchType, merge(`{}`), metav1.PatchOptions{})
 			return err
 		}},
 		"list its Secret by name": {false, func() error {
-			_, err := core.Secrets("permitted").List(ctx, named("isthmus-webhook-ca"))
+			_, err := core.Secrets("permitted").List(ctx, byName("isthmus-webhook-ca"))
 			return err
 		}},
 		"watch its Secret by name": {true, func() error {
-			w, err := core.Secrets("permitted").Watch(ctx, named("isthmus-webhook-ca"))
+			w, err := core.Secrets("permitted").Watch(ctx, byName("isthmus-webhook-ca"))
 			if err == nil {
 				w.Stop()
 			}
@@ -116,9 +115,9 @@ func testPermissions(t *testing.T, c *cluster) {
 		"read ConfigMaps elsewhere": {false, func() error { _, err := core.ConfigMaps("kube-system").List(ctx, all); return err }},
 		"list pods":                 {false, func() error { _, err := core.Pods("permitted").List(ctx, all); return err }},
 	}
-	for name, c := range cases {
+	for name, c := range tests {
 		t.Run(name, func(t *testing.T) {
-			err := c.do()
+			err := c.call()
 			if c.allowed {
 				assert.NoError(t, err)
 				return

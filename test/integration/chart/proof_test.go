@@ -16,11 +16,11 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// The pod of helm test is injected by the settings that the chart renders, and
-// its command works then and only then.
+// The pod of helm test is injected with the settings that the chart renders, and its
+// command succeeds only if it is injected.
 func TestPodOfHelmTestProvesTheInjection(t *testing.T) {
 	const values = "defaults: {delivery: secret, envoy: true}"
-	pod := find[corev1.Pod](t, objects(t, "front", "mesh-tools", values), "Pod", "isthmus-test")
+	pod := findObject[corev1.Pod](t, renderObjects(t, "front", "mesh-tools", values), "Pod", "isthmus-test")
 	_, settings := settingsOf(t, values)
 	engine, err := inject.New(inject.Options{Settings: settings})
 	require.NoError(t, err)
@@ -28,8 +28,8 @@ func TestPodOfHelmTestProvesTheInjection(t *testing.T) {
 	require.Equal(t, policy.Injected, result.Reason, result.Message)
 	assert.Equal(t, "generic", result.Profile)
 
-	// What the kubelet makes of the pod: the volume's file, and the command's
-	// variable, which holds the label that the injection sets.
+	// The kubelet writes the volume's file, and sets the command's variable to the label
+	// that the injection sets.
 	program, folder := build(t), t.TempDir()
 	item := pod.Spec.Volumes[0].DownwardAPI.Items[0]
 	require.Equal(t, "metadata.annotations['isthmus-test']", item.FieldRef.FieldPath)
@@ -47,7 +47,7 @@ func TestPodOfHelmTestProvesTheInjection(t *testing.T) {
 	assert.Error(t, run(""), "not injected")
 }
 
-// build builds the program.
+// build builds isthmus and returns its path.
 func build(t *testing.T) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "isthmus")

@@ -12,8 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// releases are names and namespaces that Helm accepts and that are hard on a
-// chart: the longest, digits first, dots, our own name, Istio's own namespace.
+// releases are names and namespaces that Helm accepts and that are difficult for a chart:
+// the longest ones, digits first, dots, the chart's own name, Istio's namespace.
 func releases() map[string][2]string {
 	return map[string][2]string{
 		"our own name":               {"isthmus", "isthmus-system"},
@@ -22,7 +22,7 @@ func releases() map[string][2]string {
 		"the longest names":          {strings.Repeat("r", 53), strings.Repeat("n", 63)},
 		"digits first":               {"1st", "1st"},
 		"only digits":                {"42", "42"},
-		"a boolean for YAML":         {"true", "null"},
+		"a boolean in YAML":          {"true", "null"},
 		"a dot":                      {"edge.front", "edge-front"},
 		"the default namespace":      {"isthmus", "default"},
 		"Istio's namespace":          {"istio-isthmus", "istio-system"},
@@ -31,8 +31,8 @@ func releases() map[string][2]string {
 	}
 }
 
-// everything switches on all that is optional.
-const everything = `
+// everyOption enables everything that is optional.
+const everyOption = `
 certificate: {mode: cert-manager}
 metrics: {serviceMonitor: {enabled: true}, scrapeAnnotations: true}
 integrations:
@@ -53,10 +53,10 @@ webhook: {excludedNamespaces: [z, a, z], annotations: {b: "1", a: "2"}}
 func TestRendersTheSameTwice(t *testing.T) {
 	for name, release := range releases() {
 		t.Run(name, func(t *testing.T) {
-			for _, values := range []string{"", everything} {
-				first, err := template(t, release[0], release[1], values)
+			for _, values := range []string{"", everyOption} {
+				first, err := renderChart(t, release[0], release[1], values)
 				require.NoError(t, err)
-				second, err := template(t, release[0], release[1], values)
+				second, err := renderChart(t, release[0], release[1], values)
 				require.NoError(t, err)
 				assert.Equal(t, first, second)
 				assert.NotContains(t, first, "caBundle:")
@@ -74,7 +74,7 @@ func TestConfigurationRunsRightBeforeIstio(t *testing.T) {
 	for name, release := range releases() {
 		t.Run(name, func(t *testing.T) {
 			var found []string
-			for _, object := range objects(t, release[0], release[1], "") {
+			for _, object := range renderObjects(t, release[0], release[1], "") {
 				if object.GetKind() == "MutatingWebhookConfiguration" {
 					found = append(found, object.GetName())
 				}
@@ -88,8 +88,8 @@ func TestConfigurationRunsRightBeforeIstio(t *testing.T) {
 	}
 }
 
-// A cluster holds one release: cluster-scoped names, which every release
-// shares, are what Helm refuses the second one by.
+// A cluster can have one release: all releases have the same cluster-scoped names, so Helm
+// refuses the second one.
 func TestClusterScopedNamesAreShared(t *testing.T) {
 	withoutNamespace := func(list []*unstructured.Unstructured) sets.Set[string] {
 		names := sets.New[string]()
@@ -109,7 +109,7 @@ func TestClusterScopedNamesAreShared(t *testing.T) {
 	)
 	for name, release := range releases() {
 		t.Run(name, func(t *testing.T) {
-			assert.Equal(t, want, withoutNamespace(objects(t, release[0], release[1], "")))
+			assert.Equal(t, want, withoutNamespace(renderObjects(t, release[0], release[1], "")))
 		})
 	}
 }
@@ -117,7 +117,7 @@ func TestClusterScopedNamesAreShared(t *testing.T) {
 func TestNamesAndLabelsAreValid(t *testing.T) {
 	for name, release := range releases() {
 		t.Run(name, func(t *testing.T) {
-			for _, object := range objects(t, release[0], release[1], everything) {
+			for _, object := range renderObjects(t, release[0], release[1], everyOption) {
 				assert.Empty(t, validation.IsDNS1035Label(object.GetName()), object.GetName())
 				for key, value := range object.GetLabels() {
 					assert.Empty(t, validation.IsValidLabelValue(value), "label %s of %s %s", key, object.GetKind(), object.GetName())
@@ -132,11 +132,11 @@ func TestNamesAndLabelsAreValid(t *testing.T) {
 var clusterScoped = sets.New("ClusterRole", "ClusterRoleBinding", "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration",
 	"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 
-// Whatever has a namespace says so: kubectl applies what helm template prints
-// to the current one otherwise.
+// Every namespaced object names its namespace. Otherwise kubectl would apply the output of
+// helm template to the current namespace.
 func TestNamespacesAreWrittenOut(t *testing.T) {
 	want := sets.New("", "mesh-tools", "istio-system", "default", "emissary")
-	for _, object := range objects(t, "front", "mesh-tools", everything) {
+	for _, object := range renderObjects(t, "front", "mesh-tools", everyOption) {
 		assert.True(t, want.Has(object.GetNamespace()), "%s %s", object.GetKind(), object.GetName())
 		if !clusterScoped.Has(object.GetKind()) {
 			assert.NotEmpty(t, object.GetNamespace(), "%s %s", object.GetKind(), object.GetName())
@@ -144,9 +144,9 @@ func TestNamespacesAreWrittenOut(t *testing.T) {
 	}
 }
 
-// A Secret with data, even empty data, would wipe the CA at every upgrade.
+// A Secret with data, even empty data, would delete the CA at every upgrade.
 func TestSecretHasNoData(t *testing.T) {
-	secret := find[corev1.Secret](t, objects(t, "front", "mesh-tools", ""), "Secret", "isthmus-webhook-ca")
+	secret := findObject[corev1.Secret](t, renderObjects(t, "front", "mesh-tools", ""), "Secret", "isthmus-webhook-ca")
 	assert.Nil(t, secret.Data)
 	assert.Nil(t, secret.StringData)
 	assert.Equal(t, corev1.SecretTypeOpaque, secret.Type)

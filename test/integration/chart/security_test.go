@@ -16,7 +16,7 @@ import (
 	"k8s.io/pod-security-admission/policy"
 )
 
-func complaint(t *testing.T, level api.Level, meta metav1.ObjectMeta, spec corev1.PodSpec) string {
+func podSecurityViolations(t *testing.T, level api.Level, meta metav1.ObjectMeta, spec corev1.PodSpec) string {
 	t.Helper()
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
 	require.NoError(t, err)
@@ -27,38 +27,38 @@ func complaint(t *testing.T, level api.Level, meta metav1.ObjectMeta, spec corev
 func TestPodsAreRestricted(t *testing.T) {
 	cases := map[string]string{
 		"the defaults":            "",
-		"everything":              everything,
-		"a certificate of theirs": existing,
+		"everything":              everyOption,
+		"an existing certificate": existingCertificate,
 		"no metrics":              "metrics: {enabled: false}",
 	}
 	for name, values := range cases {
 		t.Run(name, func(t *testing.T) {
-			list := objects(t, "front", "mesh-tools", values)
+			list := renderObjects(t, "front", "mesh-tools", values)
 			for _, name := range []string{"isthmus-webhook", "isthmus-controller"} {
-				template := find[appsv1.Deployment](t, list, "Deployment", name).Spec.Template
-				assert.Empty(t, complaint(t, api.LevelRestricted, template.ObjectMeta, template.Spec))
+				template := findObject[appsv1.Deployment](t, list, "Deployment", name).Spec.Template
+				assert.Empty(t, podSecurityViolations(t, api.LevelRestricted, template.ObjectMeta, template.Spec))
 			}
-			test := find[corev1.Pod](t, list, "Pod", "isthmus-test")
-			assert.Empty(t, complaint(t, api.LevelRestricted, test.ObjectMeta, test.Spec))
+			test := findObject[corev1.Pod](t, list, "Pod", "isthmus-test")
+			assert.Empty(t, podSecurityViolations(t, api.LevelRestricted, test.ObjectMeta, test.Spec))
 		})
 	}
 }
 
-func TestHostNetworkIsAllThatPodSecurityMinds(t *testing.T) {
-	list := objects(t, "front", "mesh-tools", "{hostNetwork: true, port: 9443}")
-	template := find[appsv1.Deployment](t, list, "Deployment", "isthmus-webhook").Spec.Template
-	assert.Contains(t, complaint(t, api.LevelRestricted, template.ObjectMeta, template.Spec), "hostNetwork=true")
+func TestHostNetworkIsTheOnlyPodSecurityViolation(t *testing.T) {
+	list := renderObjects(t, "front", "mesh-tools", "{hostNetwork: true, port: 9443}")
+	template := findObject[appsv1.Deployment](t, list, "Deployment", "isthmus-webhook").Spec.Template
+	assert.Contains(t, podSecurityViolations(t, api.LevelRestricted, template.ObjectMeta, template.Spec), "hostNetwork=true")
 	template.Spec.HostNetwork = false
 	for i := range template.Spec.Containers[0].Ports {
 		template.Spec.Containers[0].Ports[i].HostPort = 0
 	}
-	assert.Empty(t, complaint(t, api.LevelRestricted, template.ObjectMeta, template.Spec))
+	assert.Empty(t, podSecurityViolations(t, api.LevelRestricted, template.ObjectMeta, template.Spec))
 }
 
-func TestContainersAreClosed(t *testing.T) {
+func TestContainersAreHardened(t *testing.T) {
 	for _, name := range []string{"isthmus-webhook", "isthmus-controller"} {
 		t.Run(name, func(t *testing.T) {
-			template := find[appsv1.Deployment](t, objects(t, "front", "mesh-tools", ""), "Deployment", name).Spec.Template
+			template := findObject[appsv1.Deployment](t, renderObjects(t, "front", "mesh-tools", ""), "Deployment", name).Spec.Template
 			require.Len(t, template.Spec.Containers, 1)
 			security := template.Spec.Containers[0].SecurityContext
 			assert.True(t, *security.ReadOnlyRootFilesystem)
@@ -72,12 +72,12 @@ func TestContainersAreClosed(t *testing.T) {
 	}
 }
 
-// A selector that is the webhook's too would send reviews to the controller.
+// If the webhook's selector matched the controller's pods, reviews would be sent to them.
 func TestComponentsDoNotShareASelector(t *testing.T) {
-	list := objects(t, "front", "mesh-tools", "")
-	webhook := find[appsv1.Deployment](t, list, "Deployment", "isthmus-webhook")
-	controller := find[appsv1.Deployment](t, list, "Deployment", "isthmus-controller")
-	service := find[corev1.Service](t, list, "Service", "isthmus-webhook")
+	list := renderObjects(t, "front", "mesh-tools", "")
+	webhook := findObject[appsv1.Deployment](t, list, "Deployment", "isthmus-webhook")
+	controller := findObject[appsv1.Deployment](t, list, "Deployment", "isthmus-controller")
+	service := findObject[corev1.Service](t, list, "Service", "isthmus-webhook")
 	assert.True(t, matches(t, service.Spec.Selector, webhook.Spec.Template.Labels))
 	assert.False(t, matches(t, service.Spec.Selector, controller.Spec.Template.Labels))
 	assert.False(t, matches(t, webhook.Spec.Selector.MatchLabels, controller.Spec.Template.Labels))
@@ -85,29 +85,29 @@ func TestComponentsDoNotShareASelector(t *testing.T) {
 	assert.True(t, matches(t, controller.Spec.Selector.MatchLabels, controller.Spec.Template.Labels))
 }
 
-func matches(t *testing.T, selector, of map[string]string) bool {
+func matches(t *testing.T, selector, podLabels map[string]string) bool {
 	t.Helper()
 	require.NotEmpty(t, selector)
-	return labels.SelectorFromSet(selector).Matches(labels.Set(of))
+	return labels.SelectorFromSet(selector).Matches(labels.Set(podLabels))
 }
 
-// Nothing is granted by a wildcard, no Secret is listed or watched cluster-wide,
-// and what is written is named; but Events, which have no name before they are
-// created, and tokens, which the policy fences.
+// No role has a wildcard, no Secret is listed or watched cluster-wide, and write
+// permissions have resource names. The exceptions are Events, which have no name before
+// they are created, and tokens, which the policy restricts.
 func TestRolesNameWhatTheyWrite(t *testing.T) {
-	for name, values := range map[string]string{"the defaults": "", "everything": everything} {
+	for name, values := range map[string]string{"the defaults": "", "everything": everyOption} {
 		t.Run(name, func(t *testing.T) {
-			list := objects(t, "front", "mesh-tools", values)
+			list := renderObjects(t, "front", "mesh-tools", values)
 			for _, role := range []string{"isthmus-webhook", "isthmus-controller", "isthmus-publisher"} {
-				for _, rule := range find[rbacv1.ClusterRole](t, list, "ClusterRole", role).Rules {
-					assertNamed(t, role, rule)
+				for _, rule := range findObject[rbacv1.ClusterRole](t, list, "ClusterRole", role).Rules {
+					assertRestricted(t, role, rule)
 				}
 			}
 		})
 	}
 }
 
-func assertNamed(t *testing.T, role string, rule rbacv1.PolicyRule) {
+func assertRestricted(t *testing.T, role string, rule rbacv1.PolicyRule) {
 	t.Helper()
 	assert.NotContains(t, slices.Concat(rule.Verbs, rule.Resources, rule.APIGroups, rule.ResourceNames), "*", "%s: %v", role, rule)
 	require.Len(t, rule.Resources, 1)
@@ -125,7 +125,7 @@ func assertNamed(t *testing.T, role string, rule rbacv1.PolicyRule) {
 	}
 }
 
-const existing = `
+const existingCertificate = `
 certificate:
   mode: existing
   existing:

@@ -26,11 +26,10 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
-// testServer starts the real programs with the arguments of the installed
-// Deployments and the rights of their service accounts: the two fit when both
-// become ready, CA and caBundle are kept, and nothing is forbidden. Uninstalling
-// leaves nothing behind, also under the eyes of programs that keep what it deletes; a
-// release that comes after it starts as the first did.
+// testServer starts the programs with the arguments of the installed Deployments and the
+// permissions of their service accounts. Both must become ready, write CA and caBundle, and
+// get no error "forbidden". Uninstalling leaves nothing behind, even while the programs run
+// and write the objects that it deletes, and the next release starts like the first.
 func testServer(t *testing.T, c *cluster) {
 	c.namespace(t, "served", nil)
 	c.namespace(t, "served-mesh", nil)
@@ -42,27 +41,27 @@ func testServer(t *testing.T, c *cluster) {
 	program, before := build(t), c.leftovers(t)
 
 	t.Run("installed", func(t *testing.T) {
-		programs, uninstall := installServed(t, c, program)
-		for _, end := range programs {
-			for _, line := range end() {
+		stopPrograms, uninstall := installAndServe(t, c, program)
+		for _, stop := range stopPrograms {
+			for _, line := range stop() {
 				assert.NotContains(t, line, "forbidden")
 			}
 		}
 		uninstall()
 	})
 	t.Run("installed again, and uninstalled while it runs", func(t *testing.T) {
-		programs, uninstall := installServed(t, c, program)
+		stopPrograms, uninstall := installAndServe(t, c, program)
 		uninstall()
-		for _, end := range programs {
-			end()
+		for _, stop := range stopPrograms {
+			stop()
 		}
 	})
 	assert.Empty(t, c.leftovers(t, before...))
 }
 
-// installServed installs the chart and starts its programs. It returns what ends
-// each and what uninstalls the release.
-func installServed(t *testing.T, c *cluster, program string) (programs []func() []string, uninstall func()) {
+// installAndServe installs the chart and starts its programs. It returns functions that
+// stop each program, and one that uninstalls the release.
+func installAndServe(t *testing.T, c *cluster, program string) (stopPrograms []func() []string, uninstall func()) {
 	t.Helper()
 	values := filepath.Join(t.TempDir(), "values.yaml")
 	require.NoError(t, os.WriteFile(values, []byte(`
@@ -89,7 +88,7 @@ profiles: {kong: {description: A gateway., match: [{images: [kong/kong-gateway]}
 		deployment, err := c.client.AppsV1().Deployments("served").Get(t.Context(), name, metav1.GetOptions{})
 		require.NoError(t, err)
 		health := freeAddress(t)
-		programs = append(programs, serve(t, c, program, name, arguments(t, deployment, settings, health)))
+		stopPrograms = append(stopPrograms, serve(t, c, program, name, arguments(t, deployment, settings, health)))
 		assert.NoError(t, wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, 60*time.Second, true, func(ctx context.Context) (bool, error) {
 			return isReady(ctx, health), nil
 		}), "await /readyz of %s", name)
@@ -102,10 +101,10 @@ profiles: {kong: {description: A gateway., match: [{images: [kong/kong-gateway]}
 	assert.NotEmpty(t, secret.Data)
 	_, err = c.client.CoordinationV1().Leases("served").Get(t.Context(), "isthmus-controller", metav1.GetOptions{})
 	assert.NoError(t, err, "one controller leads")
-	return programs, uninstall
+	return stopPrograms, uninstall
 }
 
-// arguments are those of the Deployment's container, with the paths, ports and
+// arguments returns the arguments of the Deployment's container, with the paths, ports and
 // variables of this machine.
 func arguments(t *testing.T, deployment *appsv1.Deployment, settings *corev1.ConfigMap, health string) []string {
 	t.Helper()
@@ -136,8 +135,8 @@ func arguments(t *testing.T, deployment *appsv1.Deployment, settings *corev1.Con
 	return list
 }
 
-// serve runs the program as a service account until the test ends. What it returns
-// ends the program and gives the lines of its log.
+// serve runs the program as a service account until the test ends. The function that it
+// returns stops the program and returns the lines of its log.
 func serve(t *testing.T, c *cluster, program, account string, arguments []string) func() []string {
 	t.Helper()
 	kubeconfig, err := clientcmd.LoadFromFile(c.kubeconfig)
@@ -154,20 +153,20 @@ func serve(t *testing.T, c *cluster, program, account string, arguments []string
 	require.NoError(t, err)
 	require.NoError(t, command.Start())
 	var lines []string
-	read := make(chan struct{})
+	logRead := make(chan struct{})
 	go func() {
-		defer close(read)
+		defer close(logRead)
 		for scanner := bufio.NewScanner(output); scanner.Scan(); {
 			lines = append(lines, scanner.Text())
 		}
 		_, _ = io.Copy(io.Discard, output)
 	}()
-	ended := false
-	end := func() []string {
-		if !ended {
-			ended = true
+	stopped := false
+	stop := func() []string {
+		if !stopped {
+			stopped = true
 			_ = command.Process.Signal(syscall.SIGTERM)
-			<-read
+			<-logRead
 			assert.NoError(t, command.Wait())
 			if t.Failed() {
 				t.Log(strings.Join(lines, "\n"))
@@ -175,8 +174,8 @@ func serve(t *testing.T, c *cluster, program, account string, arguments []string
 		}
 		return lines
 	}
-	t.Cleanup(func() { end() })
-	return end
+	t.Cleanup(func() { stop() })
+	return stop
 }
 
 func isReady(ctx context.Context, address string) bool {
@@ -192,7 +191,7 @@ func isReady(ctx context.Context, address string) bool {
 	return response.StatusCode == http.StatusOK
 }
 
-// freeAddress returns an address of the loopback whose port was free a moment ago.
+// freeAddress returns a loopback address whose port was free a moment ago.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

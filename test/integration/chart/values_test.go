@@ -20,7 +20,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// schema is the part of JSON Schema that values.schema.json uses.
+// schema is the subset of JSON Schema that values.schema.json uses.
 type schema struct {
 	Ref                  string            `json:"$ref"`
 	Type                 any               `json:"type"`
@@ -40,7 +40,7 @@ func readSchema(t *testing.T) schema {
 	return s
 }
 
-// at returns the schema of a value, by the names that lead to it.
+// at returns the schema of the value at a path of names.
 func (s schema) at(t *testing.T, path ...string) schema {
 	t.Helper()
 	found := s
@@ -85,8 +85,8 @@ func TestSchemaKnowsEveryValue(t *testing.T) {
 	compare(nil, values)
 }
 
-// An object is closed, or its keys are the user's strings, or it says that the
-// API server checks it.
+// An object allows no other keys, or its keys are the user's strings, or its description
+// says that the API server checks it.
 func TestSchemaIsClosed(t *testing.T) {
 	var walk func(path string, s schema)
 	walk = func(path string, s schema) {
@@ -114,7 +114,7 @@ func TestSchemaIsClosed(t *testing.T) {
 	walk("", readSchema(t))
 }
 
-// fieldsOf are the names in JSON of a struct's fields.
+// fieldsOf returns the JSON names of a struct's fields.
 func fieldsOf(t reflect.Type) []string {
 	var names []string
 	for i := range t.NumField() {
@@ -143,7 +143,7 @@ func TestSchemaHasTheFieldsOfTheProgram(t *testing.T) {
 // the program reads from it.
 func settingsOf(t *testing.T, values string) (*corev1.ConfigMap, inject.Settings) {
 	t.Helper()
-	config := find[corev1.ConfigMap](t, objects(t, "front", "mesh-tools", values), "ConfigMap", "isthmus-settings")
+	config := findObject[corev1.ConfigMap](t, renderObjects(t, "front", "mesh-tools", values), "ConfigMap", "isthmus-settings")
 	settings, err := inject.ParseSettings("settings.yaml", []byte(config.Data["settings.yaml"]))
 	require.NoError(t, err)
 	return config, settings
@@ -161,7 +161,7 @@ func TestProgramReadsTheSettings(t *testing.T) {
 	assert.Empty(t, settings.ImagePullSecrets)
 }
 
-func TestEverySettingArrives(t *testing.T) {
+func TestProgramReadsEverySetting(t *testing.T) {
 	_, settings := settingsOf(t, `
 mesh:
   revision: 1-31
@@ -224,7 +224,7 @@ func TestNamesOfBuiltInProfilesAreTaken(t *testing.T) {
 	profiles, err := patches.BuiltIn()
 	require.NoError(t, err)
 	for _, name := range profiles.Names() {
-		_, err := template(t, "front", "mesh-tools", "profiles: {"+name+": {description: Mine., onlyNamed: true}}")
+		_, err := renderChart(t, "front", "mesh-tools", "profiles: {"+name+": {description: Mine., onlyNamed: true}}")
 		assert.ErrorContains(t, err, "profiles."+name+" has the name of a built-in profile: choose another name")
 	}
 }
