@@ -10,11 +10,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// tokenVolume is a name that the API server makes up.
+// tokenVolume matches a volume name that the API server generates.
 var tokenVolume = regexp.MustCompile(`kube-api-access-[a-z0-9]{5}`)
 
-// canonical is the pod as JSON, without what differs between two pods that were
-// created the same way.
+// canonical returns the pod as JSON, without the fields that differ between two pods that
+// were created in the same way.
 func canonical(t *testing.T, pod *corev1.Pod) string {
 	t.Helper()
 	pod = pod.DeepCopy()

@@ -21,7 +21,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
-// Names that the chart gives, and namespaces that the tests choose.
+// Names of the chart's objects, and namespaces that the tests choose.
 const (
 	releaseNamespace  = "isthmus-system"
 	istioNamespace    = "istio-system"
@@ -65,9 +65,9 @@ func renderChart(ctx context.Context, folder string) ([]*unstructured.Unstructur
 	return list, nil
 }
 
-// install creates what the chart renders. The Deployment is created too, so
-// that the API server judges it, but with no replicas: its image is not built
-// here, the tests run the program themselves.
+// install creates the chart's objects. The Deployments are created too, so that the API
+// server validates them, but without replicas: there is no image, the tests run the
+// program as a process.
 func (e *environment) install(ctx context.Context) error {
 	var list []*unstructured.Unstructured
 	for _, name := range []string{releaseNamespace, istioNamespace, excludedNamespace} {
@@ -85,9 +85,9 @@ func (e *environment) install(ctx context.Context) error {
 		list = append(list, object)
 	}
 	for _, object := range list {
-		err := e.objects.Create(ctx, object)
+		err := e.objectClient.Create(ctx, object)
 		if apierrors.IsAlreadyExists(err) && object.GetKind() == "Namespace" {
-			continue // of the cluster that was given: not ours to remove
+			continue // it existed before the test, so uninstall must not delete it
 		}
 		if err != nil {
 			return fmt.Errorf("create %s %s: %w", object.GetKind(), object.GetName(), err)
@@ -97,7 +97,7 @@ func (e *environment) install(ctx context.Context) error {
 	return nil
 }
 
-// redirect makes the API server call this machine.
+// redirect changes the webhook configurations so that the API server calls this machine.
 func (e *environment) redirect(object *unstructured.Unstructured) error {
 	switch object.GetKind() {
 	case "Deployment":
@@ -116,26 +116,26 @@ func (e *environment) redirect(object *unstructured.Unstructured) error {
 			if err != nil {
 				return err
 			}
-			webhook["clientConfig"] = map[string]any{"url": e.door.url(path)}
+			webhook["clientConfig"] = map[string]any{"url": e.service.url(path)}
 		}
 		return unstructured.SetNestedSlice(object.Object, webhooks, "webhooks")
 	}
 	return nil
 }
 
-// uninstall deletes what install created, in the opposite order; with the
-// namespaces it waits for nothing.
+// uninstall deletes the objects that install created, in reverse order. It does not wait
+// for the deletion of namespaces.
 func (e *environment) uninstall(ctx context.Context) error {
 	var errs []error
 	for _, object := range slices.Backward(e.installed) {
-		err := e.objects.Delete(ctx, object)
+		err := e.objectClient.Delete(ctx, object)
 		errs = append(errs, client.IgnoreNotFound(err))
 	}
 	e.installed = nil
 	return errors.Join(errs...)
 }
 
-// rendered returns the one object of this kind and name as its Go type.
+// rendered returns the chart's object of this kind and name as its Go type.
 func rendered[T any](e *environment, kind, name string) (*T, error) {
 	for _, object := range e.chart {
 		if object.GetKind() == kind && object.GetName() == name {
@@ -146,8 +146,8 @@ func rendered[T any](e *environment, kind, name string) (*T, error) {
 	return nil, fmt.Errorf("the chart renders no %s %s", kind, name)
 }
 
-// arguments are those of one of the chart's Deployments, with the file that its
-// volume would hold.
+// arguments returns the arguments of one of the chart's Deployments. It writes the files of
+// the Deployment's volume.
 func (e *environment) arguments(name string) ([]string, error) {
 	deployment, err := rendered[appsv1.Deployment](e, "Deployment", name)
 	if err != nil {
@@ -173,8 +173,8 @@ func (e *environment) arguments(name string) ([]string, error) {
 	return arguments, nil
 }
 
-// awaitValidation returns when a namespace that says something wrong is refused:
-// until the API server knows the caBundle, it lets everything pass.
+// awaitValidation waits until a namespace with an invalid label is refused. Until the API
+// server observes the caBundle, it admits everything.
 func (e *environment) awaitValidation(ctx context.Context) error {
 	return await(ctx, func(ctx context.Context) error {
 		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "isthmus-test-", Labels: map[string]string{"isthmus.dev/injection": "wrong"}}}
@@ -186,7 +186,7 @@ func (e *environment) awaitValidation(ctx context.Context) error {
 	})
 }
 
-// awaitInjection returns when a pod that is opted in comes out injected.
+// awaitInjection waits until a pod that is opted in is injected.
 func (e *environment) awaitInjection(ctx context.Context) (err error) {
 	name, remove, err := e.createNamespace(ctx, enabled)
 	if err != nil {
@@ -196,7 +196,7 @@ func (e *environment) awaitInjection(ctx context.Context) (err error) {
 	return await(ctx, func(ctx context.Context) error {
 		pod, err := e.client.CoreV1().Pods(name).Create(ctx, edgePod("edge"), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		if err == nil && !isInjected(pod) {
-			err = errors.New("the pod came out without a sidecar")
+			err = errors.New("the pod has no sidecar")
 		}
 		return err
 	})

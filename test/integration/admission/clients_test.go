@@ -16,27 +16,27 @@ import (
 	"time"
 )
 
-// load is what many clients do and see.
+// load is a number of clients that request reviews at the same time, and their results.
 type load struct {
-	t     *testing.T
-	space *space
-	// reviews are all that were asked for, pods those through the API server,
-	// fresh those over a connection of their own.
-	reviews, pods, fresh    atomic.Int64
-	leaves, roots, failures set
+	t         *testing.T
+	namespace *testNamespace
+	// reviews is the number of all reviews, pods those through the API server, and
+	// newConnections those over a new connection.
+	reviews, pods, newConnections atomic.Int64
+	leaves, roots, failures       stringSet
 
 	clients sync.WaitGroup
-	end     context.CancelFunc
-	// transport trusts what the configuration says at the moment.
+	cancel  context.CancelFunc
+	// transport trusts the current caBundle of the configuration.
 	transport atomic.Pointer[http.Transport]
 	bundle    []byte
 }
 
-// start lets the clients loose.
+// start starts the clients.
 func (l *load) start() {
-	ctx, end := context.WithCancel(l.t.Context())
-	l.end = end
-	l.follow(ctx)
+	ctx, cancel := context.WithCancel(l.t.Context())
+	l.cancel = cancel
+	l.updateTransport(ctx)
 	l.clients.Go(func() {
 		tick := time.NewTicker(50 * time.Millisecond)
 		defer tick.Stop()
@@ -45,37 +45,37 @@ func (l *load) start() {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				l.follow(ctx)
+				l.updateTransport(ctx)
 			}
 		}
 	})
 	for i := range loadClients {
-		one := l.askOnNewConnection
+		request := l.reviewOnNewConnection
 		switch {
 		case i < loadClients/2:
-			one = l.createPod
+			request = l.createPod
 		case i < loadClients-1:
-			one = l.ask
+			request = l.reviewOnKeptConnection
 		}
 		l.clients.Go(func() {
 			for ctx.Err() == nil {
-				err := one()
+				err := request()
 				l.reviews.Add(1)
-				l.note(err)
+				l.recordFailure(err)
 			}
 		})
 	}
 }
 
-// stop lets every client end its review, and waits for them.
+// stop waits until every client has finished its review.
 func (l *load) stop() {
-	l.end()
+	l.cancel()
 	l.clients.Wait()
 	l.transport.Load().CloseIdleConnections()
 }
 
-// reach waits for this many reviews, pods and roots, and says whether they came.
-func (l *load) reach(reviews, pods int64, roots int) bool {
+// await waits for this many reviews, pods and roots, and reports whether they were reached.
+func (l *load) await(reviews, pods int64, roots int) bool {
 	return await(l.t.Context(), func(context.Context) error {
 		if l.reviews.Load() < reviews || l.pods.Load() < pods || l.roots.count() < roots {
 			return errors.New("not yet")
@@ -85,46 +85,46 @@ func (l *load) reach(reviews, pods int64, roots int) bool {
 }
 
 func (l *load) createPod() error {
-	pod, err := l.space.dryRun(edgePod("edge"))
+	pod, err := l.namespace.dryRun(edgePod("edge"))
 	l.pods.Add(1)
 	if err == nil && !isInjected(pod) {
-		err = errors.New("the pod came out without a sidecar")
+		err = errors.New("the pod has no sidecar")
 	}
 	return err
 }
 
-// ask keeps connections, as API servers do.
-func (l *load) ask() error { return l.askOver(l.transport.Load()) }
+// reviewOnKeptConnection reuses connections, as API servers do.
+func (l *load) reviewOnKeptConnection() error { return l.sendReview(l.transport.Load()) }
 
-// askOnNewConnection is an API server that was just started.
-func (l *load) askOnNewConnection() error {
-	l.fresh.Add(1)
+// reviewOnNewConnection opens a connection, as an API server does after its start.
+func (l *load) reviewOnNewConnection() error {
+	l.newConnections.Add(1)
 	transport := l.transport.Load().Clone()
 	defer transport.CloseIdleConnections()
-	return l.askOver(transport)
+	return l.sendReview(transport)
 }
 
-func (l *load) askOver(transport *http.Transport) error {
-	answer, err := post(l.t.Context(), transport, world.door.url("/inject/namespace"), podRequest(l.space.name, barePod(`{"name": "edge"}`)))
+func (l *load) sendReview(transport *http.Transport) error {
+	response, err := postReview(l.t.Context(), transport, env.service.url("/inject/namespace"), podRequest(l.namespace.name, minimalPod(`{"name": "edge"}`)))
 	if err != nil {
 		return err
 	}
-	l.leaves.add(answer.certificate.SerialNumber.String())
-	if answer.status != http.StatusOK || !bytes.Contains(answer.body, []byte(`"patch"`)) {
-		return fmt.Errorf("HTTP %d: %s", answer.status, answer.body)
+	l.leaves.add(response.certificate.SerialNumber.String())
+	if response.status != http.StatusOK || !bytes.Contains(response.body, []byte(`"patch"`)) {
+		return fmt.Errorf("HTTP %d: %s", response.status, response.body)
 	}
 	return nil
 }
 
-// follow takes over a caBundle that has changed, as API servers do.
-func (l *load) follow(ctx context.Context) {
-	bundle, err := world.caBundle(ctx)
+// updateTransport uses a caBundle that has changed, as API servers do.
+func (l *load) updateTransport(ctx context.Context) {
+	bundle, err := env.caBundle(ctx)
 	if ctx.Err() != nil || bytes.Equal(bundle, l.bundle) {
 		return
 	}
 	transport, err := transportFor(bundle, err)
 	if err != nil {
-		l.note(err)
+		l.recordFailure(err)
 		return
 	}
 	transport.MaxIdleConnsPerHost = loadClients
@@ -137,19 +137,19 @@ func (l *load) follow(ctx context.Context) {
 	}
 }
 
-func (l *load) note(err error) {
+func (l *load) recordFailure(err error) {
 	if err != nil {
 		l.failures.add(time.Now().Format("15:04:05.000 ") + err.Error())
 	}
 }
 
-// set collects different strings.
-type set struct {
+// stringSet is a set of strings that is safe for concurrent use.
+type stringSet struct {
 	mu      sync.Mutex
 	strings map[string]struct{}
 }
 
-func (s *set) add(text string) {
+func (s *stringSet) add(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.strings == nil {
@@ -158,9 +158,9 @@ func (s *set) add(text string) {
 	s.strings[text] = struct{}{}
 }
 
-func (s *set) count() int { return len(s.list()) }
+func (s *stringSet) count() int { return len(s.list()) }
 
-func (s *set) list() []string {
+func (s *stringSet) list() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Sorted(maps.Keys(s.strings))

@@ -11,14 +11,14 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// configure installs a webhook beside ours, for the pods of one namespace.
-func configure(t *testing.T, name string, s *space, webhook admissionregistrationv1.MutatingWebhook) {
+// installWebhook installs another webhook, for the pods of one namespace.
+func installWebhook(t *testing.T, name string, s *testNamespace, webhook admissionregistrationv1.MutatingWebhook) {
 	t.Helper()
 	webhook.Name = name + ".isthmus.dev"
 	webhook.AdmissionReviewVersions = []string{"v1"}
 	webhook.SideEffects = ptr.To(admissionregistrationv1.SideEffectClassNone)
 	webhook.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": s.name}}
-	configurations := world.client.AdmissionregistrationV1().MutatingWebhookConfigurations()
+	configurations := env.client.AdmissionregistrationV1().MutatingWebhookConfigurations()
 	_, err := configurations.Create(t.Context(), &admissionregistrationv1.MutatingWebhookConfiguration{
 		ObjectMeta: metav1.ObjectMeta{Name: name}, Webhooks: []admissionregistrationv1.MutatingWebhook{webhook},
 	}, metav1.CreateOptions{})
@@ -28,10 +28,10 @@ func configure(t *testing.T, name string, s *space, webhook admissionregistratio
 	})
 }
 
-// reconfigure edits the webhook.
-func reconfigure(t *testing.T, name string, edit func(*admissionregistrationv1.MutatingWebhook)) {
+// updateWebhook changes a webhook that installWebhook installed.
+func updateWebhook(t *testing.T, name string, edit func(*admissionregistrationv1.MutatingWebhook)) {
 	t.Helper()
-	configurations := world.client.AdmissionregistrationV1().MutatingWebhookConfigurations()
+	configurations := env.client.AdmissionregistrationV1().MutatingWebhookConfigurations()
 	configuration, err := configurations.Get(t.Context(), name, metav1.GetOptions{})
 	require.NoError(t, err)
 	edit(&configuration.Webhooks[0])
@@ -39,14 +39,14 @@ func reconfigure(t *testing.T, name string, edit func(*admissionregistrationv1.M
 	require.NoError(t, err)
 }
 
-// awaitAsked waits until the API server does as a configuration says, of which
-// it learns by a watch.
-func awaitAsked(t *testing.T, asked func() bool) {
+// awaitConfiguration waits until the API server has observed a change of a configuration,
+// which it does by a watch.
+func awaitConfiguration(t *testing.T, observed func() bool) {
 	t.Helper()
 	require.NoError(t, await(t.Context(), func(context.Context) error {
-		if asked() {
+		if observed() {
 			return nil
 		}
-		return errors.New("the API server does not follow the configuration yet")
+		return errors.New("the API server has not observed the configuration yet")
 	}))
 }

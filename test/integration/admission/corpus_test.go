@@ -20,15 +20,15 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// corpus is beside the repository where it is developed; a clone has none.
+// corpus is the folder of the corpus, which is outside of the repository. A clone has none.
 const corpus = "../../../../shared/corpus"
 
 // row is one workload of the corpus.
 type row struct {
 	file, want string
-	// pod is its pod as JSON, with whatever fields the file has.
+	// pod is its pod as JSON, with all fields of the file.
 	pod []byte
-	// typed is the same pod as far as the types know it.
+	// typed is the same pod with the fields that its Go type has.
 	typed corev1.Pod
 }
 
@@ -36,46 +36,46 @@ type row struct {
 // four namespaces: enabled or not, restricted by Pod Security or not.
 func TestCorpus(t *testing.T) {
 	rows := readCorpus(t)
-	spaces := map[string]*space{
-		"plain": newSpace(t), "enabled": newSpace(t, enabled),
-		"restricted": newSpace(t, restricted), "enabled and restricted": newSpace(t, restricted, enabled),
+	namespaces := map[string]*testNamespace{
+		"plain": newNamespace(t), "enabled": newNamespace(t, enabled),
+		"restricted": newNamespace(t, restricted), "enabled and restricted": newNamespace(t, restricted, enabled),
 	}
-	for _, s := range spaces {
+	for _, s := range namespaces {
 		createDependencies(t, s, rows)
 	}
-	tally := map[string]int{}
+	counts := map[string]int{}
 	for _, row := range rows {
 		t.Run(row.file, func(t *testing.T) {
-			want, err := spaces["plain"].dryRunRaw(row.pod)
+			want, err := namespaces["plain"].dryRunRaw(row.pod)
 			if err != nil {
-				tally["refused by the API server as it is"]++
+				counts["refused by the API server without injection"]++
 				t.Logf("the API server refuses the workload itself: %v", err)
 				return
 			}
-			got, err := spaces["enabled"].dryRunRaw(row.pod)
+			got, err := namespaces["enabled"].dryRunRaw(row.pod)
 			require.NoError(t, err)
 			row.check(t, want, got)
-			tally[row.want]++
+			counts[row.want]++
 
-			want, err = spaces["restricted"].dryRunRaw(row.pod)
+			want, err = namespaces["restricted"].dryRunRaw(row.pod)
 			if err != nil {
-				return // not acceptable there by itself
+				return // Pod Security refuses it without injection
 			}
-			got, err = spaces["enabled and restricted"].dryRunRaw(row.pod)
+			got, err = namespaces["enabled and restricted"].dryRunRaw(row.pod)
 			require.NoError(t, err)
 			row.check(t, want, got)
-			tally[row.want+", restricted"]++
+			counts[row.want+", restricted"]++
 		})
 	}
-	for _, what := range slices.Sorted(maps.Keys(tally)) {
-		t.Logf("%3d %s", tally[what], what)
+	for _, outcome := range slices.Sorted(maps.Keys(counts)) {
+		t.Logf("%3d %s", counts[outcome], outcome)
 	}
-	assert.NotZero(t, tally["inject"])
-	assert.NotZero(t, tally["inject, restricted"])
+	assert.NotZero(t, counts["inject"])
+	assert.NotZero(t, counts["inject, restricted"])
 }
 
-// check compares what came out of an enabled namespace with what comes out of
-// one that is not.
+// check compares the pod in an enabled namespace with the pod in a namespace that is not
+// opted in.
 func (r row) check(t *testing.T, want, got *corev1.Pod) {
 	t.Helper()
 	if r.want != "inject" {
@@ -84,10 +84,10 @@ func (r row) check(t *testing.T, want, got *corev1.Pod) {
 	}
 	assert.Equal(t, 1, sidecars(got))
 	require.NotNil(t, sidecar(got))
-	assertKept(t, "", parseJSON(t, []byte(canonical(t, want))), parseJSON(t, []byte(canonical(t, got))))
-	back, err := uninjected(t, got)
+	assertPreserved(t, "", parseJSON(t, []byte(canonical(t, want))), parseJSON(t, []byte(canonical(t, got))))
+	reverted, err := uninject(t, got)
 	require.NoError(t, err)
-	assert.JSONEq(t, canonical(t, want), canonical(t, back))
+	assert.JSONEq(t, canonical(t, want), canonical(t, reverted))
 }
 
 func readCorpus(t *testing.T) []row {
@@ -114,7 +114,8 @@ func readCorpus(t *testing.T) []row {
 	return rows
 }
 
-// podOf takes the pod out of a workload, with fields that no type knows.
+// podOf returns the pod of a workload as JSON, including fields that its Go type does not
+// have.
 func podOf(t *testing.T, data []byte) []byte {
 	t.Helper()
 	var workload map[string]any
@@ -131,21 +132,21 @@ func podOf(t *testing.T, data []byte) []byte {
 		pod, ok = pod[step].(map[string]any)
 		require.True(t, ok, step)
 	}
-	meta, ok := pod["metadata"].(map[string]any)
+	metadata, ok := pod["metadata"].(map[string]any)
 	if !ok {
-		meta = map[string]any{}
+		metadata = map[string]any{}
 	}
-	meta["name"] = "pod"
-	delete(meta, "namespace")
-	pod["apiVersion"], pod["kind"], pod["metadata"] = "v1", "Pod", meta
+	metadata["name"] = "pod"
+	delete(metadata, "namespace")
+	pod["apiVersion"], pod["kind"], pod["metadata"] = "v1", "Pod", metadata
 	delete(pod, "status")
 	out, err := json.Marshal(pod)
 	require.NoError(t, err)
 	return out
 }
 
-// createDependencies makes what pods name and the API server looks up.
-func createDependencies(t *testing.T, s *space, rows []row) {
+// createDependencies creates the objects that pods refer to and the API server looks up.
+func createDependencies(t *testing.T, s *testNamespace, rows []row) {
 	t.Helper()
 	for _, row := range rows {
 		spec := &row.typed.Spec
@@ -154,10 +155,10 @@ func createDependencies(t *testing.T, s *space, rows []row) {
 			account = spec.DeprecatedServiceAccount
 		}
 		if account != "" {
-			require.NoError(t, world.createServiceAccount(t.Context(), s.name, account))
+			require.NoError(t, env.createServiceAccount(t.Context(), s.name, account))
 		}
-		if class := spec.PriorityClassName; class != "" && !strings.HasPrefix(class, "system-") { // those are there
-			classes := world.client.SchedulingV1().PriorityClasses()
+		if class := spec.PriorityClassName; class != "" && !strings.HasPrefix(class, "system-") { // those exist
+			classes := env.client.SchedulingV1().PriorityClasses()
 			_, err := classes.Create(t.Context(), &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: class}, Value: 1000}, metav1.CreateOptions{})
 			if apierrors.IsAlreadyExists(err) {
 				continue

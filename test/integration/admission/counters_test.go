@@ -9,62 +9,62 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// paths of the two webhooks, as the metric labels them.
+// Labels of the two webhooks in the metric, and names of metrics.
 const (
-	namespacePath = `webhook="/inject/namespace"`
-	podPath       = `webhook="/inject/pod"`
-	requestsTotal = "controller_runtime_webhook_requests_total"
-	admissions    = "isthmus_admission_total"
+	namespaceLabel = `webhook="/inject/namespace"`
+	podLabel       = `webhook="/inject/pod"`
+	requestsTotal  = "controller_runtime_webhook_requests_total"
+	admissionTotal = "isthmus_admission_total"
 )
 
-// counters remembers counters of the server, to say by how much they grew.
+// counters are values of the server's counters, from which to measure their growth.
 type counters struct {
 	t      *testing.T
 	before map[string]float64
 }
 
-// count begins to count the samples of these metrics.
-func count(t *testing.T) *counters {
+// snapshotCounters reads the counters.
+func snapshotCounters(t *testing.T) *counters {
 	t.Helper()
 	c := &counters{t: t, before: map[string]float64{}}
-	for name, read := range watched {
-		value, err := world.server.counter(t.Context(), read[0], read[1:]...)
+	for name, read := range counterQueries {
+		value, err := env.server.counter(t.Context(), read[0], read[1:]...)
 		require.NoError(t, err)
 		c.before[name] = value
 	}
 	return c
 }
 
-// watched are the counters that tests ask for: metric and labels.
-var watched = map[string][]string{
-	"namespace":        {requestsTotal, namespacePath},
-	"pod":              {requestsTotal, podPath},
-	"injected":         {admissions, `reason="injected"`},
-	"already-injected": {admissions, `reason="already-injected"`},
-	"opted-out":        {admissions, `reason="opted-out"`},
-	"no-profile":       {admissions, `reason="no-profile"`},
-	"internal-error":   {admissions, `reason="internal-error"`},
-	"decided":          {admissions},
+// counterQueries are the counters that tests use: metric and labels.
+var counterQueries = map[string][]string{
+	"namespace":        {requestsTotal, namespaceLabel},
+	"pod":              {requestsTotal, podLabel},
+	"injected":         {admissionTotal, `reason="injected"`},
+	"already-injected": {admissionTotal, `reason="already-injected"`},
+	"opted-out":        {admissionTotal, `reason="opted-out"`},
+	"no-profile":       {admissionTotal, `reason="no-profile"`},
+	"internal-error":   {admissionTotal, `reason="internal-error"`},
+	"decided":          {admissionTotal},
 	"workload":         {requestsTotal, `webhook="/validate/workload"`},
 	"own keys":         {requestsTotal, `webhook="/validate/namespace"`},
 }
 
-// grew awaits that a counter grew by this much, and checks that it did not grow
-// by more: a counter is written a moment after the answer.
-func (c *counters) grew(want map[string]float64) {
+// assertGrowth waits until the counters have grown by this much, and checks that they have
+// not grown by more: a counter is updated a moment after the answer.
+func (c *counters) assertGrowth(want map[string]float64) {
 	c.t.Helper()
 	got := map[string]float64{}
 	err := await(c.t.Context(), func(ctx context.Context) error {
-		enough := true
-		for name, grown := range want {
-			value, err := world.server.counter(ctx, watched[name][0], watched[name][1:]...)
+		reached := true
+		for name, increase := range want {
+			value, err := env.server.counter(ctx, counterQueries[name][0], counterQueries[name][1:]...)
 			if err != nil {
 				return err
 			}
 			got[name] = value - c.before[name]
-			enough = enough && got[name] >= grown
+			reached = reached && got[name] >= increase
 		}
-		if !enough {
+		if !reached {
 			return fmt.Errorf("counters grew by %v", got)
 		}
 		return nil

@@ -8,11 +8,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// TestDenial holds what a user reads who creates a pod that is refused.
+// TestDenial checks the message that a user gets whose pod is refused.
 func TestDenial(t *testing.T) {
-	const asked = `admission webhook "pod.isthmus.dev" denied the request: `
+	const prefix = `admission webhook "pod.isthmus.dev" denied the request: `
 	override := func(key, value string) func(*corev1.Pod) {
-		return func(p *corev1.Pod) { asks(p); annotated(key, value)(p) }
+		return func(p *corev1.Pod) { optIn(p); annotated(key, value)(p) }
 	}
 	for name, test := range map[string]struct {
 		namespace []change
@@ -36,21 +36,21 @@ func TestDenial(t *testing.T) {
 			`conflict: label isthmus.dev/inject is "true" and annotation isthmus.dev/inject is "false"; remove one of them`,
 		},
 		"label and annotation disagree the other way round": {
-			[]change{enabled}, edgePod("edge", labelled("isthmus.dev/inject", "false"), asks),
+			[]change{enabled}, edgePod("edge", labelled("isthmus.dev/inject", "false"), optIn),
 			`conflict: label isthmus.dev/inject is "false" and annotation isthmus.dev/inject is "true"; remove one of them`,
 		},
 		"locked namespace": {
-			[]change{named("isthmus-test-locked"), label("isthmus.dev/injection", "disabled")}, edgePod("edge", asks),
+			[]change{withName("isthmus-test-locked"), label("isthmus.dev/injection", "disabled")}, edgePod("edge", optIn),
 			`excluded-namespace: isthmus.dev/inject is "true" but namespace isthmus-test-locked is locked by its label isthmus.dev/injection=disabled; ` +
 				`remove the key, or ask the namespace's owner to remove the label`,
 		},
 		"no edge": {
-			nil, otherPod("redis", asks),
+			nil, otherPod("redis", optIn),
 			"no-profile: no profile recognises an edge among the containers main; name a profile with isthmus.dev/profile (aes, ambassador, emissary, generic), " +
 				"and the container with isthmus.dev/container",
 		},
 		"Windows": {
-			nil, edgePod("edge", asks, func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"kubernetes.io/os": "windows"} }),
+			nil, edgePod("edge", optIn, func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"kubernetes.io/os": "windows"} }),
 			`unsupported-os: the pod runs on Windows, where Istio's agent does not; run the edge on Linux, or set isthmus.dev/inject: "false"`,
 		},
 		"mode that does not exist": {
@@ -115,32 +115,32 @@ func TestDenial(t *testing.T) {
 			`invalid-override: annotation status.sidecar.istio.io/port: "15021" is not allowed; Istio uses that port itself; want another one, by default 15020`,
 		},
 		"volume of the same name": {
-			nil, edgePod("edge", asks, func(p *corev1.Pod) {
+			nil, edgePod("edge", optIn, func(p *corev1.Pod) {
 				p.Spec.Volumes = []corev1.Volume{{Name: "istiod-ca-cert"}}
 			}),
 			"conflict: the pod has a volume istiod-ca-cert and Isthmus adds one of that name; rename it",
 		},
 		"the agent's port is taken": {
-			nil, edgePod("edge", asks, func(p *corev1.Pod) {
+			nil, edgePod("edge", optIn, func(p *corev1.Pod) {
 				p.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 15020}}
 			}),
 			"conflict: container main listens on port 15020, which the agent needs; give the agent another one with annotation status.sidecar.istio.io/port",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSpace(t, test.namespace...)
+			s := newNamespace(t, test.namespace...)
 
 			_, err := s.dryRun(test.pod)
 
-			assert.EqualError(t, err, asked+test.want)
+			assert.EqualError(t, err, prefix+test.want)
 			assert.True(t, apierrors.IsForbidden(err))
 		})
 	}
 }
 
-// A namespace that opts in does not shield its pods from what they say wrong.
+// A pod with an invalid annotation is refused, even if its namespace opts it in.
 func TestPodInEnabledNamespaceIsDeniedForItsOwnValue(t *testing.T) {
-	s := newSpace(t, enabled)
+	s := newNamespace(t, enabled)
 
 	_, err := s.dryRun(edgePod("edge", annotated("isthmus.dev/envoy", "on")))
 

@@ -22,34 +22,32 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
-// patience is how long anything may take that is awaited: far more than it
-// needs, for machines that are busy.
-const patience = 60 * time.Second
+// awaitTimeout is how long a condition may take on a busy machine, far longer than normal.
+const awaitTimeout = 60 * time.Second
 
-// environment is an API server with the chart installed, a controller, and a
-// webhook server behind a door.
+// environment is an API server with the chart installed, a controller, and a webhook
+// behind a proxy.
 type environment struct {
-	folder  string
-	plane   *controlplane.Plane
-	config  *rest.Config
-	client  kubernetes.Interface
-	objects client.Client
-	// binary is the isthmus that is tested.
+	folder       string
+	plane        *controlplane.Plane
+	config       *rest.Config
+	client       kubernetes.Interface
+	objectClient client.Client
+	// binary is the path of isthmus.
 	binary string
-	// chart is what Helm renders, installed what of it lies in the cluster.
+	// chart are the objects that Helm renders, installed those that install created.
 	chart, installed []*unstructured.Unstructured
-	// door is the address that the configuration names; who answers behind it
-	// can change.
-	door *door
-	// server is the replica that answers unless a test says otherwise.
+	// service has the address that the API server calls, and forwards to replicas.
+	service *serviceProxy
+	// server is the replica of the webhook that answers unless a test replaces it.
 	server *replica
-	// controller keeps the CA and the caBundle.
+	// controller writes the CA and the caBundle.
 	controller *replica
-	// replicas are all processes that were ever started.
+	// replicas are all processes that were started.
 	replicas []*replica
 }
 
-// newEnvironment returns an environment to close even when it returns an error.
+// newEnvironment returns an environment. The caller must close it even after an error.
 func newEnvironment(ctx context.Context, folder string) (*environment, error) {
 	e := &environment{folder: folder}
 	var err error
@@ -62,7 +60,7 @@ func newEnvironment(ctx context.Context, folder string) (*environment, error) {
 	if e.client, err = kubernetes.NewForConfig(e.config); err != nil {
 		return e, err
 	}
-	if e.objects, err = client.New(e.config, client.Options{}); err != nil {
+	if e.objectClient, err = client.New(e.config, client.Options{}); err != nil {
 		return e, err
 	}
 	if e.binary, err = buildBinary(ctx, folder); err != nil {
@@ -71,7 +69,7 @@ func newEnvironment(ctx context.Context, folder string) (*environment, error) {
 	if e.chart, err = renderChart(ctx, folder); err != nil {
 		return e, err
 	}
-	if e.door, err = openDoor(); err != nil {
+	if e.service, err = startServiceProxy(); err != nil {
 		return e, err
 	}
 	if err := e.install(ctx); err != nil {
@@ -81,8 +79,8 @@ func newEnvironment(ctx context.Context, folder string) (*environment, error) {
 	return e, err
 }
 
-// startServer starts the controller and the replica that answers, and returns when
-// the API server gets answers from it.
+// startServer starts the controller and a replica of the webhook, and waits until the API
+// server gets answers from it.
 func (e *environment) startServer(ctx context.Context) error {
 	var err error
 	if e.controller, err = e.startController(ctx); err != nil {
@@ -91,29 +89,28 @@ func (e *environment) startServer(ctx context.Context) error {
 	if e.server, err = e.startReplica(ctx); err != nil {
 		return err
 	}
-	e.door.lead(e.server)
+	e.service.setReplicas(e.server)
 	return errors.Join(e.awaitInjection(ctx), e.awaitValidation(ctx))
 }
 
-// stopServer ends what startServer started.
+// stopServer stops the processes that startServer started.
 func (e *environment) stopServer(ctx context.Context) error {
 	return errors.Join(e.server.stop(ctx), e.controller.stop(ctx))
 }
 
-// close ends everything. The logs of the processes are of interest only when a
-// test failed.
+// close stops all processes. If a test has failed, it writes their logs.
 func (e *environment) close(ctx context.Context, failed bool) error {
 	var errs []error
 	for _, r := range e.replicas {
 		errs = append(errs, r.stop(ctx))
 		if failed {
-			_, _ = fmt.Fprintf(os.Stderr, "--- %s:\n%s\n", filepath.Base(r.log), r.tail())
+			_, _ = fmt.Fprintf(os.Stderr, "--- %s:\n%s\n", filepath.Base(r.log), r.logTail())
 		}
 	}
-	if e.door != nil {
-		errs = append(errs, e.door.shut())
+	if e.service != nil {
+		errs = append(errs, e.service.stop())
 	}
-	if e.objects != nil {
+	if e.objectClient != nil {
 		errs = append(errs, e.uninstall(ctx))
 	}
 	if e.plane != nil {
@@ -125,7 +122,7 @@ func (e *environment) close(ctx context.Context, failed bool) error {
 	return errors.Join(errs...)
 }
 
-// buildBinary builds isthmus, with the race detector when the test has it.
+// buildBinary builds isthmus, with the race detector if the test has it.
 func buildBinary(ctx context.Context, folder string) (string, error) {
 	path := filepath.Join(folder, "isthmus")
 	arguments := []string{"build", "-o", path}
@@ -137,15 +134,15 @@ func buildBinary(ctx context.Context, folder string) (string, error) {
 	return path, err
 }
 
-// output runs a program; its standard error goes to ours, since it may show
-// progress, and into the error.
+// output runs a program and returns its standard output. The program's standard error is
+// copied to that of the test, since it may show progress, and into the error.
 func output(ctx context.Context, program string, arguments ...string) (string, error) {
 	command := exec.CommandContext(ctx, program, arguments...)
-	var complaint strings.Builder
-	command.Stderr = io.MultiWriter(os.Stderr, &complaint)
+	var stderr strings.Builder
+	command.Stderr = io.MultiWriter(os.Stderr, &stderr)
 	out, err := command.Output()
 	if err != nil {
-		return "", fmt.Errorf("%s %s: %w\n%s", program, strings.Join(arguments, " "), err, complaint.String())
+		return "", fmt.Errorf("%s %s: %w\n%s", program, strings.Join(arguments, " "), err, stderr.String())
 	}
 	return string(out), nil
 }
@@ -153,7 +150,7 @@ func output(ctx context.Context, program string, arguments ...string) (string, e
 // await calls check until it returns nil; its last error is the one returned.
 func await(ctx context.Context, check func(context.Context) error) error {
 	var last error
-	err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, awaitTimeout, true, func(ctx context.Context) (bool, error) {
 		last = check(ctx)
 		return last == nil, nil
 	})

@@ -11,15 +11,15 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// The server cannot answer a review of an update, which the chart's
-// configuration never sends: it stands for every error of the server's own. The
-// policy of the configuration decides then.
+// The server cannot answer a review of an update, which the chart's configuration never
+// sends. For this and every other internal error the failure policy of the configuration
+// decides.
 func TestFailurePolicyDecidesOnInternalError(t *testing.T) {
-	bundle, err := world.caBundle(t.Context())
+	bundle, err := env.caBundle(t.Context())
 	require.NoError(t, err)
-	s := newSpace(t)
-	configure(t, "a-isthmus-test-failing", s, admissionregistrationv1.MutatingWebhook{
-		ClientConfig:  admissionregistrationv1.WebhookClientConfig{URL: ptr.To(world.door.url("/inject/pod")), CABundle: bundle},
+	s := newNamespace(t)
+	installWebhook(t, "a-isthmus-test-failing", s, admissionregistrationv1.MutatingWebhook{
+		ClientConfig:  admissionregistrationv1.WebhookClientConfig{URL: ptr.To(env.service.url("/inject/pod")), CABundle: bundle},
 		Rules:         podRules(admissionregistrationv1.Update),
 		FailurePolicy: ptr.To(admissionregistrationv1.Fail),
 	})
@@ -30,17 +30,17 @@ func TestFailurePolicyDecidesOnInternalError(t *testing.T) {
 		return err
 	}
 
-	awaitAsked(t, func() bool { return update() != nil })
+	awaitConfiguration(t, func() bool { return update() != nil })
 	assert.EqualError(t, update(), `Internal error occurred: failed calling webhook "a-isthmus-test-failing.isthmus.dev": failed to call webhook: `+
 		"an error on the server (\"internal-error: review of UPDATE pods/: the webhook configuration must send CREATE of pods only\") has prevented the request from succeeding")
 
-	reconfigure(t, "a-isthmus-test-failing", func(w *admissionregistrationv1.MutatingWebhook) {
+	updateWebhook(t, "a-isthmus-test-failing", func(w *admissionregistrationv1.MutatingWebhook) {
 		w.FailurePolicy = ptr.To(admissionregistrationv1.Ignore)
 	})
-	awaitAsked(t, func() bool { return update() == nil })
+	awaitConfiguration(t, func() bool { return update() == nil })
 }
 
-// podRules are those of a webhook that is called for pods.
+// podRules returns the rules of a webhook that is called for an operation on pods.
 func podRules(operation admissionregistrationv1.OperationType) []admissionregistrationv1.RuleWithOperations {
 	return []admissionregistrationv1.RuleWithOperations{{
 		Operations: []admissionregistrationv1.OperationType{operation},

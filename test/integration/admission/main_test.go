@@ -16,9 +16,9 @@ import (
 	"testing"
 )
 
-// world is what the tests of this package share: a control plane and a webhook
-// server are too dear to start for each of them. TestMain sets it.
-var world *environment
+// env is the environment that the tests of this package share, since starting a control
+// plane for each of them would take too long. TestMain sets it.
+var env *environment
 
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
@@ -33,9 +33,9 @@ func run(m *testing.M) (status int) {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(folder) }()
-	environment, err := newEnvironment(ctx, folder)
+	e, err := newEnvironment(ctx, folder)
 	defer func() {
-		if err := environment.close(context.WithoutCancel(ctx), status != 0); err != nil {
+		if err := e.close(context.WithoutCancel(ctx), status != 0); err != nil {
 			fmt.Fprintln(os.Stderr, "clean up:", err)
 			status = 1
 		}
@@ -44,6 +44,6 @@ func run(m *testing.M) (status int) {
 		fmt.Fprintln(os.Stderr, "set up:", err)
 		return 1
 	}
-	world = environment
+	env = e
 	return m.Run()
 }

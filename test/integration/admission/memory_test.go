@@ -21,9 +21,9 @@ const (
 	memoryReviews    = 100_000
 )
 
-// BenchmarkMemory prints the resident memory of a webhook process that knows 100
-// namespaces, idle and after 100,000 reviews of an Emissary pod. Without the
-// race detector it is the process of the chart's Deployment.
+// BenchmarkMemory prints the resident memory of a webhook in a cluster with 100 opted-in
+// namespaces, idle and after 100,000 reviews of a pod of Emissary. Without the race
+// detector it is the process of the chart's Deployment.
 func BenchmarkMemory(b *testing.B) {
 	ctx := context.Background()
 	pod, err := os.ReadFile("../../../webhook/testdata/emissary-4k.json")
@@ -32,34 +32,34 @@ func BenchmarkMemory(b *testing.B) {
 	}
 	for i := range memoryNamespaces {
 		name := fmt.Sprintf("memory-%d", i)
-		_, err := world.client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		_, err := env.client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 			Name: name, Labels: map[string]string{"isthmus.dev/injection": "enabled"},
 		}}, metav1.CreateOptions{})
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.Cleanup(func() { _ = world.client.CoreV1().Namespaces().Delete(ctx, name, metav1.DeleteOptions{}) })
+		b.Cleanup(func() { _ = env.client.CoreV1().Namespaces().Delete(ctx, name, metav1.DeleteOptions{}) })
 	}
 	for b.Loop() {
-		r, err := world.startReplica(ctx, "--log-level=info")
+		r, err := env.startReplica(ctx, "--log-level=info")
 		if err != nil {
 			b.Fatal(err)
 		}
-		idle := resident(b, r)
-		if err := ask(ctx, r, pod, memoryReviews); err != nil {
+		idle := residentMiB(b, r)
+		if err := sendReviews(ctx, r, pod, memoryReviews); err != nil {
 			b.Fatal(err)
 		}
 		b.ReportMetric(idle, "MiB-idle")
-		b.ReportMetric(resident(b, r), "MiB-after")
+		b.ReportMetric(residentMiB(b, r), "MiB-after")
 		if err := r.stop(ctx); err != nil {
 			b.Fatal(err)
 		}
 	}
 }
 
-// ask posts reviews to one replica, 16 at a time.
-func ask(ctx context.Context, r *replica, pod []byte, reviews int64) error {
-	transport, err := transportFor(world.caBundle(ctx))
+// sendReviews sends reviews to one replica, 16 at a time.
+func sendReviews(ctx context.Context, r *replica, pod []byte, reviews int64) error {
+	transport, err := transportFor(env.caBundle(ctx))
 	if err != nil {
 		return err
 	}
@@ -69,13 +69,13 @@ func ask(ctx context.Context, r *replica, pod []byte, reviews int64) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	var clients sync.WaitGroup
-	var asked atomic.Int64
+	var sent atomic.Int64
 	for range loadClients {
 		clients.Go(func() {
-			for n := asked.Add(1); n <= reviews && ctx.Err() == nil; n = asked.Add(1) {
-				answer, err := post(ctx, transport, url, podRequest(fmt.Sprintf("memory-%d", n%memoryNamespaces), pod))
-				if err == nil && (answer.status != http.StatusOK || !bytes.Contains(answer.body, []byte(`"patch"`))) {
-					err = fmt.Errorf("HTTP %d: %s", answer.status, answer.body)
+			for n := sent.Add(1); n <= reviews && ctx.Err() == nil; n = sent.Add(1) {
+				response, err := postReview(ctx, transport, url, podRequest(fmt.Sprintf("memory-%d", n%memoryNamespaces), pod))
+				if err == nil && (response.status != http.StatusOK || !bytes.Contains(response.body, []byte(`"patch"`))) {
+					err = fmt.Errorf("HTTP %d: %s", response.status, response.body)
 				}
 				if err != nil {
 					fail(err)
@@ -87,9 +87,8 @@ func ask(ctx context.Context, r *replica, pod []byte, reviews int64) error {
 	return context.Cause(ctx)
 }
 
-// resident is VmRSS in MiB, which is no less than what a container's working
-// set counts.
-func resident(b *testing.B, r *replica) float64 {
+// residentMiB is VmRSS in MiB, which is at least as much as a container's working set.
+func residentMiB(b *testing.B, r *replica) float64 {
 	b.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", r.command.Process.Pid))
 	if err != nil {

@@ -12,75 +12,75 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// meshErrors counts revisions whose settings cannot be read.
+// meshErrors is the metric that counts revisions with unreadable settings.
 const meshErrors = "isthmus_mesh_settings_errors"
 
-// TestMeshSettingsFollowIstio goes through the life of an Istio in the cluster.
+// TestMeshSettingsFollowIstio installs, changes, breaks and removes Istio's configuration.
 func TestMeshSettingsFollowIstio(t *testing.T) {
-	s := newSpace(t, enabled)
-	sidecarNow := func() *corev1.Container {
+	s := newNamespace(t, enabled)
+	injectedSidecar := func() *corev1.Container {
 		pod, err := s.dryRun(edgePod("edge"))
 		require.NoError(t, err)
 		require.NotNil(t, sidecar(pod))
 		return sidecar(pod)
 	}
-	awaitDomain := func(want string) {
-		awaitThat(t, func(context.Context) error {
-			if got := variable(sidecarNow(), "TRUST_DOMAIN"); got != want {
+	awaitTrustDomain := func(want string) {
+		requireEventually(t, func(context.Context) error {
+			if got := variable(injectedSidecar(), "TRUST_DOMAIN"); got != want {
 				return fmt.Errorf("the trust domain is %q, want %q", got, want)
 			}
 			return nil
 		})
 	}
-	awaitBroken := func(want float64) {
-		awaitThat(t, func(ctx context.Context) error {
-			got, err := world.server.counter(ctx, meshErrors)
+	awaitMeshErrors := func(want float64) {
+		requireEventually(t, func(ctx context.Context) error {
+			got, err := env.server.counter(ctx, meshErrors)
 			if err == nil && got != want {
 				err = fmt.Errorf("%s is %v, want %v", meshErrors, got, want)
 			}
 			return err
 		})
 	}
-	byDefault := sidecarNow()
+	defaultSidecar := injectedSidecar()
 
 	// Istio is installed.
 	mesh := createConfigMap(t, "istio", "mesh", "trustDomain: one.example\ndefaultConfig: {discoveryAddress: 'istiod.istio-system.svc:15012'}")
 	injector := createConfigMap(t, "istio-sidecar-injector", "values", injectorValues("registry.example/istio", "1.30.2"))
-	awaitDomain("one.example")
-	awaitThat(t, func(context.Context) error {
-		if got := sidecarNow().Image; got != "registry.example/istio/proxyv2:1.30.2" {
+	awaitTrustDomain("one.example")
+	requireEventually(t, func(context.Context) error {
+		if got := injectedSidecar().Image; got != "registry.example/istio/proxyv2:1.30.2" {
 			return errors.New("the image is " + got)
 		}
 		return nil
 	})
-	assert.Equal(t, "cluster-one", variable(sidecarNow(), "ISTIO_META_CLUSTER_ID"))
+	assert.Equal(t, "cluster-one", variable(injectedSidecar(), "ISTIO_META_CLUSTER_ID"))
 
 	// Its settings change.
 	updateConfigMap(t, mesh, "mesh", "trustDomain: two.example")
-	awaitDomain("two.example")
+	awaitTrustDomain("two.example")
 
-	// They turn bad: what was last good is kept.
+	// Its settings become invalid: the last valid ones are used.
 	updateConfigMap(t, mesh, "mesh", "trustDomain: [not, a, name]")
-	awaitBroken(1)
-	assert.Equal(t, "two.example", variable(sidecarNow(), "TRUST_DOMAIN"))
+	awaitMeshErrors(1)
+	assert.Equal(t, "two.example", variable(injectedSidecar(), "TRUST_DOMAIN"))
 	updateConfigMap(t, mesh, "mesh", "trustDomain: three.example")
-	awaitDomain("three.example")
-	awaitBroken(0)
+	awaitTrustDomain("three.example")
+	awaitMeshErrors(0)
 	updateConfigMap(t, injector, "values", "{")
-	awaitBroken(1)
-	assert.Equal(t, "registry.example/istio/proxyv2:1.30.2", sidecarNow().Image)
-	assert.Equal(t, "three.example", variable(sidecarNow(), "TRUST_DOMAIN"))
+	awaitMeshErrors(1)
+	assert.Equal(t, "registry.example/istio/proxyv2:1.30.2", injectedSidecar().Image)
+	assert.Equal(t, "three.example", variable(injectedSidecar(), "TRUST_DOMAIN"))
 	updateConfigMap(t, injector, "values", injectorValues("registry.example/istio", "1.30.3"))
-	awaitBroken(0)
-	assert.Equal(t, "registry.example/istio/proxyv2:1.30.3", sidecarNow().Image)
+	awaitMeshErrors(0)
+	assert.Equal(t, "registry.example/istio/proxyv2:1.30.3", injectedSidecar().Image)
 
-	// Istio is removed: the documented defaults.
+	// Istio is removed: the documented defaults are used.
 	for _, name := range []string{mesh, injector} {
-		require.NoError(t, world.client.CoreV1().ConfigMaps(istioNamespace).Delete(t.Context(), name, metav1.DeleteOptions{}))
+		require.NoError(t, env.client.CoreV1().ConfigMaps(istioNamespace).Delete(t.Context(), name, metav1.DeleteOptions{}))
 	}
-	awaitDomain(variable(byDefault, "TRUST_DOMAIN"))
-	awaitThat(t, func(context.Context) error {
-		if got := sidecarNow().Image; got != byDefault.Image {
+	awaitTrustDomain(variable(defaultSidecar, "TRUST_DOMAIN"))
+	requireEventually(t, func(context.Context) error {
+		if got := injectedSidecar().Image; got != defaultSidecar.Image {
 			return errors.New("the image is " + got)
 		}
 		return nil
@@ -93,7 +93,7 @@ func injectorValues(hub, tag string) string {
 
 func createConfigMap(t *testing.T, name, key, value string) string {
 	t.Helper()
-	configMaps := world.client.CoreV1().ConfigMaps(istioNamespace)
+	configMaps := env.client.CoreV1().ConfigMaps(istioNamespace)
 	_, err := configMaps.Create(t.Context(), &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"istio.io/rev": "default"}}, Data: map[string]string{key: value},
 	}, metav1.CreateOptions{})
@@ -106,7 +106,7 @@ func createConfigMap(t *testing.T, name, key, value string) string {
 
 func updateConfigMap(t *testing.T, name, key, value string) {
 	t.Helper()
-	configMaps := world.client.CoreV1().ConfigMaps(istioNamespace)
+	configMaps := env.client.CoreV1().ConfigMaps(istioNamespace)
 	configMap, err := configMaps.Get(t.Context(), name, metav1.GetOptions{})
 	require.NoError(t, err)
 	configMap.Data[key] = value
@@ -114,7 +114,7 @@ func updateConfigMap(t *testing.T, name, key, value string) {
 	require.NoError(t, err)
 }
 
-func awaitThat(t *testing.T, check func(context.Context) error) {
+func requireEventually(t *testing.T, check func(context.Context) error) {
 	t.Helper()
 	require.NoError(t, await(t.Context(), check))
 }

@@ -8,9 +8,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// metadata that is bare in every way: a CEL expression that reads what is not
-// there is an error, and an error denies the pod.
-var bareMetadata = map[string]string{
+// minimalMetadata are metadata with absent fields. A CEL expression that reads an absent
+// field is an error, and an error denies the pod.
+var minimalMetadata = map[string]string{
 	"neither labels nor annotations": `{"name": "bare"}`,
 	"no annotations":                 `{"name": "bare", "labels": {"app": "edge"}}`,
 	"no labels":                      `{"name": "bare", "annotations": {"note": "edge"}}`,
@@ -21,19 +21,19 @@ var bareMetadata = map[string]string{
 	"a generated name alone":         `{"generateName": "bare-"}`,
 }
 
-func barePod(metadata string) []byte {
+func minimalPod(metadata string) []byte {
 	return fmt.Appendf(nil, `{"apiVersion": "v1", "kind": "Pod", "metadata": %s, "spec": {"containers": [{"name": "main", "image": %q}]}}`, metadata, emissaryImage)
 }
 
-func TestBarePod(t *testing.T) {
-	plain, opted := newSpace(t), newSpace(t, enabled)
-	for name, metadata := range bareMetadata {
+func TestMinimalPod(t *testing.T) {
+	notOptedIn, optedIn := newNamespace(t), newNamespace(t, enabled)
+	for name, metadata := range minimalMetadata {
 		t.Run(name, func(t *testing.T) {
-			pod, err := plain.dryRunRaw(barePod(metadata))
+			pod, err := notOptedIn.dryRunRaw(minimalPod(metadata))
 			require.NoError(t, err)
 			assert.False(t, isInjected(pod))
 
-			pod, err = opted.dryRunRaw(barePod(metadata))
+			pod, err = optedIn.dryRunRaw(minimalPod(metadata))
 			require.NoError(t, err)
 			assert.True(t, isInjected(pod))
 		})

@@ -10,60 +10,59 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// The server's cache of namespaces is behind the API server, here for as long as
-// the test wants. Whoever is opted in by a namespace or a label that is younger
-// must not notice.
-func TestYoungNamespaceIsHonouredThoughTheCacheIsBehind(t *testing.T) {
-	relabelled := newSpace(t)
+// The server's cache of namespaces is behind the API server, here until the test releases
+// it. A namespace or a label that is newer than the cache must have its effect nevertheless.
+func TestNewNamespaceIsUsedWhileTheCacheIsStale(t *testing.T) {
+	relabelled := newNamespace(t)
 	watch := delayWatches(t, "/api/v1/namespaces")
-	r, err := world.startReplica(t.Context(), "--kubeconfig="+watch.kubeconfig)
+	r, err := env.startReplica(t.Context(), "--kubeconfig="+watch.kubeconfig)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		watch.release()
-		world.door.lead(world.server)
+		env.service.setReplicas(env.server)
 		assert.NoError(t, r.stop(context.WithoutCancel(t.Context())))
 	})
-	world.door.lead()
-	world.door.lead(r)
+	env.service.setReplicas()
+	env.service.setReplicas(r)
 	watch.hold()
 
-	t.Run("made with the label", func(t *testing.T) {
-		s := newSpace(t, enabled, annotation("isthmus.dev/cert-dir", "/certs"))
+	t.Run("created with the label enabled", func(t *testing.T) {
+		s := newNamespace(t, enabled, annotation("isthmus.dev/cert-dir", "/certs"))
 		pod, err := s.dryRun(edgePod("edge"))
 		require.NoError(t, err)
 		require.True(t, isInjected(pod))
 		assert.Equal(t, "/certs", variable(&pod.Spec.Containers[0], "AMBASSADOR_ISTIO_SECRET_DIR"))
 	})
-	t.Run("made with the lock", func(t *testing.T) {
-		s := newSpace(t, label("isthmus.dev/injection", "disabled"))
-		_, err := s.dryRun(edgePod("edge", asks))
+	t.Run("created with the label disabled", func(t *testing.T) {
+		s := newNamespace(t, label("isthmus.dev/injection", "disabled"))
+		_, err := s.dryRun(edgePod("edge", optIn))
 		assert.ErrorContains(t, err, "namespace "+s.name+" is locked")
 	})
-	t.Run("labelled now", func(t *testing.T) {
+	t.Run("labelled after its creation", func(t *testing.T) {
 		relabelled.setLabel("isthmus.dev/injection", "enabled")
-		// The API server itself learns of the label a moment late.
-		awaitAsked(t, func() bool {
+		// The API server itself observes the label a moment later.
+		awaitConfiguration(t, func() bool {
 			pod, err := relabelled.dryRun(edgePod("edge"))
 			require.NoError(t, err)
 			return isInjected(pod)
 		})
 	})
-	optedOut, err := r.counter(t.Context(), admissions, `reason="opted-out"`)
+	optedOut, err := r.counter(t.Context(), admissionTotal, `reason="opted-out"`)
 	require.NoError(t, err)
-	assert.Zero(t, optedOut, "no review was decided by what is out of date")
+	assert.Zero(t, optedOut, "no review was decided by the stale cache")
 }
 
-// The chart's own pods have to run where Pod Security restricts.
+// The chart's pods must be admitted if Pod Security enforces "restricted".
 func TestChartsPodsAreAdmittedWherePodSecurityRestricts(t *testing.T) {
-	deployment, err := rendered[appsv1.Deployment](world, "Deployment", webhookName)
+	deployment, err := rendered[appsv1.Deployment](env, "Deployment", webhookName)
 	require.NoError(t, err)
-	s := newSpace(t, restricted)
-	require.NoError(t, world.createServiceAccount(t.Context(), s.name, webhookName))
+	s := newNamespace(t, restricted)
+	require.NoError(t, env.createServiceAccount(t.Context(), s.name, webhookName))
 	template := deployment.Spec.Template
-	meta := template.ObjectMeta
-	meta.Name = "webhook"
+	metadata := template.ObjectMeta
+	metadata.Name = "webhook"
 
-	_, err = s.dryRun(&corev1.Pod{ObjectMeta: meta, Spec: template.Spec})
+	_, err = s.dryRun(&corev1.Pod{ObjectMeta: metadata, Spec: template.Spec})
 
 	assert.NoError(t, err)
 }

@@ -10,13 +10,13 @@ import (
 
 const emissaryImage = "docker.io/emissaryingress/emissary:4.1.0"
 
-// edgePod is an edge that Pod Security "restricted" admits.
+// edgePod returns an edge that Pod Security "restricted" admits.
 func edgePod(name string, changes ...func(*corev1.Pod)) *corev1.Pod {
 	pod := restrictedPod(name, emissaryImage, changes...)
 	return pod
 }
 
-// otherPod is a neighbour that no profile recognises.
+// otherPod returns a pod that no profile recognises.
 func otherPod(name string, changes ...func(*corev1.Pod)) *corev1.Pod {
 	return restrictedPod(name, "docker.io/library/redis:8", changes...)
 }
@@ -55,12 +55,12 @@ func labelled(key, value string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) { metav1.SetMetaDataLabel(&p.ObjectMeta, key, value) }
 }
 
-// asks opts the pod in by itself.
-func asks(p *corev1.Pod) { annotated("isthmus.dev/inject", "true")(p) }
+// optIn opts the pod in by its annotation.
+func optIn(p *corev1.Pod) { annotated("isthmus.dev/inject", "true")(p) }
 
 func isInjected(pod *corev1.Pod) bool { return sidecars(pod) > 0 }
 
-// sidecars counts the containers of the name, wherever they are.
+// sidecars counts the containers named istio-proxy, including init containers.
 func sidecars(pod *corev1.Pod) int {
 	count := 0
 	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {

@@ -20,24 +20,24 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
-// meddler is another mutating webhook: it gives every pod a container and a
-// label, and every container a variable, each once, named after itself.
-type meddler struct {
+// otherWebhook is another mutating webhook. It adds a container and a label to every pod, and
+// a variable to every container, each once and with its own name.
+type otherWebhook struct {
 	name  string
 	calls atomic.Int64
 }
 
-// installMeddler serves it and has the API server call it for the pods of s.
-func installMeddler(t *testing.T, name string, s *space) *meddler {
+// installOtherWebhook starts the webhook and makes the API server call it for the pods of s.
+func installOtherWebhook(t *testing.T, name string, s *testNamespace) *otherWebhook {
 	t.Helper()
-	m := &meddler{name: name}
+	m := &otherWebhook{name: name}
 	authority := certtest.NewAuthority(t)
 	leaf := authority.Leaf(t, certtest.IPAddresses(net.IPv4(127, 0, 0, 1)))
 	server := httptest.NewUnstartedServer(m)
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{leaf.TLS(t)}, MinVersion: tls.VersionTLS12}
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	configure(t, name, s, admissionregistrationv1.MutatingWebhook{
+	installWebhook(t, name, s, admissionregistrationv1.MutatingWebhook{
 		ClientConfig:       admissionregistrationv1.WebhookClientConfig{URL: ptr.To(server.URL), CABundle: authority.CertificatePEM},
 		Rules:              podRules(admissionregistrationv1.Create),
 		ReinvocationPolicy: ptr.To(admissionregistrationv1.IfNeededReinvocationPolicy),
@@ -46,7 +46,7 @@ func installMeddler(t *testing.T, name string, s *space) *meddler {
 }
 
 // ServeHTTP implements http.Handler.
-func (m *meddler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (m *otherWebhook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m.calls.Add(1)
 	var review admissionv1.AdmissionReview
 	pod := &corev1.Pod{}
@@ -77,22 +77,22 @@ type operation struct {
 	Value any    `json:"value"`
 }
 
-func (m *meddler) edit(pod *corev1.Pod) []operation {
+func (m *otherWebhook) edit(pod *corev1.Pod) []operation {
 	operations := []operation{}
 
 	for list, containers := range map[string][]corev1.Container{"containers": pod.Spec.Containers, "initContainers": pod.Spec.InitContainers} {
 		for i := range containers {
-			at := "/spec/" + list + "/" + strconv.Itoa(i) + "/env"
+			path := "/spec/" + list + "/" + strconv.Itoa(i) + "/env"
 			switch c := &containers[i]; {
 			case variable(c, m.name) != "":
 			case c.Env == nil:
-				operations = append(operations, operation{"add", at, []corev1.EnvVar{{Name: m.name, Value: "here"}}})
+				operations = append(operations, operation{"add", path, []corev1.EnvVar{{Name: m.name, Value: "here"}}})
 			default:
-				operations = append(operations, operation{"add", at + "/0", corev1.EnvVar{Name: m.name, Value: "here"}})
+				operations = append(operations, operation{"add", path + "/0", corev1.EnvVar{Name: m.name, Value: "here"}})
 			}
 		}
 	}
-	if _, done := pod.Labels[m.name]; done {
+	if _, hasLabel := pod.Labels[m.name]; hasLabel {
 		return operations
 	}
 	if pod.Labels == nil {
@@ -105,21 +105,21 @@ func (m *meddler) edit(pod *corev1.Pod) []operation {
 
 func TestBesideAnotherWebhook(t *testing.T) {
 	for name, others := range map[string][]string{
-		"that runs before":           {"a-meddler"},
-		"that runs after":            {"z-meddler"},
-		"that runs before and after": {"a-meddler", "z-meddler"},
+		"that runs before":           {"a-webhook"},
+		"that runs after":            {"z-webhook"},
+		"that runs before and after": {"a-webhook", "z-webhook"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSpace(t, enabled, restricted)
-			meddlers := map[string]*meddler{}
+			s := newNamespace(t, enabled, restricted)
+			webhooks := map[string]*otherWebhook{}
 			for _, other := range others {
-				meddlers[other] = installMeddler(t, other, s)
+				webhooks[other] = installOtherWebhook(t, other, s)
 			}
-			awaitAsked(t, func() bool {
+			awaitConfiguration(t, func() bool {
 				pod, err := s.dryRun(otherPod("probe"))
 				return err == nil && len(pod.Spec.Containers) == 1+len(others)
 			})
-			counters := count(t)
+			counters := snapshotCounters(t)
 
 			pod, err := s.create(edgePod("edge"))
 
@@ -138,7 +138,7 @@ func TestBesideAnotherWebhook(t *testing.T) {
 			assert.Equal(t, "/etc/istio-certs", variable(edge, "AMBASSADOR_ISTIO_SECRET_DIR"))
 			assert.Equal(t, map[string]int{"istio-certs": 1}, mountsOf(edge, "istio-certs"))
 			assert.Equal(t, "main", pod.Annotations["kubectl.kubernetes.io/default-container"])
-			counters.grew(map[string]float64{"namespace": 2, "pod": 0, "injected": 1, "decided": 1})
+			counters.assertGrowth(map[string]float64{"namespace": 2, "pod": 0, "injected": 1, "decided": 1})
 			assert.Empty(t, s.warnings.Drain())
 		})
 	}

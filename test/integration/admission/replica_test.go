@@ -21,35 +21,35 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/scrape"
 )
 
-// replica is one process of the webhook, or of the controller.
+// replica is a process of the webhook or of the controller.
 type replica struct {
 	port, health, metrics int
 	command               *exec.Cmd
 	log                   string
 	done                  chan struct{}
-	exit                  error
+	exitErr               error
 	stopped               bool
 }
 
-// startReplica runs the webhook with the arguments of the chart's Deployment,
-// as the chart's service account, and returns when it is ready. Further flags
-// win over the chart's.
+// startReplica runs the webhook with the arguments of the chart's Deployment, as the
+// chart's service account, and waits until it is ready. The given flags override those of
+// the chart.
 func (e *environment) startReplica(ctx context.Context, flags ...string) (*replica, error) {
 	ports, err := freePorts(3)
 	if err != nil {
 		return nil, err
 	}
 	r := &replica{port: ports[0], health: ports[1], metrics: ports[2]}
-	own := []string{"--host=127.0.0.1", "--port=" + strconv.Itoa(r.port), "--serving-name=127.0.0.1", "--shutdown-delay=1s"}
-	if err := e.launch(ctx, r, webhookName, append(own, flags...)); err != nil {
+	testFlags := []string{"--host=127.0.0.1", "--port=" + strconv.Itoa(r.port), "--serving-name=127.0.0.1", "--shutdown-delay=1s"}
+	if err := e.launch(ctx, r, webhookName, append(testFlags, flags...)); err != nil {
 		return nil, err
 	}
 	return r, await(ctx, r.ready)
 }
 
-// startController runs the controller in the same way. It keeps the CA and the
-// caBundle, without which no replica becomes ready; itself it would be ready only
-// with an Istio that has roots.
+// startController runs the controller in the same way, but does not wait. The controller
+// writes the CA and the caBundle, without which no replica becomes ready. It would become
+// ready itself only with the roots of an Istio.
 func (e *environment) startController(ctx context.Context, flags ...string) (*replica, error) {
 	ports, err := freePorts(2)
 	if err != nil {
@@ -68,9 +68,9 @@ func (e *environment) launch(ctx context.Context, r *replica, name string, flags
 	if err != nil {
 		return err
 	}
-	local := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+	loopback := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 	arguments = append(arguments,
-		"--health-probe-bind-address="+local(r.health), "--metrics-bind-address="+local(r.metrics),
+		"--health-probe-bind-address="+loopback(r.health), "--metrics-bind-address="+loopback(r.metrics),
 		"--kubeconfig="+kubeconfig, "--log-level=debug",
 	)
 	r.log = filepath.Join(e.folder, fmt.Sprintf("%s-%d.log", name, r.health))
@@ -79,7 +79,7 @@ func (e *environment) launch(ctx context.Context, r *replica, name string, flags
 		return err
 	}
 	defer func() { _ = out.Close() }()
-	// No context: it ends by a signal, and has to show that it can.
+	// No context: the test ends it by a signal and checks its exit status.
 	r.command = exec.Command(e.binary, append(arguments, flags...)...)
 	r.command.Stdout, r.command.Stderr = out, out
 	if err := r.command.Start(); err != nil {
@@ -87,18 +87,18 @@ func (e *environment) launch(ctx context.Context, r *replica, name string, flags
 	}
 	r.done = make(chan struct{})
 	go func() {
-		r.exit = r.command.Wait()
+		r.exitErr = r.command.Wait()
 		close(r.done)
 	}()
 	e.replicas = append(e.replicas, r)
 	return nil
 }
 
-// ready asks what the kubelet would ask.
+// ready returns nil if the readiness probe succeeds.
 func (r *replica) ready(ctx context.Context) error {
 	select {
 	case <-r.done:
-		return fmt.Errorf("the server ended: %w", errors.Join(r.exit, errors.New(r.tail())))
+		return fmt.Errorf("the server ended: %w", errors.Join(r.exitErr, errors.New(r.logTail())))
 	default:
 	}
 	body, err := scrape.Get(ctx, fmt.Sprintf("http://127.0.0.1:%d/readyz?verbose", r.health))
@@ -108,8 +108,8 @@ func (r *replica) ready(ctx context.Context) error {
 	return nil
 }
 
-// stop sends SIGTERM, as the kubelet does, and waits for the end. An exit
-// status other than 0 is an error.
+// stop sends SIGTERM, as the kubelet does, and waits for the exit. A status other than 0 is
+// an error.
 func (r *replica) stop(ctx context.Context) error {
 	if r.stopped {
 		return nil
@@ -118,26 +118,26 @@ func (r *replica) stop(ctx context.Context) error {
 	if err := r.command.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, awaitTimeout)
 	defer cancel()
 	select {
 	case <-r.done:
-		return r.exit
+		return r.exitErr
 	case <-ctx.Done():
 		return errors.Join(fmt.Errorf("the process with log %s does not end", r.log), r.command.Process.Kill())
 	}
 }
 
-func (r *replica) tail() string { return controlplane.Tail(r.log, 60) }
+func (r *replica) logTail() string { return controlplane.Tail(r.log, 60) }
 
-// counter sums the samples of a metric that carry all the labels, each written
-// as in the exposition: `reason="injected"`.
+// counter returns the sum of a metric's samples that have all of the labels, each written
+// as in the exposition format: `reason="injected"`.
 func (r *replica) counter(ctx context.Context, metric string, labels ...string) (float64, error) {
 	return scrape.Metric(ctx, fmt.Sprintf("http://127.0.0.1:%d/metrics", r.metrics), metric, labels...)
 }
 
-// serviceAccountKubeconfig writes a kubeconfig with nothing but a token of one of
-// the chart's service accounts: what its roles do not allow, the process cannot do.
+// serviceAccountKubeconfig writes a kubeconfig with only a token of one of the chart's
+// service accounts, so that the process has exactly the permissions of its roles.
 func (e *environment) serviceAccountKubeconfig(ctx context.Context, name string) (string, error) {
 	seconds := int64(3600)
 	token, err := e.client.CoreV1().ServiceAccounts(releaseNamespace).CreateToken(ctx, name,
@@ -162,8 +162,8 @@ func writeKubeconfig(path, server string, ca []byte, token string) error {
 	}, path)
 }
 
-// freePorts returns ports that nobody listens on at the moment. They stay taken
-// until all are known, so they differ.
+// freePorts returns ports that were free a moment ago. It keeps them open until it has
+// found all of them, so that they differ.
 func freePorts(count int) ([]int, error) {
 	if count == 0 {
 		return nil, nil
@@ -185,7 +185,7 @@ func freePorts(count int) ([]int, error) {
 	return append(others, port), err
 }
 
-// caBundle returns what the API server verifies the webhook by.
+// caBundle returns the caBundle of the webhook configuration.
 func (e *environment) caBundle(ctx context.Context) ([]byte, error) {
 	configuration, err := e.client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, configurationName, metav1.GetOptions{})
 	if err != nil {
@@ -194,9 +194,9 @@ func (e *environment) caBundle(ctx context.Context) ([]byte, error) {
 	return configuration.Webhooks[0].ClientConfig.CABundle, nil
 }
 
-// emptyCA makes the Secret as the chart creates it. The controller that comes next
-// makes a CA of its own.
-func (e *environment) emptyCA(ctx context.Context) error {
+// clearCA resets the Secret of the CA to its state after the installation, so that the next
+// controller creates a new CA.
+func (e *environment) clearCA(ctx context.Context) error {
 	secrets := e.client.CoreV1().Secrets(releaseNamespace)
 	secret, err := secrets.Get(ctx, caSecretName, metav1.GetOptions{})
 	if err != nil {

@@ -21,19 +21,19 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// review asks the server itself, over a new connection that is verified by the
-// caBundle, as the API server does it.
+// review sends a review to the server, as the API server does: over a new connection that
+// is verified with the caBundle.
 func (e *environment) review(ctx context.Context, path string, request *admissionv1.AdmissionRequest) (status int, body []byte, err error) {
 	transport, err := transportFor(e.caBundle(ctx))
 	if err != nil {
 		return 0, nil, err
 	}
 	defer transport.CloseIdleConnections()
-	answer, err := post(ctx, transport, e.door.url(path), request)
-	return answer.status, answer.body, err
+	reviewResponse, err := postReview(ctx, transport, e.service.url(path), request)
+	return reviewResponse.status, reviewResponse.body, err
 }
 
-// transportFor trusts a caBundle, unless getting it was an error.
+// transportFor returns a transport that trusts a caBundle. It returns err if it is not nil.
 func transportFor(bundle []byte, err error) (*http.Transport, error) {
 	if err != nil {
 		return nil, err
@@ -45,38 +45,38 @@ func transportFor(bundle []byte, err error) (*http.Transport, error) {
 	return &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}, nil
 }
 
-// answer is what the server said, and how.
-type answer struct {
+// reviewResponse is the server's HTTP response to a review.
+type reviewResponse struct {
 	status      int
 	body        []byte
 	certificate *x509.Certificate
-	// leave is true when the client is to open a new connection.
-	leave bool
+	// closed is true if the server asks the client to close the connection.
+	closed bool
 }
 
-// post sends a review.
-func post(ctx context.Context, transport *http.Transport, url string, request *admissionv1.AdmissionRequest) (answer, error) {
+// postReview sends a review.
+func postReview(ctx context.Context, transport *http.Transport, url string, request *admissionv1.AdmissionRequest) (reviewResponse, error) {
 	data, err := json.Marshal(admissionv1.AdmissionReview{
 		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"}, Request: request,
 	})
 	if err != nil {
-		return answer{}, err
+		return reviewResponse{}, err
 	}
-	message, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(data))
+	httpRequest, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(data))
 	if err != nil {
-		return answer{}, err
+		return reviewResponse{}, err
 	}
-	message.Header.Set("Content-Type", "application/json")
-	response, err := transport.RoundTrip(message)
+	httpRequest.Header.Set("Content-Type", "application/json")
+	response, err := transport.RoundTrip(httpRequest)
 	if err != nil {
-		return answer{}, err
+		return reviewResponse{}, err
 	}
 	defer func() { _ = response.Body.Close() }()
 	body, err := io.ReadAll(response.Body)
-	return answer{response.StatusCode, body, response.TLS.PeerCertificates[0], response.Close}, err
+	return reviewResponse{response.StatusCode, body, response.TLS.PeerCertificates[0], response.Close}, err
 }
 
-// podRequest is the request of a review of a pod.
+// podRequest returns the admission request for a pod.
 func podRequest(namespace string, pod []byte) *admissionv1.AdmissionRequest {
 	return &admissionv1.AdmissionRequest{
 		UID:       types.UID("11111111-2222-3333-4444-555555555555"),
@@ -88,10 +88,11 @@ func podRequest(namespace string, pod []byte) *admissionv1.AdmissionRequest {
 	}
 }
 
-// The API server drops fields that it does not know, so a newer one is played
-// here: what it knows and this program does not must come out again.
+// A newer API server sends fields that this program does not know, and they must be
+// preserved. The test sends the review itself, since the API server of the test would drop
+// such fields.
 func TestUnknownFieldsSurvive(t *testing.T) {
-	s := newSpace(t, enabled)
+	s := newNamespace(t, enabled)
 	before := []byte(`{
 		"apiVersion": "v1", "kind": "Pod", "futureTop": {"a": [1, 2.5, null, true]},
 		"metadata": {"name": "edge", "futureMeta": "m", "labels": {"app": "edge"}, "annotations": {"note": "n"}, "ownerReferences": [{"future": 1}]},
@@ -116,7 +117,7 @@ func TestUnknownFieldsSurvive(t *testing.T) {
 		"status": {"futureStatus": "s"}
 	}`)
 
-	status, body, err := world.review(t.Context(), "/inject/namespace", podRequest(s.name, before))
+	status, body, err := env.review(t.Context(), "/inject/namespace", podRequest(s.name, before))
 
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, status, string(body))
@@ -128,11 +129,11 @@ func TestUnknownFieldsSurvive(t *testing.T) {
 	after, err := patch.Apply(before)
 	require.NoError(t, err)
 	assert.Contains(t, string(after), `"istio-proxy"`)
-	assertKept(t, "", parseJSON(t, before), parseJSON(t, after))
+	assertPreserved(t, "", parseJSON(t, before), parseJSON(t, after))
 }
 
-// assertKept: every value of before is in after, at its place.
-func assertKept(t *testing.T, at string, before, after any) {
+// assertPreserved checks that every value of before is in after, at the same path.
+func assertPreserved(t *testing.T, at string, before, after any) {
 	t.Helper()
 	switch before := before.(type) {
 	case map[string]any:
@@ -140,14 +141,14 @@ func assertKept(t *testing.T, at string, before, after any) {
 		require.True(t, ok, at)
 		for key, value := range before {
 			require.Contains(t, object, key, at)
-			assertKept(t, at+"/"+key, value, object[key])
+			assertPreserved(t, at+"/"+key, value, object[key])
 		}
 	case []any:
 		list, ok := after.([]any)
 		require.True(t, ok, at)
 		require.GreaterOrEqual(t, len(list), len(before), at)
 		for i, value := range before {
-			assertKept(t, fmt.Sprintf("%s/%d", at, i), value, list[i])
+			assertPreserved(t, fmt.Sprintf("%s/%d", at, i), value, list[i])
 		}
 	default:
 		assert.Equal(t, before, after, at)
@@ -164,12 +165,12 @@ func parseJSON(t *testing.T, data []byte) any {
 }
 
 func TestInternalErrorIsNoAnswer(t *testing.T) {
-	counters := count(t)
+	counters := snapshotCounters(t)
 
-	status, body, err := world.review(t.Context(), "/inject/namespace", podRequest("isthmus-test-nowhere", barePod(`{"name": "edge"}`)))
+	status, body, err := env.review(t.Context(), "/inject/namespace", podRequest("isthmus-test-nowhere", minimalPod(`{"name": "edge"}`)))
 
 	require.NoError(t, err)
 	assert.Equal(t, http.StatusInternalServerError, status)
 	assert.Equal(t, "internal-error: read namespace isthmus-test-nowhere: namespaces \"isthmus-test-nowhere\" not found\n", string(body))
-	counters.grew(map[string]float64{"internal-error": 1, "decided": 1})
+	counters.assertGrowth(map[string]float64{"internal-error": 1, "decided": 1})
 }

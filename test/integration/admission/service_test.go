@@ -8,74 +8,74 @@ import (
 	"time"
 )
 
-// door stands for the Service: the address that the API server calls. It passes
-// connections on to the replicas that are ready, in turn. As with a Service, a
-// replica that is no longer ready is noticed a moment later, and connections
-// that are open stay open.
-type door struct {
+// serviceProxy is a TCP proxy in the place of the Service: the API server calls its
+// address, and it forwards connections to the ready replicas, in turn. As with a Service,
+// it observes a moment later that a replica is no longer ready, and open connections stay
+// open.
+type serviceProxy struct {
 	listener net.Listener
 
-	mu       sync.Mutex
-	replicas []*replica
-	ready    []*replica
-	next     int
-	open     map[net.Conn]struct{}
-	end      chan struct{}
-	running  sync.WaitGroup
+	mu          sync.Mutex
+	replicas    []*replica
+	ready       []*replica
+	next        int
+	connections map[net.Conn]struct{}
+	done        chan struct{}
+	running     sync.WaitGroup
 }
 
-// endpointDelay is how often it is looked who is ready.
-const endpointDelay = 200 * time.Millisecond
+// endpointInterval is how often the readiness of replicas is checked.
+const endpointInterval = 200 * time.Millisecond
 
-func openDoor() (*door, error) {
+func startServiceProxy() (*serviceProxy, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	d := &door{listener: listener, open: map[net.Conn]struct{}{}, end: make(chan struct{})}
+	d := &serviceProxy{listener: listener, connections: map[net.Conn]struct{}{}, done: make(chan struct{})}
 	d.running.Go(d.accept)
-	d.running.Go(d.follow)
+	d.running.Go(d.updateReady)
 	return d, nil
 }
 
-func (d *door) url(path string) string { return "https://" + d.listener.Addr().String() + path }
+func (d *serviceProxy) url(path string) string { return "https://" + d.listener.Addr().String() + path }
 
-// lead makes these replicas the ones behind the door; with none, nobody
-// answers, and connections that are open are cut.
-func (d *door) lead(replicas ...*replica) {
+// setReplicas replaces the replicas of the Service. Without replicas no connection is
+// answered, and open connections are closed.
+func (d *serviceProxy) setReplicas(replicas ...*replica) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.replicas, d.ready = replicas, replicas
 	if len(replicas) == 0 {
-		d.cut()
+		d.closeConnections()
 	}
 }
 
-func (d *door) cut() {
-	for connection := range d.open {
+func (d *serviceProxy) closeConnections() {
+	for connection := range d.connections {
 		_ = connection.Close()
 	}
 }
 
-// shut ends the door.
-func (d *door) shut() error {
-	close(d.end)
+// stop stops the proxy.
+func (d *serviceProxy) stop() error {
+	close(d.done)
 	err := d.listener.Close()
 	d.mu.Lock()
-	d.cut()
+	d.closeConnections()
 	d.mu.Unlock()
 	d.running.Wait()
 	return err
 }
 
-// follow keeps the list of those that are ready, as the endpoint controller
-// and the proxies of the nodes do.
-func (d *door) follow() {
-	tick := time.NewTicker(endpointDelay)
+// updateReady updates the list of ready replicas, as the endpoint controller and kube-proxy
+// do.
+func (d *serviceProxy) updateReady() {
+	tick := time.NewTicker(endpointInterval)
 	defer tick.Stop()
 	for {
 		select {
-		case <-d.end:
+		case <-d.done:
 			return
 		case <-tick.C:
 		}
@@ -89,28 +89,28 @@ func (d *door) follow() {
 			}
 		}
 		d.mu.Lock()
-		if len(all) == len(d.replicas) && (len(all) == 0 || &all[0] == &d.replicas[0]) { // lead was not called meanwhile
+		if len(all) == len(d.replicas) && (len(all) == 0 || &all[0] == &d.replicas[0]) { // setReplicas was not called meanwhile
 			d.ready = ready
 		}
 		d.mu.Unlock()
 	}
 }
 
-func (d *door) accept() {
+func (d *serviceProxy) accept() {
 	for {
 		client, err := d.listener.Accept()
 		if err != nil {
 			return
 		}
-		d.running.Go(func() { d.pass(client) })
+		d.running.Go(func() { d.forward(client) })
 	}
 }
 
-// pass copies both ways until one side is done.
-func (d *door) pass(client net.Conn) {
-	defer d.forget(client)
+// forward copies in both directions until both sides are done.
+func (d *serviceProxy) forward(client net.Conn) {
+	defer d.closeConnection(client)
 	d.mu.Lock()
-	d.open[client] = struct{}{}
+	d.connections[client] = struct{}{}
 	var chosen *replica
 	if len(d.ready) > 0 {
 		chosen = d.ready[d.next%len(d.ready)]
@@ -124,28 +124,27 @@ func (d *door) pass(client net.Conn) {
 	if err != nil {
 		return
 	}
-	defer d.forget(server)
+	defer d.closeConnection(server)
 	d.mu.Lock()
-	d.open[server] = struct{}{}
+	d.connections[server] = struct{}{}
 	d.mu.Unlock()
 	var both sync.WaitGroup
-	both.Go(func() { transfer(server, client) })
-	both.Go(func() { transfer(client, server) })
+	both.Go(func() { copyStream(server, client) })
+	both.Go(func() { copyStream(client, server) })
 	both.Wait()
 }
 
-// transfer passes the end of the stream on too, and nothing more: what is
-// under way in the other direction still arrives.
-func transfer(to io.Writer, from io.Reader) {
+// copyStream copies a stream and its end. Data in the other direction still arrives.
+func copyStream(to io.Writer, from io.Reader) {
 	_, _ = io.Copy(to, from)
-	if half, ok := to.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite()
+	if writer, ok := to.(interface{ CloseWrite() error }); ok {
+		_ = writer.CloseWrite()
 	}
 }
 
-func (d *door) forget(connection net.Conn) {
+func (d *serviceProxy) closeConnection(connection net.Conn) {
 	_ = connection.Close()
 	d.mu.Lock()
-	delete(d.open, connection)
+	delete(d.connections, connection)
 	d.mu.Unlock()
 }

@@ -4,5 +4,5 @@ package admission
 
 import "testing"
 
-// It takes most of a minute: make soak runs it.
-func TestNoReviewFailsWhileCertificatesRotateAndReplicasRestart(t *testing.T) { noReviewFails(t) }
+// This test takes almost a minute: make soak runs it.
+func TestNoReviewFailsWhileCertificatesRotateAndReplicasRestart(t *testing.T) { testNoReviewFails(t) }

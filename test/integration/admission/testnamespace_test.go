@@ -16,22 +16,22 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
-// space is a namespace of one test, and a user who works in it.
-type space struct {
+// testNamespace is a namespace for one test, and the client of a user.
+type testNamespace struct {
 	t      *testing.T
 	name   string
 	client kubernetes.Interface
-	// warnings are those that the user saw.
+	// warnings are the warnings that the user has received.
 	warnings *controlplane.Warnings
 }
 
-// change edits a namespace before it is created.
+// change changes a namespace before it is created.
 type change func(*corev1.Namespace)
 
 // enabled opts the namespace in.
 func enabled(n *corev1.Namespace) { label("isthmus.dev/injection", "enabled")(n) }
 
-// restricted makes Pod Security refuse what is not "restricted".
+// restricted makes Pod Security enforce "restricted".
 func restricted(n *corev1.Namespace) { label("pod-security.kubernetes.io/enforce", "restricted")(n) }
 
 func label(key, value string) change {
@@ -42,28 +42,28 @@ func annotation(key, value string) change {
 	return func(n *corev1.Namespace) { n.Annotations[key] = value }
 }
 
-func newSpace(t *testing.T, changes ...change) *space {
+func newNamespace(t *testing.T, changes ...change) *testNamespace {
 	t.Helper()
-	name, remove, err := world.createNamespace(t.Context(), changes...)
+	name, remove, err := env.createNamespace(t.Context(), changes...)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, remove(context.WithoutCancel(t.Context()))) })
-	return spaceIn(t, name)
+	return existingNamespace(t, name)
 }
 
-// newUnreviewedSpace makes a namespace while no server answers, so that it may say
-// what would be refused: one that was there before Isthmus.
-func newUnreviewedSpace(t *testing.T, changes ...change) *space {
+// newUnreviewedNamespace creates a namespace while no server answers, so that it may have
+// invalid keys, like one that existed before Isthmus.
+func newUnreviewedNamespace(t *testing.T, changes ...change) *testNamespace {
 	t.Helper()
-	world.door.lead()
-	defer world.door.lead(world.server)
-	return newSpace(t, changes...)
+	env.service.setReplicas()
+	defer env.service.setReplicas(env.server)
+	return newNamespace(t, changes...)
 }
 
-// spaceIn is a namespace that is there already.
-func spaceIn(t *testing.T, name string) *space {
+// existingNamespace returns a testNamespace for a namespace that exists.
+func existingNamespace(t *testing.T, name string) *testNamespace {
 	t.Helper()
-	s := &space{t: t, name: name, warnings: &controlplane.Warnings{}}
-	config := rest.CopyConfig(world.config)
+	s := &testNamespace{t: t, name: name, warnings: &controlplane.Warnings{}}
+	config := rest.CopyConfig(env.config)
 	config.WarningHandlerWithContext = s.warnings
 	var err error
 	s.client, err = kubernetes.NewForConfig(config)
@@ -71,8 +71,8 @@ func spaceIn(t *testing.T, name string) *space {
 	return s
 }
 
-// createNamespace makes a namespace with the service account that pods need:
-// the controller that makes it may be late.
+// createNamespace creates a namespace with the default service account, which pods need
+// and its controller may create too late. remove deletes the namespace.
 func (e *environment) createNamespace(ctx context.Context, changes ...change) (name string, remove func(context.Context) error, err error) {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		GenerateName: "isthmus-test-", Labels: map[string]string{}, Annotations: map[string]string{},
@@ -100,19 +100,19 @@ func (e *environment) createServiceAccount(ctx context.Context, namespace, name 
 }
 
 // create creates the pod.
-func (s *space) create(pod *corev1.Pod) (*corev1.Pod, error) {
+func (s *testNamespace) create(pod *corev1.Pod) (*corev1.Pod, error) {
 	s.t.Helper()
 	return s.client.CoreV1().Pods(s.name).Create(s.t.Context(), pod, metav1.CreateOptions{})
 }
 
-// dryRun has the API server do everything but keep the pod.
-func (s *space) dryRun(pod *corev1.Pod) (*corev1.Pod, error) {
+// dryRun creates the pod as a server-side dry run.
+func (s *testNamespace) dryRun(pod *corev1.Pod) (*corev1.Pod, error) {
 	s.t.Helper()
 	return s.client.CoreV1().Pods(s.name).Create(s.t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 }
 
-// dryRunRaw sends the JSON as it is; clients in Go leave empty maps out.
-func (s *space) dryRunRaw(body []byte) (*corev1.Pod, error) {
+// dryRunRaw is like dryRun but sends this JSON unchanged. Go clients omit empty maps.
+func (s *testNamespace) dryRunRaw(body []byte) (*corev1.Pod, error) {
 	s.t.Helper()
 	pod := &corev1.Pod{}
 	err := s.client.CoreV1().RESTClient().Post().Namespace(s.name).Resource("pods").
@@ -120,8 +120,8 @@ func (s *space) dryRunRaw(body []byte) (*corev1.Pod, error) {
 	return pod, err
 }
 
-// setLabel sets a label of the namespace; the empty value removes it.
-func (s *space) setLabel(key, value string) {
+// setLabel sets a label of the namespace. An empty value removes it.
+func (s *testNamespace) setLabel(key, value string) {
 	s.t.Helper()
 	var v any = value
 	if value == "" {
@@ -129,11 +129,11 @@ func (s *space) setLabel(key, value string) {
 	}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]any{key: v}}})
 	require.NoError(s.t, err)
-	_, err = world.client.CoreV1().Namespaces().Patch(context.WithoutCancel(s.t.Context()), s.name, types.MergePatchType, patch, metav1.PatchOptions{})
+	_, err = env.client.CoreV1().Namespaces().Patch(context.WithoutCancel(s.t.Context()), s.name, types.MergePatchType, patch, metav1.PatchOptions{})
 	require.NoError(s.t, err)
 }
 
-// named gives the namespace a name of its own.
-func named(name string) change {
+// withName sets the name of the namespace.
+func withName(name string) change {
 	return func(n *corev1.Namespace) { n.Name, n.GenerateName = name, "" }
 }

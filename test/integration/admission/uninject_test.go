@@ -14,19 +14,18 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
-// A pod that the API server completed, with its defaults everywhere and its
-// token mounted into our container too, is taken back to what it would be
-// without us.
+// An injected pod from the API server, with defaulted fields and the token also mounted
+// into the sidecar, is reverted to what it would be without injection.
 func TestUninjectedLivePodIsThePodWithoutInjection(t *testing.T) {
 	for name, change := range map[string]func(*corev1.Pod){
-		"bare": func(p *corev1.Pod) {
+		"minimal": func(p *corev1.Pod) {
 			*p = corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: p.Name}, Spec: corev1.PodSpec{Containers: p.Spec.Containers}}
 		},
 		"without a token": func(p *corev1.Pod) { p.Spec.AutomountServiceAccountToken = ptr.To(false) },
 		"with a volume istio-certs of its own": func(p *corev1.Pod) {
 			p.Spec.Volumes = []corev1.Volume{{Name: "istio-certs", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}}}
 		},
-		"full": func(p *corev1.Pod) {
+		"with many fields": func(p *corev1.Pod) {
 			labelled("app", "edge")(p)
 			annotated("sidecar.istio.io/inject", "false")(p)
 			p.Spec.InitContainers = []corev1.Container{{Name: "wait", Image: "docker.io/library/busybox:1"}}
@@ -37,16 +36,16 @@ func TestUninjectedLivePodIsThePodWithoutInjection(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			plain, opted := newSpace(t), newSpace(t, enabled)
-			want, err := plain.create(edgePod("edge", change))
+			notOptedIn, optedIn := newNamespace(t), newNamespace(t, enabled)
+			want, err := notOptedIn.create(edgePod("edge", change))
 			require.NoError(t, err)
-			_, err = opted.create(edgePod("edge", change))
+			_, err = optedIn.create(edgePod("edge", change))
 			require.NoError(t, err)
-			live, err := opted.client.CoreV1().Pods(opted.name).Get(t.Context(), "edge", metav1.GetOptions{})
+			live, err := optedIn.client.CoreV1().Pods(optedIn.name).Get(t.Context(), "edge", metav1.GetOptions{})
 			require.NoError(t, err)
 			require.True(t, isInjected(live))
 
-			got, err := uninjected(t, live)
+			got, err := uninject(t, live)
 
 			require.NoError(t, err)
 			assert.JSONEq(t, canonical(t, want), canonical(t, got))
@@ -54,8 +53,8 @@ func TestUninjectedLivePodIsThePodWithoutInjection(t *testing.T) {
 	}
 }
 
-// uninjected applies what Uninject says.
-func uninjected(t *testing.T, pod *corev1.Pod) (*corev1.Pod, error) {
+// uninject applies the operations that Uninject returns.
+func uninject(t *testing.T, pod *corev1.Pod) (*corev1.Pod, error) {
 	t.Helper()
 	operations, err := inject.Uninject(pod)
 	if err != nil {

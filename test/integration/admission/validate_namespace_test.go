@@ -12,10 +12,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// TestNamespaceIsToldWhatItsPodsWouldBe holds what a user reads who creates a
+// TestNamespaceIsValidated checks the denial or the warnings that a user gets who creates a
 // namespace.
-func TestNamespaceIsToldWhatItsPodsWouldBe(t *testing.T) {
-	user := newSpace(t)
+func TestNamespaceIsValidated(t *testing.T) {
+	user := newNamespace(t)
 	for name, c := range map[string]struct {
 		changes  []change
 		denied   string
@@ -38,7 +38,7 @@ func TestNamespaceIsToldWhatItsPodsWouldBe(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{}, Annotations: map[string]string{}}}
-			for _, change := range append(c.changes, named("isthmus-test-told")) {
+			for _, change := range append(c.changes, withName("isthmus-test-told")) {
 				change(namespace)
 			}
 
@@ -57,20 +57,20 @@ func TestNamespaceIsToldWhatItsPodsWouldBe(t *testing.T) {
 }
 
 func TestKubectlLabelsANamespace(t *testing.T) {
-	s := newSpace(t)
+	s := newNamespace(t)
 
-	_, complaint, err := s.kubectl(nil, "label", "namespace", s.name, "isthmus.dev/injection=on")
+	_, stderr, err := s.kubectl(nil, "label", "namespace", s.name, "isthmus.dev/injection=on")
 	require.Error(t, err)
-	assert.Contains(t, complaint, `invalid-override: namespace `+s.name+`: label isthmus.dev/injection: "on" is not allowed; want enabled or disabled`)
-	_, complaint, err = s.kubectl(nil, "annotate", "namespace", s.name, "isthmus.dev/delivry=secret")
-	require.NoError(t, err, complaint)
-	assert.Equal(t, "Warning: isthmus: namespace "+s.name+": annotation isthmus.dev/delivry is not known and has no effect; did you mean isthmus.dev/delivery?\n", complaint)
+	assert.Contains(t, stderr, `invalid-override: namespace `+s.name+`: label isthmus.dev/injection: "on" is not allowed; want enabled or disabled`)
+	_, stderr, err = s.kubectl(nil, "annotate", "namespace", s.name, "isthmus.dev/delivry=secret")
+	require.NoError(t, err, stderr)
+	assert.Equal(t, "Warning: isthmus: namespace "+s.name+": annotation isthmus.dev/delivry is not known and has no effect; did you mean isthmus.dev/delivery?\n", stderr)
 }
 
-// A namespace that was there before Isthmus is mended step by step, and lives on
-// meanwhile.
-func TestNamespaceOfOldGoesOn(t *testing.T) {
-	s := newUnreviewedSpace(t, label("isthmus.dev/injection", "on"), annotation("isthmus.dev/cert-ttl", "soon"))
+// A namespace from before Isthmus with invalid keys can be corrected step by step, and can
+// be changed in other ways meanwhile.
+func TestExistingInvalidNamespaceIsNotBlocked(t *testing.T) {
+	s := newUnreviewedNamespace(t, label("isthmus.dev/injection", "on"), annotation("isthmus.dev/cert-ttl", "soon"))
 	const wrongLabel, wrongTTL = `: label isthmus.dev/injection: "on" is not allowed; want enabled or disabled`,
 		`: annotation isthmus.dev/cert-ttl: "soon" is not allowed; want a Go duration of at least one minute, such as 12h`
 
@@ -91,17 +91,16 @@ func TestNamespaceOfOldGoesOn(t *testing.T) {
 		require.NoError(t, err, c.patch)
 		assert.Equal(t, c.warnings, s.warnings.Drain(), c.patch)
 	}
-	// What changes neither label nor annotation is not sent: finalizers, deletion. (Of
-	// the others more may be sent than there are: the API server patches again after a
-	// conflict.)
-	counters := count(t)
+	// Updates of neither label nor annotation, such as of finalizers, are not sent. (The
+	// number of other reviews is not checked: after a conflict the API server patches again.)
+	counters := snapshotCounters(t)
 	_, err := s.client.CoreV1().Namespaces().Patch(t.Context(), s.name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
 	require.NoError(t, err)
-	counters.grew(map[string]float64{})
+	counters.assertGrowth(map[string]float64{})
 }
 
-func TestExcludedNamespaceIsToldThatItIs(t *testing.T) {
-	s := spaceIn(t, "kube-system")
+func TestExcludedNamespaceGetsAWarning(t *testing.T) {
+	s := existingNamespace(t, "kube-system")
 
 	_, err := s.client.CoreV1().Namespaces().Patch(t.Context(), s.name, types.MergePatchType,
 		[]byte(`{"metadata":{"labels":{"isthmus.dev/injection":"enabled"}}}`), metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
@@ -110,13 +109,13 @@ func TestExcludedNamespaceIsToldThatItIs(t *testing.T) {
 	assert.Equal(t, []string{"isthmus: namespace kube-system is excluded from injection, so its keys have no effect (isthmus.dev/injection); remove them"}, s.warnings.Drain())
 }
 
-// Both configurations are verified by the same CA.
+// Both configurations have the same caBundle.
 func TestBothConfigurationsCarryTheCA(t *testing.T) {
-	want, err := world.caBundle(t.Context())
+	want, err := env.caBundle(t.Context())
 	require.NoError(t, err)
 	require.NotEmpty(t, want)
 
-	got, err := world.client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(t.Context(), configurationName, metav1.GetOptions{})
+	got, err := env.client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(t.Context(), configurationName, metav1.GetOptions{})
 
 	require.NoError(t, err)
 	require.Len(t, got.Webhooks, 3)
@@ -125,35 +124,35 @@ func TestBothConfigurationsCarryTheCA(t *testing.T) {
 	}
 }
 
-// While no server answers, nobody who writes a workload or namespace notices.
+// While no server answers, workloads and namespaces are admitted.
 func TestServerDownBlocksNoWorkload(t *testing.T) {
-	s := newSpace(t, enabled)
-	world.door.lead()
-	t.Cleanup(func() { world.door.lead(world.server) })
+	s := newNamespace(t, enabled)
+	env.service.setReplicas()
+	t.Cleanup(func() { env.service.setReplicas(env.server) })
 
 	for kind, workload := range workloads {
-		assert.NoError(t, s.tryWorkload(workload(edgeTemplate(annotated("isthmus.dev/delivery", "pigeon")))), kind)
+		assert.NoError(t, s.dryRunWorkload(workload(edgeTemplate(annotated("isthmus.dev/delivery", "pigeon")))), kind)
 	}
-	name, remove, err := world.createNamespace(t.Context(), label("isthmus.dev/injection", "wrong"))
+	name, remove, err := env.createNamespace(t.Context(), label("isthmus.dev/injection", "wrong"))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, remove(context.WithoutCancel(t.Context()))) })
 	assert.NotEmpty(t, name)
 }
 
-// Every review is counted, and none of them as a pod's.
+// Every review of a workload is counted, and none of them as one of a pod.
 func TestValidationIsCounted(t *testing.T) {
-	s := newSpace(t, enabled)
+	s := newNamespace(t, enabled)
 	read := func(labels ...string) float64 {
-		value, err := world.server.counter(t.Context(), "isthmus_validation_total", labels...)
+		value, err := env.server.counter(t.Context(), "isthmus_validation_total", labels...)
 		require.NoError(t, err)
 		return value
 	}
-	denied, all, pods := read(`kind="cronjob"`, `outcome="denied"`, `reason="invalid-override"`), read(), count(t)
+	denied, all, pods := read(`kind="cronjob"`, `outcome="denied"`, `reason="invalid-override"`), read(), snapshotCounters(t)
 
 	_, _, err := s.kubectl(workloads["CronJob"](edgeTemplate(annotated("isthmus.dev/delivery", "pigeon"))), "apply", "-f", "-")
 
 	require.Error(t, err)
 	assert.InDelta(t, denied+1, read(`kind="cronjob"`, `outcome="denied"`, `reason="invalid-override"`), 0)
 	assert.InDelta(t, all+1, read(), 0)
-	pods.grew(map[string]float64{"decided": 0, "workload": 1})
+	pods.assertGrowth(map[string]float64{"decided": 0, "workload": 1})
 }

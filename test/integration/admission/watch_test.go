@@ -19,25 +19,25 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
-// delayedWatches stands between a replica and the API server. It passes
-// everything on, but can hold back what the watches of one resource tell.
+// delayedWatches is a proxy between a replica and the API server. It forwards everything,
+// but can hold back the events of one resource's watches.
 type delayedWatches struct {
-	// kubeconfig leads a replica here.
+	// kubeconfig is the path of a kubeconfig with the address of the proxy.
 	kubeconfig string
 
-	mu   sync.Mutex
-	free *sync.Cond
-	held bool
+	mu       sync.Mutex
+	released *sync.Cond
+	held     bool
 }
 
 func delayWatches(t *testing.T, path string) *delayedWatches {
 	t.Helper()
 	d := &delayedWatches{}
-	d.free = sync.NewCond(&d.mu)
-	target, err := url.Parse(world.config.Host)
+	d.released = sync.NewCond(&d.mu)
+	target, err := url.Parse(env.config.Host)
 	require.NoError(t, err)
-	// The token of the service account is passed on; there is no other identity.
-	transport, err := rest.TransportFor(rest.AnonymousClientConfig(world.config))
+	// The proxy forwards the token of the service account and has no other credentials.
+	transport, err := rest.TransportFor(rest.AnonymousClientConfig(env.config))
 	require.NoError(t, err)
 	proxy := &httputil.ReverseProxy{
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(target) },
@@ -62,9 +62,9 @@ func delayWatches(t *testing.T, path string) *delayedWatches {
 		server.Close()
 	})
 
-	direct, err := world.serviceAccountKubeconfig(t.Context(), webhookName)
+	directKubeconfig, err := env.serviceAccountKubeconfig(t.Context(), webhookName)
 	require.NoError(t, err)
-	config, err := clientcmd.BuildConfigFromFlags("", direct)
+	config, err := clientcmd.BuildConfigFromFlags("", directKubeconfig)
 	require.NoError(t, err)
 	d.kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
 	require.NoError(t, writeKubeconfig(d.kubeconfig, server.URL, authority.CertificatePEM, config.BearerToken))
@@ -79,10 +79,10 @@ func (d *delayedWatches) set(held bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.held = held
-	d.free.Broadcast()
+	d.released.Broadcast()
 }
 
-// heldBody is read, and what was read is kept back while watches are held.
+// heldBody is the body of a watch. Read does not return while watches are held.
 type heldBody struct {
 	io.ReadCloser
 
@@ -95,7 +95,7 @@ func (b *heldBody) Read(p []byte) (int, error) {
 	b.watches.mu.Lock()
 	defer b.watches.mu.Unlock()
 	for b.watches.held {
-		b.watches.free.Wait()
+		b.watches.released.Wait()
 	}
 	return n, err
 }

@@ -21,8 +21,8 @@ func TestSampleDeploymentsPodsAreInjected(t *testing.T) {
 	require.NoError(t, err)
 	deployment := &appsv1.Deployment{}
 	require.NoError(t, yaml.UnmarshalStrict(data, deployment))
-	s := newSpace(t, enabled, restricted)
-	require.NoError(t, world.createServiceAccount(t.Context(), s.name, deployment.Spec.Template.Spec.ServiceAccountName))
+	s := newNamespace(t, enabled, restricted)
+	require.NoError(t, env.createServiceAccount(t.Context(), s.name, deployment.Spec.Template.Spec.ServiceAccountName))
 	deployment.Namespace = s.name
 
 	_, err = s.client.AppsV1().Deployments(s.name).Create(t.Context(), deployment, metav1.CreateOptions{})
@@ -32,16 +32,16 @@ func TestSampleDeploymentsPodsAreInjected(t *testing.T) {
 		assert.Equal(t, 1, sidecars(&pod))
 		assert.Equal(t, "ReplicaSet", metav1.GetControllerOf(&pod).Kind)
 		assert.Equal(t, deployment.Spec.Template.Spec.ServiceAccountName, pod.Spec.ServiceAccountName)
-		back, err := uninjected(t, &pod)
+		reverted, err := uninject(t, &pod)
 		require.NoError(t, err)
 		for key, value := range deployment.Spec.Template.Annotations {
-			assert.Equal(t, value, back.Annotations[key])
+			assert.Equal(t, value, reverted.Annotations[key])
 		}
 	}
 }
 
 func TestReplicaSetsPodsAreInjected(t *testing.T) {
-	s := newSpace(t, enabled)
+	s := newNamespace(t, enabled)
 
 	s.createReplicaSet(3, edgePod(""))
 
@@ -50,15 +50,15 @@ func TestReplicaSetsPodsAreInjected(t *testing.T) {
 	}
 }
 
-// The controller drops warnings and keeps trying; the reason of a denial is
-// what the user finds in the events.
+// The controller of ReplicaSets drops warnings and retries; the user finds the reason of a
+// denial in the Events.
 func TestReplicaSetsEventsNameTheDenial(t *testing.T) {
-	s := newSpace(t, label("isthmus.dev/injection", "disabled"))
+	s := newNamespace(t, label("isthmus.dev/injection", "disabled"))
 
-	// Made while nobody reviewed it, as before an upgrade.
-	world.door.lead()
-	s.createReplicaSet(0, edgePod("", asks))
-	world.door.lead(world.server)
+	// Created while no server answers, so that it is not validated.
+	env.service.setReplicas()
+	s.createReplicaSet(0, edgePod("", optIn))
+	env.service.setReplicas(env.server)
 	_, err := s.client.AppsV1().ReplicaSets(s.name).UpdateScale(t.Context(), "edge", &autoscalingv1.Scale{
 		ObjectMeta: metav1.ObjectMeta{Name: "edge", Namespace: s.name}, Spec: autoscalingv1.ScaleSpec{Replicas: 1},
 	}, metav1.UpdateOptions{})
@@ -80,7 +80,7 @@ func TestReplicaSetsEventsNameTheDenial(t *testing.T) {
 		" is locked by its label isthmus.dev/injection=disabled; remove the key, or ask the namespace's owner to remove the label", message)
 }
 
-func (s *space) createReplicaSet(replicas int32, pod *corev1.Pod) {
+func (s *testNamespace) createReplicaSet(replicas int32, pod *corev1.Pod) {
 	s.t.Helper()
 	labels := map[string]string{"app": "edge"}
 	pod.Labels = labels
@@ -96,7 +96,7 @@ func (s *space) createReplicaSet(replicas int32, pod *corev1.Pod) {
 }
 
 // awaitPods waits until the namespace has this many pods.
-func (s *space) awaitPods(count int) []corev1.Pod {
+func (s *testNamespace) awaitPods(count int) []corev1.Pod {
 	s.t.Helper()
 	var pods []corev1.Pod
 	require.NoError(s.t, await(s.t.Context(), func(ctx context.Context) error {
