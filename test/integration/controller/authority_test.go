@@ -13,7 +13,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
-// authority stands for the mesh: it issues, and it says which roots are trusted.
+// authority replaces the mesh: it issues certificates and provides the trusted roots.
 type authority struct {
 	t testing.TB
 
@@ -22,27 +22,27 @@ type authority struct {
 	roots    []*x509.Certificate
 	lifetime time.Duration
 	issued   map[string]int
-	refusal  error
-	// stubborn: everybody gets what he got before.
-	stubborn bool
+	err      error
+	// repeats makes Bundle return the previous bundle of the namespace.
+	repeats  bool
 	last     map[string]*certs.Bundle
-	changed  func()
+	onChange func()
 }
 
 func newAuthority(t testing.TB) *authority {
 	root := certtest.NewAuthority(t)
-	return &authority{t: t, signer: root, roots: []*x509.Certificate{root.Certificate}, lifetime: 24 * time.Hour, changed: func() {}, issued: map[string]int{}, last: map[string]*certs.Bundle{}}
+	return &authority{t: t, signer: root, roots: []*x509.Certificate{root.Certificate}, lifetime: 24 * time.Hour, onChange: func() {}, issued: map[string]int{}, last: map[string]*certs.Bundle{}}
 }
 
 // Bundle implements controller.Source.
 func (a *authority) Bundle(_ context.Context, r certs.Request) (*certs.Bundle, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.refusal != nil {
-		return nil, a.refusal
+	if a.err != nil {
+		return nil, a.err
 	}
 	a.issued[r.Namespace]++
-	if a.stubborn {
+	if a.repeats {
 		return a.last[r.Namespace], nil
 	}
 	now := time.Now()
@@ -63,50 +63,50 @@ func (a *authority) Roots() ([]*x509.Certificate, error) {
 func (a *authority) OnChange(f func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.changed = f
+	a.onChange = f
 }
 
-// trust changes the roots, and signs with the last of them.
-func (a *authority) trust(roots ...*certtest.Pair) {
+// setRoots replaces the roots, and signs with the last of them.
+func (a *authority) setRoots(roots ...*certtest.Pair) {
 	a.mu.Lock()
 	a.roots = nil
 	for _, r := range roots {
 		a.roots = append(a.roots, r.Certificate)
 	}
 	a.signer = roots[len(roots)-1]
-	changed := a.changed
+	onChange := a.onChange
 	a.mu.Unlock()
-	changed()
+	onChange()
 }
 
-func (a *authority) set(lifetime time.Duration, refusal error) {
+func (a *authority) configure(lifetime time.Duration, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.lifetime, a.refusal = lifetime, refusal
+	a.lifetime, a.err = lifetime, err
 }
 
-// count is how often it issued for a namespace.
-func (a *authority) count(namespace string) int {
+// issuedCount is the number of bundles that were issued for a namespace.
+func (a *authority) issuedCount(namespace string) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.issued[namespace]
 }
 
-func (a *authority) pair() *certtest.Pair {
+func (a *authority) currentSigner() *certtest.Pair {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.signer
 }
 
-// holds requires that a Secret's data is a bundle of this identity for the
-// roots of the moment.
-func (a *authority) holds(t testing.TB, data map[string][]byte, id string) *certs.Bundle {
+// requireBundle requires that a Secret's data is a valid bundle of this identity for the
+// current roots.
+func (a *authority) requireBundle(t testing.TB, data map[string][]byte, id string) *certs.Bundle {
 	t.Helper()
 	m, err := certs.FromSecret(data)
 	require.NoError(t, err)
 	roots, err := a.Roots()
 	require.NoError(t, err)
-	b, err := certs.New(m, certs.Want{ID: identity(t, id), Roots: roots, Now: time.Now()})
+	b, err := certs.New(m, certs.Want{ID: parseID(t, id), Roots: roots, Now: time.Now()})
 	require.NoError(t, err)
 	return b
 }

@@ -36,16 +36,16 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// patience is how long a condition may take on a busy machine.
-const patience = 30 * time.Second
+// waitTimeout is how long a condition may take on a busy machine.
+const waitTimeout = 30 * time.Second
 
-// tick is how often a condition is checked.
-const tick = 50 * time.Millisecond
+// pollInterval is how often a condition is checked.
+const pollInterval = 50 * time.Millisecond
 
 var settings = inject.Settings{SecretNames: []string{"istio-certs", "istio-other"}, PublisherImage: "ghcr.io/isthmus-mesh/isthmus:dev"}
 
-// world is a running controller and what it works on.
-type world struct {
+// environment is a running controller with its engine, its mesh and its clients.
+type environment struct {
 	t        *testing.T
 	kube     kubernetes.Interface
 	dynamic  dynamic.Interface
@@ -55,11 +55,11 @@ type world struct {
 	stop     func()
 }
 
-// spaces makes the names of namespaces unique in this run.
-var spaces atomic.Int64
+// namespaceCount makes the names of namespaces unique.
+var namespaceCount atomic.Int64
 
-// start runs a controller until the test ends, in the way of a leader.
-func start(t *testing.T, change ...func(*controller.Options)) *world {
+// newEnvironment starts a controller, as the leader, until the test ends.
+func newEnvironment(t *testing.T, change ...func(*controller.Options)) *environment {
 	t.Helper()
 	kube, err := kubernetes.NewForConfig(admin)
 	require.NoError(t, err)
@@ -67,98 +67,98 @@ func start(t *testing.T, change ...func(*controller.Options)) *world {
 	require.NoError(t, err)
 	engine, err := inject.New(inject.Options{Settings: settings})
 	require.NoError(t, err)
-	w := &world{t: t, kube: kube, dynamic: dynamicClient, mesh: newAuthority(t), engine: engine}
-	w.run(change...)
-	return w
+	env := &environment{t: t, kube: kube, dynamic: dynamicClient, mesh: newAuthority(t), engine: engine}
+	env.startController(change...)
+	return env
 }
 
-// run starts the controller, again after stop.
-func (w *world) run(change ...func(*controller.Options)) {
-	w.t.Helper()
-	cached, err := controller.CacheOptions()
-	require.NoError(w.t, err)
-	w.registry = prometheus.NewRegistry()
+// startController starts the controller, also after stop.
+func (env *environment) startController(change ...func(*controller.Options)) {
+	env.t.Helper()
+	cacheOptions, err := controller.CacheOptions()
+	require.NoError(env.t, err)
+	env.registry = prometheus.NewRegistry()
 	mgr, err := manager.New(rest.CopyConfig(admin), manager.Options{
-		Cache: cached, Metrics: metricsserver.Options{BindAddress: "0"},
+		Cache: cacheOptions, Metrics: metricsserver.Options{BindAddress: "0"},
 		Controller: config.Controller{SkipNameValidation: ptr.To(true)},
 	})
-	require.NoError(w.t, err)
+	require.NoError(env.t, err)
 	secrets, err := publish.NewClient(admin)
-	require.NoError(w.t, err)
+	require.NoError(env.t, err)
 	recorder := events.NewRecorder(func(ctx context.Context, event *eventsv1.Event) error {
 		return mgr.GetClient().Create(ctx, event)
 	}, controller.Name, logr.Discard())
-	require.NoError(w.t, mgr.Add(recorder))
+	require.NoError(env.t, mgr.Add(recorder))
 	mesh := patches.Mesh{}.Defaults()
 	options := controller.Options{
-		Settings: settings, Engine: w.engine, Mesh: func(string) (patches.Mesh, error) { return mesh, nil },
-		Roots: w.mesh, Secrets: secrets, Dynamic: w.dynamic, Registerer: w.registry,
-		Sources: map[policy.Source]controller.Source{policy.IstioCA: w.mesh},
+		Settings: settings, Engine: env.engine, Mesh: func(string) (patches.Mesh, error) { return mesh, nil },
+		Roots: env.mesh, Secrets: secrets, Dynamic: env.dynamic, Registerer: env.registry,
+		Sources: map[policy.Source]controller.Source{policy.IstioCA: env.mesh},
 		Events:  recorder, Ready: func() error { return nil }, ScanInterval: time.Second, CheckInterval: 100 * time.Millisecond,
 	}
 	for _, c := range change {
 		c(&options)
 	}
-	require.NoError(w.t, controller.Add(mgr, options))
+	require.NoError(env.t, controller.Add(mgr, options))
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- mgr.Start(ctx) }()
+	done := make(chan error, 1)
+	go func() { done <- mgr.Start(ctx) }()
 	stopped := false
-	w.stop = func() {
+	env.stop = func() {
 		if stopped {
 			return
 		}
 		stopped = true
 		cancel()
-		require.NoError(w.t, <-ended)
+		require.NoError(env.t, <-done)
 	}
-	w.t.Cleanup(w.stop)
+	env.t.Cleanup(env.stop)
 }
 
-// namespace makes an opted-in namespace with service accounts.
-func (w *world) namespace(annotations map[string]string, accounts ...string) string {
-	w.t.Helper()
-	name := fmt.Sprintf("edge-%d", spaces.Add(1))
-	_, err := w.kube.CoreV1().Namespaces().Create(w.t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+// createNamespace creates an opted-in namespace with service accounts.
+func (env *environment) createNamespace(annotations map[string]string, accounts ...string) string {
+	env.t.Helper()
+	name := fmt.Sprintf("edge-%d", namespaceCount.Add(1))
+	_, err := env.kube.CoreV1().Namespaces().Create(env.t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name: name, Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, Annotations: annotations,
 	}}, metav1.CreateOptions{})
-	require.NoError(w.t, err)
-	// The next test's controller has nothing to do here.
-	w.t.Cleanup(func() {
-		assert.NoError(w.t, w.kube.CoreV1().Namespaces().Delete(context.Background(), name, metav1.DeleteOptions{}))
+	require.NoError(env.t, err)
+	// The namespace is deleted so that the next test's controller does not reconcile it.
+	env.t.Cleanup(func() {
+		assert.NoError(env.t, env.kube.CoreV1().Namespaces().Delete(context.Background(), name, metav1.DeleteOptions{}))
 	})
 	for _, account := range accounts {
-		_, err := w.kube.CoreV1().ServiceAccounts(name).Create(w.t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
-		require.NoError(w.t, err)
+		_, err := env.kube.CoreV1().ServiceAccounts(name).Create(env.t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
+		require.NoError(env.t, err)
 	}
 	return name
 }
 
-// label changes the label isthmus.dev/injection of a namespace; empty removes it.
-func (w *world) label(namespace, value string) {
-	w.t.Helper()
-	w.merge(namespace, "labels", policy.InjectionLabel, value)
+// setLabel sets the label isthmus.dev/injection of a namespace. Empty removes it.
+func (env *environment) setLabel(namespace, value string) {
+	env.t.Helper()
+	env.patchNamespace(namespace, "labels", policy.InjectionLabel, value)
 }
 
-// annotate changes an annotation of a namespace; empty removes it.
-func (w *world) annotate(namespace, key, value string) {
-	w.t.Helper()
-	w.merge(namespace, "annotations", key, value)
+// annotate sets an annotation of a namespace. Empty removes it.
+func (env *environment) annotate(namespace, key, value string) {
+	env.t.Helper()
+	env.patchNamespace(namespace, "annotations", key, value)
 }
 
-func (w *world) merge(namespace, field, key, value string) {
-	w.t.Helper()
+func (env *environment) patchNamespace(namespace, field, key, value string) {
+	env.t.Helper()
 	entry := map[string]any{key: value}
 	if value == "" {
 		entry[key] = nil
 	}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{field: entry}})
-	require.NoError(w.t, err)
-	_, err = w.kube.CoreV1().Namespaces().Patch(w.t.Context(), namespace, "application/merge-patch+json", patch, metav1.PatchOptions{})
-	require.NoError(w.t, err)
+	require.NoError(env.t, err)
+	_, err = env.kube.CoreV1().Namespaces().Patch(env.t.Context(), namespace, "application/merge-patch+json", patch, metav1.PatchOptions{})
+	require.NoError(env.t, err)
 }
 
-// edgePod is an edge as its author writes it.
+// edgePod returns an edge that is not injected.
 func edgePod(name, account string, annotations map[string]string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: annotations},
@@ -169,70 +169,70 @@ func edgePod(name, account string, annotations map[string]string) *corev1.Pod {
 	}
 }
 
-// edge creates an injected pod: what the webhook would have made of it.
-func (w *world) edge(namespace string, pod *corev1.Pod) *corev1.Pod {
-	w.t.Helper()
-	ns, err := w.kube.CoreV1().Namespaces().Get(w.t.Context(), namespace, metav1.GetOptions{})
-	require.NoError(w.t, err)
-	result := w.engine.Inject(inject.Request{Pod: pod, Namespace: policy.Namespace{Name: namespace, Labels: ns.Labels, Annotations: ns.Annotations}})
-	require.Equal(w.t, policy.Injected, result.Reason, result.Message)
+// createEdge injects a pod as the webhook does, and creates it.
+func (env *environment) createEdge(namespace string, pod *corev1.Pod) *corev1.Pod {
+	env.t.Helper()
+	ns, err := env.kube.CoreV1().Namespaces().Get(env.t.Context(), namespace, metav1.GetOptions{})
+	require.NoError(env.t, err)
+	result := env.engine.Inject(inject.Request{Pod: pod, Namespace: policy.Namespace{Name: namespace, Labels: ns.Labels, Annotations: ns.Annotations}})
+	require.Equal(env.t, policy.Injected, result.Reason, result.Message)
 	patch, err := jsonpatch.DecodePatch(result.EncodedPatch)
-	require.NoError(w.t, err)
+	require.NoError(env.t, err)
 	document, err := json.Marshal(pod)
-	require.NoError(w.t, err)
+	require.NoError(env.t, err)
 	document, err = patch.Apply(document)
-	require.NoError(w.t, err)
+	require.NoError(env.t, err)
 	injected := &corev1.Pod{}
-	require.NoError(w.t, json.Unmarshal(document, injected))
-	return w.create(namespace, injected)
+	require.NoError(env.t, json.Unmarshal(document, injected))
+	return env.createPod(namespace, injected)
 }
 
-func (w *world) create(namespace string, pod *corev1.Pod) *corev1.Pod {
-	w.t.Helper()
-	created, err := w.kube.CoreV1().Pods(namespace).Create(w.t.Context(), pod, metav1.CreateOptions{})
-	require.NoError(w.t, err)
+func (env *environment) createPod(namespace string, pod *corev1.Pod) *corev1.Pod {
+	env.t.Helper()
+	created, err := env.kube.CoreV1().Pods(namespace).Create(env.t.Context(), pod, metav1.CreateOptions{})
+	require.NoError(env.t, err)
 	return created
 }
 
-// end deletes a pod at once: no kubelet confirms it here.
-func (w *world) end(pod *corev1.Pod) {
-	w.t.Helper()
-	require.NoError(w.t, w.kube.CoreV1().Pods(pod.Namespace).Delete(w.t.Context(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}))
+// deletePod deletes a pod without a grace period, since there is no kubelet.
+func (env *environment) deletePod(pod *corev1.Pod) {
+	env.t.Helper()
+	require.NoError(env.t, env.kube.CoreV1().Pods(pod.Namespace).Delete(env.t.Context(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}))
 }
 
-// secret waits for a Secret for which check is true.
-func (w *world) secret(namespace, name string, check func(*corev1.Secret) bool) *corev1.Secret {
-	w.t.Helper()
+// awaitSecret waits for a Secret for which check is true.
+func (env *environment) awaitSecret(namespace, name string, check func(*corev1.Secret) bool) *corev1.Secret {
+	env.t.Helper()
 	var found *corev1.Secret
-	require.Eventually(w.t, func() bool {
-		s, err := w.kube.CoreV1().Secrets(namespace).Get(w.t.Context(), name, metav1.GetOptions{})
+	require.Eventually(env.t, func() bool {
+		s, err := env.kube.CoreV1().Secrets(namespace).Get(env.t.Context(), name, metav1.GetOptions{})
 		if err != nil || !check(s) {
 			return false
 		}
 		found = s
 		return true
-	}, patience, tick, "secret %s/%s", namespace, name)
+	}, waitTimeout, pollInterval, "secret %s/%s", namespace, name)
 	return found
 }
 
-func anything(*corev1.Secret) bool { return true }
+func anySecret(*corev1.Secret) bool { return true }
 
-// gone waits until a Secret is not there.
-func (w *world) gone(namespace, name string) {
-	w.t.Helper()
-	require.Eventually(w.t, func() bool {
-		_, err := w.kube.CoreV1().Secrets(namespace).Get(w.t.Context(), name, metav1.GetOptions{})
+// awaitNoSecret waits until a Secret does not exist.
+func (env *environment) awaitNoSecret(namespace, name string) {
+	env.t.Helper()
+	require.Eventually(env.t, func() bool {
+		_, err := env.kube.CoreV1().Secrets(namespace).Get(env.t.Context(), name, metav1.GetOptions{})
 		return apierrors.IsNotFound(err)
-	}, patience, tick, "secret %s/%s is still there", namespace, name)
+	}, waitTimeout, pollInterval, "secret %s/%s is still there", namespace, name)
 }
 
-// event waits for an Event with this reason about an object of this kind and
-// name, and returns its note.
-func (w *world) event(namespace, kind, name, reason string) string {
-	w.t.Helper()
+// awaitEvent waits for an Event with this reason about an object of this kind and name,
+// and returns its note.
+func (env *environment) awaitEvent(namespace, kind, name, reason string) string {
+	env.t.Helper()
 	var note string
-	require.Eventually(w.t, func() bool {
-		list, err := w.kube.EventsV1().Events(namespace).List(w.t.Context(), metav1.ListOptions{})
+	require.Eventually(env.t, func() bool {
+		list, err := env.kube.EventsV1().Events(namespace).List(env.t.Context(), metav1.ListOptions{})
 		if err != nil {
 			return false
 		}
@@ -243,7 +243,7 @@ func (w *world) event(namespace, kind, name, reason string) string {
 			}
 		}
 		return false
-	}, patience, tick, "event %s about %s %s/%s", reason, kind, namespace, name)
+	}, waitTimeout, pollInterval, "event %s about %s %s/%s", reason, kind, namespace, name)
 	return note
 }
 
@@ -251,11 +251,11 @@ func isAbout(e eventsv1.Event, kind, name, reason string) bool {
 	return e.Regarding.Kind == kind && e.Regarding.Name == name && e.Reason == reason
 }
 
-// metric is the value of one series, NaN and false when it is not there.
-func (w *world) metric(name string, labels map[string]string) (float64, bool) {
-	w.t.Helper()
-	families, err := w.registry.Gather()
-	require.NoError(w.t, err)
+// metric returns the value of a series with these labels, or 0 and false if there is none.
+func (env *environment) metric(name string, labels map[string]string) (float64, bool) {
+	env.t.Helper()
+	families, err := env.registry.Gather()
+	require.NoError(env.t, err)
 	for _, f := range families {
 		if f.GetName() != name {
 			continue
@@ -275,29 +275,29 @@ func (w *world) metric(name string, labels map[string]string) (float64, bool) {
 	return 0, false
 }
 
-// reaches waits until a metric has a value.
-func (w *world) reaches(name string, labels map[string]string, want float64) {
-	w.t.Helper()
-	assert.Eventually(w.t, func() bool {
-		got, ok := w.metric(name, labels)
+// awaitMetric waits until a metric has a value.
+func (env *environment) awaitMetric(name string, labels map[string]string, want float64) {
+	env.t.Helper()
+	assert.Eventually(env.t, func() bool {
+		got, ok := env.metric(name, labels)
 		return ok && got == want
-	}, patience, tick, "%s%v never was %v", name, labels, want)
+	}, waitTimeout, pollInterval, "%s%v never was %v", name, labels, want)
 }
 
-// reachesNothing waits until a metric has no such series.
-func (w *world) reachesNothing(name string, labels map[string]string) {
-	w.t.Helper()
-	assert.Eventually(w.t, func() bool {
-		_, ok := w.metric(name, labels)
+// awaitNoSeries waits until a metric has no series with these labels.
+func (env *environment) awaitNoSeries(name string, labels map[string]string) {
+	env.t.Helper()
+	assert.Eventually(env.t, func() bool {
+		_, ok := env.metric(name, labels)
 		return !ok
-	}, patience, tick, "%s%v is still there", name, labels)
+	}, waitTimeout, pollInterval, "%s%v is still there", name, labels)
 }
 
-// problems are what a linter says of the metrics.
-func (w *world) problems() []string {
-	w.t.Helper()
-	found, err := testutil.GatherAndLint(w.registry)
-	require.NoError(w.t, err)
+// lintMetrics returns the problems that the linter finds in the metrics.
+func (env *environment) lintMetrics() []string {
+	env.t.Helper()
+	found, err := testutil.GatherAndLint(env.registry)
+	require.NoError(env.t, err)
 	var texts []string
 	for _, p := range found {
 		texts = append(texts, p.Metric+": "+p.Text)
@@ -305,15 +305,15 @@ func (w *world) problems() []string {
 	return texts
 }
 
-func identity(t testing.TB, id string) spiffeid.ID {
+func parseID(t testing.TB, id string) spiffeid.ID {
 	t.Helper()
 	parsed, err := spiffeid.FromString(id)
 	require.NoError(t, err)
 	return parsed
 }
 
-func idOf(namespace, account string) string {
+func spiffeID(namespace, account string) string {
 	return "spiffe://cluster.local/ns/" + namespace + "/sa/" + account
 }
 
-var errAway = errors.New("dial istiod.istio-system.svc:15012: connection refused")
+var errUnavailable = errors.New("dial istiod.istio-system.svc:15012: connection refused")

@@ -11,17 +11,17 @@ import (
 )
 
 func TestLeftoversAreDeleted(t *testing.T) {
-	w := start(t)
-	w.define()
-	ns := w.namespace(map[string]string{policy.TLSContextKey: "true"}, "edge")
-	w.edge(ns, edgePod("front", "edge", nil))
-	w.tlsContext(ns)
+	env := newEnvironment(t)
+	env.createTLSContextCRD()
+	ns := env.createNamespace(map[string]string{policy.TLSContextKey: "true"}, "edge")
+	env.createEdge(ns, edgePod("front", "edge", nil))
+	env.awaitTLSContext(ns)
 
-	w.stop()
-	w.annotate(ns, policy.TLSContextKey, "")
-	w.run()
+	env.stop()
+	env.annotate(ns, policy.TLSContextKey, "")
+	env.startController()
 	require.Eventually(t, func() bool {
-		_, err := w.dynamic.Resource(contexts).Namespace(ns).Get(t.Context(), "istio-upstream", metav1.GetOptions{})
+		_, err := env.dynamic.Resource(tlsContexts).Namespace(ns).Get(t.Context(), "istio-upstream", metav1.GetOptions{})
 		return apierrors.IsNotFound(err)
-	}, patience, tick, "a new leader finds what is no longer asked for")
+	}, waitTimeout, pollInterval, "a new leader finds what is no longer asked for")
 }

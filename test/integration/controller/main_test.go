@@ -1,6 +1,6 @@
-// Package controller proves against a real API server what the controller keeps,
-// what it leaves alone and what it takes back. The certificates come from an
-// authority in the test; test/mesh has them from istiod.
+// Package controller tests against a real API server which objects the controller writes,
+// which it does not change and which it deletes. The certificates come from an authority in
+// the test; in test/mesh they come from istiod.
 package controller
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
-// admin is how to reach the API server as its administrator. TestMain sets it.
+// admin is the administrator's client configuration. TestMain sets it.
 var admin *rest.Config
 
 func TestMain(m *testing.M) {

@@ -14,71 +14,71 @@ import (
 )
 
 func TestOptOut(t *testing.T) {
-	w := start(t)
-	ns := w.namespace(nil, "edge")
-	_, err := w.kube.CoreV1().Secrets(ns).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "istio-other"}}, metav1.CreateOptions{})
+	env := newEnvironment(t)
+	ns := env.createNamespace(nil, "edge")
+	_, err := env.kube.CoreV1().Secrets(ns).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "istio-other"}}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	pod := w.edge(ns, edgePod("front", "edge", nil))
-	w.secret(ns, "istio-certs", anything)
+	pod := env.createEdge(ns, edgePod("front", "edge", nil))
+	env.awaitSecret(ns, "istio-certs", anySecret)
 
-	w.label(ns, "")
+	env.setLabel(ns, "")
 	// The pod still needs the Secret. That another namespace was reconciled shows
 	// that the controller had the time to do something here.
-	other := w.namespace(nil, "edge")
-	w.edge(other, edgePod("front", "edge", nil))
-	w.secret(other, "istio-certs", anything)
-	w.secret(ns, "istio-certs", anything)
+	other := env.createNamespace(nil, "edge")
+	env.createEdge(other, edgePod("front", "edge", nil))
+	env.awaitSecret(other, "istio-certs", anySecret)
+	env.awaitSecret(ns, "istio-certs", anySecret)
 
-	w.end(pod)
-	w.gone(ns, "istio-certs")
-	w.secret(ns, "istio-other", anything)
-	w.reachesNothing("isthmus_edge_pods", map[string]string{"namespace": ns}) // there are no series of a namespace that is not opted in
-	w.secret(other, "istio-certs", anything)
+	env.deletePod(pod)
+	env.awaitNoSecret(ns, "istio-certs")
+	env.awaitSecret(ns, "istio-other", anySecret)
+	env.awaitNoSeries("isthmus_edge_pods", map[string]string{"namespace": ns}) // there are no series of a namespace that is not opted in
+	env.awaitSecret(other, "istio-certs", anySecret)
 }
 
 func TestOptOutWhileNoControllerRuns(t *testing.T) {
-	w := start(t)
-	ns := w.namespace(nil, "edge")
-	pod := w.edge(ns, edgePod("front", "edge", nil))
-	w.secret(ns, "istio-certs", anything)
-	w.stop()
-	w.label(ns, policy.InjectionDisabled)
-	w.end(pod)
-	w.run()
-	w.gone(ns, "istio-certs")
+	env := newEnvironment(t)
+	ns := env.createNamespace(nil, "edge")
+	pod := env.createEdge(ns, edgePod("front", "edge", nil))
+	env.awaitSecret(ns, "istio-certs", anySecret)
+	env.stop()
+	env.setLabel(ns, policy.InjectionDisabled)
+	env.deletePod(pod)
+	env.startController()
+	env.awaitNoSecret(ns, "istio-certs")
 }
 
 func TestLastPodGone(t *testing.T) {
-	w := start(t)
-	ns := w.namespace(nil, "edge")
-	pod := w.edge(ns, edgePod("front", "edge", nil))
-	first := w.secret(ns, "istio-certs", anything)
-	w.end(pod)
+	env := newEnvironment(t)
+	ns := env.createNamespace(nil, "edge")
+	pod := env.createEdge(ns, edgePod("front", "edge", nil))
+	first := env.awaitSecret(ns, "istio-certs", anySecret)
+	env.deletePod(pod)
 	edges := map[string]string{"namespace": ns, "state": "injected"}
-	w.reachesNothing("isthmus_edge_pods", edges)
-	w.edge(ns, edgePod("front-again", "edge", nil))
-	w.reaches("isthmus_edge_pods", edges, 1)
-	assert.Equal(t, first.UID, w.secret(ns, "istio-certs", anything).UID, "it stays for the next pod")
+	env.awaitNoSeries("isthmus_edge_pods", edges)
+	env.createEdge(ns, edgePod("front-again", "edge", nil))
+	env.awaitMetric("isthmus_edge_pods", edges, 1)
+	assert.Equal(t, first.UID, env.awaitSecret(ns, "istio-certs", anySecret).UID, "it stays for the next pod")
 }
 
 func TestPublisherBinding(t *testing.T) {
-	w := start(t)
-	ns := w.namespace(map[string]string{policy.SourceKey: "agent"}, "edge", "other")
-	pod := w.edge(ns, edgePod("front", "edge", nil))
+	env := newEnvironment(t)
+	ns := env.createNamespace(map[string]string{policy.SourceKey: "agent"}, "edge", "other")
+	pod := env.createEdge(ns, edgePod("front", "edge", nil))
 	var binding *rbacv1.RoleBinding
 	require.Eventually(t, func() bool {
 		var err error
-		binding, err = w.kube.RbacV1().RoleBindings(ns).Get(t.Context(), "isthmus-publisher", metav1.GetOptions{})
+		binding, err = env.kube.RbacV1().RoleBindings(ns).Get(t.Context(), "isthmus-publisher", metav1.GetOptions{})
 		return err == nil
-	}, patience, tick)
+	}, waitTimeout, pollInterval)
 	assert.Equal(t, rbacv1.RoleRef{APIGroup: "rbac.authorization.k8s.io", Kind: "ClusterRole", Name: "isthmus-publisher"}, binding.RoleRef)
 	assert.Equal(t, []rbacv1.Subject{{Kind: "ServiceAccount", Name: "edge", Namespace: ns}}, binding.Subjects)
-	assert.Zero(t, w.mesh.count(ns), "what the pod publishes, the controller does not")
+	assert.Zero(t, env.mesh.issuedCount(ns), "what the pod publishes, the controller does not")
 
-	w.label(ns, "")
-	w.end(pod)
+	env.setLabel(ns, "")
+	env.deletePod(pod)
 	require.Eventually(t, func() bool {
-		_, err := w.kube.RbacV1().RoleBindings(ns).Get(t.Context(), "isthmus-publisher", metav1.GetOptions{})
+		_, err := env.kube.RbacV1().RoleBindings(ns).Get(t.Context(), "isthmus-publisher", metav1.GetOptions{})
 		return apierrors.IsNotFound(err)
-	}, patience, tick, "the right goes with the opt-in")
+	}, waitTimeout, pollInterval, "the right goes with the opt-in")
 }

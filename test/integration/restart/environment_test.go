@@ -41,7 +41,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// engine is Isthmus with a template that differs by the sidecar's image.
+// engine returns an engine whose template has the sidecar image of a version.
 func engine(t testing.TB, version string) *inject.Engine {
 	t.Helper()
 	e, err := inject.New(inject.Options{Settings: settings(version)})
@@ -53,45 +53,45 @@ func settings(version string) inject.Settings {
 	return inject.Settings{SecretNames: []string{"istio-certs"}, Mesh: patches.Mesh{ProxyImage: "docker.io/istio/proxyv2:" + version}}
 }
 
-// The templates before and after an upgrade.
+// The versions of the template before and after an upgrade.
 const (
 	older = "1.27.0"
 	newer = "1.28.0"
 )
 
-// world is a webhook, a controller, and the namespace of the edges.
-type world struct {
+// environment is a webhook, a controller, and the namespace of the edges.
+type environment struct {
 	t *testing.T
-	// space is opted in, and asks for restarts.
-	space string
-	// serves is what the webhook injects by.
-	serves   atomic.Pointer[inject.Engine]
-	registry *prometheus.Registry
-	stop     func()
+	// namespace is opted in, and its annotation asks for restarts.
+	namespace string
+	// webhookEngine is the engine of the webhook.
+	webhookEngine atomic.Pointer[inject.Engine]
+	registry      *prometheus.Registry
+	stop          func()
 }
 
-var spaces atomic.Int64
+var namespaceCount atomic.Int64
 
-// newWorld makes a namespace and a webhook for it, which serves the older template.
-func newWorld(t *testing.T) *world {
+// newEnvironment creates a namespace and starts a webhook for it, with the older template.
+func newEnvironment(t *testing.T) *environment {
 	t.Helper()
-	w := &world{t: t, space: fmt.Sprintf("restart-%d", spaces.Add(1)), stop: func() {}}
-	w.serves.Store(engine(t, older))
+	env := &environment{t: t, namespace: fmt.Sprintf("restart-%d", namespaceCount.Add(1)), stop: func() {}}
+	env.webhookEngine.Store(engine(t, older))
 	_, err := kube.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
-		Name: w.space, Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, Annotations: map[string]string{policy.RestartKey: "true"},
+		Name: env.namespace, Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, Annotations: map[string]string{policy.RestartKey: "true"},
 	}}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		assert.NoError(t, kube.CoreV1().Namespaces().Delete(context.Background(), w.space, metav1.DeleteOptions{}))
+		assert.NoError(t, kube.CoreV1().Namespaces().Delete(context.Background(), env.namespace, metav1.DeleteOptions{}))
 	})
-	w.serve()
-	return w
+	env.startWebhook()
+	return env
 }
 
-// facts reads namespaces as the webhook does, without a cache.
-type facts struct{}
+// namespaceReader reads namespaces for the webhook, without a cache.
+type namespaceReader struct{}
 
-func (facts) Namespace(ctx context.Context, name string, _ bool) (policy.Namespace, error) {
+func (namespaceReader) Namespace(ctx context.Context, name string, _ bool) (policy.Namespace, error) {
 	ns, err := kube.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
 		return policy.Namespace{}, err
@@ -99,19 +99,19 @@ func (facts) Namespace(ctx context.Context, name string, _ bool) (policy.Namespa
 	return policy.Namespace{Name: name, Labels: ns.Labels, Annotations: ns.Annotations}, nil
 }
 
-// serve starts the webhook and has the API server call it.
-func (w *world) serve() {
-	w.t.Helper()
+// startWebhook starts the webhook and makes the API server call it.
+func (env *environment) startWebhook() {
+	env.t.Helper()
 	metrics, err := webhook.NewMetrics(prometheus.NewRegistry())
-	require.NoError(w.t, err)
+	require.NoError(env.t, err)
 	memory := webhook.NewMemoryBudget()
 	server := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		(&webhook.Handler{Engine: w.serves.Load(), Memory: memory, Namespaces: facts{}, Metrics: metrics, Log: logr.Discard(), Labelled: true, Timeout: patience}).ServeHTTP(rw, r)
+		(&webhook.Handler{Engine: env.webhookEngine.Load(), Memory: memory, Namespaces: namespaceReader{}, Metrics: metrics, Log: logr.Discard(), Labelled: true, Timeout: waitTimeout}).ServeHTTP(rw, r)
 	}))
-	w.t.Cleanup(server.Close)
+	env.t.Cleanup(server.Close)
 	configurations := kube.AdmissionregistrationV1().MutatingWebhookConfigurations()
-	_, err = configurations.Create(w.t.Context(), &admissionregistrationv1.MutatingWebhookConfiguration{
-		ObjectMeta: metav1.ObjectMeta{Name: w.space},
+	_, err = configurations.Create(env.t.Context(), &admissionregistrationv1.MutatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: env.namespace},
 		Webhooks: []admissionregistrationv1.MutatingWebhook{{
 			Name: "namespace.isthmus.dev", SideEffects: ptr.To(admissionregistrationv1.SideEffectClassNone), AdmissionReviewVersions: []string{"v1"},
 			ClientConfig: admissionregistrationv1.WebhookClientConfig{
@@ -119,69 +119,69 @@ func (w *world) serve() {
 			},
 			TimeoutSeconds:     ptr.To[int32](30),
 			ReinvocationPolicy: ptr.To(admissionregistrationv1.IfNeededReinvocationPolicy),
-			NamespaceSelector:  &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: w.space}},
+			NamespaceSelector:  &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: env.namespace}},
 			Rules: []admissionregistrationv1.RuleWithOperations{{
 				Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
 				Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}},
 			}},
 		}},
 	}, metav1.CreateOptions{})
-	require.NoError(w.t, err)
-	w.t.Cleanup(func() {
-		assert.NoError(w.t, configurations.Delete(context.Background(), w.space, metav1.DeleteOptions{}))
+	require.NoError(env.t, err)
+	env.t.Cleanup(func() {
+		assert.NoError(env.t, configurations.Delete(context.Background(), env.namespace, metav1.DeleteOptions{}))
 	})
-	// The API server learns of it by a watch.
-	require.EventuallyWithT(w.t, func(t *assert.CollectT) {
-		pod, err := kube.CoreV1().Pods(w.space).Create(w.t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "probe"}, Spec: template("probe").Spec}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	// The API server observes the configuration by a watch.
+	require.EventuallyWithT(env.t, func(t *assert.CollectT) {
+		pod, err := kube.CoreV1().Pods(env.namespace).Create(env.t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "probe"}, Spec: podTemplate("probe").Spec}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		if assert.NoError(t, err) {
 			assert.Contains(t, pod.Labels, policy.InjectedLabel)
 		}
-	}, patience, tick)
+	}, waitTimeout, pollInterval)
 }
 
-// nothing is a mesh that has not issued anything yet.
-type nothing struct{}
+// pendingMesh is a mesh that has no roots and has not issued a certificate yet.
+type pendingMesh struct{}
 
-func (nothing) Bundle(context.Context, certs.Request) (*certs.Bundle, error) {
+func (pendingMesh) Bundle(context.Context, certs.Request) (*certs.Bundle, error) {
 	return nil, certs.ErrPending
 }
-func (nothing) Roots() ([]*x509.Certificate, error) { return nil, nil }
-func (nothing) OnChange(func())                     {}
+func (pendingMesh) Roots() ([]*x509.Certificate, error) { return nil, nil }
+func (pendingMesh) OnChange(func())                     {}
 
-// lead runs a controller of a version with the chart's service account, as the
-// leader does, until it is stopped or the test ends.
-func (w *world) lead(version string, change ...func(*restart.Options)) {
-	w.t.Helper()
-	w.stop()
+// startController stops the controller and starts one of a version, as the leader and with
+// the chart's service account. It runs until it is stopped or the test ends.
+func (env *environment) startController(version string, change ...func(*restart.Options)) {
+	env.t.Helper()
+	env.stop()
 	cached, err := controller.CacheOptions()
-	require.NoError(w.t, err)
-	w.registry = prometheus.NewRegistry()
-	mgr, err := manager.New(robot, manager.Options{
+	require.NoError(env.t, err)
+	env.registry = prometheus.NewRegistry()
+	mgr, err := manager.New(controllerConfig, manager.Options{
 		Cache: cached, Metrics: metricsserver.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: ptr.To(true)},
 	})
-	require.NoError(w.t, err)
-	secrets, err := publish.NewClient(robot)
-	require.NoError(w.t, err)
-	dynamicClient, err := dynamic.NewForConfig(robot)
-	require.NoError(w.t, err)
-	client, err := kubernetes.NewForConfig(robot)
-	require.NoError(w.t, err)
+	require.NoError(env.t, err)
+	secrets, err := publish.NewClient(controllerConfig)
+	require.NoError(env.t, err)
+	dynamicClient, err := dynamic.NewForConfig(controllerConfig)
+	require.NoError(env.t, err)
+	client, err := kubernetes.NewForConfig(controllerConfig)
+	require.NoError(env.t, err)
 	recorder := events.NewRecorder(func(ctx context.Context, event *eventsv1.Event) error {
 		return mgr.GetClient().Create(ctx, event)
 	}, controller.Name, logr.Discard())
-	require.NoError(w.t, mgr.Add(recorder))
+	require.NoError(env.t, mgr.Add(recorder))
 	ready := func() error { return nil }
 	options := restart.Options{
-		Kube: client, Pods: mgr.GetAPIReader(), Namespaces: controller.Namespaces(mgr.GetClient(), settings(version)), Engine: engine(w.t, version),
-		Events: recorder, Registerer: w.registry, Log: logr.Discard(), Ready: ready,
-		Namespace: release, Timeout: time.Hour, Settle: time.Millisecond, Interval: tick,
+		Kube: client, Pods: mgr.GetAPIReader(), Namespaces: controller.Namespaces(mgr.GetClient(), settings(version)), Engine: engine(env.t, version),
+		Events: recorder, Registerer: env.registry, Log: logr.Discard(), Ready: ready,
+		Namespace: release, Timeout: time.Hour, Settle: time.Millisecond, Interval: pollInterval,
 	}
 	for _, c := range change {
 		c(&options)
 	}
 	restarter, err := restart.New(options)
-	require.NoError(w.t, err)
-	require.NoError(w.t, mgr.Add(restarter))
+	require.NoError(env.t, err)
+	require.NoError(env.t, mgr.Add(restarter))
 	report := func(namespace string, pods []controller.StalePod) {
 		list := make([]restart.StalePod, len(pods))
 		for i, pod := range pods {
@@ -190,32 +190,32 @@ func (w *world) lead(version string, change ...func(*restart.Options)) {
 		restarter.Report(namespace, list)
 	}
 	mesh := settings(version).Mesh.Defaults()
-	require.NoError(w.t, controller.Add(mgr, controller.Options{
-		Settings: settings(version), Engine: engine(w.t, version), Mesh: func(string) (patches.Mesh, error) { return mesh, nil },
-		Roots: nothing{}, Secrets: secrets, Dynamic: dynamicClient, Registerer: w.registry,
-		Sources: map[policy.Source]controller.Source{policy.IstioCA: nothing{}},
+	require.NoError(env.t, controller.Add(mgr, controller.Options{
+		Settings: settings(version), Engine: engine(env.t, version), Mesh: func(string) (patches.Mesh, error) { return mesh, nil },
+		Roots: pendingMesh{}, Secrets: secrets, Dynamic: dynamicClient, Registerer: env.registry,
+		Sources: map[policy.Source]controller.Source{policy.IstioCA: pendingMesh{}},
 		Events:  recorder, Ready: ready, ScanInterval: time.Second, ReportStale: report,
 	}))
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- mgr.Start(ctx) }()
-	w.stop = func() {
-		w.stop = func() {}
+	done := make(chan error, 1)
+	go func() { done <- mgr.Start(ctx) }()
+	env.stop = func() {
+		env.stop = func() {}
 		cancel()
-		require.NoError(w.t, <-ended)
+		require.NoError(env.t, <-done)
 	}
-	w.t.Cleanup(func() { w.stop() })
+	env.t.Cleanup(func() { env.stop() })
 }
 
-// upgrade has webhook and controller go to another version, as a chart does.
-func (w *world) upgrade(version string, change ...func(*restart.Options)) {
-	w.t.Helper()
-	w.serves.Store(engine(w.t, version))
-	w.lead(version, change...)
+// upgrade upgrades webhook and controller to another version, as the chart does.
+func (env *environment) upgrade(version string, change ...func(*restart.Options)) {
+	env.t.Helper()
+	env.webhookEngine.Store(engine(env.t, version))
+	env.startController(version, change...)
 }
 
-// template is an edge's.
-func template(name string) corev1.PodTemplateSpec {
+// podTemplate returns the pod template of an edge.
+func podTemplate(name string) corev1.PodTemplateSpec {
 	return corev1.PodTemplateSpec{
 		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": name}},
 		Spec: corev1.PodSpec{
@@ -233,50 +233,50 @@ func selector(name string) *metav1.LabelSelector {
 	return &metav1.LabelSelector{MatchLabels: map[string]string{"app": name}}
 }
 
-// deploy makes Deployments of two replicas, and waits until they are up.
-func (w *world) deploy(names ...string) {
-	w.t.Helper()
+// deploy creates Deployments of two replicas, and waits until they are rolled out.
+func (env *environment) deploy(names ...string) {
+	env.t.Helper()
 	for _, name := range names {
-		w.deployWith(name, nil, func(*appsv1.Deployment) {})
+		env.createDeployment(name, nil, func(*appsv1.Deployment) {})
 	}
 	for _, name := range names {
-		w.up(name)
+		env.awaitRollout(name)
 	}
 }
 
-func (w *world) deployWith(name string, annotations map[string]string, change func(*appsv1.Deployment)) {
-	w.t.Helper()
+func (env *environment) createDeployment(name string, annotations map[string]string, change func(*appsv1.Deployment)) {
+	env.t.Helper()
 	d := &appsv1.Deployment{ObjectMeta: objectMeta(name, annotations), Spec: appsv1.DeploymentSpec{
-		Replicas: ptr.To[int32](2), Selector: selector(name), Template: template(name), ProgressDeadlineSeconds: ptr.To[int32](3600),
+		Replicas: ptr.To[int32](2), Selector: selector(name), Template: podTemplate(name), ProgressDeadlineSeconds: ptr.To[int32](3600),
 	}}
 	change(d)
-	_, err := kube.AppsV1().Deployments(w.space).Create(w.t.Context(), d, metav1.CreateOptions{})
-	require.NoError(w.t, err)
+	_, err := kube.AppsV1().Deployments(env.namespace).Create(env.t.Context(), d, metav1.CreateOptions{})
+	require.NoError(env.t, err)
 }
 
-func (w *world) deployment(name string) *appsv1.Deployment {
-	w.t.Helper()
-	d, err := kube.AppsV1().Deployments(w.space).Get(w.t.Context(), name, metav1.GetOptions{})
-	require.NoError(w.t, err)
+func (env *environment) deployment(name string) *appsv1.Deployment {
+	env.t.Helper()
+	d, err := kube.AppsV1().Deployments(env.namespace).Get(env.t.Context(), name, metav1.GetOptions{})
+	require.NoError(env.t, err)
 	return d
 }
 
-// isUp says what kubectl rollout status waits for.
-func isUp(d *appsv1.Deployment) bool {
+// isRolledOut reports the condition that kubectl rollout status waits for.
+func isRolledOut(d *appsv1.Deployment) bool {
 	s, want := d.Status, *d.Spec.Replicas
 	return s.ObservedGeneration >= d.Generation && s.UpdatedReplicas == want && s.Replicas == want && s.AvailableReplicas == want
 }
 
-func (w *world) up(name string) {
-	w.t.Helper()
-	require.Eventually(w.t, func() bool { return isUp(w.deployment(name)) }, patience, tick, "Deployment %s is not up", name)
+func (env *environment) awaitRollout(name string) {
+	env.t.Helper()
+	require.Eventually(env.t, func() bool { return isRolledOut(env.deployment(name)) }, waitTimeout, pollInterval, "Deployment %s is not rolled out", name)
 }
 
-// pods are those of a workload that are not on their way out.
-func (w *world) pods(name string) []corev1.Pod {
-	w.t.Helper()
-	list, err := kube.CoreV1().Pods(w.space).List(w.t.Context(), metav1.ListOptions{LabelSelector: "app=" + name})
-	require.NoError(w.t, err)
+// pods returns the pods of a workload that are not being deleted.
+func (env *environment) pods(name string) []corev1.Pod {
+	env.t.Helper()
+	list, err := kube.CoreV1().Pods(env.namespace).List(env.t.Context(), metav1.ListOptions{LabelSelector: "app=" + name})
+	require.NoError(env.t, err)
 	var pods []corev1.Pod
 	for _, pod := range list.Items {
 		if pod.DeletionTimestamp.IsZero() {
@@ -286,19 +286,19 @@ func (w *world) pods(name string) []corev1.Pod {
 	return pods
 }
 
-// carries reports whether every pod of a workload has the sidecar of a version.
-func (w *world) carries(name, version string) bool {
-	w.t.Helper()
-	pods := w.pods(name)
+// allPodsHaveSidecar reports whether every pod of a workload has the sidecar of a version.
+func (env *environment) allPodsHaveSidecar(name, version string) bool {
+	env.t.Helper()
+	pods := env.pods(name)
 	for _, pod := range pods {
-		if !isOf(&pod, version) {
+		if !hasSidecar(&pod, version) {
 			return false
 		}
 	}
 	return len(pods) > 0
 }
 
-func isOf(pod *corev1.Pod, version string) bool {
+func hasSidecar(pod *corev1.Pod, version string) bool {
 	for _, c := range pod.Spec.InitContainers {
 		if c.Image == "docker.io/istio/proxyv2:"+version {
 			return true
@@ -307,40 +307,40 @@ func isOf(pod *corev1.Pod, version string) bool {
 	return false
 }
 
-// rolled waits until a Deployment is up with the sidecar of a version.
-func (w *world) rolled(name, version string) {
-	w.t.Helper()
-	require.Eventually(w.t, func() bool { return isUp(w.deployment(name)) && w.carries(name, version) }, patience, tick, "Deployment %s is not rolled to %s", name, version)
+// awaitSidecar waits until a Deployment is rolled out with the sidecar of a version.
+func (env *environment) awaitSidecar(name, version string) {
+	env.t.Helper()
+	require.Eventually(env.t, func() bool { return isRolledOut(env.deployment(name)) && env.allPodsHaveSidecar(name, version) }, waitTimeout, pollInterval, "Deployment %s is not rolled out with sidecar %s", name, version)
 }
 
-// isRestarted reports whether the controller ever restarted a Deployment.
+// isRestarted reports whether the controller has restarted a Deployment.
 func isRestarted(d *appsv1.Deployment) bool {
 	return d.Annotations[policy.RestartedForKey] != "" || d.Spec.Template.Annotations[restart.RestartedAt] != ""
 }
 
-// revisions is how many templates a Deployment has had.
-func (w *world) revisions(name string) int {
-	w.t.Helper()
-	list, err := kube.AppsV1().ReplicaSets(w.space).List(w.t.Context(), metav1.ListOptions{LabelSelector: "app=" + name})
-	require.NoError(w.t, err)
+// revisions returns the number of templates that a Deployment has had.
+func (env *environment) revisions(name string) int {
+	env.t.Helper()
+	list, err := kube.AppsV1().ReplicaSets(env.namespace).List(env.t.Context(), metav1.ListOptions{LabelSelector: "app=" + name})
+	require.NoError(env.t, err)
 	return len(list.Items)
 }
 
 // annotate sets an annotation of a Deployment.
-func (w *world) annotate(name, key, value string) {
-	w.t.Helper()
+func (env *environment) annotate(name, key, value string) {
+	env.t.Helper()
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{key: value}}})
-	require.NoError(w.t, err)
-	_, err = kube.AppsV1().Deployments(w.space).Patch(w.t.Context(), name, types.MergePatchType, patch, metav1.PatchOptions{})
-	require.NoError(w.t, err)
+	require.NoError(env.t, err)
+	_, err = kube.AppsV1().Deployments(env.namespace).Patch(env.t.Context(), name, types.MergePatchType, patch, metav1.PatchOptions{})
+	require.NoError(env.t, err)
 }
 
-// event waits for an Event about an object, and returns its note.
-func (w *world) event(kind, name, reason string) string {
-	w.t.Helper()
+// awaitEvent waits for an Event about an object, and returns its note.
+func (env *environment) awaitEvent(kind, name, reason string) string {
+	env.t.Helper()
 	var note string
-	require.Eventually(w.t, func() bool {
-		list, err := kube.EventsV1().Events(w.space).List(w.t.Context(), metav1.ListOptions{})
+	require.Eventually(env.t, func() bool {
+		list, err := kube.EventsV1().Events(env.namespace).List(env.t.Context(), metav1.ListOptions{})
 		if err != nil {
 			return false
 		}
@@ -351,20 +351,20 @@ func (w *world) event(kind, name, reason string) string {
 			}
 		}
 		return false
-	}, patience, tick, "event %s about %s %s", reason, kind, name)
+	}, waitTimeout, pollInterval, "event %s about %s %s", reason, kind, name)
 	return note
 }
 
-// reaches waits until a metric has a value.
-func (w *world) reaches(name, label, value string, want float64) {
-	w.t.Helper()
-	require.Eventually(w.t, func() bool { return w.metric(name, label, value) == want }, patience, tick, "%s{%s=%q} never was %v", name, label, value, want)
+// awaitMetric waits until a metric has a value.
+func (env *environment) awaitMetric(name, label, value string, want float64) {
+	env.t.Helper()
+	require.Eventually(env.t, func() bool { return env.metric(name, label, value) == want }, waitTimeout, pollInterval, "%s{%s=%q} never was %v", name, label, value, want)
 }
 
-func (w *world) metric(name, label, value string) float64 {
-	w.t.Helper()
-	families, err := w.registry.Gather()
-	require.NoError(w.t, err)
+func (env *environment) metric(name, label, value string) float64 {
+	env.t.Helper()
+	families, err := env.registry.Gather()
+	require.NoError(env.t, err)
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
 			for _, l := range m.GetLabel() {
@@ -377,16 +377,16 @@ func (w *world) metric(name, label, value string) float64 {
 	return -1
 }
 
-// queue waits until the queue is in this state.
-func (w *world) queue(waiting, rolling, stopped float64) {
-	w.t.Helper()
+// awaitQueue waits until the metric of the restart queue has these values.
+func (env *environment) awaitQueue(waiting, rolling, stopped float64) {
+	env.t.Helper()
 	for state, want := range map[string]float64{"waiting": waiting, "rolling": rolling, "stopped": stopped} {
-		w.reaches("isthmus_restart_queue", "state", state, want)
+		env.awaitMetric("isthmus_restart_queue", "state", state, want)
 	}
 }
 
-// record is the content of the ConfigMap with the restart that is under way.
-func record(t *testing.T) map[string]string {
+// readRecord returns the content of the ConfigMap with the current restart.
+func readRecord(t *testing.T) map[string]string {
 	t.Helper()
 	m, err := kube.CoreV1().ConfigMaps(release).Get(t.Context(), restart.ConfigMapName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {

@@ -18,82 +18,82 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-func (w *world) stateful(name string, strategy appsv1.StatefulSetUpdateStrategy) {
-	w.t.Helper()
-	_, err := kube.AppsV1().StatefulSets(w.space).Create(w.t.Context(), &appsv1.StatefulSet{ObjectMeta: objectMeta(name, nil), Spec: appsv1.StatefulSetSpec{
-		Replicas: ptr.To[int32](2), Selector: selector(name), Template: template(name), UpdateStrategy: strategy,
+func (env *environment) createStatefulSet(name string, strategy appsv1.StatefulSetUpdateStrategy) {
+	env.t.Helper()
+	_, err := kube.AppsV1().StatefulSets(env.namespace).Create(env.t.Context(), &appsv1.StatefulSet{ObjectMeta: objectMeta(name, nil), Spec: appsv1.StatefulSetSpec{
+		Replicas: ptr.To[int32](2), Selector: selector(name), Template: podTemplate(name), UpdateStrategy: strategy,
 	}}, metav1.CreateOptions{})
-	require.NoError(w.t, err)
-	require.Eventually(w.t, func() bool {
-		s, err := kube.AppsV1().StatefulSets(w.space).Get(w.t.Context(), name, metav1.GetOptions{})
+	require.NoError(env.t, err)
+	require.Eventually(env.t, func() bool {
+		s, err := kube.AppsV1().StatefulSets(env.namespace).Get(env.t.Context(), name, metav1.GetOptions{})
 		return err == nil && s.Status.AvailableReplicas == 2
-	}, patience, tick)
+	}, waitTimeout, pollInterval)
 }
 
-func (w *world) daemon(name string, strategy appsv1.DaemonSetUpdateStrategy) {
-	w.t.Helper()
-	// A kubelet is not needed for the DaemonSet's controller to want a pod there.
-	_, err := kube.CoreV1().Nodes().Create(w.t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: w.space}}, metav1.CreateOptions{})
-	require.NoError(w.t, err)
-	w.t.Cleanup(func() {
-		assert.NoError(w.t, kube.CoreV1().Nodes().Delete(context.Background(), w.space, metav1.DeleteOptions{}))
+func (env *environment) createDaemonSet(name string, strategy appsv1.DaemonSetUpdateStrategy) {
+	env.t.Helper()
+	// The controller of DaemonSets creates a pod for every node, even without a kubelet.
+	_, err := kube.CoreV1().Nodes().Create(env.t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: env.namespace}}, metav1.CreateOptions{})
+	require.NoError(env.t, err)
+	env.t.Cleanup(func() {
+		assert.NoError(env.t, kube.CoreV1().Nodes().Delete(context.Background(), env.namespace, metav1.DeleteOptions{}))
 	})
-	_, err = kube.AppsV1().DaemonSets(w.space).Create(w.t.Context(), &appsv1.DaemonSet{ObjectMeta: objectMeta(name, nil), Spec: appsv1.DaemonSetSpec{
-		Selector: selector(name), Template: template(name), UpdateStrategy: strategy,
+	_, err = kube.AppsV1().DaemonSets(env.namespace).Create(env.t.Context(), &appsv1.DaemonSet{ObjectMeta: objectMeta(name, nil), Spec: appsv1.DaemonSetSpec{
+		Selector: selector(name), Template: podTemplate(name), UpdateStrategy: strategy,
 	}}, metav1.CreateOptions{})
-	require.NoError(w.t, err)
-	require.Eventually(w.t, func() bool {
-		d, err := kube.AppsV1().DaemonSets(w.space).Get(w.t.Context(), name, metav1.GetOptions{})
+	require.NoError(env.t, err)
+	require.Eventually(env.t, func() bool {
+		d, err := kube.AppsV1().DaemonSets(env.namespace).Get(env.t.Context(), name, metav1.GetOptions{})
 		return err == nil && d.Status.NumberAvailable >= 1
-	}, patience, tick)
+	}, waitTimeout, pollInterval)
 }
 
-func TestEachKindIsRolled(t *testing.T) {
-	w := newWorld(t)
-	w.deploy("d")
-	w.stateful("s", appsv1.StatefulSetUpdateStrategy{})
-	w.daemon("e", appsv1.DaemonSetUpdateStrategy{})
-	w.upgrade(newer)
+func TestEachKindIsRestarted(t *testing.T) {
+	env := newEnvironment(t)
+	env.deploy("d")
+	env.createStatefulSet("s", appsv1.StatefulSetUpdateStrategy{})
+	env.createDaemonSet("e", appsv1.DaemonSetUpdateStrategy{})
+	env.upgrade(newer)
 	for kind, name := range map[string]string{"Deployment": "d", "StatefulSet": "s", "DaemonSet": "e"} {
-		assert.Contains(t, w.event(kind, name, "RestartCompleted"), "is rolled out")
-		assert.True(t, w.carries(name, newer), kind)
+		assert.Contains(t, env.awaitEvent(kind, name, "RestartCompleted"), "is rolled out")
+		assert.True(t, env.allPodsHaveSidecar(name, newer), kind)
 	}
-	w.queue(0, 0, 0)
-	w.reaches("isthmus_restarts_total", "result", "started", 3)
+	env.awaitQueue(0, 0, 0)
+	env.awaitMetric("isthmus_restarts_total", "result", "started", 3)
 }
 
 // Workloads that cannot be rolled, or decline, have an Event and are left alone, and
 // the others do not wait for them.
 func TestWhatCannotBeRolledIsRefused(t *testing.T) {
-	w := newWorld(t)
+	env := newEnvironment(t)
 	ctx := t.Context()
-	w.deployWith("declines", map[string]string{policy.RestartKey: "false"}, func(*appsv1.Deployment) {})
-	w.deployWith("unsure", map[string]string{policy.RestartKey: "maybe"}, func(*appsv1.Deployment) {})
-	w.deploy("paused", "z")
-	w.up("declines")
-	w.up("unsure")
-	_, err := kube.AppsV1().Deployments(w.space).Patch(ctx, "paused", types.MergePatchType, []byte(`{"spec":{"paused":true}}`), metav1.PatchOptions{})
+	env.createDeployment("declines", map[string]string{policy.RestartKey: "false"}, func(*appsv1.Deployment) {})
+	env.createDeployment("unsure", map[string]string{policy.RestartKey: "maybe"}, func(*appsv1.Deployment) {})
+	env.deploy("paused", "z")
+	env.awaitRollout("declines")
+	env.awaitRollout("unsure")
+	_, err := kube.AppsV1().Deployments(env.namespace).Patch(ctx, "paused", types.MergePatchType, []byte(`{"spec":{"paused":true}}`), metav1.PatchOptions{})
 	require.NoError(t, err)
-	w.stateful("delete", appsv1.StatefulSetUpdateStrategy{Type: appsv1.OnDeleteStatefulSetStrategyType})
-	w.stateful("half", appsv1.StatefulSetUpdateStrategy{RollingUpdate: &appsv1.RollingUpdateStatefulSetStrategy{Partition: ptr.To[int32](1)}})
-	w.daemon("daemon", appsv1.DaemonSetUpdateStrategy{Type: appsv1.OnDeleteDaemonSetStrategyType})
-	bare := template("bare")
-	_, err = kube.CoreV1().Pods(w.space).Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "bare", Labels: bare.Labels}, Spec: bare.Spec}, metav1.CreateOptions{})
+	env.createStatefulSet("delete", appsv1.StatefulSetUpdateStrategy{Type: appsv1.OnDeleteStatefulSetStrategyType})
+	env.createStatefulSet("half", appsv1.StatefulSetUpdateStrategy{RollingUpdate: &appsv1.RollingUpdateStatefulSetStrategy{Partition: ptr.To[int32](1)}})
+	env.createDaemonSet("daemon", appsv1.DaemonSetUpdateStrategy{Type: appsv1.OnDeleteDaemonSetStrategyType})
+	template := podTemplate("bare")
+	_, err = kube.CoreV1().Pods(env.namespace).Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "bare", Labels: template.Labels}, Spec: template.Spec}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	_, err = kube.AppsV1().ReplicaSets(w.space).Create(ctx, &appsv1.ReplicaSet{ObjectMeta: objectMeta("alone", nil), Spec: appsv1.ReplicaSetSpec{
-		Replicas: ptr.To[int32](1), Selector: selector("alone"), Template: template("alone"),
+	_, err = kube.AppsV1().ReplicaSets(env.namespace).Create(ctx, &appsv1.ReplicaSet{ObjectMeta: objectMeta("alone", nil), Spec: appsv1.ReplicaSetSpec{
+		Replicas: ptr.To[int32](1), Selector: selector("alone"), Template: podTemplate("alone"),
 	}}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	job := template("job")
+	job := podTemplate("job")
 	job.Spec.RestartPolicy = corev1.RestartPolicyNever
-	job.Annotations = map[string]string{policy.InjectKey: "true", policy.ProfileKey: "emissary"} // no edge else, for it ends
-	_, err = kube.BatchV1().Jobs(w.space).Create(ctx, &batchv1.Job{ObjectMeta: objectMeta("job", nil), Spec: batchv1.JobSpec{Template: job}}, metav1.CreateOptions{})
+	job.Annotations = map[string]string{policy.InjectKey: "true", policy.ProfileKey: "emissary"} // without a profile a Job is no edge, since its pods end
+	_, err = kube.BatchV1().Jobs(env.namespace).Create(ctx, &batchv1.Job{ObjectMeta: objectMeta("job", nil), Spec: batchv1.JobSpec{Template: job}}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	for _, name := range []string{"bare", "alone", "job", "daemon"} {
-		require.Eventually(t, func() bool { return w.carries(name, older) }, patience, tick, name)
+		require.Eventually(t, func() bool { return env.allPodsHaveSidecar(name, older) }, waitTimeout, pollInterval, name)
 	}
 
-	w.upgrade(newer)
+	env.upgrade(newer)
 	for _, c := range []struct{ kind, name, want string }{
 		{"Deployment", "unsure", `annotation isthmus.dev/restart-when-stale: "maybe" is not allowed; want "true" or "false"`},
 		{"Deployment", "paused", "it is paused"},
@@ -104,21 +104,21 @@ func TestWhatCannotBeRolledIsRefused(t *testing.T) {
 		{"ReplicaSet", "alone", "its ReplicaSet alone belongs to no Deployment"},
 		{"Job", "job", "its owner is the Job job"},
 	} {
-		assert.Contains(t, w.event(c.kind, c.name, "RestartRefused"), c.want)
+		assert.Contains(t, env.awaitEvent(c.kind, c.name, "RestartRefused"), c.want)
 	}
-	w.rolled("z", newer)
-	w.queue(0, 0, 0)
-	w.reaches("isthmus_restarts_total", "result", "started", 1)
-	w.reaches("isthmus_restarts_total", "result", "refused", 8)
+	env.awaitSidecar("z", newer)
+	env.awaitQueue(0, 0, 0)
+	env.awaitMetric("isthmus_restarts_total", "result", "started", 1)
+	env.awaitMetric("isthmus_restarts_total", "result", "refused", 8)
 	for _, name := range []string{"declines", "unsure", "paused", "delete", "half", "daemon", "bare", "alone", "job"} {
-		assert.True(t, w.carries(name, older), name)
+		assert.True(t, env.allPodsHaveSidecar(name, older), name)
 	}
 }
 
-// Until controller and webhook are rolled out, of the same image and settings, what
-// is stale may be what the next version injects.
-func TestNothingIsRestartedWhileIsthmusIsRolled(t *testing.T) {
-	client, err := kubernetes.NewForConfig(robot)
+// Until controller and webhook are rolled out with the same image and settings, the webhook
+// may inject another template than the controller expects.
+func TestNothingIsRestartedWhileIsthmusIsRolledOut(t *testing.T) {
+	client, err := kubernetes.NewForConfig(controllerConfig)
 	require.NoError(t, err)
 	served := restart.CheckWebhook(client, release)
 	await := func(want string) {
@@ -129,7 +129,7 @@ func TestNothingIsRestartedWhileIsthmusIsRolled(t *testing.T) {
 			} else {
 				assert.ErrorContains(c, err, want)
 			}
-		}, patience, tick)
+		}, waitTimeout, pollInterval)
 	}
 	patch := func(name, patch string) {
 		t.Helper()
@@ -137,10 +137,10 @@ func TestNothingIsRestartedWhileIsthmusIsRolled(t *testing.T) {
 		require.NoError(t, err)
 	}
 	await("")
-	letGo := kubelet.hold(func(pod *corev1.Pod) bool { return pod.Namespace == release })
+	resume := kubelet.hold(func(pod *corev1.Pod) bool { return pod.Namespace == release })
 	patch("isthmus-webhook", `{"spec":{"template":{"metadata":{"annotations":{"checksum/settings":"new"}}}}}`)
 	await("Deployment restart-isthmus/isthmus-webhook is not rolled out")
-	letGo()
+	resume()
 	await("settings new")
 	patch("isthmus-controller", `{"spec":{"template":{"metadata":{"annotations":{"checksum/settings":"new"}}}}}`)
 	await("")

@@ -10,7 +10,6 @@ package restart
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -36,11 +35,11 @@ import (
 const release = "restart-isthmus"
 
 var (
-	// admin is how to reach the API server as its administrator.
+	// admin is the administrator's client configuration.
 	admin *rest.Config
-	// robot is how the chart's controller reaches it: with its own token.
-	robot *rest.Config
-	kube  *kubernetes.Clientset
+	// controllerConfig is the client configuration with a token of the chart's controller.
+	controllerConfig *rest.Config
+	kube             *kubernetes.Clientset
 )
 
 func TestMain(m *testing.M) {
@@ -57,7 +56,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = p.Stop() }()
-	undo, err := prepare(ctx, p)
+	undo, err := installChart(ctx, p)
 	defer undo()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "set up:", err)
@@ -68,8 +67,8 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// prepare installs the chart. undo removes it again, also after an error.
-func prepare(ctx context.Context, p *controlplane.Plane) (undo func(), err error) {
+// installChart installs the chart. undo removes it again, also after an error.
+func installChart(ctx context.Context, p *controlplane.Plane) (undo func(), err error) {
 	undo = func() {}
 	if admin, err = p.Admin(); err != nil {
 		return undo, err
@@ -100,12 +99,12 @@ func prepare(ctx context.Context, p *controlplane.Plane) (undo func(), err error
 			return undo, fmt.Errorf("create %s %s: %w", o.GetKind(), o.GetName(), err)
 		}
 	}
-	robot, err = accountOf(ctx, "isthmus-controller")
+	controllerConfig, err = configFor(ctx, "isthmus-controller")
 	return undo, err
 }
 
-// accountOf is how a service account of the release reaches the API server.
-func accountOf(ctx context.Context, name string) (*rest.Config, error) {
+// configFor returns a client configuration with a token of a service account of the release.
+func configFor(ctx context.Context, name string) (*rest.Config, error) {
 	seconds := int64(3600)
 	token, err := kube.CoreV1().ServiceAccounts(release).CreateToken(ctx, name,
 		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}, metav1.CreateOptions{})
@@ -117,7 +116,7 @@ func accountOf(ctx context.Context, name string) (*rest.Config, error) {
 	return config, nil
 }
 
-// chart is what Helm would install, without the webhooks' configurations: the tests
+// chart returns the objects of the chart, without the webhook configurations: the tests
 // have their own.
 func chart(ctx context.Context) ([]*unstructured.Unstructured, error) {
 	helm, err := controlplane.Tool(ctx, "helm")
@@ -144,14 +143,14 @@ func chart(ctx context.Context) ([]*unstructured.Unstructured, error) {
 		}
 	}
 	if len(list) < 10 {
-		return nil, errors.New("the chart renders next to nothing")
+		return nil, fmt.Errorf("the chart renders %d objects, want at least 10", len(list))
 	}
 	return list, nil
 }
 
-// patience is how long a condition may take on a busy machine, and tick how often
-// it is checked.
+// waitTimeout is how long a condition may take on a busy machine, and pollInterval how
+// often it is checked.
 const (
-	patience = 2 * time.Minute
-	tick     = 50 * time.Millisecond
+	waitTimeout  = 2 * time.Minute
+	pollInterval = 50 * time.Millisecond
 )

@@ -18,31 +18,31 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// ledger records the restarts of Deployments, in the order of the API server's
+// restartRecorder records the restarts of Deployments, in the order of the API server's
 // changes.
-type ledger struct {
+type restartRecorder struct {
 	mu sync.Mutex
-	// order is the order in which they were restarted, and most the largest number
-	// of them that were restarted and not up at once.
-	order []string
-	most  int
+	// order is the order of the restarts, and maxConcurrent the largest number of
+	// Deployments that were restarted and not rolled out at the same time.
+	order         []string
+	maxConcurrent int
 }
 
-// follow watches the Deployments of the world until the test ends.
-func (w *world) follow() *ledger {
-	w.t.Helper()
-	list, err := kube.AppsV1().Deployments(w.space).List(w.t.Context(), metav1.ListOptions{})
-	require.NoError(w.t, err)
-	changes, err := kube.AppsV1().Deployments(w.space).Watch(context.Background(), metav1.ListOptions{ResourceVersion: list.ResourceVersion})
-	require.NoError(w.t, err)
-	w.t.Cleanup(changes.Stop)
-	l := &ledger{}
-	go l.write(changes)
+// recordRestarts watches the Deployments of the namespace until the test ends.
+func (env *environment) recordRestarts() *restartRecorder {
+	env.t.Helper()
+	list, err := kube.AppsV1().Deployments(env.namespace).List(env.t.Context(), metav1.ListOptions{})
+	require.NoError(env.t, err)
+	changes, err := kube.AppsV1().Deployments(env.namespace).Watch(context.Background(), metav1.ListOptions{ResourceVersion: list.ResourceVersion})
+	require.NoError(env.t, err)
+	env.t.Cleanup(changes.Stop)
+	l := &restartRecorder{}
+	go l.run(changes)
 	return l
 }
 
-func (l *ledger) write(changes watch.Interface) {
-	under := map[string]bool{}
+func (l *restartRecorder) run(changes watch.Interface) {
+	unfinished := map[string]bool{}
 	for change := range changes.ResultChan() {
 		d, ok := change.Object.(*appsv1.Deployment)
 		if !ok || !isRestarted(d) {
@@ -52,91 +52,91 @@ func (l *ledger) write(changes watch.Interface) {
 		if !slices.Contains(l.order, d.Name) {
 			l.order = append(l.order, d.Name)
 		}
-		under[d.Name] = !isUp(d)
+		unfinished[d.Name] = !isRolledOut(d)
 		rolling := 0
-		for _, isRolling := range under {
+		for _, isRolling := range unfinished {
 			if isRolling {
 				rolling++
 			}
 		}
-		l.most = max(l.most, rolling)
+		l.maxConcurrent = max(l.maxConcurrent, rolling)
 		l.mu.Unlock()
 	}
 }
 
-func (l *ledger) read() (order []string, most int) {
+func (l *restartRecorder) result() (order []string, maxConcurrent int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.Clone(l.order), l.most
+	return slices.Clone(l.order), l.maxConcurrent
 }
 
-// fresh are pods of a world that carry a version's sidecar.
-func (w *world) fresh(version string) func(*corev1.Pod) bool {
-	return func(pod *corev1.Pod) bool { return pod.Namespace == w.space && isOf(pod, version) }
+// podsWithSidecar matches the pods of the namespace with the sidecar of a version.
+func (env *environment) podsWithSidecar(version string) func(*corev1.Pod) bool {
+	return func(pod *corev1.Pod) bool { return pod.Namespace == env.namespace && hasSidecar(pod, version) }
 }
 
-// first waits until one of the Deployments was restarted, and returns it and the
+// first waits until one of the Deployments has been restarted, and returns it and the
 // others.
-func (w *world) first(names ...string) (first string, others []string) {
-	w.t.Helper()
-	require.Eventually(w.t, func() bool {
+func (env *environment) first(names ...string) (first string, others []string) {
+	env.t.Helper()
+	require.Eventually(env.t, func() bool {
 		for i, name := range names {
-			if isRestarted(w.deployment(name)) {
+			if isRestarted(env.deployment(name)) {
 				first, others = name, slices.Delete(slices.Clone(names), i, i+1)
 				return true
 			}
 		}
 		return false
-	}, patience, tick, "none of %v was restarted", names)
+	}, waitTimeout, pollInterval, "none of %v was restarted", names)
 	return first, others
 }
 
 func TestOneAtATime(t *testing.T) {
-	w := newWorld(t)
-	w.deploy("a", "b", "c")
-	l := w.follow()
-	letGo := kubelet.hold(w.fresh(newer))
-	w.upgrade(newer)
+	env := newEnvironment(t)
+	env.deploy("a", "b", "c")
+	l := env.recordRestarts()
+	resume := kubelet.hold(env.podsWithSidecar(newer))
+	env.upgrade(newer)
 
-	// All pods are found stale, one workload is restarted, and it does not get on.
-	first, others := w.first("a", "b", "c")
-	note := w.event("Deployment", first, "Restarted")
-	assert.Contains(t, note, w.deployment(first).Annotations[policy.RestartedForKey])
-	assert.Equal(t, first, record(t)["name"])
-	w.queue(2, 1, 0)
+	// All pods are stale, one workload is restarted, and its rollout does not proceed.
+	first, others := env.first("a", "b", "c")
+	note := env.awaitEvent("Deployment", first, "Restarted")
+	assert.Contains(t, note, env.deployment(first).Annotations[policy.RestartedForKey])
+	assert.Equal(t, first, readRecord(t)["name"])
+	env.awaitQueue(2, 1, 0)
 	for _, name := range others {
-		assert.False(t, isRestarted(w.deployment(name)), name)
-		assert.True(t, w.carries(name, older), name)
+		assert.False(t, isRestarted(env.deployment(name)), name)
+		assert.True(t, env.allPodsHaveSidecar(name, older), name)
 	}
 
-	letGo()
+	resume()
 	for _, name := range []string{"a", "b", "c"} {
-		w.rolled(name, newer)
-		w.event("Deployment", name, "RestartCompleted")
-		assert.Equal(t, 2, w.revisions(name), "%s was restarted once", name)
+		env.awaitSidecar(name, newer)
+		env.awaitEvent("Deployment", name, "RestartCompleted")
+		assert.Equal(t, 2, env.revisions(name), "%s was restarted once", name)
 	}
-	w.queue(0, 0, 0)
-	w.reaches("isthmus_restarts_total", "result", "started", 3)
-	w.reaches("isthmus_restarts_total", "result", "completed", 3)
-	order, most := l.read()
+	env.awaitQueue(0, 0, 0)
+	env.awaitMetric("isthmus_restarts_total", "result", "started", 3)
+	env.awaitMetric("isthmus_restarts_total", "result", "completed", 3)
+	order, maxConcurrent := l.result()
 	assert.Len(t, order, 3)
-	assert.Equal(t, 1, most, "how many were on their way at once")
-	assert.Empty(t, record(t))
-	w.reaches("isthmus_edge_pods", "state", "stale", -1)
+	assert.Equal(t, 1, maxConcurrent, "the number of rollouts at the same time")
+	assert.Empty(t, readRecord(t))
+	env.awaitMetric("isthmus_edge_pods", "state", "stale", -1)
 }
 
 // A stale pod has Events, whether restarts are on or not.
 func TestStalePodsHaveEvents(t *testing.T) {
-	w := newWorld(t)
-	w.deployWith("a", map[string]string{policy.RestartKey: "false"}, func(*appsv1.Deployment) {})
-	w.up("a")
-	w.upgrade(newer)
-	pod := w.pods("a")[0]
-	note := w.event("Pod", pod.Name, "stale-template")
+	env := newEnvironment(t)
+	env.createDeployment("a", map[string]string{policy.RestartKey: "false"}, func(*appsv1.Deployment) {})
+	env.awaitRollout("a")
+	env.upgrade(newer)
+	pod := env.pods("a")[0]
+	note := env.awaitEvent("Pod", pod.Name, "stale-template")
 	assert.Contains(t, note, `or have the controller do so: isthmus.dev/restart-when-stale: "true" on the workload or the namespace`)
-	w.event("ReplicaSet", metav1.GetControllerOf(&pod).Name, "stale-template")
-	w.reaches("isthmus_edge_pods", "state", "stale", 2)
-	assert.False(t, isRestarted(w.deployment("a")))
+	env.awaitEvent("ReplicaSet", metav1.GetControllerOf(&pod).Name, "stale-template")
+	env.awaitMetric("isthmus_edge_pods", "state", "stale", 2)
+	assert.False(t, isRestarted(env.deployment("a")))
 }
 
 func TestARolloutThatFailsStopsTheQueue(t *testing.T) {
@@ -153,136 +153,136 @@ func TestARolloutThatFailsStopsTheQueue(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			w.deployWith("a", nil, c.spec)
-			w.deployWith("b", nil, c.spec)
-			w.up("a")
-			w.up("b")
-			letGo := kubelet.hold(w.fresh(newer))
-			w.upgrade(newer, c.change)
+			env := newEnvironment(t)
+			env.createDeployment("a", nil, c.spec)
+			env.createDeployment("b", nil, c.spec)
+			env.awaitRollout("a")
+			env.awaitRollout("b")
+			resume := kubelet.hold(env.podsWithSidecar(newer))
+			env.upgrade(newer, c.change)
 
-			first, others := w.first("a", "b")
-			note := w.event("Deployment", first, "RestartStuck")
+			first, others := env.first("a", "b")
+			note := env.awaitEvent("Deployment", first, "RestartStuck")
 			assert.Contains(t, note, c.note)
 			assert.Contains(t, note, "Nothing else is restarted")
-			w.queue(1, 0, 1)
-			w.reaches("isthmus_restarts_total", "result", "stuck", 1)
-			assert.False(t, isRestarted(w.deployment(others[0])))
-			assert.True(t, w.carries(others[0], older))
+			env.awaitQueue(1, 0, 1)
+			env.awaitMetric("isthmus_restarts_total", "result", "stuck", 1)
+			assert.False(t, isRestarted(env.deployment(others[0])))
+			assert.True(t, env.allPodsHaveSidecar(others[0], older))
 
-			letGo()
-			w.rolled("a", newer)
-			w.rolled("b", newer)
-			w.queue(0, 0, 0)
+			resume()
+			env.awaitSidecar("a", newer)
+			env.awaitSidecar("b", newer)
+			env.awaitQueue(0, 0, 0)
 		})
 	}
 }
 
 func TestAWorkloadThatDeclinesIsReleased(t *testing.T) {
-	w := newWorld(t)
-	w.deploy("a", "b")
-	letGo := kubelet.hold(w.fresh(newer))
-	w.upgrade(newer, func(r *restart.Options) { r.Timeout = time.Second })
-	first, others := w.first("a", "b")
-	w.event("Deployment", first, "RestartStuck")
-	t.Cleanup(kubelet.hold(func(pod *corev1.Pod) bool { return w.fresh(newer)(pod) && pod.Labels["app"] == first }))
-	letGo()
+	env := newEnvironment(t)
+	env.deploy("a", "b")
+	resume := kubelet.hold(env.podsWithSidecar(newer))
+	env.upgrade(newer, func(r *restart.Options) { r.Timeout = time.Second })
+	first, others := env.first("a", "b")
+	env.awaitEvent("Deployment", first, "RestartStuck")
+	t.Cleanup(kubelet.hold(func(pod *corev1.Pod) bool { return env.podsWithSidecar(newer)(pod) && pod.Labels["app"] == first }))
+	resume()
 
-	w.annotate(first, policy.RestartKey, "false")
-	assert.Contains(t, w.event("Deployment", first, "RestartReleased"), "it no longer asks for a restart")
-	w.rolled(others[0], newer)
-	w.queue(0, 0, 0)
-	assert.Equal(t, 2, w.revisions(first))
+	env.annotate(first, policy.RestartKey, "false")
+	assert.Contains(t, env.awaitEvent("Deployment", first, "RestartReleased"), "it no longer asks for a restart")
+	env.awaitSidecar(others[0], newer)
+	env.awaitQueue(0, 0, 0)
+	assert.Equal(t, 2, env.revisions(first))
 }
 
 func TestLeaderChangesInTheMiddle(t *testing.T) {
-	w := newWorld(t)
-	w.deploy("a", "b", "c")
-	l := w.follow()
-	letGo := kubelet.hold(w.fresh(newer))
-	w.upgrade(newer)
-	name, _ := w.first("a", "b", "c")
-	first := w.deployment(name)
+	env := newEnvironment(t)
+	env.deploy("a", "b", "c")
+	l := env.recordRestarts()
+	resume := kubelet.hold(env.podsWithSidecar(newer))
+	env.upgrade(newer)
+	name, _ := env.first("a", "b", "c")
+	first := env.deployment(name)
 
-	w.lead(newer)
-	w.queue(2, 1, 0)
-	w.reaches("isthmus_edge_pods", "state", "stale", 6)
-	order, _ := l.read()
-	assert.Equal(t, []string{name}, order, "the next leader waits for what the one before began")
+	env.startController(newer)
+	env.awaitQueue(2, 1, 0)
+	env.awaitMetric("isthmus_edge_pods", "state", "stale", 6)
+	order, _ := l.result()
+	assert.Equal(t, []string{name}, order, "the next leader waits for the rollout that the previous one started")
 
-	letGo()
+	resume()
 	for _, name := range []string{"a", "b", "c"} {
-		w.rolled(name, newer)
+		env.awaitSidecar(name, newer)
 	}
-	w.queue(0, 0, 0)
-	_, most := l.read()
-	assert.Equal(t, 1, most)
+	env.awaitQueue(0, 0, 0)
+	_, maxConcurrent := l.result()
+	assert.Equal(t, 1, maxConcurrent)
 	for _, name := range []string{"a", "b", "c"} {
-		assert.Equal(t, 2, w.revisions(name), "%s was restarted once", name)
+		assert.Equal(t, 2, env.revisions(name), "%s was restarted once", name)
 	}
-	assert.Equal(t, first.Spec.Template.Annotations, w.deployment(name).Spec.Template.Annotations)
-	w.reaches("isthmus_restarts_total", "result", "completed", 3)
+	assert.Equal(t, first.Spec.Template.Annotations, env.deployment(name).Spec.Template.Annotations)
+	env.awaitMetric("isthmus_restarts_total", "result", "completed", 3)
 }
 
-// The leader is gone between the record and the restart.
+// The leader ends after it has written the record and before the restart.
 func TestARecordWithoutARestartIsDiscarded(t *testing.T) {
-	w := newWorld(t)
-	w.deploy("a", "b")
+	env := newEnvironment(t)
+	env.deploy("a", "b")
 	m, err := kube.CoreV1().ConfigMaps(release).Get(t.Context(), restart.ConfigMapName, metav1.GetOptions{})
 	require.NoError(t, err)
 	m.Data = map[string]string{
-		"kind": "Deployment", "namespace": w.space, "name": "b", "uid": string(w.deployment("b").UID), "template": "0123456789abcdef", "at": "2026-01-01T00:00:00Z",
+		"kind": "Deployment", "namespace": env.namespace, "name": "b", "uid": string(env.deployment("b").UID), "template": "0123456789abcdef", "at": "2026-01-01T00:00:00Z",
 	}
 	_, err = kube.CoreV1().ConfigMaps(release).Update(t.Context(), m, metav1.UpdateOptions{})
 	require.NoError(t, err)
-	w.upgrade(newer)
-	w.rolled("a", newer)
-	w.rolled("b", newer)
-	w.queue(0, 0, 0)
-	assert.Equal(t, 2, w.revisions("b"))
+	env.upgrade(newer)
+	env.awaitSidecar("a", newer)
+	env.awaitSidecar("b", newer)
+	env.awaitQueue(0, 0, 0)
+	assert.Equal(t, 2, env.revisions("b"))
 }
 
-// The webhook goes on injecting the old template, though it says it is rolled out.
-func TestAnOldWebhookMakesNoLoop(t *testing.T) {
-	w := newWorld(t)
-	w.deploy("a", "b")
-	w.lead(newer)
-	first, others := w.first("a", "b")
-	note := w.event("Deployment", first, "RestartFailed")
+// The webhook still injects the old template although it is rolled out.
+func TestAnOldWebhookCausesNoRestartLoop(t *testing.T) {
+	env := newEnvironment(t)
+	env.deploy("a", "b")
+	env.startController(newer)
+	first, others := env.first("a", "b")
+	note := env.awaitEvent("Deployment", first, "RestartFailed")
 	assert.Contains(t, note, "still has stale pods")
-	w.queue(1, 0, 1)
-	w.reaches("isthmus_restarts_total", "result", "failed", 1)
-	assert.Equal(t, 2, w.revisions(first), "restarted once")
-	assert.False(t, isRestarted(w.deployment(others[0])))
+	env.awaitQueue(1, 0, 1)
+	env.awaitMetric("isthmus_restarts_total", "result", "failed", 1)
+	assert.Equal(t, 2, env.revisions(first), "restarted once")
+	assert.False(t, isRestarted(env.deployment(others[0])))
 
-	// The next leader does not begin again either.
-	w.lead(newer)
-	w.queue(1, 0, 1)
-	w.reaches("isthmus_restarts_total", "result", "failed", 1)
-	assert.Equal(t, 2, w.revisions(first))
-	assert.False(t, isRestarted(w.deployment(others[0])))
+	// The next leader does not restart it either.
+	env.startController(newer)
+	env.awaitQueue(1, 0, 1)
+	env.awaitMetric("isthmus_restarts_total", "result", "failed", 1)
+	assert.Equal(t, 2, env.revisions(first))
+	assert.False(t, isRestarted(env.deployment(others[0])))
 
-	w.serves.Store(engine(t, newer))
-	require.NoError(t, kube.CoreV1().Pods(w.space).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: "app=" + first}))
-	w.rolled("a", newer)
-	w.rolled("b", newer)
-	w.queue(0, 0, 0)
-	assert.Equal(t, 2, w.revisions(first))
+	env.webhookEngine.Store(engine(t, newer))
+	require.NoError(t, kube.CoreV1().Pods(env.namespace).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: "app=" + first}))
+	env.awaitSidecar("a", newer)
+	env.awaitSidecar("b", newer)
+	env.awaitQueue(0, 0, 0)
+	assert.Equal(t, 2, env.revisions(first))
 }
 
 // The new template's pods do not start, and the chart is rolled back.
-func TestARollbackHealsWhatIsStuck(t *testing.T) {
-	w := newWorld(t)
-	w.deploy("a", "b")
-	t.Cleanup(kubelet.hold(w.fresh(newer)))
-	w.upgrade(newer, func(r *restart.Options) { r.Timeout = time.Second })
-	first, others := w.first("a", "b")
-	w.event("Deployment", first, "RestartStuck")
+func TestARollbackReplacesAStuckRollout(t *testing.T) {
+	env := newEnvironment(t)
+	env.deploy("a", "b")
+	t.Cleanup(kubelet.hold(env.podsWithSidecar(newer)))
+	env.upgrade(newer, func(r *restart.Options) { r.Timeout = time.Second })
+	first, others := env.first("a", "b")
+	env.awaitEvent("Deployment", first, "RestartStuck")
 
-	w.upgrade(older)
-	w.rolled(first, older)
-	w.queue(0, 0, 0)
-	assert.Equal(t, 3, w.revisions(first), "once for each template")
-	assert.Equal(t, 1, w.revisions(others[0]))
-	assert.False(t, isRestarted(w.deployment(others[0])))
+	env.upgrade(older)
+	env.awaitSidecar(first, older)
+	env.awaitQueue(0, 0, 0)
+	assert.Equal(t, 3, env.revisions(first), "once for each template")
+	assert.Equal(t, 1, env.revisions(others[0]))
+	assert.False(t, isRestarted(env.deployment(others[0])))
 }
