@@ -106,7 +106,7 @@ func TestExcludedNamespacesAreNeverReviewed(t *testing.T) {
 			counters := snapshotCounters(t)
 
 			for name, pod := range map[string]*corev1.Pod{
-				"edge": edgePod("isthmus-test-edge"), "edge that asks": edgePod("isthmus-test-asks", optIn),
+				"edge": edgePod("isthmus-test-edge"), "opted-in edge": edgePod("isthmus-test-asks", optIn),
 			} {
 				got, err := s.dryRun(pod)
 				require.NoError(t, err, name)

@@ -1,10 +1,10 @@
-// Package admission tests Isthmus on a real API server: the chart's own
-// manifests are installed, with nothing changed but the address of the webhook,
-// and real pods are created through it. There is no node, so pods stay pending.
+// Package admission tests Isthmus on a real API server: the chart's manifests are installed
+// with nothing changed but the address of the webhook, and pods are created through the API
+// server. There is no node, so pods stay pending.
 //
-// The API server comes from test/tools/cluster. KUBECONFIG names another one to use,
-// which must be able to call this machine on 127.0.0.1; everything that the
-// tests make there is removed at their end.
+// The API server comes from test/tools/cluster. KUBECONFIG names another one to use, which
+// must be able to call this machine on 127.0.0.1. The tests delete everything that they
+// create there.
 package admission
 
 import (

@@ -22,7 +22,7 @@ func TestUninjectedLivePodIsThePodWithoutInjection(t *testing.T) {
 			*p = corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: p.Name}, Spec: corev1.PodSpec{Containers: p.Spec.Containers}}
 		},
 		"without a token": func(p *corev1.Pod) { p.Spec.AutomountServiceAccountToken = ptr.To(false) },
-		"with a volume istio-certs of its own": func(p *corev1.Pod) {
+		"with an existing volume istio-certs": func(p *corev1.Pod) {
 			p.Spec.Volumes = []corev1.Volume{{Name: "istio-certs", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}}}
 		},
 		"with many fields": func(p *corev1.Pod) {

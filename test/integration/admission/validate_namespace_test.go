@@ -21,7 +21,7 @@ func TestNamespaceIsValidated(t *testing.T) {
 		denied   string
 		warnings []string
 	}{
-		"nothing of ours":             {changes: []change{label("team", "edge")}},
+		"no key of Isthmus":           {changes: []change{label("team", "edge")}},
 		"opted in":                    {changes: []change{enabled}},
 		"opted in with right values":  {changes: []change{enabled, annotation("isthmus.dev/mode", "secret"), annotation("isthmus.dev/cert-ttl", "12h")}},
 		"locked":                      {changes: []change{label("isthmus.dev/injection", "disabled")}},

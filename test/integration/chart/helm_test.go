@@ -1,5 +1,5 @@
-// Package chart tests the chart: what Helm renders from it, what it refuses,
-// and what a real API server makes of it.
+// Package chart tests the chart: the objects that Helm renders, the values that it refuses,
+// and the behaviour of the release on a real API server.
 package chart
 
 import (

@@ -43,7 +43,7 @@ func TestValuesThatAreRefused(t *testing.T) {
 		"a quantity with an unknown suffix":      {`resources: {limits: {memory: 128MB}}`, `at '/resources/limits/memory': '128MB' does not match pattern`},
 		"no unavailable replica":                 {`podDisruptionBudget: {maxUnavailable: 0}`, `at '/podDisruptionBudget/maxUnavailable': minimum: got 0, want 1`},
 		"a profile without a description":        {`profiles: {kong: {onlyNamed: true}}`, `at '/profiles/kong': missing property 'description'`},
-		"a profile with an image of its own":     {`profiles: {kong: {description: A., onlyNamed: true, image: x}}`, `at '/profiles/kong': additional properties 'image' not allowed`},
+		"a profile with an image":                {`profiles: {kong: {description: A., onlyNamed: true, image: x}}`, `at '/profiles/kong': additional properties 'image' not allowed`},
 		"a criterion without a condition":        {`profiles: {kong: {description: A., match: [{}]}}`, `at '/profiles/kong/match/0': minProperties: got 0, want 1`},
 		"an image with a tag to match":           {`profiles: {kong: {description: A., match: [{images: ["kong:3"]}]}}`, `at '/profiles/kong/match/0/images/0': 'kong:3' does not match pattern`},
 		"a label that is no text":                {`podLabels: {team: 7}`, `at '/podLabels/team': got number, want string`},

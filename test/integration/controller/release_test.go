@@ -80,5 +80,5 @@ func TestPublisherBinding(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := env.kube.RbacV1().RoleBindings(ns).Get(t.Context(), "isthmus-publisher", metav1.GetOptions{})
 		return apierrors.IsNotFound(err)
-	}, waitTimeout, pollInterval, "the right goes with the opt-in")
+	}, waitTimeout, pollInterval, "the RoleBinding is deleted with the opt-in")
 }

@@ -1,7 +1,7 @@
-// Package rbac proves on a real API server what each service account of the
-// chart may do and what it may not: by asking for reviews of access, and by
-// trying it with the credentials of a controller that was robbed. The document
-// docs/security.md says the same, row by row, or a test here fails.
+// Package rbac tests on a real API server which permissions each service account of the
+// chart has and which it does not have: by SubjectAccessReviews, and by requests with a
+// stolen token of the controller. It also compares the permissions with the tables of
+// docs/security.md.
 package rbac
 
 import (

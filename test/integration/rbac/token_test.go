@@ -163,7 +163,7 @@ func TestWhatTheControllerWrites(t *testing.T) {
 			_, err := secrets.Get(ctx, "isthmus-webhook-ca", metav1.GetOptions{})
 			return err
 		},
-		"bind a role of its own choice by the name that it may write": func() error {
+		"bind another role under the permitted name": func() error {
 			if err := c.admin.RbacV1().RoleBindings(labelled).Delete(ctx, publisherName, metav1.DeleteOptions{}); err != nil {
 				return err
 			}

@@ -1,7 +1,7 @@
-// Package restart proves that stale workloads are rolled one at a time: on a real
-// API server with its controller manager, with the service account, the roles and
-// the policy of the chart, and with pods that a webhook injects. There is no node:
-// a stand-in for the kubelet says which pods are ready.
+// Package restart tests that stale workloads are restarted one at a time: on a real API
+// server with its controller manager, with the service account, the roles and the policy of
+// the chart, and with pods that a webhook injects. There is no node: a fake kubelet marks
+// pods as ready.
 //
 // KUBECONFIG names another cluster to use, which must be able to call this machine
 // on 127.0.0.1.
