@@ -56,7 +56,7 @@ func (c *cluster) deploy(namespace, name, restartWhenStale string) {
 }
 
 func patchDeployment(ctx context.Context, client kubernetes.Interface, namespace, name, patch string, subresources ...string) error {
-	_, err := client.AppsV1().Deployments(namespace).Patch(ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{FieldManager: "thief"}, subresources...)
+	_, err := client.AppsV1().Deployments(namespace).Patch(ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{FieldManager: "attacker"}, subresources...)
 	return err
 }
 
