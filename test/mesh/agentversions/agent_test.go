@@ -21,13 +21,13 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/istio"
 )
 
-var files = []string{"key.pem", "cert-chain.pem", "root-cert.pem"}
+var certificateFiles = []string{"key.pem", "cert-chain.pem", "root-cert.pem"}
 
-// launch starts an agent with exactly what is injected for its version's image.
-func launch(t *testing.T, namespace string, p program, ttl time.Duration) *istio.Agent {
+// launchAgent starts an agent with exactly what is injected for its version's image.
+func launchAgent(t *testing.T, namespace string, p program, ttl time.Duration) *istio.Agent {
 	t.Helper()
 	a, err := istio.LaunchAgent(t.Context(), istiod, istio.AgentOptions{
-		Namespace: namespace, ServiceAccount: p.name(), TTL: ttl, Image: p.image(), Program: p.path,
+		Namespace: namespace, ServiceAccount: p.label(), TTL: ttl, Image: p.image(), Program: p.path,
 		Env: map[string]string{"KUBERNETES_SERVICE_HOST": "127.0.0.1"}, // as the kubelet does
 	})
 	require.NoError(t, err)
@@ -41,17 +41,17 @@ func launch(t *testing.T, namespace string, p program, ttl time.Duration) *istio
 	return a
 }
 
-func namespace(t *testing.T, name string, all []program) {
+func createNamespace(t *testing.T, name string, all []program) {
 	t.Helper()
 	var accounts []string
 	for _, p := range all {
-		accounts = append(accounts, p.name())
+		accounts = append(accounts, p.label())
 	}
 	require.NoError(t, istiod.CreateNamespace(t.Context(), name, nil, accounts...))
 }
 
-// status is what the kubelet's probe would see; 0 means no answer.
-func status(ctx context.Context, a *istio.Agent) int {
+// probeStatus is what the kubelet's probe would see; 0 means no answer.
+func probeStatus(ctx context.Context, a *istio.Agent) int {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, a.Ready, http.NoBody)
 	if err != nil {
 		return 0
@@ -64,10 +64,10 @@ func status(ctx context.Context, a *istio.Agent) int {
 	return response.StatusCode
 }
 
-// bundle makes a bundle of what an agent wrote.
-func bundle(ctx context.Context, a *istio.Agent, namespace string, p program) (*certs.Bundle, error) {
+// readBundle makes a bundle of what an agent wrote.
+func readBundle(ctx context.Context, a *istio.Agent, namespace string, p program) (*certs.Bundle, error) {
 	var content [3][]byte
-	for i, name := range files {
+	for i, name := range certificateFiles {
 		var err error
 		if content[i], err = os.ReadFile(filepath.Join(a.Dir, name)); err != nil {
 			return nil, err
@@ -81,17 +81,17 @@ func bundle(ctx context.Context, a *istio.Agent, namespace string, p program) (*
 	if err != nil {
 		return nil, err
 	}
-	id, err := certs.Identity(istio.TrustDomain, namespace, p.name())
+	id, err := certs.Identity(istio.TrustDomain, namespace, p.label())
 	if err != nil {
 		return nil, err
 	}
 	return certs.New(certs.Material{Key: content[0], Chain: content[1], Roots: content[2]}, certs.Want{ID: id, Roots: roots, Now: time.Now()})
 }
 
-// written lists the folders below the agent's own that it has files in. The agent
+// writtenFolders lists the folders below the agent's own that it has files in. The agent
 // names what it writes by relative paths, and in a container its folder is the
 // root, which is read-only but for what is mounted.
-func written(t *testing.T, root string) []string {
+func writtenFolders(t *testing.T, root string) []string {
 	t.Helper()
 	var folders []string
 	require.NoError(t, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
@@ -99,7 +99,7 @@ func written(t *testing.T, root string) []string {
 			return err
 		}
 		folder, err := filepath.Rel(root, filepath.Dir(path))
-		if folder = filepath.ToSlash(folder); !strings.HasPrefix(folder, "var/run/secrets/") || !given[filepath.Base(path)] {
+		if folder = filepath.ToSlash(folder); !strings.HasPrefix(folder, "var/run/secrets/") || !mountedFiles[filepath.Base(path)] {
 			folders = append(folders, folder)
 		}
 		return err
@@ -108,15 +108,15 @@ func written(t *testing.T, root string) []string {
 	return slices.Compact(folders)
 }
 
-// given are the files that are mounted for the agent.
-var given = map[string]bool{"istio-token": true, "root-cert.pem": true}
+// mountedFiles are the files that are mounted for the agent.
+var mountedFiles = map[string]bool{"istio-token": true, "root-cert.pem": true}
 
 // The agents start while istiod is away, so that none can have a certificate:
 // the probe fails and there are no files. Then it comes back.
 func TestAgentsAreReadyWithTheirFilesAndRotateThem(t *testing.T) {
 	const ns, ttl = "versions", 30 * time.Second
 	all := programs(t)
-	namespace(t, ns, all)
+	createNamespace(t, ns, all)
 	t.Cleanup(func() { // whatever happened, the next test finds istiod
 		if t.Failed() {
 			assert.NoError(t, istiod.Restart(context.WithoutCancel(t.Context())))
@@ -125,12 +125,12 @@ func TestAgentsAreReadyWithTheirFilesAndRotateThem(t *testing.T) {
 	istiod.Kill()
 	agents := map[program]*istio.Agent{}
 	for _, p := range all {
-		agents[p] = launch(t, ns, p, ttl)
+		agents[p] = launchAgent(t, ns, p, ttl)
 	}
 	for p, a := range agents {
-		require.Eventually(t, func() bool { return status(t.Context(), a) != 0 }, time.Minute, 20*time.Millisecond, p.version)
-		assert.Equal(t, http.StatusServiceUnavailable, status(t.Context(), a), p.version)
-		for _, name := range files {
+		require.Eventually(t, func() bool { return probeStatus(t.Context(), a) != 0 }, time.Minute, 20*time.Millisecond, p.version)
+		assert.Equal(t, http.StatusServiceUnavailable, probeStatus(t.Context(), a), p.version)
+		for _, name := range certificateFiles {
 			assert.NoFileExists(t, filepath.Join(a.Dir, name), p.version)
 		}
 	}
@@ -140,10 +140,10 @@ func TestAgentsAreReadyWithTheirFilesAndRotateThem(t *testing.T) {
 	for p, a := range agents {
 		require.NoError(t, a.AwaitReady(t.Context()), p.version)
 		var err error
-		first[p], err = bundle(t.Context(), a, ns, p)
+		first[p], err = readBundle(t.Context(), a, ns, p)
 		require.NoError(t, err, p.version)
 		assert.WithinDuration(t, time.Now().Add(ttl), first[p].NotAfter(), 10*time.Second, "%s does not ask for what SECRET_TTL says", p.version)
-		for _, name := range files {
+		for _, name := range certificateFiles {
 			info, err := os.Stat(filepath.Join(a.Dir, name))
 			require.NoError(t, err, p.version)
 			assert.Equal(t, os.FileMode(0o644), info.Mode().Perm(), "%s: %s", p.version, name)
@@ -152,14 +152,14 @@ func TestAgentsAreReadyWithTheirFilesAndRotateThem(t *testing.T) {
 	for p, a := range agents {
 		var next *certs.Bundle
 		require.Eventually(t, func() bool {
-			b, err := bundle(t.Context(), a, ns, p)
+			b, err := readBundle(t.Context(), a, ns, p)
 			next = b
 			return err == nil && b.Serial() != first[p].Serial()
 		}, ttl, 20*time.Millisecond, p.version)
 		after := next.NotAfter().Sub(first[p].NotAfter())
 		assert.InDelta(t, ttl.Seconds()/2, after.Seconds(), 4, "%s does not rotate at half of the life", p.version)
-		assert.Equal(t, http.StatusOK, status(t.Context(), a), p.version)
-		assert.Equal(t, []string{"certs", "etc/istio/proxy"}, written(t, filepath.Dir(a.Dir)), p.version)
+		assert.Equal(t, http.StatusOK, probeStatus(t.Context(), a), p.version)
+		assert.Equal(t, []string{"certs", "etc/istio/proxy"}, writtenFolders(t, filepath.Dir(a.Dir)), p.version)
 		t.Logf("%s: ready %s after its start, rotated after %s", p.version, a.StartDuration.Round(time.Millisecond), after)
 	}
 }
@@ -174,14 +174,14 @@ func TestAgentsFollowNewRoots(t *testing.T) {
 			all = append(all, p)
 		}
 	}
-	namespace(t, ns, all)
+	createNamespace(t, ns, all)
 	t.Cleanup(func() {
 		istiod.Options.CA = nil
 		assert.NoError(t, istiod.Restart(context.WithoutCancel(t.Context())))
 	})
 	agents := map[program]*istio.Agent{}
 	for _, p := range all {
-		agents[p] = launch(t, ns, p, ttl)
+		agents[p] = launchAgent(t, ns, p, ttl)
 		require.NoError(t, agents[p].AwaitReady(t.Context()))
 	}
 	root := certtest.NewAuthority(t, certtest.CommonName("the new one"))
@@ -191,7 +191,7 @@ func TestAgentsFollowNewRoots(t *testing.T) {
 	for p, a := range agents {
 		require.Eventually(t, func() bool { return a.RefreshRoots(t.Context()) == nil }, time.Minute, 20*time.Millisecond)
 		require.Eventually(t, func() bool {
-			b, err := bundle(t.Context(), a, ns, p)
+			b, err := readBundle(t.Context(), a, ns, p)
 			return err == nil && bytes.Equal(b.Roots(), root.CertificatePEM)
 		}, 2*time.Minute, 50*time.Millisecond, p.version)
 	}

@@ -22,10 +22,10 @@ func TestMain(m *testing.M) {
 	os.Exit(istio.Main(m, istio.Options{}, func(_ *rest.Config, i *istio.Istiod) { istiod = i }))
 }
 
-// pilotAgents names older agents: ISTHMUS_PILOT_AGENTS="1.20.8=/some/pilot-agent
+// pilotAgentsVariable names older agents: ISTHMUS_PILOT_AGENTS="1.20.8=/some/pilot-agent
 // 1.24.2=/another". The file /usr/local/bin/pilot-agent of an image
 // istio/proxyv2 is one.
-const pilotAgents = "ISTHMUS_PILOT_AGENTS"
+const pilotAgentsVariable = "ISTHMUS_PILOT_AGENTS"
 
 // program is a pilot-agent to try.
 type program struct {
@@ -42,16 +42,16 @@ func programs(t *testing.T) []program {
 	t.Helper()
 	_, current, _ := strings.Cut(patches.DefaultProxyImage, ":")
 	found := []program{{version: current}}
-	for _, entry := range strings.Fields(os.Getenv(pilotAgents)) {
+	for _, entry := range strings.Fields(os.Getenv(pilotAgentsVariable)) {
 		version, path, _ := strings.Cut(entry, "=")
 		p := program{version, path}
 		agent, known := patches.AgentFromImage(p.image())
 		require.True(t, known && !agent.TooOld() && path != "", "%s has %q: want a version of %s or later, =, and the path of its pilot-agent",
-			pilotAgents, entry, patches.OldestIstio)
+			pilotAgentsVariable, entry, patches.OldestIstio)
 		found = append(found, p)
 	}
 	return found
 }
 
-// name is a word of the program for Kubernetes' names.
-func (p program) name() string { return fmt.Sprintf("v%s", strings.ReplaceAll(p.version, ".", "-")) }
+// label is a word of the program for Kubernetes' names.
+func (p program) label() string { return fmt.Sprintf("v%s", strings.ReplaceAll(p.version, ".", "-")) }

@@ -17,7 +17,7 @@ import (
 
 // Every other test runs with rules. Here each of their verbs is taken away: what
 // is left does not suffice, and the error names the verb.
-func TestEveryRightIsNeeded(t *testing.T) {
+func TestEveryPermissionIsNeeded(t *testing.T) {
 	t.Parallel()
 	root := certtest.NewAuthority(t)
 	for name, test := range map[string]struct {
@@ -34,18 +34,18 @@ func TestEveryRightIsNeeded(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, root)
-			w.issue(t, root)
+			env := newEnvironment(t, root)
+			env.createIssuer(t, root)
 			if test.verb == "delete" {
-				_, err := w.await(t)
+				_, err := env.awaitBundle(t)
 				require.NoError(t, err)
 			}
-			w.take(t, test.rule, test.verb)
+			env.revokeVerb(t, test.rule, test.verb)
 			var err error
 			if test.verb == "delete" {
-				err = w.source.Remove(t.Context(), w.namespace, secretName)
+				err = env.source.Remove(t.Context(), env.namespace, secretName)
 			} else {
-				_, err = w.bundle(t)
+				_, err = env.requestBundle(t)
 			}
 			require.ErrorContains(t, err, test.want)
 			assert.ErrorContains(t, err, "cannot "+test.verb+" resource")
@@ -57,40 +57,40 @@ func TestEveryRightIsNeeded(t *testing.T) {
 func TestIssuerNeedNotBeReadable(t *testing.T) {
 	t.Parallel()
 	root := certtest.NewAuthority(t)
-	w := newWorld(t, root)
-	w.take(t, 2, "get")
-	_, err := w.bundle(t)
+	env := newEnvironment(t, root)
+	env.revokeVerb(t, 2, "get")
+	_, err := env.requestBundle(t)
 	require.ErrorIs(t, err, certs.ErrPending)
 	assert.NotContains(t, err.Error(), "Issuer")
-	w.issue(t, root)
-	_, err = w.await(t)
+	env.createIssuer(t, root)
+	_, err = env.awaitBundle(t)
 	assert.NoError(t, err)
-	assert.Equal(t, cmapi.IssuerKind, w.certificate(t).Spec.IssuerRef.Kind)
+	assert.Equal(t, cmapi.IssuerKind, env.certificate(t).Spec.IssuerRef.Kind)
 }
 
-// take removes a verb from a rule of the account.
-func (w *world) take(t *testing.T, rule int, verb string) {
+// revokeVerb removes a verb from a rule of the account.
+func (env *environment) revokeVerb(t *testing.T, rule int, verb string) {
 	t.Helper()
-	taken := rules()[rule]
+	policyRule := policyRules()[rule]
 	role := &rbacv1.Role{}
-	require.NoError(t, w.client.Get(t.Context(), client.ObjectKey{Namespace: w.namespace, Name: "source"}, role))
+	require.NoError(t, env.client.Get(t.Context(), client.ObjectKey{Namespace: env.namespace, Name: "source"}, role))
 	role.Rules[rule].Verbs = slices.DeleteFunc(role.Rules[rule].Verbs, func(v string) bool { return v == verb })
 	if len(role.Rules[rule].Verbs) == 0 {
 		role.Rules = slices.Delete(role.Rules, rule, rule+1)
 	}
-	require.NoError(t, w.client.Update(t.Context(), role))
-	eventually(t, "the right is gone", func() bool { return !w.may(t, verb, taken) })
+	require.NoError(t, env.client.Update(t.Context(), role))
+	eventually(t, "the right is gone", func() bool { return !env.isAllowed(t, verb, policyRule) })
 }
 
-// may asks the API server whether the account has a right.
-func (w *world) may(t *testing.T, verb string, on rbacv1.PolicyRule) bool {
+// isAllowed asks the API server whether the account has a right.
+func (env *environment) isAllowed(t *testing.T, verb string, policyRule rbacv1.PolicyRule) bool {
 	t.Helper()
 	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-		User: w.account.Impersonate.UserName,
+		User: env.account.Impersonate.UserName,
 		ResourceAttributes: &authorizationv1.ResourceAttributes{
-			Namespace: w.namespace, Verb: verb, Group: on.APIGroups[0], Resource: on.Resources[0], Name: on.ResourceNames[0],
+			Namespace: env.namespace, Verb: verb, Group: policyRule.APIGroups[0], Resource: policyRule.Resources[0], Name: policyRule.ResourceNames[0],
 		},
 	}}
-	w.create(t, review)
+	env.create(t, review)
 	return review.Status.Allowed
 }

@@ -30,10 +30,10 @@ import (
 
 const secretName = "istio-certs"
 
-// rules are the least rights of an account that runs the source, in the
+// policyRules are the least rights of an account that runs the source, in the
 // namespaces of edges. Those on issuers may be missing: then a certificate that
 // is pending says less about why.
-func rules() []rbacv1.PolicyRule {
+func policyRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
 		{APIGroups: []string{"cert-manager.io"}, Resources: []string{"certificates"}, ResourceNames: []string{secretName}, Verbs: []string{"get", "create", "patch", "delete"}},
 		{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{secretName + "-issued"}, Verbs: []string{"get", "delete"}},
@@ -41,16 +41,16 @@ func rules() []rbacv1.PolicyRule {
 	}
 }
 
-// world is a namespace with an issuer, and the source with rules as its rights.
-type world struct {
+// environment is a namespace with an issuer, and the source with rules as its rights.
+type environment struct {
 	client    client.Client
 	namespace string
 	// account is how to reach the API server with the source's rights.
 	account *rest.Config
 	source  *certmanager.Source
-	// applies counts what the source applied, in vain or not.
-	applies atomic.Int32
-	request certs.Request
+	// applyCount counts what the source applied, in vain or not.
+	applyCount atomic.Int32
+	request    certs.Request
 }
 
 func newSource(config *rest.Config, issuer cmmeta.IssuerReference) (*certmanager.Source, error) {
@@ -65,112 +65,112 @@ func newSource(config *rest.Config, issuer cmmeta.IssuerReference) (*certmanager
 	return certmanager.New(certmanager.Options{Dynamic: d, Secrets: secrets, Issuer: issuer})
 }
 
-// newWorld makes a world whose mesh trusts root. The issuer is not there yet.
-func newWorld(t *testing.T, root *certtest.Pair) *world {
+// newEnvironment makes a world whose mesh trusts root. The issuer is not there yet.
+func newEnvironment(t *testing.T, root *certtest.Pair) *environment {
 	t.Helper()
-	all := runtime.NewScheme()
-	require.NoError(t, scheme.AddToScheme(all))
-	require.NoError(t, cmapi.AddToScheme(all))
-	c, err := client.New(admin, client.Options{Scheme: all})
+	kinds := runtime.NewScheme()
+	require.NoError(t, scheme.AddToScheme(kinds))
+	require.NoError(t, cmapi.AddToScheme(kinds))
+	c, err := client.New(admin, client.Options{Scheme: kinds})
 	require.NoError(t, err)
-	w := &world{client: c}
+	env := &environment{client: c}
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "edge-"}}
-	w.create(t, ns)
-	w.namespace = ns.Name
+	env.create(t, ns)
+	env.namespace = ns.Name
 
-	user := "system:serviceaccount:isthmus-system:" + w.namespace
-	w.create(t, &rbacv1.Role{ObjectMeta: w.meta("source"), Rules: rules()})
-	w.create(t, &rbacv1.RoleBinding{
-		ObjectMeta: w.meta("source"), RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "source"},
+	user := "system:serviceaccount:isthmus-system:" + env.namespace
+	env.create(t, &rbacv1.Role{ObjectMeta: env.objectMeta("source"), Rules: policyRules()})
+	env.create(t, &rbacv1.RoleBinding{
+		ObjectMeta: env.objectMeta("source"), RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "source"},
 		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: user}},
 	})
-	w.account = rest.CopyConfig(admin)
-	w.account.Impersonate.UserName = user
-	w.account.Wrap(func(next http.RoundTripper) http.RoundTripper {
-		return roundTrip(func(r *http.Request) (*http.Response, error) {
+	env.account = rest.CopyConfig(admin)
+	env.account.Impersonate.UserName = user
+	env.account.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return roundTripperFunc(func(r *http.Request) (*http.Response, error) {
 			if r.Method == http.MethodPatch {
-				w.applies.Add(1)
+				env.applyCount.Add(1)
 			}
 			return next.RoundTrip(r)
 		})
 	})
-	eventually(t, "the rights are granted", func() bool { return w.may(t, "get", rules()[0]) })
-	w.source, err = newSource(w.account, cmmeta.IssuerReference{Name: "ca"})
+	eventually(t, "the rights are granted", func() bool { return env.isAllowed(t, "get", policyRules()[0]) })
+	env.source, err = newSource(env.account, cmmeta.IssuerReference{Name: "ca"})
 	require.NoError(t, err)
 
-	id, err := certs.Identity("cluster.local", w.namespace, "emissary-ingress")
+	id, err := certs.Identity("cluster.local", env.namespace, "emissary-ingress")
 	require.NoError(t, err)
-	w.request = certs.Request{
-		Namespace: w.namespace, ServiceAccount: "emissary-ingress", Secret: secretName, TTL: 6 * time.Hour,
+	env.request = certs.Request{
+		Namespace: env.namespace, ServiceAccount: "emissary-ingress", Secret: secretName, TTL: 6 * time.Hour,
 		Want: certs.Want{ID: id, Roots: []*x509.Certificate{root.Certificate}},
 	}
-	return w
+	return env
 }
 
-type roundTrip func(*http.Request) (*http.Response, error)
+type roundTripperFunc func(*http.Request) (*http.Response, error)
 
-func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+func (f roundTripperFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-func (w *world) meta(name string) metav1.ObjectMeta {
-	return metav1.ObjectMeta{Namespace: w.namespace, Name: name}
+func (env *environment) objectMeta(name string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: env.namespace, Name: name}
 }
 
-func (w *world) create(t *testing.T, o client.Object) {
+func (env *environment) create(t *testing.T, o client.Object) {
 	t.Helper()
-	require.NoError(t, w.client.Create(t.Context(), o))
+	require.NoError(t, env.client.Create(t.Context(), o))
 }
 
-// issue makes the issuer, with ca as its CA.
-func (w *world) issue(t *testing.T, ca *certtest.Pair) {
+// createIssuer makes the issuer, with ca as its CA.
+func (env *environment) createIssuer(t *testing.T, ca *certtest.Pair) {
 	t.Helper()
-	w.create(t, &corev1.Secret{
-		ObjectMeta: w.meta("ca"), Type: corev1.SecretTypeTLS,
+	env.create(t, &corev1.Secret{
+		ObjectMeta: env.objectMeta("ca"), Type: corev1.SecretTypeTLS,
 		Data: map[string][]byte{"tls.crt": ca.CertificatePEM, "tls.key": ca.KeyPEM},
 	})
-	w.create(t, &cmapi.Issuer{
-		ObjectMeta: w.meta("ca"),
+	env.create(t, &cmapi.Issuer{
+		ObjectMeta: env.objectMeta("ca"),
 		Spec:       cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: "ca"}}},
 	})
 }
 
-func (w *world) bundle(t *testing.T) (*certs.Bundle, error) {
+func (env *environment) requestBundle(t *testing.T) (*certs.Bundle, error) {
 	t.Helper()
-	w.request.Want.Now = time.Now()
-	return w.source.Bundle(t.Context(), w.request)
+	env.request.Want.Now = time.Now()
+	return env.source.Bundle(t.Context(), env.request)
 }
 
-// await asks until the source answers otherwise than pending.
-func (w *world) await(t *testing.T) (bundle *certs.Bundle, err error) {
+// awaitBundle asks until the source answers otherwise than pending.
+func (env *environment) awaitBundle(t *testing.T) (bundle *certs.Bundle, err error) {
 	t.Helper()
 	eventually(t, "it is issued", func() bool {
-		bundle, err = w.bundle(t)
+		bundle, err = env.requestBundle(t)
 		return !errors.Is(err, certs.ErrPending)
 	})
 	return bundle, err
 }
 
-func (w *world) certificate(t *testing.T) *cmapi.Certificate {
+func (env *environment) certificate(t *testing.T) *cmapi.Certificate {
 	t.Helper()
 	c := &cmapi.Certificate{}
-	require.NoError(t, w.client.Get(t.Context(), client.ObjectKey{Namespace: w.namespace, Name: secretName}, c))
+	require.NoError(t, env.client.Get(t.Context(), client.ObjectKey{Namespace: env.namespace, Name: secretName}, c))
 	return c
 }
 
-func (w *world) staging(t *testing.T) *corev1.Secret {
+func (env *environment) stagingSecret(t *testing.T) *corev1.Secret {
 	t.Helper()
 	s := &corev1.Secret{}
-	require.NoError(t, w.client.Get(t.Context(), client.ObjectKey{Namespace: w.namespace, Name: secretName + "-issued"}, s))
+	require.NoError(t, env.client.Get(t.Context(), client.ObjectKey{Namespace: env.namespace, Name: secretName + "-issued"}, s))
 	return s
 }
 
-func (w *world) assertGone(t *testing.T, o client.Object) {
+func (env *environment) assertGone(t *testing.T, o client.Object) {
 	t.Helper()
-	err := w.client.Get(t.Context(), client.ObjectKeyFromObject(o), o)
+	err := env.client.Get(t.Context(), client.ObjectKeyFromObject(o), o)
 	assert.Truef(t, apierrors.IsNotFound(err), "%s is still there: %v", o.GetName(), err)
 }
 
-func eventually(t *testing.T, what string, is func() bool) {
+func eventually(t *testing.T, description string, condition func() bool) {
 	t.Helper()
 	// cert-manager's queues back off to 5 s, and the machine may be busy.
-	require.Eventually(t, is, 60*time.Second, 50*time.Millisecond, what)
+	require.Eventually(t, condition, 60*time.Second, 50*time.Millisecond, description)
 }

@@ -22,7 +22,7 @@ import (
 
 // edgeImage is the edge's image, unpacked once for all tests.
 var edgeImage = sync.OnceValues(func() (string, error) {
-	tarball, err := image(context.Background(), "edge")
+	tarball, err := buildImage(context.Background(), "edge")
 	if err != nil {
 		return "", err
 	}
@@ -41,8 +41,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// image returns the tarball of an image of test/tools/cluster.
-func image(ctx context.Context, name string) (string, error) {
+// buildImage returns the tarball of an image of test/tools/cluster.
+func buildImage(ctx context.Context, name string) (string, error) {
 	command := exec.CommandContext(ctx, "go", "-C", filepath.Join("..", "..", "tools", "cluster"), "run", ".", "images", name)
 	command.Stderr = os.Stderr
 	out, err := command.Output()
@@ -57,7 +57,7 @@ func unpack(tarball, root string) error {
 		return err
 	}
 	defer func() { _ = file.Close() }()
-	err = each(file, func(h *tar.Header, content io.Reader) error {
+	err = forEachEntry(file, func(h *tar.Header, content io.Reader) error {
 		parts[h.Name], err = io.ReadAll(content)
 		return err
 	})
@@ -73,14 +73,14 @@ func unpack(tarball, root string) error {
 		if err != nil {
 			return err
 		}
-		if err := each(content, func(h *tar.Header, content io.Reader) error { return put(root, h, content) }); err != nil {
+		if err := forEachEntry(content, func(h *tar.Header, content io.Reader) error { return extractEntry(root, h, content) }); err != nil {
 			return fmt.Errorf("layer %s: %w", layer, err)
 		}
 	}
 	return nil
 }
 
-func each(archive io.Reader, do func(*tar.Header, io.Reader) error) error {
+func forEachEntry(archive io.Reader, do func(*tar.Header, io.Reader) error) error {
 	for reader := tar.NewReader(archive); ; {
 		header, err := reader.Next()
 		if errors.Is(err, io.EOF) {
@@ -95,7 +95,7 @@ func each(archive io.Reader, do func(*tar.Header, io.Reader) error) error {
 	}
 }
 
-func put(root string, h *tar.Header, content io.Reader) error {
+func extractEntry(root string, h *tar.Header, content io.Reader) error {
 	path := filepath.Join(root, h.Name)
 	if h.Typeflag == tar.TypeDir {
 		return os.MkdirAll(path, 0o755)
@@ -108,9 +108,9 @@ func put(root string, h *tar.Header, content io.Reader) error {
 	return errors.Join(err, file.Close())
 }
 
-// haproxy returns a program that runs the image's HAProxy with the image's loader
+// haproxyScript returns a program that runs the image's HAProxy with the image's loader
 // and libraries, and none of this machine's.
-func haproxy(t *testing.T, root string) string {
+func haproxyScript(t *testing.T, root string) string {
 	t.Helper()
 	loaders, err := filepath.Glob(filepath.Join(root, "lib*", "ld-linux*"))
 	require.NoError(t, err)
@@ -135,8 +135,8 @@ func haproxy(t *testing.T, root string) string {
 	return script
 }
 
-// tool is a program of test/tools/cluster.
-func tool(t *testing.T, name string) string {
+// toolPath is a program of test/tools/cluster.
+func toolPath(t *testing.T, name string) string {
 	t.Helper()
 	path, err := controlplane.Tool(t.Context(), name)
 	require.NoError(t, err)

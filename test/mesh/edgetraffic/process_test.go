@@ -22,8 +22,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/traffic"
 )
 
-// patience is how long a process may take for what it is asked for, on a busy machine.
-const patience = 3 * time.Minute
+// timeout is how long a process may take for what it is asked for, on a busy machine.
+const timeout = 3 * time.Minute
 
 const (
 	edgeID  = "spiffe://cluster.local/ns/front/sa/edge"
@@ -31,40 +31,40 @@ const (
 	meshID  = "spiffe://cluster.local/ns/mesh/sa/mesh"
 )
 
-// line is an edge, a service behind it and a caller before it, as processes.
-type line struct {
+// trafficPath is an edge, a service behind it and a caller before it, as processes.
+type trafficPath struct {
 	t *testing.T
-	// front and health are the edge's addresses, peers and report those of service
+	// edgeAddress and health are the edge's addresses, peers and report those of service
 	// and caller for questions.
-	front, health, back, peers, report string
-	edgeFolder, meshFolder, logs       string
-	edge                               *process.Process
+	edgeAddress, edgeHealth, meshAddress, meshStatus, callerStatus string
+	edgeFolder, meshFolder, logs                                   string
+	edge                                                           *process.Process
 }
 
-// lay starts service and edge with what their folders hold.
-func lay(t *testing.T, edge, mesh func(folder string)) *line {
+// startPath starts service and edge with what their folders hold.
+func startPath(t *testing.T, edge, mesh func(folder string)) *trafficPath {
 	t.Helper()
 	root, err := edgeImage()
 	require.NoError(t, err)
 	addresses, err := process.FreeAddresses(5)
 	require.NoError(t, err)
-	l := &line{t: t, front: addresses[0], health: addresses[1], back: addresses[2], peers: addresses[3], report: addresses[4], edgeFolder: t.TempDir(), meshFolder: t.TempDir(), logs: t.TempDir()}
+	l := &trafficPath{t: t, edgeAddress: addresses[0], edgeHealth: addresses[1], meshAddress: addresses[2], meshStatus: addresses[3], callerStatus: addresses[4], edgeFolder: t.TempDir(), meshFolder: t.TempDir(), logs: t.TempDir()}
 	edge(l.edgeFolder)
 	mesh(l.meshFolder)
-	serving := l.start("mesh", tool(t, "image-mesh"), "serve", "--certificates", l.meshFolder, "--listen", l.back, "--plain", l.peers, "--allow", edgeID)
-	l.awaitOK(serving, "http://"+l.peers+"/healthz")
+	serving := l.start("mesh", toolPath(t, "image-mesh"), "serve", "--certificates", l.meshFolder, "--listen", l.meshAddress, "--plain", l.meshStatus, "--allow", edgeID)
+	l.awaitOK(serving, "http://"+l.meshStatus+"/healthz")
 	// The path of a socket is short, and without a comma in HAProxy's eyes.
 	work, err := os.MkdirTemp("", "edge-work-")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(work) })
-	l.edge = l.start("edge", filepath.Join(root, "usr/local/bin/edge"), "--certificates", l.edgeFolder, "--upstream", l.back,
-		"--listen", l.front, "--health", l.health, "--haproxy", haproxy(t, root), "--work", work, "--drain", "3s")
-	l.awaitOK(l.edge, "http://"+l.health+"/healthz")
+	l.edge = l.start("edge", filepath.Join(root, "usr/local/bin/edge"), "--certificates", l.edgeFolder, "--upstream", l.meshAddress,
+		"--listen", l.edgeAddress, "--health", l.edgeHealth, "--haproxy", haproxyScript(t, root), "--work", work, "--drain", "3s")
+	l.awaitOK(l.edge, "http://"+l.edgeHealth+"/healthz")
 	return l
 }
 
 // start runs a program until the test ends.
-func (l *line) start(name, program string, arguments ...string) *process.Process {
+func (l *trafficPath) start(name, program string, arguments ...string) *process.Process {
 	l.t.Helper()
 	log := filepath.Join(l.logs, name+".log")
 	p, err := process.Start(process.Options{Name: name, Program: program, Arguments: arguments, Log: log})
@@ -72,61 +72,61 @@ func (l *line) start(name, program string, arguments ...string) *process.Process
 	l.t.Cleanup(func() {
 		p.End(syscall.SIGTERM)
 		if l.t.Failed() {
-			said, _ := os.ReadFile(log)
-			l.t.Logf("%s said:\n%s", name, said)
+			log, _ := os.ReadFile(log)
+			l.t.Logf("%s said:\n%s", name, log)
 		}
 	})
 	return p
 }
 
-// call starts a caller with many connections of their own.
-func (l *line) call() {
+// startCaller starts a caller with many connections of their own.
+func (l *trafficPath) startCaller() {
 	l.t.Helper()
-	l.start("caller", tool(l.t, "image-mesh"), "call", "--target", "http://"+l.front, "--rate", "60", "--fresh", "3", "--plain", l.report)
-	l.await("a first answer", func() bool { return l.seen().Requests > 0 })
+	l.start("caller", toolPath(l.t, "image-mesh"), "call", "--target", "http://"+l.edgeAddress, "--rate", "60", "--fresh", "3", "--plain", l.callerStatus)
+	l.await("a first answer", func() bool { return l.callerReport().Requests > 0 })
 }
 
-func (l *line) await(what string, is func() bool) {
+func (l *trafficPath) await(description string, condition func() bool) {
 	l.t.Helper()
-	require.Eventually(l.t, is, patience, 20*time.Millisecond, what)
+	require.Eventually(l.t, condition, timeout, 20*time.Millisecond, description)
 }
 
-func (l *line) awaitOK(p *process.Process, url string) {
+func (l *trafficPath) awaitOK(p *process.Process, url string) {
 	l.t.Helper()
-	ctx, cancel := context.WithTimeout(l.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(l.t.Context(), timeout)
 	defer cancel()
 	require.NoError(l.t, p.AwaitReady(ctx, func(context.Context) error {
-		if status, body := ask(http.MethodGet, url); status != http.StatusOK {
+		if status, body := sendRequest(http.MethodGet, url); status != http.StatusOK {
 			return fmt.Errorf("%s: %d %s", url, status, body)
 		}
 		return nil
 	}))
 }
 
-// seen is the caller's report.
-func (l *line) seen() traffic.Report {
+// callerReport is the caller's report.
+func (l *trafficPath) callerReport() traffic.Report {
 	var r traffic.Report
-	_, body := ask(http.MethodGet, "http://"+l.report+"/report")
+	_, body := sendRequest(http.MethodGet, "http://"+l.callerStatus+"/report")
 	_ = json.Unmarshal(body, &r)
 	return r
 }
 
 // awaitSerial waits until the edge says that it shows a certificate, and the
 // service has seen it.
-func (l *line) awaitSerial(p *certtest.Pair) {
+func (l *trafficPath) awaitSerial(p *certtest.Pair) {
 	l.t.Helper()
 	serial := fmt.Sprintf("%X", p.Certificate.SerialNumber)
 	l.await("the edge shows "+serial, func() bool {
-		_, body := ask(http.MethodGet, "http://"+l.health+"/certificate")
+		_, body := sendRequest(http.MethodGet, "http://"+l.edgeHealth+"/certificate")
 		return strings.Contains(string(body), `"serial":"`+serial+`"`)
 	})
 	l.await("the service sees "+serial, func() bool {
-		_, body := ask(http.MethodGet, "http://"+l.peers+"/peers")
+		_, body := sendRequest(http.MethodGet, "http://"+l.meshStatus+"/peers")
 		return strings.Contains(string(body), `"serial":"`+serial+`","status":200`)
 	})
 }
 
-func ask(method, url string) (int, []byte) {
+func sendRequest(method, url string) (int, []byte) {
 	request, err := http.NewRequest(method, url, bytes.NewReader(nil))
 	if err != nil {
 		return 0, nil
@@ -141,27 +141,27 @@ func ask(method, url string) (int, []byte) {
 	return response.StatusCode, body
 }
 
-// write puts files into a folder as Istio's agent does: each renamed into place,
+// writeFiles puts files into a folder as Istio's agent does: each renamed into place,
 // the key first.
-func write(t *testing.T, folder string, p *certtest.Pair, roots ...*certtest.Pair) {
+func writeFiles(t *testing.T, folder string, p *certtest.Pair, roots ...*certtest.Pair) {
 	t.Helper()
 	for _, f := range []struct {
 		name    string
 		content []byte
-	}{{"key.pem", p.KeyPEM}, {"cert-chain.pem", p.ChainPEM}, {"root-cert.pem", joined(roots)}} {
+	}{{"key.pem", p.KeyPEM}, {"cert-chain.pem", p.ChainPEM}, {"root-cert.pem", concatenate(roots)}} {
 		temporary := filepath.Join(folder, "."+f.name)
 		require.NoError(t, os.WriteFile(temporary, f.content, 0o600))
 		require.NoError(t, os.Rename(temporary, filepath.Join(folder, f.name)))
 	}
 }
 
-// mount puts files into a folder as a kubelet does with a Secret: all at once, by
+// writeSecretVolume puts files into a folder as a kubelet does with a Secret: all at once, by
 // the swap of a link.
-func mount(t *testing.T, folder string, p *certtest.Pair, roots ...*certtest.Pair) {
+func writeSecretVolume(t *testing.T, folder string, p *certtest.Pair, roots ...*certtest.Pair) {
 	t.Helper()
 	data, err := os.MkdirTemp(folder, "..")
 	require.NoError(t, err)
-	for name, content := range map[string][]byte{"tls.key": p.KeyPEM, "tls.crt": p.ChainPEM, "ca.crt": joined(roots), "root-cert.pem": joined(roots)} {
+	for name, content := range map[string][]byte{"tls.key": p.KeyPEM, "tls.crt": p.ChainPEM, "ca.crt": concatenate(roots), "root-cert.pem": concatenate(roots)} {
 		require.NoError(t, os.WriteFile(filepath.Join(data, name), content, 0o600))
 		if link := filepath.Join(folder, name); !exists(link) {
 			require.NoError(t, os.Symlink(filepath.Join("..data", name), link))
@@ -177,7 +177,7 @@ func mount(t *testing.T, folder string, p *certtest.Pair, roots ...*certtest.Pai
 
 func exists(path string) bool { _, err := os.Lstat(path); return err == nil }
 
-func joined(roots []*certtest.Pair) []byte {
+func concatenate(roots []*certtest.Pair) []byte {
 	var all []byte
 	for _, r := range roots {
 		all = append(append(all, r.CertificatePEM...), '\n') // a blank line between them
@@ -186,22 +186,22 @@ func joined(roots []*certtest.Pair) []byte {
 }
 
 func TestRotationsLoseNoRequest(t *testing.T) {
-	for name, put := range map[string]func(*testing.T, string, *certtest.Pair, ...*certtest.Pair){
-		"if the agent writes files, expect none lost":  write,
-		"if a Secret is mounted, expect none lost too": mount,
+	for name, replaceFiles := range map[string]func(*testing.T, string, *certtest.Pair, ...*certtest.Pair){
+		"if the agent writes files, expect none lost":  writeFiles,
+		"if a Secret is mounted, expect none lost too": writeSecretVolume,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			root := certtest.NewAuthority(t)
-			l := lay(t, func(f string) { put(t, f, root.SPIFFELeaf(t, edgeID), root) },
-				func(f string) { write(t, f, root.SPIFFELeaf(t, meshID), root) })
-			l.call()
+			l := startPath(t, func(f string) { replaceFiles(t, f, root.SPIFFELeaf(t, edgeID), root) },
+				func(f string) { writeFiles(t, f, root.SPIFFELeaf(t, meshID), root) })
+			l.startCaller()
 			const rotations = 15
 			for range rotations {
 				next := root.Intermediate(t).SPIFFELeaf(t, edgeID)
-				put(t, l.edgeFolder, next, root)
+				replaceFiles(t, l.edgeFolder, next, root)
 				l.awaitSerial(next)
-				write(t, l.meshFolder, root.SPIFFELeaf(t, meshID), root)
+				writeFiles(t, l.meshFolder, root.SPIFFELeaf(t, meshID), root)
 			}
 			// The authority changes as Istio's does: both are trusted, then the other
 			// signs, then the first is forgotten.
@@ -211,16 +211,16 @@ func TestRotationsLoseNoRequest(t *testing.T) {
 				roots  []*certtest.Pair
 			}{{root, []*certtest.Pair{root, other}}, {other, []*certtest.Pair{root, other}}, {other, []*certtest.Pair{other}}} {
 				serving := step.signer.SPIFFELeaf(t, meshID)
-				write(t, l.meshFolder, serving, step.roots...)
+				writeFiles(t, l.meshFolder, serving, step.roots...)
 				l.await("the service's own certificate", func() bool {
-					_, body := ask(http.MethodGet, "http://"+l.peers+"/peers")
+					_, body := sendRequest(http.MethodGet, "http://"+l.meshStatus+"/peers")
 					return strings.Contains(string(body), fmt.Sprintf(`"own":{"id":%q,"serial":"%X"`, meshID, serving.Certificate.SerialNumber))
 				})
 				next := step.signer.SPIFFELeaf(t, edgeID)
-				put(t, l.edgeFolder, next, step.roots...)
+				replaceFiles(t, l.edgeFolder, next, step.roots...)
 				l.awaitSerial(next)
 			}
-			r := l.seen()
+			r := l.callerReport()
 			assert.Zero(t, r.Failed, "%+v", r.Failures)
 			assert.GreaterOrEqual(t, len(r.Serials), rotations+4)
 			t.Logf("%d requests, longest gap %.3f s", r.Requests, r.LongestGapSeconds)
@@ -229,43 +229,43 @@ func TestRotationsLoseNoRequest(t *testing.T) {
 }
 
 // What is torn, or of no use, is not taken.
-func TestEdgeKeepsAGoodPair(t *testing.T) {
+func TestEdgeKeepsItsKeyPairWhenNewFilesAreInvalid(t *testing.T) {
 	t.Parallel()
 	root, stranger := certtest.NewAuthority(t), certtest.NewAuthority(t)
 	first := root.SPIFFELeaf(t, edgeID)
-	l := lay(t, func(f string) { write(t, f, first, root) }, func(f string) { write(t, f, root.SPIFFELeaf(t, meshID), root) })
+	l := startPath(t, func(f string) { writeFiles(t, f, first, root) }, func(f string) { writeFiles(t, f, root.SPIFFELeaf(t, meshID), root) })
 	next := root.SPIFFELeaf(t, edgeID)
-	for what, test := range map[string]struct {
-		spoil func()
-		said  string
+	for description, test := range map[string]struct {
+		spoil   func()
+		message string
 	}{
 		"a key alone": {
 			func() { require.NoError(t, os.WriteFile(filepath.Join(l.edgeFolder, "key.pem"), next.KeyPEM, 0o600)) }, "private key does not match public key",
 		},
-		"roots that do not sign": {func() { write(t, l.edgeFolder, next, stranger) }, "signed by unknown authority"},
+		"roots that do not sign": {func() { writeFiles(t, l.edgeFolder, next, stranger) }, "signed by unknown authority"},
 		"an empty file": {
 			func() { require.NoError(t, os.WriteFile(filepath.Join(l.edgeFolder, "cert-chain.pem"), nil, 0o600)) }, "failed to find any PEM data",
 		},
 		"no file": {func() { require.NoError(t, os.Remove(filepath.Join(l.edgeFolder, "root-cert.pem"))) }, "has no key pair: root-cert.pem"},
 	} {
 		test.spoil()
-		l.await(what, func() bool {
-			said, err := os.ReadFile(filepath.Join(l.logs, "edge.log"))
-			return err == nil && strings.Contains(string(said), test.said)
+		l.await(description, func() bool {
+			log, err := os.ReadFile(filepath.Join(l.logs, "edge.log"))
+			return err == nil && strings.Contains(string(log), test.message)
 		})
-		status, body := ask(http.MethodPost, "http://"+l.front)
-		require.Equal(t, http.StatusOK, status, "%s: %s", what, body)
-		require.Contains(t, string(body), fmt.Sprintf(`"serial":"%X"`, first.Certificate.SerialNumber), what)
-		write(t, l.edgeFolder, first, root)
+		status, body := sendRequest(http.MethodPost, "http://"+l.edgeAddress)
+		require.Equal(t, http.StatusOK, status, "%s: %s", description, body)
+		require.Contains(t, string(body), fmt.Sprintf(`"serial":"%X"`, first.Certificate.SerialNumber), description)
+		writeFiles(t, l.edgeFolder, first, root)
 	}
-	write(t, l.edgeFolder, next, root)
+	writeFiles(t, l.edgeFolder, next, root)
 	l.await("the next pair", func() bool {
-		_, body := ask(http.MethodPost, "http://"+l.front)
+		_, body := sendRequest(http.MethodPost, "http://"+l.edgeAddress)
 		return strings.Contains(string(body), fmt.Sprintf(`"serial":"%X"`, next.Certificate.SerialNumber))
 	})
 }
 
-func TestWhoMayCall(t *testing.T) {
+func TestOnlyTheEdgeOfTheMeshMayCall(t *testing.T) {
 	t.Parallel()
 	root, stranger := certtest.NewAuthority(t), certtest.NewAuthority(t)
 	for name, test := range map[string]struct {
@@ -274,26 +274,26 @@ func TestWhoMayCall(t *testing.T) {
 		body       string
 	}{
 		"if it is the edge, expect an answer": {
-			func(f string) { write(t, f, root.SPIFFELeaf(t, edgeID), root) },
-			func(f string) { write(t, f, root.SPIFFELeaf(t, meshID), root) }, http.StatusOK, edgeID,
+			func(f string) { writeFiles(t, f, root.SPIFFELeaf(t, edgeID), root) },
+			func(f string) { writeFiles(t, f, root.SPIFFELeaf(t, meshID), root) }, http.StatusOK, edgeID,
 		},
 		"if it is another of the mesh, expect a refusal": {
-			func(f string) { write(t, f, root.SPIFFELeaf(t, otherID), root) },
-			func(f string) { write(t, f, root.SPIFFELeaf(t, meshID), root) }, http.StatusForbidden, otherID,
+			func(f string) { writeFiles(t, f, root.SPIFFELeaf(t, otherID), root) },
+			func(f string) { writeFiles(t, f, root.SPIFFELeaf(t, meshID), root) }, http.StatusForbidden, otherID,
 		},
 		"if it is of another mesh, expect no connection": {
-			func(f string) { write(t, f, stranger.SPIFFELeaf(t, edgeID), stranger, root) },
-			func(f string) { write(t, f, root.SPIFFELeaf(t, meshID), root) }, http.StatusBadGateway, "", // in TLS 1.3 it hears of it late
+			func(f string) { writeFiles(t, f, stranger.SPIFFELeaf(t, edgeID), stranger, root) },
+			func(f string) { writeFiles(t, f, root.SPIFFELeaf(t, meshID), root) }, http.StatusBadGateway, "", // in TLS 1.3 it hears of it late
 		},
 		"if the service is of another mesh, expect no connection": {
-			func(f string) { write(t, f, root.SPIFFELeaf(t, edgeID), root) },
-			func(f string) { write(t, f, stranger.SPIFFELeaf(t, meshID), stranger, root) }, http.StatusServiceUnavailable, "",
+			func(f string) { writeFiles(t, f, root.SPIFFELeaf(t, edgeID), root) },
+			func(f string) { writeFiles(t, f, stranger.SPIFFELeaf(t, meshID), stranger, root) }, http.StatusServiceUnavailable, "",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			l := lay(t, test.edge, test.mesh)
-			status, body := ask(http.MethodPost, "http://"+l.front)
+			l := startPath(t, test.edge, test.mesh)
+			status, body := sendRequest(http.MethodPost, "http://"+l.edgeAddress)
 			assert.Equal(t, test.status, status, "%s", body)
 			assert.Contains(t, string(body), test.body)
 		})
@@ -301,13 +301,13 @@ func TestWhoMayCall(t *testing.T) {
 }
 
 // An edge that is told to end says so, and goes on until the word has spread.
-func TestEdgeEndsInOrder(t *testing.T) {
+func TestEdgeDrainsBeforeItStops(t *testing.T) {
 	t.Parallel()
 	root := certtest.NewAuthority(t)
-	l := lay(t, func(f string) { write(t, f, root.SPIFFELeaf(t, edgeID), root) }, func(f string) { write(t, f, root.SPIFFELeaf(t, meshID), root) })
-	kept := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{}}
+	l := startPath(t, func(f string) { writeFiles(t, f, root.SPIFFELeaf(t, edgeID), root) }, func(f string) { writeFiles(t, f, root.SPIFFELeaf(t, meshID), root) })
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{}}
 	post := func() (int, error) {
-		response, err := kept.Post("http://"+l.front, "text/plain", nil)
+		response, err := client.Post("http://"+l.edgeAddress, "text/plain", nil)
 		if err != nil {
 			return 0, err
 		}
@@ -320,13 +320,13 @@ func TestEdgeEndsInOrder(t *testing.T) {
 	require.Equal(t, http.StatusOK, status)
 	require.NoError(t, l.edge.Signal(syscall.SIGTERM))
 	l.await("not ready", func() bool {
-		status, _ := ask(http.MethodGet, "http://"+l.health+"/healthz")
+		status, _ := sendRequest(http.MethodGet, "http://"+l.edgeHealth+"/healthz")
 		return status == http.StatusServiceUnavailable
 	})
 	status, err = post()
 	require.NoError(t, err)
 	assert.Equal(t, http.StatusOK, status)
-	kept.CloseIdleConnections()
+	client.CloseIdleConnections()
 	l.await("its end", func() bool { return !l.edge.Running() })
 }
 
@@ -334,7 +334,7 @@ func TestEdgeDoesNotStartWithoutACertificate(t *testing.T) {
 	t.Parallel()
 	root, stranger := certtest.NewAuthority(t), certtest.NewAuthority(t)
 	leaf := root.SPIFFELeaf(t, edgeID)
-	edge := tool(t, "image-edge")
+	edge := toolPath(t, "image-edge")
 	for name, test := range map[string]struct {
 		fill func(folder string)
 		want string
@@ -344,12 +344,12 @@ func TestEdgeDoesNotStartWithoutACertificate(t *testing.T) {
 			func(f string) { require.NoError(t, os.WriteFile(filepath.Join(f, "key.pem"), leaf.KeyPEM, 0o600)) }, "cert-chain.pem, root-cert.pem",
 		},
 		"if the key is another's, expect an error": {func(f string) {
-			write(t, f, leaf, root)
+			writeFiles(t, f, leaf, root)
 			require.NoError(t, os.WriteFile(filepath.Join(f, "key.pem"), stranger.KeyPEM, 0o600))
 		}, "private key does not match public key"},
-		"if the roots do not sign, expect an error": {func(f string) { write(t, f, leaf, stranger) }, "certificate signed by unknown authority"},
+		"if the roots do not sign, expect an error": {func(f string) { writeFiles(t, f, leaf, stranger) }, "certificate signed by unknown authority"},
 		"if it has expired, expect an error": {func(f string) {
-			write(t, f, root.SPIFFELeaf(t, edgeID, certtest.Validity(time.Now().Add(-time.Hour), time.Now().Add(-time.Minute))), root)
+			writeFiles(t, f, root.SPIFFELeaf(t, edgeID, certtest.Validity(time.Now().Add(-time.Hour), time.Now().Add(-time.Minute))), root)
 		}, "certificate has expired"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -358,11 +358,11 @@ func TestEdgeDoesNotStartWithoutACertificate(t *testing.T) {
 			test.fill(folder)
 			p, err := process.Start(process.Options{Name: "edge", Program: edge, Env: []string{"EDGE_CERT_DIR=" + folder}, Arguments: []string{"--upstream", "127.0.0.1:1"}, Log: log})
 			require.NoError(t, err)
-			require.Eventually(t, func() bool { return !p.Running() }, patience, 20*time.Millisecond)
-			said, err := os.ReadFile(log)
+			require.Eventually(t, func() bool { return !p.Running() }, timeout, 20*time.Millisecond)
+			content, err := os.ReadFile(log)
 			require.NoError(t, err)
-			assert.Contains(t, string(said), "no certificate to start with: "+folder)
-			assert.Contains(t, string(said), test.want)
+			assert.Contains(t, string(content), "no certificate to start with: "+folder)
+			assert.Contains(t, string(content), test.want)
 		})
 	}
 }

@@ -17,41 +17,41 @@ import (
 
 // edgeStack is Edge Stack as its chart has it without any integration.
 func edgeStack() *corev1.Pod {
-	return changed(edge(), func(p *corev1.Pod) {
+	return modified(edgePod(), func(p *corev1.Pod) {
 		p.Labels = map[string]string{"app.kubernetes.io/name": "edge-stack", "product": "aes"}
 		p.Spec.Containers[0].Name, p.Spec.Containers[0].Image = "aes", "docker.io/datawire/aes:3.12.8"
 	})
 }
 
-// byHand integrates the container at the front by annotations, as the vendors
+// integrateManually integrates the container at the front by annotations, as the vendors
 // describe it for Edge Stack and Istio's auto-injection.
-func byHand(p *corev1.Pod) {
-	annotated("proxy.istio.io/config", "proxyMetadata:\n  OUTPUT_CERTS: /etc/istio-certs\n")(p)
-	annotated("sidecar.istio.io/userVolumeMount", `[{"name": "istio-certs", "mountPath": "/etc/istio-certs"}]`)(p)
-	annotated("traffic.sidecar.istio.io/includeInboundPorts", "")(p)
-	annotated("traffic.sidecar.istio.io/includeOutboundIPRanges", "")(p)
-	annotated("sidecar.istio.io/inject", "true")(p)
+func integrateManually(p *corev1.Pod) {
+	withAnnotation("proxy.istio.io/config", "proxyMetadata:\n  OUTPUT_CERTS: /etc/istio-certs\n")(p)
+	withAnnotation("sidecar.istio.io/userVolumeMount", `[{"name": "istio-certs", "mountPath": "/etc/istio-certs"}]`)(p)
+	withAnnotation("traffic.sidecar.istio.io/includeInboundPorts", "")(p)
+	withAnnotation("traffic.sidecar.istio.io/includeOutboundIPRanges", "")(p)
+	withAnnotation("sidecar.istio.io/inject", "true")(p)
 	p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: "istio-certs", VolumeSource: corev1.VolumeSource{
 		EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory},
 	}})
-	front := &p.Spec.Containers[0]
-	front.VolumeMounts = append(front.VolumeMounts, corev1.VolumeMount{Name: "istio-certs", MountPath: "/etc/istio-certs/", ReadOnly: true})
-	front.Env = append(front.Env, corev1.EnvVar{Name: "AMBASSADOR_ISTIO_SECRET_DIR", Value: "/etc/istio-certs"})
+	edge := &p.Spec.Containers[0]
+	edge.VolumeMounts = append(edge.VolumeMounts, corev1.VolumeMount{Name: "istio-certs", MountPath: "/etc/istio-certs/", ReadOnly: true})
+	edge.Env = append(edge.Env, corev1.EnvVar{Name: "AMBASSADOR_ISTIO_SECRET_DIR", Value: "/etc/istio-certs"})
 }
 
-var istioEnabled = keys{"istio-injection": "enabled"}
+var istioInjectionEnabled = keyValues{"istio-injection": "enabled"}
 
 // The pod of mode istio is the one that the vendors' guide makes by hand, after
 // Istio's real injector in both cases; what differs is written down here and in
 // docs/modes.md.
-func TestModeIstioIsTheGuidesPod(t *testing.T) {
-	hand := newSpace(t, istioEnabled, nil)
-	want, err := hand.create(changed(edgeStack(), byHand))
+func TestModeIstioMatchesTheVendorsGuide(t *testing.T) {
+	manual := newNamespace(t, istioInjectionEnabled, nil)
+	want, err := manual.create(modified(edgeStack(), integrateManually))
 	require.NoError(t, err)
-	require.NoError(t, proxies(1)(want))
-	s := newSpace(t, enabled.with(istioEnabled), keys{"isthmus.dev/mode": "istio"})
+	require.NoError(t, wantProxies(1)(want))
+	ns := newNamespace(t, injectionEnabled.merge(istioInjectionEnabled), keyValues{"isthmus.dev/mode": "istio"})
 
-	got, err := s.create(changed(edgeStack(), vendors))
+	got, err := ns.create(modified(edgeStack(), vendorAnnotations))
 
 	require.NoError(t, err)
 	assert.Equal(t, map[string]string{
@@ -76,49 +76,49 @@ func TestModeIstioIsTheGuidesPod(t *testing.T) {
 
 // An integration by hand that lacks nothing is not touched in mode istio, and one
 // that lacks something gets just that.
-func TestModeIstioAndTheGuidesPod(t *testing.T) {
-	hand := newSpace(t, istioEnabled, nil)
-	want, err := hand.create(changed(edgeStack(), byHand))
+func TestModeIstioCompletesAnIntegrationByHand(t *testing.T) {
+	manual := newNamespace(t, istioInjectionEnabled, nil)
+	want, err := manual.create(modified(edgeStack(), integrateManually))
 	require.NoError(t, err)
-	s := newSpace(t, enabled.with(istioEnabled), keys{"isthmus.dev/mode": "istio"})
+	ns := newNamespace(t, injectionEnabled.merge(istioInjectionEnabled), keyValues{"isthmus.dev/mode": "istio"})
 
-	got, err := s.create(changed(edgeStack(), byHand))
+	got, err := ns.create(modified(edgeStack(), integrateManually))
 	require.NoError(t, err)
 	assert.Empty(t, differences(t, want, got))
-	warned := s.warnings.Drain()
+	warned := ns.warnings.Drain()
 	require.NotEmpty(t, warned)
 	assert.Contains(t, warned[0], "it is prepared for Istio's injector by hand and is complete")
 
-	incomplete := changed(edgeStack(), byHand, func(p *corev1.Pod) {
+	incomplete := modified(edgeStack(), integrateManually, func(p *corev1.Pod) {
 		p.Name = "incomplete"
 		delete(p.Annotations, "traffic.sidecar.istio.io/includeInboundPorts")
 	})
-	got, err = s.create(incomplete)
+	got, err = ns.create(incomplete)
 	require.NoError(t, err)
-	judgeCapture(t, &got.Spec.InitContainers[0])
+	assertNothingCaptured(t, &got.Spec.InitContainers[0])
 	assert.Equal(t, "istio", got.Labels["isthmus.dev/injected"])
 }
 
 // What `isthmus adopt` makes of the guide's pod is, after both injectors, the
 // guide's pod again.
-func TestAdoptedPodIsTheGuidesPod(t *testing.T) {
-	hand := newSpace(t, istioEnabled, nil)
-	x := changed(edgeStack(), byHand)
-	want, err := hand.create(x)
+func TestAdoptedPodMatchesTheVendorsGuide(t *testing.T) {
+	manual := newNamespace(t, istioInjectionEnabled, nil)
+	x := modified(edgeStack(), integrateManually)
+	want, err := manual.create(x)
 	require.NoError(t, err)
 	engine, err := inject.New(inject.Options{})
 	require.NoError(t, err)
-	s := newSpace(t, enabled.with(istioEnabled), nil)
-	request := inject.Request{Pod: x, Namespace: policy.Namespace{Name: s.name, Labels: enabled.with(istioEnabled)}}
+	ns := newNamespace(t, injectionEnabled.merge(istioInjectionEnabled), nil)
+	request := inject.Request{Pod: x, Namespace: policy.Namespace{Name: ns.name, Labels: injectionEnabled.merge(istioInjectionEnabled)}}
 
 	adoption, err := adopt.Adopt(engine, request, adopt.Options{})
 
 	require.NoError(t, err)
 	assert.Equal(t, policy.Istio, adoption.Mode)
-	got, err := s.create(patched(t, x, adoption.Patch))
+	got, err := ns.create(patched(t, x, adoption.Patch))
 	require.NoError(t, err)
-	for field, why := range differences(t, want, got) {
-		assert.NotEmpty(t, why, field)
+	for field, reason := range differences(t, want, got) {
+		assert.NotEmpty(t, reason, field)
 	}
 }
 

@@ -14,61 +14,61 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// outcome is what the stored pod is judged by.
-type outcome struct {
-	// before is what the user sent.
-	before *corev1.Pod
+// expectation is what the stored pod is judged by.
+type expectation struct {
+	// submitted is what the user sent.
+	submitted *corev1.Pod
 	// revision is whose settings count, "default" or canary.
 	revision string
 }
 
 // isEdge says whether the pod is the Emissary, and not the generic proxy.
-func (o outcome) isEdge() bool { return o.before.Spec.Containers[0].Name == "ambassador" }
+func (o expectation) isEdge() bool { return o.submitted.Spec.Containers[0].Name == "ambassador" }
 
-// judges say what DESIGN 4 promises, by mode.
-var judges = map[string]func(t *testing.T, o outcome, pod *corev1.Pod){
-	"sidecar": judgeSidecar,
-	"istio":   judgeIstio,
-	"secret":  judgeSecret,
-	"ambient": judgeAmbient,
+// assertByMode say what DESIGN 4 promises, by mode.
+var assertByMode = map[string]func(t *testing.T, o expectation, pod *corev1.Pod){
+	"sidecar": assertSidecar,
+	"istio":   assertIstio,
+	"secret":  assertSecret,
+	"ambient": assertAmbient,
 }
 
-// judgeSidecar: our agent, and nothing of Istio's injector.
-func judgeSidecar(t *testing.T, o outcome, pod *corev1.Pod) {
+// assertSidecar: our agent, and nothing of Istio's injector.
+func assertSidecar(t *testing.T, o expectation, pod *corev1.Pod) {
 	t.Helper()
-	judgeMetadata(t, o, pod, keys{
+	assertMetadata(t, o, pod, keyValues{
 		"isthmus.dev/injected": "sidecar", "sidecar.istio.io/inject": "false", "security.istio.io/tlsMode": "disabled",
-	}, keys{
+	}, keyValues{
 		"sidecar.istio.io/inject": "false", "consul.hashicorp.com/connect-inject": "false",
-		"kubectl.kubernetes.io/default-container": o.before.Spec.Containers[0].Name,
+		"kubectl.kubernetes.io/default-container": o.submitted.Spec.Containers[0].Name,
 	})
-	require.Equal(t, []string{"istio-proxy"}, names(pod.Spec.InitContainers))
+	require.Equal(t, []string{"istio-proxy"}, containerNames(pod.Spec.InitContainers))
 	proxy := &pod.Spec.InitContainers[0]
 	assert.Equal(t, "docker.io/istio/proxyv2:1.30.2", proxy.Image)
 	assert.Equal(t, ptr.To(corev1.ContainerRestartPolicyAlways), proxy.RestartPolicy)
-	assert.Equal(t, []string{"true"}, values(proxy, "DISABLE_ENVOY"))
-	assert.Equal(t, []string{"/etc/istio-certs"}, values(proxy, "OUTPUT_CERTS"))
-	assert.Contains(t, values(proxy, "PROXY_CONFIG")[0], discovery(o.revision))
-	assert.Equal(t, []string{istiodOf(o.revision)}, values(proxy, "CA_ADDR"))
-	assert.Equal(t, []string{"istio-certs", "istiod-ca-cert", "istio-token"}, volumes(pod, "istio-certs", "istiod-ca-cert", "istio-token"))
-	judgeCerts(t, o, pod)
+	assert.Equal(t, []string{"true"}, envValues(proxy, "DISABLE_ENVOY"))
+	assert.Equal(t, []string{"/etc/istio-certs"}, envValues(proxy, "OUTPUT_CERTS"))
+	assert.Contains(t, envValues(proxy, "PROXY_CONFIG")[0], discoveryAddress(o.revision))
+	assert.Equal(t, []string{caAddress(o.revision)}, envValues(proxy, "CA_ADDR"))
+	assert.Equal(t, []string{"istio-certs", "istiod-ca-cert", "istio-token"}, volumeNames(pod, "istio-certs", "istiod-ca-cert", "istio-token"))
+	assertCertificates(t, o, pod)
 	if o.isEdge() {
-		assert.Empty(t, values(&pod.Spec.Containers[0], "AMBASSADOR_ENVOY_BASE_ID"), "no Envoy runs beside it")
+		assert.Empty(t, envValues(&pod.Spec.Containers[0], "AMBASSADOR_ENVOY_BASE_ID"), "no Envoy runs beside it")
 	}
-	judgeProbes(t, o, pod)
+	assertProbesUnchanged(t, o, pod)
 }
 
-// judgeIstio: Istio's own sidecar, which writes the certificates and captures
+// assertIstio: Istio's own sidecar, which writes the certificates and captures
 // nothing.
-func judgeIstio(t *testing.T, o outcome, pod *corev1.Pod) {
+func assertIstio(t *testing.T, o expectation, pod *corev1.Pod) {
 	t.Helper()
-	edge := o.before.Spec.Containers[0].Name
-	name := o.before.Labels["app.kubernetes.io/name"] + o.before.Labels["app"]
-	judgeMetadata(t, o, pod, keys{
+	edge := o.submitted.Spec.Containers[0].Name
+	name := o.submitted.Labels["app.kubernetes.io/name"] + o.submitted.Labels["app"]
+	assertMetadata(t, o, pod, keyValues{
 		"isthmus.dev/injected": "istio", "sidecar.istio.io/inject": "true", "security.istio.io/tlsMode": "disabled",
 		// Istio's own.
 		"service.istio.io/canonical-name": name, "service.istio.io/canonical-revision": "latest",
-	}, keys{
+	}, keyValues{
 		"sidecar.istio.io/inject": "true", "consul.hashicorp.com/connect-inject": "false",
 		"kubectl.kubernetes.io/default-container":          edge,
 		"traffic.sidecar.istio.io/includeInboundPorts":     "",
@@ -80,68 +80,68 @@ func judgeIstio(t *testing.T, o outcome, pod *corev1.Pod) {
 		"prometheus.io/scrape": "true", "prometheus.io/port": "15020", "prometheus.io/path": "/stats/prometheus",
 	})
 	assert.Contains(t, pod.Annotations["sidecar.istio.io/status"], `"istio-proxy"`)
-	require.Equal(t, []string{"istio-init", "istio-proxy"}, names(pod.Spec.InitContainers))
-	judgeCapture(t, &pod.Spec.InitContainers[0])
+	require.Equal(t, []string{"istio-init", "istio-proxy"}, containerNames(pod.Spec.InitContainers))
+	assertNothingCaptured(t, &pod.Spec.InitContainers[0])
 	proxy := &pod.Spec.InitContainers[1]
 	assert.Equal(t, "docker.io/istio/proxyv2:1.30.2", proxy.Image)
-	assert.Equal(t, []string{"/etc/istio-certs"}, values(proxy, "OUTPUT_CERTS"))
-	assert.Equal(t, []string{"false"}, values(proxy, "ISTIO_META_DNS_CAPTURE"))
-	assert.Empty(t, values(proxy, "DISABLE_ENVOY"))
-	assert.Equal(t, []corev1.VolumeMount{{Name: "istio-certs", MountPath: "/etc/istio-certs"}}, mounts(proxy, "istio-certs"))
-	assert.Equal(t, []string{istiodOf(o.revision)}, values(proxy, "CA_ADDR"))
+	assert.Equal(t, []string{"/etc/istio-certs"}, envValues(proxy, "OUTPUT_CERTS"))
+	assert.Equal(t, []string{"false"}, envValues(proxy, "ISTIO_META_DNS_CAPTURE"))
+	assert.Empty(t, envValues(proxy, "DISABLE_ENVOY"))
+	assert.Equal(t, []corev1.VolumeMount{{Name: "istio-certs", MountPath: "/etc/istio-certs"}}, volumeMounts(proxy, "istio-certs"))
+	assert.Equal(t, []string{caAddress(o.revision)}, envValues(proxy, "CA_ADDR"))
 	var config map[string]any
-	require.NoError(t, json.Unmarshal([]byte(values(proxy, "PROXY_CONFIG")[0]), &config))
-	assert.Equal(t, discovery(o.revision), config["discoveryAddress"])
+	require.NoError(t, json.Unmarshal([]byte(envValues(proxy, "PROXY_CONFIG")[0]), &config))
+	assert.Equal(t, discoveryAddress(o.revision), config["discoveryAddress"])
 	assert.Equal(t, true, config["holdApplicationUntilProxyStarts"])
-	judgeCerts(t, o, pod)
+	assertCertificates(t, o, pod)
 	if o.isEdge() {
-		assert.Equal(t, []string{"1"}, values(&pod.Spec.Containers[0], "AMBASSADOR_ENVOY_BASE_ID"))
+		assert.Equal(t, []string{"1"}, envValues(&pod.Spec.Containers[0], "AMBASSADOR_ENVOY_BASE_ID"))
 		// Istio's own: it answers the kubelet's probes for the pod's containers.
 		assert.Equal(t, "/app-health/ambassador/livez", pod.Spec.Containers[0].LivenessProbe.HTTPGet.Path)
 		assert.Equal(t, "/app-health/ambassador/readyz", pod.Spec.Containers[0].ReadinessProbe.HTTPGet.Path)
 	}
 }
 
-// judgeSecret: no container; what reads no Secrets of its own accord has it
+// assertSecret: no container; what reads no Secrets of its own accord has it
 // mounted.
-func judgeSecret(t *testing.T, o outcome, pod *corev1.Pod) {
+func assertSecret(t *testing.T, o expectation, pod *corev1.Pod) {
 	t.Helper()
-	judgeMetadata(t, o, pod, keys{
+	assertMetadata(t, o, pod, keyValues{
 		"isthmus.dev/injected": "secret", "sidecar.istio.io/inject": "false", "security.istio.io/tlsMode": "disabled",
-	}, keys{"sidecar.istio.io/inject": "false", "consul.hashicorp.com/connect-inject": "false"})
+	}, keyValues{"sidecar.istio.io/inject": "false", "consul.hashicorp.com/connect-inject": "false"})
 	if o.isEdge() {
-		judgeUntouchedSpec(t, o, pod)
+		assertUnchangedSpec(t, o, pod)
 		return
 	}
 	assert.Empty(t, pod.Spec.InitContainers)
-	require.Equal(t, []string{"istio-certs"}, volumes(pod, "istio-certs"))
-	assert.Equal(t, []corev1.VolumeMount{{Name: "istio-certs", MountPath: "/etc/istio-certs", ReadOnly: true}}, mounts(&pod.Spec.Containers[0], "istio-certs"))
+	require.Equal(t, []string{"istio-certs"}, volumeNames(pod, "istio-certs"))
+	assert.Equal(t, []corev1.VolumeMount{{Name: "istio-certs", MountPath: "/etc/istio-certs", ReadOnly: true}}, volumeMounts(&pod.Spec.Containers[0], "istio-certs"))
 }
 
-// judgeAmbient: a pod that ztunnel takes care of.
-func judgeAmbient(t *testing.T, o outcome, pod *corev1.Pod) {
+// assertAmbient: a pod that ztunnel takes care of.
+func assertAmbient(t *testing.T, o expectation, pod *corev1.Pod) {
 	t.Helper()
-	judgeMetadata(t, o, pod, keys{
+	assertMetadata(t, o, pod, keyValues{
 		"isthmus.dev/injected": "ambient", "sidecar.istio.io/inject": "false", "istio.io/dataplane-mode": "ambient",
-	}, keys{
+	}, keyValues{
 		"sidecar.istio.io/inject": "false", "consul.hashicorp.com/connect-inject": "false",
 		"ambient.istio.io/bypass-inbound-capture": "true",
 	})
-	judgeUntouchedSpec(t, o, pod)
+	assertUnchangedSpec(t, o, pod)
 }
 
-// judgeUntouched: the pod is what a pod is that nobody asked for.
-func judgeUntouched(t *testing.T, o outcome, pod *corev1.Pod) {
+// assertUnchanged: the pod is what a pod is that nobody asked for.
+func assertUnchanged(t *testing.T, o expectation, pod *corev1.Pod) {
 	t.Helper()
-	assert.Equal(t, o.before.Labels, pod.Labels)
-	assert.Equal(t, o.before.Annotations, pod.Annotations)
-	judgeUntouchedSpec(t, o, pod)
+	assert.Equal(t, o.submitted.Labels, pod.Labels)
+	assert.Equal(t, o.submitted.Annotations, pod.Annotations)
+	assertUnchangedSpec(t, o, pod)
 }
 
-// judgeMetadata: these labels and annotations beside the user's, and no more.
-func judgeMetadata(t *testing.T, o outcome, pod *corev1.Pod, labels, annotations keys) {
+// assertMetadata: these labels and annotations beside the user's, and no more.
+func assertMetadata(t *testing.T, o expectation, pod *corev1.Pod, labels, annotations keyValues) {
 	t.Helper()
-	assert.Equal(t, map[string]string(keys(o.before.Labels).with(labels)), pod.Labels)
+	assert.Equal(t, map[string]string(keyValues(o.submitted.Labels).merge(labels)), pod.Labels)
 	got := maps.Clone(pod.Annotations)
 	assert.NotEmpty(t, got["isthmus.dev/status"])
 	delete(got, "isthmus.dev/status")
@@ -149,11 +149,11 @@ func judgeMetadata(t *testing.T, o outcome, pod *corev1.Pod, labels, annotations
 		assert.NotEmpty(t, got["sidecar.istio.io/status"])
 		delete(got, "sidecar.istio.io/status")
 	}
-	assert.Equal(t, map[string]string(keys(o.before.Annotations).with(annotations)), got)
+	assert.Equal(t, map[string]string(keyValues(o.submitted.Annotations).merge(annotations)), got)
 }
 
-// judgeCapture: iptables are given nothing to capture.
-func judgeCapture(t *testing.T, init *corev1.Container) {
+// assertNothingCaptured: iptables are given nothing to capture.
+func assertNothingCaptured(t *testing.T, init *corev1.Container) {
 	t.Helper()
 	for flag, want := range map[string]string{"-i": "", "-x": "", "-b": "", "-d": "15090,15021,15020"} {
 		at := slices.Index(init.Args, flag)
@@ -162,45 +162,45 @@ func judgeCapture(t *testing.T, init *corev1.Container) {
 	}
 }
 
-// judgeCerts: one volume in memory, read by the edge where its agent writes.
-func judgeCerts(t *testing.T, o outcome, pod *corev1.Pod) {
+// assertCertificates: one volume in memory, read by the edge where its agent writes.
+func assertCertificates(t *testing.T, o expectation, pod *corev1.Pod) {
 	t.Helper()
 	edge := &pod.Spec.Containers[0]
-	require.Equal(t, []string{o.before.Spec.Containers[0].Name}, names(pod.Spec.Containers))
-	assert.Equal(t, o.before.Spec.Containers[0].Image, edge.Image)
-	require.Len(t, volumes(pod, "istio-certs"), 1)
+	require.Equal(t, []string{o.submitted.Spec.Containers[0].Name}, containerNames(pod.Spec.Containers))
+	assert.Equal(t, o.submitted.Spec.Containers[0].Image, edge.Image)
+	require.Len(t, volumeNames(pod, "istio-certs"), 1)
 	for _, v := range pod.Spec.Volumes {
 		if v.Name == "istio-certs" {
 			assert.Equal(t, &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory, SizeLimit: ptr.To(resource.MustParse("1Mi"))}, v.EmptyDir)
 		}
 	}
-	assert.Equal(t, []corev1.VolumeMount{{Name: "istio-certs", MountPath: "/etc/istio-certs", ReadOnly: true}}, mounts(edge, "istio-certs"))
+	assert.Equal(t, []corev1.VolumeMount{{Name: "istio-certs", MountPath: "/etc/istio-certs", ReadOnly: true}}, volumeMounts(edge, "istio-certs"))
 	if o.isEdge() {
-		assert.Equal(t, []string{"/etc/istio-certs"}, values(edge, "AMBASSADOR_ISTIO_SECRET_DIR"))
+		assert.Equal(t, []string{"/etc/istio-certs"}, envValues(edge, "AMBASSADOR_ISTIO_SECRET_DIR"))
 	} else {
 		assert.Empty(t, edge.Env)
 	}
 }
 
-// judgeUntouchedSpec: no container, volume, variable or mount was added but the
+// assertUnchangedSpec: no container, volume, variable or mount was added but the
 // API server's own token.
-func judgeUntouchedSpec(t *testing.T, o outcome, pod *corev1.Pod) {
+func assertUnchangedSpec(t *testing.T, o expectation, pod *corev1.Pod) {
 	t.Helper()
-	want, got := o.before.Spec.Containers[0], pod.Spec.Containers[0]
+	want, got := o.submitted.Spec.Containers[0], pod.Spec.Containers[0]
 	assert.Empty(t, pod.Spec.InitContainers)
-	require.Equal(t, []string{want.Name}, names(pod.Spec.Containers))
-	assert.Equal(t, variables(want.Env), variables(got.Env))
+	require.Equal(t, []string{want.Name}, containerNames(pod.Spec.Containers))
+	assert.Equal(t, envNames(want.Env), envNames(got.Env))
 	for _, v := range pod.Spec.Volumes {
 		assert.True(t, strings.HasPrefix(v.Name, "kube-api-access-"), v.Name)
 	}
 	for _, m := range got.VolumeMounts {
 		assert.True(t, strings.HasPrefix(m.Name, "kube-api-access-"), m.Name)
 	}
-	judgeProbes(t, o, pod)
+	assertProbesUnchanged(t, o, pod)
 }
 
-// judgeProbes: the kubelet asks the edge itself.
-func judgeProbes(t *testing.T, o outcome, pod *corev1.Pod) {
+// assertProbesUnchanged: the kubelet asks the edge itself.
+func assertProbesUnchanged(t *testing.T, o expectation, pod *corev1.Pod) {
 	t.Helper()
 	if o.isEdge() {
 		assert.Equal(t, "/ambassador/v0/check_alive", pod.Spec.Containers[0].LivenessProbe.HTTPGet.Path)
@@ -208,24 +208,24 @@ func judgeProbes(t *testing.T, o outcome, pod *corev1.Pod) {
 	}
 }
 
-// discovery is where the istiod of a revision is, as the mesh's configuration has
+// discoveryAddress is where the istiod of a revision is, as the mesh's configuration has
 // it.
-func discovery(revision string) string {
+func discoveryAddress(revision string) string {
 	if revision == canary {
-		return chain.canary.Address
+		return env.canary.Address
 	}
-	return chain.Istiod.Address
+	return env.Istiod.Address
 }
 
-// istiodOf is the CA of a revision, as Istio's template has it.
-func istiodOf(revision string) string {
+// caAddress is the CA of a revision, as Istio's template has it.
+func caAddress(revision string) string {
 	if revision == canary {
 		return "istiod-canary.istio-system.svc:15012"
 	}
 	return "istiod.istio-system.svc:15012"
 }
 
-func names(containers []corev1.Container) []string {
+func containerNames(containers []corev1.Container) []string {
 	found := []string{}
 	for i := range containers {
 		found = append(found, containers[i].Name)
@@ -233,7 +233,7 @@ func names(containers []corev1.Container) []string {
 	return found
 }
 
-func variables(env []corev1.EnvVar) []string {
+func envNames(env []corev1.EnvVar) []string {
 	found := []string{}
 	for _, e := range env {
 		found = append(found, e.Name)
@@ -241,8 +241,8 @@ func variables(env []corev1.EnvVar) []string {
 	return found
 }
 
-// values are all values of a variable: one that is there twice shows.
-func values(c *corev1.Container, name string) []string {
+// envValues are all values of a variable: one that is there twice shows.
+func envValues(c *corev1.Container, name string) []string {
 	var found []string
 	for _, e := range c.Env {
 		if e.Name == name {
@@ -252,8 +252,8 @@ func values(c *corev1.Container, name string) []string {
 	return found
 }
 
-// volumes are the pod's volumes of these names, in the pod's order.
-func volumes(pod *corev1.Pod, wanted ...string) []string {
+// volumeNames are the pod's volumes of these names, in the pod's order.
+func volumeNames(pod *corev1.Pod, wanted ...string) []string {
 	var found []string
 	for _, v := range pod.Spec.Volumes {
 		if slices.Contains(wanted, v.Name) {
@@ -263,8 +263,8 @@ func volumes(pod *corev1.Pod, wanted ...string) []string {
 	return found
 }
 
-// mounts are the container's mounts of a volume.
-func mounts(c *corev1.Container, volume string) []corev1.VolumeMount {
+// volumeMounts are the container's mounts of a volume.
+func volumeMounts(c *corev1.Container, volume string) []corev1.VolumeMount {
 	var found []corev1.VolumeMount
 	for _, m := range c.VolumeMounts {
 		if m.Name == volume {

@@ -15,30 +15,30 @@ import (
 // What both injectors made is what both injectors leave: asked again in any
 // order, and as a pod that is created anew, nothing changes.
 func TestStoredPodIsAFixedPoint(t *testing.T) {
-	for _, mode := range slices.Sorted(maps.Keys(judges)) {
-		for what, make := range pods {
-			t.Run(mode+", "+what, func(t *testing.T) {
-				s := newSpace(t, enabled.with(keys{"istio-injection": "enabled"}), keys{"isthmus.dev/mode": mode})
-				pod, err := s.create(make())
+	for _, mode := range slices.Sorted(maps.Keys(assertByMode)) {
+		for name, newPod := range pods {
+			t.Run(mode+", "+name, func(t *testing.T) {
+				ns := newNamespace(t, injectionEnabled.merge(keyValues{"istio-injection": "enabled"}), keyValues{"isthmus.dev/mode": mode})
+				pod, err := ns.create(newPod())
 				require.NoError(t, err)
-				s.warnings.Drain()
-				ours, istios := ourInjector(t), istioInjector(t)
+				ns.warnings.Drain()
+				isthmus, istio := ourInjector(t), istioInjector(t)
 
-				again, changed := ours.edit(t, s.name, pod)
-				assert.False(t, changed, "Isthmus edits nothing")
-				assertSame(t, pod, completed(t, istioEdit(t, s, mode, again)), "Isthmus, then Istio")
+				edited, isPatched := isthmus.edit(t, ns.name, pod)
+				assert.False(t, isPatched, "Isthmus edits nothing")
+				assertSamePod(t, pod, withDefaults(t, istioEdit(t, ns, mode, edited)), "Isthmus, then Istio")
 
-				again = istioEdit(t, s, mode, pod)
-				again, changed = ours.edit(t, s.name, again)
-				assert.False(t, changed, "Isthmus edits nothing after Istio either")
-				again, _ = istios.edit(t, s.name, again)
-				assertSame(t, pod, completed(t, again), "Istio, Isthmus, and Istio once more")
+				edited = istioEdit(t, ns, mode, pod)
+				edited, isPatched = isthmus.edit(t, ns.name, edited)
+				assert.False(t, isPatched, "Isthmus edits nothing after Istio either")
+				edited, _ = istio.edit(t, ns.name, edited)
+				assertSamePod(t, pod, withDefaults(t, edited), "Istio, Isthmus, and Istio once more")
 
-				require.NoError(t, s.client.CoreV1().Pods(s.name).Delete(t.Context(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}))
-				again, err = s.create(resent(pod))
+				require.NoError(t, ns.client.CoreV1().Pods(ns.name).Delete(t.Context(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}))
+				edited, err = ns.create(asNewPod(pod))
 				require.NoError(t, err)
-				assertSame(t, pod, again, "created anew")
-				assert.Empty(t, s.warnings.Drain())
+				assertSamePod(t, pod, edited, "created anew")
+				assert.Empty(t, ns.warnings.Drain())
 			})
 		}
 	}
@@ -46,62 +46,62 @@ func TestStoredPodIsAFixedPoint(t *testing.T) {
 
 // istioEdit is what Istio's injector makes of a pod that its selectors send it:
 // that of mode istio alone.
-func istioEdit(t *testing.T, s *space, mode string, pod *corev1.Pod) *corev1.Pod {
+func istioEdit(t *testing.T, ns *testNamespace, mode string, pod *corev1.Pod) *corev1.Pod {
 	t.Helper()
 	if mode != "istio" {
 		assert.Equal(t, "false", pod.Labels["sidecar.istio.io/inject"])
 	}
-	edited, _ := istioInjector(t).edit(t, s.name, pod)
+	edited, _ := istioInjector(t).edit(t, ns.name, pod)
 	return edited
 }
 
 // Istio's injector alone is the measure: what it made without Isthmus it leaves
 // too, when it is asked again.
 func TestIstioAloneIsAFixedPoint(t *testing.T) {
-	for what, make := range pods {
-		t.Run(what, func(t *testing.T) {
-			s := newSpace(t, keys{"istio-injection": "enabled"}, nil)
-			pod, err := s.create(changed(make(), labelled("sidecar.istio.io/inject", "true")))
+	for name, newPod := range pods {
+		t.Run(name, func(t *testing.T) {
+			ns := newNamespace(t, keyValues{"istio-injection": "enabled"}, nil)
+			pod, err := ns.create(modified(newPod(), withLabel("sidecar.istio.io/inject", "true")))
 			require.NoError(t, err)
-			require.NoError(t, proxies(1)(pod))
+			require.NoError(t, wantProxies(1)(pod))
 
-			again, _ := istioInjector(t).edit(t, s.name, pod)
+			edited, _ := istioInjector(t).edit(t, ns.name, pod)
 
-			assertSame(t, pod, completed(t, again), "Istio, and Istio again")
+			assertSamePod(t, pod, withDefaults(t, edited), "Istio, and Istio again")
 		})
 	}
 }
 
 // Where Istio's sidecar is an ordinary container, as on older nodes, it comes in
 // front of the edge, which waits for it.
-func TestWithoutNativeSidecars(t *testing.T) {
-	for what, make := range pods {
-		t.Run(what, func(t *testing.T) {
-			s := newSpace(t, enabled.with(istioEnabled), keys{"isthmus.dev/mode": "istio"})
-			before := changed(make(), annotated("sidecar.istio.io/nativeSidecar", "false"))
+func TestIstioWithoutNativeSidecars(t *testing.T) {
+	for name, newPod := range pods {
+		t.Run(name, func(t *testing.T) {
+			ns := newNamespace(t, injectionEnabled.merge(istioInjectionEnabled), keyValues{"isthmus.dev/mode": "istio"})
+			before := modified(newPod(), withAnnotation("sidecar.istio.io/nativeSidecar", "false"))
 			edge := before.Spec.Containers[0].Name
 
-			pod, err := s.create(before)
+			pod, err := ns.create(before)
 
 			require.NoError(t, err)
-			assert.Empty(t, s.warnings.Drain())
-			require.Equal(t, []string{"istio-init"}, names(pod.Spec.InitContainers))
-			judgeCapture(t, &pod.Spec.InitContainers[0])
-			require.Equal(t, []string{"istio-proxy", edge}, names(pod.Spec.Containers))
+			assert.Empty(t, ns.warnings.Drain())
+			require.Equal(t, []string{"istio-init"}, containerNames(pod.Spec.InitContainers))
+			assertNothingCaptured(t, &pod.Spec.InitContainers[0])
+			require.Equal(t, []string{"istio-proxy", edge}, containerNames(pod.Spec.Containers))
 			proxy := &pod.Spec.Containers[0]
-			assert.Equal(t, []string{"/etc/istio-certs"}, values(proxy, "OUTPUT_CERTS"))
-			assert.Equal(t, []corev1.VolumeMount{{Name: "istio-certs", MountPath: "/etc/istio-certs"}}, mounts(proxy, "istio-certs"))
+			assert.Equal(t, []string{"/etc/istio-certs"}, envValues(proxy, "OUTPUT_CERTS"))
+			assert.Equal(t, []corev1.VolumeMount{{Name: "istio-certs", MountPath: "/etc/istio-certs"}}, volumeMounts(proxy, "istio-certs"))
 			require.NotNil(t, proxy.Lifecycle)
 			assert.Equal(t, []string{"pilot-agent", "wait"}, proxy.Lifecycle.PostStart.Exec.Command)
 			assert.Equal(t, edge, pod.Annotations["kubectl.kubernetes.io/default-container"])
-			assert.Equal(t, []corev1.VolumeMount{{Name: "istio-certs", MountPath: "/etc/istio-certs", ReadOnly: true}}, mounts(&pod.Spec.Containers[1], "istio-certs"))
+			assert.Equal(t, []corev1.VolumeMount{{Name: "istio-certs", MountPath: "/etc/istio-certs", ReadOnly: true}}, volumeMounts(&pod.Spec.Containers[1], "istio-certs"))
 
-			again, changed := ourInjector(t).edit(t, s.name, pod)
-			assert.False(t, changed)
-			again, _ = istioInjector(t).edit(t, s.name, again)
-			again, changed = ourInjector(t).edit(t, s.name, again)
-			assert.False(t, changed)
-			assertSame(t, pod, completed(t, again), "Isthmus, Istio and Isthmus again")
+			edited, isPatched := ourInjector(t).edit(t, ns.name, pod)
+			assert.False(t, isPatched)
+			edited, _ = istioInjector(t).edit(t, ns.name, edited)
+			edited, isPatched = ourInjector(t).edit(t, ns.name, edited)
+			assert.False(t, isPatched)
+			assertSamePod(t, pod, withDefaults(t, edited), "Isthmus, Istio and Isthmus again")
 		})
 	}
 }

@@ -22,13 +22,13 @@ func TestGuideOfEdgeStackExplainsEveryDifference(t *testing.T) {
 	for _, match := range row.FindAllStringSubmatch(string(text), -1) {
 		explained[match[1]] = match[2]
 	}
-	hand := newSpace(t, istioEnabled, nil)
-	want, err := hand.create(changed(edgeStack(), byHand))
+	manual := newNamespace(t, istioInjectionEnabled, nil)
+	want, err := manual.create(modified(edgeStack(), integrateManually))
 	require.NoError(t, err)
-	s := newSpace(t, enabled, keys{"isthmus.dev/mode": "istio"})
-	got, err := s.create(changed(edgeStack(), vendors))
+	ns := newNamespace(t, injectionEnabled, keyValues{"isthmus.dev/mode": "istio"})
+	got, err := ns.create(modified(edgeStack(), vendorAnnotations))
 	require.NoError(t, err)
-	require.NoError(t, proxies(1)(got))
+	require.NoError(t, wantProxies(1)(got))
 
 	assert.Equal(t, differences(t, want, got), explained)
 }

@@ -22,14 +22,14 @@ const (
 	// canary is the second revision, prod a tag of the default one, next a tag of
 	// canary.
 	canary, prod, next = "canary", "prod", "next"
-	// excluded is a namespace whose pods no webhook is asked about.
-	excluded = "isthmus-test-excluded"
+	// excludedNamespace is a namespace whose pods no webhook is asked about.
+	excludedNamespace = "isthmus-test-excluded"
 
-	patience = 60 * time.Second
+	timeout = 60 * time.Second
 )
 
-// chain is what the tests share, one after the other. TestMain sets it.
-var chain struct {
+// env is what the tests share, one after the other. TestMain sets it.
+var env struct {
 	*environment.Environment
 	// canary is the istiod of that revision; World.Istiod is the default one.
 	canary *istio.Istiod
@@ -48,28 +48,28 @@ func run(m *testing.M) (status int) {
 		return 1
 	}
 	var err error
-	chain.Environment, err = environment.Start(ctx, istio.Options{Injector: installed("")}, "{webhook: {excludedNamespaces: ["+excluded+"]}}")
+	env.Environment, err = environment.Start(ctx, istio.Options{Injector: defaultInjector("")}, "{webhook: {excludedNamespaces: ["+excludedNamespace+"]}}")
 	if err != nil {
 		return fail(err)
 	}
 	defer func() {
 		if status != 0 {
-			chain.Dump(os.Stderr)
+			env.Dump(os.Stderr)
 		}
 		if err := stop(); err != nil {
 			status = fail(err)
 		}
 	}()
-	if chain.canary, err = istio.Start(ctx, chain.Plane, istio.Options{Revision: canary, Injector: installed(canary)}); err != nil {
+	if env.canary, err = istio.Start(ctx, env.Plane, istio.Options{Revision: canary, Injector: defaultInjector(canary)}); err != nil {
 		return fail(err)
 	}
-	if _, err = chain.StartController(ctx); err != nil {
+	if _, err = env.StartController(ctx); err != nil {
 		return fail(err)
 	}
-	if chain.webhook, err = chain.StartWebhook(ctx); err != nil {
+	if env.webhook, err = env.StartWebhook(ctx); err != nil {
 		return fail(err)
 	}
-	if err := ready(ctx); err != nil {
+	if err := awaitWebhooks(ctx); err != nil {
 		return fail(err)
 	}
 	return m.Run()
@@ -77,14 +77,14 @@ func run(m *testing.M) (status int) {
 
 func stop() error {
 	var errs []error
-	if chain.canary != nil {
-		errs = append(errs, chain.canary.Stop())
+	if env.canary != nil {
+		errs = append(errs, env.canary.Stop())
 	}
-	return errors.Join(append(errs, chain.Environment.Stop())...)
+	return errors.Join(append(errs, env.Environment.Stop())...)
 }
 
-// installed is how the injector of a revision is installed for most tests.
-func installed(revision string) *istio.Injector {
+// defaultInjector is how the injector of a revision is installed for most tests.
+func defaultInjector(revision string) *istio.Injector {
 	if revision == canary {
 		return &istio.Injector{Tags: []string{next}}
 	}

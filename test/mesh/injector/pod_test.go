@@ -10,10 +10,10 @@ import (
 // change edits a pod before it is created.
 type change func(*corev1.Pod)
 
-// edge is Emissary as its manifests have it, made fit for Pod Security
+// edgePod is Emissary as its manifests have it, made fit for Pod Security
 // "restricted".
-func edge() *corev1.Pod {
-	return restricted(corev1.Container{
+func edgePod() *corev1.Pod {
+	return restrictedPod(corev1.Container{
 		Name: "ambassador", Image: "docker.io/emissaryingress/emissary:4.1.0",
 		Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}, {Name: "https", ContainerPort: 8443}, {Name: "admin", ContainerPort: 8877}},
 		LivenessProbe: &corev1.Probe{
@@ -23,26 +23,26 @@ func edge() *corev1.Pod {
 			ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/ambassador/v0/check_ready", Port: intstr.FromString("admin")}},
 		},
 		Env: []corev1.EnvVar{{Name: "AMBASSADOR_NAMESPACE", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.namespace"}}}},
-	}, labelled("app.kubernetes.io/name", "emissary-ingress"))
+	}, withLabel("app.kubernetes.io/name", "emissary-ingress"))
 }
 
-// generic is a proxy that only the profile generic takes, which it names.
-func generic() *corev1.Pod {
-	return restricted(corev1.Container{Name: "proxy", Image: "registry.example/team/door:7"},
-		annotated("isthmus.dev/profile", "generic"), labelled("app", "door"))
+// genericPod is a proxy that only the profile generic takes, which it names.
+func genericPod() *corev1.Pod {
+	return restrictedPod(corev1.Container{Name: "proxy", Image: "registry.example/team/door:7"},
+		withAnnotation("isthmus.dev/profile", "generic"), withLabel("app", "door"))
 }
 
-// other is a workload that no profile recognises.
-func other() *corev1.Pod {
-	return restricted(corev1.Container{Name: "main", Image: "docker.io/library/redis:8"}, labelled("app", "redis"))
+// otherPod is a workload that no profile recognises.
+func otherPod() *corev1.Pod {
+	return restrictedPod(corev1.Container{Name: "main", Image: "docker.io/library/redis:8"}, withLabel("app", "redis"))
 }
 
-func restricted(container corev1.Container, changes ...change) *corev1.Pod {
+func restrictedPod(container corev1.Container, changes ...change) *corev1.Pod {
 	container.SecurityContext = &corev1.SecurityContext{
 		AllowPrivilegeEscalation: ptr.To(false),
 		Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
 	}
-	return changed(&corev1.Pod{
+	return modified(&corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "front"},
 		Spec: corev1.PodSpec{
 			SecurityContext: &corev1.PodSecurityContext{
@@ -54,26 +54,26 @@ func restricted(container corev1.Container, changes ...change) *corev1.Pod {
 	}, changes...)
 }
 
-func changed(pod *corev1.Pod, changes ...change) *corev1.Pod {
+func modified(pod *corev1.Pod, changes ...change) *corev1.Pod {
 	for _, change := range changes {
 		change(pod)
 	}
 	return pod
 }
 
-func annotated(key, value string) change {
+func withAnnotation(key, value string) change {
 	return func(p *corev1.Pod) { metav1.SetMetaDataAnnotation(&p.ObjectMeta, key, value) }
 }
 
-func labelled(key, value string) change {
+func withLabel(key, value string) change {
 	return func(p *corev1.Pod) { metav1.SetMetaDataLabel(&p.ObjectMeta, key, value) }
 }
 
-// vendors carries the annotations of Emissary's and Ambassador's charts.
-func vendors(p *corev1.Pod) {
-	annotated("sidecar.istio.io/inject", "false")(p)
-	annotated("consul.hashicorp.com/connect-inject", "false")(p)
+// vendorAnnotations carries the annotations of Emissary's and Ambassador's charts.
+func vendorAnnotations(p *corev1.Pod) {
+	withAnnotation("sidecar.istio.io/inject", "false")(p)
+	withAnnotation("consul.hashicorp.com/connect-inject", "false")(p)
 }
 
-// asks opts the pod in by itself.
-func asks(p *corev1.Pod) { annotated("isthmus.dev/inject", "true")(p) }
+// optIn opts the pod in by itself.
+func optIn(p *corev1.Pod) { withAnnotation("isthmus.dev/inject", "true")(p) }

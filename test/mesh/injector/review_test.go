@@ -30,16 +30,16 @@ type injector struct {
 
 func ourInjector(t *testing.T) injector {
 	t.Helper()
-	c, err := chain.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), "isthmus-injector", metav1.GetOptions{})
+	c, err := env.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), "isthmus-injector", metav1.GetOptions{})
 	require.NoError(t, err)
-	return injector{"isthmus", chain.webhook.ReviewURL + "/inject/namespace", c.Webhooks[0].ClientConfig.CABundle}
+	return injector{"isthmus", env.webhook.ReviewURL + "/inject/namespace", c.Webhooks[0].ClientConfig.CABundle}
 }
 
 func istioInjector(t *testing.T) injector {
 	t.Helper()
-	roots, err := chain.Istiod.Roots(t.Context(), istio.Namespace)
+	roots, err := env.Istiod.Roots(t.Context(), istio.Namespace)
 	require.NoError(t, err)
-	return injector{"istio", chain.Istiod.InjectURL(), roots}
+	return injector{"istio", env.Istiod.InjectURL(), roots}
 }
 
 // edit returns the pod as the injector would have it, and whether it has it
@@ -77,45 +77,45 @@ func (i injector) review(t *testing.T, request *admissionv1.AdmissionRequest) *a
 	require.True(t, roots.AppendCertsFromPEM(i.roots))
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
 	defer transport.CloseIdleConnections()
-	message, err := http.NewRequestWithContext(t.Context(), http.MethodPost, i.url, bytes.NewReader(body))
+	httpRequest, err := http.NewRequestWithContext(t.Context(), http.MethodPost, i.url, bytes.NewReader(body))
 	require.NoError(t, err)
-	message.Header.Set("Content-Type", "application/json")
-	answer, err := transport.RoundTrip(message)
+	httpRequest.Header.Set("Content-Type", "application/json")
+	httpResponse, err := transport.RoundTrip(httpRequest)
 	require.NoError(t, err)
-	defer func() { assert.NoError(t, answer.Body.Close()) }()
-	said, err := io.ReadAll(answer.Body)
+	defer func() { assert.NoError(t, httpResponse.Body.Close()) }()
+	responseBody, err := io.ReadAll(httpResponse.Body)
 	require.NoError(t, err)
-	require.Equal(t, http.StatusOK, answer.StatusCode, "%s: %s", i.name, said)
+	require.Equal(t, http.StatusOK, httpResponse.StatusCode, "%s: %s", i.name, responseBody)
 	var review admissionv1.AdmissionReview
-	require.NoError(t, json.Unmarshal(said, &review))
+	require.NoError(t, json.Unmarshal(responseBody, &review))
 	require.NotNil(t, review.Response)
 	return review.Response
 }
 
-// completed is the pod with the API server's defaults, which an injector that
+// withDefaults is the pod with the API server's defaults, which an injector that
 // writes a container anew leaves out: created where no webhook is asked.
-func completed(t *testing.T, pod *corev1.Pod) *corev1.Pod {
+func withDefaults(t *testing.T, pod *corev1.Pod) *corev1.Pod {
 	t.Helper()
-	got, err := chain.Kube.CoreV1().Pods(excluded).Create(t.Context(), resent(pod), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	got, err := env.Kube.CoreV1().Pods(excludedNamespace).Create(t.Context(), asNewPod(pod), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	require.NoError(t, err)
 	return got
 }
 
-// resent is a stored pod as somebody would send it again.
-func resent(pod *corev1.Pod) *corev1.Pod {
+// asNewPod is a stored pod as somebody would send it again.
+func asNewPod(pod *corev1.Pod) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: pod.Name, Labels: pod.Labels, Annotations: pod.Annotations},
 		Spec:       *pod.Spec.DeepCopy(),
 	}
 }
 
-// assertSame: nothing that a user can write differs.
-func assertSame(t *testing.T, want, got *corev1.Pod, message string) {
+// assertSamePod: nothing that a user can write differs.
+func assertSamePod(t *testing.T, want, got *corev1.Pod, httpRequest string) {
 	t.Helper()
 	text := func(pod *corev1.Pod) string {
-		data, err := json.MarshalIndent(resent(pod), "", " ")
+		data, err := json.MarshalIndent(asNewPod(pod), "", " ")
 		require.NoError(t, err)
 		return string(data)
 	}
-	assert.Equal(t, text(want), text(got), message)
+	assert.Equal(t, text(want), text(got), httpRequest)
 }

@@ -41,17 +41,17 @@ func patched(t *testing.T, pod *corev1.Pod, operations any) *corev1.Pod {
 func TestUninjectStoredPod(t *testing.T) {
 	for _, mode := range []string{"sidecar", "secret", "ambient"} {
 		t.Run(mode, func(t *testing.T) {
-			plain := newSpace(t, nil, nil)
-			want, err := plain.create(changed(edge(), vendors))
+			withoutIsthmus := newNamespace(t, nil, nil)
+			want, err := withoutIsthmus.create(modified(edgePod(), vendorAnnotations))
 			require.NoError(t, err)
-			s := newSpace(t, enabled.with(keys{"istio-injection": "enabled"}), keys{"isthmus.dev/mode": mode})
-			pod, err := s.create(changed(edge(), vendors))
+			ns := newNamespace(t, injectionEnabled.merge(keyValues{"istio-injection": "enabled"}), keyValues{"isthmus.dev/mode": mode})
+			pod, err := ns.create(modified(edgePod(), vendorAnnotations))
 			require.NoError(t, err)
 
 			got, err := uninjected(t, pod)
 
 			require.NoError(t, err)
-			assertSame(t, tokenless(want), tokenless(got), "without the token's volume, whose name is random")
+			assertSamePod(t, withoutTokenVolume(want), withoutTokenVolume(got), "without the token's volume, whose name is random")
 		})
 	}
 }
@@ -59,8 +59,8 @@ func TestUninjectStoredPod(t *testing.T) {
 // Istio's sidecar mounts the volume that would go, so the live pod cannot be
 // taken back; its owner's template can.
 func TestUninjectStoredPodOfModeIstioIsRefused(t *testing.T) {
-	s := newSpace(t, enabled.with(keys{"istio-injection": "enabled"}), keys{"isthmus.dev/mode": "istio"})
-	pod, err := s.create(changed(edge(), vendors))
+	ns := newNamespace(t, injectionEnabled.merge(keyValues{"istio-injection": "enabled"}), keyValues{"isthmus.dev/mode": "istio"})
+	pod, err := ns.create(modified(edgePod(), vendorAnnotations))
 	require.NoError(t, err)
 
 	_, err = uninjected(t, pod)
@@ -69,9 +69,9 @@ func TestUninjectStoredPodOfModeIstioIsRefused(t *testing.T) {
 		"uninject the template that the pod was created from")
 }
 
-// tokenless is the pod without what the API server's service account plugin
+// withoutTokenVolume is the pod without what the API server's service account plugin
 // adds, under a name of its own.
-func tokenless(pod *corev1.Pod) *corev1.Pod {
+func withoutTokenVolume(pod *corev1.Pod) *corev1.Pod {
 	pod = pod.DeepCopy()
 	pod.Spec.Volumes = nil
 	for i := range pod.Spec.Containers {

@@ -26,13 +26,13 @@ func TestUsersSettingsSurviveBothInjectors(t *testing.T) {
 		inProxy []corev1.VolumeMount
 	}{
 		"proxy.istio.io/config in YAML": {
-			annotated("proxy.istio.io/config", "# ours\nconcurrency: 2\nproxyMetadata:\n  TEAM: doors\n"),
+			withAnnotation("proxy.istio.io/config", "# ours\nconcurrency: 2\nproxyMetadata:\n  TEAM: doors\n"),
 			"concurrency: 2\nproxyMetadata: {TEAM: doors, OUTPUT_CERTS: /etc/istio-certs, ISTIO_META_DNS_CAPTURE: 'false'}\nholdApplicationUntilProxyStarts: true",
 			`{"istio-certs": {"mountPath": "/etc/istio-certs"}}`,
 			map[string]string{"TEAM": "doors"}, nil,
 		},
 		"proxy.istio.io/config in JSON, with a choice of its own": {
-			annotated("proxy.istio.io/config", `{"holdApplicationUntilProxyStarts": false, "proxyMetadata": {"ISTIO_META_DNS_CAPTURE": "true"}, "drainDuration": "10s"}`),
+			withAnnotation("proxy.istio.io/config", `{"holdApplicationUntilProxyStarts": false, "proxyMetadata": {"ISTIO_META_DNS_CAPTURE": "true"}, "drainDuration": "10s"}`),
 			`{"holdApplicationUntilProxyStarts": false, "drainDuration": "10s", "proxyMetadata": {"ISTIO_META_DNS_CAPTURE": "true", "OUTPUT_CERTS": "/etc/istio-certs"}}`,
 			`{"istio-certs": {"mountPath": "/etc/istio-certs"}}`,
 			map[string]string{"ISTIO_META_DNS_CAPTURE": "true"}, nil,
@@ -40,7 +40,7 @@ func TestUsersSettingsSurviveBothInjectors(t *testing.T) {
 		"userVolumeMount as a map": {
 			func(p *corev1.Pod) {
 				scratch(p)
-				annotated("sidecar.istio.io/userVolumeMount", `{"scratch": {"mountPath": "/scratch", "readOnly": true}}`)(p)
+				withAnnotation("sidecar.istio.io/userVolumeMount", `{"scratch": {"mountPath": "/scratch", "readOnly": true}}`)(p)
 			},
 			"{proxyMetadata: {OUTPUT_CERTS: /etc/istio-certs, ISTIO_META_DNS_CAPTURE: 'false'}, holdApplicationUntilProxyStarts: true}",
 			`{"scratch": {"mountPath": "/scratch", "readOnly": true}, "istio-certs": {"mountPath": "/etc/istio-certs"}}`,
@@ -49,7 +49,7 @@ func TestUsersSettingsSurviveBothInjectors(t *testing.T) {
 		"userVolumeMount as a list": {
 			func(p *corev1.Pod) {
 				scratch(p)
-				annotated("sidecar.istio.io/userVolumeMount", `[{"name": "scratch", "mountPath": "/scratch", "readOnly": true}]`)(p)
+				withAnnotation("sidecar.istio.io/userVolumeMount", `[{"name": "scratch", "mountPath": "/scratch", "readOnly": true}]`)(p)
 			},
 			"{proxyMetadata: {OUTPUT_CERTS: /etc/istio-certs, ISTIO_META_DNS_CAPTURE: 'false'}, holdApplicationUntilProxyStarts: true}",
 			`[{"name": "scratch", "mountPath": "/scratch", "readOnly": true}, {"name": "istio-certs", "mountPath": "/etc/istio-certs"}]`,
@@ -57,43 +57,43 @@ func TestUsersSettingsSurviveBothInjectors(t *testing.T) {
 		},
 		"a directory of their own": {
 			func(p *corev1.Pod) {
-				annotated("proxy.istio.io/config", "proxyMetadata: {OUTPUT_CERTS: /certs}")(p)
-				annotated("sidecar.istio.io/userVolumeMount", `[{"name": "istio-certs", "mountPath": "/certs"}]`)(p)
+				withAnnotation("proxy.istio.io/config", "proxyMetadata: {OUTPUT_CERTS: /certs}")(p)
+				withAnnotation("sidecar.istio.io/userVolumeMount", `[{"name": "istio-certs", "mountPath": "/certs"}]`)(p)
 			},
 			"{proxyMetadata: {OUTPUT_CERTS: /certs, ISTIO_META_DNS_CAPTURE: 'false'}, holdApplicationUntilProxyStarts: true}",
 			`[{"name": "istio-certs", "mountPath": "/certs"}]`,
 			map[string]string{"OUTPUT_CERTS": "/certs"}, []corev1.VolumeMount{{Name: "istio-certs", MountPath: "/certs"}},
 		},
 		"a lifetime": {
-			annotated("isthmus.dev/cert-ttl", "1h"),
+			withAnnotation("isthmus.dev/cert-ttl", "1h"),
 			"{proxyMetadata: {OUTPUT_CERTS: /etc/istio-certs, ISTIO_META_DNS_CAPTURE: 'false', SECRET_TTL: 1h0m0s}, holdApplicationUntilProxyStarts: true}",
 			`{"istio-certs": {"mountPath": "/etc/istio-certs"}}`,
 			map[string]string{"SECRET_TTL": "1h0m0s"}, nil,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSpace(t, enabled.with(keys{"istio-injection": "enabled"}), keys{"isthmus.dev/mode": "istio"})
-			asked := counting(t)
+			ns := newNamespace(t, injectionEnabled.merge(keyValues{"istio-injection": "enabled"}), keyValues{"isthmus.dev/mode": "istio"})
+			reviewCounts := countReviews(t)
 
-			pod, err := s.create(changed(edge(), vendors, test.pod))
+			pod, err := ns.create(modified(edgePod(), vendorAnnotations, test.pod))
 
 			require.NoError(t, err)
-			assert.Empty(t, s.warnings.Drain())
-			assert.Equal(t, calls("default"), asked())
+			assert.Empty(t, ns.warnings.Drain())
+			assert.Equal(t, expectedReviews("default"), reviewCounts())
 			assert.YAMLEq(t, test.config, pod.Annotations["proxy.istio.io/config"])
 			assert.JSONEq(t, test.mounts, pod.Annotations["sidecar.istio.io/userVolumeMount"])
-			require.Equal(t, []string{"istio-init", "istio-proxy"}, names(pod.Spec.InitContainers))
-			judgeCapture(t, &pod.Spec.InitContainers[0])
+			require.Equal(t, []string{"istio-init", "istio-proxy"}, containerNames(pod.Spec.InitContainers))
+			assertNothingCaptured(t, &pod.Spec.InitContainers[0])
 			proxy := &pod.Spec.InitContainers[1]
 			for name, value := range test.env {
-				assert.Equal(t, []string{value}, values(proxy, name))
+				assert.Equal(t, []string{value}, envValues(proxy, name))
 			}
-			dir := values(proxy, "OUTPUT_CERTS")
+			dir := envValues(proxy, "OUTPUT_CERTS")
 			require.Len(t, dir, 1)
-			assert.Equal(t, []corev1.VolumeMount{{Name: "istio-certs", MountPath: dir[0]}}, mounts(proxy, "istio-certs"))
-			assert.Equal(t, []corev1.VolumeMount{{Name: "istio-certs", MountPath: dir[0], ReadOnly: true}}, mounts(&pod.Spec.Containers[0], "istio-certs"))
+			assert.Equal(t, []corev1.VolumeMount{{Name: "istio-certs", MountPath: dir[0]}}, volumeMounts(proxy, "istio-certs"))
+			assert.Equal(t, []corev1.VolumeMount{{Name: "istio-certs", MountPath: dir[0], ReadOnly: true}}, volumeMounts(&pod.Spec.Containers[0], "istio-certs"))
 			for _, mount := range test.inProxy {
-				assert.Equal(t, []corev1.VolumeMount{mount}, mounts(proxy, mount.Name))
+				assert.Equal(t, []corev1.VolumeMount{mount}, volumeMounts(proxy, mount.Name))
 			}
 			assertConfigured(t, proxy, test.config)
 		})
@@ -105,7 +105,7 @@ func assertConfigured(t *testing.T, proxy *corev1.Container, annotation string) 
 	t.Helper()
 	var want, got map[string]any
 	require.NoError(t, yaml.Unmarshal([]byte(annotation), &want))
-	require.NoError(t, json.Unmarshal([]byte(values(proxy, "PROXY_CONFIG")[0]), &got))
+	require.NoError(t, json.Unmarshal([]byte(envValues(proxy, "PROXY_CONFIG")[0]), &got))
 	for key, value := range want {
 		assert.Equal(t, value, got[key], key)
 	}

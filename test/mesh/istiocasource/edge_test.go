@@ -64,16 +64,16 @@ func (e edge) source(t *testing.T, change ...func(*istioca.Options)) *istioca.So
 	return s
 }
 
-// issue is a Bundle that is expected to come.
-func issue(t *testing.T, s *istioca.Source, r certs.Request) *certs.Bundle {
+// requestBundle is a Bundle that is expected to come.
+func requestBundle(t *testing.T, s *istioca.Source, r certs.Request) *certs.Bundle {
 	t.Helper()
 	b, err := s.Bundle(t.Context(), r)
 	require.NoError(t, err)
 	return b
 }
 
-// calls is how many requests istiod has counted since it started.
-func calls(t *testing.T) int {
+// csrCount is how many requests istiod has counted since it started.
+func csrCount(t *testing.T) int {
 	t.Helper()
 	response, err := http.Get("http://" + istiod.MonitoringAddress + "/metrics")
 	require.NoError(t, err)

@@ -23,8 +23,8 @@ func TestMain(m *testing.M) {
 	os.Exit(istio.Main(m, istio.Options{}, func(_ *rest.Config, i *istio.Istiod) { istiod = i }))
 }
 
-// bundle validates the files of an agent.
-func bundle(t *testing.T, a *istio.Agent, namespace, account string) (*certs.Bundle, error) {
+// readBundle validates the files of an agent.
+func readBundle(t *testing.T, a *istio.Agent, namespace, account string) (*certs.Bundle, error) {
 	t.Helper()
 	read := func(name string) []byte {
 		data, err := os.ReadFile(filepath.Join(a.Dir, name))
@@ -60,14 +60,14 @@ func TestAgentsRunSideBySide(t *testing.T) {
 	two := startAgent(t, istio.AgentOptions{Namespace: "agents", ServiceAccount: "two", Dir: t.TempDir(), TTL: time.Hour})
 	t.Logf("ready after %s and %s", one.StartDuration, two.StartDuration)
 
-	first, err := bundle(t, one, "agents", "one")
+	first, err := readBundle(t, one, "agents", "one")
 	require.NoError(t, err)
 	assert.Equal(t, "spiffe://cluster.local/ns/agents/sa/one", first.ID().String())
 	assert.WithinDuration(t, time.Now().Add(24*time.Hour), first.NotAfter(), time.Minute)
-	second, err := bundle(t, two, "agents", "two")
+	second, err := readBundle(t, two, "agents", "two")
 	require.NoError(t, err)
 	assert.WithinDuration(t, time.Now().Add(time.Hour), second.NotAfter(), time.Minute)
-	_, err = bundle(t, two, "agents", "one")
+	_, err = readBundle(t, two, "agents", "one")
 	assert.ErrorContains(t, err, "wrong-identity")
 }
 
@@ -77,10 +77,10 @@ func TestAgentRotatesItsCertificate(t *testing.T) {
 		Namespace: "rotation", ServiceAccount: "edge", TTL: 30 * time.Second,
 		Env: map[string]string{"SECRET_GRACE_PERIOD_RATIO": "0.95"}, // renew when 95 % of the life is left
 	})
-	before, err := bundle(t, a, "rotation", "edge")
+	before, err := readBundle(t, a, "rotation", "edge")
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
-		after, err := bundle(t, a, "rotation", "edge")
+		after, err := readBundle(t, a, "rotation", "edge")
 		return err == nil && after.Serial() != before.Serial()
 	}, time.Minute, 20*time.Millisecond)
 }
@@ -98,7 +98,7 @@ func TestPluggedInAuthoritySignsAfterARestart(t *testing.T) {
 
 	require.NoError(t, istiod.CreateNamespace(t.Context(), "plugged", nil, "edge"))
 	a := startAgent(t, istio.AgentOptions{Namespace: "plugged", ServiceAccount: "edge"})
-	got, err := bundle(t, a, "plugged", "edge")
+	got, err := readBundle(t, a, "plugged", "edge")
 	require.NoError(t, err)
 	assert.Equal(t, string(root.CertificatePEM), string(got.Roots()))
 	chain, err := certs.ParseCertificates(got.Chain())

@@ -59,9 +59,9 @@ func moduleFolder(ctx context.Context, folder, module string) (string, error) {
 	return found.Dir, nil
 }
 
-// testObjects lets the API server judge by the real CRDs what the chart renders
+// testObjectsAreAccepted lets the API server judge by the real CRDs what the chart renders
 // with everything on; a field that a CRD does not know is refused.
-func testObjects(t *testing.T, w *world) {
+func testObjectsAreAccepted(t *testing.T, env *environment) {
 	t.Run("the Prometheus operator's", func(t *testing.T) {
 		for name, port := range map[string]string{"a port's number": "8877", "a port's name": "admin"} {
 			t.Run(name, func(t *testing.T) {
@@ -77,7 +77,7 @@ integrations:
 					for _, name := range names {
 						object := find(t, list, kind, name)
 						assert.Equal(t, "prometheus", object.GetLabels()["release"], name)
-						assert.NoError(t, w.apply(t.Context(), []*unstructured.Unstructured{object}, "--dry-run=server"))
+						assert.NoError(t, env.apply(t.Context(), []*unstructured.Unstructured{object}, "--dry-run=server"))
 					}
 				}
 			})
@@ -88,16 +88,16 @@ integrations:
 			t.Skip("Emissary's CRDs are not there (../shared/data/emissary-crds.yaml beside the checkout): TestTracingServiceHasTheFields holds the names of the fields")
 		}
 		crd := tracingCRD(t)
-		require.NoError(t, w.apply(t.Context(), []*unstructured.Unstructured{crd}))
-		_, err := w.kubectl(t.Context(), "wait", "--for=condition=Established", "--timeout=30s", "crd/"+crd.GetName())
+		require.NoError(t, env.apply(t.Context(), []*unstructured.Unstructured{crd}))
+		_, err := env.kubectl(t.Context(), "wait", "--for=condition=Established", "--timeout=30s", "crd/"+crd.GetName())
 		require.NoError(t, err)
-		list := kindOf(render(t, tracingValues), "TracingService")
+		list := filterByKind(render(t, tracingValues), "TracingService")
 		require.Len(t, list, 2)
 		for _, object := range list {
-			w.namespace(t, object.GetNamespace(), nil)
+			env.createNamespace(t, object.GetNamespace(), nil)
 		}
-		require.NoError(t, w.apply(t.Context(), list))
-		out, err := w.kubectl(t.Context(), "-n", "edge-stack", "get", "tracingservices", "tracing", "-o", "json")
+		require.NoError(t, env.apply(t.Context(), list))
+		out, err := env.kubectl(t.Context(), "-n", "edge-stack", "get", "tracingservices", "tracing", "-o", "json")
 		require.NoError(t, err)
 		var stored unstructured.Unstructured
 		require.NoError(t, stored.UnmarshalJSON([]byte(out)))
@@ -126,7 +126,7 @@ func tracingCRD(t *testing.T) *unstructured.Unstructured {
 	return crd
 }
 
-func kindOf(list []*unstructured.Unstructured, kind string) []*unstructured.Unstructured {
+func filterByKind(list []*unstructured.Unstructured, kind string) []*unstructured.Unstructured {
 	var found []*unstructured.Unstructured
 	for _, object := range list {
 		if object.GetKind() == kind {
@@ -138,7 +138,7 @@ func kindOf(list []*unstructured.Unstructured, kind string) []*unstructured.Unst
 
 // The names of the fields are those of getambassador.io/v3alpha1, written down.
 func TestTracingServiceHasTheFields(t *testing.T) {
-	list := kindOf(render(t, tracingValues), "TracingService")
+	list := filterByKind(render(t, tracingValues), "TracingService")
 	require.Len(t, list, 2)
 	for i, namespace := range []string{"emissary", "edge-stack"} {
 		assert.Equal(t, namespace, list[i].GetNamespace())
@@ -153,7 +153,7 @@ func TestTracingServiceHasTheFields(t *testing.T) {
 			"config":        map[string]any{"trace_id_128bit": true, "collector_endpoint_version": "HTTP_JSON"},
 		}, list[i].Object["spec"])
 	}
-	guides := kindOf(render(t, "integrations: {tracing: {enabled: true, namespaces: [ambassador]}}"), "TracingService")
+	guides := filterByKind(render(t, "integrations: {tracing: {enabled: true, namespaces: [ambassador]}}"), "TracingService")
 	require.Len(t, guides, 1)
 	assert.Equal(t, map[string]any{
 		"service": "zipkin.istio-system:9411", "driver": "zipkin", "tag_headers": []any{":authority", ":path"},
@@ -161,7 +161,7 @@ func TestTracingServiceHasTheFields(t *testing.T) {
 }
 
 // values of the chart are settings of one kind each: none is switched on by another.
-func TestIntegrationsAreOff(t *testing.T) {
+func TestIntegrationsAreOffByDefault(t *testing.T) {
 	for _, object := range render(t, "") {
 		group, _, _ := strings.Cut(object.GetAPIVersion(), "/")
 		assert.NotContains(t, []string{"monitoring.coreos.com", "getambassador.io"}, group, object.GetName())

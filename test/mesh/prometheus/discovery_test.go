@@ -29,17 +29,17 @@ type discovery struct {
 	client kubernetes.Interface
 }
 
-// group is a target with its labels, as http_sd_configs takes it.
-type group struct {
+// targetGroup is a target with its labels, as http_sd_configs takes it.
+type targetGroup struct {
 	Targets []string          `json:"targets"`
 	Labels  map[string]string `json:"labels"`
 }
 
 // startDiscovery runs one with the rights of the addon's service account, and
 // returns its URL; the role is the path.
-func (w *world) startDiscovery(t *testing.T) string {
+func (env *environment) startDiscovery(t *testing.T) string {
 	t.Helper()
-	config, err := clientcmd.BuildConfigFromFlags("", w.kubeconfig(t, "istio-system", "prometheus"))
+	config, err := clientcmd.BuildConfigFromFlags("", env.kubeconfig(t, "istio-system", "prometheus"))
 	require.NoError(t, err)
 	config.QPS = -1
 	client, err := kubernetes.NewForConfig(config)
@@ -51,7 +51,7 @@ func (w *world) startDiscovery(t *testing.T) string {
 
 // ServeHTTP implements http.Handler.
 func (d discovery) ServeHTTP(response http.ResponseWriter, request *http.Request) {
-	groups, err := d.find(request)
+	groups, err := d.targetGroups(request)
 	if err != nil {
 		http.Error(response, err.Error(), http.StatusInternalServerError)
 		return
@@ -60,17 +60,17 @@ func (d discovery) ServeHTTP(response http.ResponseWriter, request *http.Request
 	_ = json.NewEncoder(response).Encode(groups)
 }
 
-func (d discovery) find(request *http.Request) ([]group, error) {
+func (d discovery) targetGroups(request *http.Request) ([]targetGroup, error) {
 	ctx := request.Context()
 	list, err := d.client.CoreV1().Pods("").List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, err
 	}
-	groups := []group{}
+	groups := []targetGroup{}
 	switch request.URL.Path {
 	case "/pod":
 		for i := range list.Items {
-			groups = append(groups, ports(&list.Items[i], nil)...)
+			groups = append(groups, podTargets(&list.Items[i], nil)...)
 		}
 		return groups, nil
 	case "/endpoints":
@@ -87,29 +87,29 @@ func (d discovery) find(request *http.Request) ([]group, error) {
 		for i := range list.Items {
 			pod := &list.Items[i]
 			if len(service.Spec.Selector) > 0 && pod.Namespace == service.Namespace && pod.Status.PodIP != "" && selector.Matches(labels.Set(pod.Labels)) {
-				groups = append(groups, behind(service, pod)...)
+				groups = append(groups, endpointTargets(service, pod)...)
 			}
 		}
 	}
 	return groups, nil
 }
 
-// behind are the targets of a pod behind a Service: the Service's ports, and all
+// endpointTargets are the targets of a pod behind a Service: the Service's ports, and all
 // other ports of the pod.
-func behind(service *corev1.Service, pod *corev1.Pod) []group {
-	var groups []group
-	of := meta("service", service.ObjectMeta)
+func endpointTargets(service *corev1.Service, pod *corev1.Pod) []targetGroup {
+	var groups []targetGroup
+	serviceLabels := metaLabels("service", service.ObjectMeta)
 	for _, port := range service.Spec.Ports {
-		endpoint := maps.Clone(of)
+		endpoint := maps.Clone(serviceLabels)
 		endpoint["__meta_kubernetes_endpoint_port_name"] = port.Name
 		endpoint["__meta_kubernetes_endpoint_ready"] = "true"
-		groups = append(groups, group{[]string{net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(number(port, pod)))}, endpoint})
+		groups = append(groups, targetGroup{[]string{net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(targetPort(port, pod)))}, endpoint})
 	}
-	return append(groups, ports(pod, of)...)
+	return append(groups, podTargets(pod, serviceLabels)...)
 }
 
-// number is the port of a pod that a Service's port leads to.
-func number(port corev1.ServicePort, pod *corev1.Pod) int {
+// targetPort is the port of a pod that a Service's port leads to.
+func targetPort(port corev1.ServicePort, pod *corev1.Pod) int {
 	if port.TargetPort.Type == intstr.Int {
 		return port.TargetPort.IntValue()
 	}
@@ -123,33 +123,33 @@ func number(port corev1.ServicePort, pod *corev1.Pod) int {
 	return 0
 }
 
-// ports are the targets of a pod: the ports of its containers.
-func ports(pod *corev1.Pod, of map[string]string) []group {
-	all := meta("pod", pod.ObjectMeta)
+// podTargets are the targets of a pod: the ports of its containers.
+func podTargets(pod *corev1.Pod, serviceLabels map[string]string) []targetGroup {
+	all := metaLabels("pod", pod.ObjectMeta)
 	all["__meta_kubernetes_pod_ip"] = pod.Status.PodIP
 	all["__meta_kubernetes_pod_phase"] = string(pod.Status.Phase)
 	all["__meta_kubernetes_pod_node_name"] = pod.Spec.NodeName
-	maps.Copy(all, of)
-	var groups []group
+	maps.Copy(all, serviceLabels)
+	var groups []targetGroup
 	for _, c := range pod.Spec.Containers {
 		for _, port := range c.Ports {
-			groups = append(groups, group{[]string{net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(int(port.ContainerPort)))}, all})
+			groups = append(groups, targetGroup{[]string{net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(int(port.ContainerPort)))}, all})
 		}
 	}
 	return groups
 }
 
-var noLabel = regexp.MustCompile(`[^a-zA-Z0-9_]`)
+var invalidLabelCharacter = regexp.MustCompile(`[^a-zA-Z0-9_]`)
 
-// meta are the labels of an object's name, labels and annotations.
-func meta(kind string, o metav1.ObjectMeta) map[string]string {
+// metaLabels are the labels of an object's name, labels and annotations.
+func metaLabels(kind string, o metav1.ObjectMeta) map[string]string {
 	prefix := "__meta_kubernetes_" + kind
 	all := map[string]string{"__meta_kubernetes_namespace": o.Namespace, prefix + "_name": o.Name}
 	for key, value := range o.Labels {
-		all[prefix+"_label_"+noLabel.ReplaceAllString(key, "_")] = value
+		all[prefix+"_label_"+invalidLabelCharacter.ReplaceAllString(key, "_")] = value
 	}
 	for key, value := range o.Annotations {
-		all[prefix+"_annotation_"+noLabel.ReplaceAllString(key, "_")] = value
+		all[prefix+"_annotation_"+invalidLabelCharacter.ReplaceAllString(key, "_")] = value
 	}
 	return all
 }

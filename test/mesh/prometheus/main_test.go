@@ -30,10 +30,10 @@ const (
 )
 
 // Paths of programs. TestMain sets them.
-var helm, kubectl, promtool, server string
+var helm, kubectl, promtool, prometheusProgram string
 
 func TestMain(m *testing.M) {
-	for name, path := range map[string]*string{"helm": &helm, "kubectl": &kubectl, "promtool": &promtool, "prometheus": &server} {
+	for name, path := range map[string]*string{"helm": &helm, "kubectl": &kubectl, "promtool": &promtool, "prometheus": &prometheusProgram} {
 		var err error
 		if *path, err = controlplane.Tool(context.Background(), name); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -48,10 +48,10 @@ func TestMain(m *testing.M) {
 func run(ctx context.Context, input, program string, arguments ...string) (string, error) {
 	command := exec.CommandContext(ctx, program, arguments...)
 	command.Stdin = strings.NewReader(input)
-	var out, complaint bytes.Buffer
-	command.Stdout, command.Stderr = &out, &complaint
+	var out, stderr bytes.Buffer
+	command.Stdout, command.Stderr = &out, &stderr
 	if err := command.Run(); err != nil {
-		return out.String(), fmt.Errorf("%s %s: %w: %s%s", filepath.Base(program), strings.Join(arguments, " "), err, complaint.String(), out.String())
+		return out.String(), fmt.Errorf("%s %s: %w: %s%s", filepath.Base(program), strings.Join(arguments, " "), err, stderr.String(), out.String())
 	}
 	return out.String(), nil
 }

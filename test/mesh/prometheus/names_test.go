@@ -19,40 +19,40 @@ type selector struct {
 }
 
 var (
-	quoted   = regexp.MustCompile(`"[^"]*"`)
-	grouping = regexp.MustCompile(`\b(?:by|without|on|ignoring)\s*\(([^)]*)\)`)
-	selected = regexp.MustCompile(`([a-zA-Z_:][a-zA-Z0-9_:]*)\{([^}]*)\}`)
-	matcher  = regexp.MustCompile(`([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!~|!=|=)\s*"([^"]*)"`)
-	ranged   = regexp.MustCompile(`\[\d+[smhd]\]|\boffset\s+\w+`)
-	word     = regexp.MustCompile(`[a-zA-Z_:][a-zA-Z0-9_:]*\s*\(?`)
-	keywords = []string{"and", "or", "unless", "bool"}
+	quotedString   = regexp.MustCompile(`"[^"]*"`)
+	groupingClause = regexp.MustCompile(`\b(?:by|without|on|ignoring)\s*\(([^)]*)\)`)
+	labeledMetric  = regexp.MustCompile(`([a-zA-Z_:][a-zA-Z0-9_:]*)\{([^}]*)\}`)
+	labelMatcher   = regexp.MustCompile(`([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!~|!=|=)\s*"([^"]*)"`)
+	rangeOrOffset  = regexp.MustCompile(`\[\d+[smhd]\]|\boffset\s+\w+`)
+	identifier     = regexp.MustCompile(`[a-zA-Z_:][a-zA-Z0-9_:]*\s*\(?`)
+	keywords       = []string{"and", "or", "unless", "bool"}
 )
 
 // selectors are the metrics of an expression, and the labels that it groups by.
 func selectors(expression string) (found []selector, labels []string) {
-	for _, match := range grouping.FindAllStringSubmatch(expression, -1) {
+	for _, match := range groupingClause.FindAllStringSubmatch(expression, -1) {
 		for label := range strings.SplitSeq(match[1], ",") {
 			labels = append(labels, strings.TrimSpace(label))
 		}
 	}
-	rest := grouping.ReplaceAllString(ranged.ReplaceAllString(expression, " "), " ")
-	for _, match := range selected.FindAllStringSubmatch(rest, -1) {
+	rest := groupingClause.ReplaceAllString(rangeOrOffset.ReplaceAllString(expression, " "), " ")
+	for _, match := range labeledMetric.FindAllStringSubmatch(rest, -1) {
 		s := selector{metric: match[1]}
-		for _, m := range matcher.FindAllStringSubmatch(match[2], -1) {
+		for _, m := range labelMatcher.FindAllStringSubmatch(match[2], -1) {
 			s.matchers = append(s.matchers, [3]string{m[1], m[2], m[3]})
 		}
 		found = append(found, s)
 	}
-	rest = quoted.ReplaceAllString(selected.ReplaceAllString(rest, " "), " ")
-	for _, w := range word.FindAllString(rest, -1) {
-		if name := strings.TrimSpace(w); !strings.HasSuffix(name, "(") && !slices.Contains(keywords, name) {
+	rest = quotedString.ReplaceAllString(labeledMetric.ReplaceAllString(rest, " "), " ")
+	for _, env := range identifier.FindAllString(rest, -1) {
+		if name := strings.TrimSpace(env); !strings.HasSuffix(name, "(") && !slices.Contains(keywords, name) {
 			found = append(found, selector{metric: name})
 		}
 	}
 	return found, labels
 }
 
-func TestSelectors(t *testing.T) {
+func TestSelectorsOfAnExpression(t *testing.T) {
 	found, labels := selectors(`sum by (a, b) (increase(x_total{a="1", b=~"[2]|3"}[5m])) > 0 or y - time() unless max(z offset 5m)`)
 	assert.Equal(t, []selector{
 		{metric: "x_total", matchers: [][3]string{{"a", "=", "1"}, {"b", "=~", "[2]|3"}}}, {metric: "y"}, {metric: "z"},
@@ -60,18 +60,18 @@ func TestSelectors(t *testing.T) {
 	assert.Equal(t, []string{"a", "b"}, labels)
 }
 
-// ofTheAPIServer are the API server's own metrics. Prometheus does not scrape it
+// apiServerPrefix are the API server's own metrics. Prometheus does not scrape it
 // here; the test asks it itself.
-const ofTheAPIServer = "apiserver_"
+const apiServerPrefix = "apiserver_"
 
-// testNames holds every metric, label and value that alerts and dashboards name
+// testNamesAreExposed holds every metric, label and value that alerts and dashboards name
 // against what the running servers expose, after all that the other tests did.
-func testNames(t *testing.T, w *world, p *prometheus) {
+func testNamesAreExposed(t *testing.T, env *environment, p *prometheus) {
 	all := expressions(t)
 	for _, r := range alerts(t, rulesText(t, "")) {
 		all[r.Alert] = r.Expr
 	}
-	apiServer, err := w.kubectl(t.Context(), "get", "--raw", "/metrics")
+	apiServer, err := env.kubectl(t.Context(), "get", "--raw", "/metrics")
 	require.NoError(t, err)
 	for name, expression := range all {
 		t.Run(name, func(t *testing.T) {
@@ -79,7 +79,7 @@ func testNames(t *testing.T, w *world, p *prometheus) {
 			require.NotEmpty(t, found)
 			known := map[string]bool{"le": true}
 			for _, s := range found {
-				if strings.HasPrefix(s.metric, ofTheAPIServer) {
+				if strings.HasPrefix(s.metric, apiServerPrefix) {
 					assertInText(t, apiServer, s)
 					known["name"] = true
 					continue
@@ -114,10 +114,10 @@ func testNames(t *testing.T, w *world, p *prometheus) {
 func assertExposed(t *testing.T, p *prometheus, s selector) map[string]bool {
 	t.Helper()
 	var series []map[string]string
-	require.NoError(t, p.ask(t.Context(), "series", url.Values{"match[]": {s.metric}}, &series))
+	require.NoError(t, p.queryAPI(t.Context(), "series", url.Values{"match[]": {s.metric}}, &series))
 	require.NotEmpty(t, series, "nobody exposes %s", s.metric)
 	var help map[string][]struct{ Help string }
-	require.NoError(t, p.ask(t.Context(), "metadata", url.Values{"metric": {s.metric}}, &help))
+	require.NoError(t, p.queryAPI(t.Context(), "metadata", url.Values{"metric": {s.metric}}, &help))
 	known := map[string]bool{}
 	values := map[string][]string{}
 	for _, one := range series {
@@ -139,9 +139,9 @@ func assertExposed(t *testing.T, p *prometheus, s selector) map[string]bool {
 		for _, one := range wanted {
 			expression, err := regexp.Compile("^(?:" + one + ")$")
 			require.NoError(t, err)
-			seen := slices.ContainsFunc(values[label], expression.MatchString)
-			told := len(help[s.metric]) > 0 && regexp.MustCompile(`\b`+regexp.QuoteMeta(one)+`\b`).MatchString(help[s.metric][0].Help)
-			assert.True(t, seen || told || one == "waypoint", "%s is never %s=%q", s.metric, label, one)
+			exposed := slices.ContainsFunc(values[label], expression.MatchString)
+			documented := len(help[s.metric]) > 0 && regexp.MustCompile(`\b`+regexp.QuoteMeta(one)+`\b`).MatchString(help[s.metric][0].Help)
+			assert.True(t, exposed || documented || one == "waypoint", "%s is never %s=%q", s.metric, label, one)
 		}
 	}
 	return known

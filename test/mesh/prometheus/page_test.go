@@ -12,8 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 )
 
-// blocks are the commands of a page, block by block.
-func blocks(t *testing.T, page string) []string {
+// shellBlocks are the commands of a page, block by block.
+func shellBlocks(t *testing.T, page string) []string {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(root, "docs", page))
 	require.NoError(t, err)
@@ -26,18 +26,18 @@ func blocks(t *testing.T, page string) []string {
 
 // Every helm command of the page renders what the page says, beside what the
 // chart renders anyway.
-func TestCommandsOfThePage(t *testing.T) {
-	kinds := func(objects string) sets.Set[string] {
+func TestHelmCommandsOfTheObservabilityPageRenderWhatItSays(t *testing.T) {
+	kinds := func(manifests string) sets.Set[string] {
 		found := sets.New[string]()
-		for _, object := range parse(t, objects) {
+		for _, object := range parse(t, manifests) {
 			found.Insert(object.GetKind() + " " + object.GetNamespace() + "/" + object.GetName())
 		}
 		return found
 	}
-	plain, err := run(t.Context(), "", helm, "template", "isthmus", chart, "--no-hooks", "--namespace", releaseNamespace, "--kube-version", "1.36.0")
+	base, err := run(t.Context(), "", helm, "template", "isthmus", chart, "--no-hooks", "--namespace", releaseNamespace, "--kube-version", "1.36.0")
 	require.NoError(t, err)
 	var added []string
-	for _, block := range blocks(t, "observability.md") {
+	for _, block := range shellBlocks(t, "observability.md") {
 		command, isHelm := strings.CutPrefix(block, "helm upgrade isthmus charts/isthmus --namespace isthmus-system --reset-then-reuse-values ")
 		if !isHelm {
 			assert.NotContains(t, block, "helm ", "a form that the test does not know")
@@ -47,7 +47,7 @@ func TestCommandsOfThePage(t *testing.T) {
 		rendered, err := run(t.Context(), `"$HELM" template isthmus `+chart+` --no-hooks --namespace isthmus-system --kube-version 1.36.0 `+line,
 			"env", "HELM="+helm, "sh", "-e", "-s")
 		require.NoError(t, err, block)
-		more := kinds(rendered).Difference(kinds(plain))
+		more := kinds(rendered).Difference(kinds(base))
 		annotated := strings.Count(rendered, "prometheus.io/scrape") > 0
 		assert.True(t, more.Len() > 0 || annotated, "it changes nothing: %s", block)
 		added = append(added, sets.List(more)...)

@@ -26,12 +26,12 @@ type dashboard struct {
 }
 
 type panel struct {
-	ID          int      `json:"id"`
-	Type        string   `json:"type"`
-	Title       string   `json:"title"`
-	Description string   `json:"description"`
-	Place       place    `json:"gridPos"`
-	Targets     []target `json:"targets"`
+	ID           int          `json:"id"`
+	Type         string       `json:"type"`
+	Title        string       `json:"title"`
+	Description  string       `json:"description"`
+	GridPosition gridPosition `json:"gridPos"`
+	Targets      []target     `json:"targets"`
 }
 
 type target struct {
@@ -42,9 +42,9 @@ type target struct {
 	Expr string `json:"expr"`
 }
 
-type place struct{ X, Y, W, H int }
+type gridPosition struct{ X, Y, W, H int }
 
-func (p place) overlaps(o place) bool {
+func (p gridPosition) overlaps(o gridPosition) bool {
 	return p.X < o.X+o.W && o.X < p.X+p.W && p.Y < o.Y+o.H && o.Y < p.Y+p.H
 }
 
@@ -97,7 +97,7 @@ func TestDashboardsAreTheChartsFiles(t *testing.T) {
 }
 
 // promtool of this version parses expressions in rules only, so each becomes one.
-func TestPanelsAreValid(t *testing.T) {
+func TestPanelExpressionsAreValid(t *testing.T) {
 	for name, expression := range expressions(t) {
 		t.Run(name, func(t *testing.T) {
 			require.NotContains(t, expression, "$", "a variable that the test does not know")
@@ -113,7 +113,7 @@ func TestPanelsAreValid(t *testing.T) {
 	}
 }
 
-func TestDashboardsAreInOrder(t *testing.T) {
+func TestDashboardsHaveUniqueIDsAndPanelsDoNotOverlap(t *testing.T) {
 	uids := map[string]bool{}
 	for name, d := range dashboards(t) {
 		t.Run(name, func(t *testing.T) {
@@ -124,9 +124,9 @@ func TestDashboardsAreInOrder(t *testing.T) {
 				assert.False(t, ids[p.ID], "id %d twice", p.ID)
 				assert.False(t, titles[p.Title], "%s twice", p.Title)
 				ids[p.ID], titles[p.Title] = true, true
-				assert.LessOrEqual(t, p.Place.X+p.Place.W, 24, p.Title)
+				assert.LessOrEqual(t, p.GridPosition.X+p.GridPosition.W, 24, p.Title)
 				for _, other := range d.Panels[:i] {
-					assert.False(t, p.Place.overlaps(other.Place), "%s lies on %s", p.Title, other.Title)
+					assert.False(t, p.GridPosition.overlaps(other.GridPosition), "%s lies on %s", p.Title, other.Title)
 				}
 				if p.Type == "row" {
 					continue

@@ -28,8 +28,8 @@ type rule struct {
 	Annotations map[string]string `json:"annotations"`
 }
 
-// controllerOff are values without the controller.
-const controllerOff = `
+// withoutController are values without the controller.
+const withoutController = `
 controller: {enabled: false}
 certificate: {mode: cert-manager}
 `
@@ -60,7 +60,7 @@ func TestRulesAreValid(t *testing.T) {
 		count  string
 	}{
 		"with the controller":            {"", "18 rules found"},
-		"without it, no rule of its own": {controllerOff, "6 rules found"},
+		"without it, no rule of its own": {withoutController, "6 rules found"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "alerting_rules.yml")
@@ -74,7 +74,7 @@ func TestRulesAreValid(t *testing.T) {
 
 // The operator gets what promtool has tested.
 func TestPrometheusRuleIsTheRulesFile(t *testing.T) {
-	for name, values := range map[string]string{"with the controller": "", "without it": controllerOff} {
+	for name, values := range map[string]string{"with the controller": "", "without it": withoutController} {
 		t.Run(name, func(t *testing.T) {
 			list := render(t, "integrations: {alerts: {configMap: {enabled: true}, prometheusRule: {enabled: true}}}\n"+values)
 			want := map[string]any{}
@@ -87,7 +87,7 @@ func TestPrometheusRuleIsTheRulesFile(t *testing.T) {
 }
 
 // promtool runs the tests of testdata against the rules that the chart renders.
-func TestAlerts(t *testing.T) {
+func TestAlertsFireAndResolve(t *testing.T) {
 	rules := rulesText(t, "")
 	for _, file := range testFiles(t) {
 		t.Run(filepath.Base(file), func(t *testing.T) {
@@ -117,7 +117,7 @@ func TestEveryAlertIsTested(t *testing.T) {
 		Alert    string           `json:"alertname"`
 		Expected []map[string]any `json:"exp_alerts"`
 	}
-	lives := map[string]string{}
+	states := map[string]string{}
 	for _, file := range testFiles(t) {
 		content, err := os.ReadFile(file)
 		require.NoError(t, err)
@@ -133,36 +133,36 @@ func TestEveryAlertIsTested(t *testing.T) {
 				if len(c.Expected) > 0 {
 					state = "1"
 				}
-				lives[c.Alert] += state
+				states[c.Alert] += state
 			}
-			for alert := range lives {
-				lives[alert] += " "
+			for alert := range states {
+				states[alert] += " "
 			}
 		}
 	}
 	for _, r := range alerts(t, rulesText(t, "")) {
-		assert.Regexp(t, "01+0", lives[r.Alert], r.Alert)
-		delete(lives, r.Alert)
+		assert.Regexp(t, "01+0", states[r.Alert], r.Alert)
+		delete(states, r.Alert)
 	}
-	assert.Empty(t, lives, "tests of alerts that do not exist")
+	assert.Empty(t, states, "tests of alerts that do not exist")
 }
 
-func TestEveryAlertSaysWhatIsWrong(t *testing.T) {
+func TestEveryAlertHasASeveritySummaryAndRunbook(t *testing.T) {
 	const page = "https://github.com/isthmus-mesh/isthmus/blob/main/docs/"
 	aggregated := regexp.MustCompile(`by \(([^)]*)\)`)
-	named := regexp.MustCompile(`\$labels\.(\w+)`)
+	labelReference := regexp.MustCompile(`\$labels\.(\w+)`)
 	for _, r := range alerts(t, rulesText(t, "")) {
 		t.Run(r.Alert, func(t *testing.T) {
 			assert.Contains(t, []string{"critical", "warning", "info"}, r.Labels["severity"])
 			assert.NotEmpty(t, r.Annotations["summary"])
-			said := r.Annotations["summary"] + r.Annotations["description"]
+			message := r.Annotations["summary"] + r.Annotations["description"]
 			for _, match := range aggregated.FindAllStringSubmatch(r.Expr, -1) {
 				for label := range strings.SplitSeq(match[1], ", ") {
 					if label != "mode" {
-						assert.Contains(t, said, "$labels."+label, "it can be told which")
+						assert.Contains(t, message, "$labels."+label, "it can be told which")
 					}
 				}
-				for _, used := range named.FindAllStringSubmatch(said, -1) {
+				for _, used := range labelReference.FindAllStringSubmatch(message, -1) {
 					assert.Contains(t, strings.Split(match[1], ", "), used[1], "the alert has no such label")
 				}
 			}

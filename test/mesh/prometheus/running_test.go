@@ -18,36 +18,36 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// TestRunning holds all that needs a running Isthmus. Its parts run one after the
+// TestPrometheusScrapesARunningIsthmus holds all that needs a running Isthmus. Its parts run one after the
 // other, for they share one Prometheus.
-func TestRunning(t *testing.T) {
-	w := newWorld(t)
-	places := map[string]string{
-		w.settle(t, releaseNamespace, "app.kubernetes.io/component=webhook", "192.0.2.1") + ":8080":    w.webhook.metrics,
-		w.settle(t, releaseNamespace, "app.kubernetes.io/component=controller", "192.0.2.2") + ":8080": w.controller.metrics,
+func TestPrometheusScrapesARunningIsthmus(t *testing.T) {
+	env := newEnvironment(t)
+	localAddresses := map[string]string{
+		env.markPodRunning(t, releaseNamespace, "app.kubernetes.io/component=webhook", "192.0.2.1") + ":8080":    env.webhook.metrics,
+		env.markPodRunning(t, releaseNamespace, "app.kubernetes.io/component=controller", "192.0.2.2") + ":8080": env.controller.metrics,
 	}
-	w.pod(t, "front", "edge")
-	places[w.settle(t, "front", "isthmus.dev/injected=sidecar", "192.0.2.3")+":8877"] = edgeStandIn(t)
-	w.loadAlerts(t)
-	p := w.startPrometheus(t, places)
-	t.Run("the API server takes every object", func(t *testing.T) { testObjects(t, w) })
-	require.True(t, t.Run("every server is found", func(t *testing.T) { testTargets(t, p) }))
-	require.True(t, t.Run("the rules are healthy", func(t *testing.T) { testRules(t, p) }))
+	env.createEdge(t, "front", "edge")
+	localAddresses[env.markPodRunning(t, "front", "isthmus.dev/injected=sidecar", "192.0.2.3")+":8877"] = startEdgeMetrics(t)
+	env.loadAlerts(t)
+	p := env.startPrometheus(t, localAddresses)
+	t.Run("the API server takes every object", func(t *testing.T) { testObjectsAreAccepted(t, env) })
+	require.True(t, t.Run("every server is found", func(t *testing.T) { testTargetsAreFound(t, p) }))
+	require.True(t, t.Run("the rules are healthy", func(t *testing.T) { testRulesAreHealthy(t, p) }))
 	require.True(t, t.Run("nothing fires while all is well", func(t *testing.T) { p.awaitFiring(t) }))
-	t.Run("every panel shows something", func(t *testing.T) { testPanels(t, p) })
-	t.Run("a missing injection fires and ends", func(t *testing.T) { testMissing(t, w, p) })
-	t.Run("a webhook that is gone fires and ends", func(t *testing.T) { testGone(t, w, p) })
-	t.Run("every name is one that is exposed", func(t *testing.T) { testNames(t, w, p) })
+	t.Run("every panel shows something", func(t *testing.T) { testPanelsHaveData(t, p) })
+	t.Run("a missing injection fires and ends", func(t *testing.T) { testMissingInjection(t, env, p) })
+	t.Run("a webhook that is gone fires and ends", func(t *testing.T) { testWebhookDown(t, env, p) })
+	t.Run("every name is one that is exposed", func(t *testing.T) { testNamesAreExposed(t, env, p) })
 }
 
-// pod makes an edge.
-func (w *world) pod(t *testing.T, namespace, name string) {
+// createEdge makes an edge.
+func (env *environment) createEdge(t *testing.T, namespace, name string) {
 	t.Helper()
-	_, err := w.kube.CoreV1().Pods(namespace).Create(t.Context(), edge(name), metav1.CreateOptions{})
+	_, err := env.kube.CoreV1().Pods(namespace).Create(t.Context(), edgePod(name), metav1.CreateOptions{})
 	require.NoError(t, err)
 }
 
-func edge(name string) *corev1.Pod {
+func edgePod(name string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: corev1.PodSpec{
@@ -57,12 +57,12 @@ func edge(name string) *corev1.Pod {
 	}
 }
 
-// settle waits for the one pod with a label and does what a kubelet would: the pod
+// markPodRunning waits for the one pod with a label and does what a kubelet would: the pod
 // runs and has an address. It returns the address.
-func (w *world) settle(t *testing.T, namespace, selector, address string) string {
+func (env *environment) markPodRunning(t *testing.T, namespace, selector, address string) string {
 	t.Helper()
 	require.EventuallyWithT(t, func(c *assert.CollectT) {
-		list, err := w.kube.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: selector})
+		list, err := env.kube.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: selector})
 		require.NoError(c, err)
 		require.Len(c, list.Items, 1)
 		pod := &list.Items[0]
@@ -70,15 +70,15 @@ func (w *world) settle(t *testing.T, namespace, selector, address string) string
 			Phase: corev1.PodRunning, PodIP: address, PodIPs: []corev1.PodIP{{IP: address}},
 			Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
 		}
-		_, err = w.kube.CoreV1().Pods(namespace).UpdateStatus(t.Context(), pod, metav1.UpdateOptions{})
+		_, err = env.kube.CoreV1().Pods(namespace).UpdateStatus(t.Context(), pod, metav1.UpdateOptions{})
 		require.NoError(c, err)
-	}, patience, tick, "the pod of %s in %s", selector, namespace)
+	}, timeout, pollInterval, "the pod of %s in %s", selector, namespace)
 	return address
 }
 
-// edgeStandIn stands for Emissary's admin port, with the metrics of Envoy and of
+// startEdgeMetrics stands for Emissary's admin port, with the metrics of Envoy and of
 // Istio's proxies that the dashboard asks for: neither program can run here.
-func edgeStandIn(t *testing.T) string {
+func startEdgeMetrics(t *testing.T) string {
 	t.Helper()
 	exposition, err := os.ReadFile("testdata/edge.metrics")
 	require.NoError(t, err)
@@ -95,20 +95,20 @@ func edgeStandIn(t *testing.T) string {
 
 // loadAlerts runs the command of the page that gives the alerts to the Prometheus
 // of Istio's addon.
-func (w *world) loadAlerts(t *testing.T) {
+func (env *environment) loadAlerts(t *testing.T) {
 	t.Helper()
 	var command string
-	for _, block := range blocks(t, "observability.md") {
+	for _, block := range shellBlocks(t, "observability.md") {
 		if strings.Contains(block, "patch configmap prometheus") {
 			command = block
 		}
 	}
 	require.NotEmpty(t, command, "the page has such a command")
-	_, err := run(t.Context(), command, "env", "KUBECONFIG="+w.plane.Kubeconfig, "PATH="+filepath.Dir(kubectl)+":"+os.Getenv("PATH"), "sh", "-e", "-s")
+	_, err := run(t.Context(), command, "env", "KUBECONFIG="+env.plane.Kubeconfig, "PATH="+filepath.Dir(kubectl)+":"+os.Getenv("PATH"), "sh", "-e", "-s")
 	require.NoError(t, err)
 }
 
-func testTargets(t *testing.T, p *prometheus) {
+func testTargetsAreFound(t *testing.T, p *prometheus) {
 	for service, count := range map[string]int{"isthmus-webhook-metrics": 1, "isthmus-controller-metrics": 1, "isthmus-edge-sidecar": 1} {
 		found := p.awaitQuery(t, `up{service="`+service+`"} == 1`, count)
 		assert.Equal(t, "kubernetes-service-endpoints", found[0].Labels["job"])
@@ -128,14 +128,14 @@ func testTargets(t *testing.T, p *prometheus) {
 	})
 }
 
-func testRules(t *testing.T, p *prometheus) {
-	type evaluated struct{ Name, Health, LastError, LastEvaluation string }
+func testRulesAreHealthy(t *testing.T, p *prometheus) {
+	type evaluatedRule struct{ Name, Health, LastError, LastEvaluation string }
 	var data struct {
-		Groups []struct{ Rules []evaluated }
+		Groups []struct{ Rules []evaluatedRule }
 	}
 	want := alerts(t, rulesText(t, ""))
 	require.EventuallyWithT(t, func(c *assert.CollectT) {
-		require.NoError(c, p.ask(t.Context(), "rules", nil, &data))
+		require.NoError(c, p.queryAPI(t.Context(), "rules", nil, &data))
 		count := 0
 		for _, group := range data.Groups {
 			for _, r := range group.Rules {
@@ -144,10 +144,10 @@ func testRules(t *testing.T, p *prometheus) {
 			}
 		}
 		require.Equal(c, len(want), count)
-	}, patience, tick)
+	}, timeout, pollInterval)
 }
 
-func testPanels(t *testing.T, p *prometheus) {
+func testPanelsHaveData(t *testing.T, p *prometheus) {
 	all := expressions(t)
 	require.EventuallyWithT(t, func(c *assert.CollectT) {
 		for name, expression := range all {
@@ -155,15 +155,15 @@ func testPanels(t *testing.T, p *prometheus) {
 			require.NoError(c, err)
 			assert.NotEmpty(c, found, "%s: %s", name, expression)
 		}
-	}, patience, time.Second)
+	}, timeout, time.Second)
 }
 
 // A pod that is older than the label of its namespace has no identity. Somebody
 // deletes it, as a rollout would.
-func testMissing(t *testing.T, w *world, p *prometheus) {
-	w.namespace(t, "late", nil)
-	w.pod(t, "late", "edge")
-	_, err := w.kubectl(t.Context(), "label", "namespace", "late", "isthmus.dev/injection=enabled")
+func testMissingInjection(t *testing.T, env *environment, p *prometheus) {
+	env.createNamespace(t, "late", nil)
+	env.createEdge(t, "late", "edge")
+	_, err := env.kubectl(t.Context(), "label", "namespace", "late", "isthmus.dev/injection=enabled")
 	require.NoError(t, err)
 	p.awaitFiring(t, "IsthmusInjectionMissing")
 	found := p.awaitQuery(t, `ALERTS{alertname="IsthmusInjectionMissing", alertstate="firing"}`, 1)
@@ -171,34 +171,34 @@ func testMissing(t *testing.T, w *world, p *prometheus) {
 		"__name__": "ALERTS", "alertname": "IsthmusInjectionMissing", "alertstate": "firing",
 		"namespace": "late", "mode": "sidecar", "severity": "warning",
 	}, found[0].Labels)
-	require.NoError(t, w.kube.CoreV1().Pods("late").Delete(t.Context(), "edge", metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}))
+	require.NoError(t, env.kube.CoreV1().Pods("late").Delete(t.Context(), "edge", metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}))
 	p.awaitFiring(t)
 }
 
-func testGone(t *testing.T, w *world, p *prometheus) {
-	w.webhook.End(syscall.SIGTERM)
-	_, err := w.kube.CoreV1().Pods("front").Create(t.Context(), edge("refused"), metav1.CreateOptions{})
+func testWebhookDown(t *testing.T, env *environment, p *prometheus) {
+	env.webhook.End(syscall.SIGTERM)
+	_, err := env.kube.CoreV1().Pods("front").Create(t.Context(), edgePod("refused"), metav1.CreateOptions{})
 	require.True(t, apierrors.IsInternalError(err), "the API server refuses the pod: %v", err)
 	p.awaitFiring(t, "IsthmusWebhookDown")
-	w.letIn(t)
-	require.NoError(t, w.webhook.restart())
-	require.NoError(t, w.webhook.await(t.Context()))
+	env.admitWithoutWebhook(t)
+	require.NoError(t, env.webhook.restart())
+	require.NoError(t, env.webhook.await(t.Context()))
 	p.awaitFiring(t)
 }
 
-// letIn has the API server let a pod in for which the webhook does not answer, and
+// admitWithoutWebhook has the API server let a pod in for which the webhook does not answer, and
 // makes nothing of it.
-func (w *world) letIn(t *testing.T) {
+func (env *environment) admitWithoutWebhook(t *testing.T) {
 	t.Helper()
 	policy := func(value string) {
-		_, err := w.kubectl(t.Context(), "patch", "mutatingwebhookconfiguration", "isthmus-injector", "--type=json",
+		_, err := env.kubectl(t.Context(), "patch", "mutatingwebhookconfiguration", "isthmus-injector", "--type=json",
 			"--patch", `[{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "`+value+`"}]`)
 		require.NoError(t, err)
 	}
 	policy("Ignore")
 	defer policy("Fail")
 	require.EventuallyWithT(t, func(c *assert.CollectT) {
-		_, err := w.kube.CoreV1().Pods("front").Create(t.Context(), edge("let-in"), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		_, err := env.kube.CoreV1().Pods("front").Create(t.Context(), edgePod("let-in"), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		require.NoError(c, err)
-	}, patience, tick)
+	}, timeout, pollInterval)
 }

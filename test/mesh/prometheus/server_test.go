@@ -35,15 +35,15 @@ type prometheus struct {
 // targets by annotations, and the rules that lie in the addon's ConfigMap. It asks
 // every second. Pods have addresses that nobody
 // has; places say where on this machine each is.
-func (w *world) startPrometheus(t *testing.T, places map[string]string) *prometheus {
+func (env *environment) startPrometheus(t *testing.T, localAddresses map[string]string) *prometheus {
 	t.Helper()
-	settings, err := w.kube.CoreV1().ConfigMaps("istio-system").Get(t.Context(), "prometheus", metav1.GetOptions{})
+	settings, err := env.kube.CoreV1().ConfigMaps("istio-system").Get(t.Context(), "prometheus", metav1.GetOptions{})
 	require.NoError(t, err)
 	config := map[string]any{}
 	require.NoError(t, yaml.Unmarshal([]byte(settings.Data["prometheus.yml"]), &config))
 	config["global"] = map[string]any{"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
 
-	found := w.startDiscovery(t)
+	found := env.startDiscovery(t)
 	var jobs []any
 	for _, one := range config["scrape_configs"].([]any) {
 		job := one.(map[string]any)
@@ -53,9 +53,9 @@ func (w *world) startPrometheus(t *testing.T, places map[string]string) *prometh
 		role := job["kubernetes_sd_configs"].([]any)[0].(map[string]any)["role"]
 		job["http_sd_configs"] = []any{map[string]any{"url": fmt.Sprintf("%s/%s", found, role), "refresh_interval": "1s"}}
 		delete(job, "kubernetes_sd_configs")
-		for pod, here := range places {
+		for pod, localAddress := range localAddresses {
 			job["relabel_configs"] = append(job["relabel_configs"].([]any), map[string]any{
-				"source_labels": []any{"__address__"}, "regex": regexp.QuoteMeta(pod), "target_label": "__address__", "replacement": here,
+				"source_labels": []any{"__address__"}, "regex": regexp.QuoteMeta(pod), "target_label": "__address__", "replacement": localAddress,
 			})
 		}
 		jobs = append(jobs, job)
@@ -79,8 +79,8 @@ func (w *world) startPrometheus(t *testing.T, places map[string]string) *prometh
 	addresses, err := process.FreeAddresses(1)
 	require.NoError(t, err)
 	p := &prometheus{address: addresses[0]}
-	log := filepath.Join(w.folder, "prometheus.log")
-	p.Process, err = process.Start(process.Options{Name: "prometheus", Program: server, Log: log, Dir: folder, Arguments: []string{
+	log := filepath.Join(env.folder, "prometheus.log")
+	p.Process, err = process.Start(process.Options{Name: "prometheus", Program: prometheusProgram, Log: log, Dir: folder, Arguments: []string{
 		"--config.file=" + file, "--storage.tsdb.path=" + filepath.Join(folder, "data"), "--web.listen-address=" + p.address,
 	}})
 	require.NoError(t, err)
@@ -90,7 +90,7 @@ func (w *world) startPrometheus(t *testing.T, places map[string]string) *prometh
 			t.Logf("prometheus:\n%s", controlplane.Tail(log, 20))
 		}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	require.NoError(t, p.AwaitReady(ctx, func(ctx context.Context) error {
 		_, err := scrape.Get(ctx, "http://"+p.address+"/-/ready")
@@ -99,8 +99,8 @@ func (w *world) startPrometheus(t *testing.T, places map[string]string) *prometh
 	return p
 }
 
-// ask asks Prometheus' API, and puts the data of the answer into "into".
-func (p *prometheus) ask(ctx context.Context, path string, parameters url.Values, into any) error {
+// queryAPI asks Prometheus' API, and puts the data of the answer into "into".
+func (p *prometheus) queryAPI(ctx context.Context, path string, parameters url.Values, into any) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.address+"/api/v1/"+path+"?"+parameters.Encode(), http.NoBody)
 	if err != nil {
 		return err
@@ -141,7 +141,7 @@ func (p *prometheus) query(ctx context.Context, expression string) ([]sample, er
 			Value  [2]any
 		}
 	}
-	if err := p.ask(ctx, "query", url.Values{"query": {expression}}, &data); err != nil {
+	if err := p.queryAPI(ctx, "query", url.Values{"query": {expression}}, &data); err != nil {
 		return nil, fmt.Errorf("%s: %w", expression, err)
 	}
 	samples := make([]sample, len(data.Result))
@@ -164,19 +164,19 @@ func (p *prometheus) awaitQuery(t *testing.T, expression string, count int) []sa
 	require.Eventually(t, func() bool {
 		found, err = p.query(t.Context(), expression)
 		return err == nil && len(found) == count
-	}, patience, tick, "want %d series of %s", count, expression)
+	}, timeout, pollInterval, "want %d series of %s", count, expression)
 	return found
 }
 
-// firing are the names of the alerts that fire, sorted.
-func (p *prometheus) firing(ctx context.Context) ([]string, error) {
+// firingAlerts are the names of the alerts that fire, sorted.
+func (p *prometheus) firingAlerts(ctx context.Context) ([]string, error) {
 	var data struct {
 		Alerts []struct {
 			Labels map[string]string
 			State  string
 		}
 	}
-	if err := p.ask(ctx, "alerts", nil, &data); err != nil {
+	if err := p.queryAPI(ctx, "alerts", nil, &data); err != nil {
 		return nil, err
 	}
 	names := []string{}
@@ -193,8 +193,8 @@ func (p *prometheus) firing(ctx context.Context) ([]string, error) {
 func (p *prometheus) awaitFiring(t *testing.T, names ...string) {
 	t.Helper()
 	require.EventuallyWithT(t, func(c *assert.CollectT) {
-		found, err := p.firing(t.Context())
+		found, err := p.firingAlerts(t.Context())
 		require.NoError(c, err)
 		require.ElementsMatch(c, names, found)
-	}, patience, tick)
+	}, timeout, pollInterval)
 }

@@ -29,15 +29,15 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/scrape"
 )
 
-// patience is how long anything may take that is awaited, on a busy machine.
-const patience = 60 * time.Second
+// timeout is how long anything may take that is awaited, on a busy machine.
+const timeout = 60 * time.Second
 
-// tick is how often it is looked at.
-const tick = 100 * time.Millisecond
+// pollInterval is how often it is looked at.
+const pollInterval = 100 * time.Millisecond
 
-// installed are the values that the chart is installed with: all that serves a
+// installedValues are the values that the chart is installed with: all that serves a
 // Prometheus that finds its targets by annotations, and one of the operator.
-const installed = `
+const installedValues = `
 replicaCount: 1
 controller: {replicaCount: 1}
 metrics: {scrapeAnnotations: true, serviceMonitor: {enabled: true}}
@@ -47,9 +47,9 @@ integrations:
   grafana: {enabled: true}
 `
 
-// world is a control plane with istiod, Istio's addon as objects, the chart, and
+// environment is a control plane with istiod, Istio's addon as objects, the chart, and
 // our servers as processes.
-type world struct {
+type environment struct {
 	plane  *controlplane.Plane
 	admin  *rest.Config
 	kube   kubernetes.Interface
@@ -71,66 +71,66 @@ type replica struct {
 	metrics string
 }
 
-func newWorld(t *testing.T) *world {
+func newEnvironment(t *testing.T) *environment {
 	t.Helper()
 	ctx := t.Context()
-	w := &world{folder: t.TempDir()}
+	env := &environment{folder: t.TempDir()}
 	// Never a cluster that was given: CRDs and Istio's addon would stay in it.
 	t.Setenv("KUBECONFIG", "")
 	var err error
-	w.plane, err = controlplane.Start(ctx, "--controller-manager")
+	env.plane, err = controlplane.Start(ctx, "--controller-manager")
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, w.plane.Stop()) })
-	w.admin, err = w.plane.Admin()
+	t.Cleanup(func() { require.NoError(t, env.plane.Stop()) })
+	env.admin, err = env.plane.Admin()
 	require.NoError(t, err)
-	w.kube, err = kubernetes.NewForConfig(w.admin)
+	env.kube, err = kubernetes.NewForConfig(env.admin)
 	require.NoError(t, err)
-	istiod, err := istio.Start(ctx, w.plane, istio.Options{})
+	istiod, err := istio.Start(ctx, env.plane, istio.Options{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, istiod.Stop()) })
 
 	module, err := moduleFolder(ctx, "pilot", "istio.io/istio")
 	require.NoError(t, err)
-	w.addon = filepath.Join(module, "samples", "addons", "prometheus.yaml")
+	env.addon = filepath.Join(module, "samples", "addons", "prometheus.yaml")
 	crds, err := operatorCRDs(ctx)
 	require.NoError(t, err)
-	for _, file := range append(crds, w.addon) {
-		_, err = w.kubectl(ctx, "apply", "--server-side", "-f", file)
+	for _, file := range append(crds, env.addon) {
+		_, err = env.kubectl(ctx, "apply", "--server-side", "-f", file)
 		require.NoError(t, err)
 	}
-	w.namespace(t, releaseNamespace, nil)
-	w.namespace(t, "front", map[string]string{"isthmus.dev/injection": "enabled"})
-	w.chart = render(t, installed)
-	w.serve(t)
-	return w
+	env.createNamespace(t, releaseNamespace, nil)
+	env.createNamespace(t, "front", map[string]string{"isthmus.dev/injection": "enabled"})
+	env.chart = render(t, installedValues)
+	env.startServers(t)
+	return env
 }
 
-// serve applies the chart and runs its servers, with the arguments and the rights
+// startServers applies the chart and runs its servers, with the arguments and the rights
 // that they have there.
-func (w *world) serve(t *testing.T) {
+func (env *environment) startServers(t *testing.T) {
 	t.Helper()
 	ctx := t.Context()
-	binary := filepath.Join(w.folder, "isthmus")
+	binary := filepath.Join(env.folder, "isthmus")
 	_, err := run(ctx, "", "go", "build", "-C", root, "-o", binary, "./cmd/isthmus")
 	require.NoError(t, err)
 	addresses, err := process.FreeAddresses(5)
 	require.NoError(t, err)
 	reviews := addresses[0]
-	for _, object := range w.chart {
-		redirect(object, "https://"+reviews)
+	for _, object := range env.chart {
+		callByURL(object, "https://"+reviews)
 	}
-	require.NoError(t, w.apply(ctx, w.chart))
+	require.NoError(t, env.apply(ctx, env.chart))
 	_, port, _ := strings.Cut(reviews, ":")
-	w.controller = w.start(t, binary, "isthmus-controller", addresses[1], addresses[2], "--survey-interval=1s", "--look-interval=1s")
-	w.webhook = w.start(t, binary, "isthmus-webhook", addresses[3], addresses[4],
+	env.controller = env.start(t, binary, "isthmus-controller", addresses[1], addresses[2], "--survey-interval=1s", "--look-interval=1s")
+	env.webhook = env.start(t, binary, "isthmus-webhook", addresses[3], addresses[4],
 		"--host=127.0.0.1", "--port="+port, "--serving-name=127.0.0.1", "--shutdown-delay=0s")
-	for _, r := range []*replica{w.controller, w.webhook} {
+	for _, r := range []*replica{env.controller, env.webhook} {
 		require.NoError(t, r.await(ctx))
 	}
 }
 
-// redirect makes the API server call this machine instead of a Service.
-func redirect(object *unstructured.Unstructured, server string) {
+// callByURL makes the API server call this machine instead of a Service.
+func callByURL(object *unstructured.Unstructured, server string) {
 	webhooks, _ := object.Object["webhooks"].([]any)
 	for _, one := range webhooks {
 		webhook, ok := one.(map[string]any)
@@ -143,21 +143,21 @@ func redirect(object *unstructured.Unstructured, server string) {
 }
 
 // start runs a program of the chart until the test ends.
-func (w *world) start(t *testing.T, binary, name, health, metrics string, flags ...string) *replica {
+func (env *environment) start(t *testing.T, binary, name, health, metrics string, flags ...string) *replica {
 	t.Helper()
 	deployment := &appsv1.Deployment{}
-	require.NoError(t, runtime.DefaultUnstructuredConverter.FromUnstructured(find(t, w.chart, "Deployment", name).Object, deployment))
-	settings := filepath.Join(w.folder, "settings.yaml")
-	require.NoError(t, os.WriteFile(settings, []byte(text(t, find(t, w.chart, "ConfigMap", "isthmus-settings"), "settings.yaml")), 0o600))
-	inPod := strings.NewReplacer("$(POD_NAMESPACE)", releaseNamespace, "/etc/isthmus/settings.yaml", settings)
+	require.NoError(t, runtime.DefaultUnstructuredConverter.FromUnstructured(find(t, env.chart, "Deployment", name).Object, deployment))
+	settings := filepath.Join(env.folder, "settings.yaml")
+	require.NoError(t, os.WriteFile(settings, []byte(text(t, find(t, env.chart, "ConfigMap", "isthmus-settings"), "settings.yaml")), 0o600))
+	podVariables := strings.NewReplacer("$(POD_NAMESPACE)", releaseNamespace, "/etc/isthmus/settings.yaml", settings)
 	var arguments []string
 	for _, a := range deployment.Spec.Template.Spec.Containers[0].Args {
-		arguments = append(arguments, inPod.Replace(a))
+		arguments = append(arguments, podVariables.Replace(a))
 	}
-	arguments = append(arguments, "--kubeconfig="+w.kubeconfig(t, releaseNamespace, name),
+	arguments = append(arguments, "--kubeconfig="+env.kubeconfig(t, releaseNamespace, name),
 		"--health-probe-bind-address="+health, "--metrics-bind-address="+metrics)
 	r := &replica{health: health, metrics: metrics, options: process.Options{
-		Name: name, Program: binary, Arguments: append(arguments, flags...), Log: filepath.Join(w.folder, name+".log"),
+		Name: name, Program: binary, Arguments: append(arguments, flags...), Log: filepath.Join(env.folder, name+".log"),
 	}}
 	require.NoError(t, r.restart())
 	t.Cleanup(func() {
@@ -177,7 +177,7 @@ func (r *replica) restart() (err error) {
 
 // await returns when the program is ready.
 func (r *replica) await(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	return r.AwaitReady(ctx, func(ctx context.Context) error {
 		body, err := scrape.Get(ctx, "http://"+r.health+"/readyz?verbose")
@@ -189,13 +189,13 @@ func (r *replica) await(ctx context.Context) error {
 }
 
 // kubeconfig writes a kubeconfig with nothing but a token of a service account.
-func (w *world) kubeconfig(t *testing.T, namespace, account string) string {
+func (env *environment) kubeconfig(t *testing.T, namespace, account string) string {
 	t.Helper()
-	token, err := w.kube.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), account, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	token, err := env.kube.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), account, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	admin := rest.CopyConfig(w.admin)
+	admin := rest.CopyConfig(env.admin)
 	require.NoError(t, rest.LoadTLSFiles(admin))
-	path := filepath.Join(w.folder, account+".kubeconfig")
+	path := filepath.Join(env.folder, account+".kubeconfig")
 	require.NoError(t, clientcmd.WriteToFile(clientcmdapi.Config{
 		Clusters:       map[string]*clientcmdapi.Cluster{"c": {Server: admin.Host, CertificateAuthorityData: admin.CAData}},
 		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"u": {Token: token.Status.Token}},
@@ -206,12 +206,12 @@ func (w *world) kubeconfig(t *testing.T, namespace, account string) string {
 }
 
 // kubectl runs kubectl as the administrator.
-func (w *world) kubectl(ctx context.Context, arguments ...string) (string, error) {
-	return run(ctx, "", kubectl, append([]string{"--kubeconfig", w.plane.Kubeconfig}, arguments...)...)
+func (env *environment) kubectl(ctx context.Context, arguments ...string) (string, error) {
+	return run(ctx, "", kubectl, append([]string{"--kubeconfig", env.plane.Kubeconfig}, arguments...)...)
 }
 
 // apply gives objects to the API server, which refuses what it does not know.
-func (w *world) apply(ctx context.Context, list []*unstructured.Unstructured, flags ...string) error {
+func (env *environment) apply(ctx context.Context, list []*unstructured.Unstructured, flags ...string) error {
 	var stream strings.Builder
 	for _, object := range list {
 		data, err := json.Marshal(object)
@@ -221,18 +221,18 @@ func (w *world) apply(ctx context.Context, list []*unstructured.Unstructured, fl
 		stream.Write(append(data, '\n'))
 	}
 	_, err := run(ctx, stream.String(), kubectl, append([]string{
-		"--kubeconfig", w.plane.Kubeconfig, "apply", "--server-side", "--validate=strict", "-f", "-",
+		"--kubeconfig", env.plane.Kubeconfig, "apply", "--server-side", "--validate=strict", "-f", "-",
 	}, flags...)...)
 	return err
 }
 
-// namespace makes a namespace, with labels.
-func (w *world) namespace(t *testing.T, name string, labels map[string]string) {
+// createNamespace makes a namespace, with labels.
+func (env *environment) createNamespace(t *testing.T, name string, labels map[string]string) {
 	t.Helper()
-	_, err := w.kube.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}, metav1.CreateOptions{})
+	_, err := env.kube.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
-		_, err := w.kube.CoreV1().ServiceAccounts(name).Get(t.Context(), "default", metav1.GetOptions{})
+		_, err := env.kube.CoreV1().ServiceAccounts(name).Get(t.Context(), "default", metav1.GetOptions{})
 		return err == nil
-	}, patience, tick, "the service account of namespace %s", name)
+	}, timeout, pollInterval, "the service account of namespace %s", name)
 }

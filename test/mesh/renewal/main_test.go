@@ -14,7 +14,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/istio"
 )
 
-var world *environment.Environment
+var env *environment.Environment
 
 // lifetime is what istiod gives; it refuses the day that is asked for first.
 const lifetime = "30s"
@@ -22,5 +22,5 @@ const lifetime = "30s"
 func TestMain(m *testing.M) {
 	ctrllog.SetLogger(logr.Discard())
 	o := istio.Options{Env: map[string]string{"DEFAULT_WORKLOAD_CERT_TTL": lifetime, "MAX_WORKLOAD_CERT_TTL": lifetime}}
-	os.Exit(environment.Main(m, o, "{}", func(w *environment.Environment) { world = w }))
+	os.Exit(environment.Main(m, o, "{}", func(w *environment.Environment) { env = w }))
 }

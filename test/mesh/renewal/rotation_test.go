@@ -12,35 +12,35 @@ import (
 )
 
 // One leader and one that waits: the second takes over without a gap.
-func TestRotation(t *testing.T) {
-	leader, err := world.StartController(t.Context(), "--look-interval=1s")
+func TestRenewalsAndAChangeOfLeaderFailNoCall(t *testing.T) {
+	leader, err := env.StartController(t.Context(), "--look-interval=1s")
 	require.NoError(t, err)
 	t.Cleanup(leader.Kill)
-	ns := world.CreateNamespace(t, nil, "edge", "reviews")
+	ns := env.CreateNamespace(t, nil, "edge", "reviews")
 	id := environment.Identity(t, ns, "edge")
-	ledger := world.WatchSecret(t, ns, id)
-	upstream := world.StartUpstream(t, ns, "reviews", id)
-	world.CreateEdge(t, ns, "front", "edge")
+	history := env.WatchSecret(t, ns, id)
+	upstream := env.StartUpstream(t, ns, "reviews", id)
+	env.CreateEdge(t, ns, "front", "edge")
 
-	begun := time.Now()
-	calls := world.StartCaller(t, ledger, upstream)
-	t.Logf("Secret and first call after %s", time.Since(begun))
-	ledger.AwaitSerials(t, 2, time.Minute)
+	start := time.Now()
+	calls := env.StartCaller(t, history, upstream)
+	t.Logf("Secret and first call after %s", time.Since(start))
+	history.AwaitSerials(t, 2, time.Minute)
 
-	second, err := world.StartController(t.Context(), "--look-interval=1s")
+	second, err := env.StartController(t.Context(), "--look-interval=1s")
 	require.NoError(t, err)
 	t.Cleanup(second.Kill)
 	leader.Stop() // it lets go of the Lease
-	ledger.AwaitSerials(t, 3, time.Minute)
+	history.AwaitSerials(t, 3, time.Minute)
 
 	n, failures := calls.Calls()
 	assert.Empty(t, failures)
 	assert.Greater(t, n, 100)
-	assert.Empty(t, ledger.InvalidVersions())
+	assert.Empty(t, history.InvalidVersions())
 	published, err := second.Metric(t.Context(), "isthmus_publish_total", `result="published"`)
 	require.NoError(t, err)
 	assert.Positive(t, published)
-	t.Logf("%d calls through %d certificates", n, len(ledger.Serials()))
+	t.Logf("%d calls through %d certificates", n, len(history.Serials()))
 	for _, s := range []*environment.Server{leader, second} {
 		log, err := os.ReadFile(s.Log)
 		require.NoError(t, err)

@@ -23,8 +23,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/istio"
 )
 
-// user returns a client for somebody who has no rights yet.
-func user(t *testing.T, name string) *kubernetes.Clientset {
+// newUser returns a client for somebody who has no rights yet.
+func newUser(t *testing.T, name string) *kubernetes.Clientset {
 	t.Helper()
 	config := rest.CopyConfig(admin)
 	config.Impersonate = rest.ImpersonationConfig{UserName: name, Groups: []string{"system:authenticated"}}
@@ -33,8 +33,8 @@ func user(t *testing.T, name string) *kubernetes.Clientset {
 	return client
 }
 
-// grant lets a user get and watch one ConfigMap, and nothing else.
-func grant(t *testing.T, name, namespace, configMap string) {
+// grantConfigMap lets a user get and watch one ConfigMap, and nothing else.
+func grantConfigMap(t *testing.T, name, namespace, configMap string) {
 	t.Helper()
 	_, err := istiod.Client.RbacV1().Roles(namespace).Create(t.Context(), &rbacv1.Role{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
@@ -49,7 +49,7 @@ func grant(t *testing.T, name, namespace, configMap string) {
 	require.NoError(t, err)
 }
 
-func start(t *testing.T, o mesh.RootsOptions) *mesh.Roots {
+func startRoots(t *testing.T, o mesh.RootsOptions) *mesh.Roots {
 	t.Helper()
 	r, err := mesh.NewRoots(o)
 	require.NoError(t, err)
@@ -63,14 +63,14 @@ func start(t *testing.T, o mesh.RootsOptions) *mesh.Roots {
 	return r
 }
 
-func eventually(t *testing.T, what string, is func() bool) {
+func eventually(t *testing.T, description string, condition func() bool) {
 	t.Helper()
 	// The backoff after a refusal grows to half a minute.
-	require.Eventually(t, is, 90*time.Second, 10*time.Millisecond, what)
+	require.Eventually(t, condition, 90*time.Second, 10*time.Millisecond, description)
 }
 
-// holds says whether the roots are exactly these.
-func holds(r *mesh.Roots, want ...*x509.Certificate) bool {
+// hasRoots says whether the roots are exactly these.
+func hasRoots(r *mesh.Roots, want ...*x509.Certificate) bool {
 	got, err := r.Roots()
 	return err == nil && len(got) == len(want) && !slices.ContainsFunc(want, func(c *x509.Certificate) bool {
 		return !slices.ContainsFunc(got, c.Equal)
@@ -82,19 +82,19 @@ func TestRootsOfIstiodAreFollowed(t *testing.T) {
 		istiod.Options.CA = nil
 		assert.NoError(t, istiod.Restart(context.WithoutCancel(t.Context())))
 	})
-	client := user(t, "follower")
-	r := start(t, mesh.RootsOptions{Client: client})
+	client := newUser(t, "follower")
+	r := startRoots(t, mesh.RootsOptions{Client: client})
 	eventually(t, "the refusal is seen", r.HasSynced)
 	_, err := r.Roots()
 	assert.ErrorContains(t, err, "ConfigMap istio-system/istio-ca-root-cert: ")
 	assert.ErrorContains(t, err, "forbidden")
 
-	grant(t, "follower", istio.Namespace, istio.RootConfigMap)
+	grantConfigMap(t, "follower", istio.Namespace, istio.RootConfigMap)
 	published, err := istiod.Roots(t.Context(), istio.Namespace)
 	require.NoError(t, err)
-	own, err := certs.ParseCertificates(published)
+	istiodRoots, err := certs.ParseCertificates(published)
 	require.NoError(t, err)
-	eventually(t, "istiod's own roots are read", func() bool { return holds(r, own...) })
+	eventually(t, "istiod's own roots are read", func() bool { return hasRoots(r, istiodRoots...) })
 
 	var changes atomic.Int32
 	r.OnChange(func() { changes.Add(1) })
@@ -102,21 +102,21 @@ func TestRootsOfIstiodAreFollowed(t *testing.T) {
 	two := certtest.NewAuthority(t, certtest.CommonName("two"))
 	istiod.Options.CA = istio.NewCA(one.Intermediate(t), one, two)
 	require.NoError(t, istiod.Restart(t.Context()))
-	eventually(t, "both roots are read", func() bool { return holds(r, one.Certificate, two.Certificate) })
+	eventually(t, "both roots are read", func() bool { return hasRoots(r, one.Certificate, two.Certificate) })
 	istiod.Options.CA = istio.NewCA(two.Intermediate(t), two)
 	require.NoError(t, istiod.Restart(t.Context()))
-	eventually(t, "the new root alone is read", func() bool { return holds(r, two.Certificate) })
+	eventually(t, "the new root alone is read", func() bool { return hasRoots(r, two.Certificate) })
 	assert.NoError(t, r.Err())
 	eventually(t, "it is told", func() bool { return changes.Load() == 2 })
 }
 
-func TestRootsInANamespaceOfTheirOwn(t *testing.T) {
+func TestRootsOfAConfiguredConfigMapAreFollowed(t *testing.T) {
 	const namespace, name = "elsewhere", "our-roots"
 	one, two := certtest.NewAuthority(t), certtest.NewAuthority(t)
 	require.NoError(t, istiod.CreateNamespace(t.Context(), namespace, nil))
-	grant(t, "elsewhere", namespace, name)
-	r := start(t, mesh.RootsOptions{
-		Client: user(t, "elsewhere"), Namespace: namespace,
+	grantConfigMap(t, "elsewhere", namespace, name)
+	r := startRoots(t, mesh.RootsOptions{
+		Client: newUser(t, "elsewhere"), Namespace: namespace,
 		Mesh: func() (patches.Mesh, error) { return patches.Mesh{RootConfigMap: name}, nil },
 	})
 	eventually(t, "the answer is there", r.HasSynced)
@@ -126,13 +126,13 @@ func TestRootsInANamespaceOfTheirOwn(t *testing.T) {
 	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{"root-cert.pem": string(one.CertificatePEM)}}
 	_, err := api.Create(t.Context(), cm, metav1.CreateOptions{})
 	require.NoError(t, err)
-	eventually(t, "the roots are read", func() bool { return holds(r, one.Certificate) })
+	eventually(t, "the roots are read", func() bool { return hasRoots(r, one.Certificate) })
 
 	cm.Data["root-cert.pem"] = "nothing"
 	_, err = api.Update(t.Context(), cm, metav1.UpdateOptions{})
 	require.NoError(t, err)
 	eventually(t, "the mistake is seen", func() bool { return r.Err() != nil })
-	assert.True(t, holds(r, one.Certificate))
+	assert.True(t, hasRoots(r, one.Certificate))
 	require.NoError(t, api.Delete(t.Context(), name, metav1.DeleteOptions{}))
 	eventually(t, "that it is gone is seen", func() bool {
 		return r.Err() != nil && r.Err().Error() == "ConfigMap elsewhere/our-roots does not exist"
@@ -140,14 +140,14 @@ func TestRootsInANamespaceOfTheirOwn(t *testing.T) {
 	cm.Data["root-cert.pem"] = string(two.CertificatePEM)
 	_, err = api.Create(t.Context(), cm, metav1.CreateOptions{})
 	require.NoError(t, err)
-	eventually(t, "the new roots are read", func() bool { return holds(r, two.Certificate) })
+	eventually(t, "the new roots are read", func() bool { return hasRoots(r, two.Certificate) })
 }
 
 // The control plane of the tests has no ClusterTrustBundles: nobody has unless
 // they switch them on, up to Kubernetes 1.36.
-func TestAPIServerWithoutBundles(t *testing.T) {
-	r := start(t, mesh.RootsOptions{
-		Client: user(t, "bundles"),
+func TestMissingClusterTrustBundleAPIIsReported(t *testing.T) {
+	r := startRoots(t, mesh.RootsOptions{
+		Client: newUser(t, "bundles"),
 		Mesh: func() (patches.Mesh, error) {
 			return patches.Mesh{RootClusterTrustBundle: "istio.io:istiod-ca:root-cert"}, nil
 		},

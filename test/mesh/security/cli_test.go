@@ -17,19 +17,19 @@ import (
 // TestHostileManifests gives the command line files that somebody else wrote: it ends
 // with one clear error, in bounded memory.
 func TestHostileManifests(t *testing.T) {
-	laughs := "a: &a [x,x,x,x,x,x,x,x,x]\n"
+	billionLaughs := "a: &a [x,x,x,x,x,x,x,x,x]\n"
 	for letter := 'b'; letter < 'k'; letter++ {
-		laughs += fmt.Sprintf("%c: &%c [%s]\n", letter, letter, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*%c,", letter-1), 9), ","))
+		billionLaughs += fmt.Sprintf("%c: &%c [%s]\n", letter, letter, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*%c,", letter-1), 9), ","))
 	}
 	pod := "apiVersion: v1\nkind: Pod\nmetadata: {name: edge}\n"
-	const most = 1 << 30
+	const maxMemory = 1 << 30
 	for name, test := range map[string]struct {
-		file func(t *testing.T, folder string) string
-		says string
+		file    func(t *testing.T, folder string) string
+		message string
 	}{
-		"if it is a billion laughs, expect an error":   {write(pod + laughs), "excessive aliasing"},
-		"if it is nested without end, expect an error": {write(pod + "spec: " + strings.Repeat("[", 1<<20)), "does not parse"},
-		"if it is nested in JSON, expect an error":     {write(`{"a":` + strings.Repeat("[", 1<<20)), "does not parse"},
+		"if it is a billion laughs, expect an error":   {writeManifest(pod + billionLaughs), "excessive aliasing"},
+		"if it is nested without end, expect an error": {writeManifest(pod + "spec: " + strings.Repeat("[", 1<<20)), "does not parse"},
+		"if it is nested in JSON, expect an error":     {writeManifest(`{"a":` + strings.Repeat("[", 1<<20)), "does not parse"},
 		"if it never ends, expect an error":            {func(*testing.T, string) string { return "/dev/zero" }, "holds more than 64 MiB: split it"},
 		"if a link leads to itself, expect an error": {func(t *testing.T, folder string) string {
 			path := filepath.Join(folder, "in.yaml")
@@ -44,26 +44,26 @@ func TestHostileManifests(t *testing.T) {
 			require.NoError(t, os.Symlink("/", filepath.Join(folder, "root")))
 			return folder
 		}, "no *.yaml, *.yml or *.json file"},
-		"if it is no text, expect an error": {write("\x00\xff\xfe\x01"), "is not UTF-8 text"},
+		"if it is no text, expect an error": {writeManifest("\x00\xff\xfe\x01"), "is not UTF-8 text"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, command := range []string{"inject", "uninject", "adopt"} {
 				var stdout, stderr bytes.Buffer
-				run := exec.CommandContext(t.Context(), world.ProgramPath("isthmus"), command, "-f", test.file(t, t.TempDir()))
+				run := exec.CommandContext(t.Context(), env.ProgramPath("isthmus"), command, "-f", test.file(t, t.TempDir()))
 				run.Stdout, run.Stderr = &stdout, &stderr
 				assert.Error(t, run.Run())
-				assert.Contains(t, stderr.String(), test.says)
+				assert.Contains(t, stderr.String(), test.message)
 				assert.Less(t, stderr.Len(), 4096)
 				assert.Empty(t, stdout.String(), "nothing is written of what went wrong")
 				used, ok := run.ProcessState.SysUsage().(*syscall.Rusage)
 				require.True(t, ok)
-				assert.Less(t, used.Maxrss<<10, int64(most))
+				assert.Less(t, used.Maxrss<<10, int64(maxMemory))
 			}
 		})
 	}
 }
 
-func write(text string) func(*testing.T, string) string {
+func writeManifest(text string) func(*testing.T, string) string {
 	return func(t *testing.T, folder string) string {
 		path := filepath.Join(folder, "in.yaml")
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))

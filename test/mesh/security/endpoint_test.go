@@ -19,7 +19,7 @@ import (
 // TestEndpoints: whoever reaches the ports of probes and metrics finds these, and
 // nothing else.
 func TestEndpoints(t *testing.T) {
-	d := servers(t)
+	d := sharedServers(t)
 	for name, server := range map[string]*environment.Server{"webhook": d.webhook, "controller": d.controller} {
 		t.Run(name, func(t *testing.T) {
 			for _, url := range []string{
@@ -56,37 +56,37 @@ func series(t testing.TB, s *environment.Server) []string {
 // TestLabelsAreOurs: nothing that a client or a pod's author chooses becomes a
 // label, so that no one can have the server keep series without end.
 func TestLabelsAreOurs(t *testing.T) {
-	webhook := servers(t).webhook
-	ns := world.CreateNamespace(t, nil)
+	webhook := sharedServers(t).webhook
+	ns := env.CreateNamespace(t, nil)
 	c := client(t, true)
-	barrage := func(i int) {
+	sendAll := func(i int) {
 		word := fmt.Sprintf("w%d", i)
-		meta := func(key string) string {
-			return strings.Replace(edgePod(""), `"name":"front"`, `"annotations":{"isthmus.dev/`+key+`":"`+word+`"},"name":"`+word+`"`, 1)
+		podWithAnnotation := func(key string) string {
+			return strings.Replace(edgePodJSON(""), `"name":"front"`, `"annotations":{"isthmus.dev/`+key+`":"`+word+`"},"name":"`+word+`"`, 1)
 		}
-		good := reviewOf(ns, edgePod(""))
+		good := reviewJSON(ns, edgePodJSON(""))
 		for path, bodies := range map[string][]string{
 			"/inject/namespace": {
-				reviewOf(word, edgePod("")), reviewOf(ns, meta("mode")), reviewOf(ns, meta("profile")), reviewOf(ns, meta("delivery")), reviewOf(ns, meta(word)),
+				reviewJSON(word, edgePodJSON("")), reviewJSON(ns, podWithAnnotation("mode")), reviewJSON(ns, podWithAnnotation("profile")), reviewJSON(ns, podWithAnnotation("delivery")), reviewJSON(ns, podWithAnnotation(word)),
 				strings.Replace(good, `"kind":"Pod"}`, `"kind":"`+word+`"}`, 1), strings.Replace(good, "CREATE", word, 1), strings.Replace(good, `"resource":"pods"`, `"resource":"`+word+`"`, 1),
 			},
 			"/validate/workload": {strings.Replace(good, `"resource":"pods"`, `"resource":"`+word+`"`, 1), good},
 			"/" + word:           {good},
 		} {
 			for _, body := range bodies {
-				_, err := send(t.Context(), c, webhook.ReviewURL+path, strings.NewReader(body))
+				_, err := sendReview(t.Context(), c, webhook.ReviewURL+path, strings.NewReader(body))
 				require.NoError(t, err)
 			}
 		}
 		request, err := http.NewRequestWithContext(t.Context(), "M"+strings.ToUpper(word), webhook.ReviewURL+"/inject/pod", http.NoBody)
 		require.NoError(t, err)
-		_, err = do(c, request)
+		_, err = doRequest(c, request)
 		require.NoError(t, err)
 	}
-	barrage(0)
+	sendAll(0)
 	before := series(t, webhook)
 	for i := range 20 {
-		barrage(i + 1)
+		sendAll(i + 1)
 	}
 	for _, s := range series(t, webhook) {
 		if !slices.Contains(before, s) {
@@ -101,10 +101,10 @@ func TestLabelsAreOurs(t *testing.T) {
 // TestPlainPorts has strangers hold on to the ports of probes and metrics: each is
 // bounded, and a probe and a scrape get through.
 func TestPlainPorts(t *testing.T) {
-	d := servers(t)
+	d := sharedServers(t)
 	for name, server := range map[string]*environment.Server{"webhook": d.webhook, "controller": d.controller} {
 		t.Run(name, func(t *testing.T) {
-			most := measure(t, server)
+			peakUsage := watchUsage(t, server)
 			var held []net.Conn
 			for _, url := range []string{server.MetricsURL(), server.HealthURL()} {
 				for i := range 400 {
@@ -123,14 +123,14 @@ func TestPlainPorts(t *testing.T) {
 					http.DefaultClient.CloseIdleConnections() // a new one is let in after all that came before
 					_, err := scrape.Get(t.Context(), url+path)
 					return err == nil
-				}, patience, tick, url+path)
+				}, timeout, pollInterval, url+path)
 			}
-			peak := most()
+			peak := peakUsage()
 			for _, conn := range held {
 				assert.NoError(t, conn.Close())
 			}
 			t.Logf("at most %d MiB and %d files", peak.memory>>20, peak.descriptors)
-			assert.Less(t, peak.memory, int64(limit))
+			assert.Less(t, peak.memory, int64(memoryLimit))
 			assert.Less(t, peak.descriptors, 700, "connections are bounded")
 		})
 	}

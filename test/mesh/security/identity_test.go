@@ -27,23 +27,23 @@ import (
 )
 
 // meshToken is one for the mesh's CA, as the sidecar has it.
-func meshToken(t testing.TB, namespace, account string) (token string, ends time.Time) {
+func meshToken(t testing.TB, namespace, account string) (token string, expiry time.Time) {
 	t.Helper()
 	return tokenFor(t, namespace, account, "istio-ca")
 }
 
-func tokenFor(t testing.TB, namespace, account, audience string) (token string, ends time.Time) {
+func tokenFor(t testing.TB, namespace, account, audience string) (token string, expiry time.Time) {
 	t.Helper()
-	r, err := world.Kube.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), account, &authenticationv1.TokenRequest{
+	r, err := env.Kube.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), account, &authenticationv1.TokenRequest{
 		Spec: authenticationv1.TokenRequestSpec{Audiences: []string{audience}, ExpirationSeconds: ptr.To[int64](600)},
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	return r.Status.Token, r.Status.ExpirationTimestamp.Time
 }
 
-// certify has the real istiod sign a request with names of the thief's choice, and
+// requestCertificate has the real istiod sign a request with names of the thief's choice, and
 // returns those of the certificate.
-func certify(ctx context.Context, t testing.TB, token string, names ...string) ([]string, error) {
+func requestCertificate(ctx context.Context, t testing.TB, token string, names ...string) ([]string, error) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
@@ -55,14 +55,14 @@ func certify(ctx context.Context, t testing.TB, token string, names ...string) (
 	}
 	der, err := x509.CreateCertificateRequest(rand.Reader, template, key)
 	require.NoError(t, err)
-	roots, err := world.Istiod.Roots(ctx, "istio-system")
+	roots, err := env.Istiod.Roots(ctx, "istio-system")
 	require.NoError(t, err)
 	pool := x509.NewCertPool()
 	require.True(t, pool.AppendCertsFromPEM(roots))
-	conn, err := grpc.NewClient(world.Istiod.Address, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12})))
+	conn, err := grpc.NewClient(env.Istiod.Address, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12})))
 	require.NoError(t, err)
 	defer func() { _ = conn.Close() }()
-	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token), patience)
+	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token), timeout)
 	defer cancel()
 	answer, err := pb.NewIstioCertificateServiceClient(conn).CreateCertificate(ctx, &pb.IstioCertificateRequest{
 		Csr: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})),
@@ -85,51 +85,51 @@ func certify(ctx context.Context, t testing.TB, token string, names ...string) (
 // account, whatever is asked, and ends with the account.
 func TestStolenMeshToken(t *testing.T) {
 	t.Parallel()
-	servers(t)
-	ns := world.CreateNamespace(t, nil, "edge", "other")
-	token, ends := meshToken(t, ns, "edge")
-	own := "spiffe://cluster.local/ns/" + ns + "/sa/edge"
+	sharedServers(t)
+	ns := env.CreateNamespace(t, nil, "edge", "other")
+	token, expiry := meshToken(t, ns, "edge")
+	ownID := "spiffe://cluster.local/ns/" + ns + "/sa/edge"
 	for name, asked := range map[string][]string{
-		"if it asks for its own name, expect its own":           {own},
+		"if it asks for its own name, expect its own":           {ownID},
 		"if it asks for another account's, expect its own":      {"spiffe://cluster.local/ns/" + ns + "/sa/admin"},
 		"if it asks for istiod's, expect its own":               {"spiffe://cluster.local/ns/istio-system/sa/istiod"},
 		"if it asks for another trust domain's, expect its own": {"spiffe://elsewhere/ns/a/sa/b"},
-		"if it asks for two, expect its own":                    {own, "spiffe://cluster.local/ns/a/sa/b"},
+		"if it asks for two, expect its own":                    {ownID, "spiffe://cluster.local/ns/a/sa/b"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := certify(t.Context(), t, token, asked...)
+			got, err := requestCertificate(t.Context(), t, token, asked...)
 			require.NoError(t, err)
-			assert.Equal(t, []string{own}, got)
+			assert.Equal(t, []string{ownID}, got)
 		})
 	}
 	t.Run("if it is for the API server, expect no certificate", func(t *testing.T) {
 		api, _ := tokenFor(t, ns, "edge", "https://kubernetes.default.svc")
-		_, err := certify(t.Context(), t, api, own)
+		_, err := requestCertificate(t.Context(), t, api, ownID)
 		assert.ErrorContains(t, err, "Unauthenticated")
 	})
 	t.Run("it ends by itself", func(t *testing.T) {
-		assert.WithinDuration(t, time.Now().Add(10*time.Minute), ends, 2*time.Minute)
+		assert.WithinDuration(t, time.Now().Add(10*time.Minute), expiry, 2*time.Minute)
 	})
 	t.Run("it ends with its account", func(t *testing.T) {
-		require.NoError(t, world.Kube.CoreV1().ServiceAccounts(ns).Delete(t.Context(), "edge", metav1.DeleteOptions{}))
+		require.NoError(t, env.Kube.CoreV1().ServiceAccounts(ns).Delete(t.Context(), "edge", metav1.DeleteOptions{}))
 		require.EventuallyWithT(t, func(c *assert.CollectT) {
-			_, err := certify(t.Context(), t, token, own)
+			_, err := requestCertificate(t.Context(), t, token, ownID)
 			assert.ErrorContains(c, err, "Unauthenticated")
-		}, patience, 500*time.Millisecond)
+		}, timeout, 500*time.Millisecond)
 	})
 	other, _ := meshToken(t, ns, "other")
 	t.Run("where it is not one of the API server's audiences, it opens nothing there", func(t *testing.T) {
-		review, err := world.Kube.AuthenticationV1().TokenReviews().Create(t.Context(), &authenticationv1.TokenReview{
+		review, err := env.Kube.AuthenticationV1().TokenReviews().Create(t.Context(), &authenticationv1.TokenReview{
 			Spec: authenticationv1.TokenReviewSpec{Token: other, Audiences: []string{"https://kubernetes.default.svc"}},
 		}, metav1.CreateOptions{})
 		require.NoError(t, err)
 		assert.False(t, review.Status.Authenticated)
 	})
 	t.Run("where it is one, as here, it is the account's, and a default token is one for the CA", func(t *testing.T) {
-		assert.Empty(t, rules(t, holder(t, other), ns))
-		api, err := world.CreateToken(t.Context(), ns, "other")
+		assert.Empty(t, permissions(t, clientForToken(t, other), ns))
+		api, err := env.CreateToken(t.Context(), ns, "other")
 		require.NoError(t, err)
-		got, err := certify(t.Context(), t, api)
+		got, err := requestCertificate(t.Context(), t, api)
 		require.NoError(t, err)
 		assert.Equal(t, []string{"spiffe://cluster.local/ns/" + ns + "/sa/other"}, got)
 	})

@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// functions are the tests in a folder, whatever their build tags.
-func functions(t testing.TB, folder string) map[string]bool {
+// testFunctions are the tests in a folder, whatever their build tags.
+func testFunctions(t testing.TB, folder string) map[string]bool {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join("..", "..", "..", filepath.FromSlash(folder), "*_test.go"))
 	require.NoError(t, err)
@@ -24,7 +24,7 @@ func functions(t testing.TB, folder string) map[string]bool {
 		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
 		require.NoError(t, err)
 		for _, d := range parsed.Decls {
-			if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && isTest.MatchString(f.Name.Name) {
+			if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && testName.MatchString(f.Name.Name) {
 				all[f.Name.Name] = true
 			}
 		}
@@ -34,8 +34,8 @@ func functions(t testing.TB, folder string) map[string]bool {
 }
 
 var (
-	isTest = regexp.MustCompile(`^(Test|Fuzz)[A-Z]`)
-	named  = regexp.MustCompile("`(?:([a-z0-9/]+) )?((?:Test|Fuzz)[A-Z][A-Za-z0-9]*)`")
+	testName      = regexp.MustCompile(`^(Test|Fuzz)[A-Z]`)
+	testReference = regexp.MustCompile("`(?:([a-z0-9/]+) )?((?:Test|Fuzz)[A-Z][A-Za-z0-9]*)`")
 )
 
 // TestList: every line of the red-team list names tests that there are, and every
@@ -54,18 +54,18 @@ func TestList(t *testing.T) {
 		lines++
 		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), " | ")
 		require.Len(t, cells, 3, line)
-		tests := named.FindAllStringSubmatch(cells[2], -1)
+		tests := testReference.FindAllStringSubmatch(cells[2], -1)
 		assert.NotEmpty(t, tests, "no test for: %s", line)
 		for _, test := range tests {
 			folder, name := test[1], test[2]
 			if folder == "" {
 				folder, listed[name] = "test/mesh/security", true
 			}
-			assert.True(t, functions(t, folder)[name], "%s: there is no %s in %s", cells[0], name, folder)
+			assert.True(t, testFunctions(t, folder)[name], "%s: there is no %s in %s", cells[0], name, folder)
 		}
 	}
 	assert.Greater(t, lines, 20)
-	for name := range functions(t, "test/mesh/security") {
+	for name := range testFunctions(t, "test/mesh/security") {
 		assert.True(t, listed[name], "%s is not in the list of docs/security.md", name)
 	}
 }

@@ -38,22 +38,22 @@ type secrets struct {
 	keys  map[string]bool
 }
 
-// tellTale finds keys and tokens that were in memory alone: PEM, the DER of PKCS#8
+// keyPattern finds keys and tokens that were in memory alone: PEM, the DER of PKCS#8
 // and of SEC 1 in base64 and in hex, and JWTs. A JWT's first character is the
 // base64 of {".
-var tellTale = regexp.MustCompile(`BEGIN [A-Z ]*PRIVATE KEY|MIGHAgEAMBMG|MHcCAQEE|MII[A-Za-z0-9+/]{2}[A-Za-z0-9+/]*BADANBgkqhkiG9w0BAQEFAASC|3081870201003013|30770201|eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}|Bearer [A-Za-z0-9]`)
+var keyPattern = regexp.MustCompile(`BEGIN [A-Z ]*PRIVATE KEY|MIGHAgEAMBMG|MHcCAQEE|MII[A-Za-z0-9+/]{2}[A-Za-z0-9+/]*BADANBgkqhkiG9w0BAQEFAASC|3081870201003013|30770201|eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}|Bearer [A-Za-z0-9]`)
 
-func (s *secrets) add(what, text string) {
+func (s *secrets) add(description, text string) {
 	if len(text) < 8 {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.texts[text] = what
+	s.texts[text] = description
 }
 
-// key adds a private key: the lines of its PEM, all of it in base64, its DER in hex.
-func (s *secrets) key(what string, text []byte) {
+// addKey adds a private key: the lines of its PEM, all of it in base64, its DER in hex.
+func (s *secrets) addKey(description string, text []byte) {
 	s.mu.Lock()
 	if s.keys[string(text)] {
 		s.mu.Unlock()
@@ -63,21 +63,21 @@ func (s *secrets) key(what string, text []byte) {
 	s.mu.Unlock()
 	for line := range strings.Lines(string(text)) {
 		if line = strings.TrimSpace(line); !strings.HasPrefix(line, "-----") {
-			s.add(what+", a line", line)
+			s.add(description+", a line", line)
 		}
 	}
-	s.add(what+", in base64", base64.StdEncoding.EncodeToString(text)[:40])
+	s.add(description+", in base64", base64.StdEncoding.EncodeToString(text)[:40])
 	if block, _ := pem.Decode(text); block != nil && len(block.Bytes) > 60 {
-		s.add(what+", in hex", hex.EncodeToString(block.Bytes)[:40])
-		s.add(what+", in base64", base64.StdEncoding.EncodeToString(block.Bytes))
-		s.add(what+", as Go prints bytes", strings.Trim(fmt.Sprintf("%d", block.Bytes[40:60]), "[]"))
+		s.add(description+", in hex", hex.EncodeToString(block.Bytes)[:40])
+		s.add(description+", in base64", base64.StdEncoding.EncodeToString(block.Bytes))
+		s.add(description+", as Go prints bytes", strings.Trim(fmt.Sprintf("%d", block.Bytes[40:60]), "[]"))
 	}
 }
 
-// follow notes every private key that is in any Secret, in every version.
-func (s *secrets) follow(t testing.TB) {
+// watch notes every private key that is in any Secret, in every version.
+func (s *secrets) watch(t testing.TB) {
 	t.Helper()
-	w, err := world.Kube.CoreV1().Secrets("").Watch(context.Background(), metav1.ListOptions{})
+	w, err := env.Kube.CoreV1().Secrets("").Watch(context.Background(), metav1.ListOptions{})
 	require.NoError(t, err)
 	done := make(chan struct{})
 	t.Cleanup(func() { w.Stop(); <-done })
@@ -87,7 +87,7 @@ func (s *secrets) follow(t testing.TB) {
 			if secret, ok := e.Object.(*corev1.Secret); ok && e.Type != watch.Error {
 				for name, data := range secret.Data {
 					if bytes.Contains(data, []byte("PRIVATE KEY")) {
-						s.key(secret.Namespace+"/"+secret.Name+" "+name, data)
+						s.addKey(secret.Namespace+"/"+secret.Name+" "+name, data)
 					}
 				}
 			}
@@ -95,42 +95,42 @@ func (s *secrets) follow(t testing.TB) {
 	}()
 }
 
-// said is a place where something may have been said.
-type said struct{ where, text string }
+// output is a place where something may have been said.
+type output struct{ where, text string }
 
 // search reports what is found. It says where, and not what.
-func (s *secrets) search(t testing.TB, all []said) {
+func (s *secrets) search(t testing.TB, all []output) {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, place := range all {
-		for text, what := range s.texts {
-			if strings.Contains(place.text, text) {
-				t.Errorf("%s holds %s", place.where, what)
+	for _, source := range all {
+		for text, description := range s.texts {
+			if strings.Contains(source.text, text) {
+				t.Errorf("%s holds %s", source.where, description)
 			}
 		}
-		if at := tellTale.FindStringIndex(place.text); at != nil {
-			t.Errorf("%s holds what looks like a key or a token, after %q", place.where, place.text[max(0, at[0]-200):at[0]])
+		if at := keyPattern.FindStringIndex(source.text); at != nil {
+			t.Errorf("%s holds what looks like a key or a token, after %q", source.where, source.text[max(0, at[0]-200):at[0]])
 		}
 	}
 }
 
 // TestTheSearchFinds shows that the search would find each form.
 func TestTheSearchFinds(t *testing.T) {
-	token, err := world.CreateToken(t.Context(), "default", account(t))
+	token, err := env.CreateToken(t.Context(), "default", createAccount(t))
 	require.NoError(t, err)
 	for _, text := range []string{
 		"-----BEGIN EC PRIVATE KEY-----", `"data":"MIGHAgEAMBMGByqGSM49AgEG"`, "3081870201003013", "Authorization: Bearer abc", token,
 	} {
-		assert.Regexp(t, tellTale, text)
+		assert.Regexp(t, keyPattern, text)
 	}
-	assert.NotRegexp(t, tellTale, `{"level":"info","msg":"published","serial":"98B94C10FCF70B84C7879AA382F86509"}`)
+	assert.NotRegexp(t, keyPattern, `{"level":"info","msg":"published","serial":"98B94C10FCF70B84C7879AA382F86509"}`)
 }
 
-func account(t testing.TB) string {
+func createAccount(t testing.TB) string {
 	t.Helper()
 	const name = "searched"
-	_, err := world.Kube.CoreV1().ServiceAccounts("default").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	_, err := env.Kube.CoreV1().ServiceAccounts("default").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	return name
 }
@@ -143,120 +143,120 @@ const marker = "c3RvbGVuIGtleSBvZiBhIHN0cmFuZ2Vy"
 // and is away; and searches all that was said for every key and every token.
 func TestNoKeyIsSaid(t *testing.T) {
 	t.Parallel()
-	d := servers(t)
+	d := sharedServers(t)
 	s := &secrets{texts: map[string]string{}, keys: map[string]bool{}}
-	s.follow(t)
+	s.watch(t)
 	s.add("the key of a spoilt Secret", marker)
-	door := world.StartAPIServerProxy(t)
+	apiServer := env.StartAPIServerProxy(t)
 
 	// An edge whose controller reaches the API server through a door; one whose pod
 	// publishes, with the real agent.
-	ns := world.CreateNamespace(t, nil, "edge")
-	ledger := world.WatchSecret(t, ns, environment.Identity(t, ns, "edge"))
-	world.CreateEdge(t, ns, "front", "edge")
-	ledger.AwaitSerials(t, 1, patience)
-	agents := world.CreateNamespace(t, map[string]string{"isthmus.dev/source": "agent"}, "edge")
-	world.CreateEdge(t, agents, "front", "edge")
+	ns := env.CreateNamespace(t, nil, "edge")
+	history := env.WatchSecret(t, ns, environment.Identity(t, ns, "edge"))
+	env.CreateEdge(t, ns, "front", "edge")
+	history.AwaitSerials(t, 1, timeout)
+	agents := env.CreateNamespace(t, map[string]string{"isthmus.dev/source": "agent"}, "edge")
+	env.CreateEdge(t, agents, "front", "edge")
 	require.Eventually(t, func() bool {
-		_, err := world.Kube.CoreV1().ConfigMaps(agents).Get(t.Context(), istio.RootConfigMap, metav1.GetOptions{})
+		_, err := env.Kube.CoreV1().ConfigMaps(agents).Get(t.Context(), istio.RootConfigMap, metav1.GetOptions{})
 		return err == nil
-	}, patience, tick)
-	agent, err := istio.StartAgent(t.Context(), world.Istiod, istio.AgentOptions{Namespace: agents, ServiceAccount: "edge", TTL: 20 * time.Second})
+	}, timeout, pollInterval)
+	agent, err := istio.StartAgent(t.Context(), env.Istiod, istio.AgentOptions{Namespace: agents, ServiceAccount: "edge", TTL: 20 * time.Second})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, agent.Stop()) })
-	publisher, err := world.StartPublisher(t.Context(), agents, "edge", agent.Dir, world.RootsFile(t), door.URL())
+	publisher, err := env.StartPublisher(t.Context(), agents, "edge", agent.Dir, env.RootsFile(t), apiServer.URL())
 	require.NoError(t, err)
 	t.Cleanup(publisher.Kill)
 	awaitSecret(t, agents)
 
 	// Deleted, overwritten, spoilt, immutable.
-	api := world.Kube.CoreV1().Secrets(ns)
+	api := env.Kube.CoreV1().Secrets(ns)
 	patch := func(text string) {
 		_, err := api.Patch(t.Context(), "istio-certs", types.MergePatchType, []byte(text), metav1.PatchOptions{})
 		require.NoError(t, err)
 	}
 	require.NoError(t, api.Delete(t.Context(), "istio-certs", metav1.DeleteOptions{}))
-	ledger.AwaitSerials(t, 2, patience)
-	spoilt, err := json.Marshal(map[string]any{"data": map[string][]byte{
+	history.AwaitSerials(t, 2, timeout)
+	replacement, err := json.Marshal(map[string]any{"data": map[string][]byte{
 		"tls.key": []byte("-----BEGIN PRIVATE KEY-----\n" + marker + "\n-----END PRIVATE KEY-----\n"),
 	}})
 	require.NoError(t, err)
-	patch(string(spoilt))
-	ledger.AwaitSerials(t, 3, patience)
+	patch(string(replacement))
+	history.AwaitSerials(t, 3, timeout)
 	patch(`{"data":{"tls.crt":"` + base64.StdEncoding.EncodeToString([]byte(marker)) + `"}}`)
-	ledger.AwaitSerials(t, 4, patience)
+	history.AwaitSerials(t, 4, timeout)
 
 	// Denied by a policy whose message is all of the object.
-	deny(t, ns)
+	denySecrets(t, ns)
 	require.NoError(t, api.Delete(t.Context(), "istio-certs", metav1.DeleteOptions{}))
 	awaitLog(t, d.controller, "no Secret may be written here")
-	require.NoError(t, world.Kube.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Delete(t.Context(), "deny-"+ns, metav1.DeleteOptions{}))
-	ledger.AwaitSerials(t, 5, patience)
-	immutable := world.CreateNamespace(t, nil, "edge")
-	_, err = world.Kube.CoreV1().Secrets(immutable).Create(t.Context(), &corev1.Secret{
+	require.NoError(t, env.Kube.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Delete(t.Context(), "deny-"+ns, metav1.DeleteOptions{}))
+	history.AwaitSerials(t, 5, timeout)
+	immutable := env.CreateNamespace(t, nil, "edge")
+	_, err = env.Kube.CoreV1().Secrets(immutable).Create(t.Context(), &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "istio-certs", Annotations: map[string]string{"isthmus.dev/adopt": "true"}},
 		Immutable:  ptr.To(true), StringData: map[string]string{"tls.key": marker},
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	world.CreateEdge(t, immutable, "front", "edge")
+	env.CreateEdge(t, immutable, "front", "edge")
 
 	// The API server is away for the publisher, and comes back.
-	door.Close()
+	apiServer.Close()
 	awaitLog(t, publisher, "connect")
-	door.Open()
+	apiServer.Open()
 
 	// Reviews, well and ill, of pods with keys in them.
 	c := client(t, true)
-	var all []said
+	var all []output
 	for i, pod := range []string{
-		edgePod(`"nodeName":"` + marker + `",`),
-		edgePod(`"activeDeadlineSeconds":"` + marker + `",`),
-		strings.Replace(edgePod(""), `"name":"ambassador"`, `"name":"ambassador","env":[{"name":"TOKEN","value":"`+marker+`"}]`, 1),
-		edgePod(`"containers":"` + marker + `",`),
+		edgePodJSON(`"nodeName":"` + marker + `",`),
+		edgePodJSON(`"activeDeadlineSeconds":"` + marker + `",`),
+		strings.Replace(edgePodJSON(""), `"name":"ambassador"`, `"name":"ambassador","env":[{"name":"TOKEN","value":"`+marker+`"}]`, 1),
+		edgePodJSON(`"containers":"` + marker + `",`),
 	} {
-		a, err := send(t.Context(), c, d.webhook.ReviewURL+"/inject/namespace", strings.NewReader(reviewOf(ns, pod)))
+		a, err := sendReview(t.Context(), c, d.webhook.ReviewURL+"/inject/namespace", strings.NewReader(reviewJSON(ns, pod)))
 		require.NoError(t, err)
-		all = append(all, said{fmt.Sprintf("the answer to review %d", i), a.body})
+		all = append(all, output{fmt.Sprintf("the answer to review %d", i), a.body})
 	}
-	ledger.AwaitSerials(t, 6, patience) // one that nobody forced: it was due
+	history.AwaitSerials(t, 6, timeout) // one that nobody forced: it was due
 
 	for name, server := range map[string]*environment.Server{"the controller": d.controller, "the webhook": d.webhook, "the publisher": publisher} {
 		text, err := os.ReadFile(server.Log)
 		require.NoError(t, err)
 		require.NotEmpty(t, text, name)
-		all = append(all, said{name + "'s log", string(text)})
+		all = append(all, output{name + "'s log", string(text)})
 		if server == publisher {
 			continue
 		}
 		for _, url := range []string{server.MetricsURL() + "/metrics", server.HealthURL() + "/readyz?verbose", server.HealthURL() + "/healthz?verbose"} {
 			text, err := scrape.Get(t.Context(), url)
 			require.NoError(t, err)
-			all = append(all, said{name + "'s " + url, text})
+			all = append(all, output{name + "'s " + url, text})
 		}
 	}
-	events, err := world.Kube.EventsV1().Events("").List(t.Context(), metav1.ListOptions{})
+	events, err := env.Kube.EventsV1().Events("").List(t.Context(), metav1.ListOptions{})
 	require.NoError(t, err)
 	require.NotEmpty(t, events.Items)
 	for _, e := range events.Items {
 		text, err := json.Marshal(e)
 		require.NoError(t, err)
-		all = append(all, said{"Event " + e.Reason, string(text)})
+		all = append(all, output{"Event " + e.Reason, string(text)})
 	}
-	pods, err := world.Kube.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{})
+	pods, err := env.Kube.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{})
 	require.NoError(t, err)
 	text, err := json.Marshal(pods)
 	require.NoError(t, err)
-	all = append(all, said{"the pods", string(text)})
+	all = append(all, output{"the pods", string(text)})
 	t.Logf("%d private keys, %d texts, searched for in %d places", len(s.keys), len(s.texts), len(all))
 	assert.GreaterOrEqual(t, len(s.keys), 8)
 	s.search(t, all)
 }
 
-// deny has the API server refuse every write of a Secret in a namespace, with a
+// denySecrets has the API server refuse every write of a Secret in a namespace, with a
 // message of the worst sort.
-func deny(t testing.TB, namespace string) {
+func denySecrets(t testing.TB, namespace string) {
 	t.Helper()
-	api, name := world.Kube.AdmissionregistrationV1(), "deny-"+namespace
+	api, name := env.Kube.AdmissionregistrationV1(), "deny-"+namespace
 	all := admissionregistrationv1.RuleWithOperations{
 		Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create, admissionregistrationv1.Update},
 		Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"secrets"}},
@@ -276,9 +276,9 @@ func deny(t testing.TB, namespace string) {
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	require.EventuallyWithT(t, func(c *assert.CollectT) {
-		_, err := world.Kube.CoreV1().Secrets(namespace).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "probe"}}, metav1.CreateOptions{DryRun: dry})
+		_, err := env.Kube.CoreV1().Secrets(namespace).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "probe"}}, metav1.CreateOptions{DryRun: dryRun})
 		assert.ErrorContains(c, err, "no Secret may be written here")
-	}, patience, tick)
+	}, timeout, pollInterval)
 }
 
 // awaitLog waits until a server has said something.
@@ -287,7 +287,7 @@ func awaitLog(t testing.TB, s *environment.Server, words string) {
 	require.Eventually(t, func() bool {
 		text, err := os.ReadFile(s.Log)
 		return err == nil && bytes.Contains(text, []byte(words))
-	}, patience, tick, "%q in %s", words, s.Log)
+	}, timeout, pollInterval, "%q in %s", words, s.Log)
 }
 
 // TestNoFlagIsLouder: debug is the highest; klog and client-go, which print requests
@@ -301,7 +301,7 @@ func TestNoFlagIsLouder(t *testing.T) {
 		if arguments[0] == "isthmus" {
 			arguments = append(arguments, "--namespace=n", "--ca-secret=s")
 		}
-		out, err := exec.CommandContext(t.Context(), world.ProgramPath(arguments[0]), arguments[1:]...).CombinedOutput()
+		out, err := exec.CommandContext(t.Context(), env.ProgramPath(arguments[0]), arguments[1:]...).CombinedOutput()
 		assert.Error(t, err, arguments)
 		assert.Regexp(t, `unknown (shorthand )?flag|want info or debug`, string(out), arguments)
 	}
@@ -323,7 +323,7 @@ func TestNoSecretIsRepeated(t *testing.T) {
 			require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 			for _, command := range []string{"inject", "uninject", "adopt"} {
 				var stderr bytes.Buffer
-				run := exec.CommandContext(t.Context(), world.ProgramPath("isthmus"), command, "-f", file)
+				run := exec.CommandContext(t.Context(), env.ProgramPath("isthmus"), command, "-f", file)
 				run.Stderr = &stderr
 				_ = run.Run() // it may be no manifest
 				assert.NotContains(t, stderr.String(), marker, command)

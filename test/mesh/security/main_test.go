@@ -21,33 +21,33 @@ import (
 // lifetime is what istiod gives, so that certificates rotate while we watch.
 const lifetime = "30s"
 
-var world *environment.Environment
+var env *environment.Environment
 
 func TestMain(m *testing.M) {
 	ctrllog.SetLogger(logr.Discard())
 	rest.SetDefaultWarningHandler(rest.NoWarnings{})
 	o := istio.Options{Env: map[string]string{"DEFAULT_WORKLOAD_CERT_TTL": lifetime, "MAX_WORKLOAD_CERT_TTL": lifetime}}
-	os.Exit(environment.Main(m, o, "{}", func(w *environment.Environment) { world = w }))
+	os.Exit(environment.Main(m, o, "{}", func(w *environment.Environment) { env = w }))
 }
 
-// deployed are the chart's two servers, as loud as they can be made.
-type deployed struct {
+// servers are the chart's two servers, as loud as they can be made.
+type servers struct {
 	controller, webhook *environment.Server
 }
 
-var start = sync.OnceValues(func() (d deployed, err error) {
-	ctx := contextOfPackage()
-	if d.controller, err = world.StartController(ctx, "--look-interval=1s", "--log-level=debug"); err != nil {
+var startServers = sync.OnceValues(func() (d servers, err error) {
+	ctx := packageContext()
+	if d.controller, err = env.StartController(ctx, "--look-interval=1s", "--log-level=debug"); err != nil {
 		return d, err
 	}
-	d.webhook, err = world.StartWebhook(ctx, "--log-level=debug")
+	d.webhook, err = env.StartWebhook(ctx, "--log-level=debug")
 	return d, err
 })
 
-// servers are those that the tests of this package share.
-func servers(t testing.TB) deployed {
+// sharedServers are those that the tests of this package share.
+func sharedServers(t testing.TB) servers {
 	t.Helper()
-	d, err := start()
+	d, err := startServers()
 	require.NoError(t, err)
 	return d
 }

@@ -19,61 +19,61 @@ import (
 // TestMalformedReviews sends what no API server would, to the real server: each is
 // refused, or answered as a pod is, and the server goes on.
 func TestMalformedReviews(t *testing.T) {
-	webhook := servers(t).webhook
-	ns := world.CreateNamespace(t, nil)
+	webhook := sharedServers(t).webhook
+	ns := env.CreateNamespace(t, nil)
 	c := client(t, true)
-	pod := edgePod("")
-	meta := func(text string) string { return strings.Replace(pod, `"name":"front"`, `"name":"front",`+text, 1) }
-	var squeezed bytes.Buffer
-	zip := gzip.NewWriter(&squeezed)
-	_, err := zip.Write([]byte(reviewOf(ns, pod)))
+	pod := edgePodJSON("")
+	podWithMetadata := func(text string) string { return strings.Replace(pod, `"name":"front"`, `"name":"front",`+text, 1) }
+	var compressed bytes.Buffer
+	zip := gzip.NewWriter(&compressed)
+	_, err := zip.Write([]byte(reviewJSON(ns, pod)))
 	require.NoError(t, err)
 	require.NoError(t, zip.Close())
 	nested := strings.Repeat(`{"a":`, 9_000) + "1" + strings.Repeat("}", 9_000)
 	tests := map[string]struct {
-		body string
-		edit func(*http.Request)
-		path string
-		code int
-		says string
+		body    string
+		edit    func(*http.Request)
+		path    string
+		code    int
+		message string
 	}{
-		"if it is empty, expect 400":                                     {code: 400, says: "decode AdmissionReview"},
-		"if it is cut off, expect 400":                                   {body: reviewOf(ns, pod)[:400], code: 400, says: "decode AdmissionReview"},
-		"if it is no object, expect 400":                                 {body: `["AdmissionReview"]`, code: 400, says: "decode AdmissionReview"},
-		"if it is null, expect 400":                                      {body: "null", code: 400, says: `got kind ""`},
-		"if it is of another kind, expect 400":                           {body: `{"kind":"Pod"}`, code: 400, says: `got kind "Pod"`},
-		"if its kind fills a megabyte, expect a short answer":            {body: `{"kind":"` + strings.Repeat("K", 1<<20) + `"}`, code: 400, says: "..."},
-		"if its case is another, expect 400":                             {body: strings.Replace(reviewOf(ns, pod), `"kind"`, `"Kind"`, 1), code: 400, says: `got kind ""`},
-		"if it is nested 10,001 deep, expect 400":                        {body: strings.Repeat("[", 10_001), code: 400, says: "exceeded max depth"},
-		"if it is a million brackets, expect 413":                        {body: strings.Repeat("[", 1<<20), code: 413, says: "too many objects and lists"},
-		"if an unknown field is nested 9,000 deep, expect an injection":  {body: reviewOf(ns, edgePod(`"future":`+nested+`,`)), code: 200, says: `"reason":"injected"`},
-		"if a known field is nested 9,000 deep, expect 500":              {body: reviewOf(ns, edgePod(`"affinity":`+strings.Repeat("[", 9_000)+strings.Repeat("]", 9_000)+`,`)), code: 500, says: "decode pod"},
-		"if keys are there twice, expect the last":                       {body: reviewOf(ns, edgePod(`"containers":[],`)), code: 200, says: `"reason":"injected"`},
-		"if a name holds NUL, expect an injection":                       {body: reviewOf(ns, meta(`"labels":{"a":"\u0000"}`)), code: 200, says: `"reason":"injected"`},
-		"if a raw NUL is in a string, expect 400":                        {body: reviewOf(ns, meta("\"labels\":{\"a\":\"\x00\"}")), code: 400, says: "decode AdmissionReview"},
-		"if it is no UTF-8, expect an injection":                         {body: reviewOf(ns, meta("\"labels\":{\"a\":\"\xff\xfe\"}")), code: 200, says: `"reason":"injected"`},
-		"if a number is huge, expect 500":                                {body: reviewOf(ns, edgePod(`"activeDeadlineSeconds":1e999,`)), code: 500, says: "decode pod"},
-		"if a number has a million digits, expect 500":                   {body: reviewOf(ns, edgePod(`"activeDeadlineSeconds":`+strings.Repeat("9", 1<<20)+`,`)), code: 500, says: "decode pod"},
-		"if a quantity is absurd, expect an injection":                   {body: reviewOf(ns, strings.Replace(pod, `"name":"ambassador"`, `"name":"ambassador","resources":{"limits":{"memory":"1e1000000000"}}`, 1)), code: 200, says: `"reason":"injected"`},
-		"if there are 5,000 containers, expect an injection":             {body: reviewOf(ns, edgePod(`"initContainers":[`+strings.Repeat(containerJSON+",", 4_999)+containerJSON+`],`)), code: 200, says: `"reason":"injected"`},
-		"if there are 100,000 variables, expect an answer":               {body: reviewOf(ns, strings.Replace(pod, `"name":"ambassador"`, `"name":"ambassador","env":[`+strings.Repeat(`{"name":"A"},`, 9_999)+`{"name":"A"}]`, 1)), code: 200, says: `"reason":"injected"`},
-		"if annotations are larger than Kubernetes takes, expect denial": {body: reviewOf(ns, meta(`"annotations":{"a":"`+strings.Repeat("x", 1<<20)+`"}`)), code: 200, says: "Kubernetes takes at most 262144"},
-		"if a key of ours is a quarter of a megabyte, expect an answer":  {body: reviewOf(ns, meta(`"annotations":{"isthmus.dev/`+strings.Repeat("x", 250_000)+`":""}`)), code: 200, says: "..."},
-		"if the status is forged and nested, expect no more than before": {body: reviewOf(ns, meta(`"annotations":{"isthmus.dev/status":"`+strings.Repeat("[", 100_000)+`"}`)), code: 200, says: `"allowed":`},
-		"if the namespace leads elsewhere, expect 500":                   {body: reviewOf("../../secrets", pod), code: 500, says: "invalid namespace name"},
-		"if the namespace does not exist, expect 500":                    {body: reviewOf("nowhere-at-all", pod), code: 500, says: "not found"},
-		"if it is an update, expect 500":                                 {body: strings.Replace(reviewOf(ns, pod), "CREATE", "UPDATE", 1), code: 500, says: "CREATE of pods only"},
-		"if it is a Secret's review, expect 500":                         {body: strings.Replace(reviewOf(ns, `{"data":{"a":"czNjcjN0"}}`), `"resource":"pods"`, `"resource":"secrets"`, 1), code: 500, says: "CREATE of pods only"},
-		"if the type is text, expect 415":                                {body: reviewOf(ns, pod), edit: header("Content-Type", "text/plain"), code: 415},
-		"if the type is a form, expect 415":                              {body: reviewOf(ns, pod), edit: header("Content-Type", "multipart/form-data; boundary=x"), code: 415},
-		"if the type is broken, expect 415":                              {body: reviewOf(ns, pod), edit: header("Content-Type", "application/json; ="), code: 415},
-		"if there is no type, expect 415":                                {body: reviewOf(ns, pod), edit: func(r *http.Request) { r.Header.Del("Content-Type") }, code: 415},
-		"if it is compressed, expect 400":                                {body: squeezed.String(), edit: header("Content-Encoding", "gzip"), code: 400, says: "decode AdmissionReview"},
+		"if it is empty, expect 400":                                     {code: 400, message: "decode AdmissionReview"},
+		"if it is cut off, expect 400":                                   {body: reviewJSON(ns, pod)[:400], code: 400, message: "decode AdmissionReview"},
+		"if it is no object, expect 400":                                 {body: `["AdmissionReview"]`, code: 400, message: "decode AdmissionReview"},
+		"if it is null, expect 400":                                      {body: "null", code: 400, message: `got kind ""`},
+		"if it is of another kind, expect 400":                           {body: `{"kind":"Pod"}`, code: 400, message: `got kind "Pod"`},
+		"if its kind fills a megabyte, expect a short answer":            {body: `{"kind":"` + strings.Repeat("K", 1<<20) + `"}`, code: 400, message: "..."},
+		"if its case is another, expect 400":                             {body: strings.Replace(reviewJSON(ns, pod), `"kind"`, `"Kind"`, 1), code: 400, message: `got kind ""`},
+		"if it is nested 10,001 deep, expect 400":                        {body: strings.Repeat("[", 10_001), code: 400, message: "exceeded max depth"},
+		"if it is a million brackets, expect 413":                        {body: strings.Repeat("[", 1<<20), code: 413, message: "too many objects and lists"},
+		"if an unknown field is nested 9,000 deep, expect an injection":  {body: reviewJSON(ns, edgePodJSON(`"future":`+nested+`,`)), code: 200, message: `"reason":"injected"`},
+		"if a known field is nested 9,000 deep, expect 500":              {body: reviewJSON(ns, edgePodJSON(`"affinity":`+strings.Repeat("[", 9_000)+strings.Repeat("]", 9_000)+`,`)), code: 500, message: "decode pod"},
+		"if keys are there twice, expect the last":                       {body: reviewJSON(ns, edgePodJSON(`"containers":[],`)), code: 200, message: `"reason":"injected"`},
+		"if a name holds NUL, expect an injection":                       {body: reviewJSON(ns, podWithMetadata(`"labels":{"a":"\u0000"}`)), code: 200, message: `"reason":"injected"`},
+		"if a raw NUL is in a string, expect 400":                        {body: reviewJSON(ns, podWithMetadata("\"labels\":{\"a\":\"\x00\"}")), code: 400, message: "decode AdmissionReview"},
+		"if it is no UTF-8, expect an injection":                         {body: reviewJSON(ns, podWithMetadata("\"labels\":{\"a\":\"\xff\xfe\"}")), code: 200, message: `"reason":"injected"`},
+		"if a number is huge, expect 500":                                {body: reviewJSON(ns, edgePodJSON(`"activeDeadlineSeconds":1e999,`)), code: 500, message: "decode pod"},
+		"if a number has a million digits, expect 500":                   {body: reviewJSON(ns, edgePodJSON(`"activeDeadlineSeconds":`+strings.Repeat("9", 1<<20)+`,`)), code: 500, message: "decode pod"},
+		"if a quantity is absurd, expect an injection":                   {body: reviewJSON(ns, strings.Replace(pod, `"name":"ambassador"`, `"name":"ambassador","resources":{"limits":{"memory":"1e1000000000"}}`, 1)), code: 200, message: `"reason":"injected"`},
+		"if there are 5,000 containers, expect an injection":             {body: reviewJSON(ns, edgePodJSON(`"initContainers":[`+strings.Repeat(containerJSON+",", 4_999)+containerJSON+`],`)), code: 200, message: `"reason":"injected"`},
+		"if there are 100,000 variables, expect an answer":               {body: reviewJSON(ns, strings.Replace(pod, `"name":"ambassador"`, `"name":"ambassador","env":[`+strings.Repeat(`{"name":"A"},`, 9_999)+`{"name":"A"}]`, 1)), code: 200, message: `"reason":"injected"`},
+		"if annotations are larger than Kubernetes takes, expect denial": {body: reviewJSON(ns, podWithMetadata(`"annotations":{"a":"`+strings.Repeat("x", 1<<20)+`"}`)), code: 200, message: "Kubernetes takes at most 262144"},
+		"if a key of ours is a quarter of a megabyte, expect an answer":  {body: reviewJSON(ns, podWithMetadata(`"annotations":{"isthmus.dev/`+strings.Repeat("x", 250_000)+`":""}`)), code: 200, message: "..."},
+		"if the status is forged and nested, expect no more than before": {body: reviewJSON(ns, podWithMetadata(`"annotations":{"isthmus.dev/status":"`+strings.Repeat("[", 100_000)+`"}`)), code: 200, message: `"allowed":`},
+		"if the namespace leads elsewhere, expect 500":                   {body: reviewJSON("../../secrets", pod), code: 500, message: "invalid namespace name"},
+		"if the namespace does not exist, expect 500":                    {body: reviewJSON("nowhere-at-all", pod), code: 500, message: "not found"},
+		"if it is an update, expect 500":                                 {body: strings.Replace(reviewJSON(ns, pod), "CREATE", "UPDATE", 1), code: 500, message: "CREATE of pods only"},
+		"if it is a Secret's review, expect 500":                         {body: strings.Replace(reviewJSON(ns, `{"data":{"a":"czNjcjN0"}}`), `"resource":"pods"`, `"resource":"secrets"`, 1), code: 500, message: "CREATE of pods only"},
+		"if the type is text, expect 415":                                {body: reviewJSON(ns, pod), edit: header("Content-Type", "text/plain"), code: 415},
+		"if the type is a form, expect 415":                              {body: reviewJSON(ns, pod), edit: header("Content-Type", "multipart/form-data; boundary=x"), code: 415},
+		"if the type is broken, expect 415":                              {body: reviewJSON(ns, pod), edit: header("Content-Type", "application/json; ="), code: 415},
+		"if there is no type, expect 415":                                {body: reviewJSON(ns, pod), edit: func(r *http.Request) { r.Header.Del("Content-Type") }, code: 415},
+		"if it is compressed, expect 400":                                {body: compressed.String(), edit: header("Content-Encoding", "gzip"), code: 400, message: "decode AdmissionReview"},
 		"if it is a GET, expect 405":                                     {edit: method(http.MethodGet), code: 405},
-		"if it is a PUT, expect 405":                                     {body: reviewOf(ns, pod), edit: method(http.MethodPut), code: 405},
+		"if it is a PUT, expect 405":                                     {body: reviewJSON(ns, pod), edit: method(http.MethodPut), code: 405},
 		"if it is a TRACE, expect 405":                                   {edit: method(http.MethodTrace), code: 405},
-		"if the path is another, expect 404":                             {body: reviewOf(ns, pod), path: "/debug/pprof/heap", code: 404},
-		"if the headers are long, expect 431":                            {body: reviewOf(ns, pod), edit: header("X-Long", strings.Repeat("x", 1<<16)), code: 431},
+		"if the path is another, expect 404":                             {body: reviewJSON(ns, pod), path: "/debug/pprof/heap", code: 404},
+		"if the headers are long, expect 431":                            {body: reviewJSON(ns, pod), edit: header("X-Long", strings.Repeat("x", 1<<16)), code: 431},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -91,13 +91,13 @@ func TestMalformedReviews(t *testing.T) {
 			if test.code == http.StatusRequestHeaderFieldsTooLarge {
 				sender = client(t, false) // one of HTTP/2 knows the limit, and keeps to it
 			}
-			a, err := do(sender, request)
+			a, err := doRequest(sender, request)
 			require.NoError(t, err)
 			assert.Equal(t, test.code, a.code, "%.300s", a.body)
-			assert.Contains(t, a.body, test.says)
+			assert.Contains(t, a.body, test.message)
 			assert.NotContains(t, a.body, "panic")
 			assert.Less(t, len(a.body), 32<<10, "an answer does not repeat what was sent")
-			assert.NoError(t, good(t.Context(), c, webhook.ReviewURL, ns), "afterwards")
+			assert.NoError(t, sendGoodReview(t.Context(), c, webhook.ReviewURL, ns), "afterwards")
 		})
 	}
 }
@@ -111,9 +111,9 @@ func method(name string) func(*http.Request) { return func(r *http.Request) { r.
 // TestLengthsThatLie says another length than it sends: nothing of what follows is
 // taken for a review.
 func TestLengthsThatLie(t *testing.T) {
-	webhook := servers(t).webhook
-	ns := world.CreateNamespace(t, nil)
-	body := reviewOf(ns, edgePod(""))
+	webhook := sharedServers(t).webhook
+	ns := env.CreateNamespace(t, nil)
+	body := reviewJSON(ns, edgePodJSON(""))
 	post := "POST /inject/namespace HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 	for name, test := range map[string]struct {
 		text string
@@ -129,7 +129,7 @@ func TestLengthsThatLie(t *testing.T) {
 		"if the encoding is unknown, expect 501":              {post + "Transfer-Encoding: gzip\r\n\r\n", "501"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			conn := dial(t, webhook.ReviewURL, trust(t))
+			conn := dial(t, webhook.ReviewURL, tlsConfig(t))
 			_, err := io.WriteString(conn, test.text)
 			require.NoError(t, err)
 			require.NoError(t, conn.CloseWrite())
@@ -138,7 +138,7 @@ func TestLengthsThatLie(t *testing.T) {
 			assert.Contains(t, line, " "+test.code+" ")
 		})
 	}
-	assert.NoError(t, good(t.Context(), client(t, true), webhook.ReviewURL, ns))
+	assert.NoError(t, sendGoodReview(t.Context(), client(t, true), webhook.ReviewURL, ns))
 }
 
 // dial opens a connection that is read and written by hand.
@@ -150,6 +150,6 @@ func dial(t testing.TB, url string, config *tls.Config) *tls.Conn {
 	t.Cleanup(func() { _ = raw.Close() })
 	conn, ok := raw.(*tls.Conn)
 	require.True(t, ok)
-	require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(timeout)))
 	return conn
 }

@@ -16,17 +16,17 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/environment"
 )
 
-// limit is the webhook's memory limit in the chart, past which the kernel would end
+// memoryLimit is the webhook's memory limit in the chart, past which the kernel would end
 // it, without what the kernel takes of it for connections.
-const limit = 112 << 20
+const memoryLimit = 112 << 20
 
 // maxReview is what the server says that it reads.
 const maxReview = 7 << 20
 
-// endless is a body that never ends.
-type endless struct{}
+// endlessReader is a body that never ends.
+type endlessReader struct{}
 
-func (endless) Read(p []byte) (int, error) {
+func (endlessReader) Read(p []byte) (int, error) {
 	for i := range p {
 		p[i] = ' '
 	}
@@ -41,12 +41,12 @@ type usage struct {
 	descriptors int
 }
 
-// measure notes what a process holds until the returned function is called.
-func measure(t testing.TB, s *environment.Server) (most func() usage) {
+// watchUsage notes what a process holds until the returned function is called.
+func watchUsage(t testing.TB, s *environment.Server) (peakUsage func() usage) {
 	t.Helper()
 	stop, done := make(chan struct{}), make(chan struct{})
 	var peak usage
-	look := func() {
+	sample := func() {
 		if _, anonymous, err := s.Memory(); err == nil {
 			peak.memory = max(peak.memory, anonymous)
 		}
@@ -57,10 +57,10 @@ func measure(t testing.TB, s *environment.Server) (most func() usage) {
 	go func() {
 		defer close(done)
 		for {
-			look()
+			sample()
 			select {
 			case <-stop:
-				look() // what it holds at the end counts, however short that was
+				sample() // what it holds at the end counts, however short that was
 				return
 			case <-time.After(2 * time.Millisecond):
 			}
@@ -76,13 +76,13 @@ func measure(t testing.TB, s *environment.Server) (most func() usage) {
 // TestMemoryIsBounded has a hundred clients at once send what takes the most memory,
 // while good reviews are answered.
 func TestMemoryIsBounded(t *testing.T) {
-	webhook := servers(t).webhook
-	ns := world.CreateNamespace(t, nil)
+	webhook := sharedServers(t).webhook
+	ns := env.CreateNamespace(t, nil)
 	blank := strings.Repeat(" ", maxReview+1)
 	// The longest lists that fit, of the largest items: as written by hand, and as
 	// the API server fills them in. Their memory is a hundred times their text.
-	braces := edgePod(`"initContainers":[` + strings.Repeat("{},", maxReview/3-1000) + `{}],`)
-	filled := edgePod(`"initContainers":[` + strings.Repeat(containerJSON+",", maxReview/len(containerJSON)-100) + containerJSON + `],`)
+	braces := edgePodJSON(`"initContainers":[` + strings.Repeat("{},", maxReview/3-1000) + `{}],`)
+	filled := edgePodJSON(`"initContainers":[` + strings.Repeat(containerJSON+",", maxReview/len(containerJSON)-100) + containerJSON + `],`)
 	for name, attack := range map[string]struct {
 		body  func() io.Reader
 		codes []int
@@ -90,22 +90,22 @@ func TestMemoryIsBounded(t *testing.T) {
 		"if reviews are one byte too long, expect 413": {
 			func() io.Reader { return strings.NewReader(blank) }, []int{http.StatusRequestEntityTooLarge}},
 		"if they say no length and never end, expect 413": {
-			func() io.Reader { return endless{} }, []int{http.StatusRequestEntityTooLarge, http.StatusServiceUnavailable}},
+			func() io.Reader { return endlessReader{} }, []int{http.StatusRequestEntityTooLarge, http.StatusServiceUnavailable}},
 		"if they are lists of two million containers, expect 413": {
-			func() io.Reader { return strings.NewReader(reviewOf(ns, braces)) }, []int{http.StatusRequestEntityTooLarge, http.StatusServiceUnavailable}},
+			func() io.Reader { return strings.NewReader(reviewJSON(ns, braces)) }, []int{http.StatusRequestEntityTooLarge, http.StatusServiceUnavailable}},
 		"if they are lists that the API server filled in, expect 413": {
-			func() io.Reader { return strings.NewReader(reviewOf(ns, filled)) }, []int{http.StatusRequestEntityTooLarge, http.StatusServiceUnavailable}},
+			func() io.Reader { return strings.NewReader(reviewJSON(ns, filled)) }, []int{http.StatusRequestEntityTooLarge, http.StatusServiceUnavailable}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			most := measure(t, webhook)
+			peakUsage := watchUsage(t, webhook)
 			codes := map[int]int{}
 			var mu sync.Mutex
-			n := meanwhile(t, webhook.ReviewURL, ns, func() {
+			n := reviewsDuring(t, webhook.ReviewURL, ns, func() {
 				var attackers sync.WaitGroup
 				for i := range 100 {
 					c := client(t, i%2 == 0)
 					attackers.Go(func() {
-						a, err := send(t.Context(), c, webhook.ReviewURL+"/inject/namespace", attack.body())
+						a, err := sendReview(t.Context(), c, webhook.ReviewURL+"/inject/namespace", attack.body())
 						mu.Lock()
 						defer mu.Unlock()
 						if err != nil {
@@ -116,10 +116,10 @@ func TestMemoryIsBounded(t *testing.T) {
 				}
 				attackers.Wait()
 			})
-			peak := most()
+			peak := peakUsage()
 			t.Logf("%d good reviews answered meanwhile; the attackers got %v; at most %d MiB", n, codes, peak.memory>>20)
 			require.True(t, webhook.Running())
-			assert.Less(t, peak.memory, int64(limit))
+			assert.Less(t, peak.memory, int64(memoryLimit))
 			for code := range codes {
 				assert.Contains(t, append(attack.codes, 0), code)
 			}

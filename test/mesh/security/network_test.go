@@ -28,7 +28,7 @@ type chart struct {
 	deployments map[string]appsv1.Deployment
 }
 
-func rendered(t testing.TB, values string) chart {
+func renderChart(t testing.TB, values string) chart {
 	t.Helper()
 	helm, err := controlplane.Tool(t.Context(), "helm")
 	require.NoError(t, err)
@@ -97,8 +97,8 @@ func isPort(t testing.TB, ports []networkingv1.NetworkPolicyPort, c corev1.Conta
 		if p.Port.IntVal == port {
 			return true
 		}
-		for _, own := range c.Ports {
-			if p.Port.StrVal == own.Name && own.Name != "" && own.ContainerPort == port && *p.Protocol == own.Protocol {
+		for _, containerPort := range c.Ports {
+			if p.Port.StrVal == containerPort.Name && containerPort.Name != "" && containerPort.ContainerPort == port && *p.Protocol == containerPort.Protocol {
 				return true
 			}
 		}
@@ -125,10 +125,10 @@ func isPeer(t testing.TB, peers []networkingv1.NetworkPolicyPeer, from peer) boo
 func TestNetworkPolicy(t *testing.T) {
 	stranger := peer{map[string]string{"kubernetes.io/metadata.name": "shop"}, map[string]string{"app": "shop"}}
 	monitor := peer{map[string]string{"kubernetes.io/metadata.name": "monitoring"}, map[string]string{"app": "prometheus"}}
-	byDefault := rendered(t, "{}")
-	only := rendered(t, "networkPolicy: {metricsFrom: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]}")
-	none := rendered(t, "metrics: {enabled: false}")
-	off := rendered(t, "networkPolicy: {enabled: false}")
+	byDefault := renderChart(t, "{}")
+	only := renderChart(t, "networkPolicy: {metricsFrom: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]}")
+	none := renderChart(t, "metrics: {enabled: false}")
+	off := renderChart(t, "networkPolicy: {enabled: false}")
 	for name, test := range map[string]struct {
 		chart      chart
 		deployment string
@@ -158,7 +158,7 @@ func TestNetworkPolicy(t *testing.T) {
 		for _, p := range byDefault.policies {
 			assert.NotContains(t, p.Spec.PolicyTypes, networkingv1.PolicyTypeEgress)
 		}
-		closed := rendered(t, "networkPolicy: {egress: [{ports: [{port: 6443}]}], controllerEgress: [{ports: [{port: 6443}]}]}")
+		closed := renderChart(t, "networkPolicy: {egress: [{ports: [{port: 6443}]}], controllerEgress: [{ports: [{port: 6443}]}]}")
 		for _, p := range closed.policies {
 			assert.Contains(t, p.Spec.PolicyTypes, networkingv1.PolicyTypeEgress)
 			assert.Len(t, p.Spec.Egress, 1)

@@ -15,16 +15,16 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// patience is how long anything may take on a busy machine.
-const patience = 60 * time.Second
+// timeout is how long anything may take on a busy machine.
+const timeout = 60 * time.Second
 
-// contextOfPackage outlives each test: what is started with it is shared.
-func contextOfPackage() context.Context { return context.Background() }
+// packageContext outlives each test: what is started with it is shared.
+func packageContext() context.Context { return context.Background() }
 
 // caBundle is what the API server verifies the webhook by.
 func caBundle(t testing.TB) *x509.CertPool {
 	t.Helper()
-	c, err := world.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), "isthmus-injector", metav1.GetOptions{})
+	c, err := env.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), "isthmus-injector", metav1.GetOptions{})
 	require.NoError(t, err)
 	pool := x509.NewCertPool()
 	require.True(t, pool.AppendCertsFromPEM(c.Webhooks[0].ClientConfig.CABundle))
@@ -32,7 +32,7 @@ func caBundle(t testing.TB) *x509.CertPool {
 }
 
 // dialer speaks TLS as the API server does.
-func trust(t testing.TB, protocols ...string) *tls.Config {
+func tlsConfig(t testing.TB, protocols ...string) *tls.Config {
 	t.Helper()
 	return &tls.Config{RootCAs: caBundle(t), MinVersion: tls.VersionTLS12, NextProtos: protocols}
 }
@@ -40,9 +40,9 @@ func trust(t testing.TB, protocols ...string) *tls.Config {
 // client is one that sends reviews; each has its own connections.
 func client(t testing.TB, http2 bool) *http.Client {
 	t.Helper()
-	transport := &http.Transport{TLSClientConfig: trust(t), ForceAttemptHTTP2: http2}
+	transport := &http.Transport{TLSClientConfig: tlsConfig(t), ForceAttemptHTTP2: http2}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: patience}
+	return &http.Client{Transport: transport, Timeout: timeout}
 }
 
 // answer is what came back, whole.
@@ -52,17 +52,17 @@ type answer struct {
 	header http.Header
 }
 
-// send posts a body that is called a review.
-func send(ctx context.Context, c *http.Client, url string, body io.Reader) (answer, error) {
+// sendReview posts a body that is called a review.
+func sendReview(ctx context.Context, c *http.Client, url string, body io.Reader) (answer, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, body)
 	if err != nil {
 		return answer{}, err
 	}
 	request.Header.Set("Content-Type", "application/json")
-	return do(c, request)
+	return doRequest(c, request)
 }
 
-func do(c *http.Client, request *http.Request) (answer, error) {
+func doRequest(c *http.Client, request *http.Request) (answer, error) {
 	response, err := c.Do(request)
 	if err != nil {
 		return answer{}, err
@@ -75,22 +75,22 @@ func do(c *http.Client, request *http.Request) (answer, error) {
 // containerJSON is what the API server makes of an empty container.
 const containerJSON = `{"name":"","resources":{},"terminationMessagePath":"/dev/termination-log","terminationMessagePolicy":"File","imagePullPolicy":"Always"}`
 
-// reviewOf is a review of the creation of a pod, given as JSON.
-func reviewOf(namespace, pod string) string {
+// reviewJSON is a review of the creation of a pod, given as JSON.
+func reviewJSON(namespace, pod string) string {
 	return fmt.Sprintf(`{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":"705ab4f5-6393-11e8-b7cc-42010a800002",`+
 		`"kind":{"group":"","version":"v1","kind":"Pod"},"resource":{"group":"","version":"v1","resource":"pods"},`+
 		`"name":"","namespace":%q,"operation":"CREATE","userInfo":{"username":"attacker"},"object":%s}}`, namespace, pod)
 }
 
-// edgePod is an Emissary, with room for what an attacker adds to its spec.
-func edgePod(spec string) string {
+// edgePodJSON is an Emissary, with room for what an attacker adds to its spec.
+func edgePodJSON(spec string) string {
 	return `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"front","labels":{"app":"emissary"}},"spec":{` + spec +
 		`"containers":[{"name":"ambassador","image":"docker.io/emissaryingress/emissary:3.9.1"}]}}`
 }
 
-// good is nil when a good review is answered with an injection.
-func good(ctx context.Context, c *http.Client, url, namespace string) error {
-	a, err := send(ctx, c, url+"/inject/namespace", strings.NewReader(reviewOf(namespace, edgePod(""))))
+// sendGoodReview is nil when a good review is answered with an injection.
+func sendGoodReview(ctx context.Context, c *http.Client, url, namespace string) error {
+	a, err := sendReview(ctx, c, url+"/inject/namespace", strings.NewReader(reviewJSON(namespace, edgePodJSON(""))))
 	switch {
 	case err != nil:
 		return err
@@ -100,19 +100,19 @@ func good(ctx context.Context, c *http.Client, url, namespace string) error {
 	return nil
 }
 
-// meanwhile sends good reviews, one after the other, while attack runs, and requires
+// reviewsDuring sends good reviews, one after the other, while attack runs, and requires
 // that each was answered. It returns how many.
-func meanwhile(t testing.TB, url, namespace string, attack func()) int {
+func reviewsDuring(t testing.TB, url, namespace string, attack func()) int {
 	t.Helper()
 	c := client(t, true)
-	require.NoError(t, good(t.Context(), c, url, namespace), "before the attack")
+	require.NoError(t, sendGoodReview(t.Context(), c, url, namespace), "before the attack")
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		attack()
 	}()
 	for n := 1; ; n++ {
-		require.NoError(t, good(t.Context(), c, url, namespace), "good review %d", n)
+		require.NoError(t, sendGoodReview(t.Context(), c, url, namespace), "good review %d", n)
 		select {
 		case <-done:
 			return n

@@ -23,23 +23,23 @@ import (
 // keeps connections of in all. Good reviews are answered, and every connection ends.
 func TestSlowClients(t *testing.T) {
 	t.Parallel()
-	webhook := servers(t).webhook
-	ns := world.CreateNamespace(t, nil)
+	webhook := sharedServers(t).webhook
+	ns := env.CreateNamespace(t, nil)
 	address := strings.TrimPrefix(webhook.ReviewURL, "https://")
 	begin := "POST /inject/namespace HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-	const each = 300
-	most := measure(t, webhook)
+	const clientsPerKind = 300
+	peakUsage := watchUsage(t, webhook)
 	// ended gets how each connection ended.
-	ended := make(chan error, 4*each)
-	n := meanwhile(t, webhook.ReviewURL, ns, func() {
-		config := trust(t)
-		for range each {
+	results := make(chan error, 4*clientsPerKind)
+	n := reviewsDuring(t, webhook.ReviewURL, ns, func() {
+		config := tlsConfig(t)
+		for range clientsPerKind {
 			// No TLS at all.
 			raw, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", address)
 			if !assert.NoError(t, err) {
 				return
 			}
-			go func() { ended <- drain(raw, "") }()
+			go func() { results <- drain(raw, "") }()
 			for _, text := range []string{
 				"",                                      // a handshake and nothing more
 				begin,                                   // headers that do not end
@@ -48,20 +48,20 @@ func TestSlowClients(t *testing.T) {
 				go func() {
 					conn, err := tls.Dial("tcp", address, config)
 					if err != nil {
-						ended <- nil // there were others to be let in
+						results <- nil // there were others to be let in
 						return
 					}
-					ended <- drain(conn, text)
+					results <- drain(conn, text)
 				}()
 			}
 		}
-		for range 4 * each {
-			assert.NoError(t, <-ended)
+		for range 4 * clientsPerKind {
+			assert.NoError(t, <-results)
 		}
 	})
-	peak := most()
+	peak := peakUsage()
 	t.Logf("%d good reviews answered meanwhile; at most %d MiB and %d files", n, peak.memory>>20, peak.descriptors)
-	assert.Less(t, peak.memory, int64(limit))
+	assert.Less(t, peak.memory, int64(memoryLimit))
 	assert.Less(t, peak.descriptors, 900, "connections are bounded")
 }
 
@@ -69,12 +69,12 @@ func TestSlowClients(t *testing.T) {
 // not.
 func drain(conn net.Conn, text string) error {
 	defer func() { _ = conn.Close() }()
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(timeout)); err != nil {
 		return err
 	}
 	_, _ = io.WriteString(conn, text)
 	if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
-		return fmt.Errorf("%q: still open after %s", text, patience)
+		return fmt.Errorf("%q: still open after %s", text, timeout)
 	}
 	return nil
 }
@@ -83,8 +83,8 @@ func drain(conn net.Conn, text string) error {
 // time that a review has.
 func TestBodyInDrops(t *testing.T) {
 	t.Parallel()
-	webhook := servers(t).webhook
-	conn := dial(t, webhook.ReviewURL, trust(t))
+	webhook := sharedServers(t).webhook
+	conn := dial(t, webhook.ReviewURL, tlsConfig(t))
 	_, err := io.WriteString(conn, "POST /inject/namespace HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n")
 	require.NoError(t, err)
 	stop := make(chan struct{})
@@ -104,10 +104,10 @@ func TestBodyInDrops(t *testing.T) {
 	assert.Equal(t, "HTTP/1.1 400 Bad Request\r\n", line)
 }
 
-// framer speaks HTTP/2 by hand.
-func framer(t testing.TB, url string, settings ...http2.Setting) (*http2.Framer, *tls.Conn) {
+// newFramer speaks HTTP/2 by hand.
+func newFramer(t testing.TB, url string, settings ...http2.Setting) (*http2.Framer, *tls.Conn) {
 	t.Helper()
-	conn := dial(t, url, trust(t, "h2"))
+	conn := dial(t, url, tlsConfig(t, "h2"))
 	_, err := io.WriteString(conn, http2.ClientPreface)
 	require.NoError(t, err)
 	f := http2.NewFramer(conn, conn)
@@ -115,8 +115,8 @@ func framer(t testing.TB, url string, settings ...http2.Setting) (*http2.Framer,
 	return f, conn
 }
 
-// headers are those of a review in HTTP/2.
-func headers(length int) []byte {
+// encodeHeaders are those of a review in HTTP/2.
+func encodeHeaders(length int) []byte {
 	var b strings.Builder
 	e := hpack.NewEncoder(&b)
 	for _, h := range [][2]string{
@@ -131,12 +131,12 @@ func headers(length int) []byte {
 // TestClientThatDoesNotRead asks for an answer and gives it no room.
 func TestClientThatDoesNotRead(t *testing.T) {
 	t.Parallel()
-	webhook := servers(t).webhook
-	ns := world.CreateNamespace(t, nil)
-	body := reviewOf(ns, edgePod(""))
-	f, _ := framer(t, webhook.ReviewURL, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
-	n := meanwhile(t, webhook.ReviewURL, ns, func() {
-		assert.NoError(t, f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: headers(len(body)), EndHeaders: true}))
+	webhook := sharedServers(t).webhook
+	ns := env.CreateNamespace(t, nil)
+	body := reviewJSON(ns, edgePodJSON(""))
+	f, _ := newFramer(t, webhook.ReviewURL, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	n := reviewsDuring(t, webhook.ReviewURL, ns, func() {
+		assert.NoError(t, f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: encodeHeaders(len(body)), EndHeaders: true}))
 		assert.NoError(t, f.WriteData(1, true, []byte(body)))
 		for {
 			frame, err := f.ReadFrame()
@@ -159,17 +159,17 @@ func TestClientThatDoesNotRead(t *testing.T) {
 // fifty connections.
 func TestStreamsAreReset(t *testing.T) {
 	const connections = 50
-	webhook := servers(t).webhook
-	ns := world.CreateNamespace(t, nil)
-	most := measure(t, webhook)
-	n := meanwhile(t, webhook.ReviewURL, ns, func() {
+	webhook := sharedServers(t).webhook
+	ns := env.CreateNamespace(t, nil)
+	peakUsage := watchUsage(t, webhook)
+	n := reviewsDuring(t, webhook.ReviewURL, ns, func() {
 		done := make(chan struct{})
 		for range connections {
-			f, conn := framer(t, webhook.ReviewURL)
+			f, conn := newFramer(t, webhook.ReviewURL)
 			go func() {
 				defer func() { done <- struct{}{} }()
 				go func() { _, _ = io.Copy(io.Discard, conn) }()
-				block := headers(10)
+				block := encodeHeaders(10)
 				for i := range uint32(10_000) {
 					if f.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: block, EndHeaders: true}) != nil ||
 						f.WriteRSTStream(2*i+1, http2.ErrCodeCancel) != nil {
@@ -182,7 +182,7 @@ func TestStreamsAreReset(t *testing.T) {
 			<-done
 		}
 	})
-	peak := most()
+	peak := peakUsage()
 	t.Logf("%d good reviews answered meanwhile; at most %d MiB", n, peak.memory>>20)
-	assert.Less(t, peak.memory, int64(limit))
+	assert.Less(t, peak.memory, int64(memoryLimit))
 }

@@ -20,23 +20,23 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// thief is a client with nothing but the token of a service account.
-func thief(t testing.TB, namespace, account string) *kubernetes.Clientset {
+// stolenClient is a client with nothing but the token of a service account.
+func stolenClient(t testing.TB, namespace, account string) *kubernetes.Clientset {
 	t.Helper()
-	token, err := world.CreateToken(t.Context(), namespace, account)
+	token, err := env.CreateToken(t.Context(), namespace, account)
 	require.NoError(t, err)
-	return holder(t, token)
+	return clientForToken(t, token)
 }
 
-func holder(t testing.TB, token string) *kubernetes.Clientset {
+func clientForToken(t testing.TB, token string) *kubernetes.Clientset {
 	t.Helper()
-	kube, err := kubernetes.NewForConfig(world.ConfigForToken(token))
+	kube, err := kubernetes.NewForConfig(env.ConfigForToken(token))
 	require.NoError(t, err)
 	return kube
 }
 
-// refused is nil when the API server forbade it.
-func refused(err error) error {
+// expectForbidden is nil when the API server forbade it.
+func expectForbidden(err error) error {
 	switch {
 	case err == nil:
 		return errors.New("it was allowed")
@@ -49,18 +49,18 @@ func refused(err error) error {
 // attempt is something that a thief tries.
 type attempt func(context.Context, *kubernetes.Clientset) error
 
-func tryAll(t *testing.T, who *kubernetes.Clientset, attempts map[string]attempt) {
+func expectAllForbidden(t *testing.T, client *kubernetes.Clientset, attempts map[string]attempt) {
 	t.Helper()
 	for name, try := range attempts {
-		t.Run(name, func(t *testing.T) { assert.NoError(t, refused(try(t.Context(), who))) })
+		t.Run(name, func(t *testing.T) { assert.NoError(t, expectForbidden(try(t.Context(), client))) })
 	}
 }
 
-// rules are what the API server says that the holder may do in a namespace, beside
+// permissions are what the API server says that the holder may do in a namespace, beside
 // what everybody may: "verbs resource names".
-func rules(t testing.TB, who *kubernetes.Clientset, namespace string) []string {
+func permissions(t testing.TB, client *kubernetes.Clientset, namespace string) []string {
 	t.Helper()
-	review, err := who.AuthorizationV1().SelfSubjectRulesReviews().Create(t.Context(),
+	review, err := client.AuthorizationV1().SelfSubjectRulesReviews().Create(t.Context(),
 		&authorizationv1.SelfSubjectRulesReview{Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: namespace}}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	require.False(t, review.Status.Incomplete, review.Status.EvaluationError)
@@ -74,7 +74,7 @@ func rules(t testing.TB, who *kubernetes.Clientset, namespace string) []string {
 	}
 	for _, r := range review.Status.NonResourceRules {
 		for _, url := range r.NonResourceURLs {
-			if !slices.Contains(harmless, url) {
+			if !slices.Contains(publicURLs, url) {
 				all = append(all, strings.Join(r.Verbs, ",")+" "+url)
 			}
 		}
@@ -82,9 +82,9 @@ func rules(t testing.TB, who *kubernetes.Clientset, namespace string) []string {
 	return all
 }
 
-// harmless are the addresses that system:discovery, system:public-info-viewer and
+// publicURLs are the addresses that system:discovery, system:public-info-viewer and
 // system:service-account-issuer-discovery open to everybody.
-var harmless = []string{"/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/.well-known/openid-configuration", "/.well-known/openid-configuration/", "/openid/v1/jwks", "/openid/v1/jwks/", "/readyz", "/version", "/version/"}
+var publicURLs = []string{"/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/.well-known/openid-configuration", "/.well-known/openid-configuration/", "/openid/v1/jwks", "/openid/v1/jwks/", "/readyz", "/version", "/version/"}
 
 // awaitSecret waits until the controller has published istio-certs.
 func awaitSecret(t testing.TB, namespace string) *corev1.Secret {
@@ -92,25 +92,25 @@ func awaitSecret(t testing.TB, namespace string) *corev1.Secret {
 	var found *corev1.Secret
 	require.Eventually(t, func() bool {
 		var err error
-		found, err = world.Kube.CoreV1().Secrets(namespace).Get(t.Context(), "istio-certs", metav1.GetOptions{})
+		found, err = env.Kube.CoreV1().Secrets(namespace).Get(t.Context(), "istio-certs", metav1.GetOptions{})
 		return err == nil
-	}, patience, tick, "secret %s/istio-certs", namespace)
+	}, timeout, pollInterval, "secret %s/istio-certs", namespace)
 	return found
 }
 
 // TestStolenEdgeToken: who has broken into an edge has its token for the API server,
 // where it has one.
 func TestStolenEdgeToken(t *testing.T) {
-	servers(t)
-	ns := world.CreateNamespace(t, nil, "edge")
-	world.CreateEdge(t, ns, "front", "edge")
+	sharedServers(t)
+	ns := env.CreateNamespace(t, nil, "edge")
+	env.CreateEdge(t, ns, "front", "edge")
 	awaitSecret(t, ns)
-	edge := thief(t, ns, "edge")
-	assert.Empty(t, rules(t, edge, ns), "nothing but what every account may")
-	tryAll(t, edge, map[string]attempt{
+	edge := stolenClient(t, ns, "edge")
+	assert.Empty(t, permissions(t, edge, ns), "nothing but what every account may")
+	expectAllForbidden(t, edge, map[string]attempt{
 		"read its own Secret":       readSecret(ns, "istio-certs"),
 		"list Secrets":              listSecrets(ns),
-		"mint a token of itself":    mint(ns, "edge", nil, "istio-ca"),
+		"mint a token of itself":    createToken(ns, "edge", nil, "istio-ca"),
 		"opt its own namespace out": patchNamespace(ns, `{"metadata":{"labels":{"isthmus.dev/injection":null}}}`),
 		"read its namespace": func(ctx context.Context, k *kubernetes.Clientset) error {
 			_, err := k.CoreV1().Namespaces().Get(ctx, ns, metav1.GetOptions{})
@@ -124,19 +124,19 @@ func TestStolenEdgeToken(t *testing.T) {
 // TestStolenPublisherToken: the edge's account is bound where its pod carries the
 // publisher, and then it may write the one Secret, whose key it holds anyway.
 func TestStolenPublisherToken(t *testing.T) {
-	servers(t)
-	ns := world.CreateNamespace(t, map[string]string{"isthmus.dev/source": "agent"}, "edge")
-	other := world.CreateNamespace(t, nil, "edge")
-	world.CreateEdge(t, other, "front", "edge")
+	sharedServers(t)
+	ns := env.CreateNamespace(t, map[string]string{"isthmus.dev/source": "agent"}, "edge")
+	other := env.CreateNamespace(t, nil, "edge")
+	env.CreateEdge(t, other, "front", "edge")
 	awaitSecret(t, other)
-	world.CreateEdge(t, ns, "front", "edge")
-	edge := thief(t, ns, "edge")
-	require.Eventually(t, func() bool { return len(rules(t, edge, ns)) > 0 }, patience, tick, "the controller binds it")
-	assert.Equal(t, []string{"create,get,patch secrets istio-certs"}, rules(t, edge, ns))
-	assert.Empty(t, rules(t, edge, other), "and in its own namespace alone")
+	env.CreateEdge(t, ns, "front", "edge")
+	edge := stolenClient(t, ns, "edge")
+	require.Eventually(t, func() bool { return len(permissions(t, edge, ns)) > 0 }, timeout, pollInterval, "the controller binds it")
+	assert.Equal(t, []string{"create,get,patch secrets istio-certs"}, permissions(t, edge, ns))
+	assert.Empty(t, permissions(t, edge, other), "and in its own namespace alone")
 	_, err := edge.CoreV1().Secrets(ns).Apply(t.Context(), corev1apply.Secret("istio-certs", ns).WithData(map[string][]byte{"a": []byte("b")}), metav1.ApplyOptions{FieldManager: "isthmus", Force: true, DryRun: []string{"All"}})
 	assert.NoError(t, err, "what a publisher does")
-	tryAll(t, edge, map[string]attempt{
+	expectAllForbidden(t, edge, map[string]attempt{
 		"list Secrets":                listSecrets(ns),
 		"read the roots' Secret":      readSecret(ns, "istio-certs-roots"),
 		"read the neighbour's Secret": readSecret(other, "istio-certs"),
@@ -148,7 +148,7 @@ func TestStolenPublisherToken(t *testing.T) {
 			return err
 		},
 		"bind its role to someone": createBinding(ns, "mine", "isthmus-publisher"),
-		"mint a token of itself":   mint(ns, "edge", nil, "istio-ca"),
+		"mint a token of itself":   createToken(ns, "edge", nil, "istio-ca"),
 	})
 }
 
@@ -187,8 +187,8 @@ func readConfiguration(ctx context.Context, k *kubernetes.Clientset) error {
 	return err
 }
 
-// mint asks for a token of ten minutes, bound to an object or to none.
-func mint(namespace, account string, bound *authenticationv1.BoundObjectReference, audiences ...string) attempt {
+// createToken asks for a token of ten minutes, bound to an object or to none.
+func createToken(namespace, account string, bound *authenticationv1.BoundObjectReference, audiences ...string) attempt {
 	return func(ctx context.Context, k *kubernetes.Clientset) error {
 		_, err := k.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
 			Audiences: audiences, ExpirationSeconds: ptr.To[int64](600), BoundObjectRef: bound,

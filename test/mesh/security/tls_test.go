@@ -15,14 +15,14 @@ import (
 
 // TestTLS shakes hands in every way.
 func TestTLS(t *testing.T) {
-	webhook := servers(t).webhook
+	webhook := sharedServers(t).webhook
 	address := strings.TrimPrefix(webhook.ReviewURL, "https://")
-	weak := map[string]uint16{}
+	insecureSuites := map[string]uint16{}
 	for _, suite := range tls.InsecureCipherSuites() {
-		weak[suite.Name] = suite.ID
+		insecureSuites[suite.Name] = suite.ID
 	}
-	shake := func(change func(*tls.Config)) (tls.ConnectionState, error) {
-		config := trust(t)
+	handshake := func(change func(*tls.Config)) (tls.ConnectionState, error) {
+		config := tlsConfig(t)
 		change(config)
 		raw, err := (&tls.Dialer{Config: config}).DialContext(t.Context(), "tcp", address)
 		if err != nil {
@@ -47,7 +47,7 @@ func TestTLS(t *testing.T) {
 		"if another protocol is asked for, expect none": {func(c *tls.Config) { c.NextProtos = []string{"istio"} }, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			state, err := shake(test.change)
+			state, err := handshake(test.change)
 			if test.version == 0 {
 				assert.ErrorContains(t, err, "remote error: tls: ")
 				return
@@ -57,23 +57,23 @@ func TestTLS(t *testing.T) {
 			assert.Empty(t, state.VerifiedChains[0][0].EmailAddresses)
 		})
 	}
-	for name, id := range weak {
+	for name, id := range insecureSuites {
 		t.Run("if the cipher is "+name+", expect a refusal", func(t *testing.T) {
-			_, err := shake(func(c *tls.Config) { c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{id} })
+			_, err := handshake(func(c *tls.Config) { c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{id} })
 			assert.ErrorContains(t, err, "remote error: tls: handshake failure")
 		})
 	}
 	t.Run("if another name is asked for, expect the one certificate, which is not that name's", func(t *testing.T) {
-		_, err := shake(func(c *tls.Config) { c.ServerName = "kubernetes.default.svc" })
+		_, err := handshake(func(c *tls.Config) { c.ServerName = "kubernetes.default.svc" })
 		assert.ErrorContains(t, err, "not kubernetes.default.svc")
-		_, err = shake(func(c *tls.Config) { c.ServerName = "isthmus-webhook.isthmus-system.svc" })
+		_, err = handshake(func(c *tls.Config) { c.ServerName = "isthmus-webhook.isthmus-system.svc" })
 		assert.NoError(t, err)
 	})
 	t.Run("if it is plain HTTP, expect 400 and no review", func(t *testing.T) {
 		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", address)
 		require.NoError(t, err)
 		defer func() { _ = conn.Close() }()
-		require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+		require.NoError(t, conn.SetDeadline(time.Now().Add(timeout)))
 		_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 		require.NoError(t, err)
 		text, err := io.ReadAll(conn)
