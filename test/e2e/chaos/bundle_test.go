@@ -13,31 +13,31 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
-const configuration = "isthmus-injector"
+const webhookConfiguration = "isthmus-injector"
 
 // Somebody puts another CA into the webhook's configuration, or none.
-func TestWrongBundle(t *testing.T) {
+func TestWrongCABundleIsRestored(t *testing.T) {
 	trial(t, "wrong caBundle put in by hand", func(ctx context.Context, tr *Trial) {
-		tr.MayWait("the API server trusts the webhook again when the controller has put the bundle right")
+		tr.ExpectRefusedPods("the API server trusts the webhook again when the controller has put the bundle right")
 		api := cluster.Client.AdmissionregistrationV1().MutatingWebhookConfigurations()
-		right := tr.bundle(ctx)
+		right := tr.caBundle(ctx)
 		other := certtest.NewAuthority(tr, certtest.CommonName("another")).CertificatePEM
 		for _, wrong := range [][]byte{other, nil, other} {
-			was, err := api.Get(ctx, configuration, metav1.GetOptions{})
+			was, err := api.Get(ctx, webhookConfiguration, metav1.GetOptions{})
 			require.NoError(tr, err)
 			for i := range was.Webhooks {
 				was.Webhooks[i].ClientConfig.CABundle = wrong
 			}
 			_, err = api.Update(ctx, was, metav1.UpdateOptions{})
 			require.NoError(tr, err)
-			tr.Heal("bundle", func(ctx context.Context) error {
-				if now := tr.bundle(ctx); now != right {
+			tr.AwaitRecovery("bundle", func(ctx context.Context) error {
+				if now := tr.caBundle(ctx); now != right {
 					return fmt.Errorf("the bundle is %q", now)
 				}
 				return nil
 			})
 			asked := tr.Pods.Snapshot().Injected
-			tr.Heal("pods", func(context.Context) error {
+			tr.AwaitRecovery("pods", func(context.Context) error {
 				if seen := tr.Pods.Snapshot(); seen.Injected < asked+5 {
 					return fmt.Errorf("%s", seen)
 				}
@@ -47,11 +47,11 @@ func TestWrongBundle(t *testing.T) {
 	})
 }
 
-// bundle is what the API server trusts for every webhook of the configuration;
+// caBundle is what the API server trusts for every webhook of the configuration;
 // empty while they differ.
-func (tr *Trial) bundle(ctx context.Context) string {
+func (tr *Trial) caBundle(ctx context.Context) string {
 	tr.Helper()
-	found, err := cluster.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, configuration, metav1.GetOptions{})
+	found, err := cluster.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, webhookConfiguration, metav1.GetOptions{})
 	require.NoError(tr, err)
 	bundle := string(found.Webhooks[0].ClientConfig.CABundle)
 	for i := range found.Webhooks {

@@ -23,19 +23,19 @@ import (
 // somebody sets: they are built with another time.Now for that; see test/tools/cluster,
 // image isthmus-clock. By the clock of this test nothing wrong may be published, and
 // what is right stays.
-func TestClockJumped(t *testing.T) {
+func TestClocksJump(t *testing.T) {
 	trial(t, "clock jumped", func(ctx context.Context, tr *Trial) {
-		tr.MayWait("no API server takes the certificate that a webhook signs while its clock is ahead")
+		tr.ExpectRefusedPods("no API server takes the certificate that a webhook signs while its clock is ahead")
 		require.NoError(tr, cluster.ImportImage(ctx, "isthmus-clock"))
 		tr.Cleanup(func() { assert.NoError(tr, cluster.InstallIsthmus(context.Background())) })
 		require.NoError(tr, cluster.InstallIsthmus(ctx, "image.repository=isthmus.test/isthmus-clock"))
-		o := tr.publishing(ctx, 1)
+		e := tr.deployPublishingEdge(ctx, 1)
 		// And a Secret of the controller's that is renewed every 20 seconds, so that it is
 		// soon seen that it goes on.
-		kept := tr.Namespace + "-kept"
-		tr.namespace(kept, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, map[string]string{policy.ServiceAccountKey: "default", policy.CertTTLKey: brief})
-		renewed := map[*environment.SecretHistory]string{o.ledger: "", tr.Follow(kept, "default"): ""}
-		tr.await("its Secret", func(context.Context) error { return replaced(renewed) })
+		controllerNamespace := tr.Namespace + "-kept"
+		tr.createNamespace(controllerNamespace, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, map[string]string{policy.ServiceAccountKey: "default", policy.CertTTLKey: shortLifetime})
+		versions := map[*environment.SecretHistory]string{e.history: "", tr.WatchSecret(controllerNamespace, "default"): ""}
+		tr.await("its Secret", func(context.Context) error { return checkSecretsReplaced(versions) })
 
 		// The webhook's replicas start while their clock is two hours ahead, which is
 		// then set right.
@@ -49,9 +49,9 @@ func TestClockJumped(t *testing.T) {
 			}
 			return nil
 		})
-		restarts := tr.restarts()
-		tr.jump(tr.replicas(webhookPart), 0)
-		right, injected := time.Now(), tr.Pods.Snapshot().Injected
+		restarts := tr.containerRestarts()
+		tr.setClockOffset(tr.replicas(webhookComponent), 0)
+		clockRestored, injected := time.Now(), tr.Pods.Snapshot().Injected
 
 		// Controller and publisher believe that every certificate is over, then that
 		// none has begun.
@@ -59,43 +59,43 @@ func TestClockJumped(t *testing.T) {
 			by     time.Duration
 			reason string
 		}{{10 * time.Minute, "expired"}, {-10 * time.Minute, "not-yet-valid"}} {
-			publishers, err := o.pods(ctx)
+			publishers, err := e.pods(ctx)
 			require.NoError(tr, err)
-			all := append(tr.replicas(controllerPart), publishers...)
-			tr.jump(all, jump.by)
+			all := append(tr.replicas(controllerComponent), publishers...)
+			tr.setClockOffset(all, jump.by)
 			tr.await("it is told", func(ctx context.Context) error {
 				for _, edge := range edges.Edges {
-					if err := told(ctx, edge.Namespace, "Rejected", time.Time{}, jump.reason); err != nil {
+					if err := checkEvent(ctx, edge.Namespace, "Rejected", time.Time{}, jump.reason); err != nil {
 						return err
 					}
 				}
 				return nil
 			})
-			tr.jump(all, 0)
-			for l := range renewed {
-				renewed[l] = l.Current().ResourceVersion
+			tr.setClockOffset(all, 0)
+			for l := range versions {
+				versions[l] = l.Current().ResourceVersion
 			}
-			tr.Heal(fmt.Sprintf("after %s", jump.by), func(context.Context) error { return replaced(renewed) })
+			tr.AwaitRecovery(fmt.Sprintf("after %s", jump.by), func(context.Context) error { return checkSecretsReplaced(versions) })
 		}
-		tr.Heal("webhook", func(context.Context) error {
+		tr.AwaitRecovery("webhook", func(context.Context) error {
 			if seen := tr.Pods.Snapshot(); seen.Injected < injected+5 {
 				return errors.New(seen.String())
 			}
 			return nil
 		})
-		tr.Logf("the webhook signed anew within %s", time.Since(right).Round(time.Second))
-		assert.Equal(tr, restarts, tr.restarts(), "restarts of Isthmus")
-		for name, restarts := range o.restarts(ctx, tr) {
+		tr.Logf("the webhook signed anew within %s", time.Since(clockRestored).Round(time.Second))
+		assert.Equal(tr, restarts, tr.containerRestarts(), "restarts of Isthmus")
+		for name, restarts := range e.containerRestarts(ctx, tr) {
 			assert.Zero(tr, restarts, "restarts of container %s", name)
 		}
-		o.judge(tr)
+		e.recordTraffic(tr)
 	})
 }
 
-// versions are those of the Secrets that the trial follows.
-func (tr *Trial) versions() map[*environment.SecretHistory]string {
+// secretVersions are those of the Secrets that the trial follows.
+func (tr *Trial) secretVersions() map[*environment.SecretHistory]string {
 	versions := map[*environment.SecretHistory]string{}
-	for _, l := range tr.ledger {
+	for _, l := range tr.histories {
 		if current := l.Current(); current != nil {
 			versions[l] = current.ResourceVersion
 		}
@@ -103,19 +103,19 @@ func (tr *Trial) versions() map[*environment.SecretHistory]string {
 	return versions
 }
 
-// jump sets how far the clocks of our programs in these pods are from the machine's.
-func (tr *Trial) jump(in []corev1.Pod, by time.Duration) {
+// setClockOffset sets how far the clocks of our programs in these pods are from the machine's.
+func (tr *Trial) setClockOffset(pods []corev1.Pod, by time.Duration) {
 	tr.Helper()
-	for i := range in {
+	for i := range pods {
 		tr.await("jump", func(ctx context.Context) error {
-			said, err := cluster.Client.CoreV1().RESTClient().Post().Namespace(in[i].Namespace).Resource("pods").Name(in[i].Name+":10999").
+			body, err := cluster.Client.CoreV1().RESTClient().Post().Namespace(pods[i].Namespace).Resource("pods").Name(pods[i].Name+":10999").
 				SubResource("proxy").Suffix("jump").Param("by", by.String()).DoRaw(ctx)
 			if err != nil {
 				return err
 			}
-			at, err := time.Parse(time.RFC3339, strings.TrimSpace(string(said)))
+			at, err := time.Parse(time.RFC3339, strings.TrimSpace(string(body)))
 			if d := time.Until(at) - by; err == nil && d.Abs() > time.Minute {
-				err = fmt.Errorf("pod %s says it is %s", in[i].Name, at)
+				err = fmt.Errorf("pod %s says it is %s", pods[i].Name, at)
 			}
 			return err
 		})

@@ -28,18 +28,18 @@ const (
 	leaseName = "isthmus-controller"
 	// kills is how often the leader is killed, busied by this many namespaces that
 	// opt in and out all the time.
-	kills, busy = 8, 8
+	kills, busyNamespaces = 8, 8
 )
 
 // The leader is killed again and again while it publishes.
-func TestControllerKilled(t *testing.T) {
+func TestControllerIsKilledWhilePublishing(t *testing.T) {
 	trial(t, "controller killed mid-publish", func(ctx context.Context, tr *Trial) {
 		var names []string
-		var ledgers []*environment.SecretHistory
-		for i := range busy {
+		var histories []*environment.SecretHistory
+		for i := range busyNamespaces {
 			names = append(names, fmt.Sprintf("%s-%d", tr.Namespace, i))
-			tr.namespace(names[i], nil, map[string]string{policy.ServiceAccountKey: "default"})
-			ledgers = append(ledgers, tr.Follow(names[i], "default"))
+			tr.createNamespace(names[i], nil, map[string]string{policy.ServiceAccountKey: "default"})
+			histories = append(histories, tr.WatchSecret(names[i], "default"))
 		}
 		toggling, stop := context.WithCancel(ctx)
 		defer stop()
@@ -47,54 +47,54 @@ func TestControllerKilled(t *testing.T) {
 		go func() {
 			defer close(done)
 			for n := 0; toggling.Err() == nil; n++ {
-				_ = optIn(toggling, names[n%busy], n/busy%2 == 0)
+				_ = setOptIn(toggling, names[n%busyNamespaces], n/busyNamespaces%2 == 0)
 				select {
 				case <-toggling.Done():
-				case <-time.After(often):
+				case <-time.After(pollInterval):
 				}
 			}
 		}()
 		for range kills {
-			written := versions(ledgers)
+			written := countVersions(histories)
 			leader := tr.leader("")
 			tr.await("it publishes", func(context.Context) error {
-				if versions(ledgers) < written+busy/2 {
-					return fmt.Errorf("%d versions of Secrets", versions(ledgers))
+				if countVersions(histories) < written+busyNamespaces/2 {
+					return fmt.Errorf("%d versions of Secrets", countVersions(histories))
 				}
 				return nil
 			})
-			require.NoError(tr, cluster.KillContainer(ctx, container(leader)))
-			tr.remove(leader, 0) // its successor does not wait for being restarted
-			tr.dropLease()       // nor the other one for the Lease to run out
+			require.NoError(tr, cluster.KillContainer(ctx, containerID(leader)))
+			tr.deletePod(leader, 0) // its successor does not wait for being restarted
+			tr.deleteLease()        // nor the other one for the Lease to run out
 		}
 		stop()
 		<-done
 		for _, name := range names {
-			require.NoError(tr, optIn(ctx, name, true))
+			require.NoError(tr, setOptIn(ctx, name, true))
 		}
-		tr.Heal("all Secrets", func(ctx context.Context) error {
+		tr.AwaitRecovery("all Secrets", func(ctx context.Context) error {
 			for _, name := range names {
 				if _, err := cluster.Client.CoreV1().Secrets(name).Get(ctx, "istio-certs", metav1.GetOptions{}); err != nil {
 					return err
 				}
 			}
-			return tr.whole(ctx)
+			return tr.checkHealthy(ctx)
 		})
-		tr.Logf("%d kills, %d versions of %d Secrets", kills, versions(ledgers), busy)
+		tr.Logf("%d kills, %d versions of %d Secrets", kills, countVersions(histories), busyNamespaces)
 	})
 }
 
 // The leader loses its Lease in three ways, and somebody leads again.
-func TestLeaderLost(t *testing.T) {
+func TestLeaderIsLost(t *testing.T) {
 	trial(t, "leader lost", func(ctx context.Context, tr *Trial) {
 		leases := cluster.Client.CoordinationV1().Leases(node.Namespace)
 		n := 0
 		published := func(after string) {
 			n++
 			name := fmt.Sprintf("%s-%d", tr.Namespace, n)
-			tr.namespace(name, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, map[string]string{policy.ServiceAccountKey: "default"})
-			l := tr.Follow(name, "default")
-			tr.Heal(after, func(context.Context) error {
+			tr.createNamespace(name, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, map[string]string{policy.ServiceAccountKey: "default"})
+			l := tr.WatchSecret(name, "default")
+			tr.AwaitRecovery(after, func(context.Context) error {
 				if l.Current() == nil {
 					return fmt.Errorf("there is no Secret in namespace %s", name)
 				}
@@ -102,33 +102,33 @@ func TestLeaderLost(t *testing.T) {
 			})
 		}
 
-		tr.dropLease()
+		tr.deleteLease()
 		tr.leader("")
 		published("Lease deleted")
 
 		_, err := leases.Patch(ctx, leaseName, types.MergePatchType,
 			fmt.Appendf(nil, `{"spec":{"holderIdentity":"thief","renewTime":%q}}`, time.Now().UTC().Format(metav1.RFC3339Micro)), metav1.PatchOptions{})
 		require.NoError(tr, err)
-		tr.Heal("Lease stolen: led again", func(ctx context.Context) error { return leads(ctx, "thief") })
+		tr.AwaitRecovery("Lease stolen: led again", func(ctx context.Context) error { return checkLeader(ctx, "thief") })
 		published("Lease stolen")
 
 		leader := tr.leader("")
-		require.NoError(tr, cluster.PauseContainer(ctx, container(leader)))
-		tr.Heal("leader paused: another leads", func(ctx context.Context) error { return leads(ctx, leader.Name) })
+		require.NoError(tr, cluster.PauseContainer(ctx, containerID(leader)))
+		tr.AwaitRecovery("leader paused: another leads", func(ctx context.Context) error { return checkLeader(ctx, leader.Name) })
 		published("leader paused")
-		if err := cluster.ResumeContainer(ctx, container(leader)); err != nil {
+		if err := cluster.ResumeContainer(ctx, containerID(leader)); err != nil {
 			tr.Logf("it was ended meanwhile: %v", err)
 		}
-		tr.await("who was paused ends and starts anew", func(ctx context.Context) error { return restarted(ctx, leader) })
-		assert.NoError(tr, leads(ctx, leader.Name), "who was paused leads again")
-		tr.await("both are there", tr.whole)
+		tr.await("who was paused ends and starts anew", func(ctx context.Context) error { return checkRestarted(ctx, leader) })
+		assert.NoError(tr, checkLeader(ctx, leader.Name), "who was paused leads again")
+		tr.await("both are there", tr.checkHealthy)
 	})
 }
 
-// optIn labels a namespace, or takes the label away.
-func optIn(ctx context.Context, namespace string, in bool) error {
+// setOptIn labels a namespace, or takes the label away.
+func setOptIn(ctx context.Context, namespace string, optedIn bool) error {
 	value := "null"
-	if in {
+	if optedIn {
 		value = `"` + policy.InjectionEnabled + `"`
 	}
 	_, err := cluster.Client.CoreV1().Namespaces().Patch(ctx, namespace, types.MergePatchType,
@@ -136,30 +136,30 @@ func optIn(ctx context.Context, namespace string, in bool) error {
 	return err
 }
 
-// versions counts those of all Secrets that were seen.
-func versions(ledgers []*environment.SecretHistory) int {
+// countVersions counts those of all Secrets that were seen.
+func countVersions(histories []*environment.SecretHistory) int {
 	n := 0
-	for _, l := range ledgers {
+	for _, l := range histories {
 		n += len(l.Versions())
 	}
 	return n
 }
 
-// leads says whether somebody other than this pod or holder has a Lease that has not
+// checkLeader says whether somebody other than this pod or holder has a Lease that has not
 // run out.
-func leads(ctx context.Context, other string) error {
+func checkLeader(ctx context.Context, other string) error {
 	lease, err := cluster.Client.CoordinationV1().Leases(node.Namespace).Get(ctx, leaseName, metav1.GetOptions{})
 	if err != nil {
 		return err
 	}
 	holder := ptr.Deref(lease.Spec.HolderIdentity, "")
-	if holder == "" || other != "" && strings.HasPrefix(holder, other) || expired(lease) {
+	if holder == "" || other != "" && strings.HasPrefix(holder, other) || isExpired(lease) {
 		return fmt.Errorf("the Lease is %q's, renewed %s", holder, lease.Spec.RenewTime)
 	}
 	return nil
 }
 
-func expired(lease *coordinationv1.Lease) bool {
+func isExpired(lease *coordinationv1.Lease) bool {
 	return time.Since(lease.Spec.RenewTime.Time) > time.Duration(*lease.Spec.LeaseDurationSeconds)*time.Second
 }
 
@@ -168,7 +168,7 @@ func (tr *Trial) leader(other string) *corev1.Pod {
 	tr.Helper()
 	var found *corev1.Pod
 	tr.await("a leader", func(ctx context.Context) error {
-		if err := leads(ctx, other); err != nil {
+		if err := checkLeader(ctx, other); err != nil {
 			return err
 		}
 		lease, err := cluster.Client.CoordinationV1().Leases(node.Namespace).Get(ctx, leaseName, metav1.GetOptions{})
@@ -182,8 +182,8 @@ func (tr *Trial) leader(other string) *corev1.Pod {
 	return found
 }
 
-// dropLease deletes the Lease.
-func (tr *Trial) dropLease() {
+// deleteLease deletes the Lease.
+func (tr *Trial) deleteLease() {
 	tr.Helper()
 	err := cluster.Client.CoordinationV1().Leases(node.Namespace).Delete(tr.Context(), leaseName, metav1.DeleteOptions{})
 	if !apierrors.IsNotFound(err) {

@@ -25,74 +25,74 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// herd is how many edge pods are rolled. Of them publishers have the sidecar and the
+// rolledPods is how many edge pods are rolled. Of them publishers have the sidecar and the
 // publisher, and keep one Secret together; the others have no container of ours. More
 // sidecars are not for a node whose kernel is as it comes: a user has 128 instances of
 // inotify in all (fs.inotify.max_user_instances), Istio's agent takes two of them and
 // ends where there is none, and all agents are user 1337; so are publishers, which take
 // one where there is one.
-const herd, publishers = 200, 50
+const rolledPods, publisherPods = 200, 50
 
-// flock is a workload of the herd, in a namespace of its own.
-type flock struct {
+// rolledWorkload is a workload of the herd, in a namespace of its own.
+type rolledWorkload struct {
 	namespace string
 	mode      string
 	replicas  int32
-	ledger    *environment.SecretHistory
+	history   *environment.SecretHistory
 }
 
 // Two workloads of 200 edges together are rolled, all at once. The edges are a program
 // that does nothing, and ask for little: they are all on one node of two CPUs. The pods
 // that are replaced wait for a node that does not come, so that the node starts 200 pods
 // and not 400.
-func TestHerdRolled(t *testing.T) {
-	trial(t, fmt.Sprintf("%d edge pods rolled at once", herd), func(ctx context.Context, tr *Trial) {
-		flocks := []*flock{
-			{namespace: tr.Namespace + "-herd", mode: "secret", replicas: herd - publishers},
-			{namespace: tr.Namespace + "-publishers", mode: "sidecar", replicas: publishers},
+func TestManyEdgesAreRolledAtOnce(t *testing.T) {
+	trial(t, fmt.Sprintf("%d edge pods rolled at once", rolledPods), func(ctx context.Context, tr *Trial) {
+		workloads := []*rolledWorkload{
+			{namespace: tr.Namespace + "-herd", mode: "secret", replicas: rolledPods - publisherPods},
+			{namespace: tr.Namespace + "-publishers", mode: "sidecar", replicas: publisherPods},
 		}
-		tr.namespace(flocks[0].namespace, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, nil)
-		tr.namespace(flocks[1].namespace, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, publishing)
-		for _, f := range flocks {
-			f.ledger = tr.Follow(f.namespace, "default")
+		tr.createNamespace(workloads[0].namespace, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, nil)
+		tr.createNamespace(workloads[1].namespace, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, publishingAnnotations)
+		for _, f := range workloads {
+			f.history = tr.WatchSecret(f.namespace, "default")
 			_, err := cluster.Client.AppsV1().Deployments(f.namespace).Create(ctx, f.deployment(), metav1.CreateOptions{})
 			require.NoError(tr, err)
 		}
-		each := func(missing func(context.Context, *flock) error) func(context.Context) error {
+		each := func(check func(context.Context, *rolledWorkload) error) func(context.Context) error {
 			return func(ctx context.Context) error {
 				var errs error
-				for _, f := range flocks {
-					errs = errors.Join(errs, missing(ctx, f))
+				for _, f := range workloads {
+					errs = errors.Join(errs, check(ctx, f))
 				}
 				return errs
 			}
 		}
-		tr.await("pods to replace", each(func(ctx context.Context, f *flock) error { return f.counted(ctx, "true") }))
-		before, err := burdened(ctx)
+		tr.await("pods to replace", each(func(ctx context.Context, f *rolledWorkload) error { return f.checkPodCount(ctx, "true") }))
+		before, err := readServerLoad(ctx)
 		require.NoError(tr, err)
 
-		for _, f := range flocks {
+		for _, f := range workloads {
 			_, err = cluster.Client.AppsV1().Deployments(f.namespace).Patch(ctx, "herd", types.MergePatchType,
 				[]byte(`{"spec": {"template": {"spec": {"nodeSelector": null}}}}`), metav1.PatchOptions{})
 			require.NoError(tr, err)
 		}
-		tr.Heal("created", each(func(ctx context.Context, f *flock) error { return f.counted(ctx, "") }))
-		tr.Heal("ready", each(func(ctx context.Context, f *flock) error { return ready(ctx, f.namespace, "herd", true) }))
+		tr.AwaitRecovery("created", each(func(ctx context.Context, f *rolledWorkload) error { return f.checkPodCount(ctx, "") }))
+		tr.AwaitRecovery("ready", each(func(ctx context.Context, f *rolledWorkload) error { return checkReady(ctx, f.namespace, "herd", true) }))
 
-		after, err := burdened(ctx)
+		after, err := readServerLoad(ctx)
 		require.NoError(tr, err)
-		tr.Logf("%s", after.since(before))
-		for _, f := range flocks {
-			entries, serials := f.ledger.Versions(), f.ledger.Serials()
+		tr.Logf("%s", after.difference(before))
+		for _, f := range workloads {
+			entries, serials := f.history.Versions(), f.history.Serials()
 			assert.NotEmpty(tr, serials)
-			assert.Empty(tr, f.ledger.UnneededWrites(), "writes of the Secret of %d edges", f.replicas)
+			assert.Empty(tr, f.history.UnneededWrites(), "writes of the Secret of %d edges", f.replicas)
 			tr.Logf("%d edges: %d certificates in the Secret, %d writes", f.replicas, len(serials), len(entries))
 		}
 
 		// The next edge needs what the agents have of inotify.
-		agents := flocks[1].namespace
+		agents := workloads[1].namespace
 		require.NoError(tr, cluster.Client.AppsV1().Deployments(agents).Delete(ctx, "herd", metav1.DeleteOptions{}))
-		tr.Heal("gone", func(ctx context.Context) error {
+		tr.AwaitRecovery("gone", func(ctx context.Context) error {
 			list, err := cluster.Client.CoreV1().Pods(agents).List(ctx, metav1.ListOptions{})
 			if err == nil && len(list.Items) > 0 {
 				err = fmt.Errorf("%d pods are left in namespace %s", len(list.Items), agents)
@@ -103,7 +103,7 @@ func TestHerdRolled(t *testing.T) {
 }
 
 // deployment is the flock before it is rolled: nowhere.
-func (f *flock) deployment() *appsv1.Deployment {
+func (f *rolledWorkload) deployment() *appsv1.Deployment {
 	edge := pods.Edge("herd")
 	edge.Annotations[policy.ModeKey] = f.mode
 	if f.mode == "sidecar" {
@@ -117,39 +117,39 @@ func (f *flock) deployment() *appsv1.Deployment {
 	return d
 }
 
-// counted says how many of the flock's pods there are not yet; nowhere selects those
+// checkPodCount says how many of the flock's pods there are not yet; nowhere selects those
 // that wait for a node with a label, or do not.
-func (f *flock) counted(ctx context.Context, nowhere string) error {
+func (f *rolledWorkload) checkPodCount(ctx context.Context, unschedulable string) error {
 	list, err := cluster.Client.CoreV1().Pods(f.namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=herd"})
 	if err != nil {
 		return err
 	}
-	n, bare := 0, 0
+	n, notInjected := 0, 0
 	for i := range list.Items {
 		p := &list.Items[i]
-		if p.DeletionTimestamp != nil || p.Spec.NodeSelector["isthmus.test/nowhere"] != nowhere {
+		if p.DeletionTimestamp != nil || p.Spec.NodeSelector["isthmus.test/nowhere"] != unschedulable {
 			continue
 		}
 		n++
 		if p.Labels[policy.InjectedLabel] == "" {
-			bare++
+			notInjected++
 		}
 	}
-	if bare > 0 || n != int(f.replicas) {
-		return fmt.Errorf("%d of %d pods of namespace %s are there, %d of them without an injection", n, f.replicas, f.namespace, bare)
+	if notInjected > 0 || n != int(f.replicas) {
+		return fmt.Errorf("%d of %d pods of namespace %s are there, %d of them without an injection", n, f.replicas, f.namespace, notInjected)
 	}
 	return nil
 }
 
-// burden is what was asked of webhook and controller so far.
-type burden struct {
+// serverLoad is what was asked of webhook and controller so far.
+type serverLoad struct {
 	reviews, seconds, slow, rejected float64
 	controller                       float64
 	memory                           map[string]float64
 	at                               time.Time
 }
 
-func burdened(ctx context.Context) (b burden, err error) {
+func readServerLoad(ctx context.Context) (b serverLoad, err error) {
 	text, err := cluster.Client.CoreV1().RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
 	if err != nil {
 		return b, err
@@ -165,18 +165,18 @@ func burdened(ctx context.Context) (b burden, err error) {
 	if err := errors.Join(errs[:]...); err != nil {
 		return b, err
 	}
-	for _, part := range []string{webhookPart, controllerPart} {
-		if b.memory[part], err = metric(ctx, part, "process_resident_memory_bytes"); err != nil {
+	for _, component := range []string{webhookComponent, controllerComponent} {
+		if b.memory[component], err = sumMetric(ctx, component, "process_resident_memory_bytes"); err != nil {
 			return b, err
 		}
 	}
-	b.controller, err = metric(ctx, controllerPart, "process_cpu_seconds_total")
+	b.controller, err = sumMetric(ctx, controllerComponent, "process_cpu_seconds_total")
 	return b, err
 }
 
-func (b burden) since(before burden) string {
+func (b serverLoad) difference(before serverLoad) string {
 	n := b.reviews - before.reviews
 	return fmt.Sprintf("%.0f reviews in %s, %.1f ms each at the API server, %.0f above 1 s, %.0f rejected; controllers: %.2f s of CPU, %.0f MiB together; webhooks: %.0f MiB together",
 		n, b.at.Sub(before.at).Round(time.Second), 1000*(b.seconds-before.seconds)/max(n, 1), n-(b.slow-before.slow), b.rejected-before.rejected,
-		b.controller-before.controller, b.memory[controllerPart]/(1<<20), b.memory[webhookPart]/(1<<20))
+		b.controller-before.controller, b.memory[controllerComponent]/(1<<20), b.memory[webhookComponent]/(1<<20))
 }

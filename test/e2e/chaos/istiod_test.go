@@ -18,60 +18,60 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/traffic"
 )
 
-// istiod selects its Deployment and its pods.
-const istiod = "app=istiod"
+// istiodSelector selects its Deployment and its pods.
+const istiodSelector = "app=istiod"
 
 // istiod is away until an agent and the controller have both asked for another
 // certificate in vain: what they have goes on, and they ask again.
-func TestIstiodAway(t *testing.T) {
+func TestIstiodIsDownDuringRenewals(t *testing.T) {
 	trial(t, "istiod away past a renewal", func(ctx context.Context, tr *Trial) {
 		files, secret := edges.Edges[0], edges.Edges[1]
-		before := tr.versions()
+		before := tr.secretVersions()
 		tr.Cleanup(func() {
 			require.NoError(tr, scaleIstiod(context.Background(), 1), "whatever failed, the others have an istiod")
 		})
 		require.NoError(tr, scaleIstiod(ctx, 0))
 		tr.await("no istiod is left", func(ctx context.Context) error {
-			list, err := cluster.Client.CoreV1().Pods(node.IstioNamespace).List(ctx, metav1.ListOptions{LabelSelector: istiod})
+			list, err := cluster.Client.CoreV1().Pods(node.IstioNamespace).List(ctx, metav1.ListOptions{LabelSelector: istiodSelector})
 			if err == nil && len(list.Items) > 0 {
 				err = fmt.Errorf("pod %s is there still", list.Items[0].Name)
 			}
 			return err
 		})
-		gone := time.Now()
+		outageStart := time.Now()
 		tr.await("the controller asks in vain", func(ctx context.Context) error {
-			return told(ctx, secret.Namespace, "Failed", gone, "istiod")
+			return checkEvent(ctx, secret.Namespace, "Failed", outageStart, "istiod")
 		})
 		tr.await("an agent asks in vain", func(ctx context.Context) error {
-			return says(ctx, files, patches.SidecarName, gone, "failed to get certificate")
+			return checkLog(ctx, files, patches.SidecarName, outageStart, "failed to get certificate")
 		})
 		reports, err := edges.Report(ctx)
 		require.NoError(tr, err)
 		shown := len(reports[files.Name].Serials)
 
 		require.NoError(tr, scaleIstiod(ctx, 1))
-		back := time.Now()
-		tr.Heal("istiod", tr.whole)
-		tr.Heal("Secrets", func(context.Context) error { return replaced(before) })
-		tr.Heal("files", func(ctx context.Context) error {
+		outageEnd := time.Now()
+		tr.AwaitRecovery("istiod", tr.checkHealthy)
+		tr.AwaitRecovery("Secrets", func(context.Context) error { return checkSecretsReplaced(before) })
+		tr.AwaitRecovery("files", func(ctx context.Context) error {
 			reports, err := edges.Report(ctx)
 			if err == nil && len(reports[files.Name].Serials) <= shown {
 				err = fmt.Errorf("edge %s has shown %d certificates", files.Name, shown)
 			}
 			return err
 		})
-		tr.Logf("istiod was away for %s", back.Sub(gone).Round(time.Second))
+		tr.Logf("istiod was away for %s", outageEnd.Sub(outageStart).Round(time.Second))
 	})
 }
 
 // scaleIstiod sets how many replicas istiod is to have.
 func scaleIstiod(ctx context.Context, replicas int) error {
-	return scale(ctx, node.IstioNamespace, istiod, replicas)
+	return scale(ctx, node.IstioNamespace, istiodSelector, replicas)
 }
 
-// says says that a container has not logged a text since some moment in any pod of an
+// checkLog says that a container has not logged a text since some moment in any pod of an
 // edge.
-func says(ctx context.Context, edge traffic.Edge, container string, since time.Time, text string) error {
+func checkLog(ctx context.Context, edge traffic.Edge, container string, since time.Time, text string) error {
 	api := cluster.Client.CoreV1().Pods(edge.Namespace)
 	list, err := api.List(ctx, metav1.ListOptions{LabelSelector: "app=edge"})
 	if err != nil {

@@ -27,74 +27,74 @@ func namespaceDeleted(ctx context.Context, tr *Trial) {
 	for i := range names {
 		names[i] = fmt.Sprintf("%s-gone-%d", tr.Namespace, i)
 	}
-	restarts := tr.restarts()
-	each := func(do func(i int, name string) error) {
+	restarts := tr.containerRestarts()
+	each := func(do func(i int, namespace string) error) {
 		tr.Helper()
 		errs := make([]error, len(names))
 		var done sync.WaitGroup
-		for i, name := range names {
-			done.Go(func() { errs[i] = do(i, name) })
+		for i, namespace := range names {
+			done.Go(func() { errs[i] = do(i, namespace) })
 		}
 		done.Wait()
 		require.NoError(tr, errors.Join(errs...))
 	}
 	for round := range 2 {
-		each(func(_ int, name string) error { return populate(ctx, name) })
-		each(func(i int, name string) error {
+		each(func(_ int, namespace string) error { return createEdgeNamespace(ctx, namespace) })
+		each(func(i int, namespace string) error {
 			// From right after it was made until the edge is about to be ready: the moment
 			// is what varies.
 			time.Sleep(time.Duration(i+round*len(names)) * 250 * time.Millisecond)
-			return depopulate(ctx, name)
+			return deleteNamespace(ctx, namespace)
 		})
 	}
-	each(func(_ int, name string) error { return populate(ctx, name) })
-	tr.Heal("Secrets again", func(ctx context.Context) error {
+	each(func(_ int, namespace string) error { return createEdgeNamespace(ctx, namespace) })
+	tr.AwaitRecovery("Secrets again", func(ctx context.Context) error {
 		var errs error
-		for _, name := range names {
-			s, err := secret(ctx, name)
+		for _, namespace := range names {
+			s, err := readSecret(ctx, namespace)
 			if err == nil {
-				err = environment.ValidateSecret(s, environment.Identity(tr, name, "default"))
+				err = environment.ValidateSecret(s, environment.Identity(tr, namespace, "default"))
 			}
 			errs = errors.Join(errs, err)
 		}
 		return errs
 	})
-	tr.Heal("edges again", func(ctx context.Context) error {
+	tr.AwaitRecovery("edges again", func(ctx context.Context) error {
 		var errs error
-		for _, name := range names {
-			errs = errors.Join(errs, ready(ctx, name, "edge", true))
+		for _, namespace := range names {
+			errs = errors.Join(errs, checkReady(ctx, namespace, "edge", true))
 		}
 		return errs
 	})
-	each(func(_ int, name string) error { return depopulate(ctx, name) })
-	tr.Heal("forgotten", func(ctx context.Context) error {
-		for _, name := range names {
-			for _, of := range []string{"isthmus_certificate_not_after_timestamp_seconds", "isthmus_edge_pods"} {
-				if n, err := metric(ctx, controllerPart, of, `namespace="`+name+`"`); err != nil || n != 0 {
-					return fmt.Errorf("%s of namespace %s is %v: %w", of, name, n, err)
+	each(func(_ int, namespace string) error { return deleteNamespace(ctx, namespace) })
+	tr.AwaitRecovery("forgotten", func(ctx context.Context) error {
+		for _, namespace := range names {
+			for _, name := range []string{"isthmus_certificate_not_after_timestamp_seconds", "isthmus_edge_pods"} {
+				if n, err := sumMetric(ctx, controllerComponent, name, `namespace="`+namespace+`"`); err != nil || n != 0 {
+					return fmt.Errorf("%s of namespace %s is %v: %w", name, namespace, n, err)
 				}
 			}
 		}
 		return nil
 	})
-	tr.calm(ctx)
-	assert.Equal(tr, restarts, tr.restarts(), "restarts of Isthmus")
+	tr.awaitNoErrors(ctx)
+	assert.Equal(tr, restarts, tr.containerRestarts(), "restarts of Isthmus")
 }
 
-// calm waits until the controller has worked for a while without an error.
-func (tr *Trial) calm(ctx context.Context) {
+// awaitNoErrors waits until the controller has worked for a while without an error.
+func (tr *Trial) awaitNoErrors(ctx context.Context) {
 	tr.Helper()
 	const each = "controller_runtime_reconcile_total"
-	work := func() (good, bad float64, err error) {
-		if good, err = metric(ctx, controllerPart, each, `result="requeue_after"`); err == nil {
-			bad, err = metric(ctx, controllerPart, each, `result="error"`)
+	reconciles := func() (good, bad float64, err error) {
+		if good, err = sumMetric(ctx, controllerComponent, each, `result="requeue_after"`); err == nil {
+			bad, err = sumMetric(ctx, controllerComponent, each, `result="error"`)
 		}
 		return good, bad, err
 	}
-	good, bad, err := work()
+	good, bad, err := reconciles()
 	require.NoError(tr, err)
-	tr.Heal("no error", func(context.Context) error {
-		g, b, err := work()
+	tr.AwaitRecovery("no error", func(context.Context) error {
+		g, b, err := reconciles()
 		if err != nil {
 			return err
 		}
@@ -108,29 +108,29 @@ func (tr *Trial) calm(ctx context.Context) {
 	})
 }
 
-// populate makes a namespace that is opted in, with an edge in it.
-func populate(ctx context.Context, name string) error {
+// createEdgeNamespace makes a namespace that is opted in, with an edge in it.
+func createEdgeNamespace(ctx context.Context, namespace string) error {
 	_, err := cluster.Client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
-		Name: name, Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, Annotations: map[string]string{policy.ServiceAccountKey: "default"},
+		Name: namespace, Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, Annotations: map[string]string{policy.ServiceAccountKey: "default"},
 	}}, metav1.CreateOptions{})
 	if err != nil {
 		return err
 	}
-	_, err = cluster.Client.AppsV1().Deployments(name).Create(ctx, pods.Deployment(pods.Edge("edge"), 1), metav1.CreateOptions{})
+	_, err = cluster.Client.AppsV1().Deployments(namespace).Create(ctx, pods.Deployment(pods.Edge("edge"), 1), metav1.CreateOptions{})
 	return err
 }
 
-// depopulate deletes a namespace and returns when it is gone.
-func depopulate(ctx context.Context, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+// deleteNamespace deletes a namespace and returns when it is gone.
+func deleteNamespace(ctx context.Context, namespace string) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	api := cluster.Client.CoreV1().Namespaces()
-	err := api.Delete(ctx, name, metav1.DeleteOptions{})
-	for ; err == nil; _, err = api.Get(ctx, name, metav1.GetOptions{}) {
-		time.Sleep(often)
+	err := api.Delete(ctx, namespace, metav1.DeleteOptions{})
+	for ; err == nil; _, err = api.Get(ctx, namespace, metav1.GetOptions{}) {
+		time.Sleep(pollInterval)
 	}
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
-	return fmt.Errorf("delete namespace %s: %w", name, err)
+	return fmt.Errorf("delete namespace %s: %w", namespace, err)
 }

@@ -15,29 +15,29 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// agents are what a node runs beside its pods, in the order in which they start.
-var agents = []string{"containerd", "kubelet", "kube-proxy"}
+// nodeAgents are what a node runs beside its pods, in the order in which they start.
+var nodeAgents = []string{"containerd", "kubelet", "kube-proxy"}
 
 // The node's agents are away for a while: the pods go on.
-func TestNodeRestarted(t *testing.T) {
+func TestNodeAgentsAreRestarted(t *testing.T) {
 	trial(t, "node's agents restarted", func(ctx context.Context, tr *Trial) {
-		before := containers(ctx, tr)
-		for _, agent := range agents {
+		before := containerIDs(ctx, tr)
+		for _, agent := range nodeAgents {
 			require.NoError(tr, cluster.ControlComponent(ctx, "kill", agent))
 		}
-		time.Sleep(away)
+		time.Sleep(outage)
 		tr.startAgents(ctx)
-		tr.Heal("all", tr.whole)
-		assert.Equal(tr, before, containers(ctx, tr), "no container was restarted")
+		tr.AwaitRecovery("all", tr.checkHealthy)
+		assert.Equal(tr, before, containerIDs(ctx, tr), "no container was restarted")
 	})
 }
 
 // The node loses its power: every container ends, and is started again.
-func TestNodeRebooted(t *testing.T) {
+func TestNodeIsRebooted(t *testing.T) {
 	trial(t, "node rebooted", func(ctx context.Context, tr *Trial) {
-		tr.MayLose("both edges, what is behind them and who calls them end with the one node")
-		tr.MayWait("the webhook ends with the one node")
-		before := containers(ctx, tr)
+		tr.ExpectFailedRequests("both edges, what is behind them and who calls them end with the one node")
+		tr.ExpectRefusedPods("the webhook ends with the one node")
+		before := containerIDs(ctx, tr)
 		require.NotEmpty(tr, before)
 		require.NoError(tr, cluster.ControlComponent(ctx, "kill", "kubelet"))
 		require.NoError(tr, cluster.KillContainers(ctx))
@@ -45,21 +45,21 @@ func TestNodeRebooted(t *testing.T) {
 			require.NoError(tr, cluster.ControlComponent(ctx, "kill", agent))
 		}
 		tr.startAgents(ctx)
-		tr.Heal("every container", func(ctx context.Context) error {
-			now := containers(ctx, tr)
+		tr.AwaitRecovery("every container", func(ctx context.Context) error {
+			now := containerIDs(ctx, tr)
 			for pod, id := range before {
 				if now[pod] == id {
 					return fmt.Errorf("%s is %s still", pod, id)
 				}
 			}
-			return tr.whole(ctx)
+			return tr.checkHealthy(ctx)
 		})
-		tr.Heal("answers", answered)
+		tr.AwaitRecovery("answers", checkAnswered)
 	})
 }
 
-// answered says through which edge no answer has come since its caller began to count.
-func answered(ctx context.Context) error {
+// checkAnswered says through which edge no answer has come since its caller began to count.
+func checkAnswered(ctx context.Context) error {
 	reports, err := edges.Report(ctx)
 	if err != nil {
 		return err
@@ -75,13 +75,13 @@ func answered(ctx context.Context) error {
 // startAgents starts what was killed; each returns when it does its work.
 func (tr *Trial) startAgents(ctx context.Context) {
 	tr.Helper()
-	for _, agent := range agents {
+	for _, agent := range nodeAgents {
 		require.NoError(tr, cluster.ControlComponent(ctx, "restart", agent))
 	}
 }
 
-// containers are the ids of all containers but those of trials, by pod and name.
-func containers(ctx context.Context, tr *Trial) map[string]string {
+// containerIDs are the ids of all containers but those of trials, by pod and name.
+func containerIDs(ctx context.Context, tr *Trial) map[string]string {
 	found := map[string]string{}
 	list, err := cluster.Client.CoreV1().Pods("").List(ctx, metav1.ListOptions{})
 	require.NoError(tr, err)
@@ -90,7 +90,7 @@ func containers(ctx context.Context, tr *Trial) map[string]string {
 		if strings.HasPrefix(pod.Namespace, trialPrefix) || pod.DeletionTimestamp != nil || pod.Status.Phase != corev1.PodRunning {
 			continue
 		}
-		for _, s := range statuses(pod) {
+		for _, s := range containerStatuses(pod) {
 			if s.State.Running != nil {
 				found[pod.Namespace+"/"+pod.Name+"/"+s.Name] = s.ContainerID
 			}

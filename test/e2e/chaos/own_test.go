@@ -18,56 +18,56 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// brief is how long a certificate lives whose agent is to rotate it while a trial
+// shortLifetime is how long a certificate lives whose agent is to rotate it while a trial
 // looks: that happens at half of it.
-const brief = "60s"
+const shortLifetime = "60s"
 
-// publishing are the annotations of a namespace in which agents and publishers keep the
+// publishingAnnotations are the annotations of a namespace in which agents and publishers keep the
 // Secret, with certificates that are brief. They are there before the first pod: a
 // Secret of the controller's would stand for most of its longer life.
-var publishing = map[string]string{policy.SourceKey: "agent", policy.CertTTLKey: brief}
+var publishingAnnotations = map[string]string{policy.SourceKey: "agent", policy.CertTTLKey: shortLifetime}
 
-// own is an edge of a trial's own that carries requests, with the publisher in its
+// publishingEdge is an edge of a trial's own that carries requests, with the publisher in its
 // pods.
-type own struct {
+type publishingEdge struct {
 	*traffic.Traffic
-	edge   traffic.Edge
-	ledger *environment.SecretHistory
+	edge    traffic.Edge
+	history *environment.SecretHistory
 }
 
-// publishing deploys such an edge.
-func (tr *Trial) publishing(ctx context.Context, replicas int) *own {
+// deployPublishingEdge deploys such an edge.
+func (tr *Trial) deployPublishingEdge(ctx context.Context, replicas int) *publishingEdge {
 	tr.Helper()
 	t, err := traffic.Deploy(ctx, traffic.Options{
 		Config: cluster.Admin, Prefix: tr.Namespace, Modes: []string{"sidecar"}, Replicas: replicas, Lifetime: lifetime,
-		Annotations: publishing,
+		Annotations: publishingAnnotations,
 	})
 	tr.Cleanup(func() { assert.NoError(tr, t.Remove(context.Background())) })
 	require.NoError(tr, err)
-	o := &own{Traffic: t, edge: t.Edges[0]}
-	o.ledger = tr.Follow(o.edge.Namespace, o.edge.Account)
-	tr.await("the publisher writes", func(context.Context) error { return standing(o.ledger, "") })
-	require.Equal(tr, "agent", o.ledger.Current().Annotations[policy.SourceKey], "who wrote the Secret")
+	e := &publishingEdge{Traffic: t, edge: t.Edges[0]}
+	e.history = tr.WatchSecret(e.edge.Namespace, e.edge.Account)
+	tr.await("the publisher writes", func(context.Context) error { return checkSecretReplaced(e.history, "") })
+	require.Equal(tr, "agent", e.history.Current().Annotations[policy.SourceKey], "who wrote the Secret")
 	require.NoError(tr, t.Reset(ctx))
-	return o
+	return e
 }
 
-// rotates waits until the agent's next certificate is in the Secret.
-func (o *own) rotates(tr *Trial, what string) {
+// awaitRotation waits until the agent's next certificate is in the Secret.
+func (e *publishingEdge) awaitRotation(tr *Trial, description string) {
 	tr.Helper()
-	serials := len(o.ledger.Serials())
-	tr.Heal(what, func(context.Context) error {
-		if now := len(o.ledger.Serials()); now == serials {
-			return fmt.Errorf("the Secret of namespace %s has had %d certificates", o.edge.Namespace, now)
+	serials := len(e.history.Serials())
+	tr.AwaitRecovery(description, func(context.Context) error {
+		if now := len(e.history.Serials()); now == serials {
+			return fmt.Errorf("the Secret of namespace %s has had %d certificates", e.edge.Namespace, now)
 		}
 		return nil
 	})
 }
 
-// judge adds what was lost through this edge to the trial's row.
-func (o *own) judge(tr *Trial) {
+// recordTraffic adds what was lost through this edge to the trial's row.
+func (e *publishingEdge) recordTraffic(tr *Trial) {
 	tr.Helper()
-	reports, err := o.Report(context.WithoutCancel(tr.Context()))
+	reports, err := e.Report(context.WithoutCancel(tr.Context()))
 	require.NoError(tr, err)
 	v := traffic.Summarize(reports)
 	tr.row.requests += v.Requests
@@ -77,44 +77,44 @@ func (o *own) judge(tr *Trial) {
 		tr.row.certificates += len(r.Serials)
 	}
 	assert.NotZero(tr, v.Requests)
-	if tr.mayLose == "" {
+	if tr.failuresExpected == "" {
 		assert.Zero(tr, v.Failed, "requests through the trial's own edge: %s", v)
 	} else {
-		tr.Logf("requests may fail: %s\n%s", tr.mayLose, v)
+		tr.Logf("requests may fail: %s\n%s", tr.failuresExpected, v)
 	}
 }
 
 // pods lists the edge's pods.
-func (o *own) pods(ctx context.Context) ([]corev1.Pod, error) {
-	list, err := cluster.Client.CoreV1().Pods(o.edge.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=edge"})
+func (e *publishingEdge) pods(ctx context.Context) ([]corev1.Pod, error) {
+	list, err := cluster.Client.CoreV1().Pods(e.edge.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=edge"})
 	if err == nil && len(list.Items) == 0 {
-		err = errors.New("no edge pods in namespace " + o.edge.Namespace)
+		err = errors.New("no edge pods in namespace " + e.edge.Namespace)
 	}
 	return list.Items, err
 }
 
-// restarts are those of the containers of the edge's pods, by name.
-func (o *own) restarts(ctx context.Context, tr *Trial) map[string]int32 {
+// containerRestarts are those of the containers of the edge's pods, by name.
+func (e *publishingEdge) containerRestarts(ctx context.Context, tr *Trial) map[string]int32 {
 	tr.Helper()
-	pods, err := o.pods(ctx)
+	pods, err := e.pods(ctx)
 	require.NoError(tr, err)
 	found := map[string]int32{}
 	for i := range pods {
-		for _, s := range statuses(&pods[i]) {
+		for _, s := range containerStatuses(&pods[i]) {
 			found[s.Name] += s.RestartCount
 		}
 	}
 	return found
 }
 
-// statuses are those of a pod's containers, native sidecars first.
-func statuses(pod *corev1.Pod) []corev1.ContainerStatus {
+// containerStatuses are those of a pod's containers, native sidecars first.
+func containerStatuses(pod *corev1.Pod) []corev1.ContainerStatus {
 	return slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
 }
 
-// running is the id of a pod's container; empty where it does not run.
-func running(pod *corev1.Pod, name string) string {
-	for _, s := range statuses(pod) {
+// runningContainerID is the id of a pod's container; empty where it does not run.
+func runningContainerID(pod *corev1.Pod, name string) string {
+	for _, s := range containerStatuses(pod) {
 		if s.Name == name && s.State.Running != nil {
 			return s.ContainerID
 		}
@@ -122,7 +122,7 @@ func running(pod *corev1.Pod, name string) string {
 	return ""
 }
 
-func isReady(pod *corev1.Pod) bool {
+func isPodReady(pod *corev1.Pod) bool {
 	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
 		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 	})

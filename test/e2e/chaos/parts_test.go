@@ -17,19 +17,19 @@ import (
 
 // The parts of Isthmus, as the label app.kubernetes.io/component has them.
 const (
-	webhookPart    = "webhook"
-	controllerPart = "controller"
+	webhookComponent    = "webhook"
+	controllerComponent = "controller"
 )
 
-// labelled selects what belongs to a part of Isthmus.
-func labelled(part string) string { return "app.kubernetes.io/component=" + part }
+// componentSelector selects what belongs to a part of Isthmus.
+func componentSelector(component string) string { return "app.kubernetes.io/component=" + component }
 
 // replicas lists the pods of a part of Isthmus that are not about to end.
-func (tr *Trial) replicas(part string) []corev1.Pod {
+func (tr *Trial) replicas(component string) []corev1.Pod {
 	tr.Helper()
 	var found []corev1.Pod
-	tr.await("list the replicas of the "+part, func(ctx context.Context) error {
-		list, err := cluster.Client.CoreV1().Pods(node.Namespace).List(ctx, metav1.ListOptions{LabelSelector: labelled(part)})
+	tr.await("list the replicas of the "+component, func(ctx context.Context) error {
+		list, err := cluster.Client.CoreV1().Pods(node.Namespace).List(ctx, metav1.ListOptions{LabelSelector: componentSelector(component)})
 		if err != nil {
 			return err
 		}
@@ -44,30 +44,30 @@ func (tr *Trial) replicas(part string) []corev1.Pod {
 	return found
 }
 
-// container is the id of the one container that a replica has.
-func container(pod *corev1.Pod) string { return pod.Status.ContainerStatuses[0].ContainerID }
+// containerID is the id of the one container that a replica has.
+func containerID(pod *corev1.Pod) string { return pod.Status.ContainerStatuses[0].ContainerID }
 
-// kill kills the process of a replica, and returns when a new one runs.
-func (tr *Trial) kill(pod *corev1.Pod) {
+// killReplica kills the process of a replica, and returns when a new one runs.
+func (tr *Trial) killReplica(pod *corev1.Pod) {
 	tr.Helper()
-	require.NoError(tr, cluster.KillContainer(tr.Context(), container(pod)))
-	tr.Heal("restarted", func(ctx context.Context) error { return restarted(ctx, pod) })
+	require.NoError(tr, cluster.KillContainer(tr.Context(), containerID(pod)))
+	tr.AwaitRecovery("restarted", func(ctx context.Context) error { return checkRestarted(ctx, pod) })
 }
 
-// restarted says what is missing until another container serves in a pod's place.
-func restarted(ctx context.Context, pod *corev1.Pod) error {
+// checkRestarted says what is missing until another container serves in a pod's place.
+func checkRestarted(ctx context.Context, pod *corev1.Pod) error {
 	now, err := cluster.Client.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
 	if err != nil {
 		return err
 	}
-	if s := now.Status.ContainerStatuses[0]; container(now) == container(pod) || !s.Ready {
+	if s := now.Status.ContainerStatuses[0]; containerID(now) == containerID(pod) || !s.Ready {
 		return fmt.Errorf("pod %s/%s: %d restarts, ready: %t", pod.Namespace, pod.Name, s.RestartCount, s.Ready)
 	}
 	return nil
 }
 
-// remove deletes a replica, which has so many seconds to end.
-func (tr *Trial) remove(pod *corev1.Pod, grace int64) {
+// deletePod deletes a replica, which has so many seconds to end.
+func (tr *Trial) deletePod(pod *corev1.Pod, grace int64) {
 	tr.Helper()
 	err := cluster.Client.CoreV1().Pods(pod.Namespace).Delete(tr.Context(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: ptr.To(grace)})
 	if err != nil && !apierrors.IsNotFound(err) {
@@ -76,9 +76,11 @@ func (tr *Trial) remove(pod *corev1.Pod, grace int64) {
 }
 
 // scale sets how many replicas of a part there are to be.
-func (tr *Trial) scale(part string, replicas int) {
+func (tr *Trial) scale(component string, replicas int) {
 	tr.Helper()
-	tr.await("scale the "+part, func(ctx context.Context) error { return scale(ctx, node.Namespace, labelled(part), replicas) })
+	tr.await("scale the "+component, func(ctx context.Context) error {
+		return scale(ctx, node.Namespace, componentSelector(component), replicas)
+	})
 }
 
 // scale sets how many replicas the Deployments of a namespace with a label are to have.

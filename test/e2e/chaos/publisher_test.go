@@ -15,20 +15,20 @@ import (
 // The publishers of an edge are killed, one after the other: its pod is out of the
 // Service until a new one runs, and the other pod carries on.
 func publisherKilled(ctx context.Context, tr *Trial) {
-	o := tr.publishing(ctx, 2)
-	pods, err := o.pods(ctx)
+	e := tr.deployPublishingEdge(ctx, 2)
+	pods, err := e.pods(ctx)
 	require.NoError(tr, err)
 	for i := range pods {
-		killed := running(&pods[i], patches.PublisherName)
+		killed := runningContainerID(&pods[i], patches.PublisherName)
 		require.NoError(tr, cluster.KillContainer(ctx, killed))
-		tr.Heal("publisher", func(ctx context.Context) error {
+		tr.AwaitRecovery("publisher", func(ctx context.Context) error {
 			pod, err := cluster.Client.CoreV1().Pods(pods[i].Namespace).Get(ctx, pods[i].Name, metav1.GetOptions{})
-			if err == nil && (running(pod, patches.PublisherName) == killed || !isReady(pod)) {
+			if err == nil && (runningContainerID(pod, patches.PublisherName) == killed || !isPodReady(pod)) {
 				err = fmt.Errorf("pod %s/%s has the publisher that was killed, or is not ready", pod.Namespace, pod.Name)
 			}
 			return err
 		})
 	}
-	o.rotates(tr, "next certificate")
-	o.judge(tr)
+	e.awaitRotation(tr, "next certificate")
+	e.recordTraffic(tr)
 }

@@ -18,14 +18,14 @@ import (
 // secretName is that of every Secret here.
 const secretName = "istio-certs"
 
-// secret reads the Secret of a namespace.
-func secret(ctx context.Context, namespace string) (*corev1.Secret, error) {
+// readSecret reads the Secret of a namespace.
+func readSecret(ctx context.Context, namespace string) (*corev1.Secret, error) {
 	return cluster.Client.CoreV1().Secrets(namespace).Get(ctx, secretName, metav1.GetOptions{})
 }
 
-// told says that there is no Event yet with this reason about a Secret of a namespace
+// checkEvent says that there is no Event yet with this reason about a Secret of a namespace
 // since some moment, in whose note a text occurs.
-func told(ctx context.Context, namespace, reason string, since time.Time, text string) error {
+func checkEvent(ctx context.Context, namespace, reason string, since time.Time, text string) error {
 	list, err := cluster.Client.EventsV1().Events(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return err
@@ -38,10 +38,10 @@ func told(ctx context.Context, namespace, reason string, since time.Time, text s
 	return fmt.Errorf("no Event %s about a Secret says %q in namespace %s", reason, text, namespace)
 }
 
-// metric sums a metric over the replicas of a part of Isthmus.
-func metric(ctx context.Context, part, name string, labels ...string) (float64, error) {
+// sumMetric sums a metric over the replicas of a part of Isthmus.
+func sumMetric(ctx context.Context, component, name string, labels ...string) (float64, error) {
 	api := cluster.Client.CoreV1().Pods(node.Namespace)
-	list, err := api.List(ctx, metav1.ListOptions{LabelSelector: labelled(part)})
+	list, err := api.List(ctx, metav1.ListOptions{LabelSelector: componentSelector(component)})
 	if err != nil {
 		return 0, err
 	}
@@ -60,11 +60,11 @@ func metric(ctx context.Context, part, name string, labels ...string) (float64, 
 	return sum, nil
 }
 
-// restarts counts how often containers of Isthmus were started again.
-func (tr *Trial) restarts() (n int32) {
+// containerRestarts counts how often containers of Isthmus were started again.
+func (tr *Trial) containerRestarts() (n int32) {
 	tr.Helper()
-	for _, part := range []string{webhookPart, controllerPart} {
-		for _, pod := range tr.replicas(part) {
+	for _, component := range []string{webhookComponent, controllerComponent} {
+		for _, pod := range tr.replicas(component) {
 			for _, c := range pod.Status.ContainerStatuses {
 				n += c.RestartCount
 			}

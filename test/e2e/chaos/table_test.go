@@ -25,9 +25,9 @@ type row struct {
 	// pods were asked for; waited had to be asked for again, wrong came out without
 	// an injection.
 	pods, waited, wrong int
-	// healed says how long what took after the fault.
-	healed []string
-	took   time.Duration
+	// recoveries says how long what took after the fault.
+	recoveries []string
+	took       time.Duration
 	failure
 }
 
@@ -51,7 +51,7 @@ func (t *table) print(out io.Writer) {
 	_, _ = fmt.Fprintln(w, "TRIAL\tREQUESTS\tFAILED\tLONGEST GAP\tCERTIFICATES\tPODS\tWAITED\tWRONGLY ADMITTED\tTOOK\tVERDICT\tTIME TO HEAL")
 	for _, r := range t.rows {
 		_, _ = fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", r.trial, r.requests, r.failed, r.gap.Round(time.Millisecond),
-			r.certificates, r.pods, r.waited, r.wrong, r.took.Round(time.Second), r.failure, strings.Join(r.healed, ", "))
+			r.certificates, r.pods, r.waited, r.wrong, r.took.Round(time.Second), r.failure, strings.Join(r.recoveries, ", "))
 	}
 	_ = w.Flush()
 }

@@ -15,13 +15,13 @@ import (
 // fault is one of those that do not disturb each other.
 type fault struct {
 	name string
-	body func(context.Context, *Trial)
+	run  func(context.Context, *Trial)
 }
 
-// together is trial for faults that happen at the same time, to save some: each has
+// runConcurrently is trial for faults that happen at the same time, to save some: each has
 // a namespace and a row of its own. What was lost counts for all of them, as nobody
 // can tell whose it was.
-func together(t *testing.T, faults ...fault) {
+func runConcurrently(t *testing.T, faults ...fault) {
 	t.Helper()
 	rows := make([]row, len(faults))
 	trial(t, "together", func(_ context.Context, tr *Trial) {
@@ -29,16 +29,16 @@ func together(t *testing.T, faults ...fault) {
 		for i, f := range faults {
 			done.Go(func() {
 				tr.T.Run(f.name, func(t *testing.T) {
-					part := &Trial{T: t, Namespace: fmt.Sprintf("%s-%d", tr.Namespace, i+1), Pods: tr.Pods, row: row{trial: f.name}}
-					begun := time.Now()
+					subtrial := &Trial{T: t, Namespace: fmt.Sprintf("%s-%d", tr.Namespace, i+1), Pods: tr.Pods, row: row{trial: f.name}}
+					start := time.Now()
 					defer func() {
-						for _, l := range part.ledger {
-							assert.Empty(part, l.InvalidVersions(), "versions of a Secret that are no bundle")
+						for _, l := range subtrial.histories {
+							assert.Empty(subtrial, l.InvalidVersions(), "versions of a Secret that are no bundle")
 						}
-						part.row.took, part.row.failure = time.Since(begun), failure(t.Failed())
-						rows[i] = part.row
+						subtrial.row.took, subtrial.row.failure = time.Since(start), failure(t.Failed())
+						rows[i] = subtrial.row
 					}()
-					f.body(t.Context(), part)
+					f.run(t.Context(), subtrial)
 				})
 			})
 		}
@@ -49,7 +49,7 @@ func together(t *testing.T, faults ...fault) {
 	results.rows = results.rows[:last]
 	for _, r := range rows {
 		each := shared
-		each.trial, each.took, each.healed = r.trial, r.took, append(r.healed, shared.healed...)
+		each.trial, each.took, each.recoveries = r.trial, r.took, append(r.recoveries, shared.recoveries...)
 		each.failure = r.failure || shared.failure
 		each.requests += r.requests
 		each.failed += r.failed
@@ -60,10 +60,10 @@ func together(t *testing.T, faults ...fault) {
 	}
 }
 
-// TestTogether is what one edge, one namespace or one Secret suffers from.
-func TestTogether(t *testing.T) {
-	together(t,
-		fault{"Secret deleted or overwritten", secretByHand},
+// TestConcurrentFaults is what one edge, one namespace or one Secret suffers from.
+func TestConcurrentFaults(t *testing.T) {
+	runConcurrently(t,
+		fault{"Secret deleted or overwritten", secretDeletedOrOverwritten},
 		fault{"label toggled", labelToggled},
 		fault{"namespace deleted", namespaceDeleted},
 		fault{"publisher killed", publisherKilled},

@@ -24,12 +24,12 @@ import (
 )
 
 const (
-	// patience is how long anything may take on a busy machine.
-	patience = 5 * time.Minute
-	// often is how often conditions are looked at.
-	often = 100 * time.Millisecond
-	// steady is after how many requests without a failure a fault may come.
-	steady = 40
+	// timeout is how long anything may take on a busy machine.
+	timeout = 5 * time.Minute
+	// pollInterval is how often conditions are looked at.
+	pollInterval = 100 * time.Millisecond
+	// requestsBeforeFault is after how many requests without a failure a fault may come.
+	requestsBeforeFault = 40
 	// trialPrefix begins the names of the trials' namespaces.
 	trialPrefix = "trial-"
 )
@@ -42,63 +42,63 @@ type Trial struct {
 	// Pods asks for pods in it all the time, which are not stored.
 	Pods *pods.Creator
 
-	row    row
-	ledger []*environment.SecretHistory
-	// mayLose and mayWait say why requests may fail and pods may have to wait; where
+	row       row
+	histories []*environment.SecretHistory
+	// failuresExpected and mayWait say why requests may fail and pods may have to wait; where
 	// they say nothing, none may.
-	mayLose, mayWait string
+	failuresExpected, refusalsExpected string
 }
 
 // trial breaks something: the body returns when it is whole again, as far as it
 // knows, and is judged by what was lost until then. From then on nothing may be lost,
 // whatever the fault was, and a new edge has to start.
-func trial(t *testing.T, name string, body func(context.Context, *Trial)) {
+func trial(t *testing.T, name string, run func(context.Context, *Trial)) {
 	t.Helper()
 	tr := &Trial{T: t, Namespace: fmt.Sprintf("%s%d", trialPrefix, len(results.rows)+1), row: row{trial: name}}
-	begun := time.Now()
+	start := time.Now()
 	defer func() {
 		if tr.Pods != nil {
-			tr.judge()
+			tr.recordResults()
 			tr.Pods.Stop()
 		}
-		tr.row.took = time.Since(begun)
+		tr.row.took = time.Since(start)
 		tr.row.failure = failure(t.Failed())
 		results.rows = append(results.rows, tr.row)
 	}()
-	tr.namespace(tr.Namespace, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, nil)
-	tr.await("everything works before the fault", tr.whole)
+	tr.createNamespace(tr.Namespace, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, nil)
+	tr.await("everything works before the fault", tr.checkHealthy)
 	for _, edge := range edges.Edges {
-		tr.Follow(edge.Namespace, edge.Account)
+		tr.WatchSecret(edge.Namespace, edge.Account)
 	}
-	tr.Pods = pods.Start(cluster.Client, tr.Namespace, pods.Edge("asked"), often)
-	tr.flows("before the fault")
-	tr.clear()
-	begun = time.Now()
-	body(t.Context(), tr)
-	tr.judge()
-	tr.mayLose, tr.mayWait = "", ""
-	tr.Launch("after", pods.Edge("after"))
-	secrets := tr.Follow(tr.Namespace, "default")
+	tr.Pods = pods.Start(cluster.Client, tr.Namespace, pods.Edge("asked"), pollInterval)
+	tr.awaitTraffic("before the fault")
+	tr.awaitCleanTraffic()
+	start = time.Now()
+	run(t.Context(), tr)
+	tr.recordResults()
+	tr.failuresExpected, tr.refusalsExpected = "", ""
+	tr.StartEdge("after", pods.Edge("after"))
+	secrets := tr.WatchSecret(tr.Namespace, "default")
 	tr.await("its Secret", func(context.Context) error {
 		if secrets.Current() == nil {
 			return fmt.Errorf("there is no Secret in namespace %s", tr.Namespace)
 		}
 		return nil
 	})
-	tr.flows("after the fault")
+	tr.awaitTraffic("after the fault")
 }
 
-// MayLose says why requests may fail until the body returns; otherwise none may.
-func (tr *Trial) MayLose(why string) { tr.mayLose = why }
+// ExpectFailedRequests says why requests may fail until the body returns; otherwise none may.
+func (tr *Trial) ExpectFailedRequests(reason string) { tr.failuresExpected = reason }
 
-// MayWait says why pods may have to be asked for again until the body returns;
+// ExpectRefusedPods says why pods may have to be asked for again until the body returns;
 // otherwise none may.
-func (tr *Trial) MayWait(why string) { tr.mayWait = why }
+func (tr *Trial) ExpectRefusedPods(reason string) { tr.refusalsExpected = reason }
 
-// flows waits until everything is up, and pods come out injected.
-func (tr *Trial) flows(when string) {
+// awaitTraffic waits until everything is up, and pods come out injected.
+func (tr *Trial) awaitTraffic(when string) {
 	tr.Helper()
-	tr.await("everything is up "+when, tr.whole)
+	tr.await("everything is up "+when, tr.checkHealthy)
 	before := tr.Pods.Snapshot().Injected
 	tr.await("pods come out injected "+when, func(context.Context) error {
 		if seen := tr.Pods.Snapshot(); seen.Injected < before+5 {
@@ -108,37 +108,37 @@ func (tr *Trial) flows(when string) {
 	})
 }
 
-// Heal waits until is returns nil, and notes how long that took.
-func (tr *Trial) Heal(what string, is func(context.Context) error) {
+// AwaitRecovery waits until is returns nil, and notes how long that took.
+func (tr *Trial) AwaitRecovery(description string, check func(context.Context) error) {
 	tr.Helper()
-	begun := time.Now()
-	tr.await(what, is)
-	took := time.Since(begun)
-	tr.row.healed = append(tr.row.healed, fmt.Sprintf("%s %.1fs", what, took.Seconds()))
+	start := time.Now()
+	tr.await(description, check)
+	took := time.Since(start)
+	tr.row.recoveries = append(tr.row.recoveries, fmt.Sprintf("%s %.1fs", description, took.Seconds()))
 }
 
 // await waits until is returns nil; what it said last is the failure.
-func (tr *Trial) await(what string, is func(context.Context) error) {
+func (tr *Trial) await(description string, check func(context.Context) error) {
 	tr.Helper()
 	var last error
-	err := wait.PollUntilContextTimeout(tr.Context(), often, patience, true, func(ctx context.Context) (bool, error) {
-		last = is(ctx)
+	err := wait.PollUntilContextTimeout(tr.Context(), pollInterval, timeout, true, func(ctx context.Context) (bool, error) {
+		last = check(ctx)
 		return last == nil, nil
 	})
-	require.NoError(tr, errors.Join(err, last), what)
+	require.NoError(tr, errors.Join(err, last), description)
 }
 
-// Launch starts a workload of one pod in the trial's namespace, and notes how long it
+// StartEdge starts a workload of one pod in the trial's namespace, and notes how long it
 // takes until it is ready, injected.
-func (tr *Trial) Launch(what string, pod *corev1.Pod) {
+func (tr *Trial) StartEdge(description string, pod *corev1.Pod) {
 	tr.Helper()
-	pod.Labels["app"] = what
-	tr.Deploy(tr.Namespace, pod, 1)
-	tr.Heal("new edge", func(ctx context.Context) error { return ready(ctx, tr.Namespace, what, true) })
+	pod.Labels["app"] = description
+	tr.CreateWorkload(tr.Namespace, pod, 1)
+	tr.AwaitRecovery("new edge", func(ctx context.Context) error { return checkReady(ctx, tr.Namespace, description, true) })
 }
 
-// Deploy creates a workload of pods like this one.
-func (tr *Trial) Deploy(namespace string, pod *corev1.Pod, replicas int32) {
+// CreateWorkload creates a workload of pods like this one.
+func (tr *Trial) CreateWorkload(namespace string, pod *corev1.Pod, replicas int32) {
 	tr.Helper()
 	tr.await("create the workload", func(ctx context.Context) error {
 		_, err := cluster.Client.AppsV1().Deployments(namespace).Create(ctx, pods.Deployment(pod, replicas), metav1.CreateOptions{})
@@ -146,14 +146,14 @@ func (tr *Trial) Deploy(namespace string, pod *corev1.Pod, replicas int32) {
 	})
 }
 
-// ready says what is missing until all pods of a workload are ready, each injected or
+// checkReady says what is missing until all pods of a workload are ready, each injected or
 // none.
-func ready(ctx context.Context, namespace, name string, injected bool) error {
+func checkReady(ctx context.Context, namespace, name string, injected bool) error {
 	d, err := cluster.Client.AppsV1().Deployments(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
 		return err
 	}
-	if err := unrolled(d); err != nil {
+	if err := checkRolledOut(d); err != nil {
 		return err
 	}
 	list, err := cluster.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(d.Spec.Selector)})
@@ -161,15 +161,15 @@ func ready(ctx context.Context, namespace, name string, injected bool) error {
 		return err
 	}
 	for i := range list.Items {
-		if has := list.Items[i].Labels[policy.InjectedLabel] != ""; has != injected {
-			return fmt.Errorf("pod %s/%s is injected: %t", namespace, list.Items[i].Name, has)
+		if present := list.Items[i].Labels[policy.InjectedLabel] != ""; present != injected {
+			return fmt.Errorf("pod %s/%s is injected: %t", namespace, list.Items[i].Name, present)
 		}
 	}
 	return nil
 }
 
-// unrolled says what is missing until a workload is rolled out.
-func unrolled(d *appsv1.Deployment) error {
+// checkRolledOut says what is missing until a workload is rolled out.
+func checkRolledOut(d *appsv1.Deployment) error {
 	s, want := d.Status, *d.Spec.Replicas
 	if s.ObservedGeneration < d.Generation || s.UpdatedReplicas < want || s.AvailableReplicas < want || s.Replicas > want {
 		return fmt.Errorf("deployment %s/%s is not rolled out: %d of %d are available", d.Namespace, d.Name, s.AvailableReplicas, want)
@@ -177,8 +177,8 @@ func unrolled(d *appsv1.Deployment) error {
 	return nil
 }
 
-// whole says what is missing until everything that trials break is up.
-func (*Trial) whole(ctx context.Context) error {
+// checkHealthy says what is missing until everything that trials break is up.
+func (*Trial) checkHealthy(ctx context.Context) error {
 	namespaces := []string{node.Namespace, node.IstioNamespace, edges.Namespace}
 	for _, edge := range edges.Edges {
 		namespaces = append(namespaces, edge.Namespace)
@@ -189,7 +189,7 @@ func (*Trial) whole(ctx context.Context) error {
 			return err
 		}
 		for i := range list.Items {
-			if err := unrolled(&list.Items[i]); err != nil {
+			if err := checkRolledOut(&list.Items[i]); err != nil {
 				return err
 			}
 		}
@@ -197,16 +197,16 @@ func (*Trial) whole(ctx context.Context) error {
 	return nil
 }
 
-// Follow judges every version of an identity's Secret from now on.
-func (tr *Trial) Follow(namespace, account string) *environment.SecretHistory {
+// WatchSecret judges every version of an identity's Secret from now on.
+func (tr *Trial) WatchSecret(namespace, account string) *environment.SecretHistory {
 	tr.Helper()
 	l := (&environment.Environment{Kube: cluster.Client}).WatchSecret(tr, namespace, environment.Identity(tr, namespace, account))
-	tr.ledger = append(tr.ledger, l)
+	tr.histories = append(tr.histories, l)
 	return l
 }
 
-// namespace creates one, and removes it with the trial.
-func (tr *Trial) namespace(name string, labels, annotations map[string]string) {
+// createNamespace creates one, and removes it with the trial.
+func (tr *Trial) createNamespace(name string, labels, annotations map[string]string) {
 	tr.Helper()
 	_, err := cluster.Client.CoreV1().Namespaces().Create(tr.Context(), &corev1.Namespace{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels, Annotations: annotations},
@@ -219,9 +219,9 @@ func (tr *Trial) namespace(name string, labels, annotations map[string]string) {
 	})
 }
 
-// clear waits until none of some requests in a row has failed or takes long, so that
+// awaitCleanTraffic waits until none of some requests in a row has failed or takes long, so that
 // nothing of an earlier fault counts, and begins to count anew.
-func (tr *Trial) clear() {
+func (tr *Trial) awaitCleanTraffic() {
 	tr.Helper()
 	require.NoError(tr, edges.Reset(tr.Context()))
 	tr.await("requests flow before the fault", func(ctx context.Context) error {
@@ -233,7 +233,7 @@ func (tr *Trial) clear() {
 			return errors.Join(errors.New(v.String()), edges.Reset(ctx))
 		}
 		for name, r := range reports {
-			if slow := r.Until.Sub(r.Oldest); r.Requests < steady || slow > time.Second {
+			if slow := r.Until.Sub(r.Oldest); r.Requests < requestsBeforeFault || slow > time.Second {
 				return fmt.Errorf("edge %s answered %d requests, the oldest under way is of %s ago", name, r.Requests, slow)
 			}
 		}
@@ -243,9 +243,9 @@ func (tr *Trial) clear() {
 	tr.Pods.Drain()
 }
 
-// judge enters into the row what there was since the last time, and whether it may
+// recordResults enters into the row what there was since the last time, and whether it may
 // have been.
-func (tr *Trial) judge() {
+func (tr *Trial) recordResults() {
 	tr.Helper()
 	count := tr.Pods.Drain()
 	tr.Log(count)
@@ -253,10 +253,10 @@ func (tr *Trial) judge() {
 	tr.row.waited += count.Failed()
 	tr.row.wrong += count.NotInjected
 	assert.Zero(tr, count.NotInjected, "pods came out without an injection")
-	if tr.mayWait == "" {
+	if tr.refusalsExpected == "" {
 		assert.Zero(tr, count.Failed(), "pods were refused or unanswered: %s", count)
 	} else {
-		tr.Logf("pods may wait: %s", tr.mayWait)
+		tr.Logf("pods may wait: %s", tr.refusalsExpected)
 	}
 	reports, err := edges.Report(context.WithoutCancel(tr.Context()))
 	assert.NoError(tr, err)
@@ -267,12 +267,12 @@ func (tr *Trial) judge() {
 		tr.row.certificates += len(r.Serials)
 		assert.NotZero(tr, r.Requests, "requests went through edge %s", name)
 	}
-	if tr.mayLose == "" {
+	if tr.failuresExpected == "" {
 		assert.Equal(tr, before, verdict.Failed, "requests failed")
 	} else {
-		tr.Logf("requests may fail: %s", tr.mayLose)
+		tr.Logf("requests may fail: %s", tr.failuresExpected)
 	}
-	for _, l := range tr.ledger {
+	for _, l := range tr.histories {
 		assert.Empty(tr, l.InvalidVersions(), "versions of a Secret that are no bundle")
 	}
 }

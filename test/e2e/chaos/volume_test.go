@@ -18,9 +18,9 @@ import (
 )
 
 const (
-	// filled is how long the directory is full: from right after a rotation until the
+	// fillDuration is how long the directory is full: from right after a rotation until the
 	// next one, half of a brief life later, has failed.
-	filled = 36 * time.Second
+	fillDuration = 36 * time.Second
 	// agentUID is that of Istio's agent, which alone may write there.
 	agentUID = 1337
 )
@@ -28,16 +28,16 @@ const (
 // The directory of the certificates is full when the agent rotates: what is in it
 // stays whole, and so does the Secret.
 func directoryFilled(ctx context.Context, tr *Trial) {
-	o := tr.publishing(ctx, 1)
-	o.rotates(tr, "first rotation")
-	pods, err := o.pods(ctx)
+	e := tr.deployPublishingEdge(ctx, 1)
+	e.awaitRotation(tr, "first rotation")
+	pods, err := e.pods(ctx)
 	require.NoError(tr, err)
-	pod, begun := &pods[0], time.Now()
-	o.fill(ctx, tr, pod)
+	pod, start := &pods[0], time.Now()
+	e.fillDirectory(ctx, tr, pod)
 	tr.await("the agent cannot write", func(ctx context.Context) error {
-		return says(ctx, o.edge, patches.SidecarName, begun, "error when output the resource")
+		return checkLog(ctx, e.edge, patches.SidecarName, start, "error when output the resource")
 	})
-	tr.MayLose("Istio's agent writes again when another half of a life is over, which is when the files expire")
+	tr.ExpectFailedRequests("Istio's agent writes again when another half of a life is over, which is when the files expire")
 	tr.await("there is room again", func(ctx context.Context) error {
 		now, err := cluster.Client.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
 		if err == nil && now.Status.EphemeralContainerStatuses[0].State.Terminated == nil {
@@ -45,26 +45,26 @@ func directoryFilled(ctx context.Context, tr *Trial) {
 		}
 		return err
 	})
-	o.rotates(tr, "next certificate")
+	e.awaitRotation(tr, "next certificate")
 	tr.await("the edge is well", func(ctx context.Context) error {
 		now, err := cluster.Client.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
-		if err == nil && !isReady(now) {
+		if err == nil && !isPodReady(now) {
 			err = fmt.Errorf("pod %s/%s is not ready", now.Namespace, now.Name)
 		}
 		return err
 	})
-	for name, restarts := range o.restarts(ctx, tr) {
+	for name, restarts := range e.containerRestarts(ctx, tr) {
 		assert.Zero(tr, restarts, "restarts of container %s", name)
 	}
-	o.judge(tr)
+	e.recordTraffic(tr)
 }
 
-// fill has a container of the pod, with the agent's rights, fill the directory.
-func (o *own) fill(ctx context.Context, tr *Trial, pod *corev1.Pod) {
+// fillDirectory has a container of the pod, with the agent's rights, fill the directory.
+func (e *publishingEdge) fillDirectory(ctx context.Context, tr *Trial, pod *corev1.Pod) {
 	tr.Helper()
 	pod.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{
 		Name: "filler", Image: "isthmus.test/mesh:dev", ImagePullPolicy: corev1.PullIfNotPresent,
-		Args:         []string{"look", "--folder=/certificates", "--fill", "--settle=" + filled.String()},
+		Args:         []string{"look", "--folder=/certificates", "--fill", "--settle=" + fillDuration.String()},
 		VolumeMounts: []corev1.VolumeMount{{Name: patches.CertsVolume, MountPath: "/certificates"}},
 		SecurityContext: &corev1.SecurityContext{
 			RunAsUser: ptr.To[int64](agentUID), RunAsGroup: ptr.To[int64](agentUID), RunAsNonRoot: ptr.To(true), AllowPrivilegeEscalation: ptr.To(false),

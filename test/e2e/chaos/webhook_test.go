@@ -19,45 +19,45 @@ import (
 )
 
 // Each replica's process is killed, then each replica's pod, while a workload starts.
-func TestWebhookReplicaKilled(t *testing.T) {
+func TestWebhookReplicasAreKilled(t *testing.T) {
 	trial(t, "webhook replica killed", func(_ context.Context, tr *Trial) {
-		tr.MayWait("until the node has told that a process is dead, the API server is led to it, and its other attempts to the replica that lives")
-		for i, replica := range tr.replicas(webhookPart) {
+		tr.ExpectRefusedPods("until the node has told that a process is dead, the API server is led to it, and its other attempts to the replica that lives")
+		for i, replica := range tr.replicas(webhookComponent) {
 			name := fmt.Sprintf("meanwhile-%d", i)
-			tr.Deploy(tr.Namespace, pods.Edge(name), 2)
-			tr.kill(&replica)
-			tr.Heal("workload", func(ctx context.Context) error { return ready(ctx, tr.Namespace, name, true) })
-			tr.await("both serve", tr.whole)
+			tr.CreateWorkload(tr.Namespace, pods.Edge(name), 2)
+			tr.killReplica(&replica)
+			tr.AwaitRecovery("workload", func(ctx context.Context) error { return checkReady(ctx, tr.Namespace, name, true) })
+			tr.await("both serve", tr.checkHealthy)
 		}
-		for _, replica := range tr.replicas(webhookPart) {
-			tr.remove(&replica, 0)
-			tr.Heal("replaced", func(ctx context.Context) error { return tr.replaced(ctx, replica.Name) })
+		for _, replica := range tr.replicas(webhookComponent) {
+			tr.deletePod(&replica, 0)
+			tr.AwaitRecovery("replaced", func(ctx context.Context) error { return tr.checkReplicaReplaced(ctx, replica.Name) })
 		}
 	})
 }
 
 // Each replica is told to end, as by a drain of its node: not even one pod waits.
-func TestWebhookReplicaEnded(t *testing.T) {
+func TestWebhookReplicasShutDown(t *testing.T) {
 	trial(t, "webhook replica ended in order", func(_ context.Context, tr *Trial) {
-		for _, replica := range tr.replicas(webhookPart) {
-			tr.remove(&replica, *replica.Spec.TerminationGracePeriodSeconds)
-			tr.Heal("replaced", func(ctx context.Context) error { return tr.replaced(ctx, replica.Name) })
+		for _, replica := range tr.replicas(webhookComponent) {
+			tr.deletePod(&replica, *replica.Spec.TerminationGracePeriodSeconds)
+			tr.AwaitRecovery("replaced", func(ctx context.Context) error { return tr.checkReplicaReplaced(ctx, replica.Name) })
 		}
 	})
 }
 
 // No replica is left: who asks for an injection waits, and nobody else does.
-func TestWebhookAway(t *testing.T) {
+func TestWebhookIsDown(t *testing.T) {
 	trial(t, "all webhook replicas killed", func(_ context.Context, tr *Trial) {
-		tr.MayWait("nobody answers for the webhook, and failurePolicy is Fail")
-		plain := tr.Namespace + "-plain"
-		tr.namespace(plain, nil, nil)
+		tr.ExpectRefusedPods("nobody answers for the webhook, and failurePolicy is Fail")
+		unlabelled := tr.Namespace + "-plain"
+		tr.createNamespace(unlabelled, nil, nil)
 		tr.Cleanup(func() {
-			assert.NoError(tr, scale(context.Background(), node.Namespace, labelled(webhookPart), 2), "whatever failed, the others have a webhook")
+			assert.NoError(tr, scale(context.Background(), node.Namespace, componentSelector(webhookComponent), 2), "whatever failed, the others have a webhook")
 		})
-		tr.scale(webhookPart, 0)
-		for _, replica := range tr.replicas(webhookPart) {
-			tr.remove(&replica, 0)
+		tr.scale(webhookComponent, 0)
+		for _, replica := range tr.replicas(webhookComponent) {
+			tr.deletePod(&replica, 0)
 		}
 		tr.await("no replica is left", func(context.Context) error {
 			if seen := tr.Pods.Snapshot(); seen.Refused == 0 {
@@ -66,43 +66,43 @@ func TestWebhookAway(t *testing.T) {
 			return nil
 		})
 
-		optedOut, asks := pods.Edge("opted-out"), pods.Edge("asks")
-		optedOut.Annotations[policy.InjectKey], asks.Annotations[policy.InjectKey] = "false", "true"
-		tr.Deploy(tr.Namespace, pods.Edge("opted-in"), 1)
-		tr.Deploy(plain, asks, 1)
-		tr.Deploy(tr.Namespace, optedOut, 1)
-		tr.Deploy(plain, pods.Edge("plain"), 1)
-		tr.Heal("others start", func(ctx context.Context) error {
-			if err := ready(ctx, tr.Namespace, "opted-out", false); err != nil {
+		optedOut, optsIn := pods.Edge("opted-out"), pods.Edge("asks")
+		optedOut.Annotations[policy.InjectKey], optsIn.Annotations[policy.InjectKey] = "false", "true"
+		tr.CreateWorkload(tr.Namespace, pods.Edge("opted-in"), 1)
+		tr.CreateWorkload(unlabelled, optsIn, 1)
+		tr.CreateWorkload(tr.Namespace, optedOut, 1)
+		tr.CreateWorkload(unlabelled, pods.Edge("plain"), 1)
+		tr.AwaitRecovery("others start", func(ctx context.Context) error {
+			if err := checkReady(ctx, tr.Namespace, "opted-out", false); err != nil {
 				return err
 			}
-			return ready(ctx, plain, "plain", false)
+			return checkReady(ctx, unlabelled, "plain", false)
 		})
-		tr.waits(tr.Namespace, "opted-in")
-		tr.waits(plain, "asks")
+		tr.assertNoPods(tr.Namespace, "opted-in")
+		tr.assertNoPods(unlabelled, "asks")
 
-		tr.scale(webhookPart, 2)
-		tr.Heal("webhook", tr.whole)
-		tr.Heal("opted in", func(ctx context.Context) error { return ready(ctx, tr.Namespace, "opted-in", true) })
-		tr.Heal("asks", func(ctx context.Context) error { return ready(ctx, plain, "asks", true) })
+		tr.scale(webhookComponent, 2)
+		tr.AwaitRecovery("webhook", tr.checkHealthy)
+		tr.AwaitRecovery("opted in", func(ctx context.Context) error { return checkReady(ctx, tr.Namespace, "opted-in", true) })
+		tr.AwaitRecovery("asks", func(ctx context.Context) error { return checkReady(ctx, unlabelled, "asks", true) })
 	})
 }
 
-// replaced says what is missing until two replicas of the webhook serve, none of them
+// checkReplicaReplaced says what is missing until two replicas of the webhook serve, none of them
 // this one, whose containers are gone.
-func (tr *Trial) replaced(ctx context.Context, gone string) error {
-	_, err := cluster.Client.CoreV1().Pods(node.Namespace).Get(ctx, gone, metav1.GetOptions{})
+func (tr *Trial) checkReplicaReplaced(ctx context.Context, deleted string) error {
+	_, err := cluster.Client.CoreV1().Pods(node.Namespace).Get(ctx, deleted, metav1.GetOptions{})
 	if !apierrors.IsNotFound(err) {
-		return errors.Join(fmt.Errorf("pod %s is there still", gone), err)
+		return errors.Join(fmt.Errorf("pod %s is there still", deleted), err)
 	}
-	if replicas := tr.replicas(webhookPart); len(replicas) != 2 {
+	if replicas := tr.replicas(webhookComponent); len(replicas) != 2 {
 		return fmt.Errorf("the webhook has %d replicas", len(replicas))
 	}
-	return tr.whole(ctx)
+	return tr.checkHealthy(ctx)
 }
 
-// waits asserts that a workload has no pod, and is told why.
-func (tr *Trial) waits(namespace, name string) {
+// assertNoPods asserts that a workload has no pod, and is told why.
+func (tr *Trial) assertNoPods(namespace, name string) {
 	tr.Helper()
 	list, err := cluster.Client.CoreV1().Pods(namespace).List(tr.Context(), metav1.ListOptions{LabelSelector: "app=" + name})
 	require.NoError(tr, err)

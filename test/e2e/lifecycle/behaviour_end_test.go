@@ -19,53 +19,53 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// kept is a finalizer: a pod that has ended stays, to be looked at.
-const kept = "isthmus.test/kept"
+// testFinalizer is a finalizer: a pod that has ended stays, to be looked at.
+const testFinalizer = "isthmus.test/kept"
 
 // The edge ends before the agent, and has its certificates until it does.
-func TestEndsInOrder(t *testing.T) {
+func TestEdgeStopsBeforeTheAgent(t *testing.T) {
 	t.Parallel()
-	s := open(t, "end", nil)
+	s := newNamespace(t, "end", nil)
 	for name, test := range map[string]struct {
-		linger string
-		grace  int64
-		drains bool
+		linger       string
+		grace        int64
+		drainsInTime bool
 	}{
 		"if the edge drains, expect certificates until it is done": {"5s", 60, true},
 		"if it never ends, expect its end with the grace period":   {"1h", 5, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			edge := withFolder(witness("drains-"+test.linger, "--remain", "--linger="+test.linger))
-			edge.Finalizers, edge.Spec.TerminationGracePeriodSeconds = []string{kept}, ptr.To(test.grace)
-			s.ready(t, edge)
-			t.Cleanup(func() { s.release(t, edge.Name) })
+			edge := withCertificateFolder(inspectorPod("drains-"+test.linger, "--remain", "--linger="+test.linger))
+			edge.Finalizers, edge.Spec.TerminationGracePeriodSeconds = []string{testFinalizer}, ptr.To(test.grace)
+			s.createReady(t, edge)
+			t.Cleanup(func() { s.removeFinalizer(t, edge.Name) })
 			pods := s.Client.CoreV1().Pods(s.name)
 			require.NoError(t, pods.Delete(t.Context(), edge.Name, metav1.DeleteOptions{}))
 			pod := s.awaitPod(t, edge.Name, func(pod *corev1.Pod) error {
-				if status(pod, "edge").State.Terminated == nil || status(pod, patches.SidecarName).State.Terminated == nil {
+				if containerStatus(pod, "edge").State.Terminated == nil || containerStatus(pod, patches.SidecarName).State.Terminated == nil {
 					return errors.New("not all have ended")
 				}
 				return nil
 			})
-			ended, agent := status(pod, "edge").State.Terminated, status(pod, patches.SidecarName).State.Terminated
+			ended, agent := containerStatus(pod, "edge").State.Terminated, containerStatus(pod, patches.SidecarName).State.Terminated
 			t.Logf("edge: %d at %s, agent: %d at %s", ended.ExitCode, ended.FinishedAt, agent.ExitCode, agent.FinishedAt)
 			assert.False(t, agent.FinishedAt.Before(&ended.FinishedAt), "the agent ended at %s, the edge at %s", agent.FinishedAt, ended.FinishedAt)
-			if !test.drains {
+			if !test.drainsInTime {
 				assert.EqualValues(t, 137, ended.ExitCode, "it was killed")
 				return
 			}
 			assert.Zero(t, ended.ExitCode)
 			assert.Zero(t, agent.ExitCode, "the agent ends by itself, within the grace period")
-			v := last(t, pod, "edge")
+			v := lastView(t, pod, "edge")
 			assert.Greater(t, v.Looks, 3)
 			assert.Zero(t, v.Lacks, v.Lack)
 		})
 	}
 }
 
-// release lets go of a pod that was kept.
-func (s *space) release(t *testing.T, name string) {
+// removeFinalizer lets go of a pod that was kept.
+func (s *testNamespace) removeFinalizer(t *testing.T, name string) {
 	t.Helper()
 	_, err := s.Client.CoreV1().Pods(s.name).Patch(context.WithoutCancel(t.Context()), name, types.JSONPatchType, []byte(`[{"op":"remove","path":"/metadata/finalizers"}]`), metav1.PatchOptions{})
 	assert.NoError(t, err)
@@ -73,10 +73,10 @@ func (s *space) release(t *testing.T, name string) {
 
 // A Job whose pod has the agent beside it ends when its own container does. The
 // publisher would go on, so a Job that asks for that is refused.
-func TestJobEnds(t *testing.T) {
+func TestJobWithAnAgentCompletes(t *testing.T) {
 	t.Parallel()
-	s := open(t, "job", nil)
-	pod := withFolder(witness("job"))
+	s := newNamespace(t, "job", nil)
+	pod := withCertificateFolder(inspectorPod("job"))
 	pod.Spec.RestartPolicy = corev1.RestartPolicyNever
 	job := &batchv1.Job{
 		ObjectMeta: metav1.ObjectMeta{Name: "job"},
@@ -85,9 +85,9 @@ func TestJobEnds(t *testing.T) {
 		},
 	}
 	jobs := s.Client.BatchV1().Jobs(s.name)
-	asking := job.DeepCopy()
-	asking.Spec.Template.Annotations[policy.PublishKey], asking.Spec.Template.Annotations[policy.InjectKey] = "true", "true"
-	_, err := jobs.Create(t.Context(), asking, metav1.CreateOptions{})
+	optedInJob := job.DeepCopy()
+	optedInJob.Spec.Template.Annotations[policy.PublishKey], optedInJob.Spec.Template.Annotations[policy.InjectKey] = "true", "true"
+	_, err := jobs.Create(t.Context(), optedInJob, metav1.CreateOptions{})
 	require.ErrorContains(t, err, "such a pod is meant to complete, but the publisher keeps running")
 
 	_, err = jobs.Create(t.Context(), job, metav1.CreateOptions{})
@@ -104,6 +104,6 @@ func TestJobEnds(t *testing.T) {
 	require.Len(t, pods.Items, 1)
 	ended := &pods.Items[0]
 	assert.Equal(t, corev1.PodSucceeded, ended.Status.Phase)
-	assert.NotNil(t, status(ended, patches.SidecarName).State.Terminated, states(ended))
-	assert.Equal(t, s.identity("default"), last(t, ended, "edge").ID)
+	assert.NotNil(t, containerStatus(ended, patches.SidecarName).State.Terminated, describeContainers(ended))
+	assert.Equal(t, s.identity("default"), lastView(t, ended, "edge").ID)
 }

@@ -15,7 +15,7 @@ import (
 // as its own user, the edge reads them as another, and writes nothing.
 func TestKeyFiles(t *testing.T) {
 	t.Parallel()
-	s := open(t, "files", nil)
+	s := newNamespace(t, "files", nil)
 	for name, test := range map[string]struct {
 		mode     string
 		files    map[string]string
@@ -32,8 +32,8 @@ func TestKeyFiles(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s.ready(t, annotated(witness(test.mode, "--folder", patches.DefaultCertDir, "--remain"), map[string]string{policy.ModeKey: test.mode}))
-			v := s.seen(t, test.mode, "edge")
+			s.createReady(t, annotated(inspectorPod(test.mode, "--folder", patches.DefaultCertDir, "--remain"), map[string]string{policy.ModeKey: test.mode}))
+			v := s.firstView(t, test.mode, "edge")
 			files := map[string]string{}
 			for _, f := range v.Files {
 				files[f.Name] = f.Mode

@@ -15,15 +15,15 @@ import (
 
 // On the host's network the agent's port is the node's: an edge gets its identity
 // there, and a second one on the same node waits.
-func TestHostNetwork(t *testing.T) {
+func TestEdgeOnTheHostNetwork(t *testing.T) {
 	t.Parallel()
-	s := openAt(t, "host", "privileged", nil)
+	s := newNamespaceAtLevel(t, "host", "privileged", nil)
 	edge := func(name string) *corev1.Pod {
-		pod := withFolder(witness(name, "--remain"))
+		pod := withCertificateFolder(inspectorPod(name, "--remain"))
 		pod.Spec.HostNetwork, pod.Spec.DNSPolicy = true, corev1.DNSClusterFirstWithHostNet
 		return pod
 	}
-	first := s.ready(t, edge("first"))
+	first := s.createReady(t, edge("first"))
 	s.assertStartedOnce(t, first)
 	ports := nativeSidecar(t, first).Ports
 	require.Len(t, ports, 1)
@@ -32,7 +32,7 @@ func TestHostNetwork(t *testing.T) {
 	second := edge("second")
 	second.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
 		NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchFields: []corev1.NodeSelectorRequirement{
-			{Key: metav1ObjectName, Operator: corev1.NodeSelectorOpIn, Values: []string{first.Spec.NodeName}},
+			{Key: nodeNameField, Operator: corev1.NodeSelectorOpIn, Values: []string{first.Spec.NodeName}},
 		}}},
 	}}}
 	s.create(t, second)
@@ -48,5 +48,5 @@ func TestHostNetwork(t *testing.T) {
 	})
 }
 
-// metav1ObjectName is the one field that a node can be chosen by.
-const metav1ObjectName = "metadata.name"
+// nodeNameField is the one field that a node can be chosen by.
+const nodeNameField = "metadata.name"

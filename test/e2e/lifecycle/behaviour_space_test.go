@@ -25,9 +25,9 @@ import (
 )
 
 const (
-	// mesh is the image of test/tools/images/meshservice, whose command look is an edge
+	// meshImage is the image of test/tools/images/meshservice, whose command look is an edge
 	// that only says how its certificates look.
-	mesh = "isthmus.test/mesh:dev"
+	meshImage = "isthmus.test/mesh:dev"
 	// edgeUID is Emissary's.
 	edgeUID = 8888
 	// agentUID is that of Istio's agent.
@@ -36,27 +36,27 @@ const (
 	securityLevel = "pod-security.kubernetes.io/enforce"
 )
 
-// wherever is how long anything may take that a node does, on a busy machine.
-const wherever = 3 * time.Minute
+// podTimeout is how long anything may take that a node does, on a busy machine.
+const podTimeout = 3 * time.Minute
 
-// space is a namespace that a test has for itself.
-type space struct {
+// testNamespace is a namespace that a test has for itself.
+type testNamespace struct {
 	*node.Cluster
 	name string
 }
 
-// open creates a namespace that is opted in, with these annotations, until the test
+// newNamespace creates a namespace that is opted in, with these annotations, until the test
 // ends. Isthmus stays installed for as long. Pod Security "restricted" is enforced.
-func open(t *testing.T, name string, annotations map[string]string) *space {
-	return openAt(t, name, "restricted", annotations)
+func newNamespace(t *testing.T, name string, annotations map[string]string) *testNamespace {
+	return newNamespaceAtLevel(t, name, "restricted", annotations)
 }
 
-// openAt is open where Pod Security enforces this level.
-func openAt(t *testing.T, name, level string, annotations map[string]string) *space {
+// newNamespaceAtLevel is open where Pod Security enforces this level.
+func newNamespaceAtLevel(t *testing.T, name, level string, annotations map[string]string) *testNamespace {
 	t.Helper()
-	installed.RLock()
-	t.Cleanup(installed.RUnlock)
-	s := &space{Cluster: cluster, name: "e2e-" + name}
+	isthmusInstalled.RLock()
+	t.Cleanup(isthmusInstalled.RUnlock)
+	s := &testNamespace{Cluster: cluster, name: "e2e-" + name}
 	_, err := s.Client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name: s.name, Annotations: annotations,
 		Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled, securityLevel: level},
@@ -64,7 +64,7 @@ func openAt(t *testing.T, name, level string, annotations map[string]string) *sp
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		if t.Failed() {
-			s.tell(t)
+			s.logState(t)
 		}
 		if err := s.Client.CoreV1().Namespaces().Delete(context.WithoutCancel(t.Context()), s.name, metav1.DeleteOptions{}); err != nil {
 			t.Errorf("remove namespace %s: %v", s.name, err)
@@ -73,8 +73,8 @@ func openAt(t *testing.T, name, level string, annotations map[string]string) *sp
 	return s
 }
 
-// tell logs how the pods are.
-func (s *space) tell(t *testing.T) {
+// logState logs how the pods are.
+func (s *testNamespace) logState(t *testing.T) {
 	t.Helper()
 	for _, arguments := range [][]string{{"get", "pods", "-o", "wide"}, {"get", "events", "--sort-by=.lastTimestamp"}} {
 		text, err := s.Kubectl(context.WithoutCancel(t.Context()), "", append([]string{"--namespace", s.name}, arguments...)...)
@@ -83,33 +83,33 @@ func (s *space) tell(t *testing.T) {
 }
 
 // await waits until is returns nil; what it said last is the failure.
-func (s *space) await(t *testing.T, is func(context.Context) error) {
+func (s *testNamespace) await(t *testing.T, check func(context.Context) error) {
 	t.Helper()
 	var last error
-	err := wait.PollUntilContextTimeout(t.Context(), 200*time.Millisecond, wherever, true, func(ctx context.Context) (bool, error) {
-		last = is(ctx)
+	err := wait.PollUntilContextTimeout(t.Context(), 200*time.Millisecond, podTimeout, true, func(ctx context.Context) (bool, error) {
+		last = check(ctx)
 		return last == nil, nil
 	})
 	require.NoError(t, errors.Join(err, last))
 }
 
-// witness is a pod whose edge is mesh look with these arguments. It asks for the
+// inspectorPod is a pod whose edge is mesh look with these arguments. It asks for the
 // generic profile, and passes Pod Security "restricted".
-func witness(name string, arguments ...string) *corev1.Pod {
+func inspectorPod(name string, arguments ...string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": name}, Annotations: map[string]string{policy.ProfileKey: "generic"}},
 		Spec: corev1.PodSpec{
 			AutomountServiceAccountToken:  ptr.To(false),
 			TerminationGracePeriodSeconds: ptr.To[int64](30),
-			Containers:                    []corev1.Container{looking("edge", edgeUID, arguments...)},
+			Containers:                    []corev1.Container{inspectorContainer("edge", edgeUID, arguments...)},
 		},
 	}
 }
 
-// looking is a container that runs mesh look.
-func looking(name string, uid int64, arguments ...string) corev1.Container {
+// inspectorContainer is a container that runs mesh look.
+func inspectorContainer(name string, uid int64, arguments ...string) corev1.Container {
 	return corev1.Container{
-		Name: name, Image: mesh, ImagePullPolicy: corev1.PullIfNotPresent, Args: append([]string{"look"}, arguments...), SecurityContext: restricted(uid),
+		Name: name, Image: meshImage, ImagePullPolicy: corev1.PullIfNotPresent, Args: append([]string{"look"}, arguments...), SecurityContext: restricted(uid),
 	}
 }
 
@@ -128,22 +128,22 @@ func annotated(pod *corev1.Pod, annotations map[string]string) *corev1.Pod {
 }
 
 // create creates a pod.
-func (s *space) create(t *testing.T, pod *corev1.Pod) *corev1.Pod {
+func (s *testNamespace) create(t *testing.T, pod *corev1.Pod) *corev1.Pod {
 	t.Helper()
 	created, err := s.Client.CoreV1().Pods(s.name).Create(t.Context(), pod, metav1.CreateOptions{})
 	require.NoError(t, err)
 	return created
 }
 
-// ready creates a pod and waits until it is ready.
-func (s *space) ready(t *testing.T, pod *corev1.Pod) *corev1.Pod {
+// createReady creates a pod and waits until it is ready.
+func (s *testNamespace) createReady(t *testing.T, pod *corev1.Pod) *corev1.Pod {
 	t.Helper()
 	s.create(t, pod)
 	return s.awaitPod(t, pod.Name, isReady)
 }
 
 // awaitPod waits until is returns nil for a pod, and returns the pod.
-func (s *space) awaitPod(t *testing.T, name string, is func(*corev1.Pod) error) *corev1.Pod {
+func (s *testNamespace) awaitPod(t *testing.T, name string, check func(*corev1.Pod) error) *corev1.Pod {
 	t.Helper()
 	var found *corev1.Pod
 	s.await(t, func(ctx context.Context) error {
@@ -152,24 +152,24 @@ func (s *space) awaitPod(t *testing.T, name string, is func(*corev1.Pod) error) 
 			return err
 		}
 		found = pod
-		if err := is(pod); err != nil {
-			return fmt.Errorf("pod %s/%s: %w: %s", s.name, name, err, states(pod))
+		if err := check(pod); err != nil {
+			return fmt.Errorf("pod %s/%s: %w: %s", s.name, name, err, describeContainers(pod))
 		}
 		return nil
 	})
 	return found
 }
 
-// holds reports whether a condition of a pod is true.
-func holds(pod *corev1.Pod, condition corev1.PodConditionType) bool {
+// hasCondition reports whether a condition of a pod is true.
+func hasCondition(pod *corev1.Pod, condition corev1.PodConditionType) bool {
 	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
 		return c.Type == condition && c.Status == corev1.ConditionTrue
 	})
 }
 
-// status returns that of a container of a pod, of whatever kind; empty where the
+// containerStatus returns that of a container of a pod, of whatever kind; empty where the
 // kubelet has said nothing of it yet.
-func status(pod *corev1.Pod, container string) corev1.ContainerStatus {
+func containerStatus(pod *corev1.Pod, container string) corev1.ContainerStatus {
 	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses) {
 		if s.Name == container {
 			return s
@@ -186,8 +186,8 @@ func nativeSidecar(t *testing.T, pod *corev1.Pod) corev1.Container {
 	return pod.Spec.InitContainers[i]
 }
 
-// states says in a line how the containers of a pod are.
-func states(pod *corev1.Pod) string {
+// describeContainers says in a line how the containers of a pod are.
+func describeContainers(pod *corev1.Pod) string {
 	text := string(pod.Status.Phase)
 	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses) {
 		switch {
@@ -220,8 +220,8 @@ type view struct {
 	Lack             string
 }
 
-// seen returns the first view of a container that looks.
-func (s *space) seen(t *testing.T, pod, container string) view {
+// firstView returns the first view of a container that looks.
+func (s *testNamespace) firstView(t *testing.T, pod, container string) view {
 	t.Helper()
 	var v view
 	s.await(t, func(ctx context.Context) error {
@@ -238,17 +238,17 @@ func (s *space) seen(t *testing.T, pod, container string) view {
 	return v
 }
 
-// last returns the view that a container left as it ended.
-func last(t *testing.T, pod *corev1.Pod, container string) view {
+// lastView returns the view that a container left as it ended.
+func lastView(t *testing.T, pod *corev1.Pod, container string) view {
 	t.Helper()
-	ended := status(pod, container).State.Terminated
-	require.NotNil(t, ended, states(pod))
+	ended := containerStatus(pod, container).State.Terminated
+	require.NotNil(t, ended, describeContainers(pod))
 	var v view
 	require.NoError(t, json.Unmarshal([]byte(ended.Message), &v), "%s of pod %s left %q", container, pod.Name, ended.Message)
 	return v
 }
 
 // identity is the SPIFFE ID of a service account here.
-func (s *space) identity(account string) string {
+func (s *testNamespace) identity(account string) string {
 	return fmt.Sprintf("spiffe://cluster.local/ns/%s/sa/%s", s.name, account)
 }

@@ -25,36 +25,36 @@ import (
 // nobody answers at istiod's address, and starts, once, when somebody does.
 func TestEdgeWaitsForItsCertificate(t *testing.T) {
 	t.Parallel()
-	s := open(t, "start", nil)
-	d := s.detour(t)
-	late := witness("late", "--remain")
+	s := newNamespace(t, "start", nil)
+	d := s.istiodAlias(t)
+	late := inspectorPod("late", "--remain")
 	late.Spec.HostAliases = []corev1.HostAlias{{IP: d.address, Hostnames: []string{"istiod." + node.IstioNamespace + ".svc"}}}
-	s.create(t, withFolder(late))
+	s.create(t, withCertificateFolder(late))
 
 	s.await(t, func(ctx context.Context) error {
-		turned, err := s.turned(ctx, "late")
-		if err == nil && turned < 3 {
-			err = fmt.Errorf("the agent was asked for a certificate %d times", turned)
+		failedProbes, err := s.failedProbes(ctx, "late")
+		if err == nil && failedProbes < 3 {
+			err = fmt.Errorf("the agent was asked for a certificate %d times", failedProbes)
 		}
 		return err
 	})
 	waiting := s.awaitPod(t, "late", func(pod *corev1.Pod) error {
-		if status(pod, patches.SidecarName).State.Running == nil {
+		if containerStatus(pod, patches.SidecarName).State.Running == nil {
 			return errors.New("the agent does not run")
 		}
 		return nil
 	})
-	assert.False(t, holds(waiting, corev1.PodInitialized))
-	assert.Empty(t, status(waiting, "edge").ContainerID, "the edge was not even created: %s", states(waiting))
+	assert.False(t, hasCondition(waiting, corev1.PodInitialized))
+	assert.Empty(t, containerStatus(waiting, "edge").ContainerID, "the edge was not even created: %s", describeContainers(waiting))
 
-	d.lead(t)
+	d.pointToIstiod(t)
 	started := s.awaitPod(t, "late", isReady)
 	s.assertStartedOnce(t, started)
 }
 
 // Every mode that claims to passes Pod Security "restricted", which the API server
 // enforces here, and runs there; where the edge has files, its first look finds them.
-func TestRestricted(t *testing.T) {
+func TestModesUnderRestrictedPodSecurity(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		annotations map[string]string
@@ -69,12 +69,12 @@ func TestRestricted(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := open(t, "restricted-"+name, test.annotations)
-			edge := witness("edge", "--remain", "--folder=/")
+			s := newNamespace(t, "restricted-"+name, test.annotations)
+			edge := inspectorPod("edge", "--remain", "--folder=/")
 			if test.folder != "" {
-				edge = withFolder(witness("edge", "--remain"))
+				edge = withCertificateFolder(inspectorPod("edge", "--remain"))
 			}
-			pod := s.ready(t, edge)
+			pod := s.createReady(t, edge)
 			var containers []string
 			for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 				containers = append(containers, c.Name)
@@ -89,14 +89,14 @@ func TestRestricted(t *testing.T) {
 
 // assertStartedOnce judges that the edge began after the agent, with a certificate,
 // and neither began twice.
-func (s *space) assertStartedOnce(t *testing.T, pod *corev1.Pod) {
+func (s *testNamespace) assertStartedOnce(t *testing.T, pod *corev1.Pod) {
 	t.Helper()
-	edge, agent := status(pod, "edge"), status(pod, patches.SidecarName)
-	v := s.seen(t, pod.Name, "edge")
+	edge, agent := containerStatus(pod, "edge"), containerStatus(pod, patches.SidecarName)
+	v := s.firstView(t, pod.Name, "edge")
 	assert.Empty(t, v.Pair, "what the edge found as it began")
 	assert.Equal(t, s.identity("default"), v.ID)
 	assert.Zero(t, edge.RestartCount)
-	require.NotNil(t, edge.State.Running, states(pod))
+	require.NotNil(t, edge.State.Running, describeContainers(pod))
 	if agent.State.Running != nil {
 		assert.Zero(t, agent.RestartCount)
 		assert.False(t, edge.State.Running.StartedAt.Before(&agent.State.Running.StartedAt), "the edge began at %s, the agent at %s", edge.State.Running.StartedAt, agent.State.Running.StartedAt)
@@ -105,21 +105,21 @@ func (s *space) assertStartedOnce(t *testing.T, pod *corev1.Pod) {
 
 // isReady wants a pod to be ready.
 func isReady(pod *corev1.Pod) error {
-	if !holds(pod, corev1.PodReady) {
+	if !hasCondition(pod, corev1.PodReady) {
 		return errors.New("it is not ready")
 	}
 	return nil
 }
 
-// withFolder has an edge look where certificates are by default.
-func withFolder(pod *corev1.Pod) *corev1.Pod {
+// withCertificateFolder has an edge look where certificates are by default.
+func withCertificateFolder(pod *corev1.Pod) *corev1.Pod {
 	edge := &pod.Spec.Containers[0]
 	edge.Args = append(edge.Args, "--folder="+patches.DefaultCertDir)
 	return pod
 }
 
-// turned is how often a probe of a pod failed.
-func (s *space) turned(ctx context.Context, pod string) (int32, error) {
+// failedProbes is how often a probe of a pod failed.
+func (s *testNamespace) failedProbes(ctx context.Context, pod string) (int32, error) {
 	events, err := s.Client.CoreV1().Events(s.name).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + pod + ",reason=Unhealthy"})
 	if err != nil {
 		return 0, err
@@ -131,39 +131,39 @@ func (s *space) turned(ctx context.Context, pod string) (int32, error) {
 	return n, nil
 }
 
-// detour is another address for istiod, at which nobody answers until it leads
+// istiodAlias is another address for istiod, at which nobody answers until it leads
 // there.
-type detour struct {
-	*space
+type istiodAlias struct {
+	*testNamespace
 	address string
 }
 
-const detourName = "detour"
+const aliasName = "detour"
 
-var detourPort = discoveryv1.EndpointPort{Name: ptr.To("ca"), Port: ptr.To[int32](15012), Protocol: ptr.To(corev1.ProtocolTCP)}
+var aliasPort = discoveryv1.EndpointPort{Name: ptr.To("ca"), Port: ptr.To[int32](15012), Protocol: ptr.To(corev1.ProtocolTCP)}
 
-// detour makes one.
-func (s *space) detour(t *testing.T) *detour {
+// istiodAlias makes one.
+func (s *testNamespace) istiodAlias(t *testing.T) *istiodAlias {
 	t.Helper()
 	service, err := s.Client.CoreV1().Services(s.name).Create(t.Context(), &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Name: detourName},
-		Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: *detourPort.Name, Port: *detourPort.Port}}},
+		ObjectMeta: metav1.ObjectMeta{Name: aliasName},
+		Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: *aliasPort.Name, Port: *aliasPort.Port}}},
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	return &detour{s, service.Spec.ClusterIP}
+	return &istiodAlias{s, service.Spec.ClusterIP}
 }
 
-// lead has it lead to istiod.
-func (d *detour) lead(t *testing.T) {
+// pointToIstiod has it lead to istiod.
+func (d *istiodAlias) pointToIstiod(t *testing.T) {
 	t.Helper()
 	found, err := d.Client.DiscoveryV1().EndpointSlices(node.IstioNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=istiod"})
 	require.NoError(t, err)
 	require.NotEmpty(t, found.Items)
 	_, err = d.Client.DiscoveryV1().EndpointSlices(d.name).Create(t.Context(), &discoveryv1.EndpointSlice{
-		ObjectMeta:  metav1.ObjectMeta{Name: detourName, Labels: map[string]string{discoveryv1.LabelServiceName: detourName}},
+		ObjectMeta:  metav1.ObjectMeta{Name: aliasName, Labels: map[string]string{discoveryv1.LabelServiceName: aliasName}},
 		AddressType: found.Items[0].AddressType,
 		Endpoints:   []discoveryv1.Endpoint{{Addresses: found.Items[0].Endpoints[0].Addresses}},
-		Ports:       []discoveryv1.EndpointPort{detourPort},
+		Ports:       []discoveryv1.EndpointPort{aliasPort},
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
 }

@@ -17,14 +17,14 @@ import (
 // Whoever may write to the volume of the certificates, as the agent alone does, can
 // fill 1 MiB of memory, which counts as the writer's, and no more; neither the pod
 // nor the node notices.
-func TestVolumeIsBounded(t *testing.T) {
+func TestCertificateVolumeIsBounded(t *testing.T) {
 	t.Parallel()
-	s := open(t, "volume", nil)
-	s.ready(t, withFolder(witness("edge", "--remain")))
+	s := newNamespace(t, "volume", nil)
+	s.createReady(t, withCertificateFolder(inspectorPod("edge", "--remain")))
 	pods := s.Client.CoreV1().Pods(s.name)
 	pod, err := pods.Get(t.Context(), "edge", metav1.GetOptions{})
 	require.NoError(t, err)
-	filler := looking("filler", agentUID, "--folder=/certificates", "--fill")
+	filler := inspectorContainer("filler", agentUID, "--folder=/certificates", "--fill")
 	pod.Spec.EphemeralContainers = append(pod.Spec.EphemeralContainers, corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon{
 		Name: filler.Name, Image: filler.Image, ImagePullPolicy: filler.ImagePullPolicy, Args: filler.Args, SecurityContext: filler.SecurityContext,
 		VolumeMounts: []corev1.VolumeMount{{Name: patches.CertsVolume, MountPath: "/certificates"}},
@@ -32,12 +32,12 @@ func TestVolumeIsBounded(t *testing.T) {
 	_, err = pods.UpdateEphemeralContainers(t.Context(), "edge", pod, metav1.UpdateOptions{})
 	require.NoError(t, err)
 	pod = s.awaitPod(t, "edge", func(pod *corev1.Pod) error {
-		if status(pod, "filler").State.Terminated == nil {
+		if containerStatus(pod, "filler").State.Terminated == nil {
 			return errors.New("the filler has not ended")
 		}
 		return nil
 	})
-	v := s.seen(t, "edge", "filler")
+	v := s.firstView(t, "edge", "filler")
 	t.Logf("capacity %d, written %d, then %q; %d charged to the writer", v.Capacity, v.Filled, v.Full, v.Charged)
 	assert.EqualValues(t, 1<<20, v.Capacity)
 	assert.Contains(t, v.Full, "no space left on device")
@@ -45,7 +45,7 @@ func TestVolumeIsBounded(t *testing.T) {
 	assert.InDelta(t, v.Filled, v.Charged, 64<<10, "it counts as memory of the container that writes")
 	assert.Equal(t, corev1.PodRunning, pod.Status.Phase)
 	for _, container := range []string{"edge", patches.SidecarName} {
-		assert.Zero(t, status(pod, container).RestartCount, container)
+		assert.Zero(t, containerStatus(pod, container).RestartCount, container)
 	}
 	limits := nativeSidecar(t, pod).Resources.Limits
 	assert.Less(t, v.Capacity, limits.Memory().Value(), "the agent's limit bears a full volume")

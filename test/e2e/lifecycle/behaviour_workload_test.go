@@ -21,11 +21,11 @@ import (
 
 // Edges of a DaemonSet and of a StatefulSet come out like those of a Deployment, and
 // come back with a certificate of their own.
-func TestWorkloads(t *testing.T) {
+func TestEdgesOfDaemonSetAndStatefulSet(t *testing.T) {
 	t.Parallel()
-	s := open(t, "workloads", nil)
+	s := newNamespace(t, "workloads", nil)
 	template := func(name string) (*metav1.LabelSelector, corev1.PodTemplateSpec) {
-		pod := withFolder(witness(name, "--remain"))
+		pod := withCertificateFolder(inspectorPod(name, "--remain"))
 		pod.Spec.TerminationGracePeriodSeconds = ptr.To[int64](10)
 		return &metav1.LabelSelector{MatchLabels: pod.Labels}, corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: pod.Labels, Annotations: pod.Annotations}, Spec: pod.Spec}
 	}
@@ -56,24 +56,24 @@ func TestWorkloads(t *testing.T) {
 		serials := map[string]bool{}
 		for _, name := range []string{"stateful-0", "stateful-1"} {
 			s.assertStartedOnce(t, s.awaitPod(t, name, isReady))
-			serials[s.seen(t, name, "edge").Serial] = true
+			serials[s.firstView(t, name, "edge").Serial] = true
 		}
 		first := s.edges(t, "stateful")[0]
 		require.NoError(t, s.Client.CoreV1().Pods(s.name).Delete(t.Context(), first.Name, metav1.DeleteOptions{}))
-		again := s.awaitPod(t, first.Name, func(pod *corev1.Pod) error {
+		recreated := s.awaitPod(t, first.Name, func(pod *corev1.Pod) error {
 			if pod.UID == first.UID {
 				return errors.New("it is the old one")
 			}
 			return isReady(pod)
 		})
-		s.assertStartedOnce(t, again)
-		serials[s.seen(t, first.Name, "edge").Serial] = true
+		s.assertStartedOnce(t, recreated)
+		serials[s.firstView(t, first.Name, "edge").Serial] = true
 		assert.Len(t, serials, 3, "each pod has its own certificate")
 	})
 }
 
 // edges are the injected pods of a workload.
-func (s *space) edges(t *testing.T, app string) []corev1.Pod {
+func (s *testNamespace) edges(t *testing.T, app string) []corev1.Pod {
 	t.Helper()
 	list, err := s.Client.CoreV1().Pods(s.name).List(t.Context(), metav1.ListOptions{LabelSelector: "app=" + app + "," + policy.InjectedLabel + "=sidecar"})
 	require.NoError(t, err)
@@ -83,12 +83,12 @@ func (s *space) edges(t *testing.T, app string) []corev1.Pod {
 
 // The publisher is the pod's last ordinary container, so that whatever becomes of it
 // the edge starts, once, and runs; the pod is ready only with it.
-func TestPublisherHoldsNoEdgeBack(t *testing.T) {
+func TestFailingPublisherDoesNotStopTheEdge(t *testing.T) {
 	t.Parallel()
-	s := open(t, "publisher", map[string]string{policy.SourceKey: "agent"})
-	sound := s.ready(t, withFolder(witness("sound", "--remain")))
-	s.assertStartedOnce(t, sound)
-	require.Equal(t, patches.PublisherName, sound.Spec.Containers[len(sound.Spec.Containers)-1].Name, "the last of the ordinary containers")
+	s := newNamespace(t, "publisher", map[string]string{policy.SourceKey: "agent"})
+	healthy := s.createReady(t, withCertificateFolder(inspectorPod("sound", "--remain")))
+	s.assertStartedOnce(t, healthy)
+	require.Equal(t, patches.PublisherName, healthy.Spec.Containers[len(healthy.Spec.Containers)-1].Name, "the last of the ordinary containers")
 	s.await(t, func(ctx context.Context) error {
 		secret, err := s.Client.CoreV1().Secrets(s.name).Get(ctx, patches.CertsVolume, metav1.GetOptions{})
 		if err == nil && secret.Annotations[policy.SourceKey] != "agent" {
@@ -98,56 +98,56 @@ func TestPublisherHoldsNoEdgeBack(t *testing.T) {
 	})
 
 	publisher := func(pod *corev1.Pod) *corev1.Container { return &pod.Spec.Containers[len(pod.Spec.Containers)-1] }
-	const nowhere = "127.0.0.1:1/absent:dev"
-	for name, spoil := range map[string]func(*corev1.Pod){
-		"absent": func(pod *corev1.Pod) { publisher(pod).Image = nowhere },
+	const missingImage = "127.0.0.1:1/absent:dev"
+	for name, modify := range map[string]func(*corev1.Pod){
+		"absent": func(pod *corev1.Pod) { publisher(pod).Image = missingImage },
 		"broken": func(pod *corev1.Pod) {
 			c := publisher(pod)
-			c.Image, c.Command, c.Args = mesh, []string{"/mesh"}, []string{"nonsense"}
+			c.Image, c.Command, c.Args = meshImage, []string{"/mesh"}, []string{"nonsense"}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s.spoilt(t, name, spoil)
+			s.createModified(t, name, modify)
 			pod := s.awaitPod(t, name, func(pod *corev1.Pod) error {
-				publisher := status(pod, patches.PublisherName)
-				if !status(pod, "edge").Ready || publisher.State.Waiting == nil || publisher.RestartCount < 2 && name == "broken" {
+				publisher := containerStatus(pod, patches.PublisherName)
+				if !containerStatus(pod, "edge").Ready || publisher.State.Waiting == nil || publisher.RestartCount < 2 && name == "broken" {
 					return errors.New("want the edge ready, and the publisher failing")
 				}
 				return nil
 			})
-			t.Log(states(pod))
+			t.Log(describeContainers(pod))
 			s.assertStartedOnce(t, pod)
-			assert.False(t, holds(pod, corev1.PodReady), "a pod is ready with all its containers")
+			assert.False(t, hasCondition(pod, corev1.PodReady), "a pod is ready with all its containers")
 		})
 	}
 	// The reason why it is none of the native sidecars.
 	t.Run("a native sidecar would", func(t *testing.T) {
 		t.Parallel()
-		s.spoilt(t, "native", func(pod *corev1.Pod) {
+		s.createModified(t, "native", func(pod *corev1.Pod) {
 			c := *publisher(pod)
-			c.Image, c.RestartPolicy = nowhere, ptr.To(corev1.ContainerRestartPolicyAlways)
+			c.Image, c.RestartPolicy = missingImage, ptr.To(corev1.ContainerRestartPolicyAlways)
 			pod.Spec.Containers = pod.Spec.Containers[:len(pod.Spec.Containers)-1]
 			pod.Spec.InitContainers = append(pod.Spec.InitContainers, c)
 		})
 		pod := s.awaitPod(t, "native", func(pod *corev1.Pod) error {
-			if waiting := status(pod, patches.PublisherName).State.Waiting; waiting == nil || waiting.Reason != "ImagePullBackOff" {
+			if waiting := containerStatus(pod, patches.PublisherName).State.Waiting; waiting == nil || waiting.Reason != "ImagePullBackOff" {
 				return errors.New("want the publisher's image missing")
 			}
 			return nil
 		})
-		t.Log(states(pod))
-		assert.True(t, ptr.Deref(status(pod, patches.SidecarName).Started, false), "the agent has its certificate")
-		assert.Empty(t, status(pod, "edge").ContainerID, "the edge is not even created")
+		t.Log(describeContainers(pod))
+		assert.True(t, ptr.Deref(containerStatus(pod, patches.SidecarName).Started, false), "the agent has its certificate")
+		assert.Empty(t, containerStatus(pod, "edge").ContainerID, "the edge is not even created")
 	})
 }
 
-// spoilt creates a pod as it would come out, but for what spoil does to it.
-func (s *space) spoilt(t *testing.T, name string, spoil func(*corev1.Pod)) {
+// createModified creates a pod as it would come out, but for what spoil does to it.
+func (s *testNamespace) createModified(t *testing.T, name string, modify func(*corev1.Pod)) {
 	t.Helper()
-	injected, err := s.Client.CoreV1().Pods(s.name).Create(t.Context(), withFolder(witness(name, "--remain")), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	injected, err := s.Client.CoreV1().Pods(s.name).Create(t.Context(), withCertificateFolder(inspectorPod(name, "--remain")), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	require.NoError(t, err)
-	spoil(injected)
+	modify(injected)
 	injected.ObjectMeta = metav1.ObjectMeta{Name: name, Labels: injected.Labels, Annotations: injected.Annotations}
 	s.create(t, injected)
 }

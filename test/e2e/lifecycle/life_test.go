@@ -31,8 +31,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// namespace creates a namespace that is opted in, until the test ends.
-func (l *life) namespace(t *testing.T, name string, annotations map[string]string) {
+// createNamespace creates a namespace that is opted in, until the test ends.
+func (l *releaseTest) createNamespace(t *testing.T, name string, annotations map[string]string) {
 	t.Helper()
 	_, err := l.Client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name: name, Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, Annotations: annotations,
@@ -46,20 +46,20 @@ func (l *life) namespace(t *testing.T, name string, annotations map[string]strin
 }
 
 // await waits until is returns nil; what it said last is the failure.
-func (l *life) await(t *testing.T, is func(context.Context) error) {
+func (l *releaseTest) await(t *testing.T, check func(context.Context) error) {
 	t.Helper()
 	var last error
-	err := wait.PollUntilContextTimeout(t.Context(), 200*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
-		last = is(ctx)
+	err := wait.PollUntilContextTimeout(t.Context(), 200*time.Millisecond, releaseTimeout, true, func(ctx context.Context) (bool, error) {
+		last = check(ctx)
 		return last == nil, nil
 	})
 	require.NoError(t, errors.Join(err, last))
 }
 
-// deploy creates a workload of two edges that do nothing, and take their time: a
+// createWorkload creates a workload of two edges that do nothing, and take their time: a
 // rollout lasts longer than the controller's pause between two looks, so that it could
 // begin the next meanwhile.
-func (l *life) deploy(t *testing.T, namespace, name string) {
+func (l *releaseTest) createWorkload(t *testing.T, namespace, name string) {
 	t.Helper()
 	d := pods.Deployment(pods.Edge(name), 2)
 	d.Spec.MinReadySeconds = 4
@@ -67,8 +67,8 @@ func (l *life) deploy(t *testing.T, namespace, name string) {
 	require.NoError(t, err)
 }
 
-// unrolled is what is missing until a Deployment is rolled out.
-func unrolled(d *appsv1.Deployment) error {
+// checkRolledOut is what is missing until a Deployment is rolled out.
+func checkRolledOut(d *appsv1.Deployment) error {
 	s, want := d.Status, *d.Spec.Replicas
 	if s.ObservedGeneration < d.Generation || s.UpdatedReplicas < want || s.AvailableReplicas < want || s.Replicas > want {
 		return fmt.Errorf("deployment %s/%s is not rolled out: %+v", d.Namespace, d.Name, s)
@@ -77,7 +77,7 @@ func unrolled(d *appsv1.Deployment) error {
 }
 
 // deployments are those of namespaces.
-func (l *life) deployments(ctx context.Context, namespaces []string) ([]appsv1.Deployment, error) {
+func (l *releaseTest) deployments(ctx context.Context, namespaces []string) ([]appsv1.Deployment, error) {
 	var found []appsv1.Deployment
 	for _, namespace := range namespaces {
 		list, err := l.Client.AppsV1().Deployments(namespace).List(ctx, metav1.ListOptions{})
@@ -90,22 +90,22 @@ func (l *life) deployments(ctx context.Context, namespaces []string) ([]appsv1.D
 }
 
 // awaitRolled waits for all Deployments of namespaces.
-func (l *life) awaitRolled(t *testing.T, namespaces ...string) {
+func (l *releaseTest) awaitRolled(t *testing.T, namespaces ...string) {
 	t.Helper()
 	l.await(t, func(ctx context.Context) error {
 		all, err := l.deployments(ctx, namespaces)
 		for i := range all {
-			err = errors.Join(err, unrolled(&all[i]))
+			err = errors.Join(err, checkRolledOut(&all[i]))
 		}
 		return err
 	})
 }
 
-// followRollouts looks at the Deployments of namespaces until the returned function is
+// watchRollouts looks at the Deployments of namespaces until the returned function is
 // called, which tells which were in the middle of a rollout at once.
-func (l *life) followRollouts(t *testing.T, namespaces ...string) func() []string {
+func (l *releaseTest) watchRollouts(t *testing.T, namespaces ...string) func() []string {
 	t.Helper()
-	together := map[string]bool{}
+	concurrent := map[string]bool{}
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup
 	done.Go(func() {
@@ -117,9 +117,9 @@ func (l *life) followRollouts(t *testing.T, namespaces ...string) func() []strin
 			}
 			// They are read one after the other: one that has ended while the next began is
 			// not in the second look any more.
-			now := rolling(all)
+			now := rollingOut(all)
 			if both := slices.DeleteFunc(before, func(name string) bool { return !slices.Contains(now, name) }); len(both) > 1 {
-				together[strings.Join(both, " and ")] = true
+				concurrent[strings.Join(both, " and ")] = true
 			}
 			before = now
 			time.Sleep(100 * time.Millisecond)
@@ -129,13 +129,13 @@ func (l *life) followRollouts(t *testing.T, namespaces ...string) func() []strin
 	return func() []string {
 		cancel()
 		done.Wait()
-		return slices.Sorted(maps.Keys(together))
+		return slices.Sorted(maps.Keys(concurrent))
 	}
 }
 
-// rolling are the names of those whose pods are being replaced; a pod that is not
+// rollingOut are the names of those whose pods are being replaced; a pod that is not
 // ready for a moment is no rollout.
-func rolling(all []appsv1.Deployment) []string {
+func rollingOut(all []appsv1.Deployment) []string {
 	var found []string
 	for i := range all {
 		d, s := &all[i], all[i].Status
@@ -146,8 +146,8 @@ func rolling(all []appsv1.Deployment) []string {
 	return found
 }
 
-// uids are those of the pods of namespaces that are not about to end.
-func (l *life) uids(t *testing.T, namespaces ...string) []string {
+// podUIDs are those of the pods of namespaces that are not about to end.
+func (l *releaseTest) podUIDs(t *testing.T, namespaces ...string) []string {
 	t.Helper()
 	var found []string
 	for _, namespace := range namespaces {
@@ -163,11 +163,11 @@ func (l *life) uids(t *testing.T, namespaces ...string) []string {
 	return found
 }
 
-// awaitNew waits until none of these pods is left and all Deployments are rolled out.
-func (l *life) awaitNew(t *testing.T, old []string, namespaces ...string) {
+// awaitReplaced waits until none of these pods is left and all Deployments are rolled out.
+func (l *releaseTest) awaitReplaced(t *testing.T, old []string, namespaces ...string) {
 	t.Helper()
 	l.await(t, func(context.Context) error {
-		for _, uid := range l.uids(t, namespaces...) {
+		for _, uid := range l.podUIDs(t, namespaces...) {
 			if slices.Contains(old, uid) {
 				return fmt.Errorf("pod %s is there still", uid)
 			}
@@ -178,14 +178,14 @@ func (l *life) awaitNew(t *testing.T, old []string, namespaces ...string) {
 }
 
 // awaitState waits until the controller counts so many edge pods in this state.
-func (l *life) awaitState(t *testing.T, namespace, state string, want float64) {
+func (l *releaseTest) awaitState(t *testing.T, namespace, state string, want float64) {
 	t.Helper()
 	l.await(t, func(ctx context.Context) error {
 		list, err := l.Client.CoreV1().Pods(node.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=controller"})
 		if err != nil {
 			return err
 		}
-		sum, leads := 0.0, false
+		sum, hasLeader := 0.0, false
 		for i := range list.Items {
 			text, err := l.Client.CoreV1().Pods(node.Namespace).ProxyGet("http", list.Items[i].Name, "8080", "/metrics", nil).DoRaw(ctx)
 			if err != nil {
@@ -195,17 +195,17 @@ func (l *life) awaitState(t *testing.T, namespace, state string, want float64) {
 			if err != nil {
 				return err
 			}
-			sum, leads = sum+n, leads || strings.Contains(string(text), `isthmus_edge_pods{`)
+			sum, hasLeader = sum+n, hasLeader || strings.Contains(string(text), `isthmus_edge_pods{`)
 		}
-		if !leads || sum != want {
-			return fmt.Errorf("%v edge pods of %s are %s, want %v (someone leads: %t)", sum, namespace, state, want, leads)
+		if !hasLeader || sum != want {
+			return fmt.Errorf("%v edge pods of %s are %s, want %v (someone leads: %t)", sum, namespace, state, want, hasLeader)
 		}
 		return nil
 	})
 }
 
 // configuration is that of the webhook.
-func (l *life) configuration(t *testing.T) *admissionv1.MutatingWebhookConfiguration {
+func (l *releaseTest) configuration(t *testing.T) *admissionv1.MutatingWebhookConfiguration {
 	t.Helper()
 	found, err := l.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), configurationName, metav1.GetOptions{})
 	require.NoError(t, err)
@@ -213,9 +213,9 @@ func (l *life) configuration(t *testing.T) *admissionv1.MutatingWebhookConfigura
 	return found
 }
 
-// roots are the CA certificates that the API server verifies the webhook by; every
+// caRoots are the CA certificates that the API server verifies the webhook by; every
 // webhook of both configurations has the same.
-func (l *life) roots(t *testing.T) [][]byte {
+func (l *releaseTest) caRoots(t *testing.T) [][]byte {
 	t.Helper()
 	var found [][]byte
 	for rest := l.configuration(t).Webhooks[0].ClientConfig.CABundle; ; {
@@ -227,42 +227,42 @@ func (l *life) roots(t *testing.T) [][]byte {
 	}
 }
 
-// askedSince waits until so many pods more were asked for.
-func (l *life) askedSince(t *testing.T, more int) {
+// awaitRequestedPods waits until so many pods more were asked for.
+func (l *releaseTest) awaitRequestedPods(t *testing.T, more int) {
 	t.Helper()
-	before := l.created.Snapshot().Requested
+	before := l.creator.Snapshot().Requested
 	l.await(t, func(context.Context) error {
-		if now := l.created.Snapshot().Requested; now < before+more {
+		if now := l.creator.Snapshot().Requested; now < before+more {
 			return fmt.Errorf("%d of %d pods were asked for", now-before, more)
 		}
 		return nil
 	})
 }
 
-// unharmed judges what happened since the last time: all pods that were asked for came
+// assertNothingFailed judges what happened since the last time: all pods that were asked for came
 // out injected, and no request failed.
-func (l *life) unharmed(t *testing.T, through string) {
+func (l *releaseTest) assertNothingFailed(t *testing.T, description string) {
 	t.Helper()
-	count := l.created.Drain()
-	t.Logf("%s: %s", through, count)
-	assert.Equal(t, count.Requested, count.Injected, through)
-	l.served(t, through)
+	count := l.creator.Drain()
+	t.Logf("%s: %s", description, count)
+	assert.Equal(t, count.Requested, count.Injected, description)
+	l.assertNoFailedRequests(t, description)
 }
 
-// served judges the requests alone.
-func (l *life) served(t *testing.T, through string) {
+// assertNoFailedRequests judges the requests alone.
+func (l *releaseTest) assertNoFailedRequests(t *testing.T, description string) {
 	t.Helper()
 	reports, err := l.edges.Report(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, l.edges.Reset(t.Context()))
 	verdict := traffic.Summarize(reports)
-	t.Logf("%s: %s", through, verdict)
-	assert.Zero(t, verdict.Failed, through)
-	assert.NotZero(t, verdict.Requests, through)
+	t.Logf("%s: %s", description, verdict)
+	assert.Zero(t, verdict.Failed, description)
+	assert.NotZero(t, verdict.Requests, description)
 }
 
 // upgrade changes the release by Helm's flags and waits until all is rolled out.
-func (l *life) upgrade(t *testing.T, flags ...string) {
+func (l *releaseTest) upgrade(t *testing.T, flags ...string) {
 	t.Helper()
 	_, err := l.Helm(t.Context(), append([]string{
 		"upgrade", node.Release, l.Chart, "--namespace", node.Namespace, "--reset-then-reuse-values", "--wait", "--timeout", "10m",
@@ -271,7 +271,7 @@ func (l *life) upgrade(t *testing.T, flags ...string) {
 }
 
 // revision is the release's.
-func (l *life) revision(t *testing.T) int {
+func (l *releaseTest) revision(t *testing.T) int {
 	t.Helper()
 	text, err := l.Helm(t.Context(), "status", node.Release, "--namespace", node.Namespace, "--output", "json")
 	require.NoError(t, err)
@@ -282,8 +282,8 @@ func (l *life) revision(t *testing.T) int {
 	return status.Version
 }
 
-// left is what there is of Isthmus, but for the namespaces.
-func (l *life) left(t *testing.T) []string {
+// listLeftovers is what there is of Isthmus, but for the namespaces.
+func (l *releaseTest) listLeftovers(t *testing.T) []string {
 	t.Helper()
 	found, err := leftovers.List(t.Context(), l.Admin)
 	require.NoError(t, err)

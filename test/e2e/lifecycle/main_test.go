@@ -20,18 +20,18 @@ import (
 var (
 	// cluster is where everything runs.
 	cluster *node.Cluster
-	// here is what was brought into it.
-	here *visit
-	// installed is held for reading by who needs Isthmus to be there and to answer,
+	// installation is what was brought into it.
+	installation *installationState
+	// isthmusInstalled is held for reading by who needs Isthmus to be there and to answer,
 	// and for writing by who takes it away; see open and alone.
-	installed sync.RWMutex
+	isthmusInstalled sync.RWMutex
 )
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 // run returns the status to exit with.
 func run(m *testing.M) int {
-	status, err := trial(context.Background(), m)
+	status, err := runTests(context.Background(), m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return max(status, 1)
@@ -39,31 +39,31 @@ func run(m *testing.M) int {
 	return status
 }
 
-// trial brings everything up, runs the tests, judges the traffic, and leaves the
+// runTests brings everything up, runs the tests, judges the traffic, and leaves the
 // cluster as it was.
-func trial(ctx context.Context, m *testing.M) (status int, err error) {
+func runTests(ctx context.Context, m *testing.M) (status int, err error) {
 	if cluster, err = node.Start(ctx); err != nil {
 		return 1, err
 	}
-	here, err = arrive(ctx)
+	installation, err = install(ctx)
 	defer func() {
 		if status != 0 || err != nil {
 			cluster.Dump(os.Stderr)
 		}
-		err = errors.Join(err, here.leave(ctx), cluster.Stop())
+		err = errors.Join(err, installation.uninstall(ctx), cluster.Stop())
 	}()
 	if err != nil {
 		return 1, err
 	}
 	status = m.Run()
-	numbers.print(os.Stdout)
-	return status, here.verdict(ctx, os.Stdout)
+	measurements.print(os.Stdout)
+	return status, installation.reportTraffic(ctx, os.Stdout)
 }
 
-// alone waits until no other test needs Isthmus as it is, and keeps the others
+// lockInstallation waits until no other test needs Isthmus as it is, and keeps the others
 // waiting until the test ends.
-func alone(t *testing.T) {
+func lockInstallation(t *testing.T) {
 	t.Helper()
-	installed.Lock()
-	t.Cleanup(installed.Unlock)
+	isthmusInstalled.Lock()
+	t.Cleanup(isthmusInstalled.Unlock)
 }

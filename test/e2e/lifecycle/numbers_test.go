@@ -24,8 +24,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// numbers are what was measured; they are printed at the end.
-var numbers table
+// measurements are what was measured; they are printed at the end.
+var measurements table
 
 // table has a row for each number, beside the bar that is set for it.
 type table struct {
@@ -33,10 +33,10 @@ type table struct {
 	rows [][3]string
 }
 
-func (n *table) add(what, bar, format string, arguments ...any) {
+func (n *table) add(name, bar, format string, arguments ...any) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.rows = append(n.rows, [3]string{what, bar, fmt.Sprintf(format, arguments...)})
+	n.rows = append(n.rows, [3]string{name, bar, fmt.Sprintf(format, arguments...)})
 }
 
 func (n *table) print(w io.Writer) {
@@ -50,8 +50,8 @@ func (n *table) print(w io.Writer) {
 	_ = columns.Flush()
 }
 
-// use is the working set of a container, as a kubelet measured it.
-type use struct {
+// memoryUse is the working set of a container, as a kubelet measured it.
+type memoryUse struct {
 	namespace, pod, container string
 	bytes                     float64
 	at                        time.Time
@@ -59,13 +59,13 @@ type use struct {
 
 var workingSet = regexp.MustCompile(`(?m)^container_memory_working_set_bytes\{container="([^"]+)",namespace="([^"]+)",pod="([^"]+)"\} (\S+) (\d+)$`)
 
-// uses asks the kubelets.
-func uses(ctx context.Context) ([]use, error) {
+// memoryUses asks the kubelets.
+func memoryUses(ctx context.Context) ([]memoryUse, error) {
 	nodes, err := cluster.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, err
 	}
-	var found []use
+	var found []memoryUse
 	for i := range nodes.Items {
 		text, err := cluster.Client.CoreV1().RESTClient().Get().Resource("nodes").Name(nodes.Items[i].Name).SubResource("proxy").Suffix("metrics/resource").DoRaw(ctx)
 		if err != nil {
@@ -80,40 +80,40 @@ func uses(ctx context.Context) ([]use, error) {
 			if err != nil {
 				return nil, err
 			}
-			found = append(found, use{namespace: m[2], pod: m[3], container: m[1], bytes: bytes, at: time.UnixMilli(at)})
+			found = append(found, memoryUse{namespace: m[2], pod: m[3], container: m[1], bytes: bytes, at: time.UnixMilli(at)})
 		}
 	}
 	return found, nil
 }
 
-// greatest waits until every running pod of a selection was measured after a moment,
+// maxMemory waits until every running pod of a selection was measured after a moment,
 // and returns the greatest working set of a container in them, in MiB.
-func (s *space) greatest(t *testing.T, namespace, selector, container string, after time.Time) float64 {
+func (s *testNamespace) maxMemory(t *testing.T, namespace, selector, container string, after time.Time) float64 {
 	t.Helper()
-	var found use
+	var found memoryUse
 	s.await(t, func(ctx context.Context) error {
 		pods, err := s.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector, FieldSelector: "status.phase=" + string(corev1.PodRunning)})
 		if err != nil {
 			return err
 		}
-		all, err := uses(ctx)
+		all, err := memoryUses(ctx)
 		if err != nil {
 			return err
 		}
-		var own []use
+		var measured []memoryUse
 		for i := range pods.Items {
-			j := slices.IndexFunc(all, func(u use) bool {
+			j := slices.IndexFunc(all, func(u memoryUse) bool {
 				return u.namespace == pods.Items[i].Namespace && u.pod == pods.Items[i].Name && u.container == container && u.at.After(after)
 			})
 			if j < 0 {
 				return fmt.Errorf("%s of pod %s/%s was not measured since %s", container, pods.Items[i].Namespace, pods.Items[i].Name, after)
 			}
-			own = append(own, all[j])
+			measured = append(measured, all[j])
 		}
-		if len(own) == 0 {
+		if len(measured) == 0 {
 			return fmt.Errorf("no pod with %s runs in %q", selector, namespace)
 		}
-		found = slices.MaxFunc(own, func(a, b use) int { return cmp.Compare(a.bytes, b.bytes) })
+		found = slices.MaxFunc(measured, func(a, b memoryUse) int { return cmp.Compare(a.bytes, b.bytes) })
 		return nil
 	})
 	return found.bytes / (1 << 20)
@@ -122,34 +122,34 @@ func (s *space) greatest(t *testing.T, namespace, selector, container string, af
 // The webhook's memory with 100 namespaces that are opted in, and after reviews. It
 // runs before the tests that run side by side. The namespaces stay until the visit
 // ends: deleting so many at once keeps a small cluster busy for a minute.
-func TestWebhookMemory(t *testing.T) {
+func TestMemoryOfTheWebhook(t *testing.T) {
 	const namespaces, reviews, workers = 100, 2000, 8
-	s := open(t, "reviews", nil)
-	spaces := s.Client.CoreV1().Namespaces()
+	s := newNamespace(t, "reviews", nil)
+	api := s.Client.CoreV1().Namespaces()
 	name := func(i int) string { return fmt.Sprintf("%s-%d", s.name, i) }
-	each(workers, namespaces, func(i int) {
-		_, err := spaces.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name(i), Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled}}}, metav1.CreateOptions{})
+	inParallel(workers, namespaces, func(i int) {
+		_, err := api.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name(i), Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled}}}, metav1.CreateOptions{})
 		if err != nil {
 			t.Error(err)
 		}
 	})
 	const webhook = "app.kubernetes.io/component=webhook"
-	idle := s.greatest(t, node.Namespace, webhook, "webhook", time.Now())
-	numbers.add(fmt.Sprintf("webhook, %d namespaces, idle", namespaces), "48 MiB", "%.1f MiB", idle)
-	begun := time.Now()
-	each(workers, reviews, func(i int) {
-		_, err := s.Client.CoreV1().Pods(name(i%namespaces)).Create(t.Context(), witness("review"), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	idle := s.maxMemory(t, node.Namespace, webhook, "webhook", time.Now())
+	measurements.add(fmt.Sprintf("webhook, %d namespaces, idle", namespaces), "48 MiB", "%.1f MiB", idle)
+	start := time.Now()
+	inParallel(workers, reviews, func(i int) {
+		_, err := s.Client.CoreV1().Pods(name(i%namespaces)).Create(t.Context(), inspectorPod("review"), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		if err != nil {
 			t.Error(err)
 		}
 	})
-	took := time.Since(begun)
-	numbers.add(fmt.Sprintf("webhook, after %d reviews (%.0f a second)", reviews, reviews/took.Seconds()), "64 MiB after 100,000", "%.1f MiB", s.greatest(t, node.Namespace, webhook, "webhook", time.Now()))
+	took := time.Since(start)
+	measurements.add(fmt.Sprintf("webhook, after %d reviews (%.0f a second)", reviews, reviews/took.Seconds()), "64 MiB after 100,000", "%.1f MiB", s.maxMemory(t, node.Namespace, webhook, "webhook", time.Now()))
 	require.False(t, t.Failed())
 }
 
-// each calls do with every number below n, several at a time.
-func each(workers, n int, do func(int)) {
+// inParallel calls do with every number below n, several at a time.
+func inParallel(workers, n int, do func(int)) {
 	var group sync.WaitGroup
 	for worker := range workers {
 		group.Go(func() {

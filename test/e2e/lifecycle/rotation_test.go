@@ -31,58 +31,58 @@ const (
 	// 30 s, publisher and controller want another certificate in the Secret after 20 s
 	// to 26 s.
 	lifetime = "1m"
-	// several is how many rotations are awaited.
-	several = 4
+	// rotations is how many rotations are awaited.
+	rotations = 4
 )
 
 // Publishers write the certificates of their agents into the Secret: one write for
 // each that gets there, however many there are, and at once where one is due.
-func TestPublishers(t *testing.T) {
+func TestPublishersWriteEachRotationOnce(t *testing.T) {
 	t.Parallel()
-	const replicas, singles = 6, 4
+	const replicas, singleEdges = 6, 4
 	agent := map[string]string{policy.SourceKey: "agent", policy.CertTTLKey: lifetime}
-	many := open(t, "publishers", agent)
-	crowd := many.follow(t)
-	many.deploy(t, replicas)
-	var alone []*single
-	for i := range singles {
-		s := open(t, fmt.Sprintf("publisher-%d", i), agent)
-		alone = append(alone, &single{s, s.follow(t)})
+	shared := newNamespace(t, "publishers", agent)
+	history := shared.watchSecret(t)
+	shared.deploy(t, replicas)
+	var singles []*singleEdge
+	for i := range singleEdges {
+		s := newNamespace(t, fmt.Sprintf("publisher-%d", i), agent)
+		singles = append(singles, &singleEdge{s, s.watchSecret(t)})
 		s.deploy(t, 1)
 	}
 
-	crowd.AwaitSerials(t, several+1, 2*wherever)
+	history.AwaitSerials(t, rotations+1, 2*podTimeout)
 	var took []time.Duration
-	for _, s := range alone {
-		s.AwaitSerials(t, several+1, 2*wherever)
+	for _, s := range singles {
+		s.AwaitSerials(t, rotations+1, 2*podTimeout)
 		took = append(took, s.latencies(t)...)
 		assert.Empty(t, s.InvalidVersions())
 	}
 	slices.Sort(took)
 	require.NotEmpty(t, took)
-	numbers.add(fmt.Sprintf("rotated file to Secret, p99 of %d rotations of %d edges", len(took), singles), "250 ms", "%d ms (median %d ms)",
+	measurements.add(fmt.Sprintf("rotated file to Secret, p99 of %d rotations of %d edges", len(took), singleEdges), "250 ms", "%d ms (median %d ms)",
 		took[(len(took)*99+99)/100-1].Milliseconds(), took[len(took)/2].Milliseconds())
 
-	assert.Empty(t, crowd.InvalidVersions())
-	writes, needless := len(crowd.Versions()), crowd.UnneededWrites()
-	rotations := writes - len(needless)
-	numbers.add(fmt.Sprintf("writes a rotation, %d replicas, %d rotations", replicas, rotations), "1 with 50 replicas", "%.2f", float64(writes)/float64(rotations))
+	assert.Empty(t, history.InvalidVersions())
+	writes, needless := len(history.Versions()), history.UnneededWrites()
+	observedRotations := writes - len(needless)
+	measurements.add(fmt.Sprintf("writes a rotation, %d replicas, %d rotations", replicas, observedRotations), "1 with 50 replicas", "%.2f", float64(writes)/float64(observedRotations))
 	assert.Empty(t, needless, "one write for each rotation")
 
 	now := time.Now()
-	numbers.add(fmt.Sprintf("publisher, greatest of %d after %d rotations", replicas, rotations), "20 MiB", "%.1f MiB", many.greatest(t, many.name, "app=edge", patches.PublisherName, now))
-	numbers.add("agent, its limit 128 MiB", "36 MiB seen", "%.1f MiB", many.greatest(t, many.name, "app=edge", patches.SidecarName, now))
-	numbers.add("controller", "150 MiB with 5,000", "%.1f MiB", many.greatest(t, node.Namespace, "app.kubernetes.io/component=controller", "controller", now))
+	measurements.add(fmt.Sprintf("publisher, greatest of %d after %d rotations", replicas, observedRotations), "20 MiB", "%.1f MiB", shared.maxMemory(t, shared.name, "app=edge", patches.PublisherName, now))
+	measurements.add("agent, its limit 128 MiB", "36 MiB seen", "%.1f MiB", shared.maxMemory(t, shared.name, "app=edge", patches.SidecarName, now))
+	measurements.add("controller", "150 MiB with 5,000", "%.1f MiB", shared.maxMemory(t, node.Namespace, "app.kubernetes.io/component=controller", "controller", now))
 }
 
-// single is the namespace of one edge.
-type single struct {
-	*space
+// singleEdge is the namespace of one edge.
+type singleEdge struct {
+	*testNamespace
 	*environment.SecretHistory
 }
 
-// follow judges every version of the Secret here.
-func (s *space) follow(t *testing.T) *environment.SecretHistory {
+// watchSecret judges every version of the Secret here.
+func (s *testNamespace) watchSecret(t *testing.T) *environment.SecretHistory {
 	t.Helper()
 	client, err := kubernetes.NewForConfig(s.Admin)
 	require.NoError(t, err)
@@ -92,9 +92,9 @@ func (s *space) follow(t *testing.T) *environment.SecretHistory {
 }
 
 // deploy creates edges that say when their certificates change.
-func (s *space) deploy(t *testing.T, replicas int32) {
+func (s *testNamespace) deploy(t *testing.T, replicas int32) {
 	t.Helper()
-	pod := withFolder(witness("edge", "--remain", "--follow"))
+	pod := withCertificateFolder(inspectorPod("edge", "--remain", "--follow"))
 	_, err := s.Client.AppsV1().Deployments(s.name).Create(t.Context(), &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Name: "edge"},
 		Spec: appsv1.DeploymentSpec{
@@ -107,7 +107,7 @@ func (s *space) deploy(t *testing.T, replicas int32) {
 
 // latencies are the times from the last file of a rotation to the watch that shows
 // it in the Secret. The clocks of node and test have to agree.
-func (s *single) latencies(t *testing.T) []time.Duration {
+func (s *singleEdge) latencies(t *testing.T) []time.Duration {
 	t.Helper()
 	written := map[string]time.Time{}
 	for _, pod := range s.edges(t, "edge") {

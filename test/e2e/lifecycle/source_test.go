@@ -17,10 +17,10 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/node"
 )
 
-// otherSource gives the webhook a certificate of the user's, in the two steps of
+// changeCertificateSource gives the webhook a certificate of the user's, in the two steps of
 // docs/install.md, without a pod refused; and goes back, which refuses some until the
 // controller has written the caBundle.
-func (l *life) otherSource(t *testing.T) {
+func (l *releaseTest) changeCertificateSource(t *testing.T) {
 	ca := certtest.NewAuthority(t)
 	leaf := ca.Leaf(t, certtest.DNSNames("isthmus-webhook."+node.Namespace+".svc"))
 	secrets := l.Client.CoreV1().Secrets(node.Namespace)
@@ -34,23 +34,23 @@ func (l *life) otherSource(t *testing.T) {
 			t.Errorf("remove the certificate: %v", err)
 		}
 	})
-	both, alone := filepath.Join(t.TempDir(), "both.pem"), filepath.Join(t.TempDir(), "ca.pem")
-	known := l.configuration(t).Webhooks[0].ClientConfig.CABundle
-	require.NoError(t, os.WriteFile(both, append(known, ca.CertificatePEM...), 0o600))
-	require.NoError(t, os.WriteFile(alone, ca.CertificatePEM, 0o600))
-	l.created.Drain()
+	bothCAs, userCA := filepath.Join(t.TempDir(), "both.pem"), filepath.Join(t.TempDir(), "ca.pem")
+	currentBundle := l.configuration(t).Webhooks[0].ClientConfig.CABundle
+	require.NoError(t, os.WriteFile(bothCAs, append(currentBundle, ca.CertificatePEM...), 0o600))
+	require.NoError(t, os.WriteFile(userCA, ca.CertificatePEM, 0o600))
+	l.creator.Drain()
 
-	l.upgrade(t, "--set", "certificate.mode=existing,certificate.existing.secretName=lifecycle-tls", "--set-file", "certificate.existing.caBundle="+both)
-	l.askedSince(t, 40)
-	l.unharmed(t, "a certificate of the user's, beside the controller's")
-	l.upgrade(t, "--set-file", "certificate.existing.caBundle="+alone)
-	l.askedSince(t, 40)
-	l.unharmed(t, "a certificate of the user's alone")
+	l.upgrade(t, "--set", "certificate.mode=existing,certificate.existing.secretName=lifecycle-tls", "--set-file", "certificate.existing.caBundle="+bothCAs)
+	l.awaitRequestedPods(t, 40)
+	l.assertNothingFailed(t, "a certificate of the user's, beside the controller's")
+	l.upgrade(t, "--set-file", "certificate.existing.caBundle="+userCA)
+	l.awaitRequestedPods(t, 40)
+	l.assertNothingFailed(t, "a certificate of the user's alone")
 
 	l.upgrade(t, "--set", "certificate.mode=self-managed,certificate.existing.secretName=,certificate.existing.caBundle=")
-	count := l.created.Drain()
+	count := l.creator.Drain()
 	t.Logf("back to the controller's: %s", count)
 	assert.Zero(t, count.NotInjected)
-	l.askedSince(t, 40)
-	l.unharmed(t, "the controller's certificate")
+	l.awaitRequestedPods(t, 40)
+	l.assertNothingFailed(t, "the controller's certificate")
 }

@@ -32,9 +32,9 @@ const (
 	edgeReplicas = 2
 )
 
-// begin sends requests through edges of which Isthmus knows nothing yet: none gets
+// startTraffic sends requests through edges of which Isthmus knows nothing yet: none gets
 // through, for they have no certificate.
-func (v *visit) begin(ctx context.Context) (err error) {
+func (v *installationState) startTraffic(ctx context.Context) (err error) {
 	v.edges, err = traffic.Deploy(ctx, traffic.Options{Config: cluster.Admin, Replicas: edgeReplicas, Lifetime: trafficLifetime.String(), NotOptedIn: true})
 	if err != nil {
 		return err
@@ -43,56 +43,56 @@ func (v *visit) begin(ctx context.Context) (err error) {
 		return err
 	}
 	for _, e := range v.edges.Edges {
-		if err := awaitSaid(ctx, e.Namespace, "no certificate to start with"); err != nil {
+		if err := awaitLog(ctx, e.Namespace, "no certificate to start with"); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// awaitSaid waits until an edge's log holds a text.
-func awaitSaid(ctx context.Context, namespace, text string) error {
-	var said []byte
-	err := wait.PollUntilContextTimeout(ctx, time.Second, wherever, true, func(ctx context.Context) (bool, error) {
+// awaitLog waits until an edge's log holds a text.
+func awaitLog(ctx context.Context, namespace, text string) error {
+	var log []byte
+	err := wait.PollUntilContextTimeout(ctx, time.Second, podTimeout, true, func(ctx context.Context) (bool, error) {
 		pods, err := cluster.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=edge"})
 		if err != nil || len(pods.Items) == 0 {
 			return false, nil
 		}
-		said, err = cluster.Client.CoreV1().Pods(namespace).GetLogs(pods.Items[0].Name, &corev1.PodLogOptions{}).DoRaw(ctx)
-		return err == nil && strings.Contains(string(said), text), nil
+		log, err = cluster.Client.CoreV1().Pods(namespace).GetLogs(pods.Items[0].Name, &corev1.PodLogOptions{}).DoRaw(ctx)
+		return err == nil && strings.Contains(string(log), text), nil
 	})
 	if err != nil {
-		return fmt.Errorf("the edge in %s does not say %q, but %q: %w", namespace, text, said, err)
+		return fmt.Errorf("the edge in %s does not say %q, but %q: %w", namespace, text, log, err)
 	}
 	return nil
 }
 
 // optIn labels the namespaces and rolls the edges, from when on no request may fail.
 // It notes how long after the installation began the first of them was ready.
-func (v *visit) optIn(ctx context.Context) error {
+func (v *installationState) optIn(ctx context.Context) error {
 	ready := make(chan error, 1)
-	go func() { ready <- v.awaitFirst(ctx) }()
+	go func() { ready <- v.awaitFirstReadyPod(ctx) }()
 	if err := v.edges.OptIn(ctx, map[string]string{policy.CertTTLKey: trafficLifetime.String()}); err != nil {
 		return err
 	}
 	return <-ready
 }
 
-// awaitFirst waits for an injected pod that is ready.
-func (v *visit) awaitFirst(ctx context.Context) error {
-	return wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, wherever, true, func(ctx context.Context) (bool, error) {
+// awaitFirstReadyPod waits for an injected pod that is ready.
+func (v *installationState) awaitFirstReadyPod(ctx context.Context) error {
+	return wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, podTimeout, true, func(ctx context.Context) (bool, error) {
 		pods, err := cluster.Client.CoreV1().Pods("").List(ctx, metav1.ListOptions{LabelSelector: policy.InjectedLabel})
-		if err != nil || !slices.ContainsFunc(pods.Items, func(pod corev1.Pod) bool { return holds(&pod, corev1.PodReady) }) {
+		if err != nil || !slices.ContainsFunc(pods.Items, func(pod corev1.Pod) bool { return hasCondition(&pod, corev1.PodReady) }) {
 			return false, nil
 		}
-		numbers.add("install to first injected pod ready", "15 s", "%.1f s", time.Since(v.began).Seconds())
+		measurements.add("install to first injected pod ready", "15 s", "%.1f s", time.Since(v.installStart).Seconds())
 		return true, nil
 	})
 }
 
-// verdict says in a line what became of all requests since the edges were opted in.
+// reportTraffic says in a line what became of all requests since the edges were opted in.
 // A failed one is an error.
-func (v *visit) verdict(ctx context.Context, w io.Writer) error {
+func (v *installationState) reportTraffic(ctx context.Context, w io.Writer) error {
 	reports, err := v.edges.Report(ctx)
 	if err != nil {
 		return err
@@ -102,31 +102,31 @@ func (v *visit) verdict(ctx context.Context, w io.Writer) error {
 		certificates = append(certificates, fmt.Sprintf("%d of edge %s", len(r.Serials), name))
 	}
 	slices.Sort(certificates)
-	judged := traffic.Summarize(reports)
+	total := traffic.Summarize(reports)
 	_, _ = fmt.Fprintf(w, "traffic: %d requests, %d failed, longest gap %s, certificates seen: %s\n",
-		judged.Requests, judged.Failed, judged.Gap.Round(time.Millisecond), strings.Join(certificates, ", "))
+		total.Requests, total.Failed, total.Gap.Round(time.Millisecond), strings.Join(certificates, ", "))
 	switch {
-	case judged.Failed > 0 || len(judged.Problems) > 0:
-		return fmt.Errorf("requests failed: %s", judged)
-	case judged.Requests == 0:
+	case total.Failed > 0 || len(total.Problems) > 0:
+		return fmt.Errorf("requests failed: %s", total)
+	case total.Requests == 0:
 		return errors.New("no request was sent")
 	}
 	return nil
 }
 
 // Files and Secret are renewed again and again under the requests.
-func TestRotationsUnderTraffic(t *testing.T) {
+func TestRotationsFailNoRequest(t *testing.T) {
 	t.Parallel()
 	const rotations = 2
 	for name, want := range map[string]int{"sidecar": edgeReplicas * (1 + rotations), "secret": 1 + rotations} {
 		require.Eventually(t, func() bool {
-			reports, err := here.edges.Report(t.Context())
+			reports, err := installation.edges.Report(t.Context())
 			return err == nil && len(reports[name].Serials) >= want
-		}, time.Duration(rotations)*trafficLifetime+wherever, time.Second, "%d certificates of edge %s", want, name)
+		}, time.Duration(rotations)*trafficLifetime+podTimeout, time.Second, "%d certificates of edge %s", want, name)
 	}
-	reports, err := here.edges.Report(t.Context())
+	reports, err := installation.edges.Report(t.Context())
 	require.NoError(t, err)
-	for _, e := range here.edges.Edges {
+	for _, e := range installation.edges.Edges {
 		for _, serial := range reports[e.Name].Serials {
 			assert.Equal(t, fmt.Sprintf("spiffe://cluster.local/ns/%s/sa/%s", e.Namespace, e.Account), serial.ID)
 		}
@@ -136,17 +136,17 @@ func TestRotationsUnderTraffic(t *testing.T) {
 
 // The service lets in the edges that it knows: another one of the same mesh, with a
 // certificate as good, is refused.
-func TestOthersAreRefused(t *testing.T) {
+func TestOtherIdentitiesAreRefused(t *testing.T) {
 	t.Parallel()
-	s := open(t, "other", nil)
-	other := witness("other")
+	s := newNamespace(t, "other", nil)
+	other := inspectorPod("other")
 	other.Spec.Containers[0] = corev1.Container{
 		Name: "edge", Image: "isthmus.test/edge:dev", ImagePullPolicy: corev1.PullIfNotPresent, SecurityContext: restricted(edgeUID),
-		Args:         []string{"--upstream=mesh." + here.edges.Namespace + ".svc:8443", "--certificates=/etc/istio-certs"},
+		Args:         []string{"--upstream=mesh." + installation.edges.Namespace + ".svc:8443", "--certificates=/etc/istio-certs"},
 		VolumeMounts: []corev1.VolumeMount{{Name: "work", MountPath: "/tmp"}},
 	}
 	other.Spec.Volumes = []corev1.Volume{{Name: "work", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
-	s.ready(t, other)
+	s.createReady(t, other)
 	s.await(t, func(ctx context.Context) error {
 		var status int
 		body, err := s.Client.CoreV1().RESTClient().Post().Namespace(s.name).Resource("pods").Name("other:8080").SubResource("proxy").Do(ctx).StatusCode(&status).Raw()

@@ -18,28 +18,28 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/traffic"
 )
 
-// visit is what was brought into the cluster.
-type visit struct {
+// installationState is what was brought into the cluster.
+type installationState struct {
 	// before is what there was of Isthmus and of Istio.
 	before inventory
 	istio  bool
 	// edges carry requests from the installation of Isthmus, which began then, to the
 	// end.
-	edges *traffic.Traffic
-	began time.Time
+	edges        *traffic.Traffic
+	installStart time.Time
 }
 
 // inventory is what there is in a cluster that a visit might leave behind.
 type inventory struct {
-	isthmus, namespaces, kinds []string
+	isthmus, namespaces, customResources []string
 }
 
-// arrive installs Istio, where there is none, and Isthmus, under requests that fail
+// install installs Istio, where there is none, and Isthmus, under requests that fail
 // before and succeed after. What it returns is to leave, also after an error.
-func arrive(ctx context.Context) (*visit, error) {
-	v := &visit{}
+func install(ctx context.Context) (*installationState, error) {
+	v := &installationState{}
 	var err error
-	if v.before, err = take(ctx); err != nil {
+	if v.before, err = takeInventory(ctx); err != nil {
 		return v, err
 	}
 	if i := slices.IndexFunc(v.before.isthmus, func(object string) bool { return strings.HasPrefix(object, "mutatingwebhookconfigurations ") }); i >= 0 {
@@ -49,10 +49,10 @@ func arrive(ctx context.Context) (*visit, error) {
 	if err := cluster.InstallIstio(ctx); err != nil {
 		return v, err
 	}
-	if err := v.begin(ctx); err != nil {
+	if err := v.startTraffic(ctx); err != nil {
 		return v, err
 	}
-	v.began = time.Now()
+	v.installStart = time.Now()
 	if err := cluster.InstallIsthmus(ctx); err != nil {
 		return v, err
 	}
@@ -60,30 +60,30 @@ func arrive(ctx context.Context) (*visit, error) {
 	return v, err
 }
 
-// leave takes away what was brought into a cluster that is not ours, and says what
+// uninstall takes away what was brought into a cluster that is not ours, and says what
 // is left.
-func (v *visit) leave(ctx context.Context) error {
+func (v *installationState) uninstall(ctx context.Context) error {
 	if cluster.Ephemeral {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	var errs []error
-	if !v.began.IsZero() {
+	if !v.installStart.IsZero() {
 		errs = append(errs, cluster.UninstallIsthmus(ctx))
 	}
 	if v.edges != nil {
 		errs = append(errs, v.edges.Remove(ctx))
 	}
 	if v.istio {
-		for _, release := range []string{"istiod", "istio-base"} {
-			_, err := cluster.Helm(ctx, "uninstall", release, "--namespace", node.IstioNamespace, "--wait", "--timeout=5m")
+		for _, removeFinalizer := range []string{"istiod", "istio-base"} {
+			_, err := cluster.Helm(ctx, "uninstall", removeFinalizer, "--namespace", node.IstioNamespace, "--wait", "--timeout=5m")
 			errs = append(errs, err)
 		}
 	}
-	now, err := take(ctx)
+	now, err := takeInventory(ctx)
 	errs = append(errs, err)
-	for _, kind := range added(v.before.kinds, now.kinds) {
+	for _, kind := range added(v.before.customResources, now.customResources) {
 		_, err := cluster.Kubectl(ctx, "", "delete", "customresourcedefinition", kind)
 		errs = append(errs, err)
 	}
@@ -95,14 +95,14 @@ func (v *visit) leave(ctx context.Context) error {
 }
 
 // awaitNothing waits until nothing is left.
-func (v *visit) awaitNothing(ctx context.Context) error {
+func (v *installationState) awaitNothing(ctx context.Context) error {
 	var left []string
 	err := wait.PollUntilContextCancel(ctx, time.Second, true, func(ctx context.Context) (bool, error) {
-		now, err := take(ctx)
+		now, err := takeInventory(ctx)
 		if err != nil {
 			return false, err
 		}
-		left = slices.Concat(added(v.before.isthmus, now.isthmus), added(v.before.namespaces, now.namespaces), added(v.before.kinds, now.kinds))
+		left = slices.Concat(added(v.before.isthmus, now.isthmus), added(v.before.namespaces, now.namespaces), added(v.before.customResources, now.customResources))
 		return len(left) == 0, nil
 	})
 	if err != nil {
@@ -111,8 +111,8 @@ func (v *visit) awaitNothing(ctx context.Context) error {
 	return nil
 }
 
-// take looks around.
-func take(ctx context.Context) (inventory, error) {
+// takeInventory looks around.
+func takeInventory(ctx context.Context) (inventory, error) {
 	found, err := leftovers.List(ctx, cluster.Admin)
 	if err != nil {
 		return inventory{}, err
@@ -125,8 +125,8 @@ func take(ctx context.Context) (inventory, error) {
 	for _, n := range namespaces.Items {
 		i.namespaces = append(i.namespaces, n.Name)
 	}
-	kinds, err := cluster.Kubectl(ctx, "", "get", "customresourcedefinitions", "-o", "jsonpath={.items[*].metadata.name}")
-	i.kinds = strings.Fields(kinds)
+	customResources, err := cluster.Kubectl(ctx, "", "get", "customresourcedefinitions", "-o", "jsonpath={.items[*].metadata.name}")
+	i.customResources = strings.Fields(customResources)
 	return i, err
 }
 
