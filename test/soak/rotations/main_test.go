@@ -20,9 +20,9 @@ import (
 )
 
 var (
-	world *environment.Environment
-	// before and after are the two roots of the mesh's life.
-	before, after *certtest.Pair
+	env *environment.Environment
+	// oldRoot and after are the two roots of the mesh's life.
+	oldRoot, newRoot *certtest.Pair
 )
 
 // lifetime is that of every certificate here.
@@ -41,28 +41,28 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
-	authorities := &certificates{}
-	before, after = authorities.root("before"), authorities.root("after")
-	if authorities.failed {
+	setup := &setupTB{}
+	oldRoot, newRoot = setup.root("before"), setup.root("after")
+	if setup.failed {
 		return 1
 	}
 	o := istio.Options{
 		Env: map[string]string{"DEFAULT_WORKLOAD_CERT_TTL": lifetime, "MAX_WORKLOAD_CERT_TTL": lifetime},
-		CA:  istio.NewCA(before.Intermediate(authorities), before),
+		CA:  istio.NewCA(oldRoot.Intermediate(setup), oldRoot),
 	}
-	return environment.Main(m, o, "{controller: {mirrorSecretNames: [istio.edge]}}", func(w *environment.Environment) { world = w })
+	return environment.Main(m, o, "{controller: {mirrorSecretNames: [istio.edge]}}", func(w *environment.Environment) { env = w })
 }
 
-// certificates stands in for a test where there is none yet.
-type certificates struct {
+// setupTB stands in for a test where there is none yet.
+type setupTB struct {
 	testing.TB
 	failed bool
 }
 
-func (c *certificates) Helper()               {}
-func (c *certificates) Errorf(string, ...any) { c.failed = true }
-func (c *certificates) FailNow()              { panic("no certificate could be made") }
+func (c *setupTB) Helper()               {}
+func (c *setupTB) Errorf(string, ...any) { c.failed = true }
+func (c *setupTB) FailNow()              { panic("no certificate could be made") }
 
-func (c *certificates) root(name string) *certtest.Pair {
+func (c *setupTB) root(name string) *certtest.Pair {
 	return certtest.NewAuthority(c, certtest.CommonName(name))
 }

@@ -24,70 +24,70 @@ var rotations = 10
 // controller starts the controller until the test ends.
 func controller(t *testing.T, flags ...string) *environment.Server {
 	t.Helper()
-	c, err := world.StartController(t.Context(), append([]string{"--look-interval=2s", "--leader-elect=false"}, flags...)...)
+	c, err := env.StartController(t.Context(), append([]string{"--look-interval=2s", "--leader-elect=false"}, flags...)...)
 	require.NoError(t, err)
 	t.Cleanup(c.Kill)
 	return c
 }
 
 // These trials share a controller, istiod and the minutes.
-func TestBesideOneController(t *testing.T) {
+func TestRotationsWithOneController(t *testing.T) {
 	controller(t)
 	t.Run("trials", func(t *testing.T) {
-		for name, trial := range map[string]func(*testing.T){
-			"renewals of the controller": renewals,
+		for name, run := range map[string]func(*testing.T){
+			"renewals of the controller": controllerRenewals,
 			"rotations of the agent":     agentRotations,
-			"wrong directory":            wrongDirectory,
-			"disk full":                  diskFull,
-			"mirror":                     mirror,
+			"wrong directory":            wrongCertificateDirectory,
+			"disk full":                  certificateVolumeFull,
+			"mirror":                     mirroredSecret,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				trial(t)
+				run(t)
 			})
 		}
 	})
 }
 
 // The controller alone.
-func renewals(t *testing.T) {
-	ns := world.CreateNamespace(t, nil, "edge", "reviews")
+func controllerRenewals(t *testing.T) {
+	ns := env.CreateNamespace(t, nil, "edge", "reviews")
 	id := environment.Identity(t, ns, "edge")
-	ledger := world.WatchSecret(t, ns, id)
-	upstream := world.StartUpstream(t, ns, "reviews", id)
-	world.CreateEdge(t, ns, "front", "edge")
-	calls := world.StartCaller(t, ledger, upstream)
-	ledger.AwaitSerials(t, rotations+1, 8*time.Minute)
-	flawless(t, ledger, calls)
-	assert.Empty(t, ledger.UnneededWrites(), "one write per renewal")
+	history := env.WatchSecret(t, ns, id)
+	upstream := env.StartUpstream(t, ns, "reviews", id)
+	env.CreateEdge(t, ns, "front", "edge")
+	calls := env.StartCaller(t, history, upstream)
+	history.AwaitSerials(t, rotations+1, 8*time.Minute)
+	assertNothingFailed(t, history, calls)
+	assert.Empty(t, history.UnneededWrites(), "one write per renewal")
 }
 
 // The real agent writes a directory, three publishers of three replicas write one
 // Secret.
 func agentRotations(t *testing.T) {
-	ns := world.CreateNamespace(t, map[string]string{policy.SourceKey: "agent"}, "edge", "reviews")
+	ns := env.CreateNamespace(t, map[string]string{policy.SourceKey: "agent"}, "edge", "reviews")
 	id := environment.Identity(t, ns, "edge")
-	ledger := world.WatchSecret(t, ns, id)
-	upstream := world.StartUpstream(t, ns, "reviews", id)
-	world.CreateEdge(t, ns, "front", "edge") // the controller binds the rights
-	agent, err := istio.StartAgent(t.Context(), world.Istiod, istio.AgentOptions{Namespace: ns, ServiceAccount: "edge", TTL: time.Minute})
+	history := env.WatchSecret(t, ns, id)
+	upstream := env.StartUpstream(t, ns, "reviews", id)
+	env.CreateEdge(t, ns, "front", "edge") // the controller binds the rights
+	agent, err := istio.StartAgent(t.Context(), env.Istiod, istio.AgentOptions{Namespace: ns, ServiceAccount: "edge", TTL: time.Minute})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, agent.Stop()) })
-	renames := renamesIn(t, agent.Dir)
-	roots := world.RootsFile(t)
+	renames := watchRenames(t, agent.Dir)
+	roots := env.RootsFile(t)
 	for range 3 {
-		publisher, err := world.StartPublisher(t.Context(), ns, "edge", agent.Dir, roots, "")
+		publisher, err := env.StartPublisher(t.Context(), ns, "edge", agent.Dir, roots, "")
 		require.NoError(t, err)
 		t.Cleanup(publisher.Kill)
 	}
-	calls := world.StartCaller(t, ledger, upstream)
-	ledger.AwaitSerials(t, rotations+1, 10*time.Minute)
-	flawless(t, ledger, calls)
-	assert.Empty(t, ledger.UnneededWrites(), "one write per rotation, with three publishers")
+	calls := env.StartCaller(t, history, upstream)
+	history.AwaitSerials(t, rotations+1, 10*time.Minute)
+	assertNothingFailed(t, history, calls)
+	assert.Empty(t, history.UnneededWrites(), "one write per rotation, with three publishers")
 
 	var worst time.Duration
-	for i, e := range ledger.Versions()[1:] {
-		took := max(e.Seen.Sub(renames.last(e.Seen.Add(slack))), 0)
+	for i, e := range history.Versions()[1:] {
+		took := max(e.Seen.Sub(renames.lastBefore(e.Seen.Add(slack))), 0)
 		t.Logf("rotation %d: in the Secret %s after the last rename", i+1, took)
 		worst = max(worst, took)
 	}
@@ -95,28 +95,28 @@ func agentRotations(t *testing.T) {
 	assert.Less(t, worst, 10*time.Second, "no rotation was missed")
 }
 
-// flawless judges a trial.
-func flawless(t *testing.T, ledger *environment.SecretHistory, calls *environment.Caller) {
+// assertNothingFailed judges a trial.
+func assertNothingFailed(t *testing.T, history *environment.SecretHistory, calls *environment.Caller) {
 	t.Helper()
 	n, failures := calls.Calls()
 	assert.Empty(t, failures, "failed calls")
-	assert.Empty(t, ledger.InvalidVersions(), "versions of the Secret that are no bundle")
-	t.Logf("%d calls through %d certificates, %d failed; %d versions, %d wrong", n, len(ledger.Serials()), len(failures), len(ledger.Versions()), len(ledger.InvalidVersions()))
+	assert.Empty(t, history.InvalidVersions(), "versions of the Secret that are no bundle")
+	t.Logf("%d calls through %d certificates, %d failed; %d versions, %d wrong", n, len(history.Serials()), len(failures), len(history.Versions()), len(history.InvalidVersions()))
 }
 
-// moments are when files were renamed in a directory.
-type moments struct {
+// renameTimes are when files were renamed in a directory.
+type renameTimes struct {
 	times chan time.Time
 	seen  []time.Time
 }
 
-func renamesIn(t *testing.T, dir string) *moments {
+func watchRenames(t *testing.T, dir string) *renameTimes {
 	t.Helper()
 	watcher, err := fsnotify.NewWatcher()
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = watcher.Close() })
 	require.NoError(t, watcher.Add(dir))
-	m := &moments{times: make(chan time.Time, 10000)}
+	m := &renameTimes{times: make(chan time.Time, 10000)}
 	go func() {
 		for e := range watcher.Events {
 			if e.Has(fsnotify.Create) {
@@ -127,8 +127,8 @@ func renamesIn(t *testing.T, dir string) *moments {
 	return m
 }
 
-// last is the newest rename before a moment.
-func (m *moments) last(before time.Time) time.Time {
+// lastBefore is the newest rename before a moment.
+func (m *renameTimes) lastBefore(before time.Time) time.Time {
 	for len(m.times) > 0 {
 		m.seen = append(m.seen, <-m.times)
 	}

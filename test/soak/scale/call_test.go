@@ -27,8 +27,8 @@ func TestCallsAreRecognised(t *testing.T) {
 		{"GET", "/api", "get (api)", ""},
 		{"GET", "/apis/apps/v1", "get (apis)", ""},
 	} {
-		is, namespace := callOf(httptest.NewRequestWithContext(t.Context(), test.method, test.url, nil))
-		assert.Equal(t, test.call, is.String(), "%s %s", test.method, test.url)
+		observed, namespace := parseCall(httptest.NewRequestWithContext(t.Context(), test.method, test.url, nil))
+		assert.Equal(t, test.call, observed.String(), "%s %s", test.method, test.url)
 		assert.Equal(t, test.namespace, namespace, "%s %s", test.method, test.url)
 	}
 }

@@ -49,13 +49,13 @@ func newCounter(b *testing.B, w *environment.Environment) *counter {
 	transport, err := rest.TransportFor(rest.AnonymousClientConfig(w.Admin))
 	require.NoError(b, err)
 	c := &counter{}
-	c.forget()
+	c.reset()
 	proxy := &httputil.ReverseProxy{
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(&url.URL{Scheme: target.Scheme, Host: target.Host}) },
 		Transport:     transport,
 		FlushInterval: -1, // watches
 		ModifyResponse: func(r *http.Response) error {
-			c.note(r)
+			c.record(r)
 			return nil
 		},
 		// A replica that ends leaves its watches behind.
@@ -68,27 +68,27 @@ func newCounter(b *testing.B, w *environment.Environment) *counter {
 		server.CloseClientConnections()
 		server.Close()
 	})
-	seen := *w
-	seen.Admin = &rest.Config{Host: server.URL, TLSClientConfig: rest.TLSClientConfig{
+	proxied := *w
+	proxied.Admin = &rest.Config{Host: server.URL, TLSClientConfig: rest.TLSClientConfig{
 		CAData: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}),
 	}}
-	c.world = &seen
+	c.world = &proxied
 	return c
 }
 
-// note counts an answer. Watches are answered when they begin.
-func (c *counter) note(r *http.Response) {
-	is, namespace := callOf(r.Request)
+// record counts an answer. Watches are answered when they begin.
+func (c *counter) record(r *http.Response) {
+	observed, namespace := parseCall(r.Request)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.count[is]++
-	if is.resource != "secrets" {
+	c.count[observed]++
+	if observed.resource != "secrets" {
 		return
 	}
 	switch {
-	case is.verb == "get" && r.StatusCode < http.StatusInternalServerError && r.StatusCode != http.StatusTooManyRequests:
+	case observed.verb == "get" && r.StatusCode < http.StatusInternalServerError && r.StatusCode != http.StatusTooManyRequests:
 		c.read[namespace] = true
-	case is.verb == "patch" && r.StatusCode < http.StatusMultipleChoices:
+	case observed.verb == "patch" && r.StatusCode < http.StatusMultipleChoices:
 		c.written[namespace] = true
 		if c.first.IsZero() {
 			c.first = time.Now()
@@ -96,9 +96,9 @@ func (c *counter) note(r *http.Response) {
 	}
 }
 
-// callOf reads the path of a request: /api/v1 or /apis/group/version, then
+// parseCall reads the path of a request: /api/v1 or /apis/group/version, then
 // perhaps namespaces/name, then resource, name and subresource.
-func callOf(r *http.Request) (is call, namespace string) {
+func parseCall(r *http.Request) (observed call, namespace string) {
 	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
 	skip := map[string]int{"api": 2, "apis": 3}[parts[0]]
 	if skip == 0 || len(parts) <= skip {
@@ -108,35 +108,35 @@ func callOf(r *http.Request) (is call, namespace string) {
 	if parts[0] == "namespaces" && len(parts) > 2 {
 		namespace, parts = parts[1], parts[2:]
 	}
-	is.resource = parts[0]
+	observed.resource = parts[0]
 	if len(parts) > 2 {
-		is.resource += "/" + parts[2]
+		observed.resource += "/" + parts[2]
 	}
 	switch r.Method {
 	case http.MethodGet:
-		is.verb = "get"
+		observed.verb = "get"
 		if len(parts) == 1 {
-			is.verb = "list"
+			observed.verb = "list"
 		}
 		if watch := r.URL.Query().Get("watch"); watch == "true" || watch == "1" {
-			is.verb = "watch"
+			observed.verb = "watch"
 		}
 		// The Secret of the webhook's authority is watched by its name.
 		if strings.HasPrefix(r.URL.Query().Get("fieldSelector"), "metadata.name=") && namespace == environment.Namespace {
-			is.resource += " (one, its own)"
+			observed.resource += " (one, its own)"
 		}
 	case http.MethodPost:
-		is.verb = "create"
+		observed.verb = "create"
 	case http.MethodPut:
-		is.verb = "update"
+		observed.verb = "update"
 	default:
-		is.verb = strings.ToLower(r.Method)
+		observed.verb = strings.ToLower(r.Method)
 	}
-	return is, namespace
+	return observed, namespace
 }
 
-// forget starts to count anew.
-func (c *counter) forget() {
+// reset starts to count anew.
+func (c *counter) reset() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.count, c.read, c.written, c.first = map[call]int{}, map[string]bool{}, map[string]bool{}, time.Time{}
@@ -163,7 +163,7 @@ func (c *counter) firstWrite() time.Time {
 	return c.first
 }
 
-func sum(requests map[call]int) int {
+func sumRequests(requests map[call]int) int {
 	n := 0
 	for _, count := range requests {
 		n += count
@@ -171,14 +171,14 @@ func sum(requests map[call]int) int {
 	return n
 }
 
-// lists counts what the controller has to do without: all Secrets, or a watch of
+// listsAndWatches counts what the controller has to do without: all Secrets, or a watch of
 // them.
-func lists(requests map[call]int) int {
+func listsAndWatches(requests map[call]int) int {
 	return requests[call{"list", "secrets"}] + requests[call{"watch", "secrets"}]
 }
 
-// sorted are the calls by how often, the most frequent first.
-func sorted(requests map[call]int) []call {
+// sortByCount are the calls by how often, the most frequent first.
+func sortByCount(requests map[call]int) []call {
 	calls := slices.Collect(maps.Keys(requests))
 	slices.SortFunc(calls, func(a, b call) int {
 		if n := requests[b] - requests[a]; n != 0 {

@@ -70,24 +70,24 @@ func labels() map[string]string {
 	return map[string]string{policy.InjectionLabel: policy.InjectionEnabled}
 }
 
-func name(i int) string { return fmt.Sprintf("edge-%04d", i) }
+func namespaceName(i int) string { return fmt.Sprintf("edge-%04d", i) }
 
-// grow makes namespaces until there are n: each labelled, with a service account
+// createUntil makes namespaces until there are n: each labelled, with a service account
 // and one injected pod, which never runs.
-func (e *edges) grow(b *testing.B, n int) {
+func (e *edges) createUntil(b *testing.B, n int) {
 	b.Helper()
 	from := e.n
 	e.n = n
-	each(b, "edge namespaces made", from, n, func(ctx context.Context, i int) error {
-		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name(i), Labels: labels()}}
+	inParallel(b, "edge namespaces made", from, n, func(ctx context.Context, i int) error {
+		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespaceName(i), Labels: labels()}}
 		if _, err := e.kube.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{}); err != nil {
 			return err
 		}
 		sa := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}
-		if _, err := e.kube.CoreV1().ServiceAccounts(name(i)).Create(ctx, sa, metav1.CreateOptions{}); err != nil {
+		if _, err := e.kube.CoreV1().ServiceAccounts(namespaceName(i)).Create(ctx, sa, metav1.CreateOptions{}); err != nil {
 			return err
 		}
-		_, err := e.kube.CoreV1().Pods(name(i)).Create(ctx, e.pod, metav1.CreateOptions{})
+		_, err := e.kube.CoreV1().Pods(namespaceName(i)).Create(ctx, e.pod, metav1.CreateOptions{})
 		return err
 	})
 }
@@ -96,8 +96,8 @@ func (e *edges) grow(b *testing.B, n int) {
 // nothing.
 func (e *edges) removeSecrets(b *testing.B) {
 	b.Helper()
-	each(b, "Secrets removed", 0, e.n, func(ctx context.Context, i int) error {
-		err := e.kube.CoreV1().Secrets(name(i)).Delete(ctx, secret, metav1.DeleteOptions{})
+	inParallel(b, "Secrets removed", 0, e.n, func(ctx context.Context, i int) error {
+		err := e.kube.CoreV1().Secrets(namespaceName(i)).Delete(ctx, secret, metav1.DeleteOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
@@ -105,11 +105,11 @@ func (e *edges) removeSecrets(b *testing.B) {
 	})
 }
 
-// remove takes the namespaces away, from a control plane that stays.
-func (e *edges) remove(b *testing.B) {
+// removeNamespaces takes the namespaces away, from a control plane that stays.
+func (e *edges) removeNamespaces(b *testing.B) {
 	b.Helper()
-	each(b, "edge namespaces removed", 0, e.n, func(ctx context.Context, i int) error {
-		err := e.kube.CoreV1().Namespaces().Delete(ctx, name(i), metav1.DeleteOptions{})
+	inParallel(b, "edge namespaces removed", 0, e.n, func(ctx context.Context, i int) error {
+		err := e.kube.CoreV1().Namespaces().Delete(ctx, namespaceName(i), metav1.DeleteOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
@@ -117,35 +117,35 @@ func (e *edges) remove(b *testing.B) {
 	})
 }
 
-// check reads every Secret: there, of the namespace's own identity, with so many
+// checkSecrets reads every Secret: there, of the namespace's own identity, with so many
 // roots.
-func (e *edges) check(b *testing.B, roots int) {
+func (e *edges) checkSecrets(b *testing.B, roots int) {
 	b.Helper()
-	each(b, "Secrets checked", 0, e.n, func(ctx context.Context, i int) error {
-		s, err := e.kube.CoreV1().Secrets(name(i)).Get(ctx, secret, metav1.GetOptions{})
+	inParallel(b, "Secrets checked", 0, e.n, func(ctx context.Context, i int) error {
+		s, err := e.kube.CoreV1().Secrets(namespaceName(i)).Get(ctx, secret, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
-		id := "spiffe://cluster.local/ns/" + name(i) + "/sa/" + account
+		id := "spiffe://cluster.local/ns/" + namespaceName(i) + "/sa/" + account
 		if got := s.Annotations[policy.SPIFFEIDKey]; got != id {
-			return fmt.Errorf("secret of %s: got identity %q, want %q", name(i), got, id)
+			return fmt.Errorf("secret of %s: got identity %q, want %q", namespaceName(i), got, id)
 		}
 		list, err := certs.ParseCertificates(s.Data["ca.crt"])
 		if err == nil && len(list) != roots {
 			err = fmt.Errorf("got %d roots, want %d", len(list), roots)
 		}
 		if err != nil {
-			return fmt.Errorf("secret of %s: ca.crt: %w", name(i), err)
+			return fmt.Errorf("secret of %s: ca.crt: %w", namespaceName(i), err)
 		}
 		return nil
 	})
 }
 
-// each does something for every number, many at a time, until one fails.
-func each(b *testing.B, what string, from, to int, do func(ctx context.Context, i int) error) {
+// inParallel does something for every number, many at a time, until one fails.
+func inParallel(b *testing.B, description string, from, to int, do func(ctx context.Context, i int) error) {
 	b.Helper()
 	var done atomic.Int64
-	stop := progress(func() string { return fmt.Sprintf("%d of %d %s", done.Load(), to-from, what) })
+	stop := progress(func() string { return fmt.Sprintf("%d of %d %s", done.Load(), to-from, description) })
 	defer stop()
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(b.Context())) // cleanups come after its end
 	defer cancel(nil)

@@ -16,10 +16,10 @@ type phase struct {
 	took     time.Duration
 	requests map[call]int
 	memory   memory
-	// busy is the processor time.
-	busy time.Duration
-	// still: nothing new was to be done.
-	still bool
+	// cpuTime is the processor time.
+	cpuTime time.Duration
+	// idle: nothing new was to be done.
+	idle bool
 }
 
 // report is all that was measured.
@@ -35,7 +35,7 @@ func (r *report) add(b *testing.B, p phase) {
 	b.Helper()
 	r.phases = append(r.phases, p)
 	fmt.Printf("%s: %s, %s MiB resident (peak %s), %d requests\n",
-		p.name, p.took.Round(100*time.Millisecond), mib(p.memory.resident), mib(p.memory.peak), sum(p.requests))
+		p.name, p.took.Round(100*time.Millisecond), mib(p.memory.resident), mib(p.memory.peak), sumRequests(p.requests))
 }
 
 // print writes the tables.
@@ -44,19 +44,19 @@ func (r *report) print(out io.Writer, took time.Duration) {
 	_, _ = fmt.Fprint(w, "\n\tphase\ttook\tSecrets/s\tMiB: resident\tanonymous\tpeak\tCPU s\tof a core\trequests\tper second\tlists of Secrets\n")
 	for i, p := range r.phases {
 		rate := ""
-		if !p.still {
+		if !p.idle {
 			rate = fmt.Sprintf("%.0f", float64(p.size)/p.took.Seconds())
 		}
 		_, _ = fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%.1f\t%.1f %%\t%d\t%.1f\t%d\n", i+1, p.name, p.took.Round(100*time.Millisecond), rate,
-			mib(p.memory.resident), mib(p.memory.anonymous), mib(p.memory.peak), p.busy.Seconds(), 100*p.busy.Seconds()/p.took.Seconds(),
-			sum(p.requests), float64(sum(p.requests))/p.took.Seconds(), lists(p.requests))
+			mib(p.memory.resident), mib(p.memory.anonymous), mib(p.memory.peak), p.cpuTime.Seconds(), 100*p.cpuTime.Seconds()/p.took.Seconds(),
+			sumRequests(p.requests), float64(sumRequests(p.requests))/p.took.Seconds(), listsAndWatches(p.requests))
 	}
 	_ = w.Flush()
 	r.printRequests(out)
 	r.printGrowth(out)
 	worst := r.worst()
 	_, _ = fmt.Fprintf(out, "\nwrites for new roots: %d\nmemory: peak %s MiB of all phases (bar %d)\nlists and watches of Secrets: %d (bar 0)\nall of it took %s\n\n",
-		r.writes, mib(worst.memory.peak), memoryBar>>20, r.lists(), took.Round(time.Second))
+		r.writes, mib(worst.memory.peak), memoryBar>>20, r.listsAndWatches(), took.Round(time.Second))
 }
 
 // printRequests writes what was asked for, a column for each phase.
@@ -73,7 +73,7 @@ func (r *report) printRequests(out io.Writer) {
 		_, _ = fmt.Fprintf(w, "\t%d", i+1)
 	}
 	_, _ = fmt.Fprintln(w, "\t")
-	for _, c := range sorted(all) {
+	for _, c := range sortByCount(all) {
 		_, _ = fmt.Fprint(w, c)
 		for _, p := range r.phases {
 			_, _ = fmt.Fprintf(w, "\t%d", p.requests[c])
@@ -88,13 +88,13 @@ func (r *report) printGrowth(out io.Writer) {
 	if len(r.phases) < 4 {
 		return
 	}
-	for i, what := range []string{"first Secrets", "steady minute"} {
-		few, many := r.phases[i], r.phases[i+2]
+	for i, description := range []string{"first Secrets", "steady minute"} {
+		small, large := r.phases[i], r.phases[i+2]
 		_, _ = fmt.Fprintf(out, "\n%s, from %d to %d namespaces (x %.1f): memory x %.2f (%.1f KiB for each more), requests x %.1f",
-			what, few.size, many.size, float64(many.size)/float64(few.size),
-			float64(many.memory.resident)/float64(few.memory.resident),
-			float64(many.memory.resident-few.memory.resident)/1024/float64(many.size-few.size),
-			float64(sum(many.requests))/float64(sum(few.requests)))
+			description, small.size, large.size, float64(large.size)/float64(small.size),
+			float64(large.memory.resident)/float64(small.memory.resident),
+			float64(large.memory.resident-small.memory.resident)/1024/float64(large.size-small.size),
+			float64(sumRequests(large.requests))/float64(sumRequests(small.requests)))
 	}
 	_, _ = fmt.Fprintln(out)
 }
@@ -106,25 +106,25 @@ func (r *report) worst() phase {
 	return slices.MaxFunc(r.phases, func(a, b phase) int { return int(a.memory.peak - b.memory.peak) })
 }
 
-func (r *report) lists() int {
+func (r *report) listsAndWatches() int {
 	n := 0
 	for _, p := range r.phases {
-		n += lists(p.requests)
+		n += listsAndWatches(p.requests)
 	}
 	return n
 }
 
-// judge fails where a bar is missed.
-func (r *report) judge(b *testing.B) {
+// checkBars fails where a bar is missed.
+func (r *report) checkBars(b *testing.B) {
 	b.Helper()
 	if worst := r.worst(); worst.memory.peak > memoryBar {
 		b.Errorf("%s: %s MiB resident at the peak, want at most %d", worst.name, mib(worst.memory.peak), memoryBar>>20)
 	}
-	if n := r.lists(); n > 0 {
+	if n := r.listsAndWatches(); n > 0 {
 		b.Errorf("%d lists or watches of Secrets, want none", n)
 	}
 	for _, p := range r.phases {
-		if sum(p.requests) == 0 {
+		if sumRequests(p.requests) == 0 {
 			b.Errorf("%s: no request was counted, so nothing was measured", p.name)
 		}
 	}

@@ -25,24 +25,24 @@ func memoryOf(b *testing.B, s *environment.Server) memory {
 	var err error
 	m.resident, m.anonymous, err = s.Memory()
 	require.NoError(b, err)
-	m.peak = field(b, proc(s, "status"), "VmHWM:") << 10
+	m.peak = procField(b, procFile(s, "status"), "VmHWM:") << 10
 	return m
 }
 
 // resetPeak begins a new peak of resident memory (proc(5): 5 to clear_refs).
 func resetPeak(b *testing.B, s *environment.Server) {
 	b.Helper()
-	require.NoError(b, os.WriteFile(proc(s, "clear_refs"), []byte("5"), 0o200))
+	require.NoError(b, os.WriteFile(procFile(s, "clear_refs"), []byte("5"), 0o200))
 }
 
 // ticks is how many of them the kernel counts in a second of processor time
 // (USER_HZ is 100 wherever Go runs).
 const ticks = 100
 
-// processor is the processor time that a process has used.
-func processor(b *testing.B, s *environment.Server) time.Duration {
+// readCPUTime is the processor time that a process has used.
+func readCPUTime(b *testing.B, s *environment.Server) time.Duration {
 	b.Helper()
-	text, err := os.ReadFile(proc(s, "stat"))
+	text, err := os.ReadFile(procFile(s, "stat"))
 	require.NoError(b, err)
 	// The name of the program, in parentheses, may hold anything.
 	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
@@ -56,11 +56,11 @@ func processor(b *testing.B, s *environment.Server) time.Duration {
 	return total
 }
 
-func proc(s *environment.Server, file string) string {
+func procFile(s *environment.Server, file string) string {
 	return filepath.Join("/proc", strconv.Itoa(s.PID()), file)
 }
 
-func field(b *testing.B, path, name string) int64 {
+func procField(b *testing.B, path, name string) int64 {
 	b.Helper()
 	text, err := os.ReadFile(path)
 	require.NoError(b, err)
