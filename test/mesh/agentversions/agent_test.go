@@ -23,7 +23,7 @@ import (
 
 var certificateFiles = []string{"key.pem", "cert-chain.pem", "root-cert.pem"}
 
-// launchAgent starts an agent with exactly what is injected for its version's image.
+// launchAgent starts an agent with exactly what is injected for the image of its version.
 func launchAgent(t *testing.T, namespace string, p program, ttl time.Duration) *istio.Agent {
 	t.Helper()
 	a, err := istio.LaunchAgent(t.Context(), istiod, istio.AgentOptions{
@@ -50,7 +50,8 @@ func createNamespace(t *testing.T, name string, all []program) {
 	require.NoError(t, istiod.CreateNamespace(t.Context(), name, nil, accounts...))
 }
 
-// probeStatus is what the kubelet's probe would see; 0 means no answer.
+// probeStatus returns the HTTP status that the kubelet's readiness probe would get; 0
+// without an answer.
 func probeStatus(ctx context.Context, a *istio.Agent) int {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, a.Ready, http.NoBody)
 	if err != nil {
@@ -64,7 +65,7 @@ func probeStatus(ctx context.Context, a *istio.Agent) int {
 	return response.StatusCode
 }
 
-// readBundle makes a bundle of what an agent wrote.
+// readBundle validates the files that an agent wrote.
 func readBundle(ctx context.Context, a *istio.Agent, namespace string, p program) (*certs.Bundle, error) {
 	var content [3][]byte
 	for i, name := range certificateFiles {
@@ -88,9 +89,9 @@ func readBundle(ctx context.Context, a *istio.Agent, namespace string, p program
 	return certs.New(certs.Material{Key: content[0], Chain: content[1], Roots: content[2]}, certs.Want{ID: id, Roots: roots, Now: time.Now()})
 }
 
-// writtenFolders lists the folders below the agent's own that it has files in. The agent
-// names what it writes by relative paths, and in a container its folder is the
-// root, which is read-only but for what is mounted.
+// writtenFolders lists the folders beside the agent's own in which the agent has files. The
+// agent writes to relative paths. In a container they are below the root folder, which is
+// read-only except for its mounts.
 func writtenFolders(t *testing.T, root string) []string {
 	t.Helper()
 	var folders []string
@@ -111,13 +112,13 @@ func writtenFolders(t *testing.T, root string) []string {
 // mountedFiles are the files that are mounted for the agent.
 var mountedFiles = map[string]bool{"istio-token": true, "root-cert.pem": true}
 
-// The agents start while istiod is away, so that none can have a certificate:
-// the probe fails and there are no files. Then it comes back.
+// The agents start while istiod is down, so none of them can have a certificate: the
+// readiness probe fails and there are no files. Then istiod comes back.
 func TestAgentsAreReadyWithTheirFilesAndRotateThem(t *testing.T) {
 	const ns, ttl = "versions", 30 * time.Second
 	all := programs(t)
 	createNamespace(t, ns, all)
-	t.Cleanup(func() { // whatever happened, the next test finds istiod
+	t.Cleanup(func() { // so that the next test finds istiod, whatever happened
 		if t.Failed() {
 			assert.NoError(t, istiod.Restart(context.WithoutCancel(t.Context())))
 		}
@@ -164,8 +165,8 @@ func TestAgentsAreReadyWithTheirFilesAndRotateThem(t *testing.T) {
 	}
 }
 
-// istiod gets another authority and the kubelet the new roots, as when a cluster's
-// root is replaced at once.
+// istiod gets another CA and the kubelet the new roots, as when the root of a cluster is
+// replaced in one step.
 func TestAgentsFollowNewRoots(t *testing.T) {
 	const ns, ttl = "new-roots", 20 * time.Second
 	var all []program

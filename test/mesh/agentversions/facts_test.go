@@ -13,9 +13,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/istio"
 )
 
-// The sources of the Istio that test/tools/pilot pins are those of the current agent:
-// a fact that holds for it is found where the table says, and one that ended is
-// not there any more. So an update of Istio that moves the ground is noticed.
+// The sources of the Istio that test/tools/pilot pins are those of the current agent: a fact
+// that holds for that agent is found at the place that the table names, and a fact that
+// ended is gone. An update of Istio that changes a fact fails this test.
 func TestFactsHoldInTheSources(t *testing.T) {
 	folder, err := istio.Module(t.Context())
 	require.NoError(t, err)

@@ -1,5 +1,5 @@
-// Package agentversions proves that pilot-agents of every supported Istio work with
-// what Isthmus gives them, beside a real API server and a real istiod.
+// Package agentversions proves that the pilot-agents of every supported Istio work with what
+// Isthmus gives them, beside a real API server and a real istiod.
 package agentversions_test
 
 import (
@@ -22,22 +22,22 @@ func TestMain(m *testing.M) {
 	os.Exit(istio.Main(m, istio.Options{}, func(_ *rest.Config, i *istio.Istiod) { istiod = i }))
 }
 
-// pilotAgentsVariable names older agents: ISTHMUS_PILOT_AGENTS="1.20.8=/some/pilot-agent
-// 1.24.2=/another". The file /usr/local/bin/pilot-agent of an image
-// istio/proxyv2 is one.
+// pilotAgentsVariable is the environment variable that names older agents:
+// ISTHMUS_PILOT_AGENTS="1.20.8=/some/pilot-agent 1.24.2=/another". An agent is the file
+// /usr/local/bin/pilot-agent of an image istio/proxyv2.
 const pilotAgentsVariable = "ISTHMUS_PILOT_AGENTS"
 
-// program is a pilot-agent to try.
+// program is a pilot-agent under test.
 type program struct {
-	// version is what its image's tag says.
+	// version is the version in the tag of its image.
 	version string
-	// path is empty for the one that test/tools/cluster builds.
+	// path is empty for the agent that test/tools/cluster builds.
 	path string
 }
 
 func (p program) image() string { return "docker.io/istio/proxyv2:" + p.version }
 
-// programs are the current agent and those that the environment names.
+// programs returns the current agent and those that the environment variable names.
 func programs(t *testing.T) []program {
 	t.Helper()
 	_, current, _ := strings.Cut(patches.DefaultProxyImage, ":")
@@ -53,5 +53,5 @@ func programs(t *testing.T) []program {
 	return found
 }
 
-// label is a word of the program for Kubernetes' names.
+// label returns the program's version as a part of Kubernetes names.
 func (p program) label() string { return fmt.Sprintf("v%s", strings.ReplaceAll(p.version, ".", "-")) }

@@ -30,9 +30,9 @@ import (
 
 const secretName = "istio-certs"
 
-// policyRules are the least rights of an account that runs the source, in the
-// namespaces of edges. Those on issuers may be missing: then a certificate that
-// is pending says less about why.
+// policyRules returns the least permissions of an account that runs the source in the
+// namespaces of edges. Those on issuers are optional: without them the error of a pending
+// certificate says less about the cause.
 func policyRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
 		{APIGroups: []string{"cert-manager.io"}, Resources: []string{"certificates"}, ResourceNames: []string{secretName}, Verbs: []string{"get", "create", "patch", "delete"}},
@@ -41,14 +41,15 @@ func policyRules() []rbacv1.PolicyRule {
 	}
 }
 
-// environment is a namespace with an issuer, and the source with rules as its rights.
+// environment is a namespace with an issuer, and the source with policyRules as its
+// permissions.
 type environment struct {
 	client    client.Client
 	namespace string
-	// account is how to reach the API server with the source's rights.
+	// account reaches the API server with the source's permissions.
 	account *rest.Config
 	source  *certmanager.Source
-	// applyCount counts what the source applied, in vain or not.
+	// applyCount counts the server-side applies of the source, successful or not.
 	applyCount atomic.Int32
 	request    certs.Request
 }
@@ -65,7 +66,8 @@ func newSource(config *rest.Config, issuer cmmeta.IssuerReference) (*certmanager
 	return certmanager.New(certmanager.Options{Dynamic: d, Secrets: secrets, Issuer: issuer})
 }
 
-// newEnvironment makes a world whose mesh trusts root. The issuer is not there yet.
+// newEnvironment creates an environment whose mesh trusts root. The issuer does not exist
+// yet.
 func newEnvironment(t *testing.T, root *certtest.Pair) *environment {
 	t.Helper()
 	kinds := runtime.NewScheme()
@@ -120,7 +122,7 @@ func (env *environment) create(t *testing.T, o client.Object) {
 	require.NoError(t, env.client.Create(t.Context(), o))
 }
 
-// createIssuer makes the issuer, with ca as its CA.
+// createIssuer creates the issuer, with ca as its CA.
 func (env *environment) createIssuer(t *testing.T, ca *certtest.Pair) {
 	t.Helper()
 	env.create(t, &corev1.Secret{
@@ -139,7 +141,7 @@ func (env *environment) requestBundle(t *testing.T) (*certs.Bundle, error) {
 	return env.source.Bundle(t.Context(), env.request)
 }
 
-// awaitBundle asks until the source answers otherwise than pending.
+// awaitBundle requests a bundle until the source answers with anything but pending.
 func (env *environment) awaitBundle(t *testing.T) (bundle *certs.Bundle, err error) {
 	t.Helper()
 	eventually(t, "it is issued", func() bool {

@@ -1,6 +1,6 @@
 // Package certmanagersource proves the source cert-manager against cert-manager's real
-// controllers and a real API server. cert-manager's webhook is not run, so what
-// it would refuse is not proven here.
+// controllers and a real API server. cert-manager's webhook does not run, so the tests do
+// not show what it would refuse.
 package certmanagersource
 
 import (
@@ -21,9 +21,9 @@ import (
 )
 
 var (
-	// admin is how to reach the API server as its administrator.
+	// admin reaches the API server as its administrator.
 	admin *rest.Config
-	// beforeInstall is what the source said while there were no CRDs.
+	// beforeInstall is the error of the source before the CRDs are installed.
 	beforeInstall error
 )
 

@@ -15,8 +15,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
-// Every other test runs with rules. Here each of their verbs is taken away: what
-// is left does not suffice, and the error names the verb.
+// Every other test runs with policyRules. This test takes away each verb: the rest does not
+// suffice, and the error names the verb.
 func TestEveryPermissionIsNeeded(t *testing.T) {
 	t.Parallel()
 	root := certtest.NewAuthority(t)
@@ -53,7 +53,7 @@ func TestEveryPermissionIsNeeded(t *testing.T) {
 	}
 }
 
-// Rights on the issuer are a courtesy: without them nothing fails.
+// Permissions on the issuer are optional: without them nothing fails.
 func TestIssuerNeedNotBeReadable(t *testing.T) {
 	t.Parallel()
 	root := certtest.NewAuthority(t)
@@ -82,7 +82,7 @@ func (env *environment) revokeVerb(t *testing.T, rule int, verb string) {
 	eventually(t, "the right is gone", func() bool { return !env.isAllowed(t, verb, policyRule) })
 }
 
-// isAllowed asks the API server whether the account has a right.
+// isAllowed asks the API server whether the account has a permission.
 func (env *environment) isAllowed(t *testing.T, verb string, policyRule rbacv1.PolicyRule) bool {
 	t.Helper()
 	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{

@@ -91,7 +91,7 @@ func TestCertificateFollowsTheRequest(t *testing.T) {
 		return env.client.Update(t.Context(), certificate) == nil
 	})
 	before := env.applyCount.Load()
-	_, err = env.requestBundle(t) // cert-manager may have been faster, and then there is none
+	_, err = env.requestBundle(t) // if cert-manager was faster, there is no bundle
 	require.True(t, err == nil || certs.ReasonOf(err) == certs.WrongIdentity, "%v", err)
 	assert.Equal(t, []string{id.String()}, env.certificate(t).Spec.URIs, "what someone changed is put right")
 	assert.Greater(t, env.applyCount.Load(), before)
@@ -197,8 +197,8 @@ func TestRemoveDeletesCertificateAndStagingSecret(t *testing.T) {
 	env.assertGone(t, &corev1.Secret{ObjectMeta: env.objectMeta("istio-certs-issued")})
 }
 
-// awaitIssued waits until cert-manager is done with the Certificate. Where the staging
-// Secret is deleted before that, the same certificate is written again.
+// awaitIssued waits until cert-manager has issued the Certificate. If the staging Secret is
+// deleted earlier, cert-manager writes the same certificate again.
 func (env *environment) awaitIssued(t *testing.T) *cmapi.Certificate {
 	t.Helper()
 	var c *cmapi.Certificate
@@ -225,7 +225,7 @@ func (env *environment) requestRenewal(t *testing.T) {
 	})
 }
 
-// awaitNewBundle waits for a bundle that is not the one before.
+// awaitNewBundle waits for a bundle other than the one before.
 func (env *environment) awaitNewBundle(t *testing.T, before *certs.Bundle) *certs.Bundle {
 	t.Helper()
 	var b *certs.Bundle

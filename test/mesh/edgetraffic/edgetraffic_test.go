@@ -22,7 +22,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/traffic"
 )
 
-// timeout is how long a process may take for what it is asked for, on a busy machine.
+// timeout limits each wait for a process, with room for a busy machine.
 const timeout = 3 * time.Minute
 
 const (
@@ -31,17 +31,17 @@ const (
 	meshID  = "spiffe://cluster.local/ns/mesh/sa/mesh"
 )
 
-// trafficPath is an edge, a service behind it and a caller before it, as processes.
+// trafficPath is a caller, an edge, and a service behind the edge, as processes.
 type trafficPath struct {
 	t *testing.T
-	// edgeAddress and health are the edge's addresses, peers and report those of service
-	// and caller for questions.
+	// edgeAddress and edgeHealth are addresses of the edge, meshAddress and meshStatus of
+	// the service, callerStatus of the caller.
 	edgeAddress, edgeHealth, meshAddress, meshStatus, callerStatus string
 	edgeFolder, meshFolder, logs                                   string
 	edge                                                           *process.Process
 }
 
-// startPath starts service and edge with what their folders hold.
+// startPath starts the service and the edge with the contents of their folders.
 func startPath(t *testing.T, edge, mesh func(folder string)) *trafficPath {
 	t.Helper()
 	root, err := edgeImage()
@@ -53,7 +53,7 @@ func startPath(t *testing.T, edge, mesh func(folder string)) *trafficPath {
 	mesh(l.meshFolder)
 	serving := l.start("mesh", toolPath(t, "image-mesh"), "serve", "--certificates", l.meshFolder, "--listen", l.meshAddress, "--plain", l.meshStatus, "--allow", edgeID)
 	l.awaitOK(serving, "http://"+l.meshStatus+"/healthz")
-	// The path of a socket is short, and without a comma in HAProxy's eyes.
+	// The path of a socket must be short, and HAProxy does not accept a comma in it.
 	work, err := os.MkdirTemp("", "edge-work-")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(work) })
@@ -79,7 +79,7 @@ func (l *trafficPath) start(name, program string, arguments ...string) *process.
 	return p
 }
 
-// startCaller starts a caller with many connections of their own.
+// startCaller starts a caller that opens many connections of its own.
 func (l *trafficPath) startCaller() {
 	l.t.Helper()
 	l.start("caller", toolPath(l.t, "image-mesh"), "call", "--target", "http://"+l.edgeAddress, "--rate", "60", "--fresh", "3", "--plain", l.callerStatus)
@@ -103,7 +103,7 @@ func (l *trafficPath) awaitOK(p *process.Process, url string) {
 	}))
 }
 
-// callerReport is the caller's report.
+// callerReport returns the caller's report.
 func (l *trafficPath) callerReport() traffic.Report {
 	var r traffic.Report
 	_, body := sendRequest(http.MethodGet, "http://"+l.callerStatus+"/report")
@@ -111,8 +111,8 @@ func (l *trafficPath) callerReport() traffic.Report {
 	return r
 }
 
-// awaitSerial waits until the edge says that it shows a certificate, and the
-// service has seen it.
+// awaitSerial waits until the edge reports that it presents a certificate, and the service
+// has seen it.
 func (l *trafficPath) awaitSerial(p *certtest.Pair) {
 	l.t.Helper()
 	serial := fmt.Sprintf("%X", p.Certificate.SerialNumber)
@@ -141,7 +141,7 @@ func sendRequest(method, url string) (int, []byte) {
 	return response.StatusCode, body
 }
 
-// writeFiles puts files into a folder as Istio's agent does: each renamed into place,
+// writeFiles writes files into a folder as Istio's agent does: each is renamed into place,
 // the key first.
 func writeFiles(t *testing.T, folder string, p *certtest.Pair, roots ...*certtest.Pair) {
 	t.Helper()
@@ -155,8 +155,8 @@ func writeFiles(t *testing.T, folder string, p *certtest.Pair, roots ...*certtes
 	}
 }
 
-// writeSecretVolume puts files into a folder as a kubelet does with a Secret: all at once, by
-// the swap of a link.
+// writeSecretVolume writes files into a folder as a kubelet mounts a Secret: all at once, by
+// replacing a symbolic link.
 func writeSecretVolume(t *testing.T, folder string, p *certtest.Pair, roots ...*certtest.Pair) {
 	t.Helper()
 	data, err := os.MkdirTemp(folder, "..")
@@ -203,8 +203,8 @@ func TestRotationsLoseNoRequest(t *testing.T) {
 				l.awaitSerial(next)
 				writeFiles(t, l.meshFolder, root.SPIFFELeaf(t, meshID), root)
 			}
-			// The authority changes as Istio's does: both are trusted, then the other
-			// signs, then the first is forgotten.
+			// The CA changes as Istio's does: both roots are trusted, then the new one
+			// signs, then the old one is removed.
 			other := certtest.NewAuthority(t, certtest.CommonName("other root"))
 			for _, step := range []struct {
 				signer *certtest.Pair
@@ -228,7 +228,7 @@ func TestRotationsLoseNoRequest(t *testing.T) {
 	}
 }
 
-// What is torn, or of no use, is not taken.
+// The edge ignores incomplete and invalid files.
 func TestEdgeKeepsItsKeyPairWhenNewFilesAreInvalid(t *testing.T) {
 	t.Parallel()
 	root, stranger := certtest.NewAuthority(t), certtest.NewAuthority(t)
@@ -283,7 +283,7 @@ func TestOnlyTheEdgeOfTheMeshMayCall(t *testing.T) {
 		},
 		"if it is of another mesh, expect no connection": {
 			func(f string) { writeFiles(t, f, stranger.SPIFFELeaf(t, edgeID), stranger, root) },
-			func(f string) { writeFiles(t, f, root.SPIFFELeaf(t, meshID), root) }, http.StatusBadGateway, "", // in TLS 1.3 it hears of it late
+			func(f string) { writeFiles(t, f, root.SPIFFELeaf(t, meshID), root) }, http.StatusBadGateway, "", // in TLS 1.3 the edge learns of it late
 		},
 		"if the service is of another mesh, expect no connection": {
 			func(f string) { writeFiles(t, f, root.SPIFFELeaf(t, edgeID), root) },
@@ -300,7 +300,8 @@ func TestOnlyTheEdgeOfTheMeshMayCall(t *testing.T) {
 	}
 }
 
-// An edge that is told to end says so, and goes on until the word has spread.
+// After SIGTERM the edge reports that it is not ready, and serves until its clients have
+// noticed.
 func TestEdgeDrainsBeforeItStops(t *testing.T) {
 	t.Parallel()
 	root := certtest.NewAuthority(t)

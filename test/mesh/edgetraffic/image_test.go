@@ -20,7 +20,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
-// edgeImage is the edge's image, unpacked once for all tests.
+// edgeImage is the folder of the edge's image, unpacked once for all tests.
 var edgeImage = sync.OnceValues(func() (string, error) {
 	tarball, err := buildImage(context.Background(), "edge")
 	if err != nil {
@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// buildImage returns the tarball of an image of test/tools/cluster.
+// buildImage returns the path of the tarball of an image of test/tools/cluster.
 func buildImage(ctx context.Context, name string) (string, error) {
 	command := exec.CommandContext(ctx, "go", "-C", filepath.Join("..", "..", "tools", "cluster"), "run", ".", "images", name)
 	command.Stderr = os.Stderr
@@ -49,7 +49,7 @@ func buildImage(ctx context.Context, name string) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
-// unpack does with an image what a container runtime does.
+// unpack unpacks an image as a container runtime does.
 func unpack(tarball, root string) error {
 	parts := map[string][]byte{}
 	file, err := os.Open(tarball)
@@ -108,8 +108,8 @@ func extractEntry(root string, h *tar.Header, content io.Reader) error {
 	return errors.Join(err, file.Close())
 }
 
-// haproxyScript returns a program that runs the image's HAProxy with the image's loader
-// and libraries, and none of this machine's.
+// haproxyScript returns a program that runs the image's HAProxy with the image's loader and
+// libraries, and none of this machine's.
 func haproxyScript(t *testing.T, root string) string {
 	t.Helper()
 	loaders, err := filepath.Glob(filepath.Join(root, "lib*", "ld-linux*"))
@@ -135,7 +135,7 @@ func haproxyScript(t *testing.T, root string) string {
 	return script
 }
 
-// toolPath is a program of test/tools/cluster.
+// toolPath returns the path of a program of test/tools/cluster.
 func toolPath(t *testing.T, name string) string {
 	t.Helper()
 	path, err := controlplane.Tool(t.Context(), name)

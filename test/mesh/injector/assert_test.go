@@ -14,18 +14,18 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// expectation is what the stored pod is judged by.
+// expectation is what a stored pod is compared with.
 type expectation struct {
-	// submitted is what the user sent.
+	// submitted is the pod that the user sent.
 	submitted *corev1.Pod
-	// revision is whose settings count, "default" or canary.
+	// revision is the revision whose settings apply, "default" or canary.
 	revision string
 }
 
-// isEdge says whether the pod is the Emissary, and not the generic proxy.
+// isEdge reports whether the pod is Emissary, and not the generic proxy.
 func (o expectation) isEdge() bool { return o.submitted.Spec.Containers[0].Name == "ambassador" }
 
-// assertByMode say what DESIGN 4 promises, by mode.
+// assertByMode checks, by mode, what docs/modes.md promises.
 var assertByMode = map[string]func(t *testing.T, o expectation, pod *corev1.Pod){
 	"sidecar": assertSidecar,
 	"istio":   assertIstio,
@@ -33,7 +33,8 @@ var assertByMode = map[string]func(t *testing.T, o expectation, pod *corev1.Pod)
 	"ambient": assertAmbient,
 }
 
-// assertSidecar: our agent, and nothing of Istio's injector.
+// assertSidecar checks that the pod has the agent of Isthmus, and nothing of Istio's
+// injector.
 func assertSidecar(t *testing.T, o expectation, pod *corev1.Pod) {
 	t.Helper()
 	assertMetadata(t, o, pod, keyValues{
@@ -58,15 +59,15 @@ func assertSidecar(t *testing.T, o expectation, pod *corev1.Pod) {
 	assertProbesUnchanged(t, o, pod)
 }
 
-// assertIstio: Istio's own sidecar, which writes the certificates and captures
-// nothing.
+// assertIstio checks that the pod has Istio's own sidecar, which writes the certificates and
+// captures no traffic.
 func assertIstio(t *testing.T, o expectation, pod *corev1.Pod) {
 	t.Helper()
 	edge := o.submitted.Spec.Containers[0].Name
 	name := o.submitted.Labels["app.kubernetes.io/name"] + o.submitted.Labels["app"]
 	assertMetadata(t, o, pod, keyValues{
 		"isthmus.dev/injected": "istio", "sidecar.istio.io/inject": "true", "security.istio.io/tlsMode": "disabled",
-		// Istio's own.
+		// Istio adds these.
 		"service.istio.io/canonical-name": name, "service.istio.io/canonical-revision": "latest",
 	}, keyValues{
 		"sidecar.istio.io/inject": "true", "consul.hashicorp.com/connect-inject": "false",
@@ -75,7 +76,7 @@ func assertIstio(t *testing.T, o expectation, pod *corev1.Pod) {
 		"traffic.sidecar.istio.io/includeOutboundIPRanges": "",
 		"sidecar.istio.io/userVolumeMount":                 `{"istio-certs":{"mountPath":"/etc/istio-certs"}}`,
 		"proxy.istio.io/config":                            "proxyMetadata:\n  OUTPUT_CERTS: \"/etc/istio-certs\"\n  ISTIO_META_DNS_CAPTURE: \"false\"\nholdApplicationUntilProxyStarts: true\n",
-		// Istio's own.
+		// Istio adds these.
 		"istio.io/rev": o.revision, "kubectl.kubernetes.io/default-logs-container": edge,
 		"prometheus.io/scrape": "true", "prometheus.io/port": "15020", "prometheus.io/path": "/stats/prometheus",
 	})
@@ -96,14 +97,15 @@ func assertIstio(t *testing.T, o expectation, pod *corev1.Pod) {
 	assertCertificates(t, o, pod)
 	if o.isEdge() {
 		assert.Equal(t, []string{"1"}, envValues(&pod.Spec.Containers[0], "AMBASSADOR_ENVOY_BASE_ID"))
-		// Istio's own: it answers the kubelet's probes for the pod's containers.
+		// Istio adds these: its agent answers the kubelet's probes for the containers of the
+		// pod.
 		assert.Equal(t, "/app-health/ambassador/livez", pod.Spec.Containers[0].LivenessProbe.HTTPGet.Path)
 		assert.Equal(t, "/app-health/ambassador/readyz", pod.Spec.Containers[0].ReadinessProbe.HTTPGet.Path)
 	}
 }
 
-// assertSecret: no container; what reads no Secrets of its own accord has it
-// mounted.
+// assertSecret checks that no container was added, and that an edge which does not read
+// Secrets itself has the Secret mounted.
 func assertSecret(t *testing.T, o expectation, pod *corev1.Pod) {
 	t.Helper()
 	assertMetadata(t, o, pod, keyValues{
@@ -118,7 +120,7 @@ func assertSecret(t *testing.T, o expectation, pod *corev1.Pod) {
 	assert.Equal(t, []corev1.VolumeMount{{Name: "istio-certs", MountPath: "/etc/istio-certs", ReadOnly: true}}, volumeMounts(&pod.Spec.Containers[0], "istio-certs"))
 }
 
-// assertAmbient: a pod that ztunnel takes care of.
+// assertAmbient checks that ztunnel handles the pod.
 func assertAmbient(t *testing.T, o expectation, pod *corev1.Pod) {
 	t.Helper()
 	assertMetadata(t, o, pod, keyValues{
@@ -130,7 +132,7 @@ func assertAmbient(t *testing.T, o expectation, pod *corev1.Pod) {
 	assertUnchangedSpec(t, o, pod)
 }
 
-// assertUnchanged: the pod is what a pod is that nobody asked for.
+// assertUnchanged checks that the pod is stored as it was submitted.
 func assertUnchanged(t *testing.T, o expectation, pod *corev1.Pod) {
 	t.Helper()
 	assert.Equal(t, o.submitted.Labels, pod.Labels)
@@ -138,7 +140,7 @@ func assertUnchanged(t *testing.T, o expectation, pod *corev1.Pod) {
 	assertUnchangedSpec(t, o, pod)
 }
 
-// assertMetadata: these labels and annotations beside the user's, and no more.
+// assertMetadata checks that exactly these labels and annotations were added to the user's.
 func assertMetadata(t *testing.T, o expectation, pod *corev1.Pod, labels, annotations keyValues) {
 	t.Helper()
 	assert.Equal(t, map[string]string(keyValues(o.submitted.Labels).merge(labels)), pod.Labels)
@@ -152,7 +154,7 @@ func assertMetadata(t *testing.T, o expectation, pod *corev1.Pod, labels, annota
 	assert.Equal(t, map[string]string(keyValues(o.submitted.Annotations).merge(annotations)), got)
 }
 
-// assertNothingCaptured: iptables are given nothing to capture.
+// assertNothingCaptured checks that iptables get nothing to capture.
 func assertNothingCaptured(t *testing.T, init *corev1.Container) {
 	t.Helper()
 	for flag, want := range map[string]string{"-i": "", "-x": "", "-b": "", "-d": "15090,15021,15020"} {
@@ -162,7 +164,8 @@ func assertNothingCaptured(t *testing.T, init *corev1.Container) {
 	}
 }
 
-// assertCertificates: one volume in memory, read by the edge where its agent writes.
+// assertCertificates checks that there is one volume in memory, and that the edge reads
+// where its agent writes.
 func assertCertificates(t *testing.T, o expectation, pod *corev1.Pod) {
 	t.Helper()
 	edge := &pod.Spec.Containers[0]
@@ -182,8 +185,8 @@ func assertCertificates(t *testing.T, o expectation, pod *corev1.Pod) {
 	}
 }
 
-// assertUnchangedSpec: no container, volume, variable or mount was added but the
-// API server's own token.
+// assertUnchangedSpec checks that no container, volume, variable or mount was added except
+// for the API server's own token.
 func assertUnchangedSpec(t *testing.T, o expectation, pod *corev1.Pod) {
 	t.Helper()
 	want, got := o.submitted.Spec.Containers[0], pod.Spec.Containers[0]
@@ -199,7 +202,7 @@ func assertUnchangedSpec(t *testing.T, o expectation, pod *corev1.Pod) {
 	assertProbesUnchanged(t, o, pod)
 }
 
-// assertProbesUnchanged: the kubelet asks the edge itself.
+// assertProbesUnchanged checks that the kubelet probes the edge itself.
 func assertProbesUnchanged(t *testing.T, o expectation, pod *corev1.Pod) {
 	t.Helper()
 	if o.isEdge() {
@@ -208,8 +211,8 @@ func assertProbesUnchanged(t *testing.T, o expectation, pod *corev1.Pod) {
 	}
 }
 
-// discoveryAddress is where the istiod of a revision is, as the mesh's configuration has
-// it.
+// discoveryAddress returns the address of the istiod of a revision, as in the mesh's
+// configuration.
 func discoveryAddress(revision string) string {
 	if revision == canary {
 		return env.canary.Address
@@ -217,7 +220,7 @@ func discoveryAddress(revision string) string {
 	return env.Istiod.Address
 }
 
-// caAddress is the CA of a revision, as Istio's template has it.
+// caAddress returns the address of the CA of a revision, as in Istio's template.
 func caAddress(revision string) string {
 	if revision == canary {
 		return "istiod-canary.istio-system.svc:15012"
@@ -241,7 +244,7 @@ func envNames(env []corev1.EnvVar) []string {
 	return found
 }
 
-// envValues are all values of a variable: one that is there twice shows.
+// envValues returns all values of a variable, so that a duplicate shows.
 func envValues(c *corev1.Container, name string) []string {
 	var found []string
 	for _, e := range c.Env {
@@ -252,7 +255,7 @@ func envValues(c *corev1.Container, name string) []string {
 	return found
 }
 
-// volumeNames are the pod's volumes of these names, in the pod's order.
+// volumeNames returns those of the wanted volumes that the pod has, in the pod's order.
 func volumeNames(pod *corev1.Pod, wanted ...string) []string {
 	var found []string
 	for _, v := range pod.Spec.Volumes {
@@ -263,7 +266,7 @@ func volumeNames(pod *corev1.Pod, wanted ...string) []string {
 	return found
 }
 
-// volumeMounts are the container's mounts of a volume.
+// volumeMounts returns the container's mounts of a volume.
 func volumeMounts(c *corev1.Container, volume string) []corev1.VolumeMount {
 	var found []corev1.VolumeMount
 	for _, m := range c.VolumeMounts {

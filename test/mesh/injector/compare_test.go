@@ -15,7 +15,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// edgeStack is Edge Stack as its chart has it without any integration.
+// edgeStack is Edge Stack as its chart renders it without any integration.
 func edgeStack() *corev1.Pod {
 	return modified(edgePod(), func(p *corev1.Pod) {
 		p.Labels = map[string]string{"app.kubernetes.io/name": "edge-stack", "product": "aes"}
@@ -23,8 +23,8 @@ func edgeStack() *corev1.Pod {
 	})
 }
 
-// integrateManually integrates the container at the front by annotations, as the vendors
-// describe it for Edge Stack and Istio's auto-injection.
+// integrateManually integrates the edge's container by annotations, as the vendors describe
+// it for Edge Stack and Istio's automatic injection.
 func integrateManually(p *corev1.Pod) {
 	withAnnotation("proxy.istio.io/config", "proxyMetadata:\n  OUTPUT_CERTS: /etc/istio-certs\n")(p)
 	withAnnotation("sidecar.istio.io/userVolumeMount", `[{"name": "istio-certs", "mountPath": "/etc/istio-certs"}]`)(p)
@@ -41,9 +41,8 @@ func integrateManually(p *corev1.Pod) {
 
 var istioInjectionEnabled = keyValues{"istio-injection": "enabled"}
 
-// The pod of mode istio is the one that the vendors' guide makes by hand, after
-// Istio's real injector in both cases; what differs is written down here and in
-// docs/modes.md.
+// The pod of mode istio matches the pod that the vendors' guide builds by hand, after
+// Istio's real injector in both cases. The differences are listed here and in docs/modes.md.
 func TestModeIstioMatchesTheVendorsGuide(t *testing.T) {
 	manual := newNamespace(t, istioInjectionEnabled, nil)
 	want, err := manual.create(modified(edgeStack(), integrateManually))
@@ -55,7 +54,7 @@ func TestModeIstioMatchesTheVendorsGuide(t *testing.T) {
 
 	require.NoError(t, err)
 	assert.Equal(t, map[string]string{
-		// Asked of Istio beyond the guide.
+		// Isthmus asks Istio for these, which the guide does not.
 		"metadata.annotations[proxy.istio.io/config].holdApplicationUntilProxyStarts":       "the edge starts when there are certificates",
 		"metadata.annotations[proxy.istio.io/config].proxyMetadata[ISTIO_META_DNS_CAPTURE]": "DNS of an edge is not captured",
 		"metadata.labels[security.istio.io/tlsMode]":                                        "peers must not send mTLS to the edge's ports, which do not terminate it",
@@ -63,19 +62,19 @@ func TestModeIstioMatchesTheVendorsGuide(t *testing.T) {
 		"spec.volumes[istio-certs].emptyDir.sizeLimit":                                      "a limit, because memory counts as the pod's; certificates take a few KiB",
 		"spec.containers[aes].env[AMBASSADOR_ENVOY_BASE_ID]":                                "two Envoys in one pod must not share an ID",
 		"spec.containers[aes].volumeMounts[istio-certs].mountPath":                          "the same directory, without the trailing slash: Emissary compares directories as exact strings",
-		// The same, as Istio's injector hands it on.
+		// These follow from the above in the output of Istio's injector.
 		"spec.initContainers[istio-init].env[ISTIO_META_DNS_CAPTURE]":  "Istio's injector gives its init container all of proxyMetadata",
 		"spec.initContainers[istio-proxy].env[ISTIO_META_DNS_CAPTURE]": "DNS of an edge is not captured",
 		"spec.initContainers[istio-proxy].env[PROXY_CONFIG]":           "the annotation proxy.istio.io/config, as Isthmus merged it",
-		// What Isthmus writes down.
+		// Isthmus records these.
 		"metadata.annotations[isthmus.dev/status]":                  "records what Isthmus added, so that it can be reverted",
 		"metadata.labels[isthmus.dev/injected]":                     "records what Isthmus added, so that it can be reverted",
 		"metadata.annotations[consul.hashicorp.com/connect-inject]": "keeps Consul's injector away, as the vendors' manifests do",
 	}, differences(t, want, got))
 }
 
-// An integration by hand that lacks nothing is not touched in mode istio, and one
-// that lacks something gets just that.
+// In mode istio Isthmus leaves a complete integration by hand unchanged, and adds to an
+// incomplete one only what it lacks.
 func TestModeIstioCompletesAnIntegrationByHand(t *testing.T) {
 	manual := newNamespace(t, istioInjectionEnabled, nil)
 	want, err := manual.create(modified(edgeStack(), integrateManually))
@@ -99,8 +98,8 @@ func TestModeIstioCompletesAnIntegrationByHand(t *testing.T) {
 	assert.Equal(t, "istio", got.Labels["isthmus.dev/injected"])
 }
 
-// What `isthmus adopt` makes of the guide's pod is, after both injectors, the
-// guide's pod again.
+// The output of `isthmus adopt` for the guide's pod becomes the guide's pod again after both
+// injectors.
 func TestAdoptedPodMatchesTheVendorsGuide(t *testing.T) {
 	manual := newNamespace(t, istioInjectionEnabled, nil)
 	x := modified(edgeStack(), integrateManually)
@@ -122,8 +121,8 @@ func TestAdoptedPodMatchesTheVendorsGuide(t *testing.T) {
 	}
 }
 
-// differences are those of two stored pods, with their reasons. What names the
-// pod, its namespace or the token's volume differs between any two.
+// differences returns the differences of two stored pods, with their reasons. The names of
+// the pod, its namespace and the token's volume always differ, and are ignored.
 func differences(t *testing.T, want, got *corev1.Pod) map[string]string {
 	t.Helper()
 	token := regexp.MustCompile(`kube-api-access-[a-z0-9]{5}`)

@@ -10,11 +10,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// noInjectorMessage names what is served, and by which configuration.
+// noInjectorMessage lists the revisions that are served, and by which configuration.
 const noInjectorMessage = `no injector of Istio serves revision or tag "nowhere", only default (istio-sidecar-injector), canary (istio-sidecar-injector-canary), ` +
 	`next (istio-revision-tag-next), prod (istio-revision-tag-prod): name one of these with label istio.io/rev`
 
-// Where Istio's injector would not do its part, mode istio does not begin.
+// Isthmus refuses mode istio where Istio's injector would not do its part.
 func TestModeIstioIsRefused(t *testing.T) {
 	for name, test := range map[string]struct {
 		namespace keyValues
@@ -58,7 +58,7 @@ func TestModeIstioIsRefused(t *testing.T) {
 			warned := ns.warnings.Drain()
 			require.Len(t, warned, 1)
 			assert.Contains(t, warned[0], test.message)
-			if !pod.Spec.HostNetwork { // whose ports the API server completes
+			if !pod.Spec.HostNetwork { // its ports are completed by the API server
 				assertUnchanged(t, o, got)
 			}
 			assert.NoError(t, wantProxies(0)(got))
@@ -66,7 +66,7 @@ func TestModeIstioIsRefused(t *testing.T) {
 			assert.Equal(t, o.submitted.Annotations, got.Annotations)
 			assert.Equal(t, expectedReviews(""), reviewCounts())
 
-			// The person at kubectl hears the same.
+			// A user of kubectl sees the same.
 			_, err = ns.apply(modified(pod.DeepCopy(), optIn))
 			require.ErrorContains(t, err, test.message)
 			ns.warnings.Drain()
@@ -79,7 +79,7 @@ func TestModeIstioIsRefused(t *testing.T) {
 	}
 }
 
-// apply creates a Deployment of such pods, as a dry run: nothing here would run it.
+// apply creates a Deployment of such pods, in a dry run: nothing here would run it.
 func (ns *testNamespace) apply(pod *corev1.Pod) (*appsv1.Deployment, error) {
 	ns.t.Helper()
 	labels := keyValues(pod.Labels).merge(keyValues{"front": "door"})
@@ -92,8 +92,8 @@ func (ns *testNamespace) apply(pod *corev1.Pod) (*appsv1.Deployment, error) {
 	}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 }
 
-// A namespace that is opted in is told of its revision itself; a pod that asks
-// elsewhere is refused.
+// The namespace itself is refused when its revision has no injector, and so is a pod that
+// requests injection in another namespace.
 func TestRevisionWithoutAnInjectorIsRefused(t *testing.T) {
 	_, err := createNamespace(t.Context(), "", injectionEnabled.merge(keyValues{"istio.io/rev": "nowhere"}), keyValues{"isthmus.dev/mode": "istio"})
 	require.ErrorContains(t, err, noInjectorMessage)

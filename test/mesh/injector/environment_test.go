@@ -27,10 +27,10 @@ type testNamespace struct {
 	warnings *controlplane.Warnings
 }
 
-// keyValues are labels, or annotations.
+// keyValues are labels or annotations.
 type keyValues map[string]string
 
-// merge adds keys to a copy.
+// merge returns a copy with the keys of more added.
 func (kv keyValues) merge(more ...keyValues) keyValues {
 	all := keyValues{}
 	for _, additional := range append([]keyValues{kv}, more...) {
@@ -58,8 +58,8 @@ func newNamespace(t *testing.T, labels, annotations keyValues) *testNamespace {
 	return ns
 }
 
-// createNamespace makes a namespace with the service account that its pods need:
-// nothing else here makes one.
+// createNamespace creates a namespace with the service account that its pods need: no
+// controller creates one here.
 func createNamespace(ctx context.Context, name string, labels, annotations keyValues) (string, error) {
 	metadata := metav1.ObjectMeta{Name: name, Labels: labels, Annotations: annotations}
 	if name == "" {
@@ -84,13 +84,14 @@ func (ns *testNamespace) create(pod *corev1.Pod) (*corev1.Pod, error) {
 	return ns.client.CoreV1().Pods(ns.name).Get(ns.t.Context(), created.Name, metav1.GetOptions{})
 }
 
-// dryRun has the API server do everything but keep the pod.
+// dryRun creates the pod in a dry run.
 func (ns *testNamespace) dryRun(pod *corev1.Pod) (*corev1.Pod, error) {
 	ns.t.Helper()
 	return ns.client.CoreV1().Pods(ns.name).Create(ns.t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 }
 
-// await calls check until it returns nil; its last error is the one returned.
+// await calls check until it returns nil. On a timeout it also returns the last error of
+// check.
 func await(ctx context.Context, check func(context.Context) error) error {
 	var last error
 	err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, timeout, true, func(ctx context.Context) (bool, error) {
@@ -103,11 +104,11 @@ func await(ctx context.Context, check func(context.Context) error) error {
 	return nil
 }
 
-// awaitWebhooks returns when the API server calls all three webhooks: configurations
-// reach it a moment after they are written.
+// awaitWebhooks waits until the API server calls all three webhooks: configurations reach it
+// a moment after they are written.
 func awaitWebhooks(ctx context.Context) error {
 	_, err := createNamespace(ctx, excludedNamespace, keyValues{"istio-injection": "disabled"}, nil)
-	if err != nil && !apierrors.IsAlreadyExists(err) { // of a cluster that was given
+	if err != nil && !apierrors.IsAlreadyExists(err) { // in a cluster that KUBECONFIG names
 		return err
 	}
 	if err := awaitPod(ctx, injectionEnabled, edgePod, wantProxies(1)); err != nil {
@@ -116,9 +117,9 @@ func awaitWebhooks(ctx context.Context) error {
 	return awaitInjectors(ctx)
 }
 
-// awaitInjectors returns when the API server calls both injectors of Istio, with
-// every tag. It hears of configurations in the order in which they are written,
-// so it has forgotten by then what was removed before.
+// awaitInjectors waits until the API server calls both injectors of Istio, with every tag.
+// The API server receives configurations in the order in which they are written, so by then
+// it has dropped those that were removed before.
 func awaitInjectors(ctx context.Context) error {
 	for name, labels := range map[string]keyValues{
 		"of the default revision": istioInjectionEnabled, "of the tag " + prod: {"istio.io/rev": prod},
@@ -131,8 +132,7 @@ func awaitInjectors(ctx context.Context) error {
 	return nil
 }
 
-// awaitPod returns when a pod in a namespace with these labels comes out as is
-// wanted.
+// awaitPod waits until a pod in a namespace with these labels satisfies want, in a dry run.
 func awaitPod(ctx context.Context, labels keyValues, pod func() *corev1.Pod, want func(*corev1.Pod) error) (err error) {
 	name, err := createNamespace(ctx, "", labels, nil)
 	if err != nil {
@@ -150,7 +150,7 @@ func awaitPod(ctx context.Context, labels keyValues, pod func() *corev1.Pod, wan
 	})
 }
 
-// wantProxies wants that many containers istio-proxy.
+// wantProxies returns a check for the number of containers istio-proxy.
 func wantProxies(want int) func(*corev1.Pod) error {
 	return func(pod *corev1.Pod) error {
 		got := 0

@@ -10,11 +10,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// row is one of the table of fields in the guide.
+// row matches a row of the guide's table of fields.
 var row = regexp.MustCompile("(?m)^\\| `((?:metadata|spec)\\.[^`]+)` \\| (.+) \\|$")
 
-// The guide for Edge Stack says of every field why the pod differs from the one
-// that the vendors' values make, after both injectors in both cases.
+// The guide for Edge Stack explains every field in which the pod differs from the one that
+// the vendors' values produce, after both injectors in both cases.
 func TestGuideOfEdgeStackExplainsEveryDifference(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "guides", "edge-stack.md"))
 	require.NoError(t, err)

@@ -12,8 +12,8 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// What both injectors made is what both injectors leave: asked again in any
-// order, and as a pod that is created anew, nothing changes.
+// Both injectors leave a pod unchanged that both have injected: when they are called again
+// in any order, and when the pod is created again.
 func TestStoredPodIsAFixedPoint(t *testing.T) {
 	for _, mode := range slices.Sorted(maps.Keys(assertByMode)) {
 		for name, newPod := range pods {
@@ -44,8 +44,8 @@ func TestStoredPodIsAFixedPoint(t *testing.T) {
 	}
 }
 
-// istioEdit is what Istio's injector makes of a pod that its selectors send it:
-// that of mode istio alone.
+// istioEdit returns the pod after Istio's injector, which is called only for a pod that its
+// selectors match: that of mode istio.
 func istioEdit(t *testing.T, ns *testNamespace, mode string, pod *corev1.Pod) *corev1.Pod {
 	t.Helper()
 	if mode != "istio" {
@@ -55,8 +55,8 @@ func istioEdit(t *testing.T, ns *testNamespace, mode string, pod *corev1.Pod) *c
 	return edited
 }
 
-// Istio's injector alone is the measure: what it made without Isthmus it leaves
-// too, when it is asked again.
+// Istio's injector alone sets the standard: it leaves a pod unchanged that it injected
+// without Isthmus.
 func TestIstioAloneIsAFixedPoint(t *testing.T) {
 	for name, newPod := range pods {
 		t.Run(name, func(t *testing.T) {
@@ -72,8 +72,8 @@ func TestIstioAloneIsAFixedPoint(t *testing.T) {
 	}
 }
 
-// Where Istio's sidecar is an ordinary container, as on older nodes, it comes in
-// front of the edge, which waits for it.
+// On older nodes Istio's sidecar is an ordinary container: it comes before the edge, which
+// waits for it.
 func TestIstioWithoutNativeSidecars(t *testing.T) {
 	for name, newPod := range pods {
 		t.Run(name, func(t *testing.T) {

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The real injector works here before anything is said about the two together.
+// The real injector works here without Isthmus, before the other tests combine the two.
 func TestIstioAloneInjects(t *testing.T) {
 	for name, test := range map[string]struct {
 		namespace, pod keyValues
@@ -48,8 +48,8 @@ func TestIstioAloneInjects(t *testing.T) {
 	}
 }
 
-// expectedReviews is what counting tells where one revision's injector is asked once; ""
-// is none.
+// expectedReviews returns the counts of countReviews when the injector of one revision is
+// called once; of none for "".
 func expectedReviews(revision string) map[string]float64 {
 	want := map[string]float64{"default": 0, canary: 0}
 	if revision != "" {
@@ -58,8 +58,8 @@ func expectedReviews(revision string) map[string]float64 {
 	return want
 }
 
-// countReviews begins to count the reviews of the two istiods, and returns how many
-// there were by revision.
+// countReviews starts to count the reviews of the two istiods, and returns a function that
+// returns the counts by revision.
 func countReviews(t *testing.T) func() map[string]float64 {
 	t.Helper()
 	read := func() map[string]float64 {

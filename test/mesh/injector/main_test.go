@@ -1,9 +1,8 @@
-// Package injector tests Isthmus beside Istio's own injector: one API server with
-// the chart's webhook configuration and with the one that Istio's chart renders,
-// `isthmus webhook` and two real istiods behind them, of the default revision and
-// of the revision canary. Real pods are created through both. There is no node,
-// so pods stay pending, and Envoy and iptables do not run: what is judged is the
-// pod that the API server stores.
+// Package injector tests Isthmus beside Istio's own injector: one API server with the
+// chart's webhook configuration and with the one that Istio's chart renders, `isthmus
+// webhook` and two real istiods behind them, of the default revision and of the revision
+// canary. Both inject real pods. There is no node, so pods stay pending, and Envoy and
+// iptables do not run: the tests check the pod that the API server stores.
 package injector
 
 import (
@@ -19,21 +18,20 @@ import (
 )
 
 const (
-	// canary is the second revision, prod a tag of the default one, next a tag of
-	// canary.
+	// canary is the second revision, prod a tag of the default one, next a tag of canary.
 	canary, prod, next = "canary", "prod", "next"
-	// excludedNamespace is a namespace whose pods no webhook is asked about.
+	// excludedNamespace is a namespace for whose pods no webhook is called.
 	excludedNamespace = "isthmus-test-excluded"
 
 	timeout = 60 * time.Second
 )
 
-// env is what the tests share, one after the other. TestMain sets it.
+// env is shared by the tests, which run one after the other. TestMain sets it.
 var env struct {
 	*environment.Environment
-	// canary is the istiod of that revision; World.Istiod is the default one.
+	// canary is the istiod of that revision; Environment.Istiod is the default one.
 	canary *istio.Istiod
-	// webhook is the replica of ours.
+	// webhook is the replica of Isthmus' webhook.
 	webhook *environment.Server
 }
 
@@ -83,7 +81,7 @@ func stop() error {
 	return errors.Join(append(errs, env.Environment.Stop())...)
 }
 
-// defaultInjector is how the injector of a revision is installed for most tests.
+// defaultInjector returns how the injector of a revision is installed for most tests.
 func defaultInjector(revision string) *istio.Injector {
 	if revision == canary {
 		return &istio.Injector{Tags: []string{next}}

@@ -10,13 +10,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// scenario is a namespace as Istio sees it.
+// scenario is a namespace and a pod as Istio sees them.
 type scenario struct {
 	namespace, pod keyValues
-	// injector is the revision whose injector of Istio serves a pod that wants it,
-	// "" for none; mesh is whose settings count for a sidecar of ours.
+	// injector is the revision whose injector serves a pod that requests it, "" for none;
+	// mesh is the revision whose settings apply to the sidecar of Isthmus.
 	injector, mesh string
-	// reviews is how often its injector is called for a pod. Default: once.
+	// reviews is the number of calls to that injector for a pod. Default: 1.
 	reviews int
 }
 
@@ -36,15 +36,15 @@ var scenarios = map[string]scenario{
 	"a pod's tag":   {pod: keyValues{"istio.io/rev": next}, injector: canary, mesh: canary},
 }
 
-// pods are what is created in each of them.
+// pods are created in each scenario.
 var pods = map[string]func() *corev1.Pod{
 	"Emissary":                         edgePod,
 	"Emissary, as the vendors have it": func() *corev1.Pod { return modified(edgePod(), vendorAnnotations) },
 	"a generic proxy":                  genericPod,
 }
 
-// The table of the two injectors: every mode, wherever Istio's injector would
-// act or not.
+// This is the table of the two injectors: every mode, both where Istio's injector would act
+// and where it would not.
 func TestStoredPodInEveryModeAndNamespace(t *testing.T) {
 	for _, mode := range slices.Sorted(maps.Keys(assertByMode)) {
 		for description, sc := range scenarios {

@@ -12,7 +12,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/istio"
 )
 
-// An edge's neighbour is Istio's as it would be without Isthmus.
+// Istio injects an ordinary pod in an edge's namespace as it does without Isthmus.
 func TestPodThatIsNoEdgeIsInjectedByIstioAlone(t *testing.T) {
 	withoutIsthmus := newNamespace(t, istioInjectionEnabled, nil)
 	want, err := withoutIsthmus.create(otherPod())
@@ -29,8 +29,8 @@ func TestPodThatIsNoEdgeIsInjectedByIstioAlone(t *testing.T) {
 	assert.Empty(t, ns.warnings.Drain())
 }
 
-// In an ambient namespace an edge with a certificate of its own stays out of
-// ztunnel's hands, and the user hears what it cannot do there.
+// In an ambient namespace ztunnel does not handle an edge with a certificate of its own, and
+// a warning tells the user what does not work there.
 func TestEdgeInAnAmbientNamespace(t *testing.T) {
 	const dataplane = "istio.io/dataplane-mode"
 	for mode, want := range map[string]string{"sidecar": "none", "istio": "none", "secret": "none", "ambient": "ambient"} {
@@ -59,8 +59,8 @@ func TestEdgeInAnAmbientNamespace(t *testing.T) {
 	}
 }
 
-// Without a default revision whoever names none is told which there are; with the
-// tag default on another revision that one serves.
+// Without a default revision, a pod that names no revision is refused with the list of
+// revisions. If the tag default belongs to another revision, that revision serves the pod.
 func TestPodWithoutARevisionGetsTheDefaultOne(t *testing.T) {
 	t.Cleanup(func() {
 		ctx := context.WithoutCancel(t.Context())
@@ -88,8 +88,8 @@ func TestPodWithoutARevisionGetsTheDefaultOne(t *testing.T) {
 	})
 }
 
-// An edge that Isthmus leaves alone is Istio's to take where the namespace says
-// so, with all of its traffic captured: the warning is all that tells.
+// Where Isthmus skips an edge and the namespace requests Istio's injection, Istio injects
+// the edge and captures all of its traffic. Only the warning says so.
 func TestEdgeThatIsthmusSkipsIsInjectedByIstio(t *testing.T) {
 	ns := newNamespace(t, injectionEnabled.merge(istioInjectionEnabled), nil)
 	pod := modified(edgePod(), withLabel("security.istio.io/tlsMode", "istio"))
@@ -102,12 +102,12 @@ func TestEdgeThatIsthmusSkipsIsInjectedByIstio(t *testing.T) {
 	warned := ns.warnings.Drain()
 	require.Len(t, warned, 3)
 	assert.Contains(t, warned[0], `left without an identity: label security.istio.io/tlsMode is "istio"`)
-	// Asked again after Istio's edit.
+	// Isthmus is called again after Istio's edit.
 	assert.Contains(t, warned[1], byIstioMessage)
 	assert.Contains(t, warned[2], "the integration by hand lacks")
 }
 
-// assertAllInboundCaptured: Istio captures all that comes to the pod.
+// assertAllInboundCaptured checks that Istio captures all inbound traffic of the pod.
 func assertAllInboundCaptured(t *testing.T, pod *corev1.Pod) {
 	t.Helper()
 	init := pod.Spec.InitContainers[0]

@@ -10,8 +10,7 @@ import (
 // change edits a pod before it is created.
 type change func(*corev1.Pod)
 
-// edgePod is Emissary as its manifests have it, made fit for Pod Security
-// "restricted".
+// edgePod is Emissary as in its manifests, adapted to Pod Security "restricted".
 func edgePod() *corev1.Pod {
 	return restrictedPod(corev1.Container{
 		Name: "ambassador", Image: "docker.io/emissaryingress/emissary:4.1.0",
@@ -26,7 +25,7 @@ func edgePod() *corev1.Pod {
 	}, withLabel("app.kubernetes.io/name", "emissary-ingress"))
 }
 
-// genericPod is a proxy that only the profile generic takes, which it names.
+// genericPod is a proxy that only the profile generic accepts, which the pod names.
 func genericPod() *corev1.Pod {
 	return restrictedPod(corev1.Container{Name: "proxy", Image: "registry.example/team/door:7"},
 		withAnnotation("isthmus.dev/profile", "generic"), withLabel("app", "door"))
@@ -69,11 +68,11 @@ func withLabel(key, value string) change {
 	return func(p *corev1.Pod) { metav1.SetMetaDataLabel(&p.ObjectMeta, key, value) }
 }
 
-// vendorAnnotations carries the annotations of Emissary's and Ambassador's charts.
+// vendorAnnotations adds the annotations of Emissary's and Ambassador's charts.
 func vendorAnnotations(p *corev1.Pod) {
 	withAnnotation("sidecar.istio.io/inject", "false")(p)
 	withAnnotation("consul.hashicorp.com/connect-inject", "false")(p)
 }
 
-// optIn opts the pod in by itself.
+// optIn requests an injection by an annotation of the pod.
 func optIn(p *corev1.Pod) { withAnnotation("isthmus.dev/inject", "true")(p) }

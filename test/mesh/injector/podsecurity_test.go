@@ -7,9 +7,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Pod Security is the API server's own: mode istio passes where istio-cni makes
-// Istio's init container harmless, and the warning says so before. The others
-// pass anyway.
+// The API server enforces Pod Security: a pod of mode istio passes only where istio-cni
+// replaces the privileges of Istio's init container, and the warning says so in advance.
+// Pods of the other modes always pass.
 func TestModesUnderRestrictedPodSecurity(t *testing.T) {
 	const enforce = "pod-security.kubernetes.io/enforce"
 	const needsCNI = `enforces Pod Security "restricted", and Istio's init container asks for NET_ADMIN: without istio-cni the pod is refused`

@@ -21,7 +21,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/istio"
 )
 
-// injector is one of the two, asked over HTTPS as the API server asks it.
+// injector is one of the two injectors, called over HTTPS as the API server calls it.
 type injector struct {
 	name  string
 	url   string
@@ -42,8 +42,7 @@ func istioInjector(t *testing.T) injector {
 	return injector{"istio", env.Istiod.InjectURL(), roots}
 }
 
-// edit returns the pod as the injector would have it, and whether it has it
-// changed at all.
+// edit returns the pod after the injector, and whether the injector returned a patch.
 func (i injector) edit(t *testing.T, namespace string, pod *corev1.Pod) (*corev1.Pod, bool) {
 	t.Helper()
 	document, err := json.Marshal(pod)
@@ -92,8 +91,9 @@ func (i injector) review(t *testing.T, request *admissionv1.AdmissionRequest) *a
 	return review.Response
 }
 
-// withDefaults is the pod with the API server's defaults, which an injector that
-// writes a container anew leaves out: created where no webhook is asked.
+// withDefaults returns the pod with the API server's defaults, which an injector that
+// rewrites a container leaves out. It creates the pod, in a dry run, in a namespace for
+// which no webhook is called.
 func withDefaults(t *testing.T, pod *corev1.Pod) *corev1.Pod {
 	t.Helper()
 	got, err := env.Kube.CoreV1().Pods(excludedNamespace).Create(t.Context(), asNewPod(pod), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
@@ -101,7 +101,7 @@ func withDefaults(t *testing.T, pod *corev1.Pod) *corev1.Pod {
 	return got
 }
 
-// asNewPod is a stored pod as somebody would send it again.
+// asNewPod returns a stored pod as a user would submit it again.
 func asNewPod(pod *corev1.Pod) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: pod.Name, Labels: pod.Labels, Annotations: pod.Annotations},
@@ -109,7 +109,7 @@ func asNewPod(pod *corev1.Pod) *corev1.Pod {
 	}
 }
 
-// assertSamePod: nothing that a user can write differs.
+// assertSamePod checks that nothing differs that a user can write.
 func assertSamePod(t *testing.T, want, got *corev1.Pod, httpRequest string) {
 	t.Helper()
 	text := func(pod *corev1.Pod) string {

@@ -37,7 +37,7 @@ func patched(t *testing.T, pod *corev1.Pod, operations any) *corev1.Pod {
 	return got
 }
 
-// The stored pod of a mode that Istio has no part in is taken back whole.
+// In the modes without Istio's injector, uninject restores the stored pod completely.
 func TestUninjectStoredPod(t *testing.T) {
 	for _, mode := range []string{"sidecar", "secret", "ambient"} {
 		t.Run(mode, func(t *testing.T) {
@@ -56,8 +56,8 @@ func TestUninjectStoredPod(t *testing.T) {
 	}
 }
 
-// Istio's sidecar mounts the volume that would go, so the live pod cannot be
-// taken back; its owner's template can.
+// Istio's sidecar mounts the volume that uninject would remove, so uninject refuses the live
+// pod; it accepts the template of the pod's owner.
 func TestUninjectStoredPodOfModeIstioIsRefused(t *testing.T) {
 	ns := newNamespace(t, injectionEnabled.merge(keyValues{"istio-injection": "enabled"}), keyValues{"isthmus.dev/mode": "istio"})
 	pod, err := ns.create(modified(edgePod(), vendorAnnotations))
@@ -69,8 +69,8 @@ func TestUninjectStoredPodOfModeIstioIsRefused(t *testing.T) {
 		"uninject the template that the pod was created from")
 }
 
-// withoutTokenVolume is the pod without what the API server's service account plugin
-// adds, under a name of its own.
+// withoutTokenVolume returns the pod without what the API server's service account plugin
+// adds, whose name is random.
 func withoutTokenVolume(pod *corev1.Pod) *corev1.Pod {
 	pod = pod.DeepCopy()
 	pod.Spec.Volumes = nil

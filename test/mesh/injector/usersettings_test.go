@@ -10,15 +10,14 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// What the user asks of Istio's sidecar is in the pod that Istio makes, beside
-// what Isthmus asks.
+// Istio's pod has the user's settings of Istio's sidecar as well as those of Isthmus.
 func TestUsersSettingsSurviveBothInjectors(t *testing.T) {
 	scratch := func(p *corev1.Pod) {
 		p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
 	}
 	for name, test := range map[string]struct {
 		pod change
-		// config is what the annotation proxy.istio.io/config says in the end.
+		// config is the resulting value of the annotation proxy.istio.io/config.
 		config string
 		mounts string
 		env    map[string]string
@@ -100,7 +99,7 @@ func TestUsersSettingsSurviveBothInjectors(t *testing.T) {
 	}
 }
 
-// assertConfigured: Istio's sidecar is told all that the annotation says.
+// assertConfigured checks that Istio's sidecar gets everything that the annotation says.
 func assertConfigured(t *testing.T, proxy *corev1.Container, annotation string) {
 	t.Helper()
 	var want, got map[string]any

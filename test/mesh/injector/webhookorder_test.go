@@ -19,13 +19,13 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// firstPrefix sorts before isthmus-injector.
+// firstPrefix makes a name sort before isthmus-injector.
 const firstPrefix = "a-"
 
 var (
 	reinvoked  = istio.Injector{Tags: []string{prod}, Reinvocation: admissionregistrationv1.IfNeededReinvocationPolicy}
 	sortsFirst = istio.Injector{Tags: []string{prod}, Prefix: firstPrefix}
-	// injectsByDefault injects into every namespace that does not say no.
+	// injectsByDefault injects into every namespace that does not disable injection.
 	injectsByDefault       = istio.Injector{Tags: []string{prod}, Values: namespacesByDefault}
 	sortsFirstAndReinvoked = istio.Injector{Tags: []string{prod}, Prefix: firstPrefix, Reinvocation: admissionregistrationv1.IfNeededReinvocationPolicy, Values: namespacesByDefault}
 	withCNI                = istio.Injector{Tags: []string{prod}, Values: map[string]string{"pilot.cni.enabled": "true"}}
@@ -33,10 +33,10 @@ var (
 
 var namespacesByDefault = map[string]string{"sidecarInjectorWebhook.enableNamespacesByDefault": "true"}
 
-// podCheck judges what becomes of an edge that asks for mode istio.
+// podCheck checks the result for an edge that requests mode istio.
 type podCheck func(pod *corev1.Pod, err error) error
 
-// wantInitContainer: Istio's injector adds this init container.
+// wantInitContainer checks that Istio's injector adds this init container.
 func wantInitContainer(container string) podCheck {
 	return func(pod *corev1.Pod, err error) error {
 		if err == nil && !slices.Contains(containerNames(pod.Spec.InitContainers), container) {
@@ -46,7 +46,7 @@ func wantInitContainer(container string) podCheck {
 	}
 }
 
-// wantDenial: Isthmus says why not.
+// wantDenial checks that Isthmus denies the pod with this message.
 func wantDenial(message string) podCheck {
 	return func(_ *corev1.Pod, err error) error {
 		if err == nil || !strings.Contains(err.Error(), message) {
@@ -56,8 +56,8 @@ func wantDenial(message string) podCheck {
 	}
 }
 
-// reinstallInjector installs the injector of the default revision in another way, until
-// the test ends. It returns when the API server, istiod and our webhook know.
+// reinstallInjector installs the injector of the default revision with other options, until
+// the test ends. It returns when the API server, istiod and the webhook of Isthmus use them.
 func reinstallInjector(t *testing.T, o istio.Injector, check podCheck) {
 	t.Helper()
 	t.Cleanup(func() {
@@ -70,7 +70,7 @@ func replaceInjector(ctx context.Context, o istio.Injector, check podCheck) erro
 	if err := env.Istiod.RemoveInjector(ctx); err != nil {
 		return err
 	}
-	// Until the API server has forgotten the former one.
+	// Wait until the API server no longer calls the former one.
 	if err := awaitPod(ctx, istioInjectionEnabled, otherPod, wantProxies(0)); err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func replaceInjector(ctx context.Context, o istio.Injector, check podCheck) erro
 	return errors.Join(awaitEdge(ctx, nil, check), awaitEdge(ctx, keyValues{"istio.io/rev": prod}, tagCheck))
 }
 
-// awaitEdge returns when our webhook has seen what is installed.
+// awaitEdge waits until the webhook of Isthmus has seen what is installed.
 func awaitEdge(ctx context.Context, namespace keyValues, check podCheck) (err error) {
 	name, err := createNamespace(ctx, "", namespace, nil)
 	if err != nil {
@@ -108,7 +108,8 @@ func TestInjectorOfIstioIsReinvoked(t *testing.T) {
 		for _, where := range []string{"istio-injection=enabled", "istio.io/rev of a tag"} {
 			t.Run(mode+" in "+where, func(t *testing.T) {
 				sc := scenarios[where]
-				// Once more since the API server mounted its token after it.
+				// The injector is reinvoked because the API server mounts its token after
+				// the first call.
 				sc.reviews = 2
 				testMode(t, mode, sc)
 			})
@@ -116,8 +117,7 @@ func TestInjectorOfIstioIsReinvoked(t *testing.T) {
 	}
 }
 
-// An Istio that injects into every namespace by itself leaves alone what Isthmus
-// keeps for itself.
+// If Istio injects every namespace by default, it still leaves the edges of Isthmus alone.
 func TestIstioInjectsEveryNamespaceByDefault(t *testing.T) {
 	reinstallInjector(t, injectsByDefault, wantInitContainer("istio-init"))
 	for mode := range assertByMode {
@@ -125,11 +125,11 @@ func TestIstioInjectsEveryNamespaceByDefault(t *testing.T) {
 	}
 }
 
-// runsFirstMessage is why mode istio is refused behind another order.
+// runsFirstMessage is the reason why mode istio is refused when Istio's injector runs first.
 const runsFirstMessage = "Istio's webhook configuration a-istio-sidecar-injector sorts before that of Isthmus, so its injector does not see the edit of Isthmus"
 
-// Istio's injector first: it does not see what Isthmus asks, so mode istio is
-// refused. Nothing else depends on the order, where Istio leaves the edge alone.
+// Istio's injector runs first: it does not see what Isthmus adds, so mode istio is refused.
+// The other modes do not depend on the order where Istio does not inject the edge.
 func TestInjectorOfIstioRunsFirst(t *testing.T) {
 	reinstallInjector(t, sortsFirst, wantDenial("sorts before that of Isthmus"))
 	for _, mode := range []string{"sidecar", "secret", "ambient"} {
@@ -149,9 +149,9 @@ func TestInjectorOfIstioRunsFirst(t *testing.T) {
 	t.Run("istio of what Istio took", func(t *testing.T) { assertInjectedByIstioAlone(t, "istio", istioInjectionEnabled, runsFirstMessage) })
 }
 
-// Istio's injector first and again where something changed: it is asked again
-// about the pods that it was asked about, by the same selectors. Those that take
-// every pod without a label do not match any more, for Isthmus adds one.
+// Istio's injector runs first and is reinvoked after a change: it is called again for the
+// same pods, by the same selectors. The selector of all pods without a label no longer
+// matches, because Isthmus adds a label.
 func TestInjectorOfIstioRunsFirstAndIsReinvoked(t *testing.T) {
 	reinstallInjector(t, sortsFirstAndReinvoked, wantDenial("sorts before that of Isthmus"))
 	for _, where := range []string{"istio-injection=enabled", "istio.io/rev of a tag"} {
@@ -169,7 +169,7 @@ func TestInjectorOfIstioRunsFirstAndIsReinvoked(t *testing.T) {
 	t.Run("sidecar of what Istio took", func(t *testing.T) { assertInjectedByIstioAlone(t, "sidecar", istioInjectionEnabled, byIstioMessage) })
 }
 
-// What is in a manifest Istio's injector sees also when it runs first.
+// Istio's injector sees what is already in the manifest, also when it runs first.
 func TestInjectedManifestWhenTheInjectorOfIstioRunsFirst(t *testing.T) {
 	reinstallInjector(t, sortsFirst, wantDenial("sorts before that of Isthmus"))
 	engine, err := inject.New(inject.Options{Injector: func(string) (inject.Injector, error) {
@@ -190,10 +190,11 @@ func TestInjectedManifestWhenTheInjectorOfIstioRunsFirst(t *testing.T) {
 	assertIstio(t, expectation{submitted: pod, revision: "default"}, got)
 }
 
-// byIstioMessage is what is said of a sidecar that Istio's injector put there.
+// byIstioMessage is part of the warning about a sidecar that Istio's injector added.
 const byIstioMessage = "put there by Istio's injector (annotation sidecar.istio.io/status)"
 
-// assertModeIstioRefused: mode istio is refused by name where Istio has not taken the pod.
+// assertModeIstioRefused checks that mode istio is refused, with the reason, where Istio has
+// not injected the pod.
 func assertModeIstioRefused(t *testing.T, namespaceLabels ...keyValues) {
 	t.Helper()
 	for _, where := range namespaceLabels {
@@ -210,8 +211,9 @@ func assertModeIstioRefused(t *testing.T, namespaceLabels ...keyValues) {
 	}
 }
 
-// assertInjectedByIstioAlone: a pod that Istio's injector took before Isthmus saw it stays as
-// Istio made it, with a warning; where it asked for itself it is denied.
+// assertInjectedByIstioAlone checks that a pod which Istio's injector injected before
+// Isthmus saw it stays as it is, with a warning, and that it is denied if it requests
+// Isthmus' injection itself.
 func assertInjectedByIstioAlone(t *testing.T, mode string, where keyValues, message string) {
 	t.Helper()
 	withoutIsthmus := newNamespace(t, where, nil)

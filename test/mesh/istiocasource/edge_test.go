@@ -27,7 +27,7 @@ func newEdge(t *testing.T, namespace string) edge {
 	return edge{namespace}
 }
 
-// request is a request that is granted.
+// request returns a request that istiod grants.
 func (e edge) request(t *testing.T) certs.Request {
 	t.Helper()
 	id, err := certs.Identity(istio.TrustDomain, e.namespace, "edge")
@@ -40,7 +40,7 @@ func (e edge) request(t *testing.T) certs.Request {
 	}
 }
 
-// roots are what istiod has published now.
+// roots returns the roots that istiod currently publishes.
 func (e edge) roots(ctx context.Context) ([]*x509.Certificate, error) {
 	pem, err := istiod.Roots(ctx, e.namespace)
 	if err != nil {
@@ -64,7 +64,7 @@ func (e edge) source(t *testing.T, change ...func(*istioca.Options)) *istioca.So
 	return s
 }
 
-// requestBundle is a Bundle that is expected to come.
+// requestBundle requests a bundle and requires success.
 func requestBundle(t *testing.T, s *istioca.Source, r certs.Request) *certs.Bundle {
 	t.Helper()
 	b, err := s.Bundle(t.Context(), r)
@@ -72,7 +72,7 @@ func requestBundle(t *testing.T, s *istioca.Source, r certs.Request) *certs.Bund
 	return b
 }
 
-// csrCount is how many requests istiod has counted since it started.
+// csrCount returns the number of requests that istiod has counted since it started.
 func csrCount(t *testing.T) int {
 	t.Helper()
 	response, err := http.Get("http://" + istiod.MonitoringAddress + "/metrics")

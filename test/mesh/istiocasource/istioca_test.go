@@ -172,7 +172,7 @@ func TestRequestWaitsForARestartOfIstiod(t *testing.T) {
 	require.NoError(t, istiod.Restart(t.Context()))
 	requestBundle(t, s, r)
 
-	// Asked while it is down, the source waits until it is back.
+	// While istiod is down, the request waits until istiod is back.
 	istiod.Kill()
 	done := make(chan error, 1)
 	go func() {
@@ -210,7 +210,7 @@ func TestBundlesFollowARotationOfTheRoot(t *testing.T) {
 	installCA := func(ca *istio.CA) {
 		istiod.Options.CA = ca
 		require.NoError(t, istiod.Restart(t.Context()))
-		// Istio's own namespace has the roots before the others have.
+		// Istio's own namespace has the roots earlier than the others.
 		require.Eventually(t, func() bool {
 			roots, err := istiod.Roots(t.Context(), e.namespace)
 			return err == nil && bytes.Equal(bytes.TrimSpace(roots), bytes.TrimSpace(ca.Roots))
@@ -226,7 +226,7 @@ func TestBundlesFollowARotationOfTheRoot(t *testing.T) {
 	require.Len(t, chain, 2, "leaf and intermediate, without the root")
 	assert.Equal(t, string(before.CertificatePEM), string(first.Roots()))
 
-	// Both are trusted, then the other one signs, then it is the only one.
+	// Both roots are trusted, then the new one signs, then it is the only one.
 	installCA(istio.NewCA(before.Intermediate(t), before, after))
 	stale := e.request(t)
 	stale.Want.Roots = []*x509.Certificate{before.Certificate}

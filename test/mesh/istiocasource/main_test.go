@@ -1,5 +1,5 @@
-// Package istiocasource proves the source istio-ca against a real istiod and a real
-// API server.
+// Package istiocasource proves the source istio-ca against a real istiod and a real API
+// server.
 package istiocasource_test
 
 import (
@@ -11,8 +11,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/istio"
 )
 
-// admin is how to reach the API server as its administrator, istiod the one
-// that all tests share. TestMain sets them.
+// admin reaches the API server as its administrator; all tests share istiod. TestMain sets
+// them.
 var (
 	admin  *rest.Config
 	istiod *istio.Istiod

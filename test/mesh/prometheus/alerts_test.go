@@ -13,7 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// rulesFile is a file of alerts, as far as the tests read it.
+// rulesFile is a Prometheus rules file, as far as the tests read it.
 type rulesFile struct {
 	Groups []struct {
 		Name  string `json:"name"`
@@ -28,20 +28,20 @@ type rule struct {
 	Annotations map[string]string `json:"annotations"`
 }
 
-// withoutController are values without the controller.
+// withoutController are values that disable the controller.
 const withoutController = `
 controller: {enabled: false}
 certificate: {mode: cert-manager}
 `
 
-// rulesText is the rules file that the chart renders with these further values.
+// rulesText returns the rules file that the chart renders with these additional values.
 func rulesText(t *testing.T, values string) string {
 	t.Helper()
 	list := render(t, "integrations: {alerts: {configMap: {enabled: true}}}\n"+values)
 	return text(t, find(t, list, "ConfigMap", "isthmus-alerts"), "alerting_rules.yml")
 }
 
-// alerts are the rules of a file, of all groups.
+// alerts returns the alerting rules of all groups of a file.
 func alerts(t *testing.T, text string) []rule {
 	t.Helper()
 	var file rulesFile
@@ -72,7 +72,7 @@ func TestRulesAreValid(t *testing.T) {
 	}
 }
 
-// The operator gets what promtool has tested.
+// The Prometheus operator gets the same rules that promtool has tested.
 func TestPrometheusRuleIsTheRulesFile(t *testing.T) {
 	for name, values := range map[string]string{"with the controller": "", "without it": withoutController} {
 		t.Run(name, func(t *testing.T) {
@@ -111,7 +111,7 @@ func testFiles(t *testing.T) []string {
 	return files
 }
 
-// Every alert is seen to be silent, then to fire, then to be silent again.
+// The tests show that every alert is silent, then fires, then is silent again.
 func TestEveryAlertIsTested(t *testing.T) {
 	type check struct {
 		Alert    string           `json:"alertname"`

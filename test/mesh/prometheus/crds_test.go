@@ -15,7 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// emissaryCRDs are Emissary's own, which lie beside a checkout of the maintainers.
+// emissaryCRDs is the path of Emissary's CRDs, which the maintainers keep beside their
+// checkout.
 const emissaryCRDs = root + "/../shared/data/emissary-crds.yaml"
 
 const tracingValues = `
@@ -28,7 +29,7 @@ integrations:
     ambassadorID: [front]
 `
 
-// operatorCRDs are paths of the Prometheus operator's.
+// operatorCRDs returns the paths of the CRDs of the Prometheus operator.
 func operatorCRDs(ctx context.Context) ([]string, error) {
 	const module = "github.com/prometheus-operator/prometheus-operator"
 	folder, err := moduleFolder(ctx, "prometheus-operator", module)
@@ -42,7 +43,7 @@ func operatorCRDs(ctx context.Context) ([]string, error) {
 	return paths, nil
 }
 
-// moduleFolder returns where the go command keeps a module that a folder of
+// moduleFolder returns the folder in which the go command keeps a module that a folder of
 // test/tools requires.
 func moduleFolder(ctx context.Context, folder, module string) (string, error) {
 	out, err := run(ctx, "", "go", "-C", filepath.Join(root, "test", "tools", folder), "mod", "download", "-json", module)
@@ -59,8 +60,8 @@ func moduleFolder(ctx context.Context, folder, module string) (string, error) {
 	return found.Dir, nil
 }
 
-// testObjectsAreAccepted lets the API server judge by the real CRDs what the chart renders
-// with everything on; a field that a CRD does not know is refused.
+// testObjectsAreAccepted has the API server validate, by the real CRDs, what the chart
+// renders with everything enabled; it refuses a field that a CRD does not know.
 func testObjectsAreAccepted(t *testing.T, env *environment) {
 	t.Run("the Prometheus operator's", func(t *testing.T) {
 		for name, port := range map[string]string{"a port's number": "8877", "a port's name": "admin"} {
@@ -105,8 +106,8 @@ integrations:
 	})
 }
 
-// tracingCRD is Emissary's with the one version that the chart writes. Emissary's
-// server converts the older ones, which no API server of today takes as they are.
+// tracingCRD returns Emissary's CRD with the one version that the chart writes. Emissary's
+// server converts the older versions, which no current API server accepts as they are.
 func tracingCRD(t *testing.T) *unstructured.Unstructured {
 	t.Helper()
 	content, err := os.ReadFile(emissaryCRDs)
@@ -136,7 +137,7 @@ func filterByKind(list []*unstructured.Unstructured, kind string) []*unstructure
 	return found
 }
 
-// The names of the fields are those of getambassador.io/v3alpha1, written down.
+// The expected field names are those of getambassador.io/v3alpha1.
 func TestTracingServiceHasTheFields(t *testing.T) {
 	list := filterByKind(render(t, tracingValues), "TracingService")
 	require.Len(t, list, 2)
@@ -160,7 +161,7 @@ func TestTracingServiceHasTheFields(t *testing.T) {
 	}, guides[0].Object["spec"], "what the guide has people write")
 }
 
-// values of the chart are settings of one kind each: none is switched on by another.
+// Each integration has a value of its own, and all of them are off by default.
 func TestIntegrationsAreOffByDefault(t *testing.T) {
 	for _, object := range render(t, "") {
 		group, _, _ := strings.Cut(object.GetAPIVersion(), "/")

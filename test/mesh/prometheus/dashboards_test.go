@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// dashboard is one of Grafana, as far as the tests read it.
+// dashboard is a Grafana dashboard, as far as the tests read it.
 type dashboard struct {
 	UID        string  `json:"uid"`
 	Title      string  `json:"title"`
@@ -48,7 +48,7 @@ func (p gridPosition) overlaps(o gridPosition) bool {
 	return p.X < o.X+o.W && o.X < p.X+p.W && p.Y < o.Y+o.H && o.Y < p.Y+p.H
 }
 
-// dashboards are those that the chart renders, by the file's name.
+// dashboards returns the dashboards that the chart renders, by file name.
 func dashboards(t *testing.T) map[string]dashboard {
 	t.Helper()
 	found := map[string]dashboard{}
@@ -65,7 +65,7 @@ func dashboards(t *testing.T) map[string]dashboard {
 	return found
 }
 
-// expressions are those of all panels, with values in the place of Grafana's
+// expressions returns the expressions of all panels, with values in place of Grafana's
 // variables, by dashboard and panel.
 func expressions(t *testing.T) map[string]string {
 	t.Helper()
@@ -81,7 +81,8 @@ func expressions(t *testing.T) map[string]string {
 	return found
 }
 
-// Every file of the folder is rendered as it is: nothing in it is a template of Helm's.
+// The chart renders every file of the folder as it is: no part of a dashboard is a Helm
+// template.
 func TestDashboardsAreTheChartsFiles(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(chart, "dashboards", "*.json"))
 	require.NoError(t, err)
@@ -96,7 +97,8 @@ func TestDashboardsAreTheChartsFiles(t *testing.T) {
 	}
 }
 
-// promtool of this version parses expressions in rules only, so each becomes one.
+// This version of promtool parses expressions in rules only, so each expression becomes a
+// rule.
 func TestPanelExpressionsAreValid(t *testing.T) {
 	for name, expression := range expressions(t) {
 		t.Run(name, func(t *testing.T) {

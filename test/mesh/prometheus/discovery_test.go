@@ -20,22 +20,22 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// discovery stands for Prometheus' own discovery in Kubernetes, without which
-// Debian builds it: it answers over HTTP with the targets and the labels
-// __meta_kubernetes_ that Prometheus' documentation gives the roles "endpoints" and
-// "pod". Pods without a node get no endpoints, so it looks itself which pods a
-// Service selects. What becomes of the targets decide the rules of Istio's addon.
+// discovery replaces Prometheus' Kubernetes discovery, which Debian's build leaves out: it
+// answers over HTTP with the targets and the labels __meta_kubernetes_ that Prometheus'
+// documentation defines for the roles "endpoints" and "pod". Pods without a node get no
+// endpoints, so discovery matches Services and pods itself. The relabelling rules of Istio's
+// addon decide which targets are scraped.
 type discovery struct {
 	client kubernetes.Interface
 }
 
-// targetGroup is a target with its labels, as http_sd_configs takes it.
+// targetGroup is a target with its labels, in the format of http_sd_configs.
 type targetGroup struct {
 	Targets []string          `json:"targets"`
 	Labels  map[string]string `json:"labels"`
 }
 
-// startDiscovery runs one with the rights of the addon's service account, and
+// startDiscovery runs a discovery with the permissions of the addon's service account, and
 // returns its URL; the role is the path.
 func (env *environment) startDiscovery(t *testing.T) string {
 	t.Helper()
@@ -94,8 +94,8 @@ func (d discovery) targetGroups(request *http.Request) ([]targetGroup, error) {
 	return groups, nil
 }
 
-// endpointTargets are the targets of a pod behind a Service: the Service's ports, and all
-// other ports of the pod.
+// endpointTargets returns the targets of a pod behind a Service: the Service's ports, and
+// all other ports of the pod.
 func endpointTargets(service *corev1.Service, pod *corev1.Pod) []targetGroup {
 	var groups []targetGroup
 	serviceLabels := metaLabels("service", service.ObjectMeta)
@@ -108,7 +108,7 @@ func endpointTargets(service *corev1.Service, pod *corev1.Pod) []targetGroup {
 	return append(groups, podTargets(pod, serviceLabels)...)
 }
 
-// targetPort is the port of a pod that a Service's port leads to.
+// targetPort returns the port of a pod that a Service's port leads to.
 func targetPort(port corev1.ServicePort, pod *corev1.Pod) int {
 	if port.TargetPort.Type == intstr.Int {
 		return port.TargetPort.IntValue()
@@ -123,7 +123,7 @@ func targetPort(port corev1.ServicePort, pod *corev1.Pod) int {
 	return 0
 }
 
-// podTargets are the targets of a pod: the ports of its containers.
+// podTargets returns the targets of a pod: the ports of its containers.
 func podTargets(pod *corev1.Pod, serviceLabels map[string]string) []targetGroup {
 	all := metaLabels("pod", pod.ObjectMeta)
 	all["__meta_kubernetes_pod_ip"] = pod.Status.PodIP
@@ -141,7 +141,7 @@ func podTargets(pod *corev1.Pod, serviceLabels map[string]string) []targetGroup 
 
 var invalidLabelCharacter = regexp.MustCompile(`[^a-zA-Z0-9_]`)
 
-// metaLabels are the labels of an object's name, labels and annotations.
+// metaLabels returns the labels for the name, the labels and the annotations of an object.
 func metaLabels(kind string, o metav1.ObjectMeta) map[string]string {
 	prefix := "__meta_kubernetes_" + kind
 	all := map[string]string{"__meta_kubernetes_namespace": o.Namespace, prefix + "_name": o.Name}

@@ -29,14 +29,14 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/scrape"
 )
 
-// timeout is how long anything may take that is awaited, on a busy machine.
+// timeout limits each wait, with room for a busy machine.
 const timeout = 60 * time.Second
 
-// pollInterval is how often it is looked at.
+// pollInterval is the time between two checks of an awaited condition.
 const pollInterval = 100 * time.Millisecond
 
-// installedValues are the values that the chart is installed with: all that serves a
-// Prometheus that finds its targets by annotations, and one of the operator.
+// installedValues are the values that the chart is installed with: everything for a
+// Prometheus that finds its targets by annotations, and for the operator's.
 const installedValues = `
 replicaCount: 1
 controller: {replicaCount: 1}
@@ -47,27 +47,27 @@ integrations:
   grafana: {enabled: true}
 `
 
-// environment is a control plane with istiod, Istio's addon as objects, the chart, and
-// our servers as processes.
+// environment is a control plane with istiod, the objects of Istio's addon, the chart, and
+// the chart's servers as processes.
 type environment struct {
 	plane  *controlplane.Plane
 	admin  *rest.Config
 	kube   kubernetes.Interface
 	folder string
-	// addon is the file of Istio's Prometheus.
+	// addon is the path of the manifest of Istio's Prometheus.
 	addon string
 	// chart is what Helm rendered.
 	chart []*unstructured.Unstructured
-	// webhook and controller are our servers.
+	// webhook and controller are the chart's servers.
 	webhook, controller *replica
 }
 
-// replica is one of our servers.
+// replica is one of the chart's servers.
 type replica struct {
 	*process.Process
 	options process.Options
 	health  string
-	// metrics is its address for Prometheus.
+	// metrics is the address of its metrics.
 	metrics string
 }
 
@@ -75,7 +75,8 @@ func newEnvironment(t *testing.T) *environment {
 	t.Helper()
 	ctx := t.Context()
 	env := &environment{folder: t.TempDir()}
-	// Never a cluster that was given: CRDs and Istio's addon would stay in it.
+	// The control plane is never a cluster that KUBECONFIG names: CRDs and Istio's addon
+	// would stay in it.
 	t.Setenv("KUBECONFIG", "")
 	var err error
 	env.plane, err = controlplane.Start(ctx, "--controller-manager")
@@ -105,8 +106,8 @@ func newEnvironment(t *testing.T) *environment {
 	return env
 }
 
-// startServers applies the chart and runs its servers, with the arguments and the rights
-// that they have there.
+// startServers applies the chart and runs its servers, with the arguments and the
+// permissions that they have there.
 func (env *environment) startServers(t *testing.T) {
 	t.Helper()
 	ctx := t.Context()
@@ -169,13 +170,13 @@ func (env *environment) start(t *testing.T, binary, name, health, metrics string
 	return r
 }
 
-// restart runs the program again, at the same addresses.
+// restart starts the program again, at the same addresses.
 func (r *replica) restart() (err error) {
 	r.Process, err = process.Start(r.options)
 	return err
 }
 
-// await returns when the program is ready.
+// await waits until the program is ready.
 func (r *replica) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -188,7 +189,7 @@ func (r *replica) await(ctx context.Context) error {
 	})
 }
 
-// kubeconfig writes a kubeconfig with nothing but a token of a service account.
+// kubeconfig writes a kubeconfig that holds only a token of a service account.
 func (env *environment) kubeconfig(t *testing.T, namespace, account string) string {
 	t.Helper()
 	token, err := env.kube.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), account, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
@@ -210,7 +211,7 @@ func (env *environment) kubectl(ctx context.Context, arguments ...string) (strin
 	return run(ctx, "", kubectl, append([]string{"--kubeconfig", env.plane.Kubeconfig}, arguments...)...)
 }
 
-// apply gives objects to the API server, which refuses what it does not know.
+// apply applies objects to the API server, which refuses unknown fields.
 func (env *environment) apply(ctx context.Context, list []*unstructured.Unstructured, flags ...string) error {
 	var stream strings.Builder
 	for _, object := range list {
@@ -226,7 +227,7 @@ func (env *environment) apply(ctx context.Context, list []*unstructured.Unstruct
 	return err
 }
 
-// createNamespace makes a namespace, with labels.
+// createNamespace creates a namespace with these labels.
 func (env *environment) createNamespace(t *testing.T, name string, labels map[string]string) {
 	t.Helper()
 	_, err := env.kube.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}, metav1.CreateOptions{})

@@ -11,10 +11,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// selector is a metric as an expression asks for it.
+// selector is a metric as an expression selects it.
 type selector struct {
 	metric string
-	// matchers are what its labels have to be, as written: `state="missing"`.
+	// matchers are the label matchers: label, operator, value.
 	matchers [][3]string
 }
 
@@ -28,7 +28,7 @@ var (
 	keywords       = []string{"and", "or", "unless", "bool"}
 )
 
-// selectors are the metrics of an expression, and the labels that it groups by.
+// selectors returns the metrics of an expression, and the labels that it groups by.
 func selectors(expression string) (found []selector, labels []string) {
 	for _, match := range groupingClause.FindAllStringSubmatch(expression, -1) {
 		for label := range strings.SplitSeq(match[1], ",") {
@@ -60,12 +60,12 @@ func TestSelectorsOfAnExpression(t *testing.T) {
 	assert.Equal(t, []string{"a", "b"}, labels)
 }
 
-// apiServerPrefix are the API server's own metrics. Prometheus does not scrape it
-// here; the test asks it itself.
+// apiServerPrefix begins the names of the API server's own metrics. Prometheus does not
+// scrape the API server here; the test reads them itself.
 const apiServerPrefix = "apiserver_"
 
-// testNamesAreExposed holds every metric, label and value that alerts and dashboards name
-// against what the running servers expose, after all that the other tests did.
+// testNamesAreExposed compares every metric, label and value that alerts and dashboards name
+// with what the running servers expose, after all other parts of the test.
 func testNamesAreExposed(t *testing.T, env *environment, p *prometheus) {
 	all := expressions(t)
 	for _, r := range alerts(t, rulesText(t, "")) {
@@ -108,9 +108,9 @@ func testNamesAreExposed(t *testing.T, env *environment, p *prometheus) {
 	}
 }
 
-// assertExposed checks a metric against the series of Prometheus, and returns the
-// labels that those have. A value that no series has must stand in the metric's
-// help: a counter of errors is born with the first.
+// assertExposed checks a metric against the series of Prometheus, and returns the labels of
+// those series. A value that no series has must be named in the metric's help: a counter of
+// errors appears with the first error.
 func assertExposed(t *testing.T, p *prometheus, s selector) map[string]bool {
 	t.Helper()
 	var series []map[string]string
@@ -147,7 +147,7 @@ func assertExposed(t *testing.T, p *prometheus, s selector) map[string]bool {
 	return known
 }
 
-// assertInText checks a metric against an exposition.
+// assertInText checks a metric against the text of a metrics page.
 func assertInText(t *testing.T, exposition string, s selector) {
 	t.Helper()
 	var labels string

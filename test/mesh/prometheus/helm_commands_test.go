@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 )
 
-// shellBlocks are the commands of a page, block by block.
+// shellBlocks returns the commands of a page, block by block.
 func shellBlocks(t *testing.T, page string) []string {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(root, "docs", page))
@@ -24,8 +24,8 @@ func shellBlocks(t *testing.T, page string) []string {
 	return found
 }
 
-// Every helm command of the page renders what the page says, beside what the
-// chart renders anyway.
+// Every helm command of the page renders the objects that the page names, in addition to
+// what the chart renders anyway.
 func TestHelmCommandsOfTheObservabilityPageRenderWhatItSays(t *testing.T) {
 	kinds := func(manifests string) sets.Set[string] {
 		found := sets.New[string]()

@@ -1,7 +1,7 @@
-// Package prometheus tests what the chart gives to Prometheus, Grafana and the
-// edge's tracing: promtool checks and tests the alerts and the dashboards'
-// expressions, a real API server takes the objects by the real CRDs, and a real
-// Prometheus, set up as Istio's addon is, finds and scrapes the running servers.
+// Package prometheus tests what the chart gives to Prometheus, Grafana and the edge's
+// tracing: promtool checks and tests the alerts and the dashboards' expressions, a real API
+// server accepts the objects by the real CRDs, and a real Prometheus, configured like
+// Istio's addon, finds and scrapes the running servers.
 package prometheus
 
 import (
@@ -21,11 +21,11 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
-// Folders, seen from the folder of this test.
+// Folders, relative to the folder of this test.
 const (
 	root  = "../../.."
 	chart = root + "/charts/isthmus"
-	// releaseNamespace is where the chart is installed.
+	// releaseNamespace is the namespace that the chart is installed in.
 	releaseNamespace = "isthmus-system"
 )
 
@@ -43,8 +43,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// run runs a program with this input and returns what it prints, also when it
-// fails.
+// run runs a program with this input and returns its output, also when it fails.
 func run(ctx context.Context, input, program string, arguments ...string) (string, error) {
 	command := exec.CommandContext(ctx, program, arguments...)
 	command.Stdin = strings.NewReader(input)
@@ -79,7 +78,7 @@ func parse(t *testing.T, stream string) []*unstructured.Unstructured {
 	return list
 }
 
-// find returns the one object of this kind and name.
+// find returns the object of this kind and name.
 func find(t *testing.T, list []*unstructured.Unstructured, kind, name string) *unstructured.Unstructured {
 	t.Helper()
 	for _, object := range list {

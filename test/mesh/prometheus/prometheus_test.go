@@ -31,10 +31,9 @@ type prometheus struct {
 	address string
 }
 
-// startPrometheus runs a Prometheus with the two jobs of Istio's addon that find
-// targets by annotations, and the rules that lie in the addon's ConfigMap. It asks
-// every second. Pods have addresses that nobody
-// has; places say where on this machine each is.
+// startPrometheus runs a Prometheus with the two jobs of Istio's addon that find targets by
+// annotations, and the rules in the addon's ConfigMap. It scrapes every second. The
+// addresses of pods lead nowhere; localAddresses maps each to an address on this machine.
 func (env *environment) startPrometheus(t *testing.T, localAddresses map[string]string) *prometheus {
 	t.Helper()
 	settings, err := env.kube.CoreV1().ConfigMaps("istio-system").Get(t.Context(), "prometheus", metav1.GetOptions{})
@@ -68,7 +67,7 @@ func (env *environment) startPrometheus(t *testing.T, localAddresses map[string]
 		name := filepath.Base(file.(string))
 		path := filepath.Join(folder, name)
 		config["rule_files"].([]any)[i] = path
-		// Nobody waits a quarter of an hour here.
+		// The alerts' own durations are up to a quarter of an hour.
 		rules := regexp.MustCompile(`(?m)^(\s+for): \w+$`).ReplaceAllString(settings.Data[name], "$1: 1s")
 		require.NoError(t, os.WriteFile(path, []byte(rules), 0o600))
 	}
@@ -99,7 +98,8 @@ func (env *environment) startPrometheus(t *testing.T, localAddresses map[string]
 	return p
 }
 
-// queryAPI asks Prometheus' API, and puts the data of the answer into "into".
+// queryAPI sends a request to Prometheus' API, and decodes the data of the answer into
+// "into".
 func (p *prometheus) queryAPI(ctx context.Context, path string, parameters url.Values, into any) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.address+"/api/v1/"+path+"?"+parameters.Encode(), http.NoBody)
 	if err != nil {
@@ -127,7 +127,7 @@ func (p *prometheus) queryAPI(ctx context.Context, path string, parameters url.V
 	return json.Unmarshal(answer.Data, into)
 }
 
-// sample is one series at this moment.
+// sample is the current value of a series.
 type sample struct {
 	Labels map[string]string
 	Value  float64
@@ -156,7 +156,7 @@ func (p *prometheus) query(ctx context.Context, expression string) ([]sample, er
 	return samples, nil
 }
 
-// awaitQuery evaluates an expression until there are so many series.
+// awaitQuery evaluates an expression until it returns this number of series.
 func (p *prometheus) awaitQuery(t *testing.T, expression string, count int) []sample {
 	t.Helper()
 	var found []sample
@@ -168,7 +168,7 @@ func (p *prometheus) awaitQuery(t *testing.T, expression string, count int) []sa
 	return found
 }
 
-// firingAlerts are the names of the alerts that fire, sorted.
+// firingAlerts returns the sorted names of the alerts that fire.
 func (p *prometheus) firingAlerts(ctx context.Context) ([]string, error) {
 	var data struct {
 		Alerts []struct {
@@ -189,7 +189,7 @@ func (p *prometheus) firingAlerts(ctx context.Context) ([]string, error) {
 	return slices.Compact(names), nil
 }
 
-// awaitFiring waits until these alerts fire and no others.
+// awaitFiring waits until exactly these alerts fire.
 func (p *prometheus) awaitFiring(t *testing.T, names ...string) {
 	t.Helper()
 	require.EventuallyWithT(t, func(c *assert.CollectT) {

@@ -18,8 +18,8 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// TestPrometheusScrapesARunningIsthmus holds all that needs a running Isthmus. Its parts run one after the
-// other, for they share one Prometheus.
+// TestPrometheusScrapesARunningIsthmus contains everything that needs a running Isthmus. Its
+// parts run one after the other, because they share one Prometheus.
 func TestPrometheusScrapesARunningIsthmus(t *testing.T) {
 	env := newEnvironment(t)
 	localAddresses := map[string]string{
@@ -40,7 +40,7 @@ func TestPrometheusScrapesARunningIsthmus(t *testing.T) {
 	t.Run("every name is one that is exposed", func(t *testing.T) { testNamesAreExposed(t, env, p) })
 }
 
-// createEdge makes an edge.
+// createEdge creates an edge pod.
 func (env *environment) createEdge(t *testing.T, namespace, name string) {
 	t.Helper()
 	_, err := env.kube.CoreV1().Pods(namespace).Create(t.Context(), edgePod(name), metav1.CreateOptions{})
@@ -57,8 +57,8 @@ func edgePod(name string) *corev1.Pod {
 	}
 }
 
-// markPodRunning waits for the one pod with a label and does what a kubelet would: the pod
-// runs and has an address. It returns the address.
+// markPodRunning waits for the one pod with a label and sets its status as a kubelet would:
+// the pod runs and has an address. It returns the address.
 func (env *environment) markPodRunning(t *testing.T, namespace, selector, address string) string {
 	t.Helper()
 	require.EventuallyWithT(t, func(c *assert.CollectT) {
@@ -76,8 +76,8 @@ func (env *environment) markPodRunning(t *testing.T, namespace, selector, addres
 	return address
 }
 
-// startEdgeMetrics stands for Emissary's admin port, with the metrics of Envoy and of
-// Istio's proxies that the dashboard asks for: neither program can run here.
+// startEdgeMetrics replaces Emissary's admin port, with the metrics of Envoy and of Istio's
+// proxies that the dashboard selects: neither program can run here.
 func startEdgeMetrics(t *testing.T) string {
 	t.Helper()
 	exposition, err := os.ReadFile("testdata/edge.metrics")
@@ -93,8 +93,8 @@ func startEdgeMetrics(t *testing.T) string {
 	return strings.TrimPrefix(s.URL, "http://")
 }
 
-// loadAlerts runs the command of the page that gives the alerts to the Prometheus
-// of Istio's addon.
+// loadAlerts runs the command of the page that gives the alerts to the Prometheus of Istio's
+// addon.
 func (env *environment) loadAlerts(t *testing.T) {
 	t.Helper()
 	var command string
@@ -158,8 +158,8 @@ func testPanelsHaveData(t *testing.T, p *prometheus) {
 	}, timeout, time.Second)
 }
 
-// A pod that is older than the label of its namespace has no identity. Somebody
-// deletes it, as a rollout would.
+// A pod that is older than the label of its namespace has no identity. The test deletes it,
+// as a rollout would.
 func testMissingInjection(t *testing.T, env *environment, p *prometheus) {
 	env.createNamespace(t, "late", nil)
 	env.createEdge(t, "late", "edge")
@@ -186,8 +186,8 @@ func testWebhookDown(t *testing.T, env *environment, p *prometheus) {
 	p.awaitFiring(t)
 }
 
-// admitWithoutWebhook has the API server let a pod in for which the webhook does not answer, and
-// makes nothing of it.
+// admitWithoutWebhook waits until the API server admits a pod while the webhook is down, in
+// a dry run.
 func (env *environment) admitWithoutWebhook(t *testing.T) {
 	t.Helper()
 	policy := func(value string) {

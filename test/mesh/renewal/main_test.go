@@ -1,6 +1,5 @@
-// Package renewal proves the controller on the real istiod: the chart's own
-// flags and rights, short certificates, and calls in mutual TLS that use nothing
-// but the Secret.
+// Package renewal proves the controller on the real istiod: the chart's own flags and
+// permissions, short certificates, and calls in mutual TLS that use only the Secret.
 package renewal
 
 import (
@@ -16,7 +15,8 @@ import (
 
 var env *environment.Environment
 
-// lifetime is what istiod gives; it refuses the day that is asked for first.
+// lifetime is the lifetime that istiod grants; it refuses the day that the controller
+// requests first.
 const lifetime = "30s"
 
 func TestMain(m *testing.M) {

@@ -11,7 +11,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/environment"
 )
 
-// One leader and one that waits: the second takes over without a gap.
+// A second controller takes over from the leader without a gap.
 func TestRenewalsAndAChangeOfLeaderFailNoCall(t *testing.T) {
 	leader, err := env.StartController(t.Context(), "--look-interval=1s")
 	require.NoError(t, err)
@@ -30,7 +30,7 @@ func TestRenewalsAndAChangeOfLeaderFailNoCall(t *testing.T) {
 	second, err := env.StartController(t.Context(), "--look-interval=1s")
 	require.NoError(t, err)
 	t.Cleanup(second.Kill)
-	leader.Stop() // it lets go of the Lease
+	leader.Stop() // which releases the Lease
 	history.AwaitSerials(t, 3, time.Minute)
 
 	n, failures := calls.Calls()

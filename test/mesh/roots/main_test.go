@@ -1,5 +1,5 @@
-// Package roots proves against a real API server and a real istiod that the
-// mesh's roots are followed, with no more rights than to get and watch one name.
+// Package roots proves against a real API server and a real istiod that the mesh's roots are
+// followed, with no more permissions than to get and watch one ConfigMap.
 package roots_test
 
 import (
@@ -11,8 +11,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/istio"
 )
 
-// admin is how to reach the API server as its administrator, istiod the one
-// that all tests share. TestMain sets them.
+// admin reaches the API server as its administrator; all tests share istiod. TestMain sets
+// them.
 var (
 	admin  *rest.Config
 	istiod *istio.Istiod

@@ -23,7 +23,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/istio"
 )
 
-// newUser returns a client for somebody who has no rights yet.
+// newUser returns a client for a user without any permissions.
 func newUser(t *testing.T, name string) *kubernetes.Clientset {
 	t.Helper()
 	config := rest.CopyConfig(admin)
@@ -69,7 +69,7 @@ func eventually(t *testing.T, description string, condition func() bool) {
 	require.Eventually(t, condition, 90*time.Second, 10*time.Millisecond, description)
 }
 
-// hasRoots says whether the roots are exactly these.
+// hasRoots reports whether the roots are exactly these.
 func hasRoots(r *mesh.Roots, want ...*x509.Certificate) bool {
 	got, err := r.Roots()
 	return err == nil && len(got) == len(want) && !slices.ContainsFunc(want, func(c *x509.Certificate) bool {
@@ -143,8 +143,8 @@ func TestRootsOfAConfiguredConfigMapAreFollowed(t *testing.T) {
 	eventually(t, "the new roots are read", func() bool { return hasRoots(r, two.Certificate) })
 }
 
-// The control plane of the tests has no ClusterTrustBundles: nobody has unless
-// they switch them on, up to Kubernetes 1.36.
+// The control plane of the tests has no ClusterTrustBundles: they are off by default up to
+// Kubernetes 1.36.
 func TestMissingClusterTrustBundleAPIIsReported(t *testing.T) {
 	r := startRoots(t, mesh.RootsOptions{
 		Client: newUser(t, "bundles"),

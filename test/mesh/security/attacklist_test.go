@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// testFunctions are the tests in a folder, whatever their build tags.
+// testFunctions returns the tests in a folder, whatever their build tags.
 func testFunctions(t testing.TB, folder string) map[string]bool {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join("..", "..", "..", filepath.FromSlash(folder), "*_test.go"))
@@ -38,8 +38,8 @@ var (
 	testReference = regexp.MustCompile("`(?:([a-z0-9/]+) )?((?:Test|Fuzz)[A-Z][A-Za-z0-9]*)`")
 )
 
-// TestList: every line of the red-team list names tests that there are, and every
-// test here is on it.
+// TestList checks that every line of the red-team list names existing tests, and that every
+// test of this package is on the list.
 func TestList(t *testing.T) {
 	page, err := os.ReadFile("../../../docs/security.md")
 	require.NoError(t, err)

@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestHostileManifests gives the command line files that somebody else wrote: it ends
-// with one clear error, in bounded memory.
+// TestHostileManifests gives hostile files to the command line: it ends with one clear
+// error, in bounded memory.
 func TestHostileManifests(t *testing.T) {
 	billionLaughs := "a: &a [x,x,x,x,x,x,x,x,x]\n"
 	for letter := 'b'; letter < 'k'; letter++ {

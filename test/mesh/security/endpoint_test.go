@@ -16,7 +16,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/scrape"
 )
 
-// TestEndpoints: whoever reaches the ports of probes and metrics finds these, and
+// TestEndpoints checks that the ports of probes and metrics serve their own paths and
 // nothing else.
 func TestEndpoints(t *testing.T) {
 	d := sharedServers(t)
@@ -29,7 +29,8 @@ func TestEndpoints(t *testing.T) {
 				_, err := scrape.Get(t.Context(), url)
 				assert.ErrorContains(t, err, "404", url)
 			}
-			// The names of the checks and whether they pass; never why.
+			// The answer holds the names of the checks and whether they pass, never the
+			// cause.
 			text, err := scrape.Get(t.Context(), server.HealthURL()+"/readyz?verbose")
 			require.NoError(t, err)
 			for line := range strings.Lines(text) {
@@ -39,7 +40,7 @@ func TestEndpoints(t *testing.T) {
 	}
 }
 
-// series are the names and labels of a metrics page, without the values.
+// series returns the names and labels of a metrics page, without the values.
 func series(t testing.TB, s *environment.Server) []string {
 	t.Helper()
 	text, err := scrape.Get(t.Context(), s.MetricsURL()+"/metrics")
@@ -53,8 +54,8 @@ func series(t testing.TB, s *environment.Server) []string {
 	return all
 }
 
-// TestLabelsAreOurs: nothing that a client or a pod's author chooses becomes a
-// label, so that no one can have the server keep series without end.
+// TestLabelsAreOurs checks that nothing that a client or a pod's author chooses becomes a
+// label, so that no one can create series without limit.
 func TestLabelsAreOurs(t *testing.T) {
 	webhook := sharedServers(t).webhook
 	ns := env.CreateNamespace(t, nil)
@@ -98,7 +99,7 @@ func TestLabelsAreOurs(t *testing.T) {
 	t.Logf("%d series before, %d after", len(before), len(series(t, webhook)))
 }
 
-// TestPlainPorts has strangers hold on to the ports of probes and metrics: each is
+// TestPlainPorts opens many connections to the ports of probes and metrics: their number is
 // bounded, and a probe and a scrape get through.
 func TestPlainPorts(t *testing.T) {
 	d := sharedServers(t)
@@ -111,7 +112,7 @@ func TestPlainPorts(t *testing.T) {
 					conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "http://"))
 					require.NoError(t, err)
 					held = append(held, conn)
-					if i%2 == 0 { // it asks, and reads nothing of what it gets
+					if i%2 == 0 { // a client that sends requests and never reads the answers
 						_, _ = io.WriteString(conn, strings.Repeat("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 100))
 					}
 				}
@@ -120,7 +121,7 @@ func TestPlainPorts(t *testing.T) {
 					path = "/healthz"
 				}
 				require.Eventually(t, func() bool {
-					http.DefaultClient.CloseIdleConnections() // a new one is let in after all that came before
+					http.DefaultClient.CloseIdleConnections() // a new connection is accepted after all earlier ones
 					_, err := scrape.Get(t.Context(), url+path)
 					return err == nil
 				}, timeout, pollInterval, url+path)

@@ -26,7 +26,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/certs"
 )
 
-// meshToken is one for the mesh's CA, as the sidecar has it.
+// meshToken returns a token for the mesh's CA, like that of the sidecar.
 func meshToken(t testing.TB, namespace, account string) (token string, expiry time.Time) {
 	t.Helper()
 	return tokenFor(t, namespace, account, "istio-ca")
@@ -41,8 +41,8 @@ func tokenFor(t testing.TB, namespace, account, audience string) (token string, 
 	return r.Status.Token, r.Status.ExpirationTimestamp.Time
 }
 
-// requestCertificate has the real istiod sign a request with names of the thief's choice, and
-// returns those of the certificate.
+// requestCertificate has the real istiod sign a request with names of the attacker's choice,
+// and returns the names in the certificate.
 func requestCertificate(ctx context.Context, t testing.TB, token string, names ...string) ([]string, error) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -81,8 +81,8 @@ func requestCertificate(ctx context.Context, t testing.TB, token string, names .
 	return got, nil
 }
 
-// TestStolenMeshToken: the sidecar's token gets certificates of its own service
-// account, whatever is asked, and ends with the account.
+// TestStolenMeshToken checks that the sidecar's token gets certificates of its own service
+// account only, whatever the request names, and expires with the account.
 func TestStolenMeshToken(t *testing.T) {
 	t.Parallel()
 	sharedServers(t)

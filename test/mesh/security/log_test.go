@@ -31,16 +31,15 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/scrape"
 )
 
-// secrets are all that must not be said, as they may be spelt.
+// secrets are all texts that must not appear in any output, in each possible encoding.
 type secrets struct {
 	mu    sync.Mutex
 	texts map[string]string
 	keys  map[string]bool
 }
 
-// keyPattern finds keys and tokens that were in memory alone: PEM, the DER of PKCS#8
-// and of SEC 1 in base64 and in hex, and JWTs. A JWT's first character is the
-// base64 of {".
+// keyPattern finds keys and tokens that existed only in memory: PEM, the DER of PKCS#8 and
+// of SEC 1 in base64 and in hex, and JWTs. A JWT begins with the base64 of {".
 var keyPattern = regexp.MustCompile(`BEGIN [A-Z ]*PRIVATE KEY|MIGHAgEAMBMG|MHcCAQEE|MII[A-Za-z0-9+/]{2}[A-Za-z0-9+/]*BADANBgkqhkiG9w0BAQEFAASC|3081870201003013|30770201|eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}|Bearer [A-Za-z0-9]`)
 
 func (s *secrets) add(description, text string) {
@@ -74,7 +73,7 @@ func (s *secrets) addKey(description string, text []byte) {
 	}
 }
 
-// watch notes every private key that is in any Secret, in every version.
+// watch adds every private key in any Secret, in every version.
 func (s *secrets) watch(t testing.TB) {
 	t.Helper()
 	w, err := env.Kube.CoreV1().Secrets("").Watch(context.Background(), metav1.ListOptions{})
@@ -95,10 +94,10 @@ func (s *secrets) watch(t testing.TB) {
 	}()
 }
 
-// output is a place where something may have been said.
+// output is a text that a program has written or returned.
 type output struct{ where, text string }
 
-// search reports what is found. It says where, and not what.
+// search reports which outputs hold a secret. It prints the place, never the secret.
 func (s *secrets) search(t testing.TB, all []output) {
 	t.Helper()
 	s.mu.Lock()
@@ -135,12 +134,12 @@ func createAccount(t testing.TB) string {
 	return name
 }
 
-// marker stands for the key in a Secret that is no bundle.
+// marker replaces the key in a Secret that is no bundle.
 const marker = "c3RvbGVuIGtleSBvZiBhIHN0cmFuZ2Vy"
 
-// TestNoKeyIsSaid runs everything at its loudest through a lively while: Secrets are
-// issued, renewed, deleted, overwritten, spoilt and refused, the API server denies
-// and is away; and searches all that was said for every key and every token.
+// TestNoKeyIsSaid runs everything at the highest verbosity while Secrets are issued,
+// renewed, deleted, overwritten, corrupted and refused, and the API server denies requests
+// and is down. Then it searches every output for every key and every token.
 func TestNoKeyIsSaid(t *testing.T) {
 	t.Parallel()
 	d := sharedServers(t)
@@ -149,8 +148,8 @@ func TestNoKeyIsSaid(t *testing.T) {
 	s.add("the key of a spoilt Secret", marker)
 	apiServer := env.StartAPIServerProxy(t)
 
-	// An edge whose controller reaches the API server through a door; one whose pod
-	// publishes, with the real agent.
+	// The controller publishes for one edge. For the other its pod publishes, with the real
+	// agent, through a proxy to the API server.
 	ns := env.CreateNamespace(t, nil, "edge")
 	history := env.WatchSecret(t, ns, environment.Identity(t, ns, "edge"))
 	env.CreateEdge(t, ns, "front", "edge")
@@ -169,7 +168,7 @@ func TestNoKeyIsSaid(t *testing.T) {
 	t.Cleanup(publisher.Kill)
 	awaitSecret(t, agents)
 
-	// Deleted, overwritten, spoilt, immutable.
+	// The Secret is deleted, overwritten, corrupted, and immutable.
 	api := env.Kube.CoreV1().Secrets(ns)
 	patch := func(text string) {
 		_, err := api.Patch(t.Context(), "istio-certs", types.MergePatchType, []byte(text), metav1.PatchOptions{})
@@ -186,7 +185,7 @@ func TestNoKeyIsSaid(t *testing.T) {
 	patch(`{"data":{"tls.crt":"` + base64.StdEncoding.EncodeToString([]byte(marker)) + `"}}`)
 	history.AwaitSerials(t, 4, timeout)
 
-	// Denied by a policy whose message is all of the object.
+	// A policy denies the write, with a message of its own.
 	denySecrets(t, ns)
 	require.NoError(t, api.Delete(t.Context(), "istio-certs", metav1.DeleteOptions{}))
 	awaitLog(t, d.controller, "no Secret may be written here")
@@ -200,12 +199,12 @@ func TestNoKeyIsSaid(t *testing.T) {
 	require.NoError(t, err)
 	env.CreateEdge(t, immutable, "front", "edge")
 
-	// The API server is away for the publisher, and comes back.
+	// The API server is down for the publisher, and comes back.
 	apiServer.Close()
 	awaitLog(t, publisher, "connect")
 	apiServer.Open()
 
-	// Reviews, well and ill, of pods with keys in them.
+	// Valid and invalid reviews of pods that contain keys.
 	c := client(t, true)
 	var all []output
 	for i, pod := range []string{
@@ -218,7 +217,7 @@ func TestNoKeyIsSaid(t *testing.T) {
 		require.NoError(t, err)
 		all = append(all, output{fmt.Sprintf("the answer to review %d", i), a.body})
 	}
-	history.AwaitSerials(t, 6, timeout) // one that nobody forced: it was due
+	history.AwaitSerials(t, 6, timeout) // a renewal that was due
 
 	for name, server := range map[string]*environment.Server{"the controller": d.controller, "the webhook": d.webhook, "the publisher": publisher} {
 		text, err := os.ReadFile(server.Log)
@@ -252,8 +251,7 @@ func TestNoKeyIsSaid(t *testing.T) {
 	s.search(t, all)
 }
 
-// denySecrets has the API server refuse every write of a Secret in a namespace, with a
-// message of the worst sort.
+// denySecrets makes the API server refuse every write of a Secret in a namespace.
 func denySecrets(t testing.TB, namespace string) {
 	t.Helper()
 	api, name := env.Kube.AdmissionregistrationV1(), "deny-"+namespace
@@ -281,7 +279,7 @@ func denySecrets(t testing.TB, namespace string) {
 	}, timeout, pollInterval)
 }
 
-// awaitLog waits until a server has said something.
+// awaitLog waits until a server has logged a text.
 func awaitLog(t testing.TB, s *environment.Server, words string) {
 	t.Helper()
 	require.Eventually(t, func() bool {
@@ -290,8 +288,8 @@ func awaitLog(t testing.TB, s *environment.Server, words string) {
 	}, timeout, pollInterval, "%q in %s", words, s.Log)
 }
 
-// TestNoFlagIsLouder: debug is the highest; klog and client-go, which print requests
-// and tokens at theirs, cannot be reached.
+// TestNoFlagIsLouder checks that debug is the highest log level. The higher ones of klog and
+// client-go, which print requests and tokens, cannot be set.
 func TestNoFlagIsLouder(t *testing.T) {
 	for _, arguments := range [][]string{
 		{"isthmus", "webhook", "--v=9"}, {"isthmus", "controller", "-v=9"}, {"isthmus", "controller", "--zap-log-level=10"},
@@ -307,8 +305,8 @@ func TestNoFlagIsLouder(t *testing.T) {
 	}
 }
 
-// TestNoSecretIsRepeated: the command line says nothing of what is in a Secret that
-// stands beside the workloads, whatever is wrong with the file.
+// TestNoSecretIsRepeated checks that the command line prints nothing of a Secret that is in
+// the same file as the workloads, whatever is wrong with the file.
 func TestNoSecretIsRepeated(t *testing.T) {
 	secret := "apiVersion: v1\nkind: Secret\nmetadata: {name: istio-certs}\nstringData:\n  tls.key: |\n    -----BEGIN PRIVATE KEY-----\n    " + marker + "\n"
 	for name, text := range map[string]string{
@@ -325,7 +323,7 @@ func TestNoSecretIsRepeated(t *testing.T) {
 				var stderr bytes.Buffer
 				run := exec.CommandContext(t.Context(), env.ProgramPath("isthmus"), command, "-f", file)
 				run.Stderr = &stderr
-				_ = run.Run() // it may be no manifest
+				_ = run.Run() // the file may be no manifest
 				assert.NotContains(t, stderr.String(), marker, command)
 			}
 		})

@@ -1,7 +1,7 @@
-// Package security attacks Isthmus as it is deployed: the chart's own manifests on
-// a real API server, our programs as processes with the chart's flags and accounts,
-// and the real istiod. docs/security.md lists every attack with what comes of it and
-// the test that shows it; TestList holds the two together.
+// Package security attacks Isthmus as it is deployed: the chart's own manifests on a real
+// API server, the programs of Isthmus as processes with the chart's flags and accounts, and
+// the real istiod. docs/security.md lists every attack with its result and the test that
+// shows it; TestList compares the list with the tests.
 package security
 
 import (
@@ -18,7 +18,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/istio"
 )
 
-// lifetime is what istiod gives, so that certificates rotate while we watch.
+// lifetime is the lifetime of certificates from istiod: short, so that they rotate during
+// the tests.
 const lifetime = "30s"
 
 var env *environment.Environment
@@ -30,7 +31,7 @@ func TestMain(m *testing.M) {
 	os.Exit(environment.Main(m, o, "{}", func(w *environment.Environment) { env = w }))
 }
 
-// servers are the chart's two servers, as loud as they can be made.
+// servers are the chart's two servers, at their highest log level.
 type servers struct {
 	controller, webhook *environment.Server
 }
@@ -44,7 +45,7 @@ var startServers = sync.OnceValues(func() (d servers, err error) {
 	return d, err
 })
 
-// sharedServers are those that the tests of this package share.
+// sharedServers returns the servers that the tests of this package share.
 func sharedServers(t testing.TB) servers {
 	t.Helper()
 	d, err := startServers()

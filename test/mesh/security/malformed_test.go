@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestMalformedReviews sends what no API server would, to the real server: each is
-// refused, or answered as a pod is, and the server goes on.
+// TestMalformedReviews sends reviews to the real server that no API server would send: the
+// server refuses each, or answers it like any pod, and goes on.
 func TestMalformedReviews(t *testing.T) {
 	webhook := sharedServers(t).webhook
 	ns := env.CreateNamespace(t, nil)
@@ -89,7 +89,7 @@ func TestMalformedReviews(t *testing.T) {
 			}
 			sender := c
 			if test.code == http.StatusRequestHeaderFieldsTooLarge {
-				sender = client(t, false) // one of HTTP/2 knows the limit, and keeps to it
+				sender = client(t, false) // an HTTP/2 client knows the limit, and keeps to it
 			}
 			a, err := doRequest(sender, request)
 			require.NoError(t, err)
@@ -108,8 +108,8 @@ func header(key, value string) func(*http.Request) {
 
 func method(name string) func(*http.Request) { return func(r *http.Request) { r.Method = name } }
 
-// TestLengthsThatLie says another length than it sends: nothing of what follows is
-// taken for a review.
+// TestLengthsThatLie sends requests whose length is wrong: nothing that follows is read as a
+// review.
 func TestLengthsThatLie(t *testing.T) {
 	webhook := sharedServers(t).webhook
 	ns := env.CreateNamespace(t, nil)
@@ -141,7 +141,7 @@ func TestLengthsThatLie(t *testing.T) {
 	assert.NoError(t, sendGoodReview(t.Context(), client(t, true), webhook.ReviewURL, ns))
 }
 
-// dial opens a connection that is read and written by hand.
+// dial opens a TLS connection for tests that write their own HTTP.
 func dial(t testing.TB, url string, config *tls.Config) *tls.Conn {
 	t.Helper()
 	d := tls.Dialer{Config: config}

@@ -16,11 +16,11 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/environment"
 )
 
-// memoryLimit is the webhook's memory limit in the chart, past which the kernel would end
-// it, without what the kernel takes of it for connections.
+// memoryLimit is the webhook's memory limit in the chart, above which the kernel would end
+// it, less what the kernel itself uses for connections.
 const memoryLimit = 112 << 20
 
-// maxReview is what the server says that it reads.
+// maxReview is the largest review that the server reads.
 const maxReview = 7 << 20
 
 // endlessReader is a body that never ends.
@@ -33,15 +33,15 @@ func (endlessReader) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// usage is the most that a process held.
+// usage is the peak use of a process.
 type usage struct {
-	// memory is in bytes, without what its file is mapped to.
+	// memory is in bytes, without mapped files.
 	memory int64
-	// descriptors are files and connections.
+	// descriptors is the number of open files and connections.
 	descriptors int
 }
 
-// watchUsage notes what a process holds until the returned function is called.
+// watchUsage samples the use of a process until the returned function is called.
 func watchUsage(t testing.TB, s *environment.Server) (peakUsage func() usage) {
 	t.Helper()
 	stop, done := make(chan struct{}), make(chan struct{})
@@ -60,7 +60,7 @@ func watchUsage(t testing.TB, s *environment.Server) (peakUsage func() usage) {
 			sample()
 			select {
 			case <-stop:
-				sample() // what it holds at the end counts, however short that was
+				sample() // the use at the end counts, however short it was
 				return
 			case <-time.After(2 * time.Millisecond):
 			}
@@ -73,14 +73,15 @@ func watchUsage(t testing.TB, s *environment.Server) (peakUsage func() usage) {
 	}
 }
 
-// TestMemoryIsBounded has a hundred clients at once send what takes the most memory,
-// while good reviews are answered.
+// TestMemoryIsBounded has a hundred clients send, at the same time, what takes the most
+// memory, while good reviews are answered.
 func TestMemoryIsBounded(t *testing.T) {
 	webhook := sharedServers(t).webhook
 	ns := env.CreateNamespace(t, nil)
 	blank := strings.Repeat(" ", maxReview+1)
-	// The longest lists that fit, of the largest items: as written by hand, and as
-	// the API server fills them in. Their memory is a hundred times their text.
+	// These are the longest lists that fit, of the items that take the most memory: as an
+	// author can write them, and as the API server completes them. They take a hundred times
+	// as much memory as their text.
 	braces := edgePodJSON(`"initContainers":[` + strings.Repeat("{},", maxReview/3-1000) + `{}],`)
 	filled := edgePodJSON(`"initContainers":[` + strings.Repeat(containerJSON+",", maxReview/len(containerJSON)-100) + containerJSON + `],`)
 	for name, attack := range map[string]struct {
@@ -109,7 +110,7 @@ func TestMemoryIsBounded(t *testing.T) {
 						mu.Lock()
 						defer mu.Unlock()
 						if err != nil {
-							a.code = 0 // sent away before all was sent
+							a.code = 0 // the server closed the connection early
 						}
 						codes[a.code]++
 					})

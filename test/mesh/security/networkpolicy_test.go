@@ -22,7 +22,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/environment"
 )
 
-// chart are the objects of the chart that decide who reaches a pod.
+// chart holds the objects of the chart that decide who can reach a pod.
 type chart struct {
 	policies    []networkingv1.NetworkPolicy
 	deployments map[string]appsv1.Deployment
@@ -57,11 +57,11 @@ func renderChart(t testing.TB, values string) chart {
 	}
 }
 
-// peer is who calls.
+// peer is the client of a connection, by the labels of its namespace and its pod.
 type peer struct{ namespace, pod map[string]string }
 
-// admits evaluates the policies as Kubernetes says: a pod that none selects is open,
-// else some rule has to admit.
+// admits evaluates the policies as Kubernetes defines them: a pod that no policy selects is
+// open, otherwise a rule has to allow the peer.
 func (c chart) admits(t testing.TB, deployment string, port int32, from peer) bool {
 	t.Helper()
 	template := c.deployments[deployment].Spec.Template
@@ -120,8 +120,7 @@ func isPeer(t testing.TB, peers []networkingv1.NetworkPolicyPeer, from peer) boo
 	return false
 }
 
-// TestNetworkPolicy evaluates the chart's policies: what enforces them is the
-// cluster's network.
+// TestNetworkPolicy evaluates the chart's policies; the cluster's network enforces them.
 func TestNetworkPolicy(t *testing.T) {
 	stranger := peer{map[string]string{"kubernetes.io/metadata.name": "shop"}, map[string]string{"app": "shop"}}
 	monitor := peer{map[string]string{"kubernetes.io/metadata.name": "monitoring"}, map[string]string{"app": "prometheus"}}

@@ -15,13 +15,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// timeout is how long anything may take on a busy machine.
+// timeout limits each wait, with room for a busy machine.
 const timeout = 60 * time.Second
 
-// packageContext outlives each test: what is started with it is shared.
+// packageContext outlives each test: tests share what is started with it.
 func packageContext() context.Context { return context.Background() }
 
-// caBundle is what the API server verifies the webhook by.
+// caBundle returns the CA bundle by which the API server verifies the webhook.
 func caBundle(t testing.TB) *x509.CertPool {
 	t.Helper()
 	c, err := env.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), "isthmus-injector", metav1.GetOptions{})
@@ -31,13 +31,13 @@ func caBundle(t testing.TB) *x509.CertPool {
 	return pool
 }
 
-// dialer speaks TLS as the API server does.
+// tlsConfig returns the TLS configuration of the API server.
 func tlsConfig(t testing.TB, protocols ...string) *tls.Config {
 	t.Helper()
 	return &tls.Config{RootCAs: caBundle(t), MinVersion: tls.VersionTLS12, NextProtos: protocols}
 }
 
-// client is one that sends reviews; each has its own connections.
+// client returns a client with its own connections.
 func client(t testing.TB, http2 bool) *http.Client {
 	t.Helper()
 	transport := &http.Transport{TLSClientConfig: tlsConfig(t), ForceAttemptHTTP2: http2}
@@ -45,14 +45,14 @@ func client(t testing.TB, http2 bool) *http.Client {
 	return &http.Client{Transport: transport, Timeout: timeout}
 }
 
-// answer is what came back, whole.
+// answer is a complete response.
 type answer struct {
 	code   int
 	body   string
 	header http.Header
 }
 
-// sendReview posts a body that is called a review.
+// sendReview posts a body with the content type of a review.
 func sendReview(ctx context.Context, c *http.Client, url string, body io.Reader) (answer, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, body)
 	if err != nil {
@@ -72,23 +72,23 @@ func doRequest(c *http.Client, request *http.Request) (answer, error) {
 	return answer{response.StatusCode, string(text), response.Header}, err
 }
 
-// containerJSON is what the API server makes of an empty container.
+// containerJSON is an empty container with the API server's defaults.
 const containerJSON = `{"name":"","resources":{},"terminationMessagePath":"/dev/termination-log","terminationMessagePolicy":"File","imagePullPolicy":"Always"}`
 
-// reviewJSON is a review of the creation of a pod, given as JSON.
+// reviewJSON returns a review of the creation of a pod, given as JSON.
 func reviewJSON(namespace, pod string) string {
 	return fmt.Sprintf(`{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":"705ab4f5-6393-11e8-b7cc-42010a800002",`+
 		`"kind":{"group":"","version":"v1","kind":"Pod"},"resource":{"group":"","version":"v1","resource":"pods"},`+
 		`"name":"","namespace":%q,"operation":"CREATE","userInfo":{"username":"attacker"},"object":%s}}`, namespace, pod)
 }
 
-// edgePodJSON is an Emissary, with room for what an attacker adds to its spec.
+// edgePodJSON returns an Emissary pod, with fields that an attacker adds to its spec.
 func edgePodJSON(spec string) string {
 	return `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"front","labels":{"app":"emissary"}},"spec":{` + spec +
 		`"containers":[{"name":"ambassador","image":"docker.io/emissaryingress/emissary:3.9.1"}]}}`
 }
 
-// sendGoodReview is nil when a good review is answered with an injection.
+// sendGoodReview returns nil when a good review is answered with an injection.
 func sendGoodReview(ctx context.Context, c *http.Client, url, namespace string) error {
 	a, err := sendReview(ctx, c, url+"/inject/namespace", strings.NewReader(reviewJSON(namespace, edgePodJSON(""))))
 	switch {
@@ -101,7 +101,7 @@ func sendGoodReview(ctx context.Context, c *http.Client, url, namespace string) 
 }
 
 // reviewsDuring sends good reviews, one after the other, while attack runs, and requires
-// that each was answered. It returns how many.
+// that each is answered. It returns their number.
 func reviewsDuring(t testing.TB, url, namespace string, attack func()) int {
 	t.Helper()
 	c := client(t, true)

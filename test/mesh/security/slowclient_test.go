@@ -19,8 +19,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// TestSlowClients has 300 clients of each kind hold on to the server, more than it
-// keeps connections of in all. Good reviews are answered, and every connection ends.
+// TestSlowClients opens 300 connections of each kind, together more than the server accepts.
+// Good reviews are answered, and every connection ends.
 func TestSlowClients(t *testing.T) {
 	t.Parallel()
 	webhook := sharedServers(t).webhook
@@ -29,7 +29,7 @@ func TestSlowClients(t *testing.T) {
 	begin := "POST /inject/namespace HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 	const clientsPerKind = 300
 	peakUsage := watchUsage(t, webhook)
-	// ended gets how each connection ended.
+	// results receives how each connection ended.
 	results := make(chan error, 4*clientsPerKind)
 	n := reviewsDuring(t, webhook.ReviewURL, ns, func() {
 		config := tlsConfig(t)
@@ -48,7 +48,7 @@ func TestSlowClients(t *testing.T) {
 				go func() {
 					conn, err := tls.Dial("tcp", address, config)
 					if err != nil {
-						results <- nil // there were others to be let in
+						results <- nil // the server was at its limit of connections
 						return
 					}
 					results <- drain(conn, text)
@@ -65,8 +65,8 @@ func TestSlowClients(t *testing.T) {
 	assert.Less(t, peak.descriptors, 900, "connections are bounded")
 }
 
-// drain sends a text and reads until the server closes; an error says that it did
-// not.
+// drain sends a text and reads until the server closes the connection; the error is that it
+// did not.
 func drain(conn net.Conn, text string) error {
 	defer func() { _ = conn.Close() }()
 	if err := conn.SetDeadline(time.Now().Add(timeout)); err != nil {
@@ -79,8 +79,8 @@ func drain(conn net.Conn, text string) error {
 	return nil
 }
 
-// TestBodyInDrops sends a review byte by byte: it is answered, and closed, by the
-// time that a review has.
+// TestBodyInDrops sends a review byte by byte: the server answers and closes the connection
+// when the time limit of a review is over.
 func TestBodyInDrops(t *testing.T) {
 	t.Parallel()
 	webhook := sharedServers(t).webhook
@@ -104,7 +104,7 @@ func TestBodyInDrops(t *testing.T) {
 	assert.Equal(t, "HTTP/1.1 400 Bad Request\r\n", line)
 }
 
-// newFramer speaks HTTP/2 by hand.
+// newFramer opens a connection for tests that write their own HTTP/2 frames.
 func newFramer(t testing.TB, url string, settings ...http2.Setting) (*http2.Framer, *tls.Conn) {
 	t.Helper()
 	conn := dial(t, url, tlsConfig(t, "h2"))
@@ -115,7 +115,7 @@ func newFramer(t testing.TB, url string, settings ...http2.Setting) (*http2.Fram
 	return f, conn
 }
 
-// encodeHeaders are those of a review in HTTP/2.
+// encodeHeaders returns the headers of a review in HTTP/2.
 func encodeHeaders(length int) []byte {
 	var b strings.Builder
 	e := hpack.NewEncoder(&b)
@@ -128,7 +128,7 @@ func encodeHeaders(length int) []byte {
 	return []byte(b.String())
 }
 
-// TestClientThatDoesNotRead asks for an answer and gives it no room.
+// TestClientThatDoesNotRead requests an answer and gives it no flow-control window.
 func TestClientThatDoesNotRead(t *testing.T) {
 	t.Parallel()
 	webhook := sharedServers(t).webhook
@@ -155,8 +155,8 @@ func TestClientThatDoesNotRead(t *testing.T) {
 	t.Logf("%d good reviews answered meanwhile", n)
 }
 
-// TestStreamsAreReset opens streams and resets them at once, as fast as it can, on
-// fifty connections.
+// TestStreamsAreReset opens streams and resets them at once, as fast as it can, on fifty
+// connections.
 func TestStreamsAreReset(t *testing.T) {
 	const connections = 50
 	webhook := sharedServers(t).webhook
@@ -173,7 +173,7 @@ func TestStreamsAreReset(t *testing.T) {
 				for i := range uint32(10_000) {
 					if f.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: block, EndHeaders: true}) != nil ||
 						f.WriteRSTStream(2*i+1, http2.ErrCodeCancel) != nil {
-						return // sent away
+						return // the server closed the connection
 					}
 				}
 			}()

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestTLS shakes hands in every way.
+// TestTLS tries handshakes with all versions, ciphers, protocols and names.
 func TestTLS(t *testing.T) {
 	webhook := sharedServers(t).webhook
 	address := strings.TrimPrefix(webhook.ReviewURL, "https://")
@@ -37,7 +37,7 @@ func TestTLS(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		change  func(*tls.Config)
-		version uint16 // 0 is a refusal
+		version uint16 // 0 means that the handshake fails
 	}{
 		"if it is TLS 1.0, expect a refusal":            {func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS10 }, 0},
 		"if it is TLS 1.1, expect a refusal":            {func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11 }, 0},

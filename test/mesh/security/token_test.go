@@ -20,7 +20,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// stolenClient is a client with nothing but the token of a service account.
+// stolenClient returns a client with nothing but the token of a service account.
 func stolenClient(t testing.TB, namespace, account string) *kubernetes.Clientset {
 	t.Helper()
 	token, err := env.CreateToken(t.Context(), namespace, account)
@@ -35,7 +35,7 @@ func clientForToken(t testing.TB, token string) *kubernetes.Clientset {
 	return kube
 }
 
-// expectForbidden is nil when the API server forbade it.
+// expectForbidden returns nil when the API server forbade the request.
 func expectForbidden(err error) error {
 	switch {
 	case err == nil:
@@ -46,7 +46,7 @@ func expectForbidden(err error) error {
 	return err
 }
 
-// attempt is something that a thief tries.
+// attempt is a request of an attacker.
 type attempt func(context.Context, *kubernetes.Clientset) error
 
 func expectAllForbidden(t *testing.T, client *kubernetes.Clientset, attempts map[string]attempt) {
@@ -56,8 +56,8 @@ func expectAllForbidden(t *testing.T, client *kubernetes.Clientset, attempts map
 	}
 }
 
-// permissions are what the API server says that the holder may do in a namespace, beside
-// what everybody may: "verbs resource names".
+// permissions lists what the API server allows the client in a namespace, beyond what every
+// account may do, as "verbs resource names".
 func permissions(t testing.TB, client *kubernetes.Clientset, namespace string) []string {
 	t.Helper()
 	review, err := client.AuthorizationV1().SelfSubjectRulesReviews().Create(t.Context(),
@@ -82,8 +82,8 @@ func permissions(t testing.TB, client *kubernetes.Clientset, namespace string) [
 	return all
 }
 
-// publicURLs are the addresses that system:discovery, system:public-info-viewer and
-// system:service-account-issuer-discovery open to everybody.
+// publicURLs are the URLs that system:discovery, system:public-info-viewer and
+// system:service-account-issuer-discovery allow for everyone.
 var publicURLs = []string{"/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/.well-known/openid-configuration", "/.well-known/openid-configuration/", "/openid/v1/jwks", "/openid/v1/jwks/", "/readyz", "/version", "/version/"}
 
 // awaitSecret waits until the controller has published istio-certs.
@@ -98,8 +98,8 @@ func awaitSecret(t testing.TB, namespace string) *corev1.Secret {
 	return found
 }
 
-// TestStolenEdgeToken: who has broken into an edge has its token for the API server,
-// where it has one.
+// TestStolenEdgeToken tries the edge's token for the API server, which an attacker in an
+// edge has if it is mounted.
 func TestStolenEdgeToken(t *testing.T) {
 	sharedServers(t)
 	ns := env.CreateNamespace(t, nil, "edge")
@@ -121,8 +121,8 @@ func TestStolenEdgeToken(t *testing.T) {
 	})
 }
 
-// TestStolenPublisherToken: the edge's account is bound where its pod carries the
-// publisher, and then it may write the one Secret, whose key it holds anyway.
+// TestStolenPublisherToken checks that the edge's account has a RoleBinding where its pod
+// runs the publisher. The account may then write that one Secret, whose key it holds anyway.
 func TestStolenPublisherToken(t *testing.T) {
 	sharedServers(t)
 	ns := env.CreateNamespace(t, map[string]string{"isthmus.dev/source": "agent"}, "edge")
@@ -187,7 +187,7 @@ func readConfiguration(ctx context.Context, k *kubernetes.Clientset) error {
 	return err
 }
 
-// createToken asks for a token of ten minutes, bound to an object or to none.
+// createToken requests a token that is valid for ten minutes, bound to an object or to none.
 func createToken(namespace, account string, bound *authenticationv1.BoundObjectReference, audiences ...string) attempt {
 	return func(ctx context.Context, k *kubernetes.Clientset) error {
 		_, err := k.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
