@@ -96,7 +96,7 @@ func newEnvironment(t *testing.T, root *certtest.Pair) *environment {
 			return next.RoundTrip(r)
 		})
 	})
-	eventually(t, "the rights are granted", func() bool { return env.isAllowed(t, "get", policyRules()[0]) })
+	eventually(t, "the permissions are granted", func() bool { return env.isAllowed(t, "get", policyRules()[0]) })
 	env.source, err = newSource(env.account, cmmeta.IssuerReference{Name: "ca"})
 	require.NoError(t, err)
 
@@ -144,7 +144,7 @@ func (env *environment) requestBundle(t *testing.T) (*certs.Bundle, error) {
 // awaitBundle requests a bundle until the source answers with anything but pending.
 func (env *environment) awaitBundle(t *testing.T) (bundle *certs.Bundle, err error) {
 	t.Helper()
-	eventually(t, "it is issued", func() bool {
+	eventually(t, "the certificate is issued", func() bool {
 		bundle, err = env.requestBundle(t)
 		return !errors.Is(err, certs.ErrPending)
 	})

@@ -79,7 +79,7 @@ func (env *environment) revokeVerb(t *testing.T, rule int, verb string) {
 		role.Rules = slices.Delete(role.Rules, rule, rule+1)
 	}
 	require.NoError(t, env.client.Update(t.Context(), role))
-	eventually(t, "the right is gone", func() bool { return !env.isAllowed(t, verb, policyRule) })
+	eventually(t, "the permission is revoked", func() bool { return !env.isAllowed(t, verb, policyRule) })
 }
 
 // isAllowed asks the API server whether the account has a permission.

@@ -41,9 +41,9 @@ func TestCertificateIsIssuedAndRenewed(t *testing.T) {
 
 	issued := env.awaitIssued(t)
 	renewalTime := first.NotBefore().Add(2 * time.Hour)
-	assert.WithinDuration(t, renewalTime, issued.Status.RenewalTime.Time, 4*time.Minute, "renewed at a third, in whole percents")
+	assert.WithinDuration(t, renewalTime, issued.Status.RenewalTime.Time, 4*time.Minute, "renewed after a third of the lifetime, in whole percents")
 
-	assert.EqualValues(t, 1, env.applyCount.Load(), "one apply, for all the looks until it was issued")
+	assert.EqualValues(t, 1, env.applyCount.Load(), "one apply, however often the bundle was requested until it was issued")
 	unchanged, err := env.requestBundle(t)
 	require.NoError(t, err)
 	assert.Equal(t, first.Serial(), unchanged.Serial())
@@ -80,12 +80,12 @@ func TestCertificateFollowsTheRequest(t *testing.T) {
 	env.request.Want.ID = id
 	env.request.TTL = 10 * time.Minute
 	_, err = env.requestBundle(t)
-	require.Equal(t, certs.WrongIdentity, certs.ReasonOf(err), "the old one is no answer: %v", err)
+	require.Equal(t, certs.WrongIdentity, certs.ReasonOf(err), "the old certificate is rejected: %v", err)
 	renamed := env.awaitNewBundle(t, first)
 	assert.Equal(t, id, renamed.ID())
-	assert.Equal(t, time.Hour, env.certificate(t).Spec.Duration.Duration, "the least that cert-manager's webhook lets pass")
+	assert.Equal(t, time.Hour, env.certificate(t).Spec.Duration.Duration, "the shortest duration that cert-manager's webhook accepts")
 
-	eventually(t, "someone changes it", func() bool {
+	eventually(t, "another client changes the certificate", func() bool {
 		certificate := env.awaitIssued(t)
 		certificate.Spec.URIs = []string{"spiffe://other.example.org/ns/x/sa/y"}
 		return env.client.Update(t.Context(), certificate) == nil
@@ -93,7 +93,7 @@ func TestCertificateFollowsTheRequest(t *testing.T) {
 	before := env.applyCount.Load()
 	_, err = env.requestBundle(t) // if cert-manager was faster, there is no bundle
 	require.True(t, err == nil || certs.ReasonOf(err) == certs.WrongIdentity, "%v", err)
-	assert.Equal(t, []string{id.String()}, env.certificate(t).Spec.URIs, "what someone changed is put right")
+	assert.Equal(t, []string{id.String()}, env.certificate(t).Spec.URIs, "the change of another client is reverted")
 	assert.Greater(t, env.applyCount.Load(), before)
 }
 
@@ -149,7 +149,7 @@ func TestPendingErrorNamesTheCause(t *testing.T) {
 		Data: map[string][]byte{"tls.crt": root.CertificatePEM, "tls.key": root.KeyPEM},
 	})
 	_, err := env.awaitBundle(t)
-	assert.NoError(t, err, "it heals")
+	assert.NoError(t, err, "the source recovers")
 }
 
 func TestForeignCertificateIsRefused(t *testing.T) {
@@ -188,7 +188,7 @@ func TestRemoveDeletesCertificateAndStagingSecret(t *testing.T) {
 	t.Parallel()
 	root := certtest.NewAuthority(t)
 	env := newEnvironment(t, root)
-	require.NoError(t, env.source.Remove(t.Context(), env.namespace, secretName), "nothing is there")
+	require.NoError(t, env.source.Remove(t.Context(), env.namespace, secretName), "there is nothing to remove")
 	env.createIssuer(t, root)
 	_, err := env.awaitBundle(t)
 	require.NoError(t, err)
@@ -214,7 +214,7 @@ func (env *environment) awaitIssued(t *testing.T) *cmapi.Certificate {
 // requestRenewal does what cmctl renew does.
 func (env *environment) requestRenewal(t *testing.T) {
 	t.Helper()
-	eventually(t, "the renewal is asked for", func() bool {
+	eventually(t, "the renewal is requested", func() bool {
 		c := env.certificate(t)
 		now := metav1.Now()
 		c.Status.Conditions = append(c.Status.Conditions, cmapi.CertificateCondition{
@@ -229,7 +229,7 @@ func (env *environment) requestRenewal(t *testing.T) {
 func (env *environment) awaitNewBundle(t *testing.T, before *certs.Bundle) *certs.Bundle {
 	t.Helper()
 	var b *certs.Bundle
-	eventually(t, "there is another bundle", func() bool {
+	eventually(t, "there is a new bundle", func() bool {
 		var err error
 		b, err = env.requestBundle(t)
 		return err == nil && b.Serial() != before.Serial()

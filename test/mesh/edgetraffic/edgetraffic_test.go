@@ -73,7 +73,7 @@ func (l *trafficPath) start(name, program string, arguments ...string) *process.
 		p.End(syscall.SIGTERM)
 		if l.t.Failed() {
 			log, _ := os.ReadFile(log)
-			l.t.Logf("%s said:\n%s", name, log)
+			l.t.Logf("log of %s:\n%s", name, log)
 		}
 	})
 	return p
@@ -116,7 +116,7 @@ func (l *trafficPath) callerReport() traffic.Report {
 func (l *trafficPath) awaitSerial(p *certtest.Pair) {
 	l.t.Helper()
 	serial := fmt.Sprintf("%X", p.Certificate.SerialNumber)
-	l.await("the edge shows "+serial, func() bool {
+	l.await("the edge presents "+serial, func() bool {
 		_, body := sendRequest(http.MethodGet, "http://"+l.edgeHealth+"/certificate")
 		return strings.Contains(string(body), `"serial":"`+serial+`"`)
 	})
@@ -236,8 +236,8 @@ func TestEdgeKeepsItsKeyPairWhenNewFilesAreInvalid(t *testing.T) {
 	l := startPath(t, func(f string) { writeFiles(t, f, first, root) }, func(f string) { writeFiles(t, f, root.SPIFFELeaf(t, meshID), root) })
 	next := root.SPIFFELeaf(t, edgeID)
 	for description, test := range map[string]struct {
-		spoil   func()
-		message string
+		breakFiles func()
+		message    string
 	}{
 		"a key alone": {
 			func() { require.NoError(t, os.WriteFile(filepath.Join(l.edgeFolder, "key.pem"), next.KeyPEM, 0o600)) }, "private key does not match public key",
@@ -248,7 +248,7 @@ func TestEdgeKeepsItsKeyPairWhenNewFilesAreInvalid(t *testing.T) {
 		},
 		"no file": {func() { require.NoError(t, os.Remove(filepath.Join(l.edgeFolder, "root-cert.pem"))) }, "has no key pair: root-cert.pem"},
 	} {
-		test.spoil()
+		test.breakFiles()
 		l.await(description, func() bool {
 			log, err := os.ReadFile(filepath.Join(l.logs, "edge.log"))
 			return err == nil && strings.Contains(string(log), test.message)
@@ -277,7 +277,7 @@ func TestOnlyTheEdgeOfTheMeshMayCall(t *testing.T) {
 			func(f string) { writeFiles(t, f, root.SPIFFELeaf(t, edgeID), root) },
 			func(f string) { writeFiles(t, f, root.SPIFFELeaf(t, meshID), root) }, http.StatusOK, edgeID,
 		},
-		"if it is another of the mesh, expect a refusal": {
+		"if it is another identity of the mesh, expect a refusal": {
 			func(f string) { writeFiles(t, f, root.SPIFFELeaf(t, otherID), root) },
 			func(f string) { writeFiles(t, f, root.SPIFFELeaf(t, meshID), root) }, http.StatusForbidden, otherID,
 		},
@@ -328,7 +328,7 @@ func TestEdgeDrainsBeforeItStops(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, http.StatusOK, status)
 	client.CloseIdleConnections()
-	l.await("its end", func() bool { return !l.edge.Running() })
+	l.await("the edge stops", func() bool { return !l.edge.Running() })
 }
 
 func TestEdgeDoesNotStartWithoutACertificate(t *testing.T) {

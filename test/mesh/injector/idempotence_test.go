@@ -37,7 +37,7 @@ func TestStoredPodIsAFixedPoint(t *testing.T) {
 				require.NoError(t, ns.client.CoreV1().Pods(ns.name).Delete(t.Context(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}))
 				edited, err = ns.create(asNewPod(pod))
 				require.NoError(t, err)
-				assertSamePod(t, pod, edited, "created anew")
+				assertSamePod(t, pod, edited, "created again")
 				assert.Empty(t, ns.warnings.Drain())
 			})
 		}

@@ -13,18 +13,18 @@ func TestIstioAloneInjects(t *testing.T) {
 		namespace, pod keyValues
 		by             string
 	}{
-		"where the namespace is enabled":                     {keyValues{"istio-injection": "enabled"}, nil, "default"},
-		"where the namespace names the default revision":     {keyValues{"istio.io/rev": "default"}, nil, "default"},
-		"where the namespace names a tag of it":              {keyValues{"istio.io/rev": prod}, nil, "default"},
-		"where the namespace names a revision":               {keyValues{"istio.io/rev": canary}, nil, canary},
-		"where the namespace names a tag of that":            {keyValues{"istio.io/rev": next}, nil, canary},
-		"where the pod names a revision":                     {nil, keyValues{"istio.io/rev": canary}, canary},
-		"where the pod asks":                                 {nil, keyValues{"sidecar.istio.io/inject": "true"}, "default"},
-		"not where nobody asks":                              {nil, nil, ""},
-		"not where the namespace says no":                    {keyValues{"istio-injection": "disabled"}, keyValues{"sidecar.istio.io/inject": "true"}, ""},
-		"not where the namespace's revision has no injector": {keyValues{"istio.io/rev": "nowhere"}, keyValues{"sidecar.istio.io/inject": "true"}, ""},
-		"not where the namespace's revision is empty":        {keyValues{"istio.io/rev": ""}, keyValues{"sidecar.istio.io/inject": "true"}, ""},
-		"not where the pod's revision has no injector":       {nil, keyValues{"istio.io/rev": "nowhere", "sidecar.istio.io/inject": "true"}, ""},
+		"where the namespace is enabled":                          {keyValues{"istio-injection": "enabled"}, nil, "default"},
+		"where the namespace names the default revision":          {keyValues{"istio.io/rev": "default"}, nil, "default"},
+		"where the namespace names a tag of the default revision": {keyValues{"istio.io/rev": prod}, nil, "default"},
+		"where the namespace names a revision":                    {keyValues{"istio.io/rev": canary}, nil, canary},
+		"where the namespace names a tag of another revision":     {keyValues{"istio.io/rev": next}, nil, canary},
+		"where the pod names a revision":                          {nil, keyValues{"istio.io/rev": canary}, canary},
+		"where the pod requests it":                               {nil, keyValues{"sidecar.istio.io/inject": "true"}, "default"},
+		"not where nothing requests it":                           {nil, nil, ""},
+		"not where the namespace disables it":                     {keyValues{"istio-injection": "disabled"}, keyValues{"sidecar.istio.io/inject": "true"}, ""},
+		"not where the namespace's revision has no injector":      {keyValues{"istio.io/rev": "nowhere"}, keyValues{"sidecar.istio.io/inject": "true"}, ""},
+		"not where the namespace's revision is empty":             {keyValues{"istio.io/rev": ""}, keyValues{"sidecar.istio.io/inject": "true"}, ""},
+		"not where the pod's revision has no injector":            {nil, keyValues{"istio.io/rev": "nowhere", "sidecar.istio.io/inject": "true"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ns := newNamespace(t, test.namespace, nil)

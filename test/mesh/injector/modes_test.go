@@ -21,7 +21,7 @@ type scenario struct {
 }
 
 var scenarios = map[string]scenario{
-	"without a word about Istio":   {injector: "default", mesh: "default"},
+	"without a label of Istio":     {injector: "default", mesh: "default"},
 	"istio-injection=enabled":      {namespace: keyValues{"istio-injection": "enabled"}, injector: "default", mesh: "default"},
 	"istio-injection=disabled":     {namespace: keyValues{"istio-injection": "disabled"}, mesh: "default"},
 	"istio.io/rev=default":         {namespace: keyValues{"istio.io/rev": "default"}, injector: "default", mesh: "default"},
@@ -38,9 +38,9 @@ var scenarios = map[string]scenario{
 
 // pods are created in each scenario.
 var pods = map[string]func() *corev1.Pod{
-	"Emissary":                         edgePod,
-	"Emissary, as the vendors have it": func() *corev1.Pod { return modified(edgePod(), vendorAnnotations) },
-	"a generic proxy":                  genericPod,
+	"Emissary":                              edgePod,
+	"Emissary with its chart's annotations": func() *corev1.Pod { return modified(edgePod(), vendorAnnotations) },
+	"a generic proxy":                       genericPod,
 }
 
 // This is the table of the two injectors: every mode, both where Istio's injector would act

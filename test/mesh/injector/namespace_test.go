@@ -68,7 +68,7 @@ func TestPodWithoutARevisionGetsTheDefaultOne(t *testing.T) {
 		require.NoError(t, replaceInjector(ctx, *defaultInjector(""), wantInitContainer("istio-init")))
 	})
 	require.NoError(t, env.Istiod.RemoveInjector(t.Context()))
-	t.Run("is nobody's", func(t *testing.T) {
+	t.Run("does not exist", func(t *testing.T) {
 		require.NoError(t, awaitEdge(t.Context(), nil, wantDenial("no injector of Istio serves pods that name no revision, only canary (istio-sidecar-injector-canary), next (istio-revision-tag-next)")))
 		ns := newNamespace(t, injectionEnabled.merge(istioInjectionEnabled), keyValues{"isthmus.dev/mode": "istio"})
 		pod := modified(edgePod(), vendorAnnotations)
@@ -79,7 +79,7 @@ func TestPodWithoutARevisionGetsTheDefaultOne(t *testing.T) {
 		require.Len(t, warned, 1)
 		assert.Contains(t, warned[0], "no injector of Istio serves pods that name no revision")
 	})
-	t.Run("is that of the tag default", func(t *testing.T) {
+	t.Run("is the one with the tag default", func(t *testing.T) {
 		require.NoError(t, env.canary.InstallInjector(t.Context(), istio.Injector{Tags: []string{next, "default"}}))
 		require.NoError(t, awaitEdge(t.Context(), nil, wantInitContainer("istio-init")))
 		sc := scenario{namespace: istioInjectionEnabled, injector: canary, mesh: canary}

@@ -30,7 +30,7 @@ func TestUsersSettingsSurviveBothInjectors(t *testing.T) {
 			`{"istio-certs": {"mountPath": "/etc/istio-certs"}}`,
 			map[string]string{"TEAM": "doors"}, nil,
 		},
-		"proxy.istio.io/config in JSON, with a choice of its own": {
+		"proxy.istio.io/config in JSON that sets what Isthmus would set": {
 			withAnnotation("proxy.istio.io/config", `{"holdApplicationUntilProxyStarts": false, "proxyMetadata": {"ISTIO_META_DNS_CAPTURE": "true"}, "drainDuration": "10s"}`),
 			`{"holdApplicationUntilProxyStarts": false, "drainDuration": "10s", "proxyMetadata": {"ISTIO_META_DNS_CAPTURE": "true", "OUTPUT_CERTS": "/etc/istio-certs"}}`,
 			`{"istio-certs": {"mountPath": "/etc/istio-certs"}}`,
@@ -54,7 +54,7 @@ func TestUsersSettingsSurviveBothInjectors(t *testing.T) {
 			`[{"name": "scratch", "mountPath": "/scratch", "readOnly": true}, {"name": "istio-certs", "mountPath": "/etc/istio-certs"}]`,
 			nil, []corev1.VolumeMount{{Name: "scratch", MountPath: "/scratch", ReadOnly: true}},
 		},
-		"a directory of their own": {
+		"another directory": {
 			func(p *corev1.Pod) {
 				withAnnotation("proxy.istio.io/config", "proxyMetadata: {OUTPUT_CERTS: /certs}")(p)
 				withAnnotation("sidecar.istio.io/userVolumeMount", `[{"name": "istio-certs", "mountPath": "/certs"}]`)(p)

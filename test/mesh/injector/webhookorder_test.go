@@ -105,9 +105,9 @@ func awaitEdge(ctx context.Context, namespace keyValues, check podCheck) (err er
 func TestInjectorOfIstioIsReinvoked(t *testing.T) {
 	reinstallInjector(t, reinvoked, wantInitContainer("istio-init"))
 	for _, mode := range []string{"sidecar", "istio", "secret", "ambient"} {
-		for _, where := range []string{"istio-injection=enabled", "istio.io/rev of a tag"} {
-			t.Run(mode+" in "+where, func(t *testing.T) {
-				sc := scenarios[where]
+		for _, namespace := range []string{"istio-injection=enabled", "istio.io/rev of a tag"} {
+			t.Run(mode+" in "+namespace, func(t *testing.T) {
+				sc := scenarios[namespace]
 				// The injector is reinvoked because the API server mounts its token after
 				// the first call.
 				sc.reviews = 2
@@ -121,7 +121,7 @@ func TestInjectorOfIstioIsReinvoked(t *testing.T) {
 func TestIstioInjectsEveryNamespaceByDefault(t *testing.T) {
 	reinstallInjector(t, injectsByDefault, wantInitContainer("istio-init"))
 	for mode := range assertByMode {
-		t.Run(mode, func(t *testing.T) { testMode(t, mode, scenarios["without a word about Istio"]) })
+		t.Run(mode, func(t *testing.T) { testMode(t, mode, scenarios["without a label of Istio"]) })
 	}
 }
 
@@ -133,8 +133,8 @@ const runsFirstMessage = "Istio's webhook configuration a-istio-sidecar-injector
 func TestInjectorOfIstioRunsFirst(t *testing.T) {
 	reinstallInjector(t, sortsFirst, wantDenial("sorts before that of Isthmus"))
 	for _, mode := range []string{"sidecar", "secret", "ambient"} {
-		t.Run(mode, func(t *testing.T) { testMode(t, mode, scenarios["without a word about Istio"]) })
-		t.Run(mode+" of the vendors", func(t *testing.T) {
+		t.Run(mode, func(t *testing.T) { testMode(t, mode, scenarios["without a label of Istio"]) })
+		t.Run(mode+" with the annotations of the charts", func(t *testing.T) {
 			ns := newNamespace(t, injectionEnabled.merge(istioInjectionEnabled), keyValues{"isthmus.dev/mode": mode})
 			pod := modified(edgePod(), vendorAnnotations)
 			got, err := ns.create(pod.DeepCopy())
@@ -142,11 +142,11 @@ func TestInjectorOfIstioRunsFirst(t *testing.T) {
 			assert.Empty(t, ns.warnings.Drain())
 			assertByMode[mode](t, expectation{submitted: pod, revision: "default"}, got)
 		})
-		t.Run(mode+" of what Istio took", func(t *testing.T) { assertInjectedByIstioAlone(t, mode, istioInjectionEnabled, byIstioMessage) })
+		t.Run(mode+" of a pod that Istio injected", func(t *testing.T) { assertInjectedByIstioAlone(t, mode, istioInjectionEnabled, byIstioMessage) })
 	}
 	t.Run("istio of a revision that runs after", func(t *testing.T) { testMode(t, "istio", scenarios["istio.io/rev of a revision"]) })
 	t.Run("istio", func(t *testing.T) { assertModeIstioRefused(t, nil, istioInjectionEnabled) })
-	t.Run("istio of what Istio took", func(t *testing.T) { assertInjectedByIstioAlone(t, "istio", istioInjectionEnabled, runsFirstMessage) })
+	t.Run("istio of a pod that Istio injected", func(t *testing.T) { assertInjectedByIstioAlone(t, "istio", istioInjectionEnabled, runsFirstMessage) })
 }
 
 // Istio's injector runs first and is reinvoked after a change: it is called again for the
@@ -154,9 +154,9 @@ func TestInjectorOfIstioRunsFirst(t *testing.T) {
 // matches, because Isthmus adds a label.
 func TestInjectorOfIstioRunsFirstAndIsReinvoked(t *testing.T) {
 	reinstallInjector(t, sortsFirstAndReinvoked, wantDenial("sorts before that of Isthmus"))
-	for _, where := range []string{"istio-injection=enabled", "istio.io/rev of a tag"} {
-		t.Run("istio in "+where, func(t *testing.T) {
-			sc := scenarios[where]
+	for _, namespace := range []string{"istio-injection=enabled", "istio.io/rev of a tag"} {
+		t.Run("istio in "+namespace, func(t *testing.T) {
+			sc := scenarios[namespace]
 			sc.reviews = 2
 			testMode(t, "istio", sc)
 			ns := newNamespace(t, injectionEnabled.merge(sc.namespace), keyValues{"isthmus.dev/mode": "istio"})
@@ -165,8 +165,8 @@ func TestInjectorOfIstioRunsFirstAndIsReinvoked(t *testing.T) {
 		})
 	}
 	t.Run("istio elsewhere", func(t *testing.T) { assertModeIstioRefused(t, nil) })
-	t.Run("istio of what Istio took elsewhere", func(t *testing.T) { assertInjectedByIstioAlone(t, "istio", nil, runsFirstMessage) })
-	t.Run("sidecar of what Istio took", func(t *testing.T) { assertInjectedByIstioAlone(t, "sidecar", istioInjectionEnabled, byIstioMessage) })
+	t.Run("istio of a pod that Istio injected elsewhere", func(t *testing.T) { assertInjectedByIstioAlone(t, "istio", nil, runsFirstMessage) })
+	t.Run("sidecar of a pod that Istio injected", func(t *testing.T) { assertInjectedByIstioAlone(t, "sidecar", istioInjectionEnabled, byIstioMessage) })
 }
 
 // Istio's injector sees what is already in the manifest, also when it runs first.
@@ -197,8 +197,8 @@ const byIstioMessage = "put there by Istio's injector (annotation sidecar.istio.
 // not injected the pod.
 func assertModeIstioRefused(t *testing.T, namespaceLabels ...keyValues) {
 	t.Helper()
-	for _, where := range namespaceLabels {
-		ns := newNamespace(t, injectionEnabled.merge(where), keyValues{"isthmus.dev/mode": "istio"})
+	for _, labels := range namespaceLabels {
+		ns := newNamespace(t, injectionEnabled.merge(labels), keyValues{"isthmus.dev/mode": "istio"})
 		_, err := ns.dryRun(modified(edgePod(), vendorAnnotations, optIn))
 		require.ErrorContains(t, err, "conflict: "+runsFirstMessage)
 		pod := modified(edgePod(), vendorAnnotations)
@@ -214,13 +214,13 @@ func assertModeIstioRefused(t *testing.T, namespaceLabels ...keyValues) {
 // assertInjectedByIstioAlone checks that a pod which Istio's injector injected before
 // Isthmus saw it stays as it is, with a warning, and that it is denied if it requests
 // Isthmus' injection itself.
-func assertInjectedByIstioAlone(t *testing.T, mode string, where keyValues, message string) {
+func assertInjectedByIstioAlone(t *testing.T, mode string, labels keyValues, message string) {
 	t.Helper()
-	withoutIsthmus := newNamespace(t, where, nil)
+	withoutIsthmus := newNamespace(t, labels, nil)
 	want, err := withoutIsthmus.create(edgePod())
 	require.NoError(t, err)
 	require.NoError(t, wantProxies(1)(want))
-	ns := newNamespace(t, injectionEnabled.merge(where), keyValues{"isthmus.dev/mode": mode})
+	ns := newNamespace(t, injectionEnabled.merge(labels), keyValues{"isthmus.dev/mode": mode})
 	_, err = ns.dryRun(modified(edgePod(), optIn))
 	require.ErrorContains(t, err, "conflict: ")
 	require.ErrorContains(t, err, message)

@@ -105,7 +105,7 @@ func TestRefusals(t *testing.T) {
 			reason:  istioca.AccountMissing,
 			message: `certificate for service account refusals/nobody from ` + istiod.Address + `: account-missing: serviceaccounts "nobody" not found`,
 		},
-		"if there is no right to make tokens, expect token-forbidden": {
+		"if the client may not create tokens, expect token-forbidden": {
 			options: func(o *istioca.Options) { o.Client = unprivilegedClient },
 			reason:  istioca.TokenForbidden,
 			message: `cannot create resource "serviceaccounts/token"`,
@@ -129,7 +129,7 @@ func TestRefusals(t *testing.T) {
 			reason:  istioca.Untrusted,
 			message: "not localhost",
 		},
-		"if nobody is at the address, expect unavailable": {
+		"if no server is at the address, expect unavailable": {
 			request: func(r *certs.Request) { r.CAAddress = "127.0.0.1:1" },
 			options: func(o *istioca.Options) { o.Timeout = time.Second },
 			reason:  istioca.Unavailable,

@@ -59,8 +59,8 @@ func TestRulesAreValid(t *testing.T) {
 		values string
 		count  string
 	}{
-		"with the controller":            {"", "18 rules found"},
-		"without it, no rule of its own": {withoutController, "6 rules found"},
+		"with the controller":                       {"", "18 rules found"},
+		"without the controller, without its rules": {withoutController, "6 rules found"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "alerting_rules.yml")
@@ -74,7 +74,7 @@ func TestRulesAreValid(t *testing.T) {
 
 // The Prometheus operator gets the same rules that promtool has tested.
 func TestPrometheusRuleIsTheRulesFile(t *testing.T) {
-	for name, values := range map[string]string{"with the controller": "", "without it": withoutController} {
+	for name, values := range map[string]string{"with the controller": "", "without the controller": withoutController} {
 		t.Run(name, func(t *testing.T) {
 			list := render(t, "integrations: {alerts: {configMap: {enabled: true}, prometheusRule: {enabled: true}}}\n"+values)
 			want := map[string]any{}
@@ -144,7 +144,7 @@ func TestEveryAlertIsTested(t *testing.T) {
 		assert.Regexp(t, "01+0", states[r.Alert], r.Alert)
 		delete(states, r.Alert)
 	}
-	assert.Empty(t, states, "tests of alerts that do not exist")
+	assert.Empty(t, states, "there are tests of alerts that do not exist")
 }
 
 func TestEveryAlertHasASeveritySummaryAndRunbook(t *testing.T) {
@@ -159,7 +159,7 @@ func TestEveryAlertHasASeveritySummaryAndRunbook(t *testing.T) {
 			for _, match := range aggregated.FindAllStringSubmatch(r.Expr, -1) {
 				for label := range strings.SplitSeq(match[1], ", ") {
 					if label != "mode" {
-						assert.Contains(t, message, "$labels."+label, "it can be told which")
+						assert.Contains(t, message, "$labels."+label, "the alert names the object")
 					}
 				}
 				for _, used := range labelReference.FindAllStringSubmatch(message, -1) {

@@ -63,8 +63,8 @@ func moduleFolder(ctx context.Context, folder, module string) (string, error) {
 // testObjectsAreAccepted has the API server validate, by the real CRDs, what the chart
 // renders with everything enabled; it refuses a field that a CRD does not know.
 func testObjectsAreAccepted(t *testing.T, env *environment) {
-	t.Run("the Prometheus operator's", func(t *testing.T) {
-		for name, port := range map[string]string{"a port's number": "8877", "a port's name": "admin"} {
+	t.Run("objects of the Prometheus operator", func(t *testing.T) {
+		for name, port := range map[string]string{"a port number": "8877", "a port name": "admin"} {
 			t.Run(name, func(t *testing.T) {
 				list := render(t, `
 metrics: {serviceMonitor: {enabled: true, labels: {release: prometheus}}}
@@ -84,9 +84,9 @@ integrations:
 			})
 		}
 	})
-	t.Run("Emissary's", func(t *testing.T) {
+	t.Run("the TracingService of Emissary", func(t *testing.T) {
 		if _, err := os.Stat(emissaryCRDs); errors.Is(err, os.ErrNotExist) {
-			t.Skip("Emissary's CRDs are not there (../shared/data/emissary-crds.yaml beside the checkout): TestTracingServiceHasTheFields holds the names of the fields")
+			t.Skip("Emissary's CRDs are missing (../shared/data/emissary-crds.yaml beside the checkout): TestTracingServiceHasTheFields compares the names of the fields")
 		}
 		crd := tracingCRD(t)
 		require.NoError(t, env.apply(t.Context(), []*unstructured.Unstructured{crd}))
@@ -158,7 +158,7 @@ func TestTracingServiceHasTheFields(t *testing.T) {
 	require.Len(t, guides, 1)
 	assert.Equal(t, map[string]any{
 		"service": "zipkin.istio-system:9411", "driver": "zipkin", "tag_headers": []any{":authority", ":path"},
-	}, guides[0].Object["spec"], "what the guide has people write")
+	}, guides[0].Object["spec"], "the object of the guide")
 }
 
 // Each integration has a value of its own, and all of them are off by default.

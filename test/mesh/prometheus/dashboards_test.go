@@ -102,7 +102,7 @@ func TestDashboardsAreTheChartsFiles(t *testing.T) {
 func TestPanelExpressionsAreValid(t *testing.T) {
 	for name, expression := range expressions(t) {
 		t.Run(name, func(t *testing.T) {
-			require.NotContains(t, expression, "$", "a variable that the test does not know")
+			require.NotContains(t, expression, "$", "an unknown variable")
 			rules, err := json.Marshal(map[string]any{"groups": []any{map[string]any{
 				"name": "panel", "rules": []any{map[string]any{"record": "panel", "expr": expression}},
 			}}})
@@ -119,7 +119,7 @@ func TestDashboardsHaveUniqueIDsAndPanelsDoNotOverlap(t *testing.T) {
 	uids := map[string]bool{}
 	for name, d := range dashboards(t) {
 		t.Run(name, func(t *testing.T) {
-			assert.False(t, uids[d.UID], "uid %s is another's", d.UID)
+			assert.False(t, uids[d.UID], "uid %s is used twice", d.UID)
 			uids[d.UID] = true
 			ids, titles := map[int]bool{}, map[string]bool{}
 			for i, p := range d.Panels {
@@ -128,7 +128,7 @@ func TestDashboardsHaveUniqueIDsAndPanelsDoNotOverlap(t *testing.T) {
 				ids[p.ID], titles[p.Title] = true, true
 				assert.LessOrEqual(t, p.GridPosition.X+p.GridPosition.W, 24, p.Title)
 				for _, other := range d.Panels[:i] {
-					assert.False(t, p.GridPosition.overlaps(other.GridPosition), "%s lies on %s", p.Title, other.Title)
+					assert.False(t, p.GridPosition.overlaps(other.GridPosition), "%s overlaps %s", p.Title, other.Title)
 				}
 				if p.Type == "row" {
 					continue
@@ -137,7 +137,7 @@ func TestDashboardsHaveUniqueIDsAndPanelsDoNotOverlap(t *testing.T) {
 				assert.NotEmpty(t, p.Targets, p.Title)
 				for _, target := range p.Targets {
 					assert.Equal(t, "prometheus", target.Source.Type, p.Title)
-					assert.Equal(t, "${datasource}", target.Source.UID, "%s asks the Prometheus that was chosen", p.Title)
+					assert.Equal(t, "${datasource}", target.Source.UID, "%s queries the chosen data source", p.Title)
 				}
 			}
 		})

@@ -115,7 +115,7 @@ func assertExposed(t *testing.T, p *prometheus, s selector) map[string]bool {
 	t.Helper()
 	var series []map[string]string
 	require.NoError(t, p.queryAPI(t.Context(), "series", url.Values{"match[]": {s.metric}}, &series))
-	require.NotEmpty(t, series, "nobody exposes %s", s.metric)
+	require.NotEmpty(t, series, "no server exposes %s", s.metric)
 	var help map[string][]struct{ Help string }
 	require.NoError(t, p.queryAPI(t.Context(), "metadata", url.Values{"metric": {s.metric}}, &help))
 	known := map[string]bool{}

@@ -40,7 +40,7 @@ func TestHelmCommandsOfTheObservabilityPageRenderWhatItSays(t *testing.T) {
 	for _, block := range shellBlocks(t, "observability.md") {
 		command, isHelm := strings.CutPrefix(block, "helm upgrade isthmus charts/isthmus --namespace isthmus-system --reset-then-reuse-values ")
 		if !isHelm {
-			assert.NotContains(t, block, "helm ", "a form that the test does not know")
+			assert.NotContains(t, block, "helm ", "an unknown form of the command")
 			continue
 		}
 		line := strings.Join(strings.Fields(strings.ReplaceAll(command, "\\\n", " ")), " ")
@@ -49,7 +49,7 @@ func TestHelmCommandsOfTheObservabilityPageRenderWhatItSays(t *testing.T) {
 		require.NoError(t, err, block)
 		more := kinds(rendered).Difference(kinds(base))
 		annotated := strings.Count(rendered, "prometheus.io/scrape") > 0
-		assert.True(t, more.Len() > 0 || annotated, "it changes nothing: %s", block)
+		assert.True(t, more.Len() > 0 || annotated, "the command changes nothing: %s", block)
 		added = append(added, sets.List(more)...)
 	}
 	for _, want := range []string{

@@ -30,14 +30,14 @@ func TestPrometheusScrapesARunningIsthmus(t *testing.T) {
 	localAddresses[env.markPodRunning(t, "front", "isthmus.dev/injected=sidecar", "192.0.2.3")+":8877"] = startEdgeMetrics(t)
 	env.loadAlerts(t)
 	p := env.startPrometheus(t, localAddresses)
-	t.Run("the API server takes every object", func(t *testing.T) { testObjectsAreAccepted(t, env) })
-	require.True(t, t.Run("every server is found", func(t *testing.T) { testTargetsAreFound(t, p) }))
+	t.Run("the API server accepts every object", func(t *testing.T) { testObjectsAreAccepted(t, env) })
+	require.True(t, t.Run("every server is scraped", func(t *testing.T) { testTargetsAreFound(t, p) }))
 	require.True(t, t.Run("the rules are healthy", func(t *testing.T) { testRulesAreHealthy(t, p) }))
-	require.True(t, t.Run("nothing fires while all is well", func(t *testing.T) { p.awaitFiring(t) }))
-	t.Run("every panel shows something", func(t *testing.T) { testPanelsHaveData(t, p) })
-	t.Run("a missing injection fires and ends", func(t *testing.T) { testMissingInjection(t, env, p) })
-	t.Run("a webhook that is gone fires and ends", func(t *testing.T) { testWebhookDown(t, env, p) })
-	t.Run("every name is one that is exposed", func(t *testing.T) { testNamesAreExposed(t, env, p) })
+	require.True(t, t.Run("no alert fires while everything works", func(t *testing.T) { p.awaitFiring(t) }))
+	t.Run("every panel has data", func(t *testing.T) { testPanelsHaveData(t, p) })
+	t.Run("a missing injection fires an alert until it is repaired", func(t *testing.T) { testMissingInjection(t, env, p) })
+	t.Run("a webhook that is down fires an alert until it is back", func(t *testing.T) { testWebhookDown(t, env, p) })
+	t.Run("every name in alerts and dashboards is exposed", func(t *testing.T) { testNamesAreExposed(t, env, p) })
 }
 
 // createEdge creates an edge pod.
@@ -122,7 +122,7 @@ func testTargetsAreFound(t *testing.T, p *prometheus) {
 		assert.Equal(t, "spiffe://cluster.local/ns/front/sa/default", found[0].Labels["spiffe_id"])
 		assert.NotContains(t, found[0].Labels, "exported_namespace")
 	})
-	t.Run("an edge's series say how it was injected", func(t *testing.T) {
+	t.Run("an edge's series have its injection mode as a label", func(t *testing.T) {
 		found := p.awaitQuery(t, `envoy_server_live{isthmus_dev_injected="sidecar"}`, 1)
 		assert.Equal(t, "front", found[0].Labels["namespace"])
 	})

