@@ -15,10 +15,10 @@ import (
 
 const webhookConfiguration = "isthmus-injector"
 
-// Somebody puts another CA into the webhook's configuration, or none.
+// Another client writes another CA bundle into the webhook configuration, or removes it.
 func TestWrongCABundleIsRestored(t *testing.T) {
-	trial(t, "wrong caBundle put in by hand", func(ctx context.Context, tr *Trial) {
-		tr.ExpectRefusedPods("the API server trusts the webhook again when the controller has put the bundle right")
+	trial(t, "wrong caBundle written", func(ctx context.Context, tr *Trial) {
+		tr.ExpectRefusedPods("the API server does not trust the webhook until the controller has restored the bundle")
 		api := cluster.Client.AdmissionregistrationV1().MutatingWebhookConfigurations()
 		right := tr.caBundle(ctx)
 		other := certtest.NewAuthority(tr, certtest.CommonName("another")).CertificatePEM
@@ -47,8 +47,7 @@ func TestWrongCABundleIsRestored(t *testing.T) {
 	})
 }
 
-// caBundle is what the API server trusts for every webhook of the configuration;
-// empty while they differ.
+// caBundle returns the CA bundle of all webhooks of the configuration; empty if they differ.
 func (tr *Trial) caBundle(ctx context.Context) string {
 	tr.Helper()
 	found, err := cluster.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, webhookConfiguration, metav1.GetOptions{})

@@ -19,26 +19,26 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// The clocks of Isthmus' own programs jump, as those of a machine whose clock
-// somebody sets: they are built with another time.Now for that; see test/tools/cluster,
-// image isthmus-clock. By the clock of this test nothing wrong may be published, and
-// what is right stays.
+// The clocks of Isthmus' own programs jump, as after an administrator sets the clock of a
+// machine: the programs are built with another time.Now for this test (see
+// test/tools/cluster, image isthmus-clock). By the clock of this test, nothing invalid may
+// be published and valid certificates stay.
 func TestClocksJump(t *testing.T) {
 	trial(t, "clock jumped", func(ctx context.Context, tr *Trial) {
-		tr.ExpectRefusedPods("no API server takes the certificate that a webhook signs while its clock is ahead")
+		tr.ExpectRefusedPods("the API server refuses a certificate that the webhook signs while its clock is ahead")
 		require.NoError(tr, cluster.ImportImage(ctx, "isthmus-clock"))
 		tr.Cleanup(func() { assert.NoError(tr, cluster.InstallIsthmus(context.Background())) })
 		require.NoError(tr, cluster.InstallIsthmus(ctx, "image.repository=isthmus.test/isthmus-clock"))
 		e := tr.deployPublishingEdge(ctx, 1)
-		// And a Secret of the controller's that is renewed every 20 seconds, so that it is
-		// soon seen that it goes on.
+		// The controller renews another Secret every 20 seconds, so that the test soon sees
+		// it continue.
 		controllerNamespace := tr.Namespace + "-kept"
 		tr.createNamespace(controllerNamespace, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, map[string]string{policy.ServiceAccountKey: "default", policy.CertTTLKey: shortLifetime})
 		versions := map[*environment.SecretHistory]string{e.history: "", tr.WatchSecret(controllerNamespace, "default"): ""}
-		tr.await("its Secret", func(context.Context) error { return checkSecretsReplaced(versions) })
+		tr.await("the controller has published the Secret", func(context.Context) error { return checkSecretsReplaced(versions) })
 
-		// The webhook's replicas start while their clock is two hours ahead, which is
-		// then set right.
+		// The webhook's replicas start while their clock is two hours ahead, which is then
+		// corrected.
 		_, err := cluster.Kubectl(ctx, "", "--namespace", node.Namespace, "set", "env", "deployment/isthmus-webhook", "CLOCK_JUMP=2h")
 		require.NoError(tr, err)
 		_, err = cluster.Kubectl(ctx, "", "--namespace", node.Namespace, "rollout", "status", "deployment/isthmus-webhook", "--timeout=3m")
@@ -53,8 +53,7 @@ func TestClocksJump(t *testing.T) {
 		tr.setClockOffset(tr.replicas(webhookComponent), 0)
 		clockRestored, injected := time.Now(), tr.Pods.Snapshot().Injected
 
-		// Controller and publisher believe that every certificate is over, then that
-		// none has begun.
+		// Controller and publisher see every certificate as expired, then as not yet valid.
 		for _, jump := range []struct {
 			by     time.Duration
 			reason string
@@ -63,7 +62,7 @@ func TestClocksJump(t *testing.T) {
 			require.NoError(tr, err)
 			all := append(tr.replicas(controllerComponent), publishers...)
 			tr.setClockOffset(all, jump.by)
-			tr.await("it is told", func(ctx context.Context) error {
+			tr.await("Events report the rejected certificates", func(ctx context.Context) error {
 				for _, edge := range edges.Edges {
 					if err := checkEvent(ctx, edge.Namespace, "Rejected", time.Time{}, jump.reason); err != nil {
 						return err
@@ -83,7 +82,7 @@ func TestClocksJump(t *testing.T) {
 			}
 			return nil
 		})
-		tr.Logf("the webhook signed anew within %s", time.Since(clockRestored).Round(time.Second))
+		tr.Logf("the webhook signed a new certificate within %s", time.Since(clockRestored).Round(time.Second))
 		assert.Equal(tr, restarts, tr.containerRestarts(), "restarts of Isthmus")
 		for name, restarts := range e.containerRestarts(ctx, tr) {
 			assert.Zero(tr, restarts, "restarts of container %s", name)
@@ -92,7 +91,7 @@ func TestClocksJump(t *testing.T) {
 	})
 }
 
-// secretVersions are those of the Secrets that the trial follows.
+// secretVersions returns the resource versions of the Secrets that the trial watches.
 func (tr *Trial) secretVersions() map[*environment.SecretHistory]string {
 	versions := map[*environment.SecretHistory]string{}
 	for _, l := range tr.histories {
@@ -103,11 +102,12 @@ func (tr *Trial) secretVersions() map[*environment.SecretHistory]string {
 	return versions
 }
 
-// setClockOffset sets how far the clocks of our programs in these pods are from the machine's.
+// setClockOffset sets the difference between the clock of the programs in these pods and the
+// machine's clock.
 func (tr *Trial) setClockOffset(pods []corev1.Pod, by time.Duration) {
 	tr.Helper()
 	for i := range pods {
-		tr.await("jump", func(ctx context.Context) error {
+		tr.await("set the clock of a pod", func(ctx context.Context) error {
 			body, err := cluster.Client.CoreV1().RESTClient().Post().Namespace(pods[i].Namespace).Resource("pods").Name(pods[i].Name+":10999").
 				SubResource("proxy").Suffix("jump").Param("by", by.String()).DoRaw(ctx)
 			if err != nil {
@@ -115,7 +115,7 @@ func (tr *Trial) setClockOffset(pods []corev1.Pod, by time.Duration) {
 			}
 			at, err := time.Parse(time.RFC3339, strings.TrimSpace(string(body)))
 			if d := time.Until(at) - by; err == nil && d.Abs() > time.Minute {
-				err = fmt.Errorf("pod %s says it is %s", pods[i].Name, at)
+				err = fmt.Errorf("the clock of pod %s is %s", pods[i].Name, at)
 			}
 			return err
 		})

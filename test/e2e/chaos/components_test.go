@@ -15,16 +15,16 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/node"
 )
 
-// The parts of Isthmus, as the label app.kubernetes.io/component has them.
+// The components of Isthmus, as in the label app.kubernetes.io/component.
 const (
 	webhookComponent    = "webhook"
 	controllerComponent = "controller"
 )
 
-// componentSelector selects what belongs to a part of Isthmus.
+// componentSelector selects the objects of a component.
 func componentSelector(component string) string { return "app.kubernetes.io/component=" + component }
 
-// replicas lists the pods of a part of Isthmus that are not about to end.
+// replicas lists the pods of a component that are not being deleted.
 func (tr *Trial) replicas(component string) []corev1.Pod {
 	tr.Helper()
 	var found []corev1.Pod
@@ -44,17 +44,17 @@ func (tr *Trial) replicas(component string) []corev1.Pod {
 	return found
 }
 
-// containerID is the id of the one container that a replica has.
+// containerID returns the ID of a replica's only container.
 func containerID(pod *corev1.Pod) string { return pod.Status.ContainerStatuses[0].ContainerID }
 
-// killReplica kills the process of a replica, and returns when a new one runs.
+// killReplica kills the process of a replica, and waits until a new one runs.
 func (tr *Trial) killReplica(pod *corev1.Pod) {
 	tr.Helper()
 	require.NoError(tr, cluster.KillContainer(tr.Context(), containerID(pod)))
 	tr.AwaitRecovery("restarted", func(ctx context.Context) error { return checkRestarted(ctx, pod) })
 }
 
-// checkRestarted says what is missing until another container serves in a pod's place.
+// checkRestarted returns an error until the pod has another container that is ready.
 func checkRestarted(ctx context.Context, pod *corev1.Pod) error {
 	now, err := cluster.Client.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
 	if err != nil {
@@ -66,7 +66,7 @@ func checkRestarted(ctx context.Context, pod *corev1.Pod) error {
 	return nil
 }
 
-// deletePod deletes a replica, which has so many seconds to end.
+// deletePod deletes a replica with this grace period in seconds.
 func (tr *Trial) deletePod(pod *corev1.Pod, grace int64) {
 	tr.Helper()
 	err := cluster.Client.CoreV1().Pods(pod.Namespace).Delete(tr.Context(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: ptr.To(grace)})
@@ -75,15 +75,13 @@ func (tr *Trial) deletePod(pod *corev1.Pod, grace int64) {
 	}
 }
 
-// scale sets how many replicas of a part there are to be.
-func (tr *Trial) scale(component string, replicas int) {
+// scale sets the number of replicas of the selected Deployments, and retries until that works.
+func (tr *Trial) scale(namespace, selector string, replicas int) {
 	tr.Helper()
-	tr.await("scale the "+component, func(ctx context.Context) error {
-		return scale(ctx, node.Namespace, componentSelector(component), replicas)
-	})
+	tr.await("scale "+selector, func(ctx context.Context) error { return scale(ctx, namespace, selector, replicas) })
 }
 
-// scale sets how many replicas the Deployments of a namespace with a label are to have.
+// scale sets the number of replicas of the Deployments that a label selects in a namespace.
 func scale(ctx context.Context, namespace, selector string, replicas int) error {
 	_, err := cluster.Kubectl(ctx, "", "--namespace", namespace, "scale", "deployment", "--selector="+selector, fmt.Sprintf("--replicas=%d", replicas))
 	return err

@@ -12,15 +12,15 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// fault is one of those that do not disturb each other.
+// fault is a fault that can happen at the same time as others.
 type fault struct {
 	name string
 	run  func(context.Context, *Trial)
 }
 
-// runConcurrently is trial for faults that happen at the same time, to save some: each has
-// a namespace and a row of its own. What was lost counts for all of them, as nobody
-// can tell whose it was.
+// runConcurrently is trial for faults that happen at the same time, which saves time. Each
+// fault has a namespace and a row of its own. Lost requests count for all of them, because
+// their cause is unknown.
 func runConcurrently(t *testing.T, faults ...fault) {
 	t.Helper()
 	rows := make([]row, len(faults))
@@ -60,7 +60,7 @@ func runConcurrently(t *testing.T, faults ...fault) {
 	}
 }
 
-// TestConcurrentFaults is what one edge, one namespace or one Secret suffers from.
+// TestConcurrentFaults runs the faults that affect one edge, one namespace or one Secret.
 func TestConcurrentFaults(t *testing.T) {
 	runConcurrently(t,
 		fault{"Secret deleted or overwritten", secretDeletedOrOverwritten},

@@ -24,14 +24,14 @@ import (
 )
 
 const (
-	// leaseName is that of the controller's Lease.
+	// leaseName is the name of the controller's Lease.
 	leaseName = "isthmus-controller"
-	// kills is how often the leader is killed, busied by this many namespaces that
-	// opt in and out all the time.
+	// kills is the number of times that the leader is killed, while busyNamespaces opt in
+	// and out all the time.
 	kills, busyNamespaces = 8, 8
 )
 
-// The leader is killed again and again while it publishes.
+// The leader is killed repeatedly while it publishes.
 func TestControllerIsKilledWhilePublishing(t *testing.T) {
 	trial(t, "controller killed mid-publish", func(ctx context.Context, tr *Trial) {
 		var names []string
@@ -57,15 +57,15 @@ func TestControllerIsKilledWhilePublishing(t *testing.T) {
 		for range kills {
 			written := countVersions(histories)
 			leader := tr.leader("")
-			tr.await("it publishes", func(context.Context) error {
+			tr.await("the controller publishes", func(context.Context) error {
 				if countVersions(histories) < written+busyNamespaces/2 {
 					return fmt.Errorf("%d versions of Secrets", countVersions(histories))
 				}
 				return nil
 			})
 			require.NoError(tr, cluster.KillContainer(ctx, containerID(leader)))
-			tr.deletePod(leader, 0) // its successor does not wait for being restarted
-			tr.deleteLease()        // nor the other one for the Lease to run out
+			tr.deletePod(leader, 0) // so that its successor does not wait until the container restarts
+			tr.deleteLease()        // so that the other replica does not wait until the Lease expires
 		}
 		stop()
 		<-done
@@ -84,7 +84,7 @@ func TestControllerIsKilledWhilePublishing(t *testing.T) {
 	})
 }
 
-// The leader loses its Lease in three ways, and somebody leads again.
+// The leader loses its Lease in three ways, and a replica becomes leader again.
 func TestLeaderIsLost(t *testing.T) {
 	trial(t, "leader lost", func(ctx context.Context, tr *Trial) {
 		leases := cluster.Client.CoordinationV1().Leases(node.Namespace)
@@ -96,7 +96,7 @@ func TestLeaderIsLost(t *testing.T) {
 			l := tr.WatchSecret(name, "default")
 			tr.AwaitRecovery(after, func(context.Context) error {
 				if l.Current() == nil {
-					return fmt.Errorf("there is no Secret in namespace %s", name)
+					return fmt.Errorf("namespace %s has no Secret", name)
 				}
 				return nil
 			})
@@ -109,23 +109,23 @@ func TestLeaderIsLost(t *testing.T) {
 		_, err := leases.Patch(ctx, leaseName, types.MergePatchType,
 			fmt.Appendf(nil, `{"spec":{"holderIdentity":"thief","renewTime":%q}}`, time.Now().UTC().Format(metav1.RFC3339Micro)), metav1.PatchOptions{})
 		require.NoError(tr, err)
-		tr.AwaitRecovery("Lease stolen: led again", func(ctx context.Context) error { return checkLeader(ctx, "thief") })
+		tr.AwaitRecovery("Lease stolen: new leader", func(ctx context.Context) error { return checkLeader(ctx, "thief") })
 		published("Lease stolen")
 
 		leader := tr.leader("")
 		require.NoError(tr, cluster.PauseContainer(ctx, containerID(leader)))
-		tr.AwaitRecovery("leader paused: another leads", func(ctx context.Context) error { return checkLeader(ctx, leader.Name) })
+		tr.AwaitRecovery("leader paused: new leader", func(ctx context.Context) error { return checkLeader(ctx, leader.Name) })
 		published("leader paused")
 		if err := cluster.ResumeContainer(ctx, containerID(leader)); err != nil {
-			tr.Logf("it was ended meanwhile: %v", err)
+			tr.Logf("the paused container has ended: %v", err)
 		}
-		tr.await("who was paused ends and starts anew", func(ctx context.Context) error { return checkRestarted(ctx, leader) })
-		assert.NoError(tr, checkLeader(ctx, leader.Name), "who was paused leads again")
-		tr.await("both are there", tr.checkHealthy)
+		tr.await("the paused container ends and is restarted", func(ctx context.Context) error { return checkRestarted(ctx, leader) })
+		assert.NoError(tr, checkLeader(ctx, leader.Name), "another replica is the leader")
+		tr.await("both replicas are ready", tr.checkHealthy)
 	})
 }
 
-// setOptIn labels a namespace, or takes the label away.
+// setOptIn adds or removes the label of a namespace.
 func setOptIn(ctx context.Context, namespace string, optedIn bool) error {
 	value := "null"
 	if optedIn {
@@ -136,7 +136,7 @@ func setOptIn(ctx context.Context, namespace string, optedIn bool) error {
 	return err
 }
 
-// countVersions counts those of all Secrets that were seen.
+// countVersions returns the number of versions of all Secrets.
 func countVersions(histories []*environment.SecretHistory) int {
 	n := 0
 	for _, l := range histories {
@@ -145,8 +145,8 @@ func countVersions(histories []*environment.SecretHistory) int {
 	return n
 }
 
-// checkLeader says whether somebody other than this pod or holder has a Lease that has not
-// run out.
+// checkLeader returns an error unless a holder other than this one has a Lease that has not
+// expired.
 func checkLeader(ctx context.Context, other string) error {
 	lease, err := cluster.Client.CoordinationV1().Leases(node.Namespace).Get(ctx, leaseName, metav1.GetOptions{})
 	if err != nil {
@@ -154,7 +154,7 @@ func checkLeader(ctx context.Context, other string) error {
 	}
 	holder := ptr.Deref(lease.Spec.HolderIdentity, "")
 	if holder == "" || other != "" && strings.HasPrefix(holder, other) || isExpired(lease) {
-		return fmt.Errorf("the Lease is %q's, renewed %s", holder, lease.Spec.RenewTime)
+		return fmt.Errorf("the holder of the Lease is %q, renewed %s", holder, lease.Spec.RenewTime)
 	}
 	return nil
 }

@@ -11,14 +11,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// outage is how long etcd and the API server are away: longer than leaders go on
+// outage is how long etcd and the API server are down: longer than leaders keep their Lease
 // without them.
 const outage = 15 * time.Second
 
-// The API server crashes, and is started again.
+// The API server crashes, and is restarted.
 func TestAPIServerIsRestarted(t *testing.T) {
 	trial(t, "API server restarted", func(ctx context.Context, tr *Trial) {
-		tr.ExpectRefusedPods("nobody answers")
+		tr.ExpectRefusedPods("the API server is down")
 		require.NoError(tr, cluster.ControlComponent(ctx, "kill", "kube-apiserver"))
 		time.Sleep(outage)
 		require.NoError(tr, cluster.ControlComponent(ctx, "restart", "kube-apiserver"))
@@ -27,7 +27,7 @@ func TestAPIServerIsRestarted(t *testing.T) {
 	})
 }
 
-// etcd does not answer, and goes on where it was.
+// etcd does not answer for a while, and continues.
 func TestEtcdIsPaused(t *testing.T) {
 	trial(t, "etcd paused", func(ctx context.Context, tr *Trial) {
 		tr.ExpectRefusedPods("the API server cannot store anything")
@@ -41,7 +41,7 @@ func TestEtcdIsPaused(t *testing.T) {
 	})
 }
 
-// checkAPIServer says whether the API server is ready.
+// checkAPIServer returns an error until the API server is ready.
 func checkAPIServer(ctx context.Context) error {
 	return cluster.Client.CoreV1().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
 }

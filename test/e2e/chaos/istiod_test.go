@@ -18,59 +18,54 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/traffic"
 )
 
-// istiodSelector selects its Deployment and its pods.
+// istiodSelector selects the Deployment and the pods of istiod.
 const istiodSelector = "app=istiod"
 
-// istiod is away until an agent and the controller have both asked for another
-// certificate in vain: what they have goes on, and they ask again.
+// istiod is down until both an agent and the controller have failed to renew a certificate:
+// their current certificates stay in use, and they retry.
 func TestIstiodIsDownDuringRenewals(t *testing.T) {
-	trial(t, "istiod away past a renewal", func(ctx context.Context, tr *Trial) {
+	trial(t, "istiod down during renewals", func(ctx context.Context, tr *Trial) {
 		files, secret := edges.Edges[0], edges.Edges[1]
 		before := tr.secretVersions()
 		tr.Cleanup(func() {
-			require.NoError(tr, scaleIstiod(context.Background(), 1), "whatever failed, the others have an istiod")
+			require.NoError(tr, scale(context.Background(), node.IstioNamespace, istiodSelector, 1), "the other trials need istiod")
 		})
-		require.NoError(tr, scaleIstiod(ctx, 0))
+		tr.scale(node.IstioNamespace, istiodSelector, 0)
 		tr.await("no istiod is left", func(ctx context.Context) error {
 			list, err := cluster.Client.CoreV1().Pods(node.IstioNamespace).List(ctx, metav1.ListOptions{LabelSelector: istiodSelector})
 			if err == nil && len(list.Items) > 0 {
-				err = fmt.Errorf("pod %s is there still", list.Items[0].Name)
+				err = fmt.Errorf("pod %s still exists", list.Items[0].Name)
 			}
 			return err
 		})
 		outageStart := time.Now()
-		tr.await("the controller asks in vain", func(ctx context.Context) error {
+		tr.await("the controller fails to renew", func(ctx context.Context) error {
 			return checkEvent(ctx, secret.Namespace, "Failed", outageStart, "istiod")
 		})
-		tr.await("an agent asks in vain", func(ctx context.Context) error {
+		tr.await("an agent fails to renew", func(ctx context.Context) error {
 			return checkLog(ctx, files, patches.SidecarName, outageStart, "failed to get certificate")
 		})
 		reports, err := edges.Report(ctx)
 		require.NoError(tr, err)
 		shown := len(reports[files.Name].Serials)
 
-		require.NoError(tr, scaleIstiod(ctx, 1))
+		tr.scale(node.IstioNamespace, istiodSelector, 1)
 		outageEnd := time.Now()
 		tr.AwaitRecovery("istiod", tr.checkHealthy)
 		tr.AwaitRecovery("Secrets", func(context.Context) error { return checkSecretsReplaced(before) })
 		tr.AwaitRecovery("files", func(ctx context.Context) error {
 			reports, err := edges.Report(ctx)
 			if err == nil && len(reports[files.Name].Serials) <= shown {
-				err = fmt.Errorf("edge %s has shown %d certificates", files.Name, shown)
+				err = fmt.Errorf("edge %s has presented %d certificates", files.Name, shown)
 			}
 			return err
 		})
-		tr.Logf("istiod was away for %s", outageEnd.Sub(outageStart).Round(time.Second))
+		tr.Logf("istiod was down for %s", outageEnd.Sub(outageStart).Round(time.Second))
 	})
 }
 
-// scaleIstiod sets how many replicas istiod is to have.
-func scaleIstiod(ctx context.Context, replicas int) error {
-	return scale(ctx, node.IstioNamespace, istiodSelector, replicas)
-}
-
-// checkLog says that a container has not logged a text since some moment in any pod of an
-// edge.
+// checkLog returns an error until a container of any pod of an edge has logged a text since
+// a moment.
 func checkLog(ctx context.Context, edge traffic.Edge, container string, since time.Time, text string) error {
 	api := cluster.Client.CoreV1().Pods(edge.Namespace)
 	list, err := api.List(ctx, metav1.ListOptions{LabelSelector: "app=edge"})
@@ -87,5 +82,5 @@ func checkLog(ctx context.Context, edge traffic.Edge, container string, since ti
 			return nil
 		}
 	}
-	return fmt.Errorf("%s of edge %s does not say %q", container, edge.Name, text)
+	return fmt.Errorf("%s of edge %s has not logged %q", container, edge.Name, text)
 }

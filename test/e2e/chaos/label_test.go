@@ -19,31 +19,32 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// toggles is how often the label changes: it goes round enabled, disabled, removed.
+// toggles is the number of changes of the label, which goes round enabled, disabled,
+// removed.
 const toggles = 102
 
-// dryRunResult is how a pod came out.
+// dryRunResult is a pod that was created in a dry run.
 type dryRunResult struct {
 	requested, answered time.Time
 	injected            bool
 }
 
-// labelPeriod is a time in which the API server sees one value of the label and no other:
-// from when a pod came out by it until it was changed again.
+// labelPeriod is a period in which the API server sees exactly one value of the label: from
+// the first pod that shows the value until the next change.
 type labelPeriod struct {
 	from, until time.Time
 	enabled     bool
 }
 
-// The label of a namespace changes all the time while pods are asked for and an edge
-// lives in it: each pod is injected, or is not, by what the label was when the API
-// server created it, none is half injected, and the edge keeps its Secret.
+// The label of a namespace changes all the time while pods are created and an edge runs in
+// it. Each pod is injected or not, by the label's value when the API server created it; no
+// pod is partly injected; the edge keeps its Secret.
 func labelToggled(ctx context.Context, tr *Trial) {
 	tr.createNamespace(tr.Namespace, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, nil)
 	edge := pods.Edge("living")
 	tr.CreateWorkload(tr.Namespace, edge, 1)
 	history := tr.WatchSecret(tr.Namespace, "default")
-	tr.await("an edge with its Secret", func(ctx context.Context) error {
+	tr.await("the edge is ready and has a Secret", func(ctx context.Context) error {
 		if err := checkSecretReplaced(history, ""); err != nil {
 			return err
 		}
@@ -66,14 +67,14 @@ func labelToggled(ctx context.Context, tr *Trial) {
 		}
 		tr.setLabel(value)
 		enabled := value == `"enabled"`
-		tr.await("a pod by the label's new value", func(ctx context.Context) error {
+		tr.await("a pod is injected by the label's new value", func(ctx context.Context) error {
 			if c, err := requestPod(ctx, tr.Namespace); err != nil || c.injected != enabled {
-				return fmt.Errorf("with label %s a pod comes out injected: %t, %w", value, c.injected, err)
+				return fmt.Errorf("with label %s a pod is injected: %t, %w", value, c.injected, err)
 			}
 			return nil
 		})
 		periods = append(periods, labelPeriod{from: time.Now(), enabled: enabled})
-		if _, err := requestPod(ctx, tr.Namespace); err != nil { // so that it lasts for a moment
+		if _, err := requestPod(ctx, tr.Namespace); err != nil { // so that the period lasts for a moment
 			errsBetween = append(errsBetween, err)
 		}
 	}
@@ -88,19 +89,21 @@ func labelToggled(ctx context.Context, tr *Trial) {
 		assert.False(tr, e.Deleted, "the Secret of a living edge was removed")
 	}
 
-	// The end is as quiet as before: opted in, and then out for good.
+	// In the end the edge still works when opted in, and its Secret is removed when opted
+	// out.
 	tr.AwaitRecovery("label", func(ctx context.Context) error { return checkReady(ctx, tr.Namespace, "living", true) })
 	tr.setLabel(`null`)
 	require.NoError(tr, cluster.Client.AppsV1().Deployments(tr.Namespace).Delete(ctx, "living", metav1.DeleteOptions{}))
 	tr.AwaitRecovery("opted out", func(context.Context) error {
 		if entries := history.Versions(); !entries[len(entries)-1].Deleted {
-			return fmt.Errorf("the Secret of namespace %s is there still", tr.Namespace)
+			return fmt.Errorf("the Secret of namespace %s still exists", tr.Namespace)
 		}
 		return nil
 	})
 }
 
-// assertLabelDecided compares the pods with the label, where it is known what it was.
+// assertLabelDecided compares the pods with the label, for the periods in which its value is
+// known.
 func (tr *Trial) assertLabelDecided(periods []labelPeriod, results [][]dryRunResult) {
 	tr.Helper()
 	requested, compared := 0, 0
@@ -117,11 +120,11 @@ func (tr *Trial) assertLabelDecided(periods []labelPeriod, results [][]dryRunRes
 			compared++
 			if c.injected != periods[at].enabled {
 				tr.row.wrong++
-				tr.Errorf("the label was enabled: %t, and a pod asked for at %s came out injected: %t", periods[at].enabled, c.requested.Format(time.StampMilli), c.injected)
+				tr.Errorf("the label was enabled: %t, and a pod requested at %s was injected: %t", periods[at].enabled, c.requested.Format(time.StampMilli), c.injected)
 			}
 		}
 	}
-	tr.Logf("%d changes of the label, %d pods asked for meanwhile, %d of them while it was one value for sure", toggles, requested, compared)
+	tr.Logf("%d changes of the label, %d pods requested meanwhile, %d of them while its value was known", toggles, requested, compared)
 	assert.NotZero(tr, compared)
 }
 
@@ -133,7 +136,7 @@ func (tr *Trial) setLabel(value string) {
 	require.NoError(tr, err)
 }
 
-// requestPods asks for pods until ctx ends.
+// requestPods creates pods in dry runs until ctx ends.
 func requestPods(ctx context.Context, namespace string) (all []dryRunResult, err error) {
 	for ctx.Err() == nil {
 		c, err := requestPod(context.WithoutCancel(ctx), namespace)
@@ -145,7 +148,7 @@ func requestPods(ctx context.Context, namespace string) (all []dryRunResult, err
 	return all, nil
 }
 
-// requestPod asks for a pod, which is not stored.
+// requestPod creates a pod in a dry run.
 func requestPod(ctx context.Context, namespace string) (dryRunResult, error) {
 	c := dryRunResult{requested: time.Now()}
 	pod, err := cluster.Client.CoreV1().Pods(namespace).Create(ctx, pods.Edge("toggled"), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
@@ -157,7 +160,7 @@ func requestPod(ctx context.Context, namespace string) (dryRunResult, error) {
 	return c, checkInjection(pod, c.injected)
 }
 
-// checkInjection says what of an injection a pod has that it should not have, or lacks.
+// checkInjection returns an error if the pod has only some parts of an injection.
 func checkInjection(pod *corev1.Pod, injected bool) error {
 	marks := map[string]bool{
 		"sidecar":           len(pod.Spec.InitContainers) == 1,
@@ -172,7 +175,7 @@ func checkInjection(pod *corev1.Pod, injected bool) error {
 	return nil
 }
 
-// tokenMounts are the mounts that the API server adds itself.
+// tokenMounts returns the mounts that the API server itself adds.
 func tokenMounts(pod *corev1.Pod) (found []corev1.VolumeMount) {
 	for _, m := range pod.Spec.Containers[0].VolumeMounts {
 		if m.MountPath == "/var/run/secrets/kubernetes.io/serviceaccount" {

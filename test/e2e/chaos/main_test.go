@@ -1,10 +1,10 @@
 //go:build chaos
 
-// Package chaos breaks one thing after the other in a whole cluster that runs pods,
-// while requests go through two edges, one that reads files and one that reads
-// the Secret, and pods are asked for all the time, and judges
-// each by what was lost: a table is the last that it prints. Only a cluster that it
-// starts itself is broken: with KUBECONFIG most trials fail, and say so.
+// Package chaos breaks one thing after the other in a cluster that runs pods. Meanwhile
+// requests go through two edges, one that reads files and one that reads the Secret, and
+// pods are created all the time. Each trial is judged by what was lost; a table of the
+// results is the last output. Only a cluster that the package starts itself can be broken:
+// with KUBECONFIG most trials fail, and say so.
 package chaos
 
 import (
@@ -18,13 +18,13 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/traffic"
 )
 
-// lifetime is that of every certificate here: the agent renews its files at half of
-// it, the controller its Secrets at a third. What is left then has to be longer than
-// a kubelet takes to have a Secret's new content in a pod's volume: where the API
-// server was away it asks again after up to a minute.
+// lifetime is the lifetime of every certificate here: the agent renews its files after half
+// of it, the controller its Secrets after a third. The rest has to be longer than a kubelet
+// takes to update a Secret in a pod's volume: after an outage of the API server it retries
+// after up to a minute.
 const lifetime = "4m"
 
-// What the trials share.
+// These are shared by the trials.
 var (
 	cluster *node.Cluster
 	edges   *traffic.Traffic

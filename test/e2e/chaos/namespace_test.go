@@ -20,8 +20,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// Namespaces with an edge and its Secret are deleted at different moments of the
-// controller's work, and made again under their names at once.
+// Namespaces with an edge and its Secret are deleted at different stages of the controller's
+// work, and created again at once under the same names.
 func namespaceDeleted(ctx context.Context, tr *Trial) {
 	names := make([]string, 6)
 	for i := range names {
@@ -41,8 +41,8 @@ func namespaceDeleted(ctx context.Context, tr *Trial) {
 	for round := range 2 {
 		each(func(_ int, namespace string) error { return createEdgeNamespace(ctx, namespace) })
 		each(func(i int, namespace string) error {
-			// From right after it was made until the edge is about to be ready: the moment
-			// is what varies.
+			// The moment varies from right after the creation until the edge is almost
+			// ready.
 			time.Sleep(time.Duration(i+round*len(names)) * 250 * time.Millisecond)
 			return deleteNamespace(ctx, namespace)
 		})
@@ -71,7 +71,7 @@ func namespaceDeleted(ctx context.Context, tr *Trial) {
 		for _, namespace := range names {
 			for _, name := range []string{"isthmus_certificate_not_after_timestamp_seconds", "isthmus_edge_pods"} {
 				if n, err := sumMetric(ctx, controllerComponent, name, `namespace="`+namespace+`"`); err != nil || n != 0 {
-					return fmt.Errorf("%s of namespace %s is %v: %w", name, namespace, n, err)
+					return fmt.Errorf("%s of namespace %s is still %v: %w", name, namespace, n, err)
 				}
 			}
 		}
@@ -81,7 +81,7 @@ func namespaceDeleted(ctx context.Context, tr *Trial) {
 	assert.Equal(tr, restarts, tr.containerRestarts(), "restarts of Isthmus")
 }
 
-// awaitNoErrors waits until the controller has worked for a while without an error.
+// awaitNoErrors waits until the controller has reconciled for a while without an error.
 func (tr *Trial) awaitNoErrors(ctx context.Context) {
 	tr.Helper()
 	const each = "controller_runtime_reconcile_total"
@@ -99,16 +99,16 @@ func (tr *Trial) awaitNoErrors(ctx context.Context) {
 			return err
 		}
 		if b > bad {
-			good, bad = g, b // begin anew
+			good, bad = g, b // start again
 		}
 		if g < good+5 {
-			return fmt.Errorf("%v looks without an error since the last of %v errors", g-good, bad)
+			return fmt.Errorf("%v reconciles without an error since the last of %v errors", g-good, bad)
 		}
 		return nil
 	})
 }
 
-// createEdgeNamespace makes a namespace that is opted in, with an edge in it.
+// createEdgeNamespace creates a namespace that is opted in, with an edge in it.
 func createEdgeNamespace(ctx context.Context, namespace string) error {
 	_, err := cluster.Client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name: namespace, Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, Annotations: map[string]string{policy.ServiceAccountKey: "default"},
@@ -120,7 +120,7 @@ func createEdgeNamespace(ctx context.Context, namespace string) error {
 	return err
 }
 
-// deleteNamespace deletes a namespace and returns when it is gone.
+// deleteNamespace deletes a namespace and waits until it is gone.
 func deleteNamespace(ctx context.Context, namespace string) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

@@ -15,10 +15,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// nodeAgents are what a node runs beside its pods, in the order in which they start.
+// nodeAgents are the programs of a node beside its pods, in the order in which they start.
 var nodeAgents = []string{"containerd", "kubelet", "kube-proxy"}
 
-// The node's agents are away for a while: the pods go on.
+// The node's agents are down for a while: the pods go on.
 func TestNodeAgentsAreRestarted(t *testing.T) {
 	trial(t, "node's agents restarted", func(ctx context.Context, tr *Trial) {
 		before := containerIDs(ctx, tr)
@@ -32,11 +32,11 @@ func TestNodeAgentsAreRestarted(t *testing.T) {
 	})
 }
 
-// The node loses its power: every container ends, and is started again.
+// The node loses power: every container ends, and is started again.
 func TestNodeIsRebooted(t *testing.T) {
 	trial(t, "node rebooted", func(ctx context.Context, tr *Trial) {
-		tr.ExpectFailedRequests("both edges, what is behind them and who calls them end with the one node")
-		tr.ExpectRefusedPods("the webhook ends with the one node")
+		tr.ExpectFailedRequests("both edges, their callers and the service behind them end with the only node")
+		tr.ExpectRefusedPods("the webhook ends with the only node")
 		before := containerIDs(ctx, tr)
 		require.NotEmpty(tr, before)
 		require.NoError(tr, cluster.ControlComponent(ctx, "kill", "kubelet"))
@@ -49,7 +49,7 @@ func TestNodeIsRebooted(t *testing.T) {
 			now := containerIDs(ctx, tr)
 			for pod, id := range before {
 				if now[pod] == id {
-					return fmt.Errorf("%s is %s still", pod, id)
+					return fmt.Errorf("%s still has container %s", pod, id)
 				}
 			}
 			return tr.checkHealthy(ctx)
@@ -58,7 +58,8 @@ func TestNodeIsRebooted(t *testing.T) {
 	})
 }
 
-// checkAnswered says through which edge no answer has come since its caller began to count.
+// checkAnswered returns an error until requests were answered through every edge since its
+// caller began to count.
 func checkAnswered(ctx context.Context) error {
 	reports, err := edges.Report(ctx)
 	if err != nil {
@@ -66,13 +67,13 @@ func checkAnswered(ctx context.Context) error {
 	}
 	for name, r := range reports {
 		if r.Requests == r.Failed {
-			return fmt.Errorf("no answer through edge %s of %d requests", name, r.Requests)
+			return fmt.Errorf("no request through edge %s was answered, of %d", name, r.Requests)
 		}
 	}
 	return nil
 }
 
-// startAgents starts what was killed; each returns when it does its work.
+// startAgents starts the agents that were killed, and waits until each of them works.
 func (tr *Trial) startAgents(ctx context.Context) {
 	tr.Helper()
 	for _, agent := range nodeAgents {
@@ -80,7 +81,8 @@ func (tr *Trial) startAgents(ctx context.Context) {
 	}
 }
 
-// containerIDs are the ids of all containers but those of trials, by pod and name.
+// containerIDs returns the IDs of all containers except for those of trials, by pod and
+// name.
 func containerIDs(ctx context.Context, tr *Trial) map[string]string {
 	found := map[string]string{}
 	list, err := cluster.Client.CoreV1().Pods("").List(ctx, metav1.ListOptions{})

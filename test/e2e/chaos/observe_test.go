@@ -15,7 +15,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/scrape"
 )
 
-// secretName is that of every Secret here.
+// secretName is the name of every Secret here.
 const secretName = "istio-certs"
 
 // readSecret reads the Secret of a namespace.
@@ -23,8 +23,8 @@ func readSecret(ctx context.Context, namespace string) (*corev1.Secret, error) {
 	return cluster.Client.CoreV1().Secrets(namespace).Get(ctx, secretName, metav1.GetOptions{})
 }
 
-// checkEvent says that there is no Event yet with this reason about a Secret of a namespace
-// since some moment, in whose note a text occurs.
+// checkEvent returns an error until there is an Event about a Secret of a namespace, since a
+// moment, with this reason and a text in its note.
 func checkEvent(ctx context.Context, namespace, reason string, since time.Time, text string) error {
 	list, err := cluster.Client.EventsV1().Events(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -35,10 +35,10 @@ func checkEvent(ctx context.Context, namespace, reason string, since time.Time, 
 			return nil
 		}
 	}
-	return fmt.Errorf("no Event %s about a Secret says %q in namespace %s", reason, text, namespace)
+	return fmt.Errorf("no Event %s about a Secret with %q in namespace %s", reason, text, namespace)
 }
 
-// sumMetric sums a metric over the replicas of a part of Isthmus.
+// sumMetric sums a metric over the replicas of a component.
 func sumMetric(ctx context.Context, component, name string, labels ...string) (float64, error) {
 	api := cluster.Client.CoreV1().Pods(node.Namespace)
 	list, err := api.List(ctx, metav1.ListOptions{LabelSelector: componentSelector(component)})
@@ -60,7 +60,7 @@ func sumMetric(ctx context.Context, component, name string, labels ...string) (f
 	return sum, nil
 }
 
-// containerRestarts counts how often containers of Isthmus were started again.
+// containerRestarts returns the number of restarts of all containers of Isthmus.
 func (tr *Trial) containerRestarts() (n int32) {
 	tr.Helper()
 	for _, component := range []string{webhookComponent, controllerComponent} {

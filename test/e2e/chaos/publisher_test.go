@@ -12,8 +12,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/patches"
 )
 
-// The publishers of an edge are killed, one after the other: its pod is out of the
-// Service until a new one runs, and the other pod carries on.
+// The publishers of an edge are killed, one after the other: its pod is out of the Service
+// until a new publisher runs, and the other pod serves.
 func publisherKilled(ctx context.Context, tr *Trial) {
 	e := tr.deployPublishingEdge(ctx, 2)
 	pods, err := e.pods(ctx)

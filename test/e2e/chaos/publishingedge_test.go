@@ -18,16 +18,16 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// shortLifetime is how long a certificate lives whose agent is to rotate it while a trial
-// looks: that happens at half of it.
+// shortLifetime is the lifetime of a certificate that the agent rotates during a trial,
+// after half of it.
 const shortLifetime = "60s"
 
-// publishingAnnotations are the annotations of a namespace in which agents and publishers keep the
-// Secret, with certificates that are brief. They are there before the first pod: a
-// Secret of the controller's would stand for most of its longer life.
+// publishingAnnotations are the annotations of a namespace in which agents and publishers
+// write the Secret, with short certificates. They are set before the first pod: otherwise
+// the controller's Secret would stay for most of its longer life.
 var publishingAnnotations = map[string]string{policy.SourceKey: "agent", policy.CertTTLKey: shortLifetime}
 
-// publishingEdge is an edge of a trial's own that carries requests, with the publisher in its
+// publishingEdge is an edge of a trial that carries requests, with the publisher in its
 // pods.
 type publishingEdge struct {
 	*traffic.Traffic
@@ -35,7 +35,7 @@ type publishingEdge struct {
 	history *environment.SecretHistory
 }
 
-// deployPublishingEdge deploys such an edge.
+// deployPublishingEdge deploys a publishingEdge.
 func (tr *Trial) deployPublishingEdge(ctx context.Context, replicas int) *publishingEdge {
 	tr.Helper()
 	t, err := traffic.Deploy(ctx, traffic.Options{
@@ -46,8 +46,8 @@ func (tr *Trial) deployPublishingEdge(ctx context.Context, replicas int) *publis
 	require.NoError(tr, err)
 	e := &publishingEdge{Traffic: t, edge: t.Edges[0]}
 	e.history = tr.WatchSecret(e.edge.Namespace, e.edge.Account)
-	tr.await("the publisher writes", func(context.Context) error { return checkSecretReplaced(e.history, "") })
-	require.Equal(tr, "agent", e.history.Current().Annotations[policy.SourceKey], "who wrote the Secret")
+	tr.await("the publisher has written the Secret", func(context.Context) error { return checkSecretReplaced(e.history, "") })
+	require.Equal(tr, "agent", e.history.Current().Annotations[policy.SourceKey], "the writer of the Secret")
 	require.NoError(tr, t.Reset(ctx))
 	return e
 }
@@ -64,7 +64,7 @@ func (e *publishingEdge) awaitRotation(tr *Trial, description string) {
 	})
 }
 
-// recordTraffic adds what was lost through this edge to the trial's row.
+// recordTraffic adds the requests that were lost through this edge to the trial's row.
 func (e *publishingEdge) recordTraffic(tr *Trial) {
 	tr.Helper()
 	reports, err := e.Report(context.WithoutCancel(tr.Context()))
@@ -78,7 +78,7 @@ func (e *publishingEdge) recordTraffic(tr *Trial) {
 	}
 	assert.NotZero(tr, v.Requests)
 	if tr.failuresExpected == "" {
-		assert.Zero(tr, v.Failed, "requests through the trial's own edge: %s", v)
+		assert.Zero(tr, v.Failed, "requests through the trial's edge: %s", v)
 	} else {
 		tr.Logf("requests may fail: %s\n%s", tr.failuresExpected, v)
 	}
@@ -93,7 +93,7 @@ func (e *publishingEdge) pods(ctx context.Context) ([]corev1.Pod, error) {
 	return list.Items, err
 }
 
-// containerRestarts are those of the containers of the edge's pods, by name.
+// containerRestarts returns the restarts of the containers of the edge's pods, by name.
 func (e *publishingEdge) containerRestarts(ctx context.Context, tr *Trial) map[string]int32 {
 	tr.Helper()
 	pods, err := e.pods(ctx)
@@ -107,12 +107,12 @@ func (e *publishingEdge) containerRestarts(ctx context.Context, tr *Trial) map[s
 	return found
 }
 
-// containerStatuses are those of a pod's containers, native sidecars first.
+// containerStatuses returns the statuses of a pod's containers, native sidecars first.
 func containerStatuses(pod *corev1.Pod) []corev1.ContainerStatus {
 	return slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
 }
 
-// runningContainerID is the id of a pod's container; empty where it does not run.
+// runningContainerID returns the ID of a pod's container; empty if it does not run.
 func runningContainerID(pod *corev1.Pod, name string) string {
 	for _, s := range containerStatuses(pod) {
 		if s.Name == name && s.State.Running != nil {

@@ -25,15 +25,15 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// rolledPods is how many edge pods are rolled. Of them publishers have the sidecar and the
-// publisher, and keep one Secret together; the others have no container of ours. More
-// sidecars are not for a node whose kernel is as it comes: a user has 128 instances of
-// inotify in all (fs.inotify.max_user_instances), Istio's agent takes two of them and
-// ends where there is none, and all agents are user 1337; so are publishers, which take
-// one where there is one.
+// rolledPods is the number of edge pods that are rolled. Of them, publisherPods have the
+// sidecar and the publisher, and write one Secret together; the others have no container of
+// Isthmus. A node with the kernel's default settings does not run more sidecars: a user has
+// 128 instances of inotify in all (fs.inotify.max_user_instances), Istio's agent takes two
+// of them and ends if there is none, and all agents are user 1337; so are publishers, which
+// take one if there is one.
 const rolledPods, publisherPods = 200, 50
 
-// rolledWorkload is a workload of the herd, in a namespace of its own.
+// rolledWorkload is one of the workloads, in a namespace of its own.
 type rolledWorkload struct {
 	namespace string
 	mode      string
@@ -41,14 +41,13 @@ type rolledWorkload struct {
 	history   *environment.SecretHistory
 }
 
-// Two workloads of 200 edges together are rolled, all at once. The edges are a program
-// that does nothing, and ask for little: they are all on one node of two CPUs. The pods
-// that are replaced wait for a node that does not come, so that the node starts 200 pods
-// and not 400.
+// Two workloads of 200 edges together are rolled, all at once. The edges are a program that
+// does nothing and requests few resources: they all run on one node of two CPUs. The pods
+// that are replaced are unschedulable, so that the node starts 200 pods and not 400.
 func TestManyEdgesAreRolledAtOnce(t *testing.T) {
 	trial(t, fmt.Sprintf("%d edge pods rolled at once", rolledPods), func(ctx context.Context, tr *Trial) {
 		workloads := []*rolledWorkload{
-			{namespace: tr.Namespace + "-herd", mode: "secret", replicas: rolledPods - publisherPods},
+			{namespace: tr.Namespace + "-rolled", mode: "secret", replicas: rolledPods - publisherPods},
 			{namespace: tr.Namespace + "-publishers", mode: "sidecar", replicas: publisherPods},
 		}
 		tr.createNamespace(workloads[0].namespace, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, nil)
@@ -67,17 +66,19 @@ func TestManyEdgesAreRolledAtOnce(t *testing.T) {
 				return errs
 			}
 		}
-		tr.await("pods to replace", each(func(ctx context.Context, f *rolledWorkload) error { return f.checkPodCount(ctx, "true") }))
+		tr.await("the pods to replace exist", each(func(ctx context.Context, f *rolledWorkload) error { return f.checkPodCount(ctx, "true") }))
 		before, err := readServerLoad(ctx)
 		require.NoError(tr, err)
 
 		for _, f := range workloads {
-			_, err = cluster.Client.AppsV1().Deployments(f.namespace).Patch(ctx, "herd", types.MergePatchType,
+			_, err = cluster.Client.AppsV1().Deployments(f.namespace).Patch(ctx, "rolled", types.MergePatchType,
 				[]byte(`{"spec": {"template": {"spec": {"nodeSelector": null}}}}`), metav1.PatchOptions{})
 			require.NoError(tr, err)
 		}
 		tr.AwaitRecovery("created", each(func(ctx context.Context, f *rolledWorkload) error { return f.checkPodCount(ctx, "") }))
-		tr.AwaitRecovery("ready", each(func(ctx context.Context, f *rolledWorkload) error { return checkReady(ctx, f.namespace, "herd", true) }))
+		tr.AwaitRecovery("ready", each(func(ctx context.Context, f *rolledWorkload) error {
+			return checkReady(ctx, f.namespace, "rolled", true)
+		}))
 
 		after, err := readServerLoad(ctx)
 		require.NoError(tr, err)
@@ -89,9 +90,9 @@ func TestManyEdgesAreRolledAtOnce(t *testing.T) {
 			tr.Logf("%d edges: %d certificates in the Secret, %d writes", f.replicas, len(serials), len(entries))
 		}
 
-		// The next edge needs what the agents have of inotify.
+		// The next edge needs the inotify instances of these agents.
 		agents := workloads[1].namespace
-		require.NoError(tr, cluster.Client.AppsV1().Deployments(agents).Delete(ctx, "herd", metav1.DeleteOptions{}))
+		require.NoError(tr, cluster.Client.AppsV1().Deployments(agents).Delete(ctx, "rolled", metav1.DeleteOptions{}))
 		tr.AwaitRecovery("gone", func(ctx context.Context) error {
 			list, err := cluster.Client.CoreV1().Pods(agents).List(ctx, metav1.ListOptions{})
 			if err == nil && len(list.Items) > 0 {
@@ -102,9 +103,9 @@ func TestManyEdgesAreRolledAtOnce(t *testing.T) {
 	})
 }
 
-// deployment is the flock before it is rolled: nowhere.
+// deployment returns the workload before it is rolled: its pods are unschedulable.
 func (f *rolledWorkload) deployment() *appsv1.Deployment {
-	edge := pods.Edge("herd")
+	edge := pods.Edge("rolled")
 	edge.Annotations[policy.ModeKey] = f.mode
 	if f.mode == "sidecar" {
 		edge.Annotations["sidecar.istio.io/proxyCPU"], edge.Annotations["sidecar.istio.io/proxyMemory"] = "1m", "16Mi"
@@ -117,10 +118,10 @@ func (f *rolledWorkload) deployment() *appsv1.Deployment {
 	return d
 }
 
-// checkPodCount says how many of the flock's pods there are not yet; nowhere selects those
-// that wait for a node with a label, or do not.
+// checkPodCount returns an error until all of the workload's pods exist; unschedulable is
+// the value of the node selector that keeps them off the node, or "".
 func (f *rolledWorkload) checkPodCount(ctx context.Context, unschedulable string) error {
-	list, err := cluster.Client.CoreV1().Pods(f.namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=herd"})
+	list, err := cluster.Client.CoreV1().Pods(f.namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=rolled"})
 	if err != nil {
 		return err
 	}
@@ -136,12 +137,12 @@ func (f *rolledWorkload) checkPodCount(ctx context.Context, unschedulable string
 		}
 	}
 	if notInjected > 0 || n != int(f.replicas) {
-		return fmt.Errorf("%d of %d pods of namespace %s are there, %d of them without an injection", n, f.replicas, f.namespace, notInjected)
+		return fmt.Errorf("%d of %d pods of namespace %s exist, %d of them without an injection", n, f.replicas, f.namespace, notInjected)
 	}
 	return nil
 }
 
-// serverLoad is what was asked of webhook and controller so far.
+// serverLoad is the work of webhook and controller up to a moment.
 type serverLoad struct {
 	reviews, seconds, slow, rejected float64
 	controller                       float64

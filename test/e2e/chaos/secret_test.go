@@ -18,21 +18,22 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// overwrittenSecret is one Secret that somebody overwrites, in a namespace of its own.
+// overwrittenSecret is a Secret that another client overwrites, in a namespace of its own.
 type overwrittenSecret struct {
 	name          string
 	overwriteWith func(*corev1.Secret)
-	// eventNote is in the Event about what is not overwritten; empty for what is healed.
+	// eventNote is a text in the Event if the Secret stays overwritten; empty if it is
+	// restored.
 	eventNote string
 
 	namespace string
-	// version is what stands there when it was overwritten.
+	// version is the resource version after the Secret was overwritten.
 	version string
 }
 
-// Somebody deletes the Secrets of the edges that carry requests, and overwrites
-// others: what is no certificate of the edge is healed, what is someone else's stays
-// and is told, until it is removed.
+// Another client deletes the Secrets of the edges that carry requests, and overwrites
+// others. Isthmus restores a Secret without a valid certificate of its edge; it leaves a
+// Secret of another owner unchanged and reports it, until the Secret is removed.
 func secretDeletedOrOverwritten(ctx context.Context, tr *Trial) {
 	stranger := certtest.NewAuthority(tr)
 	leaf := stranger.SPIFFELeaf(tr, "spiffe://cluster.local/ns/strange/sa/default")
@@ -44,9 +45,9 @@ func secretDeletedOrOverwritten(ctx context.Context, tr *Trial) {
 		{name: "another's key", overwriteWith: func(s *corev1.Secret) { s.Data["tls.key"] = leaf.KeyPEM }},
 		{name: "a stranger's pair", overwriteWith: func(s *corev1.Secret) { s.Data["tls.crt"], s.Data["tls.key"] = leaf.ChainPEM, leaf.KeyPEM }},
 		{name: "a stranger's root", overwriteWith: func(s *corev1.Secret) { s.Data["ca.crt"] = stranger.CertificatePEM }},
-		{name: "another edge's", eventNote: "spiffe://", overwriteWith: func(s *corev1.Secret) { s.Data, s.Annotations = other.Data, other.Annotations }},
-		{name: "someone else's", eventNote: "is not managed by Isthmus", overwriteWith: func(s *corev1.Secret) {
-			s.Labels = map[string]string{policy.ManagedByLabel: "somebody"}
+		{name: "of another edge", eventNote: "spiffe://", overwriteWith: func(s *corev1.Secret) { s.Data, s.Annotations = other.Data, other.Annotations }},
+		{name: "of another owner", eventNote: "is not managed by Isthmus", overwriteWith: func(s *corev1.Secret) {
+			s.Labels = map[string]string{policy.ManagedByLabel: "another-owner"}
 			s.Data["tls.crt"], s.Data["tls.key"] = leaf.ChainPEM, leaf.KeyPEM
 		}},
 	}
@@ -54,19 +55,19 @@ func secretDeletedOrOverwritten(ctx context.Context, tr *Trial) {
 		b.namespace = fmt.Sprintf("%s-%d", tr.Namespace, i)
 		tr.createNamespace(b.namespace, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, map[string]string{policy.ServiceAccountKey: "default"})
 	}
-	tr.await("the first Secrets", func(ctx context.Context) error {
+	tr.await("the first Secrets exist", func(ctx context.Context) error {
 		return checkAll(ctx, tr, overwritten, (*overwrittenSecret).checkRestored)
 	})
 
 	before := map[*environment.SecretHistory]string{}
 	for _, edge := range edges.Edges {
 		l := tr.WatchSecret(edge.Namespace, edge.Account)
-		tr.await("the edge's Secret", func(context.Context) error { return checkSecretReplaced(l, "") })
+		tr.await("the edge has a Secret", func(context.Context) error { return checkSecretReplaced(l, "") })
 		before[l] = l.Current().ResourceVersion
 		require.NoError(tr, cluster.Client.CoreV1().Secrets(edge.Namespace).Delete(ctx, secretName, metav1.DeleteOptions{}))
 	}
 	for _, b := range overwritten {
-		tr.await("overwritten by "+b.name, func(ctx context.Context) error { return b.overwrite(ctx) })
+		tr.await("overwrite the Secret: "+b.name, func(ctx context.Context) error { return b.overwrite(ctx) })
 	}
 	tr.AwaitRecovery("deleted", func(context.Context) error { return checkSecretsReplaced(before) })
 	tr.AwaitRecovery("overwritten", func(ctx context.Context) error {
@@ -74,12 +75,12 @@ func secretDeletedOrOverwritten(ctx context.Context, tr *Trial) {
 	})
 
 	for _, b := range overwritten[5:] {
-		tr.await(b.name+" is refused", func(ctx context.Context) error {
+		tr.await("an Event reports the Secret "+b.name, func(ctx context.Context) error {
 			return checkEvent(ctx, b.namespace, "Conflict", time.Time{}, b.eventNote)
 		})
 		still, err := readSecret(ctx, b.namespace)
 		require.NoError(tr, err)
-		assert.Equal(tr, b.version, still.ResourceVersion, "what is %s is not overwritten", b.name)
+		assert.Equal(tr, b.version, still.ResourceVersion, "the Secret %s is left unchanged", b.name)
 		require.NoError(tr, cluster.Client.CoreV1().Secrets(b.namespace).Delete(ctx, secretName, metav1.DeleteOptions{}))
 	}
 	tr.AwaitRecovery("removed", func(ctx context.Context) error {
@@ -87,7 +88,7 @@ func secretDeletedOrOverwritten(ctx context.Context, tr *Trial) {
 	})
 }
 
-// checkAll joins what is missing of each.
+// checkAll joins the errors of a check for each Secret.
 func checkAll(ctx context.Context, tr *Trial, secrets []*overwrittenSecret, check func(*overwrittenSecret, context.Context, *Trial) error) error {
 	var errs error
 	for _, b := range secrets {
@@ -98,33 +99,35 @@ func checkAll(ctx context.Context, tr *Trial, secrets []*overwrittenSecret, chec
 	return errs
 }
 
-// overwrite spoils the Secret.
+// overwrite changes the Secret as another client.
 func (b *overwrittenSecret) overwrite(ctx context.Context) error {
 	s, err := readSecret(ctx, b.namespace)
 	if err != nil {
 		return err
 	}
 	b.overwriteWith(s)
-	if s, err = cluster.Client.CoreV1().Secrets(b.namespace).Update(ctx, s, metav1.UpdateOptions{FieldManager: "somebody"}); err != nil {
+	if s, err = cluster.Client.CoreV1().Secrets(b.namespace).Update(ctx, s, metav1.UpdateOptions{FieldManager: "another-owner"}); err != nil {
 		return err
 	}
 	b.version = s.ResourceVersion
 	return nil
 }
 
-// checkRestored says that it is as it was overwritten, or holds no certificate of its edge.
+// checkRestored returns an error while the Secret is as it was overwritten, or holds no
+// certificate of its edge.
 func (b *overwrittenSecret) checkRestored(ctx context.Context, tr *Trial) error {
 	s, err := readSecret(ctx, b.namespace)
 	if err != nil {
 		return err
 	}
 	if s.ResourceVersion == b.version {
-		return errors.New("it is as it was overwritten")
+		return errors.New("it is still as it was overwritten")
 	}
 	return environment.ValidateSecret(s, environment.Identity(tr, b.namespace, "default"))
 }
 
-// checkSecretsReplaced says which Secrets are gone, or are still the ones of these versions.
+// checkSecretsReplaced returns an error while any Secret is missing, or still has this
+// version.
 func checkSecretsReplaced(versions map[*environment.SecretHistory]string) error {
 	var errs error
 	for l, version := range versions {
@@ -133,14 +136,14 @@ func checkSecretsReplaced(versions map[*environment.SecretHistory]string) error 
 	return errs
 }
 
-// checkSecretReplaced says that a Secret is gone, or is still the one of a version.
+// checkSecretReplaced returns an error while a Secret is missing, or still has this version.
 func checkSecretReplaced(l *environment.SecretHistory, version string) error {
 	entries := l.Versions()
 	if len(entries) == 0 || entries[len(entries)-1].Deleted {
-		return errors.New("there is no Secret")
+		return errors.New("the Secret does not exist")
 	}
 	if current := l.Current(); current.ResourceVersion == version {
-		return fmt.Errorf("secret %s/%s is of version %s still", current.Namespace, current.Name, version)
+		return fmt.Errorf("secret %s/%s still has version %s", current.Namespace, current.Name, version)
 	}
 	return nil
 }

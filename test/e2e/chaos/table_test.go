@@ -10,28 +10,28 @@ import (
 	"time"
 )
 
-// table is what came out of all trials.
+// table holds the results of all trials.
 type table struct{ rows []row }
 
-// row is what came out of one.
+// row is the result of a trial.
 type row struct {
 	trial string
-	// requests went through the edges, failed of them were lost; gap is the longest
-	// time without an answer.
+	// requests went through the edges, and failed of them were lost; gap is the longest time
+	// without an answer.
 	requests, failed int
 	gap              time.Duration
-	// certificates are how many different ones the edges showed.
+	// certificates is the number of different certificates that the edges presented.
 	certificates int
-	// pods were asked for; waited had to be asked for again, wrong came out without
-	// an injection.
+	// pods were requested; waited of them had to be requested again, wrong were admitted
+	// without an injection.
 	pods, waited, wrong int
-	// recoveries says how long what took after the fault.
+	// recoveries says what took how long after the fault.
 	recoveries []string
 	took       time.Duration
 	failure
 }
 
-// failure says whether the trial failed.
+// failure is true if the trial failed.
 type failure bool
 
 func (f failure) String() string {

@@ -24,34 +24,34 @@ import (
 )
 
 const (
-	// timeout is how long anything may take on a busy machine.
+	// timeout limits each wait, with room for a busy machine.
 	timeout = 5 * time.Minute
-	// pollInterval is how often conditions are looked at.
+	// pollInterval is the time between two checks of a condition.
 	pollInterval = 100 * time.Millisecond
-	// requestsBeforeFault is after how many requests without a failure a fault may come.
+	// requestsBeforeFault is the number of requests without a failure before a fault.
 	requestsBeforeFault = 40
 	// trialPrefix begins the names of the trials' namespaces.
 	trialPrefix = "trial-"
 )
 
-// Trial is one fault, and what goes on beside it.
+// Trial is one fault, and what runs beside it.
 type Trial struct {
 	*testing.T
-	// Namespace is the trial's own, opted in, and goes with it.
+	// Namespace is the trial's own. It is opted in, and deleted with the trial.
 	Namespace string
-	// Pods asks for pods in it all the time, which are not stored.
+	// Pods creates pods in Namespace all the time, in dry runs.
 	Pods *pods.Creator
 
 	row       row
 	histories []*environment.SecretHistory
-	// failuresExpected and mayWait say why requests may fail and pods may have to wait; where
-	// they say nothing, none may.
+	// failuresExpected and refusalsExpected are the reasons why requests may fail and pods
+	// may be refused; if they are empty, none may.
 	failuresExpected, refusalsExpected string
 }
 
-// trial breaks something: the body returns when it is whole again, as far as it
-// knows, and is judged by what was lost until then. From then on nothing may be lost,
-// whatever the fault was, and a new edge has to start.
+// trial breaks something: run returns when the cluster has recovered, as far as it knows,
+// and what was lost until then is recorded. From then on nothing may be lost, whatever the
+// fault was, and a new edge has to start.
 func trial(t *testing.T, name string, run func(context.Context, *Trial)) {
 	t.Helper()
 	tr := &Trial{T: t, Namespace: fmt.Sprintf("%s%d", trialPrefix, len(results.rows)+1), row: row{trial: name}}
@@ -79,23 +79,22 @@ func trial(t *testing.T, name string, run func(context.Context, *Trial)) {
 	tr.failuresExpected, tr.refusalsExpected = "", ""
 	tr.StartEdge("after", pods.Edge("after"))
 	secrets := tr.WatchSecret(tr.Namespace, "default")
-	tr.await("its Secret", func(context.Context) error {
+	tr.await("the new edge has a Secret", func(context.Context) error {
 		if secrets.Current() == nil {
-			return fmt.Errorf("there is no Secret in namespace %s", tr.Namespace)
+			return fmt.Errorf("namespace %s has no Secret", tr.Namespace)
 		}
 		return nil
 	})
 	tr.awaitTraffic("after the fault")
 }
 
-// ExpectFailedRequests says why requests may fail until the body returns; otherwise none may.
+// ExpectFailedRequests says why requests may fail until run returns; by default none may.
 func (tr *Trial) ExpectFailedRequests(reason string) { tr.failuresExpected = reason }
 
-// ExpectRefusedPods says why pods may have to be asked for again until the body returns;
-// otherwise none may.
+// ExpectRefusedPods says why pods may be refused until run returns; by default none may.
 func (tr *Trial) ExpectRefusedPods(reason string) { tr.refusalsExpected = reason }
 
-// awaitTraffic waits until everything is up, and pods come out injected.
+// awaitTraffic waits until everything is ready, and pods are injected.
 func (tr *Trial) awaitTraffic(when string) {
 	tr.Helper()
 	tr.await("everything is up "+when, tr.checkHealthy)
@@ -108,7 +107,7 @@ func (tr *Trial) awaitTraffic(when string) {
 	})
 }
 
-// AwaitRecovery waits until is returns nil, and notes how long that took.
+// AwaitRecovery waits until check returns nil, and records how long that took.
 func (tr *Trial) AwaitRecovery(description string, check func(context.Context) error) {
 	tr.Helper()
 	start := time.Now()
@@ -117,7 +116,7 @@ func (tr *Trial) AwaitRecovery(description string, check func(context.Context) e
 	tr.row.recoveries = append(tr.row.recoveries, fmt.Sprintf("%s %.1fs", description, took.Seconds()))
 }
 
-// await waits until is returns nil; what it said last is the failure.
+// await waits until check returns nil; its last error is the failure.
 func (tr *Trial) await(description string, check func(context.Context) error) {
 	tr.Helper()
 	var last error
@@ -128,16 +127,16 @@ func (tr *Trial) await(description string, check func(context.Context) error) {
 	require.NoError(tr, errors.Join(err, last), description)
 }
 
-// StartEdge starts a workload of one pod in the trial's namespace, and notes how long it
-// takes until it is ready, injected.
-func (tr *Trial) StartEdge(description string, pod *corev1.Pod) {
+// StartEdge starts a workload of one pod in the trial's namespace, and records how long it
+// takes until it is ready and injected.
+func (tr *Trial) StartEdge(name string, pod *corev1.Pod) {
 	tr.Helper()
-	pod.Labels["app"] = description
+	pod.Labels["app"] = name
 	tr.CreateWorkload(tr.Namespace, pod, 1)
-	tr.AwaitRecovery("new edge", func(ctx context.Context) error { return checkReady(ctx, tr.Namespace, description, true) })
+	tr.AwaitRecovery("new edge", func(ctx context.Context) error { return checkReady(ctx, tr.Namespace, name, true) })
 }
 
-// CreateWorkload creates a workload of pods like this one.
+// CreateWorkload creates a Deployment of pods like this one.
 func (tr *Trial) CreateWorkload(namespace string, pod *corev1.Pod, replicas int32) {
 	tr.Helper()
 	tr.await("create the workload", func(ctx context.Context) error {
@@ -146,8 +145,8 @@ func (tr *Trial) CreateWorkload(namespace string, pod *corev1.Pod, replicas int3
 	})
 }
 
-// checkReady says what is missing until all pods of a workload are ready, each injected or
-// none.
+// checkReady returns an error until all pods of a workload are ready, and all of them are
+// injected or none.
 func checkReady(ctx context.Context, namespace, name string, injected bool) error {
 	d, err := cluster.Client.AppsV1().Deployments(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
@@ -168,7 +167,7 @@ func checkReady(ctx context.Context, namespace, name string, injected bool) erro
 	return nil
 }
 
-// checkRolledOut says what is missing until a workload is rolled out.
+// checkRolledOut returns an error until a Deployment is rolled out.
 func checkRolledOut(d *appsv1.Deployment) error {
 	s, want := d.Status, *d.Spec.Replicas
 	if s.ObservedGeneration < d.Generation || s.UpdatedReplicas < want || s.AvailableReplicas < want || s.Replicas > want {
@@ -177,7 +176,7 @@ func checkRolledOut(d *appsv1.Deployment) error {
 	return nil
 }
 
-// checkHealthy says what is missing until everything that trials break is up.
+// checkHealthy returns an error until everything that trials break is rolled out.
 func (*Trial) checkHealthy(ctx context.Context) error {
 	namespaces := []string{node.Namespace, node.IstioNamespace, edges.Namespace}
 	for _, edge := range edges.Edges {
@@ -197,7 +196,7 @@ func (*Trial) checkHealthy(ctx context.Context) error {
 	return nil
 }
 
-// WatchSecret judges every version of an identity's Secret from now on.
+// WatchSecret validates every version of an identity's Secret from now on.
 func (tr *Trial) WatchSecret(namespace, account string) *environment.SecretHistory {
 	tr.Helper()
 	l := (&environment.Environment{Kube: cluster.Client}).WatchSecret(tr, namespace, environment.Identity(tr, namespace, account))
@@ -205,7 +204,7 @@ func (tr *Trial) WatchSecret(namespace, account string) *environment.SecretHisto
 	return l
 }
 
-// createNamespace creates one, and removes it with the trial.
+// createNamespace creates a namespace, and deletes it with the trial.
 func (tr *Trial) createNamespace(name string, labels, annotations map[string]string) {
 	tr.Helper()
 	_, err := cluster.Client.CoreV1().Namespaces().Create(tr.Context(), &corev1.Namespace{
@@ -219,8 +218,8 @@ func (tr *Trial) createNamespace(name string, labels, annotations map[string]str
 	})
 }
 
-// awaitCleanTraffic waits until none of some requests in a row has failed or takes long, so that
-// nothing of an earlier fault counts, and begins to count anew.
+// awaitCleanTraffic waits until none of several requests in a row has failed or takes long,
+// so that no effect of an earlier fault counts, and resets the counts.
 func (tr *Trial) awaitCleanTraffic() {
 	tr.Helper()
 	require.NoError(tr, edges.Reset(tr.Context()))
@@ -234,7 +233,7 @@ func (tr *Trial) awaitCleanTraffic() {
 		}
 		for name, r := range reports {
 			if slow := r.Until.Sub(r.Oldest); r.Requests < requestsBeforeFault || slow > time.Second {
-				return fmt.Errorf("edge %s answered %d requests, the oldest under way is of %s ago", name, r.Requests, slow)
+				return fmt.Errorf("edge %s answered %d requests, the oldest request in flight is %s old", name, r.Requests, slow)
 			}
 		}
 		return nil
@@ -243,8 +242,8 @@ func (tr *Trial) awaitCleanTraffic() {
 	tr.Pods.Drain()
 }
 
-// recordResults enters into the row what there was since the last time, and whether it may
-// have been.
+// recordResults adds to the row what happened since the last call, and fails if that was not
+// allowed.
 func (tr *Trial) recordResults() {
 	tr.Helper()
 	count := tr.Pods.Drain()
@@ -256,7 +255,7 @@ func (tr *Trial) recordResults() {
 	if tr.refusalsExpected == "" {
 		assert.Zero(tr, count.Failed(), "pods were refused or unanswered: %s", count)
 	} else {
-		tr.Logf("pods may wait: %s", tr.refusalsExpected)
+		tr.Logf("pods may be refused: %s", tr.refusalsExpected)
 	}
 	reports, err := edges.Report(context.WithoutCancel(tr.Context()))
 	assert.NoError(tr, err)

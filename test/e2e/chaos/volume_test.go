@@ -19,14 +19,14 @@ import (
 
 const (
 	// fillDuration is how long the directory is full: from right after a rotation until the
-	// next one, half of a brief life later, has failed.
+	// next one, after half of a short lifetime, has failed.
 	fillDuration = 36 * time.Second
-	// agentUID is that of Istio's agent, which alone may write there.
+	// agentUID is the user of Istio's agent, the only one that may write there.
 	agentUID = 1337
 )
 
-// The directory of the certificates is full when the agent rotates: what is in it
-// stays whole, and so does the Secret.
+// The directory of the certificates is full when the agent rotates: the files in it stay
+// complete, and so does the Secret.
 func directoryFilled(ctx context.Context, tr *Trial) {
 	e := tr.deployPublishingEdge(ctx, 1)
 	e.awaitRotation(tr, "first rotation")
@@ -34,11 +34,11 @@ func directoryFilled(ctx context.Context, tr *Trial) {
 	require.NoError(tr, err)
 	pod, start := &pods[0], time.Now()
 	e.fillDirectory(ctx, tr, pod)
-	tr.await("the agent cannot write", func(ctx context.Context) error {
+	tr.await("the agent fails to write", func(ctx context.Context) error {
 		return checkLog(ctx, e.edge, patches.SidecarName, start, "error when output the resource")
 	})
-	tr.ExpectFailedRequests("Istio's agent writes again when another half of a life is over, which is when the files expire")
-	tr.await("there is room again", func(ctx context.Context) error {
+	tr.ExpectFailedRequests("Istio's agent writes again after another half of the lifetime, which is when the files expire")
+	tr.await("there is space again", func(ctx context.Context) error {
 		now, err := cluster.Client.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
 		if err == nil && now.Status.EphemeralContainerStatuses[0].State.Terminated == nil {
 			err = errors.New("the filler has not ended")
@@ -46,7 +46,7 @@ func directoryFilled(ctx context.Context, tr *Trial) {
 		return err
 	})
 	e.awaitRotation(tr, "next certificate")
-	tr.await("the edge is well", func(ctx context.Context) error {
+	tr.await("the edge is ready", func(ctx context.Context) error {
 		now, err := cluster.Client.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
 		if err == nil && !isPodReady(now) {
 			err = fmt.Errorf("pod %s/%s is not ready", now.Namespace, now.Name)
@@ -59,7 +59,7 @@ func directoryFilled(ctx context.Context, tr *Trial) {
 	e.recordTraffic(tr)
 }
 
-// fillDirectory has a container of the pod, with the agent's rights, fill the directory.
+// fillDirectory has a container of the pod, with the agent's user, fill the directory.
 func (e *publishingEdge) fillDirectory(ctx context.Context, tr *Trial, pod *corev1.Pod) {
 	tr.Helper()
 	pod.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{

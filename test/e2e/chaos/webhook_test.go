@@ -21,7 +21,7 @@ import (
 // Each replica's process is killed, then each replica's pod, while a workload starts.
 func TestWebhookReplicasAreKilled(t *testing.T) {
 	trial(t, "webhook replica killed", func(_ context.Context, tr *Trial) {
-		tr.ExpectRefusedPods("until the node has told that a process is dead, the API server is led to it, and its other attempts to the replica that lives")
+		tr.ExpectRefusedPods("the API server calls a dead process until the node has reported it, and only its retries reach the other replica")
 		for i, replica := range tr.replicas(webhookComponent) {
 			name := fmt.Sprintf("meanwhile-%d", i)
 			tr.CreateWorkload(tr.Namespace, pods.Edge(name), 2)
@@ -36,9 +36,9 @@ func TestWebhookReplicasAreKilled(t *testing.T) {
 	})
 }
 
-// Each replica is told to end, as by a drain of its node: not even one pod waits.
+// Each replica shuts down, as in a drain of its node: not even one pod waits.
 func TestWebhookReplicasShutDown(t *testing.T) {
-	trial(t, "webhook replica ended in order", func(_ context.Context, tr *Trial) {
+	trial(t, "webhook replica shut down", func(_ context.Context, tr *Trial) {
 		for _, replica := range tr.replicas(webhookComponent) {
 			tr.deletePod(&replica, *replica.Spec.TerminationGracePeriodSeconds)
 			tr.AwaitRecovery("replaced", func(ctx context.Context) error { return tr.checkReplicaReplaced(ctx, replica.Name) })
@@ -46,16 +46,16 @@ func TestWebhookReplicasShutDown(t *testing.T) {
 	})
 }
 
-// No replica is left: who asks for an injection waits, and nobody else does.
+// No replica is left: pods that request an injection wait, and all other pods start.
 func TestWebhookIsDown(t *testing.T) {
 	trial(t, "all webhook replicas killed", func(_ context.Context, tr *Trial) {
-		tr.ExpectRefusedPods("nobody answers for the webhook, and failurePolicy is Fail")
+		tr.ExpectRefusedPods("no webhook answers, and failurePolicy is Fail")
 		unlabelled := tr.Namespace + "-plain"
 		tr.createNamespace(unlabelled, nil, nil)
 		tr.Cleanup(func() {
-			assert.NoError(tr, scale(context.Background(), node.Namespace, componentSelector(webhookComponent), 2), "whatever failed, the others have a webhook")
+			assert.NoError(tr, scale(context.Background(), node.Namespace, componentSelector(webhookComponent), 2), "the other trials need the webhook")
 		})
-		tr.scale(webhookComponent, 0)
+		tr.scale(node.Namespace, componentSelector(webhookComponent), 0)
 		for _, replica := range tr.replicas(webhookComponent) {
 			tr.deletePod(&replica, 0)
 		}
@@ -81,19 +81,19 @@ func TestWebhookIsDown(t *testing.T) {
 		tr.assertNoPods(tr.Namespace, "opted-in")
 		tr.assertNoPods(unlabelled, "asks")
 
-		tr.scale(webhookComponent, 2)
+		tr.scale(node.Namespace, componentSelector(webhookComponent), 2)
 		tr.AwaitRecovery("webhook", tr.checkHealthy)
 		tr.AwaitRecovery("opted in", func(ctx context.Context) error { return checkReady(ctx, tr.Namespace, "opted-in", true) })
 		tr.AwaitRecovery("asks", func(ctx context.Context) error { return checkReady(ctx, unlabelled, "asks", true) })
 	})
 }
 
-// checkReplicaReplaced says what is missing until two replicas of the webhook serve, none of them
-// this one, whose containers are gone.
+// checkReplicaReplaced returns an error until two replicas of the webhook are ready and the
+// deleted one is gone, with its containers.
 func (tr *Trial) checkReplicaReplaced(ctx context.Context, deleted string) error {
 	_, err := cluster.Client.CoreV1().Pods(node.Namespace).Get(ctx, deleted, metav1.GetOptions{})
 	if !apierrors.IsNotFound(err) {
-		return errors.Join(fmt.Errorf("pod %s is there still", deleted), err)
+		return errors.Join(fmt.Errorf("pod %s still exists", deleted), err)
 	}
 	if replicas := tr.replicas(webhookComponent); len(replicas) != 2 {
 		return fmt.Errorf("the webhook has %d replicas", len(replicas))
@@ -101,13 +101,13 @@ func (tr *Trial) checkReplicaReplaced(ctx context.Context, deleted string) error
 	return tr.checkHealthy(ctx)
 }
 
-// assertNoPods asserts that a workload has no pod, and is told why.
+// assertNoPods asserts that a workload has no pod, and that its status says why.
 func (tr *Trial) assertNoPods(namespace, name string) {
 	tr.Helper()
 	list, err := cluster.Client.CoreV1().Pods(namespace).List(tr.Context(), metav1.ListOptions{LabelSelector: "app=" + name})
 	require.NoError(tr, err)
 	assert.Empty(tr, list.Items, "pods of %s/%s while no webhook answers", namespace, name)
-	tr.await("the workload says why it waits", func(ctx context.Context) error {
+	tr.await("the status of the workload says why it waits", func(ctx context.Context) error {
 		d, err := cluster.Client.AppsV1().Deployments(namespace).Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return err

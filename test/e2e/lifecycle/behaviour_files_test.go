@@ -11,8 +11,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// Who can read the key, as the edge sees it from inside: the agent writes the files
-// as its own user, the edge reads them as another, and writes nothing.
+// This is who can read the key, as the edge sees it from inside: the agent writes the files
+// as its own user, the edge reads them as another user, and writes nothing.
 func TestKeyFiles(t *testing.T) {
 	t.Parallel()
 	s := newNamespace(t, "files", nil)
@@ -22,7 +22,7 @@ func TestKeyFiles(t *testing.T) {
 		owner    int64
 		capacity bool
 	}{
-		"if the agent writes them, expect them in a memory of 1 MiB": {
+		"if the agent writes them, expect 1 MiB of memory": {
 			"sidecar", map[string]string{"key.pem": "0644", "cert-chain.pem": "0644", "root-cert.pem": "0644"}, agentUID, true,
 		},
 		"if they are a Secret, expect them from the kubelet": {

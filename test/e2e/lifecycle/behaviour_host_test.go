@@ -13,7 +13,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/patches"
 )
 
-// On the host's network the agent's port is the node's: an edge gets its identity
+// On the host's network the agent's port is a port of the node: an edge gets its identity
 // there, and a second one on the same node waits.
 func TestEdgeOnTheHostNetwork(t *testing.T) {
 	t.Parallel()
@@ -27,7 +27,7 @@ func TestEdgeOnTheHostNetwork(t *testing.T) {
 	s.assertStartedOnce(t, first)
 	ports := nativeSidecar(t, first).Ports
 	require.Len(t, ports, 1)
-	assert.EqualValues(t, patches.StatusPort, ports[0].HostPort, "the scheduler knows of the port")
+	assert.EqualValues(t, patches.StatusPort, ports[0].HostPort, "the scheduler knows the port")
 
 	second := edge("second")
 	second.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
@@ -39,14 +39,14 @@ func TestEdgeOnTheHostNetwork(t *testing.T) {
 	s.awaitPod(t, "second", func(pod *corev1.Pod) error {
 		for _, c := range pod.Status.Conditions {
 			if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable {
-				t.Logf("the second: %s", c.Message)
+				t.Logf("the second edge: %s", c.Message)
 				assert.Contains(t, c.Message, "free ports for the requested pod ports")
 				return nil
 			}
 		}
-		return errors.New("the scheduler has not said no")
+		return errors.New("the pod is not reported as unschedulable")
 	})
 }
 
-// nodeNameField is the one field that a node can be chosen by.
+// nodeNameField is the only field that a node can be selected by.
 const nodeNameField = "metadata.name"

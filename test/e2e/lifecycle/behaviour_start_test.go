@@ -21,8 +21,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// The edge's process begins when there are certificates to read: it waits while
-// nobody answers at istiod's address, and starts, once, when somebody does.
+// The edge's process starts when there are certificates to read: it waits while no server
+// answers at istiod's address, and starts once when one does.
 func TestEdgeWaitsForItsCertificate(t *testing.T) {
 	t.Parallel()
 	s := newNamespace(t, "start", nil)
@@ -34,7 +34,7 @@ func TestEdgeWaitsForItsCertificate(t *testing.T) {
 	s.await(t, func(ctx context.Context) error {
 		failedProbes, err := s.failedProbes(ctx, "late")
 		if err == nil && failedProbes < 3 {
-			err = fmt.Errorf("the agent was asked for a certificate %d times", failedProbes)
+			err = fmt.Errorf("%d probes of the agent have failed", failedProbes)
 		}
 		return err
 	})
@@ -45,15 +45,15 @@ func TestEdgeWaitsForItsCertificate(t *testing.T) {
 		return nil
 	})
 	assert.False(t, hasCondition(waiting, corev1.PodInitialized))
-	assert.Empty(t, containerStatus(waiting, "edge").ContainerID, "the edge was not even created: %s", describeContainers(waiting))
+	assert.Empty(t, containerStatus(waiting, "edge").ContainerID, "the edge was created early: %s", describeContainers(waiting))
 
 	d.pointToIstiod(t)
 	started := s.awaitPod(t, "late", isReady)
 	s.assertStartedOnce(t, started)
 }
 
-// Every mode that claims to passes Pod Security "restricted", which the API server
-// enforces here, and runs there; where the edge has files, its first look finds them.
+// Every mode that is documented for it passes Pod Security "restricted", which the API
+// server enforces here, and runs there; an edge with files finds them when it first looks.
 func TestModesUnderRestrictedPodSecurity(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -87,38 +87,38 @@ func TestModesUnderRestrictedPodSecurity(t *testing.T) {
 	}
 }
 
-// assertStartedOnce judges that the edge began after the agent, with a certificate,
-// and neither began twice.
+// assertStartedOnce checks that the edge started after the agent, with a certificate, and
+// that neither restarted.
 func (s *testNamespace) assertStartedOnce(t *testing.T, pod *corev1.Pod) {
 	t.Helper()
 	edge, agent := containerStatus(pod, "edge"), containerStatus(pod, patches.SidecarName)
 	v := s.firstView(t, pod.Name, "edge")
-	assert.Empty(t, v.Pair, "what the edge found as it began")
+	assert.Empty(t, v.Pair, "the error of the key pair when the edge started")
 	assert.Equal(t, s.identity("default"), v.ID)
 	assert.Zero(t, edge.RestartCount)
 	require.NotNil(t, edge.State.Running, describeContainers(pod))
 	if agent.State.Running != nil {
 		assert.Zero(t, agent.RestartCount)
-		assert.False(t, edge.State.Running.StartedAt.Before(&agent.State.Running.StartedAt), "the edge began at %s, the agent at %s", edge.State.Running.StartedAt, agent.State.Running.StartedAt)
+		assert.False(t, edge.State.Running.StartedAt.Before(&agent.State.Running.StartedAt), "the edge started at %s, the agent at %s", edge.State.Running.StartedAt, agent.State.Running.StartedAt)
 	}
 }
 
-// isReady wants a pod to be ready.
+// isReady returns an error until a pod is ready.
 func isReady(pod *corev1.Pod) error {
 	if !hasCondition(pod, corev1.PodReady) {
-		return errors.New("it is not ready")
+		return errors.New("the pod is not ready")
 	}
 	return nil
 }
 
-// withCertificateFolder has an edge look where certificates are by default.
+// withCertificateFolder makes an edge look in the default folder of certificates.
 func withCertificateFolder(pod *corev1.Pod) *corev1.Pod {
 	edge := &pod.Spec.Containers[0]
 	edge.Args = append(edge.Args, "--folder="+patches.DefaultCertDir)
 	return pod
 }
 
-// failedProbes is how often a probe of a pod failed.
+// failedProbes returns how often a probe of a pod failed.
 func (s *testNamespace) failedProbes(ctx context.Context, pod string) (int32, error) {
 	events, err := s.Client.CoreV1().Events(s.name).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + pod + ",reason=Unhealthy"})
 	if err != nil {
@@ -131,8 +131,7 @@ func (s *testNamespace) failedProbes(ctx context.Context, pod string) (int32, er
 	return n, nil
 }
 
-// istiodAlias is another address for istiod, at which nobody answers until it leads
-// there.
+// istiodAlias is another address for istiod, at which no server answers until pointToIstiod.
 type istiodAlias struct {
 	*testNamespace
 	address string
@@ -142,7 +141,7 @@ const aliasName = "detour"
 
 var aliasPort = discoveryv1.EndpointPort{Name: ptr.To("ca"), Port: ptr.To[int32](15012), Protocol: ptr.To(corev1.ProtocolTCP)}
 
-// istiodAlias makes one.
+// istiodAlias creates one.
 func (s *testNamespace) istiodAlias(t *testing.T) *istiodAlias {
 	t.Helper()
 	service, err := s.Client.CoreV1().Services(s.name).Create(t.Context(), &corev1.Service{
@@ -153,7 +152,7 @@ func (s *testNamespace) istiodAlias(t *testing.T) *istiodAlias {
 	return &istiodAlias{s, service.Spec.ClusterIP}
 }
 
-// pointToIstiod has it lead to istiod.
+// pointToIstiod makes the address lead to istiod.
 func (d *istiodAlias) pointToIstiod(t *testing.T) {
 	t.Helper()
 	found, err := d.Client.DiscoveryV1().EndpointSlices(node.IstioNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=istiod"})

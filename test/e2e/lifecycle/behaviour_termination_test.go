@@ -19,10 +19,11 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// testFinalizer is a finalizer: a pod that has ended stays, to be looked at.
+// testFinalizer is a finalizer that keeps a pod which has ended, so that the test can read
+// its status.
 const testFinalizer = "isthmus.test/kept"
 
-// The edge ends before the agent, and has its certificates until it does.
+// The edge ends before the agent, and has its certificates until then.
 func TestEdgeStopsBeforeTheAgent(t *testing.T) {
 	t.Parallel()
 	s := newNamespace(t, "end", nil)
@@ -32,7 +33,7 @@ func TestEdgeStopsBeforeTheAgent(t *testing.T) {
 		drainsInTime bool
 	}{
 		"if the edge drains, expect certificates until it is done": {"5s", 60, true},
-		"if it never ends, expect its end with the grace period":   {"1h", 5, false},
+		"if the edge never ends, expect that it is killed after the grace period":   {"1h", 5, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -44,7 +45,7 @@ func TestEdgeStopsBeforeTheAgent(t *testing.T) {
 			require.NoError(t, pods.Delete(t.Context(), edge.Name, metav1.DeleteOptions{}))
 			pod := s.awaitPod(t, edge.Name, func(pod *corev1.Pod) error {
 				if containerStatus(pod, "edge").State.Terminated == nil || containerStatus(pod, patches.SidecarName).State.Terminated == nil {
-					return errors.New("not all have ended")
+					return errors.New("edge or agent has not ended")
 				}
 				return nil
 			})
@@ -64,15 +65,15 @@ func TestEdgeStopsBeforeTheAgent(t *testing.T) {
 	}
 }
 
-// removeFinalizer lets go of a pod that was kept.
+// removeFinalizer lets a pod with the finalizer be deleted.
 func (s *testNamespace) removeFinalizer(t *testing.T, name string) {
 	t.Helper()
 	_, err := s.Client.CoreV1().Pods(s.name).Patch(context.WithoutCancel(t.Context()), name, types.JSONPatchType, []byte(`[{"op":"remove","path":"/metadata/finalizers"}]`), metav1.PatchOptions{})
 	assert.NoError(t, err)
 }
 
-// A Job whose pod has the agent beside it ends when its own container does. The
-// publisher would go on, so a Job that asks for that is refused.
+// A Job whose pod runs the agent completes when its own container does. The publisher would
+// not end, so Isthmus refuses a Job that requests it.
 func TestJobWithAnAgentCompletes(t *testing.T) {
 	t.Parallel()
 	s := newNamespace(t, "job", nil)

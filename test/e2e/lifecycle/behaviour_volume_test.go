@@ -42,11 +42,11 @@ func TestCertificateVolumeIsBounded(t *testing.T) {
 	assert.EqualValues(t, 1<<20, v.Capacity)
 	assert.Contains(t, v.Full, "no space left on device")
 	assert.LessOrEqual(t, v.Filled, v.Capacity)
-	assert.InDelta(t, v.Filled, v.Charged, 64<<10, "it counts as memory of the container that writes")
+	assert.InDelta(t, v.Filled, v.Charged, 64<<10, "the memory is charged to the container that writes")
 	assert.Equal(t, corev1.PodRunning, pod.Status.Phase)
 	for _, container := range []string{"edge", patches.SidecarName} {
 		assert.Zero(t, containerStatus(pod, container).RestartCount, container)
 	}
 	limits := nativeSidecar(t, pod).Resources.Limits
-	assert.Less(t, v.Capacity, limits.Memory().Value(), "the agent's limit bears a full volume")
+	assert.Less(t, v.Capacity, limits.Memory().Value(), "the agent's limit is larger than the volume")
 }

@@ -62,7 +62,7 @@ func TestEdgesOfDaemonSetAndStatefulSet(t *testing.T) {
 		require.NoError(t, s.Client.CoreV1().Pods(s.name).Delete(t.Context(), first.Name, metav1.DeleteOptions{}))
 		recreated := s.awaitPod(t, first.Name, func(pod *corev1.Pod) error {
 			if pod.UID == first.UID {
-				return errors.New("it is the old one")
+				return errors.New("the pod is still the old one")
 			}
 			return isReady(pod)
 		})
@@ -122,7 +122,7 @@ func TestFailingPublisherDoesNotStopTheEdge(t *testing.T) {
 		})
 	}
 	// The reason why it is none of the native sidecars.
-	t.Run("a native sidecar would", func(t *testing.T) {
+	t.Run("a failing native sidecar stops the edge", func(t *testing.T) {
 		t.Parallel()
 		s.createModified(t, "native", func(pod *corev1.Pod) {
 			c := *publisher(pod)
@@ -138,7 +138,7 @@ func TestFailingPublisherDoesNotStopTheEdge(t *testing.T) {
 		})
 		t.Log(describeContainers(pod))
 		assert.True(t, ptr.Deref(containerStatus(pod, patches.SidecarName).Started, false), "the agent has its certificate")
-		assert.Empty(t, containerStatus(pod, "edge").ContainerID, "the edge is not even created")
+		assert.Empty(t, containerStatus(pod, "edge").ContainerID, "the edge is not created")
 	})
 }
 

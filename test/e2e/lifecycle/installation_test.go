@@ -18,24 +18,23 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/traffic"
 )
 
-// installationState is what was brought into the cluster.
+// installationState is what the tests have brought into the cluster.
 type installationState struct {
-	// before is what there was of Isthmus and of Istio.
+	// before is what the cluster held of Isthmus and of Istio.
 	before inventory
 	istio  bool
-	// edges carry requests from the installation of Isthmus, which began then, to the
-	// end.
+	// edges carry requests from installStart, the installation of Isthmus, to the end.
 	edges        *traffic.Traffic
 	installStart time.Time
 }
 
-// inventory is what there is in a cluster that a visit might leave behind.
+// inventory lists what the tests might leave behind in a cluster.
 type inventory struct {
 	isthmus, namespaces, customResources []string
 }
 
-// install installs Istio, where there is none, and Isthmus, under requests that fail
-// before and succeed after. What it returns is to leave, also after an error.
+// install installs Istio, if it is missing, and Isthmus, under requests that fail before and
+// succeed after. The result has to be uninstalled, also after an error.
 func install(ctx context.Context) (*installationState, error) {
 	v := &installationState{}
 	var err error
@@ -43,7 +42,7 @@ func install(ctx context.Context) (*installationState, error) {
 		return v, err
 	}
 	if i := slices.IndexFunc(v.before.isthmus, func(object string) bool { return strings.HasPrefix(object, "mutatingwebhookconfigurations ") }); i >= 0 {
-		return v, fmt.Errorf("an Isthmus is in the cluster (%s), and these tests upgrade and uninstall it: uninstall it first", v.before.isthmus[i])
+		return v, fmt.Errorf("the cluster has an Isthmus (%s), and these tests upgrade and uninstall it: uninstall it first", v.before.isthmus[i])
 	}
 	v.istio = !slices.Contains(v.before.namespaces, node.IstioNamespace)
 	if err := cluster.InstallIstio(ctx); err != nil {
@@ -60,7 +59,7 @@ func install(ctx context.Context) (*installationState, error) {
 	return v, err
 }
 
-// uninstall takes away what was brought into a cluster that is not ours, and says what
+// uninstall removes what was brought into a cluster that KUBECONFIG names, and reports what
 // is left.
 func (v *installationState) uninstall(ctx context.Context) error {
 	if cluster.Ephemeral {
@@ -111,7 +110,7 @@ func (v *installationState) awaitNothing(ctx context.Context) error {
 	return nil
 }
 
-// takeInventory looks around.
+// takeInventory lists what the cluster holds.
 func takeInventory(ctx context.Context) (inventory, error) {
 	found, err := leftovers.List(ctx, cluster.Admin)
 	if err != nil {
@@ -130,7 +129,7 @@ func takeInventory(ctx context.Context) (inventory, error) {
 	return i, err
 }
 
-// added are those of now that were not there before.
+// added returns the names in now that are not in before.
 func added(before, now []string) []string {
 	return slices.DeleteFunc(slices.Clone(now), func(name string) bool { return slices.Contains(before, name) })
 }

@@ -1,9 +1,9 @@
 //go:build e2e
 
 // Package lifecycle runs Isthmus on a whole cluster, whose nodes run pods: the one that
-// KUBECONFIG names, or one of a single node that is started for it. Requests go
-// through edges from the installation to the end, and none may fail. It takes some
-// minutes. See docs/testing.md.
+// KUBECONFIG names, or one of a single node that is started for it. Requests go through
+// edges from the installation to the end, and none may fail. It takes some minutes. See
+// docs/testing.md.
 package lifecycle
 
 import (
@@ -18,18 +18,18 @@ import (
 )
 
 var (
-	// cluster is where everything runs.
+	// cluster is the cluster of all tests.
 	cluster *node.Cluster
 	// installation is what was brought into it.
 	installation *installationState
-	// isthmusInstalled is held for reading by who needs Isthmus to be there and to answer,
-	// and for writing by who takes it away; see open and alone.
+	// isthmusInstalled is held for reading by tests that need a running Isthmus, and for
+	// writing by tests that uninstall it; see newNamespace and lockInstallation.
 	isthmusInstalled sync.RWMutex
 )
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
-// run returns the status to exit with.
+// run returns the exit status.
 func run(m *testing.M) int {
 	status, err := runTests(context.Background(), m)
 	if err != nil {
@@ -39,8 +39,8 @@ func run(m *testing.M) int {
 	return status
 }
 
-// runTests brings everything up, runs the tests, judges the traffic, and leaves the
-// cluster as it was.
+// runTests starts and installs everything, runs the tests, judges the traffic, and leaves
+// the cluster as it was.
 func runTests(ctx context.Context, m *testing.M) (status int, err error) {
 	if cluster, err = node.Start(ctx); err != nil {
 		return 1, err
@@ -60,8 +60,8 @@ func runTests(ctx context.Context, m *testing.M) (status int, err error) {
 	return status, installation.reportTraffic(ctx, os.Stdout)
 }
 
-// lockInstallation waits until no other test needs Isthmus as it is, and keeps the others
-// waiting until the test ends.
+// lockInstallation waits until no other test needs Isthmus as it is, and makes other tests
+// wait until this test ends.
 func lockInstallation(t *testing.T) {
 	t.Helper()
 	isthmusInstalled.Lock()

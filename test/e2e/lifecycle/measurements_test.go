@@ -24,10 +24,10 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// measurements are what was measured; they are printed at the end.
+// measurements are printed at the end.
 var measurements table
 
-// table has a row for each number, beside the bar that is set for it.
+// table has a row for each measurement, with the limit that is set for it.
 type table struct {
 	mu   sync.Mutex
 	rows [][3]string
@@ -59,7 +59,7 @@ type memoryUse struct {
 
 var workingSet = regexp.MustCompile(`(?m)^container_memory_working_set_bytes\{container="([^"]+)",namespace="([^"]+)",pod="([^"]+)"\} (\S+) (\d+)$`)
 
-// memoryUses asks the kubelets.
+// memoryUses reads the metrics of all kubelets.
 func memoryUses(ctx context.Context) ([]memoryUse, error) {
 	nodes, err := cluster.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -86,8 +86,8 @@ func memoryUses(ctx context.Context) ([]memoryUse, error) {
 	return found, nil
 }
 
-// maxMemory waits until every running pod of a selection was measured after a moment,
-// and returns the greatest working set of a container in them, in MiB.
+// maxMemory waits until every running pod of a selection was measured after a moment, and
+// returns the largest working set of a container in them, in MiB.
 func (s *testNamespace) maxMemory(t *testing.T, namespace, selector, container string, after time.Time) float64 {
 	t.Helper()
 	var found memoryUse
@@ -119,9 +119,9 @@ func (s *testNamespace) maxMemory(t *testing.T, namespace, selector, container s
 	return found.bytes / (1 << 20)
 }
 
-// The webhook's memory with 100 namespaces that are opted in, and after reviews. It
-// runs before the tests that run side by side. The namespaces stay until the visit
-// ends: deleting so many at once keeps a small cluster busy for a minute.
+// This measures the webhook's memory with 100 namespaces that are opted in, and after
+// reviews. It runs before the parallel tests. The namespaces stay until the end: deleting so
+// many at once keeps a small cluster busy for a minute.
 func TestMemoryOfTheWebhook(t *testing.T) {
 	const namespaces, reviews, workers = 100, 2000, 8
 	s := newNamespace(t, "reviews", nil)

@@ -25,21 +25,21 @@ import (
 )
 
 const (
-	// meshImage is the image of test/tools/images/meshservice, whose command look is an edge
-	// that only says how its certificates look.
+	// meshImage is the image of test/tools/images/meshservice. Its command look is an edge
+	// that only reports the state of its certificates.
 	meshImage = "isthmus.test/mesh:dev"
-	// edgeUID is Emissary's.
+	// edgeUID is the user of Emissary.
 	edgeUID = 8888
-	// agentUID is that of Istio's agent.
+	// agentUID is the user of Istio's agent.
 	agentUID = 1337
-	// securityLevel is what Pod Security enforces in a namespace.
+	// securityLevel is the label for the level that Pod Security enforces in a namespace.
 	securityLevel = "pod-security.kubernetes.io/enforce"
 )
 
-// podTimeout is how long anything may take that a node does, on a busy machine.
+// podTimeout limits each wait for a node, with room for a busy machine.
 const podTimeout = 3 * time.Minute
 
-// testNamespace is a namespace that a test has for itself.
+// testNamespace is a namespace of one test.
 type testNamespace struct {
 	*node.Cluster
 	name string
@@ -51,7 +51,7 @@ func newNamespace(t *testing.T, name string, annotations map[string]string) *tes
 	return newNamespaceAtLevel(t, name, "restricted", annotations)
 }
 
-// newNamespaceAtLevel is open where Pod Security enforces this level.
+// newNamespaceAtLevel is newNamespace with another level of Pod Security.
 func newNamespaceAtLevel(t *testing.T, name, level string, annotations map[string]string) *testNamespace {
 	t.Helper()
 	isthmusInstalled.RLock()
@@ -73,7 +73,7 @@ func newNamespaceAtLevel(t *testing.T, name, level string, annotations map[strin
 	return s
 }
 
-// logState logs how the pods are.
+// logState logs the pods and Events.
 func (s *testNamespace) logState(t *testing.T) {
 	t.Helper()
 	for _, arguments := range [][]string{{"get", "pods", "-o", "wide"}, {"get", "events", "--sort-by=.lastTimestamp"}} {
@@ -82,7 +82,7 @@ func (s *testNamespace) logState(t *testing.T) {
 	}
 }
 
-// await waits until is returns nil; what it said last is the failure.
+// await waits until check returns nil; its last error is the failure.
 func (s *testNamespace) await(t *testing.T, check func(context.Context) error) {
 	t.Helper()
 	var last error
@@ -93,7 +93,7 @@ func (s *testNamespace) await(t *testing.T, check func(context.Context) error) {
 	require.NoError(t, errors.Join(err, last))
 }
 
-// inspectorPod is a pod whose edge is mesh look with these arguments. It asks for the
+// inspectorPod returns a pod whose edge runs mesh look with these arguments. It requests the
 // generic profile, and passes Pod Security "restricted".
 func inspectorPod(name string, arguments ...string) *corev1.Pod {
 	return &corev1.Pod{
@@ -106,14 +106,14 @@ func inspectorPod(name string, arguments ...string) *corev1.Pod {
 	}
 }
 
-// inspectorContainer is a container that runs mesh look.
+// inspectorContainer returns a container that runs mesh look.
 func inspectorContainer(name string, uid int64, arguments ...string) corev1.Container {
 	return corev1.Container{
 		Name: name, Image: meshImage, ImagePullPolicy: corev1.PullIfNotPresent, Args: append([]string{"look"}, arguments...), SecurityContext: restricted(uid),
 	}
 }
 
-// restricted is what Pod Security "restricted" asks of a container.
+// restricted returns the security context that Pod Security "restricted" requires.
 func restricted(uid int64) *corev1.SecurityContext {
 	return &corev1.SecurityContext{
 		RunAsUser: ptr.To(uid), RunAsGroup: ptr.To(uid), RunAsNonRoot: ptr.To(true), AllowPrivilegeEscalation: ptr.To(false), ReadOnlyRootFilesystem: ptr.To(true),
@@ -142,7 +142,7 @@ func (s *testNamespace) createReady(t *testing.T, pod *corev1.Pod) *corev1.Pod {
 	return s.awaitPod(t, pod.Name, isReady)
 }
 
-// awaitPod waits until is returns nil for a pod, and returns the pod.
+// awaitPod waits until check returns nil for a pod, and returns the pod.
 func (s *testNamespace) awaitPod(t *testing.T, name string, check func(*corev1.Pod) error) *corev1.Pod {
 	t.Helper()
 	var found *corev1.Pod
@@ -167,8 +167,8 @@ func hasCondition(pod *corev1.Pod, condition corev1.PodConditionType) bool {
 	})
 }
 
-// containerStatus returns that of a container of a pod, of whatever kind; empty where the
-// kubelet has said nothing of it yet.
+// containerStatus returns the status of a container of any kind; empty if the kubelet has
+// not reported one yet.
 func containerStatus(pod *corev1.Pod, container string) corev1.ContainerStatus {
 	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses) {
 		if s.Name == container {
@@ -178,7 +178,7 @@ func containerStatus(pod *corev1.Pod, container string) corev1.ContainerStatus {
 	return corev1.ContainerStatus{}
 }
 
-// nativeSidecar is the agent of a pod that came out with one.
+// nativeSidecar returns the agent of an injected pod.
 func nativeSidecar(t *testing.T, pod *corev1.Pod) corev1.Container {
 	t.Helper()
 	i := slices.IndexFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == patches.SidecarName })
@@ -186,7 +186,7 @@ func nativeSidecar(t *testing.T, pod *corev1.Pod) corev1.Container {
 	return pod.Spec.InitContainers[i]
 }
 
-// describeContainers says in a line how the containers of a pod are.
+// describeContainers describes the state of a pod's containers in one line.
 func describeContainers(pod *corev1.Pod) string {
 	text := string(pod.Status.Phase)
 	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses) {
@@ -202,7 +202,7 @@ func describeContainers(pod *corev1.Pod) string {
 	return text
 }
 
-// view is what mesh look prints; see View in test/tools/images/meshservice.
+// view is the output of mesh look; see View in test/tools/images/meshservice.
 type view struct {
 	UID, GID int64
 	Files    []struct {
@@ -220,7 +220,7 @@ type view struct {
 	Lack             string
 }
 
-// firstView returns the first view of a container that looks.
+// firstView returns the first view of a container that runs mesh look.
 func (s *testNamespace) firstView(t *testing.T, pod, container string) view {
 	t.Helper()
 	var v view
@@ -231,14 +231,14 @@ func (s *testNamespace) firstView(t *testing.T, pod, container string) view {
 		}
 		v = view{}
 		if err := json.NewDecoder(bytes.NewReader(text)).Decode(&v); err != nil {
-			return fmt.Errorf("%s of pod %s says %q: %w", container, pod, text, err)
+			return fmt.Errorf("%s of pod %s has logged %q: %w", container, pod, text, err)
 		}
 		return nil
 	})
 	return v
 }
 
-// lastView returns the view that a container left as it ended.
+// lastView returns the view that a container wrote as its termination message.
 func lastView(t *testing.T, pod *corev1.Pod, container string) view {
 	t.Helper()
 	ended := containerStatus(pod, container).State.Terminated
@@ -248,7 +248,7 @@ func lastView(t *testing.T, pod *corev1.Pod, container string) view {
 	return v
 }
 
-// identity is the SPIFFE ID of a service account here.
+// identity returns the SPIFFE ID of a service account in the namespace.
 func (s *testNamespace) identity(account string) string {
 	return fmt.Sprintf("spiffe://cluster.local/ns/%s/sa/%s", s.name, account)
 }

@@ -45,7 +45,7 @@ func (l *releaseTest) createNamespace(t *testing.T, name string, annotations map
 	})
 }
 
-// await waits until is returns nil; what it said last is the failure.
+// await waits until check returns nil; its last error is the failure.
 func (l *releaseTest) await(t *testing.T, check func(context.Context) error) {
 	t.Helper()
 	var last error
@@ -56,9 +56,9 @@ func (l *releaseTest) await(t *testing.T, check func(context.Context) error) {
 	require.NoError(t, errors.Join(err, last))
 }
 
-// createWorkload creates a workload of two edges that do nothing, and take their time: a
-// rollout lasts longer than the controller's pause between two looks, so that it could
-// begin the next meanwhile.
+// createWorkload creates a workload of two edges that do nothing, and become available
+// slowly: a rollout lasts longer than the controller's pause between two checks, so that the
+// controller could begin the next rollout meanwhile.
 func (l *releaseTest) createWorkload(t *testing.T, namespace, name string) {
 	t.Helper()
 	d := pods.Deployment(pods.Edge(name), 2)
@@ -67,7 +67,7 @@ func (l *releaseTest) createWorkload(t *testing.T, namespace, name string) {
 	require.NoError(t, err)
 }
 
-// checkRolledOut is what is missing until a Deployment is rolled out.
+// checkRolledOut returns an error until a Deployment is rolled out.
 func checkRolledOut(d *appsv1.Deployment) error {
 	s, want := d.Status, *d.Spec.Replicas
 	if s.ObservedGeneration < d.Generation || s.UpdatedReplicas < want || s.AvailableReplicas < want || s.Replicas > want {
@@ -76,7 +76,7 @@ func checkRolledOut(d *appsv1.Deployment) error {
 	return nil
 }
 
-// deployments are those of namespaces.
+// deployments lists the Deployments of namespaces.
 func (l *releaseTest) deployments(ctx context.Context, namespaces []string) ([]appsv1.Deployment, error) {
 	var found []appsv1.Deployment
 	for _, namespace := range namespaces {
@@ -101,8 +101,8 @@ func (l *releaseTest) awaitRolled(t *testing.T, namespaces ...string) {
 	})
 }
 
-// watchRollouts looks at the Deployments of namespaces until the returned function is
-// called, which tells which were in the middle of a rollout at once.
+// watchRollouts watches the Deployments of namespaces until the returned function is called,
+// which returns those that were rolled out at the same time.
 func (l *releaseTest) watchRollouts(t *testing.T, namespaces ...string) func() []string {
 	t.Helper()
 	concurrent := map[string]bool{}
@@ -115,8 +115,8 @@ func (l *releaseTest) watchRollouts(t *testing.T, namespaces ...string) func() [
 			if err != nil {
 				continue
 			}
-			// They are read one after the other: one that has ended while the next began is
-			// not in the second look any more.
+			// The Deployments are read one after the other: one whose rollout ended while
+			// the next began is no longer rolling out when it is read again.
 			now := rollingOut(all)
 			if both := slices.DeleteFunc(before, func(name string) bool { return !slices.Contains(now, name) }); len(both) > 1 {
 				concurrent[strings.Join(both, " and ")] = true
@@ -133,7 +133,7 @@ func (l *releaseTest) watchRollouts(t *testing.T, namespaces ...string) func() [
 	}
 }
 
-// rollingOut are the names of those whose pods are being replaced; a pod that is not
+// rollingOut returns the names of those whose pods are being replaced; a pod that is not
 // ready for a moment is no rollout.
 func rollingOut(all []appsv1.Deployment) []string {
 	var found []string
@@ -146,7 +146,7 @@ func rollingOut(all []appsv1.Deployment) []string {
 	return found
 }
 
-// podUIDs are those of the pods of namespaces that are not about to end.
+// podUIDs returns the sorted UIDs of the pods of namespaces that are not being deleted.
 func (l *releaseTest) podUIDs(t *testing.T, namespaces ...string) []string {
 	t.Helper()
 	var found []string
@@ -169,7 +169,7 @@ func (l *releaseTest) awaitReplaced(t *testing.T, old []string, namespaces ...st
 	l.await(t, func(context.Context) error {
 		for _, uid := range l.podUIDs(t, namespaces...) {
 			if slices.Contains(old, uid) {
-				return fmt.Errorf("pod %s is there still", uid)
+				return fmt.Errorf("pod %s still exists", uid)
 			}
 		}
 		return nil
@@ -177,7 +177,7 @@ func (l *releaseTest) awaitReplaced(t *testing.T, old []string, namespaces ...st
 	l.awaitRolled(t, namespaces...)
 }
 
-// awaitState waits until the controller counts so many edge pods in this state.
+// awaitState waits until the controller counts this number of edge pods in this state.
 func (l *releaseTest) awaitState(t *testing.T, namespace, state string, want float64) {
 	t.Helper()
 	l.await(t, func(ctx context.Context) error {
@@ -198,13 +198,13 @@ func (l *releaseTest) awaitState(t *testing.T, namespace, state string, want flo
 			sum, hasLeader = sum+n, hasLeader || strings.Contains(string(text), `isthmus_edge_pods{`)
 		}
 		if !hasLeader || sum != want {
-			return fmt.Errorf("%v edge pods of %s are %s, want %v (someone leads: %t)", sum, namespace, state, want, hasLeader)
+			return fmt.Errorf("%v edge pods of %s are %s, want %v (there is a leader: %t)", sum, namespace, state, want, hasLeader)
 		}
 		return nil
 	})
 }
 
-// configuration is that of the webhook.
+// configuration returns the webhook configuration.
 func (l *releaseTest) configuration(t *testing.T) *admissionv1.MutatingWebhookConfiguration {
 	t.Helper()
 	found, err := l.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), configurationName, metav1.GetOptions{})
@@ -213,7 +213,7 @@ func (l *releaseTest) configuration(t *testing.T) *admissionv1.MutatingWebhookCo
 	return found
 }
 
-// caRoots are the CA certificates that the API server verifies the webhook by; every
+// caRoots returns the CA certificates by which the API server verifies the webhook; every
 // webhook of both configurations has the same.
 func (l *releaseTest) caRoots(t *testing.T) [][]byte {
 	t.Helper()
@@ -227,20 +227,20 @@ func (l *releaseTest) caRoots(t *testing.T) [][]byte {
 	}
 }
 
-// awaitRequestedPods waits until so many pods more were asked for.
+// awaitRequestedPods waits until this number of pods was requested.
 func (l *releaseTest) awaitRequestedPods(t *testing.T, more int) {
 	t.Helper()
 	before := l.creator.Snapshot().Requested
 	l.await(t, func(context.Context) error {
 		if now := l.creator.Snapshot().Requested; now < before+more {
-			return fmt.Errorf("%d of %d pods were asked for", now-before, more)
+			return fmt.Errorf("%d of %d pods were requested", now-before, more)
 		}
 		return nil
 	})
 }
 
-// assertNothingFailed judges what happened since the last time: all pods that were asked for came
-// out injected, and no request failed.
+// assertNothingFailed checks the time since the last call: all requested pods were injected,
+// and no request failed.
 func (l *releaseTest) assertNothingFailed(t *testing.T, description string) {
 	t.Helper()
 	count := l.creator.Drain()
@@ -249,7 +249,7 @@ func (l *releaseTest) assertNothingFailed(t *testing.T, description string) {
 	l.assertNoFailedRequests(t, description)
 }
 
-// assertNoFailedRequests judges the requests alone.
+// assertNoFailedRequests checks the requests alone.
 func (l *releaseTest) assertNoFailedRequests(t *testing.T, description string) {
 	t.Helper()
 	reports, err := l.edges.Report(t.Context())
@@ -261,7 +261,7 @@ func (l *releaseTest) assertNoFailedRequests(t *testing.T, description string) {
 	assert.NotZero(t, verdict.Requests, description)
 }
 
-// upgrade changes the release by Helm's flags and waits until all is rolled out.
+// upgrade changes the release by Helm's flags and waits until everything is rolled out.
 func (l *releaseTest) upgrade(t *testing.T, flags ...string) {
 	t.Helper()
 	_, err := l.Helm(t.Context(), append([]string{
@@ -270,7 +270,7 @@ func (l *releaseTest) upgrade(t *testing.T, flags ...string) {
 	require.NoError(t, err)
 }
 
-// revision is the release's.
+// revision returns the revision of the release.
 func (l *releaseTest) revision(t *testing.T) int {
 	t.Helper()
 	text, err := l.Helm(t.Context(), "status", node.Release, "--namespace", node.Namespace, "--output", "json")
@@ -282,7 +282,7 @@ func (l *releaseTest) revision(t *testing.T) int {
 	return status.Version
 }
 
-// listLeftovers is what there is of Isthmus, but for the namespaces.
+// listLeftovers lists the objects of Isthmus, except for namespaces.
 func (l *releaseTest) listLeftovers(t *testing.T) []string {
 	t.Helper()
 	found, err := leftovers.List(t.Context(), l.Admin)

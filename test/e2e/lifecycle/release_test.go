@@ -28,47 +28,47 @@ import (
 const (
 	configurationName = "isthmus-injector"
 	caSecret          = "isthmus-webhook-ca"
-	// quietNamespace is a namespace whose workload asks for no restart.
+	// quietNamespace is a namespace whose workload does not request restarts.
 	quietNamespace = "lifecycle-quiet"
-	// releaseTimeout is how long anything may take on a busy machine: the rotation of the CA
+	// releaseTimeout limits each wait, with room for a busy machine: the rotation of the CA
 	// takes twice two minutes on any.
 	releaseTimeout = 10 * time.Minute
 )
 
-// restartNamespaces are namespaces with a workload each that asks for a restart: by its
-// namespace, and, the real edge, by itself.
+// restartNamespaces are namespaces with a workload each that requests restarts: by an
+// annotation of the namespace, or, for the real edge, by its own.
 var restartNamespaces = []string{"lifecycle-asking", "lifecycle-sidecar"}
 
-// TestLifecycleOfARelease has a release lose its CA, and upgrades, rolls back and uninstalls it
-// while that heals, while pods are created and requests go through an edge all the
-// time. In the end the release is what it was. The CA takes its time: the tests that
-// run side by side begin meanwhile, and the last parts wait for them.
+// TestLifecycleOfARelease deletes the CA of a release, and upgrades, rolls back and
+// uninstalls the release while the CA is replaced, while pods are created and requests go
+// through an edge all the time. In the end the release is as it was. The replacement takes
+// minutes: the parallel tests start meanwhile, and the last parts wait for them.
 func TestLifecycleOfARelease(t *testing.T) {
 	l := newReleaseTest(t)
 
-	t.Run("the CA is lost and an upgrade brings one back", func(t *testing.T) { l.loseCA(t) })
+	t.Run("the CA is lost and an upgrade creates a new one", func(t *testing.T) { l.loseCA(t) })
 	t.Run("an upgrade with another template", func(t *testing.T) { l.upgradeTemplate(t) })
 	t.Run("a rollback", func(t *testing.T) { l.rollback(t) })
 	t.Run("a second release is refused", func(t *testing.T) { l.installSecondRelease(t) })
 	t.Parallel()
 	t.Run("the CA has rotated", func(t *testing.T) { l.awaitCARotation(t) })
 	lockInstallation(t)
-	t.Run("a certificate from elsewhere and back", func(t *testing.T) { l.changeCertificateSource(t) })
+	t.Run("a certificate of the user and back", func(t *testing.T) { l.changeCertificateSource(t) })
 	t.Run("uninstalled and installed again", func(t *testing.T) { l.uninstall(t) })
 }
 
-// releaseTest is the release, and what goes on beside its changes.
+// releaseTest is the release, and what runs beside its changes.
 type releaseTest struct {
 	*node.Cluster
-	// creator are the pods that are asked for all the time.
+	// creator creates pods all the time, in dry runs.
 	creator *pods.Creator
-	// edges are those that requests go through all the time.
+	// edges carry requests all the time.
 	edges *traffic.Traffic
-	// values is the file of the release's values as they were.
+	// values is the path of the release's original values.
 	values string
 	// base is the revision to roll back to.
 	base int
-	// oldRoots are the roots that the API server verified the webhook by before.
+	// oldRoots are the roots by which the API server verified the webhook before.
 	oldRoots [][]byte
 }
 
@@ -98,8 +98,8 @@ func newReleaseTest(t *testing.T) *releaseTest {
 	return l
 }
 
-// loseCA deletes the Secret, which the controller may not create: the replicas
-// serve on, and an upgrade brings it back, from which on a new CA takes over.
+// loseCA deletes the Secret, which the controller may not create: the replicas continue to
+// serve, an upgrade creates the Secret again, and a new CA takes over.
 func (l *releaseTest) loseCA(t *testing.T) {
 	l.oldRoots = l.caRoots(t)
 	require.NotEmpty(t, l.oldRoots)
@@ -118,8 +118,8 @@ func (l *releaseTest) loseCA(t *testing.T) {
 	l.assertNothingFailed(t, "an upgrade, and a new CA beside the old one")
 }
 
-// upgradeTemplate changes what pods get: those that were injected are stale, and are
-// made anew only where that is asked for.
+// upgradeTemplate changes what is injected: pods that were injected before become stale, and
+// are replaced only where that is requested.
 func (l *releaseTest) upgradeTemplate(t *testing.T) {
 	quietPods, restartedPods := l.podUIDs(t, quietNamespace), l.podUIDs(t, restartNamespaces...)
 	concurrent := l.watchRollouts(t, restartNamespaces...)
@@ -130,12 +130,12 @@ func (l *releaseTest) upgradeTemplate(t *testing.T) {
 	for _, namespace := range restartNamespaces {
 		l.awaitState(t, namespace, "stale", 0)
 	}
-	assert.Equal(t, quietPods, l.podUIDs(t, quietNamespace), "who does not ask is left alone")
+	assert.Equal(t, quietPods, l.podUIDs(t, quietNamespace), "a workload that does not request restarts is left alone")
 	l.assertNothingFailed(t, "an upgrade that changes the template, and the restarts")
 }
 
-// rollback brings the old template back: what was stale is current, and what was
-// made anew is stale in turn.
+// rollback restores the old template: stale pods become current, and the replaced pods
+// stale.
 func (l *releaseTest) rollback(t *testing.T) {
 	quietPods, restartedPods := l.podUIDs(t, quietNamespace), l.podUIDs(t, restartNamespaces...)
 	concurrent := l.watchRollouts(t, restartNamespaces...)
@@ -143,7 +143,7 @@ func (l *releaseTest) rollback(t *testing.T) {
 	require.NoError(t, err)
 	l.awaitState(t, quietNamespace, "stale", 0)
 	l.awaitState(t, quietNamespace, "injected", 2)
-	assert.Equal(t, quietPods, l.podUIDs(t, quietNamespace), "they are the same pods")
+	assert.Equal(t, quietPods, l.podUIDs(t, quietNamespace), "the pods are the same")
 	l.awaitReplaced(t, restartedPods, restartNamespaces...)
 	assert.Empty(t, concurrent(), "one workload after the other")
 	for _, namespace := range restartNamespaces {
@@ -152,7 +152,7 @@ func (l *releaseTest) rollback(t *testing.T) {
 	l.assertNothingFailed(t, "a rollback, and the restarts")
 }
 
-// installSecondRelease tries another release.
+// installSecondRelease tries to install another release.
 func (l *releaseTest) installSecondRelease(t *testing.T) {
 	before := l.configuration(t)
 	for _, more := range [][]string{nil, {"--take-ownership"}, {"--atomic"}} {
@@ -166,7 +166,7 @@ func (l *releaseTest) installSecondRelease(t *testing.T) {
 	l.assertNothingFailed(t, "a second release that is refused")
 }
 
-// awaitCARotation awaits the end of what loseCA began.
+// awaitCARotation waits for the end of the rotation that loseCA started.
 func (l *releaseTest) awaitCARotation(t *testing.T) {
 	l.await(t, func(ctx context.Context) error {
 		secret, err := l.Client.CoreV1().Secrets(node.Namespace).Get(ctx, caSecret, metav1.GetOptions{})
@@ -179,7 +179,7 @@ func (l *releaseTest) awaitCARotation(t *testing.T) {
 		for _, root := range l.caRoots(t) {
 			for _, lost := range l.oldRoots {
 				if bytes.Equal(root, lost) {
-					return errors.New("the caBundle holds the lost CA still")
+					return errors.New("the caBundle still holds the lost CA")
 				}
 			}
 		}
@@ -189,7 +189,7 @@ func (l *releaseTest) awaitCARotation(t *testing.T) {
 	l.assertNothingFailed(t, "the rest of the CA's rotation")
 }
 
-// uninstall takes the release away and brings it back.
+// uninstall uninstalls the release and installs it again.
 func (l *releaseTest) uninstall(t *testing.T) {
 	quietPods := l.podUIDs(t, quietNamespace)
 	secret, err := l.Client.CoreV1().Secrets(quietNamespace).Get(t.Context(), "istio-certs", metav1.GetOptions{})
@@ -203,8 +203,8 @@ func (l *releaseTest) uninstall(t *testing.T) {
 	t.Logf("uninstalling: %s", count)
 	assert.Zero(t, count.Failed(), "no pod is refused")
 	l.assertNoFailedRequests(t, "uninstalling")
-	assert.NotZero(t, count.NotInjected, "nobody injects any more")
-	assert.Equal(t, quietPods, l.podUIDs(t, quietNamespace), "the edges go on")
+	assert.NotZero(t, count.NotInjected, "pods are no longer injected")
+	assert.Equal(t, quietPods, l.podUIDs(t, quietNamespace), "the edges keep running")
 	secretAfter, err := l.Client.CoreV1().Secrets(quietNamespace).Get(t.Context(), "istio-certs", metav1.GetOptions{})
 	require.NoError(t, err)
 	assert.Equal(t, secret.UID, secretAfter.UID)

@@ -27,16 +27,15 @@ import (
 )
 
 const (
-	// lifetime is the shortest that may be asked for: the agent renews its files after
-	// 30 s, publisher and controller want another certificate in the Secret after 20 s
-	// to 26 s.
+	// lifetime is the shortest that can be requested: the agent renews its files after 30 s,
+	// publisher and controller want another certificate in the Secret after 20 s to 26 s.
 	lifetime = "1m"
-	// rotations is how many rotations are awaited.
+	// rotations is the number of rotations that the test waits for.
 	rotations = 4
 )
 
-// Publishers write the certificates of their agents into the Secret: one write for
-// each that gets there, however many there are, and at once where one is due.
+// Publishers write the certificates of their agents into the Secret: once for each
+// certificate, however many publishers there are, and at once when a renewal is due.
 func TestPublishersWriteEachRotationOnce(t *testing.T) {
 	t.Parallel()
 	const replicas, singleEdges = 6, 4
@@ -75,13 +74,13 @@ func TestPublishersWriteEachRotationOnce(t *testing.T) {
 	measurements.add("controller", "150 MiB with 5,000", "%.1f MiB", shared.maxMemory(t, node.Namespace, "app.kubernetes.io/component=controller", "controller", now))
 }
 
-// singleEdge is the namespace of one edge.
+// singleEdge is a namespace with one edge.
 type singleEdge struct {
 	*testNamespace
 	*environment.SecretHistory
 }
 
-// watchSecret judges every version of the Secret here.
+// watchSecret validates every version of the Secret of the namespace.
 func (s *testNamespace) watchSecret(t *testing.T) *environment.SecretHistory {
 	t.Helper()
 	client, err := kubernetes.NewForConfig(s.Admin)
@@ -91,7 +90,7 @@ func (s *testNamespace) watchSecret(t *testing.T) *environment.SecretHistory {
 	return (&environment.Environment{Kube: client}).WatchSecret(t, s.name, id)
 }
 
-// deploy creates edges that say when their certificates change.
+// deploy creates edges that log when their certificates change.
 func (s *testNamespace) deploy(t *testing.T, replicas int32) {
 	t.Helper()
 	pod := withCertificateFolder(inspectorPod("edge", "--remain", "--follow"))
@@ -105,8 +104,8 @@ func (s *testNamespace) deploy(t *testing.T, replicas int32) {
 	require.NoError(t, err)
 }
 
-// latencies are the times from the last file of a rotation to the watch that shows
-// it in the Secret. The clocks of node and test have to agree.
+// latencies returns the times from the last file of a rotation to the watch event of the
+// Secret that holds it. The clocks of node and test have to agree.
 func (s *singleEdge) latencies(t *testing.T) []time.Duration {
 	t.Helper()
 	written := map[string]time.Time{}

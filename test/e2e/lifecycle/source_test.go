@@ -18,7 +18,7 @@ import (
 )
 
 // changeCertificateSource gives the webhook a certificate of the user's, in the two steps of
-// docs/install.md, without a pod refused; and goes back, which refuses some until the
+// docs/install.md, without a refused pod. The way back refuses some pods until the
 // controller has written the caBundle.
 func (l *releaseTest) changeCertificateSource(t *testing.T) {
 	ca := certtest.NewAuthority(t)

@@ -23,17 +23,17 @@ import (
 )
 
 const (
-	// trafficLifetime is that of all certificates that carry requests. The agent renews
-	// its own after half of it, the controller the Secret after a third; where it has to
-	// be gone without for a while, as between uninstalling and installing, the rest is
-	// for that, and for the kubelet, which may take a minute to show a Secret.
+	// trafficLifetime is the lifetime of all certificates that carry requests. The agent
+	// renews its own after half of it, the controller the Secret after a third. The rest
+	// bridges times without renewals, as between uninstalling and installing, and the minute
+	// that the kubelet may take to update a Secret.
 	trafficLifetime = 3 * time.Minute
-	// edgeReplicas are those of each edge.
+	// edgeReplicas is the number of replicas of each edge.
 	edgeReplicas = 2
 )
 
-// startTraffic sends requests through edges of which Isthmus knows nothing yet: none gets
-// through, for they have no certificate.
+// startTraffic sends requests through edges that Isthmus does not know yet: all requests
+// fail, because the edges have no certificate.
 func (v *installationState) startTraffic(ctx context.Context) (err error) {
 	v.edges, err = traffic.Deploy(ctx, traffic.Options{Config: cluster.Admin, Replicas: edgeReplicas, Lifetime: trafficLifetime.String(), NotOptedIn: true})
 	if err != nil {
@@ -62,13 +62,13 @@ func awaitLog(ctx context.Context, namespace, text string) error {
 		return err == nil && strings.Contains(string(log), text), nil
 	})
 	if err != nil {
-		return fmt.Errorf("the edge in %s does not say %q, but %q: %w", namespace, text, log, err)
+		return fmt.Errorf("the log of the edge in %s has no %q, but %q: %w", namespace, text, log, err)
 	}
 	return nil
 }
 
-// optIn labels the namespaces and rolls the edges, from when on no request may fail.
-// It notes how long after the installation began the first of them was ready.
+// optIn labels the namespaces and rolls the edges; from then on no request may fail. It
+// measures the time from the start of the installation until the first edge was ready.
 func (v *installationState) optIn(ctx context.Context) error {
 	ready := make(chan error, 1)
 	go func() { ready <- v.awaitFirstReadyPod(ctx) }()
@@ -90,8 +90,8 @@ func (v *installationState) awaitFirstReadyPod(ctx context.Context) error {
 	})
 }
 
-// reportTraffic says in a line what became of all requests since the edges were opted in.
-// A failed one is an error.
+// reportTraffic prints a line about all requests since the edges were opted in. It returns
+// an error if one failed.
 func (v *installationState) reportTraffic(ctx context.Context, w io.Writer) error {
 	reports, err := v.edges.Report(ctx)
 	if err != nil {
@@ -114,7 +114,7 @@ func (v *installationState) reportTraffic(ctx context.Context, w io.Writer) erro
 	return nil
 }
 
-// Files and Secret are renewed again and again under the requests.
+// Files and Secret are renewed repeatedly under the requests.
 func TestRotationsFailNoRequest(t *testing.T) {
 	t.Parallel()
 	const rotations = 2
@@ -134,8 +134,8 @@ func TestRotationsFailNoRequest(t *testing.T) {
 	}
 }
 
-// The service lets in the edges that it knows: another one of the same mesh, with a
-// certificate as good, is refused.
+// The service admits only the edges that it knows: it refuses another identity of the same
+// mesh with an equally valid certificate.
 func TestOtherIdentitiesAreRefused(t *testing.T) {
 	t.Parallel()
 	s := newNamespace(t, "other", nil)

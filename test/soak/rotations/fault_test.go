@@ -25,7 +25,7 @@ const (
 	pollInterval = 100 * time.Millisecond
 )
 
-// awaitEvent waits for an Event about istio-certs in whose note a text occurs.
+// awaitEvent waits for an Event about istio-certs with this reason and a text in its note.
 func awaitEvent(t *testing.T, namespace, reason, text string) {
 	t.Helper()
 	require.Eventually(t, func() bool {
@@ -48,7 +48,7 @@ func awaitLog(t *testing.T, s *environment.Server, text string) {
 	require.Eventually(t, func() bool {
 		log, err := os.ReadFile(s.Log)
 		return err == nil && strings.Contains(string(log), text)
-	}, timeout, pollInterval, "the log says %q", text)
+	}, timeout, pollInterval, "the log contains %q", text)
 }
 
 // awaitMetric waits until a metric is above a value.
@@ -60,7 +60,7 @@ func awaitMetric(t *testing.T, s *environment.Server, above float64, name string
 	}, timeout, pollInterval, "%s%v above %v", name, labels, above)
 }
 
-// The controller believes in another trust domain than istiod.
+// The controller is configured with another trust domain than istiod.
 func TestWrongTrustDomainPublishesNothing(t *testing.T) {
 	settings := filepath.Join(t.TempDir(), "settings.yaml")
 	require.NoError(t, os.WriteFile(settings, []byte("mesh: {trustDomain: other.example.org}\n"), 0o600))
@@ -80,8 +80,7 @@ func TestWrongTrustDomainPublishesNothing(t *testing.T) {
 	assert.Empty(t, history.InvalidVersions())
 }
 
-// The publisher finds the files of another service account, then garbage, then
-// its own.
+// The publisher finds the files of another service account, then garbage, then its own.
 func wrongCertificateDirectory(t *testing.T) {
 	ns := env.CreateNamespace(t, map[string]string{policy.SourceKey: "agent"}, "edge", "other")
 	history := env.WatchSecret(t, ns, environment.Identity(t, ns, "edge"))
@@ -110,18 +109,18 @@ func wrongCertificateDirectory(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(publisher.Kill)
 	awaitLog(t, publisher, "wrong-identity")
-	replaceFile("edge", "key.pem", whole) // now it is torn
+	replaceFile("edge", "key.pem", whole) // the files no longer belong together
 	awaitLog(t, publisher, "key-mismatch")
 	replaceFile("edge", "cert-chain.pem", half)
 	awaitLog(t, publisher, "malformed")
-	assert.Empty(t, history.Versions(), "nothing of it is published")
+	assert.Empty(t, history.Versions(), "nothing is published")
 	replaceFile("edge", "cert-chain.pem", whole)
 	replaceFile("edge", "root-cert.pem", whole)
 	history.AwaitSerials(t, 1, timeout)
 	replaceFile("other", "key.pem", whole)
 	replaceFile("edge", "cert-chain.pem", half)
-	time.Sleep(5 * time.Second) // two looks and a half of the publisher's
-	assert.Len(t, history.Serials(), 1, "the good old one is not lost to a bad new one")
+	time.Sleep(5 * time.Second) // two and a half intervals of the publisher's checks
+	assert.Len(t, history.Serials(), 1, "the valid Secret stays when new files are invalid")
 	assert.Empty(t, history.InvalidVersions())
 }
 
@@ -146,18 +145,18 @@ func certificateVolumeFull(t *testing.T) {
 	history.AwaitSerials(t, 1, timeout)
 
 	junk := filepath.Join(dir, "junk")
-	require.Error(t, os.WriteFile(junk, make([]byte, 128<<10), 0o600), "it is full")
+	require.Error(t, os.WriteFile(junk, make([]byte, 128<<10), 0o600), "the volume is full")
 	time.Sleep(40 * time.Second) // the agent rotates after 30
 	assert.Len(t, history.Serials(), 1)
 	assert.Empty(t, history.InvalidVersions())
 	require.NoError(t, os.Remove(junk))
 	freed := time.Now()
 	history.AwaitSerials(t, 2, timeout)
-	t.Logf("healed %s after there was room again", time.Since(freed))
+	t.Logf("recovered %s after there was space again", time.Since(freed))
 	assert.Empty(t, history.InvalidVersions())
 }
 
-// An `istio.<service account>` of an old Istio, and its successor.
+// The source is a Secret `istio.<service account>` of an old Istio, which is rotated.
 func mirroredSecret(t *testing.T) {
 	ns := env.CreateNamespace(t, map[string]string{policy.SourceKey: "mirror"}, "edge", "reviews")
 	id := environment.Identity(t, ns, "edge")

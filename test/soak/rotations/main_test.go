@@ -1,8 +1,8 @@
 //go:build soak
 
-// Package rotations holds the trials that take minutes: rotations of the controller and of
-// the publisher beside the real agent, a rotation of the mesh's root, and what breaks in
-// between and needs no node; the rest is in test/e2e/chaos. `make soak` runs it.
+// Package rotations holds the tests that take minutes: rotations of the controller and of
+// the publisher beside the real agent, a rotation of the mesh's root, and faults in between
+// that need no node; the others are in test/e2e/chaos. `make soak` runs it.
 package rotations
 
 import (
@@ -21,11 +21,11 @@ import (
 
 var (
 	env *environment.Environment
-	// oldRoot and after are the two roots of the mesh's life.
+	// oldRoot and newRoot are the two roots of the mesh.
 	oldRoot, newRoot *certtest.Pair
 )
 
-// lifetime is that of every certificate here.
+// lifetime is the lifetime of every certificate here.
 const lifetime = "60s"
 
 func TestMain(m *testing.M) {
@@ -53,7 +53,7 @@ func run(m *testing.M) int {
 	return environment.Main(m, o, "{controller: {mirrorSecretNames: [istio.edge]}}", func(w *environment.Environment) { env = w })
 }
 
-// setupTB stands in for a test where there is none yet.
+// setupTB is a testing.TB for certificates that are made before the tests run.
 type setupTB struct {
 	testing.TB
 	failed bool

@@ -20,9 +20,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// The mesh's root is replaced the way Istio's documentation of plugged-in CAs
-// has it: both are trusted, then the new one signs, then the old one goes. The
-// controller's Secret and the publisher's both follow, and no call fails.
+// The mesh's root is replaced as in Istio's documentation of plugged-in CAs: both roots are
+// trusted, then the new one signs, then the old one is removed. The controller's Secret and
+// the publisher's both follow, and no call fails.
 func TestRotationOfTheRootFailsNoCall(t *testing.T) {
 	controller(t)
 	byController := env.CreateNamespace(t, nil, "edge", "reviews")
@@ -82,7 +82,7 @@ func TestRotationOfTheRootFailsNoCall(t *testing.T) {
 	}
 }
 
-// issuedUnder says whether the chain of a Secret leads to a root.
+// issuedUnder reports whether the chain of a Secret leads to a root.
 func issuedUnder(s *corev1.Secret, root *certtest.Pair) bool {
 	chain, err := certs.ParseCertificates(s.Data["tls.crt"])
 	if err != nil {

@@ -15,10 +15,10 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// slack is how much later than the publisher this test may hear of a rename.
+// slack is how much later than the publisher this test may see a rename.
 const slack = time.Second
 
-// rotations is how many each trial goes through: $ISTHMUS_ROTATIONS, else ten.
+// rotations is the number of rotations of each test: $ISTHMUS_ROTATIONS, or ten.
 var rotations = 10
 
 // controller starts the controller until the test ends.
@@ -30,7 +30,7 @@ func controller(t *testing.T, flags ...string) *environment.Server {
 	return c
 }
 
-// These trials share a controller, istiod and the minutes.
+// These tests share a controller, istiod, and the minutes that they take.
 func TestRotationsWithOneController(t *testing.T) {
 	controller(t)
 	t.Run("trials", func(t *testing.T) {
@@ -49,7 +49,7 @@ func TestRotationsWithOneController(t *testing.T) {
 	})
 }
 
-// The controller alone.
+// The controller renews the Secret.
 func controllerRenewals(t *testing.T) {
 	ns := env.CreateNamespace(t, nil, "edge", "reviews")
 	id := environment.Identity(t, ns, "edge")
@@ -62,14 +62,14 @@ func controllerRenewals(t *testing.T) {
 	assert.Empty(t, history.UnneededWrites(), "one write per renewal")
 }
 
-// The real agent writes a directory, three publishers of three replicas write one
+// The real agent writes a directory, and three publishers of three replicas write one
 // Secret.
 func agentRotations(t *testing.T) {
 	ns := env.CreateNamespace(t, map[string]string{policy.SourceKey: "agent"}, "edge", "reviews")
 	id := environment.Identity(t, ns, "edge")
 	history := env.WatchSecret(t, ns, id)
 	upstream := env.StartUpstream(t, ns, "reviews", id)
-	env.CreateEdge(t, ns, "front", "edge") // the controller binds the rights
+	env.CreateEdge(t, ns, "front", "edge") // the controller creates the RoleBinding
 	agent, err := istio.StartAgent(t.Context(), env.Istiod, istio.AgentOptions{Namespace: ns, ServiceAccount: "edge", TTL: time.Minute})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, agent.Stop()) })
@@ -95,7 +95,7 @@ func agentRotations(t *testing.T) {
 	assert.Less(t, worst, 10*time.Second, "no rotation was missed")
 }
 
-// assertNothingFailed judges a trial.
+// assertNothingFailed checks the calls and the versions of the Secret.
 func assertNothingFailed(t *testing.T, history *environment.SecretHistory, calls *environment.Caller) {
 	t.Helper()
 	n, failures := calls.Calls()
@@ -104,7 +104,7 @@ func assertNothingFailed(t *testing.T, history *environment.SecretHistory, calls
 	t.Logf("%d calls through %d certificates, %d failed; %d versions, %d wrong", n, len(history.Serials()), len(failures), len(history.Versions()), len(history.InvalidVersions()))
 }
 
-// renameTimes are when files were renamed in a directory.
+// renameTimes are the times at which files were renamed in a directory.
 type renameTimes struct {
 	times chan time.Time
 	seen  []time.Time
@@ -127,7 +127,7 @@ func watchRenames(t *testing.T, dir string) *renameTimes {
 	return m
 }
 
-// lastBefore is the newest rename before a moment.
+// lastBefore returns the latest rename before a moment.
 func (m *renameTimes) lastBefore(before time.Time) time.Time {
 	for len(m.times) > 0 {
 		m.seen = append(m.seen, <-m.times)

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// The bar of no list of Secrets is worth what this recognises.
+// The limit of no list of Secrets depends on parseCall.
 func TestCallsAreRecognised(t *testing.T) {
 	for _, test := range []struct{ method, url, call, namespace string }{
 		{"GET", "/api/v1/secrets", "list secrets", ""},

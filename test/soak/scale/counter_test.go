@@ -19,29 +19,28 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/environment"
 )
 
-// counter stands between one replica and the API server, and counts what the
-// replica asks for. The API server's own metric of requests does not say who
-// asked, and client-go's not for what.
+// counter is a proxy between one replica and the API server that counts the replica's
+// requests. The API server's own request metric does not tell clients apart, and client-go's
+// does not tell resources apart.
 type counter struct {
-	// world is the environment as the replica sees it: with the counter for the API
-	// server.
-	world *environment.Environment
+	// env is the environment as the replica sees it: with the counter as the API server.
+	env *environment.Environment
 
 	mu    sync.Mutex
 	count map[call]int
-	// read and written are the namespaces whose Secret was read and was written.
+	// read and written are the namespaces whose Secret was read and written.
 	read, written map[string]bool
-	// first is when the first of them was written.
+	// first is when a Secret was first written.
 	first time.Time
 }
 
-// call is a verb, as RBAC calls it, and a resource with its subresource.
+// call is a verb, as in RBAC, and a resource with its subresource.
 type call struct{ verb, resource string }
 
 func (c call) String() string { return c.verb + " " + c.resource }
 
-// newCounter starts a counter that ends with the benchmark. The replica's own
-// token goes through it; it has no rights of its own.
+// newCounter starts a counter that ends with the benchmark. It passes the replica's own
+// token on, and has no permissions itself.
 func newCounter(b *testing.B, w *environment.Environment) *counter {
 	b.Helper()
 	target, _, err := rest.DefaultServerUrlFor(w.Admin)
@@ -53,7 +52,7 @@ func newCounter(b *testing.B, w *environment.Environment) *counter {
 	proxy := &httputil.ReverseProxy{
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(&url.URL{Scheme: target.Scheme, Host: target.Host}) },
 		Transport:     transport,
-		FlushInterval: -1, // watches
+		FlushInterval: -1, // for watches
 		ModifyResponse: func(r *http.Response) error {
 			c.record(r)
 			return nil
@@ -72,11 +71,11 @@ func newCounter(b *testing.B, w *environment.Environment) *counter {
 	proxied.Admin = &rest.Config{Host: server.URL, TLSClientConfig: rest.TLSClientConfig{
 		CAData: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}),
 	}}
-	c.world = &proxied
+	c.env = &proxied
 	return c
 }
 
-// record counts an answer. Watches are answered when they begin.
+// record counts a response. A watch is answered when it begins.
 func (c *counter) record(r *http.Response) {
 	observed, namespace := parseCall(r.Request)
 	c.mu.Lock()
@@ -96,8 +95,8 @@ func (c *counter) record(r *http.Response) {
 	}
 }
 
-// parseCall reads the path of a request: /api/v1 or /apis/group/version, then
-// perhaps namespaces/name, then resource, name and subresource.
+// parseCall parses the path of a request: /api/v1 or /apis/group/version, optionally
+// namespaces/name, then resource, name and subresource.
 func parseCall(r *http.Request) (observed call, namespace string) {
 	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
 	skip := map[string]int{"api": 2, "apis": 3}[parts[0]]
@@ -121,7 +120,7 @@ func parseCall(r *http.Request) (observed call, namespace string) {
 		if watch := r.URL.Query().Get("watch"); watch == "true" || watch == "1" {
 			observed.verb = "watch"
 		}
-		// The Secret of the webhook's authority is watched by its name.
+		// The Secret of the webhook's CA is watched by its name.
 		if strings.HasPrefix(r.URL.Query().Get("fieldSelector"), "metadata.name=") && namespace == environment.Namespace {
 			observed.resource += " (one, its own)"
 		}
@@ -135,28 +134,28 @@ func parseCall(r *http.Request) (observed call, namespace string) {
 	return observed, namespace
 }
 
-// reset starts to count anew.
+// reset sets all counts to zero.
 func (c *counter) reset() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.count, c.read, c.written, c.first = map[call]int{}, map[string]bool{}, map[string]bool{}, time.Time{}
 }
 
-// requests are those since forget.
+// requests returns the counts since reset.
 func (c *counter) requests() map[call]int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return maps.Clone(c.count)
 }
 
-// secrets says of how many namespaces the Secret was read and written.
+// secrets returns the numbers of namespaces whose Secret was read and written.
 func (c *counter) secrets() (read, written int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.read), len(c.written)
 }
 
-// firstWrite is when a Secret was first written since forget.
+// firstWrite returns when a Secret was first written since reset.
 func (c *counter) firstWrite() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -171,13 +170,13 @@ func sumRequests(requests map[call]int) int {
 	return n
 }
 
-// listsAndWatches counts what the controller has to do without: all Secrets, or a watch of
-// them.
+// listsAndWatches counts the requests that the controller must not send: lists and watches
+// of all Secrets.
 func listsAndWatches(requests map[call]int) int {
 	return requests[call{"list", "secrets"}] + requests[call{"watch", "secrets"}]
 }
 
-// sortByCount are the calls by how often, the most frequent first.
+// sortByCount returns the calls, the most frequent first.
 func sortByCount(requests map[call]int) []call {
 	calls := slices.Collect(maps.Keys(requests))
 	slices.SortFunc(calls, func(a, b call) int {

@@ -25,7 +25,7 @@ import (
 const (
 	account = "edge"
 	secret  = "istio-certs"
-	// workers is how many requests of the bench's own are under way.
+	// workers is the number of concurrent requests of the benchmark itself.
 	workers = 32
 )
 
@@ -41,7 +41,7 @@ func newEdges(b *testing.B, w *environment.Environment) *edges {
 	return &edges{kube: w.Kube, pod: injected(b)}
 }
 
-// injected is an Emissary as the webhook would have injected it.
+// injected returns an Emissary as the webhook injects it.
 func injected(b *testing.B) *corev1.Pod {
 	b.Helper()
 	pod := &corev1.Pod{
@@ -72,7 +72,7 @@ func labels() map[string]string {
 
 func namespaceName(i int) string { return fmt.Sprintf("edge-%04d", i) }
 
-// createUntil makes namespaces until there are n: each labelled, with a service account
+// createUntil creates namespaces until there are n: each opted in, with a service account
 // and one injected pod, which never runs.
 func (e *edges) createUntil(b *testing.B, n int) {
 	b.Helper()
@@ -92,8 +92,7 @@ func (e *edges) createUntil(b *testing.B, n int) {
 	})
 }
 
-// removeSecrets takes the Secrets away, so that the next controller starts from
-// nothing.
+// removeSecrets deletes the Secrets, so that the next controller starts without any.
 func (e *edges) removeSecrets(b *testing.B) {
 	b.Helper()
 	inParallel(b, "Secrets removed", 0, e.n, func(ctx context.Context, i int) error {
@@ -105,7 +104,7 @@ func (e *edges) removeSecrets(b *testing.B) {
 	})
 }
 
-// removeNamespaces takes the namespaces away, from a control plane that stays.
+// removeNamespaces deletes the namespaces in a control plane that stays.
 func (e *edges) removeNamespaces(b *testing.B) {
 	b.Helper()
 	inParallel(b, "edge namespaces removed", 0, e.n, func(ctx context.Context, i int) error {
@@ -117,8 +116,8 @@ func (e *edges) removeNamespaces(b *testing.B) {
 	})
 }
 
-// checkSecrets reads every Secret: there, of the namespace's own identity, with so many
-// roots.
+// checkSecrets reads every Secret: it has to exist, with the namespace's own identity and
+// this number of roots.
 func (e *edges) checkSecrets(b *testing.B, roots int) {
 	b.Helper()
 	inParallel(b, "Secrets checked", 0, e.n, func(ctx context.Context, i int) error {
@@ -141,13 +140,13 @@ func (e *edges) checkSecrets(b *testing.B, roots int) {
 	})
 }
 
-// inParallel does something for every number, many at a time, until one fails.
+// inParallel calls do for every number, many at a time, until one call fails.
 func inParallel(b *testing.B, description string, from, to int, do func(ctx context.Context, i int) error) {
 	b.Helper()
 	var done atomic.Int64
 	stop := progress(func() string { return fmt.Sprintf("%d of %d %s", done.Load(), to-from, description) })
 	defer stop()
-	ctx, cancel := context.WithCancelCause(context.WithoutCancel(b.Context())) // cleanups come after its end
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(b.Context())) // because cleanups run after its end
 	defer cancel(nil)
 	numbers := make(chan int)
 	var running sync.WaitGroup

@@ -9,28 +9,28 @@ import (
 	"time"
 )
 
-// phase is what was measured of one replica for a while.
+// phase holds the measurements of one replica in a period.
 type phase struct {
 	name     string
 	size     int
 	took     time.Duration
 	requests map[call]int
 	memory   memory
-	// cpuTime is the processor time.
+	// cpuTime is the CPU time that was used.
 	cpuTime time.Duration
-	// idle: nothing new was to be done.
+	// idle is true if there was no new work.
 	idle bool
 }
 
-// report is all that was measured.
+// report holds all measurements.
 type report struct {
 	phases []phase
-	// writes is how often Secrets were published for new roots.
+	// writes is the number of Secrets that were published for new roots.
 	writes int
 }
 
-// add notes a phase and prints it, so that what was measured is seen even when
-// something breaks later.
+// add records a phase and prints it, so that the measurements are seen even if a later phase
+// fails.
 func (r *report) add(b *testing.B, p phase) {
 	b.Helper()
 	r.phases = append(r.phases, p)
@@ -59,7 +59,7 @@ func (r *report) print(out io.Writer, took time.Duration) {
 		r.writes, mib(worst.memory.peak), memoryBar>>20, r.listsAndWatches(), took.Round(time.Second))
 }
 
-// printRequests writes what was asked for, a column for each phase.
+// printRequests writes the numbers of requests, with a column for each phase.
 func (r *report) printRequests(out io.Writer) {
 	all := map[call]int{}
 	for _, p := range r.phases {
@@ -114,7 +114,7 @@ func (r *report) listsAndWatches() int {
 	return n
 }
 
-// checkBars fails where a bar is missed.
+// checkBars fails where a limit is exceeded.
 func (r *report) checkBars(b *testing.B) {
 	b.Helper()
 	if worst := r.worst(); worst.memory.peak > memoryBar {

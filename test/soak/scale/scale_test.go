@@ -1,6 +1,6 @@
-// Package scale measures the controller against a real API server and a real
-// istiod, with hundreds and then with thousands of edge namespaces: memory,
-// requests, and how both grow. `make bench-scale` runs it.
+// Package scale measures the controller against a real API server and a real istiod, with
+// hundreds and then with thousands of edge namespaces: memory, requests, and how both grow.
+// `make bench-scale` runs it.
 package scale
 
 import (
@@ -23,19 +23,19 @@ import (
 )
 
 const (
-	// memoryBar is the most that the controller may hold, in bytes.
+	// memoryBar is the most memory that the controller may hold, in bytes.
 	memoryBar = 150 << 20
-	// steadyDuration is how long the steady state is watched.
+	// steadyDuration is how long the steady state is measured.
 	steadyDuration = time.Minute
-	// timeout is how long each part may take.
+	// timeout limits each part.
 	timeout = 8 * time.Minute
-	// settleDuration is how long a replica is left alone before it is measured: what was
-	// written just now comes back as Events, and Go gives memory back.
+	// settleDuration is how long a replica is left alone before it is measured: recent
+	// writes come back as watch events, and Go returns memory.
 	settleDuration = 3 * time.Second
 )
 
-// sizes are how many edge namespaces there are. ISTHMUS_SCALE=50,500 makes a
-// short run, to work on the bench itself.
+// sizes returns the two numbers of edge namespaces. ISTHMUS_SCALE=50,500 makes a short run,
+// to work on the benchmark itself.
 func sizes(b *testing.B) (small, large int) {
 	b.Helper()
 	small, large = 500, 5000
@@ -81,7 +81,7 @@ func BenchmarkController(b *testing.B) {
 	r.checkBars(b)
 }
 
-// startEnvironment sets the stage.
+// startEnvironment starts the environment.
 func startEnvironment(b *testing.B, o istio.Options) *environment.Environment {
 	b.Helper()
 	stop := progress(func() string { return "starting etcd, API server and istiod, installing the chart" })
@@ -100,7 +100,7 @@ func startEnvironment(b *testing.B, o istio.Options) *environment.Environment {
 	return w
 }
 
-// stopOnSignal leaves nothing behind when somebody has seen enough.
+// stopOnSignal stops the environment when the benchmark is interrupted.
 func stopOnSignal(b *testing.B, w *environment.Environment) {
 	b.Helper()
 	signals := make(chan os.Signal, 1)
@@ -111,17 +111,17 @@ func stopOnSignal(b *testing.B, w *environment.Environment) {
 	})
 	go func() {
 		if _, received := <-signals; received {
-			_ = w.Stop() // what runs ends with this process
+			_ = w.Stop() // processes end with this one
 			os.Exit(1)
 		}
 	}()
 }
 
-// startReplica starts a controller with the chart's own arguments and rights.
+// startReplica starts a controller with the chart's own arguments and permissions.
 func startReplica(b *testing.B, w *environment.Environment) (*environment.Server, *counter) {
 	b.Helper()
 	counts := newCounter(b, w)
-	s, err := counts.world.StartController(b.Context())
+	s, err := counts.env.StartController(b.Context())
 	require.NoError(b, err)
 	b.Cleanup(s.Kill)
 	ctx, cancel := context.WithCancel(b.Context())
@@ -130,8 +130,8 @@ func startReplica(b *testing.B, w *environment.Environment) (*environment.Server
 	return s, counts
 }
 
-// scrape reads the metrics as often as Prometheus does: with series for
-// thousands of Secrets that takes memory too.
+// scrape reads the metrics as often as Prometheus does: with series for thousands of Secrets
+// that takes memory too.
 func scrape(ctx context.Context, s *environment.Server) {
 	for s.Running() {
 		select {
@@ -139,12 +139,12 @@ func scrape(ctx context.Context, s *environment.Server) {
 			return
 		case <-time.After(15 * time.Second):
 		}
-		_, _ = s.Metric(ctx, "isthmus_publish_total") // it may end meanwhile
+		_, _ = s.Metric(ctx, "isthmus_publish_total") // the replica may end meanwhile
 	}
 }
 
-// measureFirstSecrets starts a controller where there is no Secret yet, waits until all are
-// there, and watches the steady state.
+// measureFirstSecrets starts a controller while there are no Secrets yet, waits until all
+// exist, and measures the steady state.
 func measureFirstSecrets(b *testing.B, w *environment.Environment, e *edges, r *report) (*environment.Server, *counter) {
 	b.Helper()
 	start := time.Now()
@@ -173,8 +173,8 @@ func measureStandby(b *testing.B, w *environment.Environment, r *report) (*envir
 	return s, counts
 }
 
-// measureNewRoots has the mesh's roots change: every Secret follows, its key and leaf as
-// they were.
+// measureNewRoots changes the mesh's roots: every Secret follows, with the same key and
+// leaf.
 func measureNewRoots(b *testing.B, e *edges, s *environment.Server, counts *counter, r *report, change func()) {
 	b.Helper()
 	before, err := s.Metric(b.Context(), "isthmus_publish_total", `result="published"`)
@@ -183,7 +183,7 @@ func measureNewRoots(b *testing.B, e *edges, s *environment.Server, counts *coun
 	change()
 	description := fmt.Sprintf("%d namespaces: new roots", e.n)
 	await(b, counts, description, e.n, func() int { _, written := counts.secrets(); return written })
-	took := time.Since(counts.firstWrite()) // istiod takes a while to start
+	took := time.Since(counts.firstWrite()) // because istiod takes a while to start
 	p := m.end(phase{name: description, size: e.n})
 	p.took = took
 	r.add(b, p)
@@ -193,8 +193,8 @@ func measureNewRoots(b *testing.B, e *edges, s *environment.Server, counts *coun
 	e.checkSecrets(b, 2)
 }
 
-// measureTakeover ends the leader, so that the replica that waited has to look at
-// everything: the same as the restart of a leader, but for its own start.
+// measureTakeover stops the leader, so that the waiting replica has to check everything: the
+// same as the restart of a leader, without its start.
 func measureTakeover(b *testing.B, e *edges, leader, s *environment.Server, counts *counter, r *report) {
 	b.Helper()
 	m := beginMeasurement(b, s, counts)
@@ -204,7 +204,7 @@ func measureTakeover(b *testing.B, e *edges, leader, s *environment.Server, coun
 	r.add(b, m.end(phase{name: description, size: e.n}))
 }
 
-// measurement is the beginning of a phase.
+// measurement is the start of a phase.
 type measurement struct {
 	b       *testing.B
 	server  *environment.Server
@@ -220,8 +220,8 @@ func beginMeasurement(b *testing.B, s *environment.Server, counts *counter) meas
 	return measurement{b: b, server: s, counts: counts, start: time.Now(), cpuTime: readCPUTime(b, s)}
 }
 
-// end completes a phase. What was written last comes back as Events, so the
-// requests and the memory of a phase that was busy are read a little later.
+// end completes a phase. Recent writes come back as watch events, so the requests and the
+// memory of a busy phase are read a little later.
 func (m measurement) end(p phase) phase {
 	m.b.Helper()
 	p.took = time.Since(m.start)
@@ -242,7 +242,7 @@ func await(b *testing.B, counts *counter, description string, n int, reached fun
 	require.Eventually(b, func() bool { return reached() >= n }, timeout, 50*time.Millisecond, description)
 }
 
-// pause lets time pass.
+// pause waits for a duration.
 func pause(b *testing.B, description string, d time.Duration) {
 	b.Helper()
 	until := time.Now().Add(d)
@@ -254,7 +254,7 @@ func pause(b *testing.B, description string, d time.Duration) {
 	}
 }
 
-// progress says every few seconds how far something is, until it is stopped.
+// progress prints the progress of a step every few seconds, until it is stopped.
 func progress(message func() string) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

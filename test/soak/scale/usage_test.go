@@ -14,11 +14,11 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/environment"
 )
 
-// memory is what a process has in memory, in bytes. All of it is what the bar
-// is about, though the file of the program is shared among its processes.
+// memory is the memory of a process, in bytes. The limit applies to all of it, though the
+// processes of a program share its file.
 type memory struct{ resident, anonymous, peak int64 }
 
-// memoryOf reads it.
+// memoryOf reads the memory of a server.
 func memoryOf(b *testing.B, s *environment.Server) memory {
 	b.Helper()
 	var m memory
@@ -29,17 +29,17 @@ func memoryOf(b *testing.B, s *environment.Server) memory {
 	return m
 }
 
-// resetPeak begins a new peak of resident memory (proc(5): 5 to clear_refs).
+// resetPeak resets the peak of resident memory (proc(5): 5 to clear_refs).
 func resetPeak(b *testing.B, s *environment.Server) {
 	b.Helper()
 	require.NoError(b, os.WriteFile(procFile(s, "clear_refs"), []byte("5"), 0o200))
 }
 
-// ticks is how many of them the kernel counts in a second of processor time
-// (USER_HZ is 100 wherever Go runs).
+// ticks is the number of ticks in a second of CPU time (USER_HZ is 100 on all platforms of
+// Go).
 const ticks = 100
 
-// readCPUTime is the processor time that a process has used.
+// readCPUTime returns the CPU time that a process has used.
 func readCPUTime(b *testing.B, s *environment.Server) time.Duration {
 	b.Helper()
 	text, err := os.ReadFile(procFile(s, "stat"))
