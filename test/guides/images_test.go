@@ -2,11 +2,12 @@
 
 package guides
 
-// istioTag is what the images of Istio are called: what the version that
-// test/tools/pilot pins becomes.
+// istioTag is the tag of Istio's images: the release that follows from the version that
+// test/tools/pilot pins.
 const istioTag = "1.31.0"
 
-// image is what stands for an image; the node reads it (test/tools/standin/kubenode).
+// image names the programs that replace the contents of an image; the node reads it
+// (test/tools/standin/kubenode).
 type image struct {
 	Repository string            `json:"repository"`
 	Programs   map[string]string `json:"programs"`
@@ -14,7 +15,7 @@ type image struct {
 	Workload   bool              `json:"workload,omitempty"`
 }
 
-// workloads are images of services in the mesh.
+// workloads are the images of services in the mesh.
 var workloads = []string{
 	"istio/examples-bookinfo-productpage-v1",
 	"istio/examples-bookinfo-details-v1",
@@ -25,25 +26,25 @@ var workloads = []string{
 	"datawire/quote",
 }
 
-// images says what stands for which image.
-func images(programs map[string]string) []image {
-	one := func(repository, path, name string) image {
+// listImages returns the images and the programs that replace their contents.
+func listImages(programs map[string]string) []image {
+	newImage := func(repository, path, name string) image {
 		return image{Repository: repository, Programs: map[string]string{path: programs[name]}, Entrypoint: path}
 	}
-	isthmus := one("isthmus-mesh/isthmus", "/isthmus", "isthmus")
+	isthmus := newImage("isthmus-mesh/isthmus", "/isthmus", "isthmus")
 	isthmus.Programs["/isthmus-publish"] = programs["isthmus-publish"]
 	all := []image{
-		one("pilot", "/usr/local/bin/pilot-discovery", "pilot-discovery"),
-		one("proxyv2", "/usr/local/bin/pilot-agent", "pilot-agent"),
+		newImage("pilot", "/usr/local/bin/pilot-discovery", "pilot-discovery"),
+		newImage("proxyv2", "/usr/local/bin/pilot-agent", "pilot-agent"),
 		isthmus,
-		one("emissaryingress/emissary", "/emissary", "stand-in-edge"),
-		one("datawire/aes", "/aes", "stand-in-edge"),
-		one("install-cni", "/usr/local/bin/install-cni", "stand-in-cni"),
+		newImage("emissaryingress/emissary", "/emissary", "stand-in-edge"),
+		newImage("datawire/aes", "/aes", "stand-in-edge"),
+		newImage("install-cni", "/usr/local/bin/install-cni", "stand-in-cni"),
 	}
 	for _, repository := range workloads {
-		w := one(repository, "/service", "stand-in-service")
-		w.Workload = true
-		all = append(all, w)
+		workload := newImage(repository, "/service", "stand-in-service")
+		workload.Workload = true
+		all = append(all, workload)
 	}
 	return all
 }

@@ -18,51 +18,51 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
-// programsVariable holds the programs' paths in the environment of the process that
-// is in namespaces of its own.
+// programsVariable is the environment variable that passes the programs' paths to the
+// process in namespaces of its own.
 const programsVariable = "ISTHMUS_GUIDES_PROGRAMS"
 
-// world is what all pages share. TestMain sets it.
-var world *World
+// env is shared by all pages. TestMain sets it.
+var env *Environment
 
 func TestMain(m *testing.M) {
 	if text := os.Getenv(programsVariable); text != "" {
-		os.Exit(inside(m, text))
+		os.Exit(runInside(m, text))
 	}
-	os.Exit(outside())
+	os.Exit(runOutside())
 }
 
-// outside builds every program, since there is no network inside, and runs this
-// test binary again in namespaces of its own.
-func outside() int {
+// runOutside builds every program, because there is no network inside, and runs this test
+// binary again in namespaces of its own.
+func runOutside() int {
 	folder, err := os.MkdirTemp("", "isthmus-guides-")
 	if err != nil {
-		return fail(err)
+		return reportError(err)
 	}
 	defer func() { _ = os.RemoveAll(folder) }()
-	programs, err := build(context.Background(), folder)
+	programs, err := buildPrograms(context.Background(), folder)
 	if err != nil {
-		return fail(err)
+		return reportError(err)
 	}
 	text, err := json.Marshal(programs)
 	if err != nil {
-		return fail(err)
+		return reportError(err)
 	}
-	// The kernel ends the child with the thread that started it.
+	// The kernel kills the child when the thread that started it ends.
 	runtime.LockOSThread()
-	// Whatever is left inside of a world that was killed goes with this folder.
+	// This folder contains everything that an environment leaves behind when it is killed.
 	if err := os.Chmod(folder, 0o755); err != nil {
-		return fail(err)
+		return reportError(err)
 	}
-	command, err := enter(programsVariable+"="+string(text), "TMPDIR="+folder)
+	command, err := startInNamespaces(programsVariable+"="+string(text), "TMPDIR="+folder)
 	if err != nil {
-		return fail(err)
+		return reportError(err)
 	}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
 		<-signals
-		_ = command.Process.Kill() // and with it all of its process namespace
+		_ = command.Process.Kill() // and with it its whole process namespace
 	}()
 	err = command.Wait()
 	var exit *exec.ExitError
@@ -72,13 +72,13 @@ func outside() int {
 	case errors.As(err, &exit) && exit.ExitCode() > 0:
 		return exit.ExitCode()
 	default:
-		return fail(err)
+		return reportError(err)
 	}
 }
 
-// enter starts this test binary in namespaces of its own: as root, or, where that
+// startInNamespaces starts this test binary in namespaces of its own: as root, or, if that
 // is not allowed, as root of a user namespace.
-func enter(variables ...string) (*exec.Cmd, error) {
+func startInNamespaces(variables ...string) (*exec.Cmd, error) {
 	for _, flags := range []uintptr{0, syscall.CLONE_NEWUSER} {
 		command := exec.Command("/proc/self/exe", os.Args[1:]...)
 		command.Stdout, command.Stderr = os.Stdout, os.Stderr
@@ -102,43 +102,43 @@ func enter(variables ...string) (*exec.Cmd, error) {
 	return nil, nil
 }
 
-// inside makes the world and runs the tests in it.
-func inside(m *testing.M, text string) int {
+// runInside starts the environment and runs the tests in it.
+func runInside(m *testing.M, text string) int {
 	programs := map[string]string{}
 	if err := json.Unmarshal([]byte(text), &programs); err != nil {
-		return fail(err)
+		return reportError(err)
 	}
 	_ = os.Unsetenv(programsVariable)
 	_ = os.Unsetenv("KUBECONFIG")
-	w, err := start(context.Background(), programs)
+	e, err := startEnvironment(context.Background(), programs)
 	if err != nil {
-		if w != nil {
-			w.dump(os.Stderr)
-			_ = w.stop()
+		if e != nil {
+			e.dump(os.Stderr)
+			_ = e.stop()
 		}
-		return fail(err)
+		return reportError(err)
 	}
-	world = w
+	env = e
 	status := m.Run()
-	if err := w.stop(); err != nil {
-		return fail(err)
+	if err := e.stop(); err != nil {
+		return reportError(err)
 	}
 	return status
 }
 
-func fail(err error) int {
+func reportError(err error) int {
 	fmt.Fprintln(os.Stderr, "guides:", err)
 	return 1
 }
 
-// tools are the programs of test/tools/cluster that the world consists of.
+// tools are the programs of test/tools/cluster that the environment consists of.
 var tools = []string{
 	"etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "pilot-discovery", "pilot-agent", "helm",
 	"stand-in-node", "stand-in-edge", "stand-in-service", "stand-in-cni", "promtool",
 }
 
-// build returns the paths of all programs.
-func build(ctx context.Context, folder string) (map[string]string, error) {
+// buildPrograms returns the paths of all programs.
+func buildPrograms(ctx context.Context, folder string) (map[string]string, error) {
 	programs := map[string]string{}
 	for _, name := range tools {
 		path, err := controlplane.Tool(ctx, name)
@@ -158,8 +158,8 @@ func build(ctx context.Context, folder string) (map[string]string, error) {
 	return programs, nil
 }
 
-// root is the repository's.
+// root returns the root folder of the repository.
 func root() string {
-	_, here, _, _ := runtime.Caller(0)
-	return filepath.Dir(filepath.Dir(filepath.Dir(here)))
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
 }

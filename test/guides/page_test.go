@@ -29,23 +29,22 @@ func TestPages(t *testing.T) {
 			p, err := page.Read(file)
 			require.NoError(t, err)
 			p.Path = filepath.Join("docs", "guides", filepath.Base(file))
-			t.Cleanup(func() { world.tidy(t) })
-			err = page.Run(t.Context(), p, page.Options{Dir: filepath.Join(world.folder, "work"), Env: world.env(), Progress: os.Stderr})
+			t.Cleanup(func() { env.cleanUp(t) })
+			err = page.Run(t.Context(), p, page.Options{Dir: filepath.Join(env.folder, "work"), Env: env.pageEnvironment(), Progress: os.Stderr})
 			require.NoError(t, err)
 		})
 	}
 }
 
-// kept are the kinds of objects, outside of namespaces that a page makes, that
-// would change what the next page sees.
-const kept = "namespaces,peerauthentications.security.istio.io,authorizationpolicies.security.istio.io," +
+// watchedKinds are the kinds of objects that a page could leave behind for the next page.
+const watchedKinds = "namespaces,peerauthentications.security.istio.io,authorizationpolicies.security.istio.io," +
 	"mappings.getambassador.io,tlscontexts.getambassador.io,deployments,mutatingwebhookconfigurations,customresourcedefinitions"
 
-// objects are those of the kinds that are kept, by kind, as namespace/name.
-func (w *World) objects(ctx context.Context) (map[string]map[string]bool, error) {
+// listObjects returns the names of the objects of watchedKinds, by kind, as namespace/name.
+func (env *Environment) listObjects(ctx context.Context) (map[string]map[string]bool, error) {
 	all := map[string]map[string]bool{}
-	for kind := range strings.SplitSeq(kept, ",") {
-		out, err := w.output(ctx, "", "kubectl", "get", kind, "-A", "-o",
+	for kind := range strings.SplitSeq(watchedKinds, ",") {
+		out, err := env.output(ctx, "", "kubectl", "get", kind, "-A", "-o",
 			`jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name}{"\n"}{end}`)
 		if err != nil {
 			return nil, err
@@ -58,30 +57,30 @@ func (w *World) objects(ctx context.Context) (map[string]map[string]bool, error)
 	return all, nil
 }
 
-// tidy removes the namespaces that a page made, and fails where it left anything
+// cleanUp deletes the namespaces that a page created, and fails if the page left anything
 // else.
-func (w *World) tidy(t *testing.T) {
+func (env *Environment) cleanUp(t *testing.T) {
 	t.Helper()
 	if t.Failed() {
-		w.dump(os.Stderr) // now, while what is there tells why
+		env.dump(os.Stderr) // before anything is deleted
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	now, err := w.objects(ctx)
+	now, err := env.listObjects(ctx)
 	require.NoError(t, err)
 	arguments := []string{"delete", "namespace"}
 	for name := range now["namespaces"] {
-		if !w.before["namespaces"][name] {
+		if !env.initialObjects["namespaces"][name] {
 			arguments = append(arguments, strings.TrimPrefix(name, "/"))
 		}
 	}
 	if len(arguments) > 2 {
-		require.NoError(t, w.kubectl(ctx, "", arguments...))
+		require.NoError(t, env.kubectl(ctx, "", arguments...))
 	}
 	if t.Failed() {
-		return // it did not come to its end
+		return // the page did not reach its own cleanup
 	}
-	now, err = w.objects(ctx)
+	now, err = env.listObjects(ctx)
 	require.NoError(t, err)
-	assert.Equal(t, w.before, now, "what the page has to remove at its end")
+	assert.Equal(t, env.initialObjects, now, "the page has to delete these objects at its end")
 }

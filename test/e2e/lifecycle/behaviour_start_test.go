@@ -27,9 +27,9 @@ func TestEdgeWaitsForItsCertificate(t *testing.T) {
 	t.Parallel()
 	s := newNamespace(t, "start", nil)
 	d := s.istiodAlias(t)
-	late := inspectorPod("late", "--remain")
-	late.Spec.HostAliases = []corev1.HostAlias{{IP: d.address, Hostnames: []string{"istiod." + node.IstioNamespace + ".svc"}}}
-	s.create(t, withCertificateFolder(late))
+	waitingEdge := inspectorPod("late", "--remain")
+	waitingEdge.Spec.HostAliases = []corev1.HostAlias{{IP: d.address, Hostnames: []string{"istiod." + node.IstioNamespace + ".svc"}}}
+	s.create(t, withCertificateFolder(waitingEdge))
 
 	s.await(t, func(ctx context.Context) error {
 		failedProbes, err := s.failedProbes(ctx, "late")

@@ -32,8 +32,8 @@ func TestEdgeStopsBeforeTheAgent(t *testing.T) {
 		grace        int64
 		drainsInTime bool
 	}{
-		"if the edge drains, expect certificates until it is done": {"5s", 60, true},
-		"if the edge never ends, expect that it is killed after the grace period":   {"1h", 5, false},
+		"if the edge drains, expect certificates until it is done":                {"5s", 60, true},
+		"if the edge never ends, expect that it is killed after the grace period": {"1h", 5, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
