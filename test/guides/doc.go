@@ -7,40 +7,38 @@
 // # How a page is written
 //
 // A page is docs/guides/NAME.md, with a line in docs/guides/README.md and the sections
-// "Clean up" and "Tried with" (docs/guides_test.go). Putting it there is all: it is
-// found and run. What
-// counts on it is told in package test/framework/page: blocks of `sh` are run in bash with
-// errexit, nounset and pipefail, one after the other, in one shell, so variables
-// stay; a block of `text` right behind says what they print, where `...` stands for
-// any lines, or the rest of one, and ⟨word⟩ for any word; `sh retry` is repeated, in a subshell, for up to a
-// minute until it succeeds and prints that; `sh skip` is for a real cluster only, and
-// the text says why.
+// "Clean up" and "Tried with" (docs/guides_test.go). The test finds and runs every page.
+// Package test/framework/page defines the blocks that are run: blocks of `sh` run in bash
+// with errexit, nounset and pipefail, one after the other, in one shell, so variables
+// stay. A block of `text` right behind holds the expected output, where `...` stands for
+// any lines, or the rest of one, and ⟨word⟩ for any word. `sh retry` is repeated, in a
+// subshell, for up to a minute until it succeeds with that output. `sh skip` is for a real
+// cluster only, and the text says why.
 //
 // A page begins in a cluster where these are installed, by their own charts: Istio
 // (with its injector, namespace istio-system), Isthmus from charts/isthmus (release
 // isthmus in isthmus-system), and the CRDs of Emissary. kubectl, helm, isthmus and
-// promtool are in PATH, KUBECONFIG is set, the working folder holds the repository's samples and
-// charts. Everything else the page does by itself, from `kubectl apply -f
-// samples/emissary` on, as the reader has to. The address of an edge is its Service's,
-// of type LoadBalancer:
+// promtool are in PATH, KUBECONFIG is set, and the working folder holds the repository's
+// samples and charts. The page does everything else itself, from `kubectl apply -f
+// samples/emissary` on, as the reader has to. The address of an edge is the address of its
+// Service of type LoadBalancer:
 //
 //	EDGE=$(kubectl -n emissary get service emissary-ingress -o jsonpath='{.status.loadBalancer.ingress[0].ip}')
 //	curl -s http://$EDGE/reviews/
 //
-// Wait with `kubectl rollout status` and `kubectl wait`. Objects that a page makes
-// outside of namespaces of its own it deletes at its end; the test deletes the
-// namespaces, and fails where another object of the mesh was left. $ISTIO_CHARTS is the
-// folder of Istio's charts here, for a further revision; settings of istiod are changed
-// by `kubectl -n istio-system set env deployment istiod`, as anywhere. `kubectl logs`
-// and `exec` do not work: there is no kubelet. Logs of containers are shown when a page
-// fails.
+// Wait with `kubectl rollout status` and `kubectl wait`. At its end a page deletes the
+// objects that it created outside of its own namespaces; the test deletes the namespaces,
+// and fails if another object of the mesh is left. $ISTIO_CHARTS is the folder of Istio's
+// charts here, for another revision; change settings of istiod with
+// `kubectl -n istio-system set env deployment istiod`. `kubectl logs` and `exec` do not
+// work, because there is no kubelet. The logs of containers are shown when a page fails.
 //
 // # What is real
 //
 // etcd, API server and controller manager (test/framework/controlplane), istiod and its injection
 // webhook, installed by Istio's chart, pilot-agent, Isthmus' webhook, controller and
-// publisher, installed by its chart, Helm, kubectl. A page says with which stand-ins it was
-// tried, in a section "Tried with":
+// publisher, installed by its chart, Helm, kubectl. The section "Tried with" of a page
+// names the stand-ins that it was tried with:
 //
 //	test/tools/standin/kubenode a node: every container is a process in namespaces of
 //	                            its own; Services, cluster DNS, a load balancer
@@ -55,9 +53,8 @@
 //	                            pods ambient takes; nothing is redirected, and there
 //	                            is no ztunnel
 //
-// A container whose image stands for nothing waits in ErrImagePull; the images are in
-// images.go.
+// A container with an image that is not in images_test.go waits in ErrImagePull.
 //
-// All of it is in network, mount and process namespaces of its own: nothing of the
-// machine is touched, and nothing is left when the test ends.
+// Everything runs in network, mount and process namespaces of its own: the test changes
+// nothing on the machine, and leaves nothing behind.
 package guides
