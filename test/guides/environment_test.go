@@ -72,7 +72,7 @@ func (env *Environment) prepareNamespaces(ctx context.Context) (err error) {
 	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return err
 	}
-	if env.folder, err = os.MkdirTemp("", "isthmus-world-"); err != nil {
+	if env.folder, err = os.MkdirTemp("", "cluster-"); err != nil {
 		return err
 	}
 	if err := os.Chmod(env.folder, 0o755); err != nil {

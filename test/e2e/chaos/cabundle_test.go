@@ -36,9 +36,9 @@ func TestWrongCABundleIsRestored(t *testing.T) {
 				}
 				return nil
 			})
-			asked := tr.Pods.Snapshot().Injected
+			injectedBefore := tr.Pods.Snapshot().Injected
 			tr.AwaitRecovery("pods", func(context.Context) error {
-				if seen := tr.Pods.Snapshot(); seen.Injected < asked+5 {
+				if seen := tr.Pods.Snapshot(); seen.Injected < injectedBefore+5 {
 					return fmt.Errorf("%s", seen)
 				}
 				return nil

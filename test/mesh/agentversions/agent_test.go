@@ -143,7 +143,7 @@ func TestAgentsAreReadyWithTheirFilesAndRotateThem(t *testing.T) {
 		var err error
 		first[p], err = readBundle(t.Context(), a, ns, p)
 		require.NoError(t, err, p.version)
-		assert.WithinDuration(t, time.Now().Add(ttl), first[p].NotAfter(), 10*time.Second, "%s does not ask for what SECRET_TTL says", p.version)
+		assert.WithinDuration(t, time.Now().Add(ttl), first[p].NotAfter(), 10*time.Second, "%s does not request the lifetime in SECRET_TTL", p.version)
 		for _, name := range certificateFiles {
 			info, err := os.Stat(filepath.Join(a.Dir, name))
 			require.NoError(t, err, p.version)

@@ -54,7 +54,7 @@ func TestModeIstioMatchesTheVendorsGuide(t *testing.T) {
 
 	require.NoError(t, err)
 	assert.Equal(t, map[string]string{
-		// Isthmus asks Istio for these, which the guide does not.
+		// Isthmus requests these from Istio; the guide does not.
 		"metadata.annotations[proxy.istio.io/config].holdApplicationUntilProxyStarts":       "the edge starts when there are certificates",
 		"metadata.annotations[proxy.istio.io/config].proxyMetadata[ISTIO_META_DNS_CAPTURE]": "DNS of an edge is not captured",
 		"metadata.labels[security.istio.io/tlsMode]":                                        "peers must not send mTLS to the edge's ports, which do not terminate it",

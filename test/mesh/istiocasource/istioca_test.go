@@ -69,8 +69,8 @@ func TestLifetimeAboveTheMaximumFallsBackToTheDefault(t *testing.T) {
 	before = csrCount(t)
 	assert.WithinDuration(t, time.Now().Add(10*time.Minute), requestBundle(t, s, r).NotAfter(), time.Minute)
 	r.TTL = time.Hour
-	assert.WithinDuration(t, time.Now().Add(time.Hour), requestBundle(t, s, r).NotAfter(), time.Minute, "what is allowed is still asked for")
-	assert.Equal(t, 2, csrCount(t)-before, "a lifetime that was refused is not asked for again")
+	assert.WithinDuration(t, time.Now().Add(time.Hour), requestBundle(t, s, r).NotAfter(), time.Minute, "an allowed lifetime is still requested")
+	assert.Equal(t, 2, csrCount(t)-before, "a refused lifetime is not requested again")
 	assert.Len(t, lines, 1)
 }
 

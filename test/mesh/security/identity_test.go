@@ -89,7 +89,7 @@ func TestStolenMeshToken(t *testing.T) {
 	ns := env.CreateNamespace(t, nil, "edge", "other")
 	token, expiry := meshToken(t, ns, "edge")
 	ownID := "spiffe://cluster.local/ns/" + ns + "/sa/edge"
-	for name, asked := range map[string][]string{
+	for name, requested := range map[string][]string{
 		"if it asks for its own name, expect its own":           {ownID},
 		"if it asks for another account's, expect its own":      {"spiffe://cluster.local/ns/" + ns + "/sa/admin"},
 		"if it asks for istiod's, expect its own":               {"spiffe://cluster.local/ns/istio-system/sa/istiod"},
@@ -97,7 +97,7 @@ func TestStolenMeshToken(t *testing.T) {
 		"if it asks for two, expect its own":                    {ownID, "spiffe://cluster.local/ns/a/sa/b"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := requestCertificate(t.Context(), t, token, asked...)
+			got, err := requestCertificate(t.Context(), t, token, requested...)
 			require.NoError(t, err)
 			assert.Equal(t, []string{ownID}, got)
 		})

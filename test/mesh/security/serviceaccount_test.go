@@ -175,9 +175,9 @@ func createBinding(namespace, name, role string) attempt {
 	}
 }
 
-// TestWhoReadsTheKey checks every account, and the default roles of Kubernetes: whoever may
-// read Secrets of the namespace may read this one. The controller manager, which does not
-// run here, aggregates view and edit from these two roles.
+// TestWhoReadsTheKey checks every account, and the default roles of Kubernetes: an account
+// that may read Secrets of the namespace may read this one. The controller manager, which
+// does not run here, aggregates view and edit from these two roles.
 func TestWhoReadsTheKey(t *testing.T) {
 	sharedServers(t)
 	ns := env.CreateNamespace(t, nil, "edge", "viewer", "editor", "neighbour")
