@@ -11,11 +11,11 @@ import (
 
 // newBuilder returns the builder that the environment and the working folder ask for.
 func newBuilder(std streams) (builder.Builder, error) {
-	here, err := os.Getwd()
+	workingFolder, err := os.Getwd()
 	if err != nil {
 		return builder.Builder{}, err
 	}
-	root, err := builder.Root(here)
+	root, err := builder.Root(workingFolder)
 	if err != nil {
 		return builder.Builder{}, err
 	}

@@ -47,8 +47,8 @@ func up(t *testing.T, arguments ...string) (*exec.Cmd, *os.File, apiserver.Endpo
 	}
 	command := program(t, append([]string{"up"}, arguments...)...)
 	command.Stdin = read
-	var said bytes.Buffer
-	command.Stderr = &said
+	var stderr bytes.Buffer
+	command.Stderr = &stderr
 	stdout, err := command.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +64,7 @@ func up(t *testing.T, arguments ...string) (*exec.Cmd, *os.File, apiserver.Endpo
 	})
 	line, err := bufio.NewReader(stdout).ReadBytes('\n')
 	if err != nil {
-		t.Fatalf("no line on standard output (%v): %v: %s", err, command.Wait(), said.String())
+		t.Fatalf("no line on standard output (%v): %v: %s", err, command.Wait(), stderr.String())
 	}
 	return command, write, parseEndpoint(t, line)
 }
@@ -110,8 +110,8 @@ func children(t *testing.T, endpoint apiserver.Endpoint, want ...string) []apise
 	return state.Children
 }
 
-// assertGone waits until neither processes nor data folder are there.
-func assertGone(t *testing.T, endpoint apiserver.Endpoint, children []apiserver.Child) {
+// assertRemoved waits until neither processes nor data folder are there.
+func assertRemoved(t *testing.T, endpoint apiserver.Endpoint, children []apiserver.Child) {
 	t.Helper()
 	var left []string
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
@@ -131,9 +131,9 @@ func assertGone(t *testing.T, endpoint apiserver.Endpoint, children []apiserver.
 	t.Errorf("left behind: %q", left)
 }
 
-func TestUpServesAndEndsWithItsInput(t *testing.T) {
-	further := filepath.Join(t.TempDir(), "kubeconfig")
-	command, input, endpoint := up(t, "--kubeconfig="+further)
+func TestUpServesUntilItsInputCloses(t *testing.T) {
+	extraKubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	command, input, endpoint := up(t, "--kubeconfig="+extraKubeconfig)
 	processes := children(t, endpoint, "etcd", "kube-apiserver")
 	if answer := kubectl(t, endpoint, "get", "--raw", "/readyz"); answer != "ok" {
 		t.Errorf("/readyz: %s", answer)
@@ -141,7 +141,7 @@ func TestUpServesAndEndsWithItsInput(t *testing.T) {
 	if answer := kubectl(t, endpoint, "auth", "whoami", "-o", "jsonpath={.status.userInfo.groups}"); answer != `["system:masters","system:authenticated"]` {
 		t.Errorf("groups of the admin: %s", answer)
 	}
-	for _, path := range []string{further, endpoint.Kubeconfig} {
+	for _, path := range []string{extraKubeconfig, endpoint.Kubeconfig} {
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("mode of %s: %v, %v", path, info, err)
 		}
@@ -155,7 +155,7 @@ func TestUpServesAndEndsWithItsInput(t *testing.T) {
 		t.Errorf("up ended with %v", err)
 	}
 	// Nothing is awaited here: who sees up end may rely on it.
-	for _, path := range []string{endpoint.DataDir, further} {
+	for _, path := range []string{endpoint.DataDir, extraKubeconfig} {
 		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s is still there: %v", path, err)
 		}
@@ -169,13 +169,13 @@ func TestUpServesAndEndsWithItsInput(t *testing.T) {
 
 // What the contract says of the API server: RBAC, the default admission
 // plugins, tokens for Istio's agents.
-func TestUpAdmitsAsARealClusterDoes(t *testing.T) {
+func TestUpEnforcesAuthorizationAndAdmission(t *testing.T) {
 	command, _, endpoint := up(t)
 	processes := children(t, endpoint, "etcd", "kube-apiserver")
 	kubectl(t, endpoint, "create", "namespace", "strict")
 	kubectl(t, endpoint, "label", "namespace", "strict", "pod-security.kubernetes.io/enforce=restricted")
 
-	refused := func(want string, arguments ...string) {
+	assertRefused := func(want string, arguments ...string) {
 		t.Helper()
 		arguments = append([]string{"--kubeconfig=" + endpoint.Kubeconfig, "--namespace=strict"}, arguments...)
 		out, err := exec.Command(endpoint.Kubectl, arguments...).CombinedOutput()
@@ -183,10 +183,10 @@ func TestUpAdmitsAsARealClusterDoes(t *testing.T) {
 			t.Errorf("%q: %v, %s, want %s", arguments, err, out, want)
 		}
 	}
-	refused("serviceaccount \"default\" not found", "run", "x", "--image=x")
+	assertRefused("serviceaccount \"default\" not found", "run", "x", "--image=x")
 	kubectl(t, endpoint, "--namespace=strict", "create", "serviceaccount", "default")
-	refused("violates PodSecurity \"restricted:latest\"", "run", "x", "--image=x")
-	refused("User \"system:serviceaccount:strict:default\" cannot list resource", "get", "pods", "--as=system:serviceaccount:strict:default")
+	assertRefused("violates PodSecurity \"restricted:latest\"", "run", "x", "--image=x")
+	assertRefused("User \"system:serviceaccount:strict:default\" cannot list resource", "get", "pods", "--as=system:serviceaccount:strict:default")
 	if token := kubectl(t, endpoint, "--namespace=strict", "create", "token", "default", "--audience=istio-ca"); strings.Count(token, ".") != 2 {
 		t.Errorf("token: %s", token)
 	}
@@ -197,24 +197,24 @@ func TestUpAdmitsAsARealClusterDoes(t *testing.T) {
 	if err := command.Wait(); err != nil {
 		t.Errorf("up ended with %v after SIGTERM", err)
 	}
-	assertGone(t, endpoint, processes)
+	assertRemoved(t, endpoint, processes)
 }
 
-func TestKilledUpLeavesNothing(t *testing.T) {
+func TestKilledUpLeavesNothingBehind(t *testing.T) {
 	command, _, endpoint := up(t)
 	processes := children(t, endpoint, "etcd", "kube-apiserver")
 	if err := command.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = command.Wait()
-	assertGone(t, endpoint, processes)
+	assertRemoved(t, endpoint, processes)
 }
 
-func TestUpFailsWithAComponent(t *testing.T) {
+func TestUpFailsWhenAComponentDies(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	command, _, endpoint := up(t, "--data="+data)
 	processes := children(t, endpoint, "etcd", "kube-apiserver")
-	said, ok := command.Stderr.(*bytes.Buffer)
+	stderr, ok := command.Stderr.(*bytes.Buffer)
 	if !ok {
 		t.Fatal("standard error is not kept")
 	}
@@ -224,15 +224,15 @@ func TestUpFailsWithAComponent(t *testing.T) {
 	if err := command.Wait(); err == nil || err.Error() != "exit status 1" {
 		t.Errorf("up ended with %v", err)
 	}
-	if want := "cluster: kube-apiserver ended with signal: killed; the end of its log:\n"; !strings.HasPrefix(said.String(), want) {
-		t.Errorf("said %s, want %s", said.String(), want)
+	if want := "cluster: kube-apiserver ended with signal: killed; the end of its log:\n"; !strings.HasPrefix(stderr.String(), want) {
+		t.Errorf("said %s, want %s", stderr.String(), want)
 	}
-	assertGone(t, endpoint, processes)
+	assertRemoved(t, endpoint, processes)
 }
 
-// succeed runs the program to its end, and returns what it printed and what it said
+// mustRun runs the program to its end, and returns what it printed and what it said
 // on standard error.
-func succeed(t *testing.T, arguments ...string) (out, said string) {
+func mustRun(t *testing.T, arguments ...string) (out, errorOutput string) {
 	t.Helper()
 	command := program(t, arguments...)
 	var stdout, stderr bytes.Buffer
@@ -243,31 +243,31 @@ func succeed(t *testing.T, arguments ...string) (out, said string) {
 	return stdout.String(), stderr.String()
 }
 
-func TestDetached(t *testing.T) {
+func TestDetachedControlPlaneRunsUntilDown(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
-	t.Cleanup(func() { succeed(t, "down", "--data", data) })
+	t.Cleanup(func() { mustRun(t, "down", "--data", data) })
 
-	out, _ := succeed(t, "up", "--detach", "--controller-manager", "--data", data)
+	out, _ := mustRun(t, "up", "--detach", "--controller-manager", "--data", data)
 	endpoint := parseEndpoint(t, []byte(out))
 	processes := children(t, endpoint, "etcd", "kube-apiserver", "kube-controller-manager")
-	again, said := succeed(t, "up", "--detach", "--data", data)
-	if again != out || said != "a control plane already runs in "+data+"\n" {
-		t.Errorf("up on a running one: %s, %s", again, said)
+	second, stderr := mustRun(t, "up", "--detach", "--data", data)
+	if second != out || stderr != "a control plane already runs in "+data+"\n" {
+		t.Errorf("up on a running one: %s, %s", second, stderr)
 	}
 
 	kubectl(t, endpoint, "create", "deployment", "x", "--image=x", "--replicas=2")
 	kubectl(t, endpoint, "wait", "--for=create", "pods", "-l", "app=x", "--timeout=60s")
 
-	if _, said = succeed(t, "down", "--data", data); said != "ended the control plane in "+data+"\n" {
-		t.Errorf("down said %s", said)
+	if _, stderr = mustRun(t, "down", "--data", data); stderr != "ended the control plane in "+data+"\n" {
+		t.Errorf("down said %s", stderr)
 	}
-	assertGone(t, endpoint, processes)
-	if _, said = succeed(t, "down", "--data", data); said != "no control plane runs in "+data+"\n" {
-		t.Errorf("down on nothing said %s", said)
+	assertRemoved(t, endpoint, processes)
+	if _, stderr = mustRun(t, "down", "--data", data); stderr != "no control plane runs in "+data+"\n" {
+		t.Errorf("down on nothing said %s", stderr)
 	}
 }
 
-func TestWrongCommandLines(t *testing.T) {
+func TestInvalidCommandLinesAreRejected(t *testing.T) {
 	for name, test := range map[string]struct {
 		arguments []string
 		want      string

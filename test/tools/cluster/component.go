@@ -23,7 +23,7 @@ func runComponent(ctx context.Context, arguments []string, std streams) error {
 	if err != nil {
 		return err
 	}
-	return singlenode.Give(ctx, folder, singlenode.Order{Do: flags.Arg(0), Component: flags.Arg(1)})
+	return singlenode.SendOrder(ctx, folder, singlenode.Order{Action: flags.Arg(0), Component: flags.Arg(1)})
 }
 
 // runInside is the first process of a node's namespaces.

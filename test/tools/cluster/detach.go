@@ -24,11 +24,11 @@ type announcement struct {
 	Error    string `json:"error,omitempty"`
 }
 
-// announcer is a place for progress in a process whose standard error is nobody's.
-type announcer struct{ out io.Writer }
+// progressWriter is a place for progress in a process whose standard error is nobody's.
+type progressWriter struct{ out io.Writer }
 
 // Write announces progress.
-func (a announcer) Write(text []byte) (int, error) {
+func (a progressWriter) Write(text []byte) (int, error) {
 	return len(text), json.NewEncoder(a.out).Encode(announcement{Progress: string(text)})
 }
 
@@ -38,7 +38,7 @@ func detach(ctx context.Context, f upFlags, std streams) error {
 	if f.data == "" {
 		return errors.New("--detach needs --data, the folder that down will be told")
 	}
-	running, err := await(ctx, f)
+	running, err := runningEndpoint(ctx, f)
 	if err != nil {
 		return err
 	}
@@ -49,17 +49,17 @@ func detach(ctx context.Context, f upFlags, std streams) error {
 	if _, err := f.build(ctx, std); err != nil { // with progress, which the background has no place for
 		return err
 	}
-	endpoint, err := f.leave(ctx, std.err)
+	endpoint, err := f.startInBackground(ctx, std.err)
 	if err != nil {
 		return err
 	}
 	return json.NewEncoder(std.out).Encode(endpoint)
 }
 
-// await returns the endpoint of the control plane that lives in the data folder,
+// runningEndpoint returns the endpoint of the control plane that lives in the data folder,
 // waiting for one that is just being started, and nil when there is none.
-func await(ctx context.Context, f upFlags) (*apiserver.Endpoint, error) {
-	deadline := time.After(f.patience)
+func runningEndpoint(ctx context.Context, f upFlags) (*apiserver.Endpoint, error) {
+	deadline := time.After(f.timeout)
 	for {
 		state, err := apiserver.ReadState(f.data)
 		if errors.Is(err, fs.ErrNotExist) || (err == nil && !state.Harness.Alive()) {
@@ -72,20 +72,20 @@ func await(ctx context.Context, f upFlags) (*apiserver.Endpoint, error) {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		case <-deadline:
-			return nil, fmt.Errorf("the control plane in %s is still starting after %s", f.data, f.patience)
+			return nil, fmt.Errorf("the control plane in %s is still starting after %s", f.data, f.timeout)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
 
-// leave starts the background process, hands its progress on, and returns what it
+// startInBackground starts the background process, hands its progress on, and returns what it
 // announces at last.
-func (f upFlags) leave(ctx context.Context, progress io.Writer) (*apiserver.Endpoint, error) {
+func (f upFlags) startInBackground(ctx context.Context, progress io.Writer) (*apiserver.Endpoint, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	arguments := []string{"up", "--background", "--data=" + f.data, "--kubeconfig=" + f.kubeconfig, "--timeout=" + f.patience.String()}
+	arguments := []string{"up", "--background", "--data=" + f.data, "--kubeconfig=" + f.kubeconfig, "--timeout=" + f.timeout.String()}
 	if f.controllerManager {
 		arguments = append(arguments, "--controller-manager")
 	}
@@ -94,29 +94,29 @@ func (f upFlags) leave(ctx context.Context, progress io.Writer) (*apiserver.Endp
 	}
 	command := exec.Command(program, arguments...)
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	said, err := command.StdoutPipe()
+	stdout, err := command.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
 	if err := command.Start(); err != nil {
 		return nil, err
 	}
-	heard := make(chan announcement, 1)
+	announced := make(chan announcement, 1)
 	go func() {
-		for decoder := json.NewDecoder(said); ; {
+		for decoder := json.NewDecoder(stdout); ; {
 			var line announcement
 			if err := decoder.Decode(&line); err != nil {
 				line.Error = "it ended without a word"
 			}
 			if line.Progress == "" {
-				heard <- line
+				announced <- line
 				return
 			}
 			_, _ = io.WriteString(progress, line.Progress)
 		}
 	}()
 	select {
-	case line := <-heard:
+	case line := <-announced:
 		if line.Error != "" {
 			return nil, errors.Join(errors.New(line.Error), command.Wait())
 		}

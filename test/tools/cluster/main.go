@@ -93,16 +93,16 @@ func run(ctx context.Context, arguments []string, std streams) error {
 }
 
 // parse reads a command's flags; what is no flag is refused unless free names it.
-func parse(flags *flag.FlagSet, arguments []string, std streams, free string) error {
+func parse(flags *flag.FlagSet, arguments []string, std streams, positional string) error {
 	flags.SetOutput(std.err)
 	flags.Usage = func() {
-		_, _ = fmt.Fprintf(std.err, "Usage: cluster %s [flags] %s\n", flags.Name(), free)
+		_, _ = fmt.Fprintf(std.err, "Usage: cluster %s [flags] %s\n", flags.Name(), positional)
 		flags.PrintDefaults()
 	}
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
-	if free == "" && flags.NArg() > 0 {
+	if positional == "" && flags.NArg() > 0 {
 		return fmt.Errorf("%s takes no argument, got %q", flags.Name(), flags.Arg(0))
 	}
 	return nil

@@ -19,9 +19,9 @@ type machine struct {
 	mounts, links, settings string
 }
 
-// look takes the machine's state. The settings are those that a kubelet and a
+// readMachine takes the machine's state. The settings are those that a kubelet and a
 // kube-proxy like to change.
-func look(t *testing.T) machine {
+func readMachine(t *testing.T) machine {
 	t.Helper()
 	read := func(paths ...string) string {
 		var text strings.Builder
@@ -50,16 +50,16 @@ func look(t *testing.T) machine {
 	}
 }
 
-// assertAsBefore compares the machine with what it was.
-func assertAsBefore(t *testing.T, before machine) {
+// assertMachineUnchanged compares the machine with what it was.
+func assertMachineUnchanged(t *testing.T, before machine) {
 	t.Helper()
-	if after := look(t); after != before {
+	if after := readMachine(t); after != before {
 		t.Errorf("the machine is not what it was: %+v\nbefore: %+v", after, before)
 	}
 }
 
-// groups returns the control groups of a node that runs.
-func groups(t *testing.T, endpoint apiserver.Endpoint) []string {
+// controlGroups returns the control groups of a node that runs.
+func controlGroups(t *testing.T, endpoint apiserver.Endpoint) []string {
 	t.Helper()
 	state, err := apiserver.ReadState(endpoint.DataDir)
 	if err != nil || state.CGroup == "" {
@@ -80,12 +80,12 @@ func groups(t *testing.T, endpoint apiserver.Endpoint) []string {
 	return found
 }
 
-// assertNoGroups wants none of these to be left.
-func assertNoGroups(t *testing.T, groups []string) {
+// assertControlGroupsRemoved wants none of these to be left.
+func assertControlGroupsRemoved(t *testing.T, cgroups []string) {
 	t.Helper()
-	for _, group := range groups {
-		if _, err := os.Stat(group); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%s is still there: %v", group, err)
+	for _, cgroup := range cgroups {
+		if _, err := os.Stat(cgroup); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is still there: %v", cgroup, err)
 		}
 	}
 }
@@ -101,17 +101,17 @@ func runPod(t *testing.T, endpoint apiserver.Endpoint) {
 	kubectl(t, endpoint, "--namespace=kube-system", "wait", "--for=condition=Available", "deployment/coredns", "--timeout=90s")
 }
 
-func TestNodeRunsPodsAndEndsWithItsInput(t *testing.T) {
-	before := look(t)
+func TestNodeRunsPodsUntilItsInputCloses(t *testing.T) {
+	before := readMachine(t)
 	command, input, endpoint := up(t, "--node")
 	runPod(t, endpoint)
 	if logs := kubectl(t, endpoint, "--namespace=kube-system", "logs", "deployment/coredns"); !strings.Contains(logs, "CoreDNS-") {
 		t.Errorf("logs of CoreDNS: %s", logs)
 	}
-	if during := look(t); during.mounts != before.mounts || during.links != before.links || during.settings != before.settings {
+	if during := readMachine(t); during.mounts != before.mounts || during.links != before.links || during.settings != before.settings {
 		t.Errorf("the machine is not what it was while the node runs: %+v\nbefore: %+v", during, before)
 	}
-	processes, groups := children(t, endpoint, "node"), groups(t, endpoint)
+	processes, cgroups := children(t, endpoint, "node"), controlGroups(t, endpoint)
 
 	for _, component := range []string{"containerd", "kubelet", "kube-apiserver", "etcd"} {
 		if out, err := program(t, "component", "--data", endpoint.DataDir, "restart", component).CombinedOutput(); err != nil {
@@ -134,40 +134,40 @@ func TestNodeRunsPodsAndEndsWithItsInput(t *testing.T) {
 	if err := command.Wait(); err != nil {
 		t.Errorf("up ended with %v", err)
 	}
-	assertGone(t, endpoint, processes)
-	assertNoGroups(t, groups)
-	assertAsBefore(t, before)
+	assertRemoved(t, endpoint, processes)
+	assertControlGroupsRemoved(t, cgroups)
+	assertMachineUnchanged(t, before)
 }
 
-func TestKilledNodeLeavesNothing(t *testing.T) {
-	before := look(t)
+func TestKilledNodeLeavesNothingBehind(t *testing.T) {
+	before := readMachine(t)
 	command, _, endpoint := up(t, "--node")
 	runPod(t, endpoint)
-	processes, groups := children(t, endpoint, "node"), groups(t, endpoint)
+	processes, cgroups := children(t, endpoint, "node"), controlGroups(t, endpoint)
 	if err := command.Process.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	_ = command.Wait()
-	assertGone(t, endpoint, processes)
-	assertNoGroups(t, groups)
-	assertAsBefore(t, before)
+	assertRemoved(t, endpoint, processes)
+	assertControlGroupsRemoved(t, cgroups)
+	assertMachineUnchanged(t, before)
 }
 
-func TestDetachedNode(t *testing.T) {
-	before := look(t)
+func TestDetachedNodeRunsUntilDown(t *testing.T) {
+	before := readMachine(t)
 	data := filepath.Join(t.TempDir(), "data")
-	t.Cleanup(func() { succeed(t, "down", "--data", data) })
-	out, said := succeed(t, "up", "--node", "--detach", "--data", data)
+	t.Cleanup(func() { mustRun(t, "down", "--data", data) })
+	out, stderr := mustRun(t, "up", "--node", "--detach", "--data", data)
 	endpoint := parseEndpoint(t, []byte(out))
 	for _, step := range []string{"control plane", "kubelet", "DNS"} {
-		if !strings.Contains(said, step) {
-			t.Errorf("no progress of the %s: %s", step, said)
+		if !strings.Contains(stderr, step) {
+			t.Errorf("no progress of the %s: %s", step, stderr)
 		}
 	}
 	runPod(t, endpoint)
-	processes, groups := children(t, endpoint, "node"), groups(t, endpoint)
-	succeed(t, "down", "--data", data)
-	assertGone(t, endpoint, processes)
-	assertNoGroups(t, groups)
-	assertAsBefore(t, before)
+	processes, cgroups := children(t, endpoint, "node"), controlGroups(t, endpoint)
+	mustRun(t, "down", "--data", data)
+	assertRemoved(t, endpoint, processes)
+	assertControlGroupsRemoved(t, cgroups)
+	assertMachineUnchanged(t, before)
 }

@@ -23,7 +23,7 @@ type upFlags struct {
 	node               bool
 	maxPods            int
 	detach, background bool
-	patience           time.Duration
+	timeout            time.Duration
 }
 
 func (f *upFlags) bind(flags *flag.FlagSet) {
@@ -34,7 +34,7 @@ func (f *upFlags) bind(flags *flag.FlagSet) {
 	flags.IntVar(&f.maxPods, "max-pods", 110, "how many pods the `node` takes")
 	flags.BoolVar(&f.detach, "detach", false, "leave it running in the background; needs --data, ends with down")
 	flags.BoolVar(&f.background, "background", false, "not for people: be the process that up --detach leaves behind")
-	flags.DurationVar(&f.patience, "timeout", 2*time.Minute, "how long the start may take once everything is built")
+	flags.DurationVar(&f.timeout, "timeout", 2*time.Minute, "how long the start may take once everything is built")
 }
 
 func runUp(ctx context.Context, arguments []string, std streams) error {
@@ -47,11 +47,11 @@ func runUp(ctx context.Context, arguments []string, std streams) error {
 	if chosen.detach {
 		return detach(ctx, chosen, std)
 	}
-	return hold(ctx, chosen, std)
+	return runUntilStopped(ctx, chosen, std)
 }
 
-// parts is what is built before a start.
-type parts struct {
+// artifacts is what is built before a start.
+type artifacts struct {
 	programs map[string]string
 	// These are a node's alone.
 	packages string
@@ -59,10 +59,10 @@ type parts struct {
 }
 
 // build builds what up needs, with progress.
-func (f upFlags) build(ctx context.Context, std streams) (parts, error) {
+func (f upFlags) build(ctx context.Context, std streams) (artifacts, error) {
 	builder, err := newBuilder(std)
 	if err != nil {
-		return parts{}, err
+		return artifacts{}, err
 	}
 	names := []string{"etcd", "kube-apiserver", "kubectl"}
 	if f.controllerManager || f.node {
@@ -73,41 +73,41 @@ func (f upFlags) build(ctx context.Context, std streams) (parts, error) {
 	}
 	programs, err := builder.Build(ctx, names...)
 	if err != nil || !f.node {
-		return parts{programs: programs}, err
+		return artifacts{programs: programs}, err
 	}
 	packages, err := builder.Packages(ctx, "containernetworking-plugins", "iproute2", "nftables", "runc")
 	if err != nil {
-		return parts{}, err
+		return artifacts{}, err
 	}
 	archives, err := imagebuilder.Build(ctx, builder)
-	return parts{programs: programs, packages: packages, images: archives}, err
+	return artifacts{programs: programs, packages: packages, images: archives}, err
 }
 
-// hold starts a control plane, announces it and keeps it until ctx ends, the
+// runUntilStopped starts a control plane, announces it and keeps it until ctx ends, the
 // standard input closes, or a component fails.
-func hold(ctx context.Context, f upFlags, std streams) error {
+func runUntilStopped(ctx context.Context, f upFlags, std streams) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if f.background {
-		std.err = announcer{std.out}
+		std.err = progressWriter{std.out}
 	} else {
-		go follow(cancel, std.in)
+		go cancelWithParent(cancel, std.in)
 	}
-	control, err := f.start(ctx, std)
+	running, err := f.start(ctx, std)
 	if err != nil {
 		if f.background {
 			err = errors.Join(err, json.NewEncoder(std.out).Encode(announcement{Error: err.Error()}))
 		}
 		return err
 	}
-	if err := json.NewEncoder(std.out).Encode(control.Endpoint()); err != nil {
-		return errors.Join(fmt.Errorf("announce the control plane: %w", err), control.Stop())
+	if err := json.NewEncoder(std.out).Encode(running.Endpoint()); err != nil {
+		return errors.Join(fmt.Errorf("announce the control plane: %w", err), running.Stop())
 	}
 	select {
 	case <-ctx.Done():
-		return control.Stop()
-	case err := <-control.Failed():
-		return errors.Join(err, control.Stop())
+		return running.Stop()
+	case err := <-running.Failed():
+		return errors.Join(err, running.Stop())
 	}
 }
 
@@ -120,7 +120,7 @@ type cluster interface {
 
 // start builds what is missing and starts the cluster.
 func (f upFlags) start(ctx context.Context, std streams) (cluster, error) {
-	parts, err := f.build(ctx, std)
+	built, err := f.build(ctx, std)
 	if err != nil {
 		return nil, err
 	}
@@ -131,19 +131,19 @@ func (f upFlags) start(ctx context.Context, std streams) (cluster, error) {
 	if f.node {
 		return singlenode.Start(ctx, singlenode.Options{
 			Folder:   f.data,
-			Programs: parts.programs,
-			Packages: parts.packages,
-			Images:   parts.images,
+			Programs: built.programs,
+			Packages: built.packages,
+			Images:   built.images,
 			MaxPods:  f.maxPods,
-			Patience: f.patience,
+			Timeout:  f.timeout,
 		}, kubeconfig, std.err)
 	}
 	return apiserver.Start(ctx, apiserver.Options{
 		Folder:            f.data,
-		Programs:          parts.programs,
+		Programs:          built.programs,
 		ControllerManager: f.controllerManager,
 		Kubeconfig:        kubeconfig,
-		Patience:          f.patience,
+		Timeout:           f.timeout,
 	})
 }
 
@@ -152,9 +152,9 @@ var (
 	errOrphaned    = errors.New("the process that started this one has ended")
 )
 
-// follow cancels when the one who started us is gone: when standard input is a
+// cancelWithParent cancels when the one who started us is gone: when standard input is a
 // pipe and closes, or (go run stands between, killed) another parent has us.
-func follow(cancel context.CancelCauseFunc, in *os.File) {
+func cancelWithParent(cancel context.CancelCauseFunc, in *os.File) {
 	info, err := in.Stat()
 	if err != nil || info.Mode()&(os.ModeNamedPipe|os.ModeSocket) == 0 {
 		return

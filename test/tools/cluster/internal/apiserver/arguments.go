@@ -57,8 +57,8 @@ func etcdArguments() []string {
 
 // apiServerArguments: RBAC and every admission plugin that is on by default.
 func (o Options) apiServerArguments(folder string, port int) []string {
-	pki := func(name string) string { return filepath.Join(folder, pkiName, name) }
-	place := []string{
+	pki := func(name string) string { return filepath.Join(folder, pkiFolder, name) }
+	flags := []string{
 		"--bind-address=127.0.0.1",
 		// Without an address it looks for a default route, which a sandbox lacks.
 		"--advertise-address=127.0.0.1",
@@ -67,7 +67,7 @@ func (o Options) apiServerArguments(folder string, port int) []string {
 		"--authorization-mode=RBAC",
 	}
 	if o.Address != "" {
-		place = []string{
+		flags = []string{
 			"--bind-address=0.0.0.0",
 			"--advertise-address=" + o.Address,
 			"--authorization-mode=Node,RBAC",
@@ -78,7 +78,7 @@ func (o Options) apiServerArguments(folder string, port int) []string {
 			"--kubelet-client-key=" + pki("admin.key"),
 		}
 	}
-	return append(place,
+	return append(flags,
 		"--secure-port="+strconv.Itoa(port),
 		"--etcd-servers=unix://"+etcdSocket,
 		"--tls-cert-file="+pki("apiserver.crt"),
@@ -98,7 +98,7 @@ func (o Options) apiServerArguments(folder string, port int) []string {
 
 // controllerManagerArguments: all controllers, each as its own service account.
 func controllerManagerArguments(folder string) []string {
-	pki := func(name string) string { return filepath.Join(folder, pkiName, name) }
+	pki := func(name string) string { return filepath.Join(folder, pkiFolder, name) }
 	return []string{
 		"--kubeconfig=" + filepath.Join(folder, "controller-manager.kubeconfig"),
 		"--secure-port=0", // nobody scrapes it, and a port less to collide on

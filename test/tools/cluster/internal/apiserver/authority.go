@@ -42,7 +42,7 @@ func newAuthority(folder string, now time.Time) (*authority, error) {
 		return nil, err
 	}
 	a.certificate, a.key = template, key
-	der, err := a.write("ca", template, key)
+	der, err := a.sign("ca", template, key)
 	if err != nil {
 		return nil, err
 	}
@@ -50,8 +50,8 @@ func newAuthority(folder string, now time.Time) (*authority, error) {
 	return a, err
 }
 
-// server writes the serving certificate <name>.crt and its key <name>.key.
-func (a *authority) server(name string, hosts ...string) error {
+// issueServing writes the serving certificate <name>.crt and its key <name>.key.
+func (a *authority) issueServing(name string, hosts ...string) error {
 	template := a.template(pkix.Name{CommonName: name})
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	for _, host := range hosts {
@@ -64,17 +64,17 @@ func (a *authority) server(name string, hosts ...string) error {
 	return a.issue(name, template)
 }
 
-// client writes the client certificate <name>.crt and its key <name>.key for
+// issueClient writes the client certificate <name>.crt and its key <name>.key for
 // this user and these groups.
-func (a *authority) client(name, user string, groups ...string) error {
+func (a *authority) issueClient(name, user string, groups ...string) error {
 	template := a.template(pkix.Name{CommonName: user, Organization: groups})
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	return a.issue(name, template)
 }
 
-// signingKey writes a key pair that signs service account tokens: <name>.key,
+// writeSigningKey writes a key pair that signs service account tokens: <name>.key,
 // and <name>.crt, which here holds the public key alone.
-func (a *authority) signingKey(name string) error {
+func (a *authority) writeSigningKey(name string) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
@@ -105,11 +105,11 @@ func (a *authority) issue(name string, template *x509.Certificate) error {
 	if err != nil {
 		return err
 	}
-	_, err = a.write(name, template, key)
+	_, err = a.sign(name, template, key)
 	return err
 }
 
-func (a *authority) write(name string, template *x509.Certificate, key *ecdsa.PrivateKey) ([]byte, error) {
+func (a *authority) sign(name string, template *x509.Certificate, key *ecdsa.PrivateKey) ([]byte, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {
 		return nil, err

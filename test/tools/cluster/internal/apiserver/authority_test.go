@@ -18,12 +18,12 @@ func newTestAuthority(t *testing.T) *authority {
 	return authority
 }
 
-func TestAuthority(t *testing.T) {
+func TestAuthorityIssuesValidCertificates(t *testing.T) {
 	authority := newTestAuthority(t)
 	for _, err := range []error{
-		authority.server("apiserver", Options{}.apiServerHosts()...),
-		authority.client("admin", "isthmus-admin", "system:masters"),
-		authority.signingKey("service-account"),
+		authority.issueServing("apiserver", Options{}.apiServerHosts()...),
+		authority.issueClient("admin", "isthmus-admin", "system:masters"),
+		authority.writeSigningKey("service-account"),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -55,9 +55,9 @@ func TestAuthority(t *testing.T) {
 	}
 }
 
-func TestAuthorityKeepsItsFilesPrivate(t *testing.T) {
+func TestAuthorityFilesArePrivate(t *testing.T) {
 	authority := newTestAuthority(t)
-	if err := authority.client("admin", "isthmus-admin"); err != nil {
+	if err := authority.issueClient("admin", "isthmus-admin"); err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(authority.folder); err != nil || info.Mode().Perm() != 0o700 {

@@ -16,8 +16,8 @@ type client struct {
 	http   *http.Client
 }
 
-// connect returns a client of this server with the certificate of that name.
-func (a *authority) connect(server, name string) (*client, error) {
+// newClient returns a client of this server with the certificate of that name.
+func (a *authority) newClient(server, name string) (*client, error) {
 	certificate, err := tls.LoadX509KeyPair(a.path(name+".crt"), a.path(name+".key"))
 	if err != nil {
 		return nil, err
@@ -30,11 +30,11 @@ func (a *authority) connect(server, name string) (*client, error) {
 	}}}, nil
 }
 
-// get returns a condition that holds when the server answers each path with 200.
-func (c *client) get(paths ...string) func(context.Context) error {
+// readyCheck returns a condition that holds when the server answers each path with 200.
+func (c *client) readyCheck(paths ...string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		for _, path := range paths {
-			if err := c.ask(ctx, path); err != nil {
+			if err := c.get(ctx, path); err != nil {
 				return err
 			}
 		}
@@ -42,7 +42,7 @@ func (c *client) get(paths ...string) func(context.Context) error {
 	}
 }
 
-func (c *client) ask(ctx context.Context, path string) error {
+func (c *client) get(ctx context.Context, path string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.server+path, nil)
 	if err != nil {
 		return err

@@ -21,50 +21,50 @@ type Component struct {
 	// Ready tells whether it does its work; nil: as soon as it runs.
 	Ready func(context.Context) error
 
-	again bool // it ran before: its log goes on
+	restarted bool // it ran before: its log goes on
 }
 
 // Run starts a component and returns when it is ready.
-func (p *Plane) Run(ctx context.Context, c Component) error {
-	process, err := p.run(c)
+func (p *ControlPlane) Run(ctx context.Context, c Component) error {
+	process, err := p.startRecorded(c)
 	if err != nil || c.Ready == nil {
 		return err
 	}
-	return process.await(ctx, c.Ready)
+	return process.awaitReady(ctx, c.Ready)
 }
 
-// launch starts a component of the control plane itself.
-func (p *Plane) launch(name string, arguments []string) (*process, error) {
-	return p.run(Component{Name: name, Program: p.options.Programs[name], Arguments: arguments})
+// startComponent starts a component of the control plane itself.
+func (p *ControlPlane) startComponent(name string, arguments []string) (*process, error) {
+	return p.startRecorded(Component{Name: name, Program: p.options.Programs[name], Arguments: arguments})
 }
 
-// run starts a component and records it, so that others can end it.
-func (p *Plane) run(c Component) (*process, error) {
-	process, err := launch(p.folder, c, p.options.Alone)
+// startRecorded starts a component and records it, so that others can end it.
+func (p *ControlPlane) startRecorded(c Component) (*process, error) {
+	process, err := startProcess(p.folder, c, p.options.IsInit)
 	if err != nil {
 		return nil, err
 	}
 	p.mu.Lock()
 	p.processes = append(p.processes, process)
 	p.mu.Unlock()
-	go p.watch(process)
-	return process, p.Record(process.Child)
+	go p.reportUnexpectedEnd(process)
+	return process, p.RecordChild(process.Child)
 }
 
-// watch reports a component that ends by itself.
-func (p *Plane) watch(process *process) {
+// reportUnexpectedEnd reports a component that ends by itself.
+func (p *ControlPlane) reportUnexpectedEnd(process *process) {
 	<-process.done
-	if process.ended.Load() {
+	if process.stopRequested.Load() {
 		return
 	}
 	select {
-	case p.failed <- process.died():
+	case p.failed <- process.exitError():
 	default:
 	}
 }
 
-// find returns the component's latest process.
-func (p *Plane) find(name string) (*process, error) {
+// latestProcess returns the component's latest process.
+func (p *ControlPlane) latestProcess(name string) (*process, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var names []string
@@ -79,8 +79,8 @@ func (p *Plane) find(name string) (*process, error) {
 }
 
 // Kill ends a component at once, as a crash would.
-func (p *Plane) Kill(name string) error {
-	process, err := p.find(name)
+func (p *ControlPlane) Kill(name string) error {
+	process, err := p.latestProcess(name)
 	if err != nil {
 		return err
 	}
@@ -90,48 +90,48 @@ func (p *Plane) Kill(name string) error {
 
 // Restart ends a component, if it still runs, starts it again as it was, and
 // returns when it is ready.
-func (p *Plane) Restart(ctx context.Context, name string) error {
-	process, err := p.find(name)
+func (p *ControlPlane) Restart(ctx context.Context, name string) error {
+	process, err := p.latestProcess(name)
 	if err != nil {
 		return err
 	}
 	process.kill()
 	p.mu.Lock()
-	p.processes = slices.DeleteFunc(p.processes, same(process))
+	p.processes = slices.DeleteFunc(p.processes, isProcess(process))
 	p.mu.Unlock()
-	process.component.again = true
+	process.component.restarted = true
 	return p.Run(ctx, process.component)
 }
 
 // Pause stops a component's execution until Resume.
-func (p *Plane) Pause(name string) error { return p.signal(name, syscall.SIGSTOP) }
+func (p *ControlPlane) Pause(name string) error { return p.signal(name, syscall.SIGSTOP) }
 
 // Resume ends Pause.
-func (p *Plane) Resume(name string) error { return p.signal(name, syscall.SIGCONT) }
+func (p *ControlPlane) Resume(name string) error { return p.signal(name, syscall.SIGCONT) }
 
-func (p *Plane) signal(name string, signal syscall.Signal) error {
-	process, err := p.find(name)
+func (p *ControlPlane) signal(name string, signal syscall.Signal) error {
+	process, err := p.latestProcess(name)
 	if err != nil {
 		return err
 	}
 	return process.Identity.signal(signal)
 }
 
-func same(wanted *process) func(*process) bool {
+func isProcess(wanted *process) func(*process) bool {
 	return func(p *process) bool { return p == wanted }
 }
 
-// Kubeconfig writes a kubeconfig for this user and these groups, and returns its
+// IssueKubeconfig writes a kubeconfig for this user and these groups, and returns its
 // path.
-func (p *Plane) Kubeconfig(name, user string, groups ...string) (string, error) {
-	if err := p.authority.client(name, user, groups...); err != nil {
+func (p *ControlPlane) IssueKubeconfig(name, user string, groups ...string) (string, error) {
+	if err := p.authority.issueClient(name, user, groups...); err != nil {
 		return "", err
 	}
 	return p.writeKubeconfig(p.server, name)
 }
 
 // writeKubeconfig writes the kubeconfig of one of the authority's clients.
-func (p *Plane) writeKubeconfig(server, name string) (string, error) {
+func (p *ControlPlane) writeKubeconfig(server, name string) (string, error) {
 	content, err := p.authority.kubeconfig(server, name)
 	if err != nil {
 		return "", err
@@ -140,19 +140,9 @@ func (p *Plane) writeKubeconfig(server, name string) (string, error) {
 	return path, os.WriteFile(path, content, 0o600)
 }
 
-// Serving writes a serving certificate for these names and addresses, and returns
+// ServingCertificate writes a serving certificate for these names and addresses, and returns
 // the paths of certificate, key and the authority's own certificate.
-func (p *Plane) Serving(name string, hosts ...string) (certificate, key, ca string, err error) {
-	err = p.authority.server(name, hosts...)
+func (p *ControlPlane) ServingCertificate(name string, hosts ...string) (certificate, key, ca string, err error) {
+	err = p.authority.issueServing(name, hosts...)
 	return p.authority.path(name + ".crt"), p.authority.path(name + ".key"), p.authority.path("ca.crt"), err
-}
-
-// Get returns a condition that holds when the API server answers each of these
-// paths with 200.
-func (p *Plane) Get(paths ...string) (func(context.Context) error, error) {
-	client, err := p.authority.connect(p.server, "admin")
-	if err != nil {
-		return nil, err
-	}
-	return client.get(paths...), nil
 }

@@ -26,21 +26,21 @@ type Options struct {
 	ControllerManager bool
 	// Kubeconfig is a further place for the admin's kubeconfig; none when empty.
 	Kubeconfig string
-	// Patience is how long the whole start may take.
-	Patience time.Duration
+	// Timeout is how long the whole start may take.
+	Timeout time.Duration
 	// Address is the one that a node's pods reach the API server by, in a network
 	// namespace of its own; the loopback alone when empty.
 	Address string
 	// Port is the API server's; a free one when 0.
 	Port int
-	// Alone says that this process is the first of a process namespace: its children
+	// IsInit says that this process is the first of a process namespace: its children
 	// end with it, and no reaper is needed.
-	Alone bool
+	IsInit bool
 }
 
-// Plane is a control plane that runs.
-type Plane struct {
-	*Hold
+// ControlPlane is a control plane that runs.
+type ControlPlane struct {
+	*DataFolder
 	options   Options
 	authority *authority
 	mu        sync.Mutex // guards processes
@@ -55,13 +55,13 @@ const portAttempts = 5
 
 // Start starts a control plane and returns when it is ready. It must be called
 // on the main thread. After an error nothing is left of it.
-func Start(ctx context.Context, options Options) (*Plane, error) {
-	hold, err := Claim(options.Folder, options.Kubeconfig, !options.Alone)
+func Start(ctx context.Context, options Options) (*ControlPlane, error) {
+	dataFolder, err := LockDataFolder(options.Folder, options.Kubeconfig, !options.IsInit)
 	if err != nil {
 		return nil, err
 	}
-	p := &Plane{Hold: hold, options: options, failed: make(chan error, 1)}
-	ctx, cancel := context.WithTimeoutCause(ctx, options.Patience, fmt.Errorf("gave up after %s", options.Patience))
+	p := &ControlPlane{DataFolder: dataFolder, options: options, failed: make(chan error, 1)}
+	ctx, cancel := context.WithTimeoutCause(ctx, options.Timeout, fmt.Errorf("gave up after %s", options.Timeout))
 	defer cancel()
 	if err := p.start(ctx); err != nil {
 		return nil, errors.Join(err, p.Stop())
@@ -69,8 +69,8 @@ func Start(ctx context.Context, options Options) (*Plane, error) {
 	return p, nil
 }
 
-func (p *Plane) start(ctx context.Context) error {
-	if err := p.certify(); err != nil {
+func (p *ControlPlane) start(ctx context.Context) error {
+	if err := p.createCertificates(); err != nil {
 		return err
 	}
 	if err := p.startEtcd(ctx); err != nil {
@@ -86,54 +86,54 @@ func (p *Plane) start(ctx context.Context) error {
 			return err
 		}
 	}
-	return p.publish(server)
+	return p.publishEndpoint(server)
 }
 
-// certify makes the authority and every certificate that it signs.
-func (p *Plane) certify() error {
-	authority, err := newAuthority(filepath.Join(p.folder, pkiName), time.Now())
+// createCertificates makes the authority and every certificate that it signs.
+func (p *ControlPlane) createCertificates() error {
+	authority, err := newAuthority(filepath.Join(p.folder, pkiFolder), time.Now())
 	if err != nil {
 		return err
 	}
 	p.authority = authority
 	return errors.Join(
-		authority.server("apiserver", p.options.apiServerHosts()...),
-		authority.client("admin", "isthmus-admin", "system:masters"),
-		authority.client("controller-manager", "system:kube-controller-manager"),
-		authority.signingKey("service-account"),
+		authority.issueServing("apiserver", p.options.apiServerHosts()...),
+		authority.issueClient("admin", "isthmus-admin", "system:masters"),
+		authority.issueClient("controller-manager", "system:kube-controller-manager"),
+		authority.writeSigningKey("service-account"),
 	)
 }
 
-func (p *Plane) startEtcd(ctx context.Context) error {
-	etcd, err := p.launch("etcd", etcdArguments())
+func (p *ControlPlane) startEtcd(ctx context.Context) error {
+	etcd, err := p.startComponent("etcd", etcdArguments())
 	if err != nil {
 		return err
 	}
 	// The API server goes on asking from here.
-	return etcd.await(ctx, func(context.Context) error {
+	return etcd.awaitReady(ctx, func(context.Context) error {
 		_, err := os.Stat(filepath.Join(p.folder, etcdSocket))
 		return err
 	})
 }
 
-func (p *Plane) startAPIServer(ctx context.Context) (*client, string, error) {
+func (p *ControlPlane) startAPIServer(ctx context.Context) (*client, string, error) {
 	for attempt := 1; ; attempt++ {
 		port, err := p.options.port()
 		if err != nil {
 			return nil, "", err
 		}
 		server := fmt.Sprintf("https://127.0.0.1:%d", port)
-		client, err := p.authority.connect(server, "admin")
+		client, err := p.authority.newClient(server, "admin")
 		if err != nil {
 			return nil, "", err
 		}
-		process, err := p.launch("kube-apiserver", p.options.apiServerArguments(p.folder, port))
+		process, err := p.startComponent("kube-apiserver", p.options.apiServerArguments(p.folder, port))
 		if err != nil {
 			return nil, "", err
 		}
 		// Namespaces are made in the background after the server calls itself ready.
-		process.component.Ready = client.get("/readyz", "/api/v1/namespaces/default")
-		err = process.await(ctx, process.component.Ready)
+		process.component.Ready = client.readyCheck("/readyz", "/api/v1/namespaces/default")
+		err = process.awaitReady(ctx, process.component.Ready)
 		if err == nil {
 			return client, server, nil
 		}
@@ -142,41 +142,41 @@ func (p *Plane) startAPIServer(ctx context.Context) (*client, string, error) {
 		}
 		process.kill()
 		p.mu.Lock()
-		p.processes = slices.DeleteFunc(p.processes, same(process))
+		p.processes = slices.DeleteFunc(p.processes, isProcess(process))
 		p.mu.Unlock()
 	}
 }
 
-func (p *Plane) startControllerManager(ctx context.Context, client *client, server string) error {
+func (p *ControlPlane) startControllerManager(ctx context.Context, client *client, server string) error {
 	if _, err := p.writeKubeconfig(server, "controller-manager"); err != nil {
 		return err
 	}
-	manager, err := p.launch("kube-controller-manager", controllerManagerArguments(p.folder))
+	manager, err := p.startComponent("kube-controller-manager", controllerManagerArguments(p.folder))
 	if err != nil {
 		return err
 	}
 	// Its work is the only sign of its being ready: pods need this account.
-	return manager.await(ctx, client.get("/api/v1/namespaces/default/serviceaccounts/default"))
+	return manager.awaitReady(ctx, client.readyCheck("/api/v1/namespaces/default/serviceaccounts/default"))
 }
 
-// publish writes the kubeconfigs and the endpoint.
-func (p *Plane) publish(server string) error {
+// publishEndpoint writes the kubeconfigs and the endpoint.
+func (p *ControlPlane) publishEndpoint(server string) error {
 	admin, err := p.authority.kubeconfig(server, "admin")
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(p.folder, adminName)
+	path := filepath.Join(p.folder, adminKubeconfigFile)
 	if err := os.WriteFile(path, admin, 0o600); err != nil {
 		return err
 	}
-	return p.Announce(Endpoint{
+	return p.SetEndpoint(Endpoint{
 		Kubeconfig: path,
 		Server:     server,
 		Kubectl:    p.options.Programs["kubectl"],
 		DataDir:    p.folder,
-		Logs:       filepath.Join(p.folder, logsName),
+		Logs:       filepath.Join(p.folder, logsFolder),
 	})
 }
 
 // Failed tells of a component that ended by itself.
-func (p *Plane) Failed() <-chan error { return p.failed }
+func (p *ControlPlane) Failed() <-chan error { return p.failed }

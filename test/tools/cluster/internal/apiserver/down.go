@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// stopPatience is how long Down waits for a harness to clean up after itself.
-const stopPatience = 20 * time.Second
+// terminationTimeout is how long Down waits for a harness to clean up after itself.
+const terminationTimeout = 20 * time.Second
 
 // Down ends the control plane that lives in a data folder, and removes the
 // folder. It reports whether there was one.
@@ -17,7 +17,7 @@ func Down(folder string) (bool, error) {
 	if _, err := os.Stat(folder); os.IsNotExist(err) {
 		return false, nil
 	}
-	if err := checkOurs(folder); err != nil {
+	if err := checkIsDataFolder(folder); err != nil {
 		return false, err
 	}
 	state, err := ReadState(folder)
@@ -27,7 +27,7 @@ func Down(folder string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if err := state.Harness.end(stopPatience); err != nil {
+	if err := state.Harness.terminate(terminationTimeout); err != nil {
 		return true, err
 	}
 	return true, state.cleanUp(folder)
@@ -36,11 +36,11 @@ func Down(folder string) (bool, error) {
 // cleanUp ends and removes what a harness that is gone has left.
 func (s State) cleanUp(folder string) error {
 	killAll(s.Children)
-	if err := s.removeGroup(); err != nil {
+	if err := s.removeCGroup(); err != nil {
 		return err
 	}
 	if s.Kubeconfig != "" {
-		admin, err := os.ReadFile(filepath.Join(folder, adminName))
+		admin, err := os.ReadFile(filepath.Join(folder, adminKubeconfigFile))
 		if err == nil {
 			err = removeKubeconfig(s.Kubeconfig, admin)
 		}
@@ -48,16 +48,16 @@ func (s State) cleanUp(folder string) error {
 			return err
 		}
 	}
-	return remove(folder)
+	return removeFolder(folder)
 }
 
-// end asks a process to end, and kills it when it takes longer than patience.
-func (i Identity) end(patience time.Duration) error {
+// terminate asks a process to end, and kills it when it takes longer than patience.
+func (i Identity) terminate(grace time.Duration) error {
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		if err := i.signal(signal); err != nil {
 			return fmt.Errorf("end process %d: %w", i.PID, err)
 		}
-		for deadline := time.Now().Add(patience); i.Alive() && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(grace); i.Alive() && time.Now().Before(deadline); {
 			time.Sleep(20 * time.Millisecond)
 		}
 	}

@@ -10,11 +10,11 @@ import (
 	"path/filepath"
 )
 
-// ownership is the first line of every kubeconfig that we write; a file without
+// kubeconfigHeader is the first line of every kubeconfig that we write; a file without
 // it is somebody's own and never overwritten or removed.
-const ownership = "# Written by test/tools/cluster; removed when its control plane ends.\n"
+const kubeconfigHeader = "# Written by test/tools/cluster; removed when its control plane ends.\n"
 
-const kubeconfigFormat = ownership + `apiVersion: v1
+const kubeconfigFormat = kubeconfigHeader + `apiVersion: v1
 kind: Config
 clusters:
 - name: isthmus
@@ -79,7 +79,7 @@ func checkOverwrite(path string) error {
 	if err != nil {
 		return err
 	}
-	if !bytes.HasPrefix(existing, []byte(ownership)) {
+	if !bytes.HasPrefix(existing, []byte(kubeconfigHeader)) {
 		return fmt.Errorf("%s exists and was not written by test/tools/cluster: name another file for --kubeconfig", path)
 	}
 	return nil

@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-func TestKubeconfig(t *testing.T) {
+func TestKubeconfigEmbedsItsCredentials(t *testing.T) {
 	authority := newTestAuthority(t)
-	if err := authority.client("admin", "isthmus-admin"); err != nil {
+	if err := authority.issueClient("admin", "isthmus-admin"); err != nil {
 		t.Fatal(err)
 	}
 	content, err := authority.kubeconfig("https://127.0.0.1:1234", "admin")
@@ -35,10 +35,10 @@ func TestKubeconfig(t *testing.T) {
 	}
 }
 
-func TestKubeconfigElsewhere(t *testing.T) {
+func TestExtraKubeconfigIsReplacedAndRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sub", "kubeconfig")
-	ours := []byte(ownership + "first")
-	for _, content := range [][]byte{ours, []byte(ownership + "second")} {
+	ours := []byte(kubeconfigHeader + "first")
+	for _, content := range [][]byte{ours, []byte(kubeconfigHeader + "second")} {
 		if err := writeKubeconfig(path, content); err != nil {
 			t.Fatal(err)
 		}
@@ -49,10 +49,10 @@ func TestKubeconfigElsewhere(t *testing.T) {
 	if err := removeKubeconfig(path, ours); err != nil {
 		t.Error(err)
 	}
-	if content, err := os.ReadFile(path); err != nil || string(content) != ownership+"second" {
+	if content, err := os.ReadFile(path); err != nil || string(content) != kubeconfigHeader+"second" {
 		t.Errorf("another one's file after its predecessor's removal: %q, %v", content, err)
 	}
-	if err := removeKubeconfig(path, []byte(ownership+"second")); err != nil {
+	if err := removeKubeconfig(path, []byte(kubeconfigHeader+"second")); err != nil {
 		t.Error(err)
 	}
 	if entries, err := os.ReadDir(filepath.Dir(path)); err != nil || len(entries) > 0 {
@@ -63,13 +63,13 @@ func TestKubeconfigElsewhere(t *testing.T) {
 	}
 }
 
-func TestKubeconfigOfTheUserIsKept(t *testing.T) {
+func TestForeignKubeconfigIsNotOverwritten(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config")
 	if err := os.WriteFile(path, []byte("apiVersion: v1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	want := path + " exists and was not written by test/tools/cluster: name another file for --kubeconfig"
-	if err := writeKubeconfig(path, []byte(ownership)); err == nil || err.Error() != want {
+	if err := writeKubeconfig(path, []byte(kubeconfigHeader)); err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 	if content, err := os.ReadFile(path); err != nil || string(content) != "apiVersion: v1\n" {

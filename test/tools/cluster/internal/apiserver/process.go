@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// shownLines is how much of a component's log an error shows.
-const shownLines = 20
+// logTailLines is how much of a component's log an error shows.
+const logTailLines = 20
 
 // process is a running component.
 type process struct {
@@ -23,22 +23,22 @@ type process struct {
 	component Component
 	log       string
 	// done is closed when the process has ended; ending is then its exit status.
-	done   chan struct{}
-	ending string
-	// ended says that its end was asked for.
-	ended atomic.Bool
+	done       chan struct{}
+	exitStatus string
+	// stopRequested says that its end was asked for.
+	stopRequested atomic.Bool
 }
 
-// launch starts a component in the data folder. Unless this process is alone in
+// startProcess starts a component in the data folder. Unless this process is alone in
 // its namespace, it must be called on the main thread; see childAttributes.
-func launch(folder string, c Component, alone bool) (*process, error) {
+func startProcess(folder string, c Component, isInit bool) (*process, error) {
 	name := c.Name
-	logs := filepath.Join(folder, logsName)
+	logs := filepath.Join(folder, logsFolder)
 	if err := os.MkdirAll(logs, 0o700); err != nil {
 		return nil, err
 	}
 	flags := os.O_WRONLY | os.O_CREATE | os.O_APPEND
-	if !c.again {
+	if !c.restarted {
 		flags |= os.O_TRUNC
 	}
 	log, err := os.OpenFile(filepath.Join(logs, name+".log"), flags, 0o600)
@@ -49,43 +49,43 @@ func launch(folder string, c Component, alone bool) (*process, error) {
 
 	command := exec.Command(c.Program, c.Arguments...)
 	command.Dir = folder // sockets have short, relative names
-	command.Env = append(environment(os.Environ()), c.Environment...)
+	command.Env = append(componentEnvironment(os.Environ()), c.Environment...)
 	command.Stdout, command.Stderr = log, log
-	command.SysProcAttr = childAttributes(alone)
+	command.SysProcAttr = childAttributes(isInit)
 	if err := command.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	p := &process{Child: NewChild(name, command.Process.Pid), component: c, log: log.Name(), done: make(chan struct{})}
 	go func() {
 		_ = command.Wait()
-		p.ending = command.ProcessState.String()
+		p.exitStatus = command.ProcessState.String()
 		close(p.done)
 	}()
 	return p, nil
 }
 
-// environment keeps what a component needs and nothing that configures it:
+// componentEnvironment keeps what a component needs and nothing that configures it:
 // etcd takes every ETCD_ variable for a flag, Kubernetes KUBE_FEATURE_ ones.
-func environment(inherited []string) []string {
-	var kept []string
+func componentEnvironment(inherited []string) []string {
+	var filtered []string
 	for _, variable := range inherited {
 		switch name, _, _ := strings.Cut(variable, "="); name {
 		case "PATH", "HOME", "TMPDIR", "TZ":
-			kept = append(kept, variable)
+			filtered = append(filtered, variable)
 		}
 	}
-	return kept
+	return filtered
 }
 
-// died describes the end of a process with the tail of its log.
-func (p *process) died() error {
-	return fmt.Errorf("%s ended with %s; the end of its log:\n%s", p.Name, p.ending, tail(p.log, shownLines))
+// exitError describes the end of a process with the tail of its log.
+func (p *process) exitError() error {
+	return fmt.Errorf("%s ended with %s; the end of its log:\n%s", p.Name, p.exitStatus, tail(p.log, logTailLines))
 }
 
 // kill ends the process at once and waits until it is gone. Its data is thrown
 // away with it, so there is nothing to save.
 func (p *process) kill() {
-	p.ended.Store(true)
+	p.stopRequested.Store(true)
 	select {
 	case <-p.done:
 		return
@@ -96,8 +96,8 @@ func (p *process) kill() {
 	<-p.done
 }
 
-// await polls until ready returns nil, the process ends, or ctx does.
-func (p *process) await(ctx context.Context, ready func(context.Context) error) error {
+// awaitReady polls until ready returns nil, the process ends, or ctx does.
+func (p *process) awaitReady(ctx context.Context, ready func(context.Context) error) error {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
 		err := ready(attempt)
@@ -107,9 +107,9 @@ func (p *process) await(ctx context.Context, ready func(context.Context) error) 
 		}
 		select {
 		case <-p.done:
-			return p.died()
+			return p.exitError()
 		case <-ctx.Done():
-			return fmt.Errorf("%s is not ready (%w): %w; the end of its log:\n%s", p.Name, context.Cause(ctx), err, tail(p.log, shownLines))
+			return fmt.Errorf("%s is not ready (%w): %w; the end of its log:\n%s", p.Name, context.Cause(ctx), err, tail(p.log, logTailLines))
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

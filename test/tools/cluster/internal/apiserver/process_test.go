@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-func TestIdentity(t *testing.T) {
+func TestIdentityIsAliveOnlyForTheSameProcess(t *testing.T) {
 	self, err := identify(os.Getpid())
 	if err != nil || !self.Alive() {
 		t.Errorf("this process: %+v, %v, alive %v", self, err, self.Alive())
@@ -30,7 +30,7 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
-func TestZombieIsDead(t *testing.T) {
+func TestZombieIsNotAlive(t *testing.T) {
 	child := exec.Command("cat")
 	input, err := child.StdinPipe()
 	if err != nil {
@@ -56,40 +56,40 @@ func TestZombieIsDead(t *testing.T) {
 	}
 }
 
-func TestEnvironment(t *testing.T) {
-	kept := environment([]string{"PATH=/bin", "ETCD_NAME=x", "KUBE_FEATURE_X=true", "KUBECONFIG=y", "HOME=/h", "HTTPS_PROXY=z"})
-	if want := []string{"PATH=/bin", "HOME=/h"}; !slices.Equal(kept, want) {
-		t.Errorf("kept %q, want %q", kept, want)
+func TestComponentEnvironmentDropsConfiguration(t *testing.T) {
+	filtered := componentEnvironment([]string{"PATH=/bin", "ETCD_NAME=x", "KUBE_FEATURE_X=true", "KUBECONFIG=y", "HOME=/h", "HTTPS_PROXY=z"})
+	if want := []string{"PATH=/bin", "HOME=/h"}; !slices.Equal(filtered, want) {
+		t.Errorf("kept %q, want %q", filtered, want)
 	}
 }
 
-func TestAwait(t *testing.T) {
+func TestAwaitReady(t *testing.T) {
 	folder := t.TempDir()
 	start := func(script string) *process {
 		t.Helper()
-		process, err := launch(folder, Component{Name: "etcd", Program: "/bin/sh", Arguments: []string{"-c", script}}, false)
+		process, err := startProcess(folder, Component{Name: "etcd", Program: "/bin/sh", Arguments: []string{"-c", script}}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(process.kill)
 		return process
 	}
-	never := func(context.Context) error { return errors.New("connection refused") }
+	neverReady := func(context.Context) error { return errors.New("connection refused") }
 
-	ended := start("echo one; echo two >&2; exit 3").await(t.Context(), never)
+	ended := start("echo one; echo two >&2; exit 3").awaitReady(t.Context(), neverReady)
 	if want := "etcd ended with exit status 3; the end of its log:\none\ntwo"; ended == nil || ended.Error() != want {
 		t.Errorf("of a process that ends: %v, want %s", ended, want)
 	}
 
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 200*time.Millisecond, errors.New("gave up after 200ms"))
 	defer cancel()
-	silent := start("exec sleep 600").await(ctx, never)
+	silent := start("exec sleep 600").awaitReady(ctx, neverReady)
 	if want := "etcd is not ready (gave up after 200ms): connection refused; the end of its log:\n"; silent == nil || !strings.HasPrefix(silent.Error(), want) {
 		t.Errorf("of a process that never gets ready: %v, want %s", silent, want)
 	}
 
 	tries := 0
-	if err := start("exec sleep 600").await(t.Context(), func(context.Context) error {
+	if err := start("exec sleep 600").awaitReady(t.Context(), func(context.Context) error {
 		if tries++; tries < 3 {
 			return errors.New("not yet")
 		}
@@ -99,7 +99,7 @@ func TestAwait(t *testing.T) {
 	}
 }
 
-func TestTail(t *testing.T) {
+func TestTailReturnsTheLastLines(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	if err := os.WriteFile(path, []byte(strings.Repeat("x", 2*tailBytes)+"\none\ntwo\nthree\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -112,7 +112,7 @@ func TestTail(t *testing.T) {
 	}
 }
 
-func TestFailedChecks(t *testing.T) {
+func TestFailedChecksShortensReadyz(t *testing.T) {
 	for body, want := range map[string]string{
 		"[+]ping ok\n[-]etcd failed: reason withheld\n[-]poststarthook/rbac failed\nreadyz check failed\n": "etcd failed: reason withheld; poststarthook/rbac failed",
 		"not found\n": "not found",

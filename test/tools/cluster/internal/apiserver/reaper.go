@@ -15,8 +15,8 @@ const ReapCommand = "reap"
 // reaper is a second process of this program. It waits for the end of the
 // harness and cleans up when the harness no longer can, having been killed.
 type reaper struct {
-	command *exec.Cmd
-	alive   io.Closer // the harness's end of a pipe; the kernel closes it too
+	command     *exec.Cmd
+	harnessPipe io.Closer // the harness's end of a pipe; the kernel closes it too
 }
 
 func startReaper(folder string) (*reaper, error) {
@@ -26,19 +26,19 @@ func startReaper(folder string) (*reaper, error) {
 	}
 	command := exec.Command(program, ReapCommand, folder)
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // no signal meant for the harness reaches it
-	alive, err := command.StdinPipe()
+	harnessPipe, err := command.StdinPipe()
 	if err != nil {
 		return nil, err
 	}
 	if err := command.Start(); err != nil {
 		return nil, fmt.Errorf("start the reaper: %w", err)
 	}
-	return &reaper{command: command, alive: alive}, nil
+	return &reaper{command: command, harnessPipe: harnessPipe}, nil
 }
 
 // release lets the reaper end; it finds nothing left to do.
 func (r *reaper) release() error {
-	if err := r.alive.Close(); err != nil {
+	if err := r.harnessPipe.Close(); err != nil {
 		return err
 	}
 	return r.command.Wait()

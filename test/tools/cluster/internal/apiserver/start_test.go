@@ -23,8 +23,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// scripts are programs that behave as etcd and an API server might.
-func scripts(t *testing.T, etcd, apiServer string) map[string]string {
+// writeScripts are programs that behave as etcd and an API server might.
+func writeScripts(t *testing.T, etcd, apiServer string) map[string]string {
 	t.Helper()
 	folder := t.TempDir()
 	programs := map[string]string{}
@@ -37,30 +37,30 @@ func scripts(t *testing.T, etcd, apiServer string) map[string]string {
 	return programs
 }
 
-const listening = `touch etcd:2379; exec sleep 600`
+const etcdListens = `touch etcd:2379; exec sleep 600`
 
-func TestStartFails(t *testing.T) {
+func TestStartFailsWithTheComponentsLog(t *testing.T) {
 	for name, test := range map[string]struct{ etcd, apiServer, want string }{
 		"if etcd ends, expect its log": {
 			etcd: `echo no space; exit 2`,
 			want: "etcd ended with exit status 2; the end of its log:\nno space",
 		},
 		"if the API server ends, expect its log": {
-			etcd: listening, apiServer: `echo bad flag; exit 1`,
+			etcd: etcdListens, apiServer: `echo bad flag; exit 1`,
 			want: "kube-apiserver ended with exit status 1; the end of its log:\nbad flag",
 		},
 		"if the API server is killed, expect the signal": {
-			etcd: listening, apiServer: `kill -9 $$`,
+			etcd: etcdListens, apiServer: `kill -9 $$`,
 			want: "kube-apiserver ended with signal: killed; the end of its log:\n",
 		},
 		"if it never answers, expect the patience": {
-			etcd: listening, apiServer: `echo waiting; exec sleep 600`,
+			etcd: etcdListens, apiServer: `echo waiting; exec sleep 600`,
 			want: "kube-apiserver is not ready (gave up after 1s): ",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			folder := filepath.Join(t.TempDir(), "data")
-			_, err := Start(t.Context(), Options{Folder: folder, Programs: scripts(t, test.etcd, test.apiServer), Patience: time.Second})
+			_, err := Start(t.Context(), Options{Folder: folder, Programs: writeScripts(t, test.etcd, test.apiServer), Timeout: time.Second})
 			if err == nil || !strings.HasPrefix(err.Error(), test.want) {
 				t.Errorf("error %v, want %s", err, test.want)
 			}
@@ -72,13 +72,13 @@ func TestStartFails(t *testing.T) {
 }
 
 // A port may be taken between its choice and its use.
-func TestStartTriesOtherPorts(t *testing.T) {
+func TestStartRetriesWhenThePortIsTaken(t *testing.T) {
 	ports := filepath.Join(t.TempDir(), "ports")
-	programs := scripts(t, listening, `
+	programs := writeScripts(t, etcdListens, `
 for argument in "$@"; do case $argument in --secure-port=*) echo "$argument" >> `+ports+`;; esac; done
 [ $(wc -l < `+ports+`) -lt 3 ] || { echo another problem; exit 1; }
 echo 'failed to listen on 127.0.0.1: bind: address already in use'; exit 1`)
-	_, err := Start(t.Context(), Options{Folder: filepath.Join(t.TempDir(), "data"), Programs: programs, Patience: 30 * time.Second})
+	_, err := Start(t.Context(), Options{Folder: filepath.Join(t.TempDir(), "data"), Programs: programs, Timeout: 30 * time.Second})
 	if err == nil || !strings.Contains(err.Error(), "another problem") {
 		t.Errorf("error %v", err)
 	}
@@ -92,10 +92,10 @@ echo 'failed to listen on 127.0.0.1: bind: address already in use'; exit 1`)
 	}
 }
 
-func TestStartGivesUpOnPorts(t *testing.T) {
+func TestStartStopsRetryingPorts(t *testing.T) {
 	tries := filepath.Join(t.TempDir(), "tries")
-	programs := scripts(t, listening, `echo x >> `+tries+`; echo 'bind: address already in use'; exit 1`)
-	_, err := Start(t.Context(), Options{Folder: filepath.Join(t.TempDir(), "data"), Programs: programs, Patience: 30 * time.Second})
+	programs := writeScripts(t, etcdListens, `echo x >> `+tries+`; echo 'bind: address already in use'; exit 1`)
+	_, err := Start(t.Context(), Options{Folder: filepath.Join(t.TempDir(), "data"), Programs: programs, Timeout: 30 * time.Second})
 	if err == nil || !strings.Contains(err.Error(), "address already in use") {
 		t.Errorf("error %v", err)
 	}

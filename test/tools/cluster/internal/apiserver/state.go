@@ -14,11 +14,11 @@ import (
 
 // Names inside a data folder.
 const (
-	lockName  = "isthmus.lock" // also the mark that says the folder is ours
-	stateName = "state.json"
-	pkiName   = "pki"
-	logsName  = "logs"
-	adminName = "kubeconfig"
+	lockFile            = "isthmus.lock" // also the mark that says the folder is ours
+	stateFile           = "state.json"
+	pkiFolder           = "pki"
+	logsFolder          = "logs"
+	adminKubeconfigFile = "kubeconfig"
 )
 
 // State is what a data folder tells about the control plane that lives in it.
@@ -53,9 +53,9 @@ type Endpoint struct {
 // errInUse says that a living process owns the data folder.
 var errInUse = errors.New("a control plane already runs there")
 
-// claim makes the data folder ours for as long as the lock is open; without a
+// lockFolder makes the data folder ours for as long as the lock is open; without a
 // name, a new temporary folder. What a killed predecessor left is cleared away.
-func claim(folder string) (string, *os.File, error) {
+func lockFolder(folder string) (string, *os.File, error) {
 	if folder == "" {
 		temporary, err := os.MkdirTemp("", "isthmus-cluster-")
 		if err != nil {
@@ -70,10 +70,10 @@ func claim(folder string) (string, *os.File, error) {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return "", nil, err
 	}
-	if err := checkOurs(folder); err != nil {
+	if err := checkIsDataFolder(folder); err != nil {
 		return "", nil, err
 	}
-	lock, err := os.OpenFile(filepath.Join(folder, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	lock, err := os.OpenFile(filepath.Join(folder, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return "", nil, err
 	}
@@ -84,16 +84,16 @@ func claim(folder string) (string, *os.File, error) {
 		}
 		return "", nil, fmt.Errorf("lock %s: %w", lock.Name(), err)
 	}
-	if err := empty(folder); err != nil {
+	if err := clearFolder(folder); err != nil {
 		_ = lock.Close()
 		return "", nil, err
 	}
 	return folder, lock, nil
 }
 
-// checkOurs refuses a folder that holds something else than a control plane:
+// checkIsDataFolder refuses a folder that holds something else than a control plane:
 // the folder is going to be removed.
-func checkOurs(folder string) error {
+func checkIsDataFolder(folder string) error {
 	entries, err := os.ReadDir(folder)
 	if err != nil {
 		return err
@@ -101,18 +101,18 @@ func checkOurs(folder string) error {
 	if len(entries) == 0 {
 		return nil
 	}
-	if _, err := os.Lstat(filepath.Join(folder, lockName)); err != nil {
+	if _, err := os.Lstat(filepath.Join(folder, lockFile)); err != nil {
 		return fmt.Errorf("%s is not empty and holds no control plane: name another folder for --data", folder)
 	}
 	return nil
 }
 
-// empty ends the children that a killed predecessor left, and empties the
+// clearFolder ends the children that a killed predecessor left, and empties the
 // folder but for its lock.
-func empty(folder string) error {
+func clearFolder(folder string) error {
 	if state, err := ReadState(folder); err == nil {
 		killAll(state.Children)
-		if err := state.removeGroup(); err != nil {
+		if err := state.removeCGroup(); err != nil {
 			return err
 		}
 	}
@@ -121,7 +121,7 @@ func empty(folder string) error {
 		return err
 	}
 	for _, entry := range entries {
-		if entry.Name() == lockName {
+		if entry.Name() == lockFile {
 			continue
 		}
 		if err := os.RemoveAll(filepath.Join(folder, entry.Name())); err != nil {
@@ -134,19 +134,19 @@ func empty(folder string) error {
 // ReadState reads what runs in a data folder; the error is fs.ErrNotExist when
 // nothing ever did.
 func ReadState(folder string) (State, error) {
-	content, err := os.ReadFile(filepath.Join(folder, stateName))
+	content, err := os.ReadFile(filepath.Join(folder, stateFile))
 	if err != nil {
 		return State{}, err
 	}
 	var state State
 	if err := json.Unmarshal(content, &state); err != nil {
-		return State{}, fmt.Errorf("%s: %w", filepath.Join(folder, stateName), err)
+		return State{}, fmt.Errorf("%s: %w", filepath.Join(folder, stateFile), err)
 	}
 	return state, nil
 }
 
-// removeGroup removes the control group of children that have ended.
-func (s State) removeGroup() error {
+// removeCGroup removes the control group of children that have ended.
+func (s State) removeCGroup() error {
 	if s.CGroup == "" {
 		return nil
 	}
@@ -159,16 +159,16 @@ func (s State) write(folder string) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(folder, stateName)
+	path := filepath.Join(folder, stateFile)
 	if err := os.WriteFile(path+".new", content, 0o600); err != nil {
 		return err
 	}
 	return os.Rename(path+".new", path)
 }
 
-// remove removes a data folder with all it holds, if it is ours.
-func remove(folder string) error {
-	if err := checkOurs(folder); err != nil {
+// removeFolder removes a data folder with all it holds, if it is ours.
+func removeFolder(folder string) error {
+	if err := checkIsDataFolder(folder); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}

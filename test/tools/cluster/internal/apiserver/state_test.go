@@ -9,16 +9,16 @@ import (
 	"testing"
 )
 
-func TestClaim(t *testing.T) {
+func TestLockFolderIsExclusiveAndClearsLeftovers(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "deep", "data")
-	claimed, lock, err := claim(folder)
-	if err != nil || claimed != folder {
-		t.Fatalf("claim = %q, %v", claimed, err)
+	locked, lock, err := lockFolder(folder)
+	if err != nil || locked != folder {
+		t.Fatalf("claim = %q, %v", locked, err)
 	}
 	if info, err := os.Stat(folder); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("mode %v, %v, want 0700", info.Mode(), err)
 	}
-	if _, _, err := claim(folder); !errors.Is(err, errInUse) || err.Error() != folder+": a control plane already runs there" {
+	if _, _, err := lockFolder(folder); !errors.Is(err, errInUse) || err.Error() != folder+": a control plane already runs there" {
 		t.Errorf("a second claim: %v", err)
 	}
 	if err := os.WriteFile(filepath.Join(folder, "etcd"), nil, 0o600); err != nil {
@@ -27,19 +27,19 @@ func TestClaim(t *testing.T) {
 	if err := lock.Close(); err != nil {
 		t.Fatal(err)
 	}
-	_, lock, err = claim(folder)
+	_, lock, err = lockFolder(folder)
 	if err != nil {
 		t.Fatalf("a claim after the first one's end: %v", err)
 	}
 	defer func() { _ = lock.Close() }()
-	if entries, err := os.ReadDir(folder); err != nil || len(entries) != 1 || entries[0].Name() != lockName {
+	if entries, err := os.ReadDir(folder); err != nil || len(entries) != 1 || entries[0].Name() != lockFile {
 		t.Errorf("what a predecessor left: %v, %v", entries, err)
 	}
 }
 
-func TestClaimMakesATemporaryFolder(t *testing.T) {
+func TestLockFolderCreatesATemporaryFolderByDefault(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
-	folder, lock, err := claim("")
+	folder, lock, err := lockFolder("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,26 +50,26 @@ func TestClaimMakesATemporaryFolder(t *testing.T) {
 }
 
 // The folder is removed in the end, so it must not be somebody's home.
-func TestFolderOfTheUserIsKept(t *testing.T) {
+func TestForeignFolderIsNeverRemoved(t *testing.T) {
 	folder := t.TempDir()
-	letter := filepath.Join(folder, "letter.txt")
-	if err := os.WriteFile(letter, []byte("dear"), 0o600); err != nil {
+	userFile := filepath.Join(folder, "user.txt")
+	if err := os.WriteFile(userFile, []byte("content"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	want := folder + " is not empty and holds no control plane: name another folder for --data"
-	_, _, claimed := claim(folder)
+	_, _, locked := lockFolder(folder)
 	_, down := Down(folder)
-	for what, err := range map[string]error{"claim": claimed, "Down": down, "remove": remove(folder)} {
+	for operation, err := range map[string]error{"claim": locked, "Down": down, "remove": removeFolder(folder)} {
 		if err == nil || err.Error() != want {
-			t.Errorf("%s: error %v, want %s", what, err, want)
+			t.Errorf("%s: error %v, want %s", operation, err, want)
 		}
 	}
-	if content, err := os.ReadFile(letter); err != nil || string(content) != "dear" {
-		t.Errorf("the letter: %q, %v", content, err)
+	if content, err := os.ReadFile(userFile); err != nil || string(content) != "content" {
+		t.Errorf("the user's file: %q, %v", content, err)
 	}
 }
 
-func TestDownOnNothing(t *testing.T) {
+func TestDownWithoutAControlPlane(t *testing.T) {
 	for name, folder := range map[string]string{
 		"if the folder is missing, expect nothing": filepath.Join(t.TempDir(), "missing"),
 		"if the folder is empty, expect nothing":   t.TempDir(),
@@ -83,23 +83,23 @@ func TestDownOnNothing(t *testing.T) {
 }
 
 // A recorded process id may be another process's by now.
-func TestDownSparesStrangers(t *testing.T) {
-	folder, lock, err := claim(filepath.Join(t.TempDir(), "data"))
+func TestDownSparesUnrelatedProcesses(t *testing.T) {
+	folder, lock, err := lockFolder(filepath.Join(t.TempDir(), "data"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := lock.Close(); err != nil {
 		t.Fatal(err)
 	}
-	stranger := exec.Command("sleep", "600")
-	if err := stranger.Start(); err != nil {
+	unrelated := exec.Command("sleep", "600")
+	if err := unrelated.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
-		_ = stranger.Process.Kill()
-		_ = stranger.Wait()
+		_ = unrelated.Process.Kill()
+		_ = unrelated.Wait()
 	}()
-	recorded := Identity{PID: stranger.Process.Pid, Started: "1"}
+	recorded := Identity{PID: unrelated.Process.Pid, Started: "1"}
 	state := State{Harness: recorded, Children: []Child{{Name: "etcd", Identity: recorded}}}
 	if err := state.write(folder); err != nil {
 		t.Fatal(err)
@@ -110,13 +110,13 @@ func TestDownSparesStrangers(t *testing.T) {
 	if _, err := os.Stat(folder); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the folder is still there: %v", err)
 	}
-	if identity, err := identify(stranger.Process.Pid); err != nil || !identity.Alive() {
-		t.Errorf("the stranger was ended: %v", err)
+	if identity, err := identify(unrelated.Process.Pid); err != nil || !identity.Alive() {
+		t.Errorf("the unrelated process was ended: %v", err)
 	}
 }
 
-func TestDownEndsWhatAKilledHarnessLeft(t *testing.T) {
-	folder, lock, err := claim(filepath.Join(t.TempDir(), "data"))
+func TestDownCleansUpAfterAKilledHarness(t *testing.T) {
+	folder, lock, err := lockFolder(filepath.Join(t.TempDir(), "data"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,8 +132,8 @@ func TestDownEndsWhatAKilledHarnessLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
-	for _, path := range []string{kubeconfig, filepath.Join(folder, adminName)} {
-		if err := os.WriteFile(path, []byte(ownership), 0o600); err != nil {
+	for _, path := range []string{kubeconfig, filepath.Join(folder, adminKubeconfigFile)} {
+		if err := os.WriteFile(path, []byte(kubeconfigHeader), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// tellEvery is how often a build says where it stands.
-const tellEvery = 10 * time.Second
+// progressInterval is how often a build says where it stands.
+const progressInterval = 10 * time.Second
 
 // Builder builds tools into a cache, and finds them there.
 type Builder struct {
@@ -36,7 +36,7 @@ type Builder struct {
 // are found or fetched.
 func (b Builder) Build(ctx context.Context, names ...string) (map[string]string, error) {
 	wanted := map[string][]Tool{}
-	var packaged []Packaged
+	var packaged []PackagedTool
 	for _, name := range names {
 		if p, ok := findPackaged(name); ok {
 			packaged = append(packaged, p)
@@ -53,14 +53,14 @@ func (b Builder) Build(ctx context.Context, names ...string) (map[string]string,
 		built := wanted[module.Name]
 		if module.Name == "kubernetes" && b.Assets != "" {
 			var err error
-			if built, err = b.provided(paths, built); err != nil {
+			if built, err = b.useAssets(paths, built); err != nil {
 				return nil, err
 			}
 		}
 		if len(built) == 0 {
 			continue
 		}
-		folder, err := b.place(ctx, module, built)
+		folder, err := b.buildModule(ctx, module, built)
 		if err != nil {
 			return nil, err
 		}
@@ -69,7 +69,7 @@ func (b Builder) Build(ctx context.Context, names ...string) (map[string]string,
 		}
 	}
 	for _, p := range packaged {
-		path, err := b.provide(ctx, p)
+		path, err := b.findOrFetch(ctx, p)
 		if err != nil {
 			return nil, err
 		}
@@ -78,10 +78,10 @@ func (b Builder) Build(ctx context.Context, names ...string) (map[string]string,
 	return paths, nil
 }
 
-// provided adds the paths of these tools in the folder that is given instead of
+// useAssets adds the paths of these tools in the folder that is given instead of
 // a build, and returns those that still have to be built: a kube-controller-manager,
 // which such folders do not hold as a rule.
-func (b Builder) provided(paths map[string]string, tools []Tool) ([]Tool, error) {
+func (b Builder) useAssets(paths map[string]string, tools []Tool) ([]Tool, error) {
 	folder, err := filepath.Abs(b.Assets)
 	if err != nil {
 		return nil, fmt.Errorf("KUBEBUILDER_ASSETS=%s: %w", b.Assets, err)
@@ -89,45 +89,45 @@ func (b Builder) provided(paths map[string]string, tools []Tool) ([]Tool, error)
 	for _, tool := range tools {
 		paths[tool.Name] = filepath.Join(folder, tool.Name)
 	}
-	lacking := missing(folder, tools)
-	if len(lacking) == 1 && lacking[0].Name == "kube-controller-manager" {
-		return lacking, nil
+	absent := missing(folder, tools)
+	if len(absent) == 1 && absent[0].Name == "kube-controller-manager" {
+		return absent, nil
 	}
-	if len(lacking) > 0 {
+	if len(absent) > 0 {
 		return nil, fmt.Errorf("KUBEBUILDER_ASSETS=%s has no executable file %s: put it there, or unset KUBEBUILDER_ASSETS to build it",
-			b.Assets, strings.Join(toolNames(lacking), ", "))
+			b.Assets, strings.Join(toolNames(absent), ", "))
 	}
 	return nil, nil
 }
 
-// place returns the module's folder in the cache, with these tools in it.
-func (b Builder) place(ctx context.Context, module Module, tools []Tool) (string, error) {
-	recipe, err := module.recipeOf(b.Root, b.Cache)
+// buildModule returns the module's folder in the cache, with these tools in it.
+func (b Builder) buildModule(ctx context.Context, module Module, tools []Tool) (string, error) {
+	plan, err := module.buildPlan(b.Root, b.Cache)
 	if err != nil {
 		return "", err
 	}
-	if len(missing(recipe.target, tools)) == 0 {
-		return recipe.target, nil
+	if len(missing(plan.target, tools)) == 0 {
+		return plan.target, nil
 	}
 	unlock, err := lock(ctx, b.Cache, b.Progress)
 	if err != nil {
 		return "", err
 	}
 	defer unlock()
-	lacking := missing(recipe.target, tools) // someone may just have built them
-	if len(lacking) == 0 {
-		return recipe.target, nil
+	absent := missing(plan.target, tools) // someone may just have built them
+	if len(absent) == 0 {
+		return plan.target, nil
 	}
-	if err := b.compile(ctx, recipe, lacking); err != nil {
-		return "", fmt.Errorf("build %s from %s: %w", strings.Join(toolNames(lacking), ", "), module.Folder, err)
+	if err := b.compile(ctx, plan, absent); err != nil {
+		return "", fmt.Errorf("build %s from %s: %w", strings.Join(toolNames(absent), ", "), module.Folder, err)
 	}
-	return recipe.target, nil
+	return plan.target, nil
 }
 
 // compile runs the go command once for all these tools, into a temporary
 // folder of the cache, and moves what came out to its place.
-func (b Builder) compile(ctx context.Context, recipe recipe, tools []Tool) error {
-	if err := os.MkdirAll(recipe.target, 0o755); err != nil {
+func (b Builder) compile(ctx context.Context, plan buildPlan, tools []Tool) error {
+	if err := os.MkdirAll(plan.target, 0o755); err != nil {
 		return err
 	}
 	temporary, err := os.MkdirTemp(b.Cache, "building-")
@@ -137,35 +137,35 @@ func (b Builder) compile(ctx context.Context, recipe recipe, tools []Tool) error
 	defer func() { _ = os.RemoveAll(temporary) }()
 
 	label := "building " + strings.Join(toolNames(tools), ", ")
-	_, _ = fmt.Fprintf(b.Progress, "%s (once; minutes when cold), into %s\n", label, recipe.target)
-	voice := &narrator{out: b.Progress, label: label, start: time.Now()}
-	if err := b.run(ctx, recipe, tools, temporary, voice); err != nil {
+	_, _ = fmt.Fprintf(b.Progress, "%s (once; minutes when cold), into %s\n", label, plan.target)
+	reporter := &progressReporter{out: b.Progress, label: label, start: time.Now()}
+	if err := b.runGo(ctx, plan, tools, temporary, reporter); err != nil {
 		return err
 	}
 	for _, tool := range tools {
-		if err := os.Rename(filepath.Join(temporary, outputName(tool.Package)), filepath.Join(recipe.target, tool.Name)); err != nil {
+		if err := os.Rename(filepath.Join(temporary, outputName(tool.Package)), filepath.Join(plan.target, tool.Name)); err != nil {
 			return err
 		}
 	}
-	_, _ = fmt.Fprintf(b.Progress, "%s: done in %s\n", label, voice.elapsed(time.Now()))
+	_, _ = fmt.Fprintf(b.Progress, "%s: done in %s\n", label, reporter.elapsed(time.Now()))
 	return nil
 }
 
-// run executes the go command and narrates it.
-func (b Builder) run(ctx context.Context, recipe recipe, tools []Tool, output string, voice *narrator) error {
+// runGo executes the go command and narrates it.
+func (b Builder) runGo(ctx context.Context, plan buildPlan, tools []Tool, output string, reporter *progressReporter) error {
 	// As "make build" has it, so that what both need is compiled once.
-	arguments := []string{"build", "-v", "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", recipe.flags, "-o", output + string(filepath.Separator)}
+	arguments := []string{"build", "-v", "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", plan.flags, "-o", output + string(filepath.Separator)}
 	for _, tool := range tools {
 		arguments = append(arguments, tool.Package)
 	}
 	command := exec.CommandContext(ctx, "go", arguments...)
-	command.Dir = recipe.folder
+	command.Dir = plan.folder
 	command.Env = b.environment()
-	return narrate(ctx, command, voice)
+	return runWithProgress(ctx, command, reporter)
 }
 
-// narrate executes the go command, or a shell that calls it, and tells how far it is.
-func narrate(ctx context.Context, command *exec.Cmd, voice *narrator) error {
+// runWithProgress executes the go command, or a shell that calls it, and tells how far it is.
+func runWithProgress(ctx context.Context, command *exec.Cmd, reporter *progressReporter) error {
 	// The compilers are the go command's children: end them all together.
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGTERM) }
@@ -181,14 +181,14 @@ func narrate(ctx context.Context, command *exec.Cmd, voice *narrator) error {
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
-		voice.read(stderr)
+		reporter.read(stderr)
 	}()
-	ticker := time.NewTicker(tellEvery)
+	ticker := time.NewTicker(progressInterval)
 	defer ticker.Stop()
 	for done := false; !done; {
 		select {
 		case now := <-ticker.C:
-			voice.tell(now)
+			reporter.report(now)
 		case <-read:
 			done = true
 		}
@@ -198,7 +198,7 @@ func narrate(ctx context.Context, command *exec.Cmd, voice *narrator) error {
 		return fmt.Errorf("interrupted: %w", context.Cause(ctx))
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("the go command ended with %w", err), errors.New(voice.said()))
+		return errors.Join(fmt.Errorf("the go command ended with %w", err), errors.New(reporter.lastErrors()))
 	}
 	return nil
 }
@@ -221,14 +221,14 @@ func (b Builder) environment() []string {
 
 // missing lists the tools that a folder does not hold as executable files.
 func missing(folder string, tools []Tool) []Tool {
-	var lacking []Tool
+	var absent []Tool
 	for _, tool := range tools {
 		info, err := os.Stat(filepath.Join(folder, tool.Name))
 		if err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
-			lacking = append(lacking, tool)
+			absent = append(absent, tool)
 		}
 	}
-	return lacking
+	return absent
 }
 
 func toolNames(tools []Tool) []string {

@@ -35,9 +35,9 @@ for package in "$@"; do
 done
 `
 
-// newBuilder returns a builder of a made up repository whose go command is fake,
+// builderWithFakeGo returns a builder of a made up repository whose go command is fake,
 // and the list of that command's calls.
-func newBuilder(t *testing.T, progress io.Writer) (Builder, func() []string) {
+func builderWithFakeGo(t *testing.T, progress io.Writer) (Builder, func() []string) {
 	t.Helper()
 	root, cache, path := t.TempDir(), t.TempDir(), t.TempDir()
 	writeFile(t, filepath.Join(root, "test/tools/kubernetes/go.mod"), "require k8s.io/kubernetes v1.36.3\n")
@@ -55,9 +55,9 @@ func newBuilder(t *testing.T, progress io.Writer) (Builder, func() []string) {
 	}
 }
 
-func TestBuildOnce(t *testing.T) {
+func TestBuildCompilesOnce(t *testing.T) {
 	var progress bytes.Buffer
-	builder, calls := newBuilder(t, &progress)
+	builder, calls := builderWithFakeGo(t, &progress)
 	first, err := builder.Build(t.Context(), "etcd", "kubectl")
 	if err != nil {
 		t.Fatal(err)
@@ -70,9 +70,9 @@ func TestBuildOnce(t *testing.T) {
 			t.Errorf("%s: %q, %v", first[name], content, err)
 		}
 	}
-	if said := progress.String(); !strings.HasPrefix(said, "building etcd, kubectl (once; minutes when cold), into "+builder.Cache) ||
-		!strings.Contains(said, "building etcd, kubectl: done in 0s\n") {
-		t.Errorf("progress: %s", said)
+	if output := progress.String(); !strings.HasPrefix(output, "building etcd, kubectl (once; minutes when cold), into "+builder.Cache) ||
+		!strings.Contains(output, "building etcd, kubectl: done in 0s\n") {
+		t.Errorf("progress: %s", output)
 	}
 
 	progress.Reset()
@@ -90,12 +90,12 @@ func TestBuildOnce(t *testing.T) {
 	}
 }
 
-func TestBuildFails(t *testing.T) {
-	builder, _ := newBuilder(t, io.Discard)
+func TestFailedBuildLeavesNothingBehind(t *testing.T) {
+	builder, _ := builderWithFakeGo(t, io.Discard)
 	t.Setenv("FAKE_GO_FAILS", "1")
 	_, err := builder.Build(t.Context(), "etcd")
 	want := "build etcd from test/tools/kubernetes: the go command ended with exit status 1\nmain.go:1: undefined: x"
-	if message(err) != want {
+	if errorText(err) != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 	left, err := filepath.Glob(filepath.Join(builder.Cache, "building-*"))
@@ -108,9 +108,9 @@ func TestBuildFails(t *testing.T) {
 	}
 }
 
-func TestBuildOfUnknownTool(t *testing.T) {
-	builder, calls := newBuilder(t, io.Discard)
-	if _, err := builder.Build(t.Context(), "etcd", "nonsense"); !strings.HasPrefix(message(err), `unknown tool "nonsense": `) {
+func TestBuildRejectsAnUnknownTool(t *testing.T) {
+	builder, calls := builderWithFakeGo(t, io.Discard)
+	if _, err := builder.Build(t.Context(), "etcd", "nonsense"); !strings.HasPrefix(errorText(err), `unknown tool "nonsense": `) {
 		t.Errorf("error %v", err)
 	}
 	if len(calls()) > 0 {
@@ -118,28 +118,28 @@ func TestBuildOfUnknownTool(t *testing.T) {
 	}
 }
 
-// awaited is a writer that closes found once it has been told a text.
-type awaited struct {
-	mu    sync.Mutex
-	said  strings.Builder
-	text  string
-	found chan struct{}
+// textWaiter is a writer that closes found once it has been told a text.
+type textWaiter struct {
+	mu      sync.Mutex
+	written strings.Builder
+	text    string
+	found   chan struct{}
 }
 
-func (a *awaited) Write(p []byte) (int, error) {
+func (a *textWaiter) Write(p []byte) (int, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	before := strings.Contains(a.said.String(), a.text)
-	a.said.Write(p)
-	if !before && strings.Contains(a.said.String(), a.text) {
+	before := strings.Contains(a.written.String(), a.text)
+	a.written.Write(p)
+	if !before && strings.Contains(a.written.String(), a.text) {
 		close(a.found)
 	}
 	return len(p), nil
 }
 
-func TestBuildWaitsForAnother(t *testing.T) {
-	progress := &awaited{text: "waiting for another build (process ", found: make(chan struct{})}
-	builder, calls := newBuilder(t, progress)
+func TestBuildWaitsForAnotherBuild(t *testing.T) {
+	progress := &textWaiter{text: "waiting for another build (process ", found: make(chan struct{})}
+	builder, calls := builderWithFakeGo(t, progress)
 	unlock, err := lock(t.Context(), builder.Cache, io.Discard)
 	if err != nil {
 		t.Fatal(err)
@@ -165,8 +165,8 @@ func TestBuildWaitsForAnother(t *testing.T) {
 	}
 }
 
-func TestWaitingEndsWithTheContext(t *testing.T) {
-	builder, _ := newBuilder(t, io.Discard)
+func TestWaitingForAnotherBuildEndsWithTheContext(t *testing.T) {
+	builder, _ := builderWithFakeGo(t, io.Discard)
 	unlock, err := lock(t.Context(), builder.Cache, io.Discard)
 	if err != nil {
 		t.Fatal(err)
@@ -179,8 +179,8 @@ func TestWaitingEndsWithTheContext(t *testing.T) {
 	}
 }
 
-func TestProvidedPrograms(t *testing.T) {
-	builder, calls := newBuilder(t, io.Discard)
+func TestAssetsAreUsedInsteadOfBuilding(t *testing.T) {
+	builder, calls := builderWithFakeGo(t, io.Discard)
 	builder.Assets = t.TempDir()
 	writeFile(t, filepath.Join(builder.Assets, "etcd"), "")
 	paths, err := builder.Build(t.Context(), "etcd")
@@ -192,7 +192,7 @@ func TestProvidedPrograms(t *testing.T) {
 	}
 	_, err = builder.Build(t.Context(), "etcd", "kube-apiserver", "kubectl")
 	want := "KUBEBUILDER_ASSETS=" + builder.Assets + " has no executable file kube-apiserver, kubectl: put it there, or unset KUBEBUILDER_ASSETS to build it"
-	if message(err) != want {
+	if errorText(err) != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 	if len(calls()) > 0 {
@@ -204,7 +204,7 @@ func TestProvidedPrograms(t *testing.T) {
 	}
 }
 
-func TestEnvironmentWithoutHome(t *testing.T) {
+func TestBuildEnvironmentWithoutHome(t *testing.T) {
 	t.Setenv("HOME", "")
 	t.Setenv("GOCACHE", "")
 	t.Setenv("GOPATH", "/given")

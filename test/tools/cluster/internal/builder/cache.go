@@ -42,41 +42,41 @@ func CacheFolder() (string, error) {
 	return folder, nil
 }
 
-// recipe is everything that decides what a module's tools are built to.
-type recipe struct {
+// buildPlan is everything that decides what a module's tools are built to.
+type buildPlan struct {
 	folder string // of the go.mod, absolute
 	flags  string // -ldflags
 	target string // in the cache, absolute
 }
 
-// recipeOf reads a module's go.mod and go.sum, and the program that its folder
+// buildPlan reads a module's go.mod and go.sum, and the program that its folder
 // may hold, and derives flags and target.
-func (m Module) recipeOf(root, cache string) (recipe, error) {
+func (m Module) buildPlan(root, cache string) (buildPlan, error) {
 	folder := filepath.Join(root, filepath.FromSlash(m.Folder))
 	goMod, err := os.ReadFile(filepath.Join(folder, "go.mod"))
 	if err != nil {
-		return recipe{}, err
+		return buildPlan{}, err
 	}
 	goSum, err := os.ReadFile(filepath.Join(folder, "go.sum"))
 	if err != nil {
-		return recipe{}, err
+		return buildPlan{}, err
 	}
 	flags, err := m.linkerFlags(string(goMod))
 	if err != nil {
-		return recipe{}, err
+		return buildPlan{}, err
 	}
-	program, err := sources(folder)
+	program, err := programSources(folder)
 	if err != nil {
-		return recipe{}, err
+		return buildPlan{}, err
 	}
 	parts := append([]string{string(goMod), string(goSum), flags, runtime.Version(), platform()}, program...)
-	target := filepath.Join(cache, m.Name+"-"+key(parts...))
-	return recipe{folder: folder, flags: flags, target: target}, nil
+	target := filepath.Join(cache, m.Name+"-"+Key(parts...))
+	return buildPlan{folder: folder, flags: flags, target: target}, nil
 }
 
-// sources returns names and contents of the Go files that lie beside a go.mod and
+// programSources returns names and contents of the Go files that lie beside a go.mod and
 // one folder below it, without tests: a program of ours is one package.
-func sources(folder string) ([]string, error) {
+func programSources(folder string) ([]string, error) {
 	beside, err := filepath.Glob(filepath.Join(folder, "*.go"))
 	if err != nil {
 		return nil, err
@@ -103,8 +103,8 @@ func sources(folder string) ([]string, error) {
 // whatever GOOS and GOARCH say.
 func platform() string { return runtime.GOOS + "-" + runtime.GOARCH }
 
-// key hashes its parts so that no two lists of parts share a key.
-func key(parts ...string) string {
+// Key hashes its parts so that no two lists of parts share a key.
+func Key(parts ...string) string {
 	hash := sha256.New()
 	for _, part := range parts {
 		_, _ = fmt.Fprintf(hash, "%d:%s", len(part), part)

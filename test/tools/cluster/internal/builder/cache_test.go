@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestCacheFolder(t *testing.T) {
+func TestCacheFolderFollowsTheEnvironment(t *testing.T) {
 	temporary := t.TempDir()
 	t.Setenv("TMPDIR", temporary)
 	fallback := filepath.Join(temporary, "isthmus-cache-"+strconv.Itoa(os.Getuid()))
@@ -33,7 +33,7 @@ func TestCacheFolder(t *testing.T) {
 	}
 }
 
-func TestCacheFolderRefusesALinkOfSomeoneElse(t *testing.T) {
+func TestCacheFolderRejectsASymlink(t *testing.T) {
 	temporary := t.TempDir()
 	t.Setenv("TMPDIR", temporary)
 	t.Setenv("ISTHMUS_CACHE", "")
@@ -44,32 +44,32 @@ func TestCacheFolderRefusesALinkOfSomeoneElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := CacheFolder()
-	if want := link + " belongs to someone else: set ISTHMUS_CACHE or HOME"; message(err) != want {
+	if want := link + " belongs to someone else: set ISTHMUS_CACHE or HOME"; errorText(err) != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 }
 
-func TestKeyKeepsItsPartsApart(t *testing.T) {
-	if key("ab", "c") == key("a", "bc") {
-		t.Error("key(ab, c) equals key(a, bc)")
+func TestKeySeparatesItsParts(t *testing.T) {
+	if Key("ab", "c") == Key("a", "bc") {
+		t.Error("Key(ab, c) equals Key(a, bc)")
 	}
-	if first, second := key("a", "b"), key("a", "b"); first != second {
+	if first, second := Key("a", "b"), Key("a", "b"); first != second {
 		t.Errorf("key is %s, then %s", first, second)
 	}
 }
 
 // What decides about the outcome of a build decides about its place.
-func TestRecipeTarget(t *testing.T) {
+func TestEveryBuildInputChangesTheTarget(t *testing.T) {
 	root := t.TempDir()
 	module := Module{Name: "m", Folder: "m"}
 	goMod, goSum := filepath.Join(root, "m/go.mod"), filepath.Join(root, "m/go.sum")
 	target := func() string {
 		t.Helper()
-		recipe, err := module.recipeOf(root, "/cache")
+		plan, err := module.buildPlan(root, "/cache")
 		if err != nil {
 			t.Fatal(err)
 		}
-		return recipe.target
+		return plan.target
 	}
 	writeFile(t, goMod, "module m\n")
 	writeFile(t, goSum, "")
@@ -78,18 +78,18 @@ func TestRecipeTarget(t *testing.T) {
 		t.Errorf("target %s, then %s", first, target())
 	}
 	seen := map[string]string{first: "first"}
-	change := func(what string) {
+	change := func(input string) {
 		t.Helper()
 		if before, ok := seen[target()]; ok {
-			t.Errorf("%s: the same target as %s", what, before)
+			t.Errorf("%s: the same target as %s", input, before)
 		}
-		seen[target()] = what
+		seen[target()] = input
 	}
 	writeFile(t, goSum, "sum\n")
 	change("another go.sum")
 	writeFile(t, goMod, "module m\n\ngo 1.26.0\n")
 	change("another go.mod")
-	module.variables = [][2]string{{"main.version", "1"}}
+	module.linkerVariables = [][2]string{{"main.version", "1"}}
 	change("another flag")
 	writeFile(t, filepath.Join(root, "m/main.go"), "package main\n")
 	change("a program of our own")

@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// Once returns the path of what the cache holds under a name. Where it holds
+// Cached returns the path of what the cache holds under a name. Where it holds
 // nothing, write makes a file or folder at a path that it is given, which is moved
 // to its place when it is whole. The name holds a Key of all that decides what is
 // made.
-func (b Builder) Once(ctx context.Context, name string, write func(path string) error) (string, error) {
+func (b Builder) Cached(ctx context.Context, name string, write func(path string) error) (string, error) {
 	target := filepath.Join(b.Cache, name)
-	if isThere(target) {
+	if exists(target) {
 		return target, nil
 	}
 	unlock, err := lock(ctx, b.Cache, b.Progress)
@@ -25,7 +25,7 @@ func (b Builder) Once(ctx context.Context, name string, write func(path string) 
 		return "", err
 	}
 	defer unlock()
-	if isThere(target) { // someone may just have made it
+	if exists(target) { // someone may just have made it
 		return target, nil
 	}
 	temporary, err := os.MkdirTemp(b.Cache, "making-")
@@ -33,33 +33,30 @@ func (b Builder) Once(ctx context.Context, name string, write func(path string) 
 		return "", err
 	}
 	defer func() { _ = os.RemoveAll(temporary) }()
-	made := filepath.Join(temporary, name)
-	if err := write(made); err != nil {
+	result := filepath.Join(temporary, name)
+	if err := write(result); err != nil {
 		return "", err
 	}
-	return target, os.Rename(made, target)
+	return target, os.Rename(result, target)
 }
 
-func isThere(path string) bool {
+func exists(path string) bool {
 	_, err := os.Stat(path)
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// Shell runs a script that calls the go command, in a folder, and says under the
+// RunScript runs a script that calls the go command, in a folder, and says under the
 // label how far it is.
-func (b Builder) Shell(ctx context.Context, label, folder, script string) error {
+func (b Builder) RunScript(ctx context.Context, label, folder, script string) error {
 	_, _ = fmt.Fprintf(b.Progress, "%s (once; minutes when cold)\n", label)
-	voice := &narrator{out: b.Progress, label: label, start: time.Now()}
+	reporter := &progressReporter{out: b.Progress, label: label, start: time.Now()}
 	command := exec.CommandContext(ctx, "sh", "-euc", script)
 	command.Dir = folder
 	// The names of packages are what progress is told by.
 	command.Env = append(b.environment(), "GOFLAGS=-v")
-	if err := narrate(ctx, command, voice); err != nil {
+	if err := runWithProgress(ctx, command, reporter); err != nil {
 		return fmt.Errorf("%s: %w", label, err)
 	}
-	_, _ = fmt.Fprintf(b.Progress, "%s: done in %s\n", label, voice.elapsed(time.Now()))
+	_, _ = fmt.Fprintf(b.Progress, "%s: done in %s\n", label, reporter.elapsed(time.Now()))
 	return nil
 }
-
-// Key hashes its parts so that no two lists of parts share a key.
-func Key(parts ...string) string { return key(parts...) }

@@ -26,10 +26,10 @@ type Module struct {
 	Folder string
 	// Tools are the programs that this module pins.
 	Tools []Tool
-	// variables are linker variables; a value "{path}" stands for the version
+	// linkerVariables are linker variables; a value "{path}" stands for the version
 	// of the module of that path, "{path|bare}" for the same without its "v",
 	// "{path|minor}" for its second number.
-	variables [][2]string
+	linkerVariables [][2]string
 }
 
 // testedMinor is the Kubernetes minor version that the chart's tools assume;
@@ -52,7 +52,7 @@ func Catalogue() []Module {
 				{"kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"},
 			},
 			// Clients refuse to parse the version of an unstamped build.
-			variables: [][2]string{
+			linkerVariables: [][2]string{
 				{"k8s.io/component-base/version.gitVersion", "{k8s.io/kubernetes}"},
 				{"k8s.io/component-base/version.gitMajor", "1"},
 				{"k8s.io/component-base/version.gitMinor", "{k8s.io/kubernetes|minor}"},
@@ -66,7 +66,7 @@ func Catalogue() []Module {
 				{"containerd-shim-runc-v2", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"},
 				{"ctr", "github.com/containerd/containerd/v2/cmd/ctr"},
 			},
-			variables: [][2]string{
+			linkerVariables: [][2]string{
 				{"github.com/containerd/containerd/v2/version.Version", "{github.com/containerd/containerd/v2}"},
 			},
 		},
@@ -85,7 +85,7 @@ func Catalogue() []Module {
 				{"pilot-discovery", "istio.io/istio/pilot/cmd/pilot-discovery"},
 				{"pilot-agent", "istio.io/istio/pilot/cmd/pilot-agent"},
 			},
-			variables: [][2]string{
+			linkerVariables: [][2]string{
 				{"istio.io/istio/pkg/version.buildVersion", "{istio.io/istio}"},
 			},
 		},
@@ -96,7 +96,7 @@ func Catalogue() []Module {
 			Tools: []Tool{
 				{"cert-manager-controllers", "github.com/isthmus-mesh/isthmus/test/tools/cert-manager-controllers"},
 			},
-			variables: [][2]string{
+			linkerVariables: [][2]string{
 				{"github.com/cert-manager/cert-manager/pkg/util.AppVersion", "{github.com/cert-manager/cert-manager}"},
 			},
 		},
@@ -138,7 +138,7 @@ func Catalogue() []Module {
 				{"helm-docs", "github.com/norwoodj/helm-docs/cmd/helm-docs"},
 				{"helm-unittest", "github.com/helm-unittest/helm-unittest/cmd/helm-unittest"},
 			},
-			variables: [][2]string{
+			linkerVariables: [][2]string{
 				{"main.version", "{github.com/norwoodj/helm-docs|bare}"},
 				{"helm.sh/helm/v3/internal/version.version", "{helm.sh/helm/v3}"},
 				{"helm.sh/helm/v3/internal/version.gitTreeState", "clean"},
@@ -155,7 +155,7 @@ func Catalogue() []Module {
 				{"golangci-lint", "github.com/golangci/golangci-lint/v2/cmd/golangci-lint"},
 			},
 			// It shows its version only beside a date of release.
-			variables: [][2]string{
+			linkerVariables: [][2]string{
 				{"main.version", "{github.com/golangci/golangci-lint/v2|bare}"},
 				{"main.commit", "{github.com/golangci/golangci-lint/v2}"},
 				{"main.date", "unknown"},
@@ -213,10 +213,10 @@ var placeholder = regexp.MustCompile(`^\{([^|}]+)(?:\|(bare|minor))?\}$`)
 // this go.mod requires.
 func (m Module) linkerFlags(goMod string) (string, error) {
 	flags := []string{"-s", "-w"}
-	for _, variable := range m.variables {
+	for _, variable := range m.linkerVariables {
 		value := variable[1]
 		if found := placeholder.FindStringSubmatch(value); found != nil {
-			version, err := required(goMod, found[1])
+			version, err := requiredVersion(goMod, found[1])
 			if err != nil {
 				return "", fmt.Errorf("%s/go.mod: %w", m.Folder, err)
 			}
@@ -235,8 +235,8 @@ func (m Module) linkerFlags(goMod string) (string, error) {
 
 var versionFormat = regexp.MustCompile(`^v\d+\.\d+\.\d+`)
 
-// required returns the version of a module that a go.mod requires.
-func required(goMod, path string) (string, error) {
+// requiredVersion returns the version of a module that a go.mod requires.
+func requiredVersion(goMod, path string) (string, error) {
 	for line := range strings.Lines(goMod) {
 		fields := strings.Fields(line)
 		at := slices.Index(fields, path)

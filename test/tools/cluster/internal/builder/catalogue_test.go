@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestFind(t *testing.T) {
+func TestFindKnowsEveryTool(t *testing.T) {
 	for _, name := range Names() {
 		module, tool, err := Find(name)
 		if err != nil || tool.Name != name || module.Folder == "" {
@@ -17,12 +17,12 @@ func TestFind(t *testing.T) {
 	}
 	_, _, err := Find("nonsense")
 	want := `unknown tool "nonsense": choose from ` + strings.Join(append(Names(), "prometheus", "promtool"), ", ")
-	if message(err) != want {
+	if errorText(err) != want {
 		t.Errorf("Find(nonsense): error %v, want %s", err, want)
 	}
 }
 
-func TestRoot(t *testing.T) {
+func TestRootIsFoundFromAnyFolder(t *testing.T) {
 	root := t.TempDir()
 	writeFile(t, filepath.Join(root, "test/tools/kubernetes/go.mod"), "module x\n")
 	for _, from := range []string{"", "test", "test/tools", "test/tools/kubernetes"} {
@@ -39,7 +39,7 @@ func TestRoot(t *testing.T) {
 	}
 }
 
-func TestRequired(t *testing.T) {
+func TestRequiredVersion(t *testing.T) {
 	const path = "k8s.io/kubernetes"
 	for name, test := range map[string]struct{ goMod, version, err string }{
 		"if a block requires it, expect its version":       {goMod: "require (\n\tk8s.io/kubernetes v1.36.3 // indirect\n)", version: "v1.36.3"},
@@ -49,15 +49,15 @@ func TestRequired(t *testing.T) {
 		"if a longer path starts with it, expect an error": {goMod: "require k8s.io/kubernetes/v2 v2.0.0", err: "no version of k8s.io/kubernetes is required"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			version, err := required(test.goMod, path)
-			if version != test.version || message(err) != test.err {
+			version, err := requiredVersion(test.goMod, path)
+			if version != test.version || errorText(err) != test.err {
 				t.Errorf("required = %q, %v, want %q, %q", version, err, test.version, test.err)
 			}
 		})
 	}
 }
 
-func TestLinkerFlags(t *testing.T) {
+func TestLinkerFlagsTakeVersionsFromGoMod(t *testing.T) {
 	module, _, err := Find("kube-apiserver")
 	if err != nil {
 		t.Fatal(err)
@@ -68,23 +68,23 @@ func TestLinkerFlags(t *testing.T) {
 	if err != nil || flags != want {
 		t.Errorf("linkerFlags = %q, %v, want %q", flags, err, want)
 	}
-	if _, err := module.linkerFlags("module x\n"); message(err) != "test/tools/kubernetes/go.mod: no version of k8s.io/kubernetes is required" {
+	if _, err := module.linkerFlags("module x\n"); errorText(err) != "test/tools/kubernetes/go.mod: no version of k8s.io/kubernetes is required" {
 		t.Errorf("linkerFlags of an empty go.mod: error %v", err)
 	}
 }
 
 // Every module of the catalogue is there, pins its tools and yields flags.
 func TestCatalogueMatchesTheRepository(t *testing.T) {
-	here, err := os.Getwd()
+	workingFolder, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
 	}
-	root, err := Root(here)
+	root, err := Root(workingFolder)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, module := range Catalogue() {
-		if _, err := module.recipeOf(root, "/cache"); err != nil {
+		if _, err := module.buildPlan(root, "/cache"); err != nil {
 			t.Errorf("%s: %v", module.Name, err)
 		}
 		goMod, err := os.ReadFile(filepath.Join(root, module.Folder, "go.mod"))
@@ -103,7 +103,7 @@ func TestCatalogueMatchesTheRepository(t *testing.T) {
 	}
 }
 
-func TestOutputName(t *testing.T) {
+func TestOutputNameSkipsMajorVersions(t *testing.T) {
 	for importPath, want := range map[string]string{
 		"k8s.io/kubernetes/cmd/kubectl": "kubectl",
 		"go.etcd.io/etcd/server/v3":     "server",
@@ -125,7 +125,7 @@ func writeFile(t *testing.T, path, content string) {
 	}
 }
 
-func message(err error) string {
+func errorText(err error) string {
 	if err == nil {
 		return ""
 	}

@@ -16,8 +16,8 @@ import (
 // it, and nothing else: the root of an image in which the program runs. The
 // packages are fetched by apt together with all they depend on, as if nothing was
 // installed, and nothing is installed.
-func (b Builder) Closure(ctx context.Context, p Packaged) (string, error) {
-	if folder := b.closed(p); folder != "" {
+func (b Builder) Closure(ctx context.Context, p PackagedTool) (string, error) {
+	if folder := b.cachedClosure(p); folder != "" {
 		return folder, nil
 	}
 	unlock, err := lock(ctx, b.Cache, b.Progress)
@@ -25,18 +25,18 @@ func (b Builder) Closure(ctx context.Context, p Packaged) (string, error) {
 		return "", err
 	}
 	defer unlock()
-	if folder := b.closed(p); folder != "" { // someone may just have fetched it
+	if folder := b.cachedClosure(p); folder != "" { // someone may just have fetched it
 		return folder, nil
 	}
-	folder, err := b.gather(ctx, p)
+	folder, err := b.fetchClosure(ctx, p)
 	if err != nil {
 		return "", fmt.Errorf("fetch Debian's package %s with all it depends on: %w", p.Package, err)
 	}
 	return folder, nil
 }
 
-// closed returns the newest closure in the cache.
-func (b Builder) closed(p Packaged) string {
+// cachedClosure returns the newest closure in the cache.
+func (b Builder) cachedClosure(p PackagedTool) string {
 	found, err := filepath.Glob(filepath.Join(b.Cache, "closure-"+p.Package+"-*", filepath.FromSlash(p.Path)))
 	if err != nil || len(found) == 0 {
 		return ""
@@ -44,10 +44,10 @@ func (b Builder) closed(p Packaged) string {
 	return strings.TrimSuffix(found[len(found)-1], string(filepath.Separator)+filepath.FromSlash(p.Path))
 }
 
-// gather downloads the packages, unpacks them all, and keeps the closure in the
+// fetchClosure downloads the packages, unpacks them all, and keeps the closure in the
 // cache, under the program's version.
-func (b Builder) gather(ctx context.Context, p Packaged) (string, error) {
-	if err := needDebian(); err != nil {
+func (b Builder) fetchClosure(ctx context.Context, p PackagedTool) (string, error) {
+	if err := checkDebianTools(); err != nil {
 		return "", err
 	}
 	temporary, err := os.MkdirTemp(b.Cache, "fetching-")
@@ -58,36 +58,36 @@ func (b Builder) gather(ctx context.Context, p Packaged) (string, error) {
 
 	label, start := "fetching Debian's package "+p.Package+" with all it depends on", time.Now()
 	_, _ = fmt.Fprintf(b.Progress, "%s (once; seconds), into %s\n", label, b.Cache)
-	archives, err := b.downloadAll(ctx, p.Package, temporary)
+	archives, err := b.downloadWithDependencies(ctx, p.Package, temporary)
 	if err != nil {
 		return "", err
 	}
-	whole, kept, version := filepath.Join(temporary, "whole"), filepath.Join(temporary, "kept"), ""
+	unpacked, closure, version := filepath.Join(temporary, "whole"), filepath.Join(temporary, "kept"), ""
 	for _, archive := range archives {
-		if _, err := b.command(ctx, temporary, "dpkg-deb", "--extract", archive, whole); err != nil {
+		if _, err := b.runCommand(ctx, temporary, "dpkg-deb", "--extract", archive, unpacked); err != nil {
 			return "", err
 		}
 		if strings.HasPrefix(filepath.Base(archive), p.Package+"_") {
-			if version, err = b.command(ctx, temporary, "dpkg-deb", "--field", archive, "Version"); err != nil {
+			if version, err = b.runCommand(ctx, temporary, "dpkg-deb", "--field", archive, "Version"); err != nil {
 				return "", err
 			}
 		}
 	}
-	if err := keepLinked(whole, kept, p.Path); err != nil {
+	if err := copyLinked(unpacked, closure, p.Path); err != nil {
 		return "", err
 	}
 	target := filepath.Join(b.Cache, "closure-"+p.Package+"-"+strings.ReplaceAll(version, ":", "_"))
-	if err := errors.Join(os.RemoveAll(target), os.Rename(kept, target)); err != nil {
+	if err := errors.Join(os.RemoveAll(target), os.Rename(closure, target)); err != nil {
 		return "", err
 	}
 	_, _ = fmt.Fprintf(b.Progress, "%s: version %s of %d packages, done in %s\n", label, version, len(archives), time.Since(start).Round(time.Second))
 	return target, nil
 }
 
-// downloadAll lets apt fetch a package and all it depends on into a folder. The
+// downloadWithDependencies lets apt fetch a package and all it depends on into a folder. The
 // status that apt is shown is empty, so that what this machine has counts as
 // missing.
-func (b Builder) downloadAll(ctx context.Context, name, folder string) ([]string, error) {
+func (b Builder) downloadWithDependencies(ctx context.Context, name, folder string) ([]string, error) {
 	status := filepath.Join(folder, "status")
 	if err := os.WriteFile(status, nil, 0o644); err != nil {
 		return nil, err

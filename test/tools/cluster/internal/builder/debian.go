@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// Packaged is a program that is not built here: it comes from the machine where
+// PackagedTool is a program that is not built here: it comes from the machine where
 // it is installed, else from a package of Debian, which is unpacked into the
 // cache and not installed.
-type Packaged struct {
+type PackagedTool struct {
 	// Name is what the program is called on the PATH.
 	Name string
 	// Package is Debian's package that holds it, Path where it lies in there.
@@ -27,31 +27,31 @@ type Packaged struct {
 }
 
 // PackagedTools lists every program that comes from a package.
-func PackagedTools() []Packaged {
+func PackagedTools() []PackagedTool {
 	version := []string{"--version"}
-	return []Packaged{
+	return []PackagedTool{
 		{Name: "prometheus", Package: "prometheus", Path: "usr/bin/prometheus", Probe: version},
 		{Name: "promtool", Package: "prometheus", Path: "usr/bin/promtool", Probe: version},
 	}
 }
 
 // findPackaged returns the program of this name, if it comes from a package.
-func findPackaged(name string) (Packaged, bool) {
+func findPackaged(name string) (PackagedTool, bool) {
 	all := PackagedTools()
-	i := slices.IndexFunc(all, func(p Packaged) bool { return p.Name == name })
+	i := slices.IndexFunc(all, func(p PackagedTool) bool { return p.Name == name })
 	if i < 0 {
-		return Packaged{}, false
+		return PackagedTool{}, false
 	}
 	return all[i], true
 }
 
-// provide returns the path of a program from a package: on the PATH, in the
+// findOrFetch returns the path of a program from a package: on the PATH, in the
 // cache, or in the cache after fetching it.
-func (b Builder) provide(ctx context.Context, p Packaged) (string, error) {
+func (b Builder) findOrFetch(ctx context.Context, p PackagedTool) (string, error) {
 	if path, err := exec.LookPath(p.Name); err == nil {
 		return filepath.Abs(path)
 	}
-	if path := b.unpacked(ctx, p); path != "" {
+	if path := b.findUnpacked(ctx, p); path != "" {
 		return path, nil
 	}
 	unlock, err := lock(ctx, b.Cache, b.Progress)
@@ -59,7 +59,7 @@ func (b Builder) provide(ctx context.Context, p Packaged) (string, error) {
 		return "", err
 	}
 	defer unlock()
-	if path := b.unpacked(ctx, p); path != "" { // someone may just have fetched it
+	if path := b.findUnpacked(ctx, p); path != "" { // someone may just have fetched it
 		return path, nil
 	}
 	path, err := b.fetch(ctx, p)
@@ -70,9 +70,9 @@ func (b Builder) provide(ctx context.Context, p Packaged) (string, error) {
 	return path, nil
 }
 
-// unpacked returns the program of the newest package in the cache, if it runs.
+// findUnpacked returns the program of the newest package in the cache, if it runs.
 // Another machine may have put it there.
-func (b Builder) unpacked(ctx context.Context, p Packaged) string {
+func (b Builder) findUnpacked(ctx context.Context, p PackagedTool) string {
 	found, err := filepath.Glob(filepath.Join(b.Cache, "debian-"+p.Package+"-*", filepath.FromSlash(p.Path)))
 	if err != nil {
 		return ""
@@ -86,7 +86,7 @@ func (b Builder) unpacked(ctx context.Context, p Packaged) string {
 }
 
 // probe runs the program with arguments that do nothing.
-func (p Packaged) probe(ctx context.Context, path string) error {
+func (p PackagedTool) probe(ctx context.Context, path string) error {
 	out, err := exec.CommandContext(ctx, path, p.Probe...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%s %s: %w: %s", path, strings.Join(p.Probe, " "), err, bytes.TrimSpace(out))
@@ -96,8 +96,8 @@ func (p Packaged) probe(ctx context.Context, path string) error {
 
 // fetch downloads the package, unpacks it into the cache, under its version, and
 // returns the path of the program in it.
-func (b Builder) fetch(ctx context.Context, p Packaged) (string, error) {
-	if err := needDebian(); err != nil {
+func (b Builder) fetch(ctx context.Context, p PackagedTool) (string, error) {
+	if err := checkDebianTools(); err != nil {
 		return "", err
 	}
 	temporary, err := os.MkdirTemp(b.Cache, "fetching-")
@@ -112,12 +112,12 @@ func (b Builder) fetch(ctx context.Context, p Packaged) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	version, err := b.command(ctx, temporary, "dpkg-deb", "--field", archive, "Version")
+	version, err := b.runCommand(ctx, temporary, "dpkg-deb", "--field", archive, "Version")
 	if err != nil {
 		return "", err
 	}
 	content := filepath.Join(temporary, "content")
-	if _, err := b.command(ctx, temporary, "dpkg-deb", "--extract", archive, content); err != nil {
+	if _, err := b.runCommand(ctx, temporary, "dpkg-deb", "--extract", archive, content); err != nil {
 		return "", err
 	}
 	if err := p.probe(ctx, filepath.Join(content, filepath.FromSlash(p.Path))); err != nil {
@@ -131,8 +131,8 @@ func (b Builder) fetch(ctx context.Context, p Packaged) (string, error) {
 	return filepath.Join(target, filepath.FromSlash(p.Path)), nil
 }
 
-// needDebian tells whether there is what packages are fetched and unpacked with.
-func needDebian() error {
+// checkDebianTools tells whether there is what packages are fetched and unpacked with.
+func checkDebianTools() error {
 	for _, needed := range []string{"apt-get", "dpkg-deb"} {
 		if _, err := exec.LookPath(needed); err != nil {
 			return fmt.Errorf("there is no %s, so this is no Debian", needed)
@@ -143,7 +143,7 @@ func needDebian() error {
 
 // download lets apt fetch the package into a folder.
 func (b Builder) download(ctx context.Context, name, folder string) (string, error) {
-	if err := b.withLists(ctx, folder, "apt-get", "download", "--quiet", "-o", "Acquire::Retries=3", name); err != nil {
+	if err := b.runApt(ctx, folder, "apt-get", "download", "--quiet", "-o", "Acquire::Retries=3", name); err != nil {
 		return "", err
 	}
 	found, err := filepath.Glob(filepath.Join(folder, "*.deb"))
@@ -156,10 +156,10 @@ func (b Builder) download(ctx context.Context, name, folder string) (string, err
 	return found[0], nil
 }
 
-// withLists runs apt in a folder. Where the package lists are missing or too old,
+// runApt runs apt in a folder. Where the package lists are missing or too old,
 // as in a fresh container, root gets new ones.
-func (b Builder) withLists(ctx context.Context, folder string, arguments ...string) error {
-	_, err := b.command(ctx, folder, arguments...)
+func (b Builder) runApt(ctx context.Context, folder string, arguments ...string) error {
+	_, err := b.runCommand(ctx, folder, arguments...)
 	if err == nil {
 		return nil
 	}
@@ -167,28 +167,28 @@ func (b Builder) withLists(ctx context.Context, folder string, arguments ...stri
 		return fmt.Errorf("%w (where package lists are missing or old, apt-get update as root helps)", err)
 	}
 	_, _ = fmt.Fprintln(b.Progress, "getting new package lists: apt-get update")
-	if _, updated := b.command(ctx, folder, "apt-get", "update", "--quiet", "-o", "Acquire::Retries=3"); updated != nil {
+	if _, updated := b.runCommand(ctx, folder, "apt-get", "update", "--quiet", "-o", "Acquire::Retries=3"); updated != nil {
 		return errors.Join(err, updated)
 	}
-	_, err = b.command(ctx, folder, arguments...)
+	_, err = b.runCommand(ctx, folder, arguments...)
 	return err
 }
 
-// command runs a program in a folder and returns what it printed, without the
+// runCommand runs a program in a folder and returns what it printed, without the
 // space around it. While it takes long it is told of.
-func (b Builder) command(ctx context.Context, folder string, arguments ...string) (string, error) {
+func (b Builder) runCommand(ctx context.Context, folder string, arguments ...string) (string, error) {
 	command := exec.CommandContext(ctx, arguments[0], arguments[1:]...)
 	command.Dir = folder
 	command.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
-	var out, complaint bytes.Buffer
-	command.Stdout, command.Stderr = &out, &complaint
+	var out, stderr bytes.Buffer
+	command.Stdout, command.Stderr = &out, &stderr
 	shown := strings.Join(arguments[:2], " ")
 	if err := command.Start(); err != nil {
 		return "", fmt.Errorf("%s: %w", shown, err)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- command.Wait() }()
-	start, ticker := time.Now(), time.NewTicker(tellEvery)
+	start, ticker := time.Now(), time.NewTicker(progressInterval)
 	defer ticker.Stop()
 	for {
 		select {
@@ -196,7 +196,7 @@ func (b Builder) command(ctx context.Context, folder string, arguments ...string
 			_, _ = fmt.Fprintf(b.Progress, "%s: %s\n", shown, now.Sub(start).Round(time.Second))
 		case err := <-ended:
 			if err != nil {
-				return "", fmt.Errorf("%s: %w: %s", shown, err, strings.TrimSpace(complaint.String()))
+				return "", fmt.Errorf("%s: %w: %s", shown, err, strings.TrimSpace(stderr.String()))
 			}
 			return strings.TrimSpace(out.String()), nil
 		}

@@ -35,9 +35,9 @@ for name in prometheus promtool; do
 done
 `
 
-// newFetcher returns a builder on a machine that has nothing but the shell and
+// builderWithFakeApt returns a builder on a machine that has nothing but the shell and
 // fakes of Debian's programs, and the list of apt-get's calls.
-func newFetcher(t *testing.T, progress io.Writer) (Builder, func() []string) {
+func builderWithFakeApt(t *testing.T, progress io.Writer) (Builder, func() []string) {
 	t.Helper()
 	path := t.TempDir()
 	writeFile(t, filepath.Join(path, "apt-get"), fakeApt)
@@ -60,16 +60,16 @@ func newFetcher(t *testing.T, progress io.Writer) (Builder, func() []string) {
 	}
 }
 
-// haveLists makes the package lists of the fake machine be there.
-func haveLists(t *testing.T) {
+// addPackageLists makes the package lists of the fake machine be there.
+func addPackageLists(t *testing.T) {
 	t.Helper()
 	writeFile(t, os.Getenv("FAKE_APT_CALLS")+".lists", "")
 }
 
-func TestFetchOnce(t *testing.T) {
+func TestPackageIsFetchedOnce(t *testing.T) {
 	var progress bytes.Buffer
-	builder, calls := newFetcher(t, &progress)
-	haveLists(t)
+	builder, calls := builderWithFakeApt(t, &progress)
+	addPackageLists(t)
 	first, err := builder.Build(t.Context(), "promtool")
 	if err != nil {
 		t.Fatal(err)
@@ -77,9 +77,9 @@ func TestFetchOnce(t *testing.T) {
 	if want := filepath.Join(builder.Cache, "debian-prometheus-1_2.0-1/usr/bin/promtool"); first["promtool"] != want {
 		t.Errorf("path %s, want %s", first["promtool"], want)
 	}
-	if said := progress.String(); !strings.HasPrefix(said, "fetching Debian's package prometheus (once; seconds), into "+builder.Cache) ||
-		!strings.Contains(said, "fetching Debian's package prometheus: version 1:2.0-1, done in 0s\n") {
-		t.Errorf("progress: %s", said)
+	if output := progress.String(); !strings.HasPrefix(output, "fetching Debian's package prometheus (once; seconds), into "+builder.Cache) ||
+		!strings.Contains(output, "fetching Debian's package prometheus: version 1:2.0-1, done in 0s\n") {
+		t.Errorf("progress: %s", output)
 	}
 	progress.Reset()
 	both, err := builder.Build(t.Context(), "prometheus", "promtool")
@@ -94,11 +94,11 @@ func TestFetchOnce(t *testing.T) {
 	}
 }
 
-func TestFetchWithoutLists(t *testing.T) {
-	builder, calls := newFetcher(t, io.Discard)
+func TestFetchUpdatesMissingPackageLists(t *testing.T) {
+	builder, calls := builderWithFakeApt(t, io.Discard)
 	_, err := builder.Build(t.Context(), "promtool")
 	if os.Getuid() != 0 {
-		if !strings.Contains(message(err), "apt-get update as root helps") {
+		if !strings.Contains(errorText(err), "apt-get update as root helps") {
 			t.Errorf("error %v", err)
 		}
 		return
@@ -108,7 +108,7 @@ func TestFetchWithoutLists(t *testing.T) {
 	}
 }
 
-func TestFetchFails(t *testing.T) {
+func TestFetchErrorsNameTheRemedy(t *testing.T) {
 	const remedy = "; install promtool (on Debian: apt-get install prometheus), and it is used"
 	for name, test := range map[string]struct {
 		prepare func(t *testing.T)
@@ -124,17 +124,17 @@ func TestFetchFails(t *testing.T) {
 		},
 		"if a library is missing, expect what the loader said": {
 			prepare: func(t *testing.T) {
-				haveLists(t)
+				addPackageLists(t)
 				t.Setenv("FAKE_PROGRAM", "echo libfoo.so.1: cannot open shared object file >&2; exit 127")
 			},
 			want: "what is in it does not run without being installed",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			builder, _ := newFetcher(t, io.Discard)
+			builder, _ := builderWithFakeApt(t, io.Discard)
 			test.prepare(t)
 			_, err := builder.Build(t.Context(), "promtool")
-			if !strings.Contains(message(err), test.want) || !strings.HasSuffix(message(err), remedy) {
+			if !strings.Contains(errorText(err), test.want) || !strings.HasSuffix(errorText(err), remedy) {
 				t.Errorf("error %v, want %s", err, test.want)
 			}
 			if left, err := filepath.Glob(filepath.Join(builder.Cache, "*-*")); err != nil || len(left) > 0 {
@@ -145,9 +145,9 @@ func TestFetchFails(t *testing.T) {
 }
 
 // What lies in a cache that machines share need not run on this one.
-func TestFetchInsteadOfWhatDoesNotRun(t *testing.T) {
-	builder, calls := newFetcher(t, io.Discard)
-	haveLists(t)
+func TestCachedProgramThatDoesNotRunIsReplaced(t *testing.T) {
+	builder, calls := builderWithFakeApt(t, io.Discard)
+	addPackageLists(t)
 	writeFile(t, filepath.Join(builder.Cache, "debian-prometheus-9/usr/bin/promtool"), "#!/bin/sh\nexit 1\n")
 	paths, err := builder.Build(t.Context(), "promtool")
 	if err != nil || !strings.Contains(paths["promtool"], "debian-prometheus-1_2.0-1") || len(calls()) != 1 {
@@ -155,8 +155,8 @@ func TestFetchInsteadOfWhatDoesNotRun(t *testing.T) {
 	}
 }
 
-func TestInstalledProgramIsUsed(t *testing.T) {
-	builder, calls := newFetcher(t, io.Discard)
+func TestInstalledProgramIsPreferred(t *testing.T) {
+	builder, calls := builderWithFakeApt(t, io.Discard)
 	installed := filepath.Join(os.Getenv("PATH"), "promtool")
 	writeFile(t, installed, "#!/bin/sh\n")
 	paths, err := builder.Build(t.Context(), "promtool")

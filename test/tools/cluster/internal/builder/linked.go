@@ -11,35 +11,35 @@ import (
 	"strings"
 )
 
-// keepLinked copies a program out of an unpacked root into another: with its
+// copyLinked copies a program out of an unpacked root into another: with its
 // loader, and the libraries that the program and they are linked to.
-func keepLinked(from, to, program string) error {
+func copyLinked(from, to, program string) error {
 	folders, err := libraryFolders(from)
 	if err != nil {
 		return err
 	}
-	kept := map[string]bool{}
-	for waiting := []string{program}; len(waiting) > 0; waiting = waiting[1:] {
-		if kept[waiting[0]] {
+	copied := map[string]bool{}
+	for queue := []string{program}; len(queue) > 0; queue = queue[1:] {
+		if copied[queue[0]] {
 			continue
 		}
-		kept[waiting[0]] = true
-		loader, names, err := linked(filepath.Join(from, filepath.FromSlash(waiting[0])))
+		copied[queue[0]] = true
+		loader, names, err := linkedLibraries(filepath.Join(from, filepath.FromSlash(queue[0])))
 		if err != nil {
-			return fmt.Errorf("%s: %w", waiting[0], err)
+			return fmt.Errorf("%s: %w", queue[0], err)
 		}
-		if err := copyFile(from, to, waiting[0]); err != nil {
+		if err := copyFile(from, to, queue[0]); err != nil {
 			return err
 		}
 		if loader != "" {
-			waiting = append(waiting, strings.TrimPrefix(loader, "/"))
+			queue = append(queue, strings.TrimPrefix(loader, "/"))
 		}
 		for _, name := range names {
-			library, err := find(from, folders, name)
+			library, err := findLibrary(from, folders, name)
 			if err != nil {
-				return fmt.Errorf("%s: %w", waiting[0], err)
+				return fmt.Errorf("%s: %w", queue[0], err)
 			}
-			waiting = append(waiting, library)
+			queue = append(queue, library)
 		}
 	}
 	return nil
@@ -65,8 +65,8 @@ func libraryFolders(root string) ([]string, error) {
 	return folders, nil
 }
 
-// linked reads the loader and the libraries that a program or library asks for.
-func linked(file string) (loader string, names []string, err error) {
+// linkedLibraries reads the loader and the libraries that a program or library asks for.
+func linkedLibraries(file string) (loader string, names []string, err error) {
 	binary, err := elf.Open(file)
 	if err != nil {
 		return "", nil, err
@@ -83,7 +83,7 @@ func linked(file string) (loader string, names []string, err error) {
 	return loader, names, err
 }
 
-func find(root string, folders []string, name string) (string, error) {
+func findLibrary(root string, folders []string, name string) (string, error) {
 	for _, folder := range folders {
 		library := path.Join(folder, name)
 		if _, err := os.Stat(filepath.Join(root, filepath.FromSlash(library))); err == nil {

@@ -32,7 +32,7 @@ func lock(ctx context.Context, cache string, progress io.Writer) (unlock func(),
 		}
 		if !waiting {
 			waiting = true
-			_, _ = fmt.Fprintf(progress, "waiting for another build (process %s) to finish\n", holder(file))
+			_, _ = fmt.Fprintf(progress, "waiting for another build (process %s) to finish\n", lockOwner(file))
 		}
 		select {
 		case <-ctx.Done():
@@ -49,8 +49,8 @@ func lock(ctx context.Context, cache string, progress io.Writer) (unlock func(),
 	return func() { _ = file.Close() }, nil
 }
 
-// holder returns the process id that the lock's owner wrote, for the message.
-func holder(file *os.File) string {
+// lockOwner returns the process id that the lock's owner wrote, for the message.
+func lockOwner(file *os.File) string {
 	content := make([]byte, 20)
 	n, _ := file.ReadAt(content, 0)
 	if pid := strings.TrimSpace(string(content[:n])); pid != "" {

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// merged are the folders of a root that are links into usr on a machine like this.
-var merged = []string{"bin", "sbin", "lib", "lib64"}
+// usrMergedFolders are the folders of a root that are links into usr on a machine like this.
+var usrMergedFolders = []string{"bin", "sbin", "lib", "lib64"}
 
 // Packages returns a folder in the cache in which Debian's packages are unpacked,
 // with those that they depend on as far as this machine lacks them: laid over the
@@ -20,8 +20,8 @@ var merged = []string{"bin", "sbin", "lib", "lib64"}
 // installed. It is empty where the machine has them all.
 func (b Builder) Packages(ctx context.Context, names ...string) (string, error) {
 	names = slices.Sorted(slices.Values(names))
-	folder, err := b.Once(ctx, "packages-"+key(names...), func(target string) error {
-		if err := needDebian(); err != nil {
+	folder, err := b.Cached(ctx, "packages-"+Key(names...), func(target string) error {
+		if err := checkDebianTools(); err != nil {
 			return err
 		}
 		label, start := "fetching Debian's packages "+strings.Join(names, ", "), time.Now()
@@ -45,14 +45,14 @@ func (b Builder) unpackMissing(ctx context.Context, names []string, target strin
 	if err != nil {
 		return 0, err
 	}
-	for _, name := range merged {
+	for _, name := range usrMergedFolders {
 		if err := errors.Join(os.MkdirAll(filepath.Join(target, "usr", name), 0o755), os.Symlink(filepath.Join("usr", name), filepath.Join(target, name))); err != nil {
 			return 0, err
 		}
 	}
 	for _, archive := range archives {
 		// dpkg-deb --extract would put folders in the place of the links.
-		_, err := b.command(ctx, temporary, "sh", "-c", `dpkg-deb --fsys-tarfile "$1" | tar -x --keep-directory-symlink -C "$2"`, "sh", archive, target)
+		_, err := b.runCommand(ctx, temporary, "sh", "-c", `dpkg-deb --fsys-tarfile "$1" | tar -x --keep-directory-symlink -C "$2"`, "sh", archive, target)
 		if err != nil {
 			return 0, err
 		}
@@ -70,7 +70,7 @@ func (b Builder) downloadMissing(ctx context.Context, folder string, names ...st
 	}
 	arguments := []string{"apt-get", "install", "--quiet", "--yes", "--download-only", "--no-install-recommends",
 		"-o", "Acquire::Retries=3", "-o", "Dir::Cache=" + cache, "-o", "Debug::NoLocking=true"}
-	if err := b.withLists(ctx, folder, append(arguments, names...)...); err != nil {
+	if err := b.runApt(ctx, folder, append(arguments, names...)...); err != nil {
 		return nil, err
 	}
 	return filepath.Glob(filepath.Join(cache, "archives", "*.deb"))

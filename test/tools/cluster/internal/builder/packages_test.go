@@ -32,9 +32,9 @@ case $1 in
 esac
 `
 
-// newInstaller is a builder whose apt-get and dpkg-deb are fakes, the tree that is in
+// builderWithFakeDebian is a builder whose apt-get and dpkg-deb are fakes, the tree that is in
 // every package, and the list of apt-get's calls.
-func newInstaller(t *testing.T) (builder Builder, tree string, calls func() []string) {
+func builderWithFakeDebian(t *testing.T) (builder Builder, tree string, calls func() []string) {
 	t.Helper()
 	path, tree := t.TempDir(), t.TempDir()
 	writeFile(t, filepath.Join(path, "apt-get"), installApt)
@@ -52,8 +52,8 @@ func newInstaller(t *testing.T) (builder Builder, tree string, calls func() []st
 	}
 }
 
-func TestPackages(t *testing.T) {
-	builder, tree, calls := newInstaller(t)
+func TestPackagesAreUnpackedOnce(t *testing.T) {
+	builder, tree, calls := builderWithFakeDebian(t)
 	writeFile(t, filepath.Join(tree, "lib/libtool.so"), "library")
 	writeFile(t, filepath.Join(tree, "usr/bin/tool"), "tool")
 	first, err := builder.Packages(t.Context(), "tool", "other")
@@ -66,15 +66,15 @@ func TestPackages(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	again, err := builder.Packages(t.Context(), "other", "tool")
-	if err != nil || again != first || len(calls()) != 1 || !strings.HasSuffix(calls()[0], " other tool\n") || strings.Contains(calls()[0], "Dir::State") {
-		t.Errorf("again: %s, %v, calls %q", again, err, calls())
+	second, err := builder.Packages(t.Context(), "other", "tool")
+	if err != nil || second != first || len(calls()) != 1 || !strings.HasSuffix(calls()[0], " other tool\n") || strings.Contains(calls()[0], "Dir::State") {
+		t.Errorf("again: %s, %v, calls %q", second, err, calls())
 	}
 }
 
 // The closure of a real program of this machine, as if a package held the machine.
-func TestClosure(t *testing.T) {
-	builder, tree, calls := newInstaller(t)
+func TestClosureHoldsOnlyLinkedLibraries(t *testing.T) {
+	builder, tree, calls := builderWithFakeDebian(t)
 	for _, name := range []string{"bin", "lib", "lib64", "usr/lib"} {
 		if _, err := os.Stat("/" + name); err != nil {
 			continue
@@ -86,7 +86,7 @@ func TestClosure(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	folder, err := builder.Closure(t.Context(), Packaged{Name: "tool", Package: "tool", Path: "bin/ls"})
+	folder, err := builder.Closure(t.Context(), PackagedTool{Name: "tool", Package: "tool", Path: "bin/ls"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,10 +113,10 @@ func TestClosure(t *testing.T) {
 	if len(files) > 8 {
 		t.Errorf("more than what is needed: %q", files)
 	}
-	if again, err := builder.Closure(t.Context(), Packaged{Package: "tool", Path: "bin/ls"}); err != nil || again != folder || len(calls()) != 1 {
-		t.Errorf("again: %s, %v, calls %q", again, err, calls())
+	if second, err := builder.Closure(t.Context(), PackagedTool{Package: "tool", Path: "bin/ls"}); err != nil || second != folder || len(calls()) != 1 {
+		t.Errorf("again: %s, %v, calls %q", second, err, calls())
 	}
-	if _, err := builder.Closure(t.Context(), Packaged{Package: "tool", Path: "bin/nothing"}); !strings.Contains(message(err), "fetch Debian's package tool with all it depends on: bin/nothing: ") {
+	if _, err := builder.Closure(t.Context(), PackagedTool{Package: "tool", Path: "bin/nothing"}); !strings.Contains(errorText(err), "fetch Debian's package tool with all it depends on: bin/nothing: ") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// keptLines is how much of what the go command says is shown when it fails.
-const keptLines = 40
+// maxErrorLines is how much of what the go command says is shown when it fails.
+const maxErrorLines = 40
 
-// narrator turns what `go build -v` prints into a line every now and then.
-type narrator struct {
+// progressReporter turns what `go build -v` prints into a line every now and then.
+type progressReporter struct {
 	out   io.Writer
 	label string
 	start time.Time
@@ -22,12 +22,12 @@ type narrator struct {
 	packages   int
 	downloads  int
 	current    string
-	complaints []string
+	errorLines []string
 }
 
 // read takes the go command's standard error: a package's name when it was
 // compiled, "go: downloading ..." for a module, and complaints.
-func (n *narrator) read(stderr io.Reader) {
+func (n *progressReporter) read(stderr io.Reader) {
 	lines := bufio.NewScanner(stderr)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -37,7 +37,7 @@ func (n *narrator) read(stderr io.Reader) {
 	_, _ = io.Copy(io.Discard, stderr)
 }
 
-func (n *narrator) line(line string) {
+func (n *progressReporter) line(line string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
@@ -48,9 +48,9 @@ func (n *narrator) line(line string) {
 		n.packages++
 		n.current = line
 	default:
-		n.complaints = append(n.complaints, line)
-		if len(n.complaints) > keptLines {
-			n.complaints = n.complaints[1:]
+		n.errorLines = append(n.errorLines, line)
+		if len(n.errorLines) > maxErrorLines {
+			n.errorLines = n.errorLines[1:]
 		}
 	}
 }
@@ -60,14 +60,14 @@ func isPackage(line string) bool {
 	return line != "" && !strings.ContainsAny(line, " \t:#")
 }
 
-// tell prints where the build stands.
-func (n *narrator) tell(now time.Time) {
+// report prints where the build stands.
+func (n *progressReporter) report(now time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	_, _ = fmt.Fprintf(n.out, "%s: %s, %s\n", n.label, n.elapsed(now), n.tally())
+	_, _ = fmt.Fprintf(n.out, "%s: %s, %s\n", n.label, n.elapsed(now), n.summary())
 }
 
-func (n *narrator) tally() string {
+func (n *progressReporter) summary() string {
 	var parts []string
 	if n.downloads > 0 {
 		parts = append(parts, fmt.Sprintf("%d modules downloaded", n.downloads))
@@ -79,13 +79,13 @@ func (n *narrator) tally() string {
 	return strings.Join(parts, ", ")
 }
 
-func (n *narrator) elapsed(now time.Time) time.Duration {
+func (n *progressReporter) elapsed(now time.Time) time.Duration {
 	return now.Sub(n.start).Round(time.Second)
 }
 
-// said returns what the go command complained about, for an error.
-func (n *narrator) said() string {
+// lastErrors returns what the go command complained about, for an error.
+func (n *progressReporter) lastErrors() string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return strings.Join(n.complaints, "\n")
+	return strings.Join(n.errorLines, "\n")
 }

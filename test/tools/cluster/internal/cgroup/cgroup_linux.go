@@ -33,8 +33,8 @@ func hierarchies() ([]string, error) {
 	return found, nil
 }
 
-// Make makes a control group in every hierarchy.
-func Make(group string) error {
+// Create makes a control group in every hierarchy.
+func Create(group string) error {
 	roots, err := hierarchies()
 	if err != nil {
 		return err
@@ -47,14 +47,14 @@ func Make(group string) error {
 		// a group has the controllers that its parent hands on.
 		if filepath.Base(root) == "cpuset" {
 			for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
-				if err := inherit(root, group, file); err != nil {
+				if err := copyFromRoot(root, group, file); err != nil {
 					return err
 				}
 			}
 		}
 		if root == cgroupRoot {
-			for _, at := range []string{root, filepath.Join(root, group)} {
-				if err := handOn(at); err != nil {
+			for _, path := range []string{root, filepath.Join(root, group)} {
+				if err := delegateControllers(path); err != nil {
 					return err
 				}
 			}
@@ -63,7 +63,7 @@ func Make(group string) error {
 	return nil
 }
 
-func inherit(root, group, file string) error {
+func copyFromRoot(root, group, file string) error {
 	value, err := os.ReadFile(filepath.Join(root, file))
 	if err != nil {
 		return err
@@ -71,15 +71,15 @@ func inherit(root, group, file string) error {
 	return os.WriteFile(filepath.Join(root, group, file), value, 0)
 }
 
-// handOn gives the controllers of a group of cgroup v2 to its children.
-func handOn(at string) error {
-	controllers, err := os.ReadFile(filepath.Join(at, "cgroup.controllers"))
+// delegateControllers gives the controllers of a group of cgroup v2 to its children.
+func delegateControllers(path string) error {
+	controllers, err := os.ReadFile(filepath.Join(path, "cgroup.controllers"))
 	if err != nil {
 		return err
 	}
 	for _, controller := range strings.Fields(string(controllers)) {
-		if err := os.WriteFile(filepath.Join(at, "cgroup.subtree_control"), []byte("+"+controller), 0); err != nil {
-			return fmt.Errorf("hand controller %s on below %s: %w", controller, at, err)
+		if err := os.WriteFile(filepath.Join(path, "cgroup.subtree_control"), []byte("+"+controller), 0); err != nil {
+			return fmt.Errorf("hand controller %s on below %s: %w", controller, path, err)
 		}
 	}
 	return nil

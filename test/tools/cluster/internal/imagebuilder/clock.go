@@ -26,17 +26,17 @@ var (
 	orderSource string
 )
 
-// reading is the line of time.Now that reads the clock.
-const reading = "\tsec, nsec, mono := runtimeNow()\n"
+// clockRead is the line of time.Now that reads the clock.
+const clockRead = "\tsec, nsec, mono := runtimeNow()\n"
 
-// clock describes the image.
-func clock(ctx context.Context, b builder.Builder) (description, error) {
-	return build{image: Clock, label: "isthmus-clock", prelude: setClock, sources: []string{jumpSource, orderSource, reading}}.describe(ctx, b)
+// clockImage describes the image.
+func clockImage(ctx context.Context, b builder.Builder) (description, error) {
+	return productBuild{image: Clock, label: "isthmus-clock", prelude: overlayClock, sources: []string{jumpSource, orderSource, clockRead}}.describe(ctx, b)
 }
 
-// setClock writes what is put over the sources, and returns how the go command is
+// overlayClock writes what is put over the sources, and returns how the go command is
 // told of it.
-func setClock(ctx context.Context, root, folder string) (string, error) {
+func overlayClock(ctx context.Context, root, folder string) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
 	if err != nil {
 		return "", fmt.Errorf("go env GOROOT: %w", err)
@@ -47,12 +47,12 @@ func setClock(ctx context.Context, root, folder string) (string, error) {
 		return "", err
 	}
 	_, body, found := strings.Cut(string(original), "\nfunc Now() Time {\n")
-	if !found || !strings.HasPrefix(body, reading) {
-		return "", fmt.Errorf("%s/time.go reads the clock in another way than %q: teach this file", library, reading)
+	if !found || !strings.HasPrefix(body, clockRead) {
+		return "", fmt.Errorf("%s/time.go reads the clock in another way than %q: teach this file", library, clockRead)
 	}
-	edited := strings.Replace(string(original), "\nfunc Now() Time {\n"+reading, "\nfunc Now() Time {\n"+reading+"\tsec += jumped.Load()\n", 1)
+	edited := strings.Replace(string(original), "\nfunc Now() Time {\n"+clockRead, "\nfunc Now() Time {\n"+clockRead+"\tsec += jumped.Load()\n", 1)
 	replace := map[string]string{}
-	for place, content := range map[string]string{
+	for path, content := range map[string]string{
 		filepath.Join(library, "time.go"):                        edited,
 		filepath.Join(library, "jump.go"):                        jumpSource,
 		filepath.Join(root, "cmd", "isthmus", "jump.go"):         orderSource,
@@ -62,7 +62,7 @@ func setClock(ctx context.Context, root, folder string) (string, error) {
 		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 			return "", err
 		}
-		replace[place] = file
+		replace[path] = file
 	}
 	content, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {

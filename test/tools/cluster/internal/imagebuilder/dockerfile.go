@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// recipe is what a Dockerfile of two stages says: what is built from which files,
+// dockerfile is what a Dockerfile of two stages says: what is built from which files,
 // and the image that is made of it on nothing.
-type recipe struct {
+type dockerfile struct {
 	// sources are the files and folders that the first stage builds from.
 	sources []string
 	// arguments are the ARGs with their defaults.
@@ -24,23 +24,23 @@ type recipe struct {
 	entrypoint []string
 }
 
-// read reads a Dockerfile of exactly this form; an instruction that it does not
+// parseDockerfile reads a Dockerfile of exactly this form; an instruction that it does not
 // know is an error, so that the image and the Dockerfile cannot drift apart.
-func read(dockerfile string) (*recipe, error) {
-	r := &recipe{arguments: map[string]string{}}
+func parseDockerfile(text string) (*dockerfile, error) {
+	d := &dockerfile{arguments: map[string]string{}}
 	stage := 0
-	for _, line := range instructions(dockerfile) {
+	for _, line := range instructions(text) {
 		if verb, _, _ := strings.Cut(line, " "); verb == "FROM" {
 			stage++
 		}
-		if err := r.instruction(stage, line); err != nil {
+		if err := d.addInstruction(stage, line); err != nil {
 			return nil, fmt.Errorf("%w in %q: this builds the image without Docker and has to know it", err, line)
 		}
 	}
-	if stage != 2 || len(r.commands) == 0 || len(r.files) == 0 || r.user == "" || len(r.entrypoint) == 0 {
-		return nil, fmt.Errorf("want two stages with RUN, COPY --from, USER and ENTRYPOINT, got %d stages: %+v", stage, *r)
+	if stage != 2 || len(d.commands) == 0 || len(d.files) == 0 || d.user == "" || len(d.entrypoint) == 0 {
+		return nil, fmt.Errorf("want two stages with RUN, COPY --from, USER and ENTRYPOINT, got %d stages: %+v", stage, *d)
 	}
-	return r, nil
+	return d, nil
 }
 
 // instructions are the lines without comments, continued ones joined.
@@ -63,28 +63,28 @@ func instructions(dockerfile string) []string {
 	return lines
 }
 
-var mount = regexp.MustCompile(`^(--mount=\S+\s+)+`)
+var mountFlags = regexp.MustCompile(`^(--mount=\S+\s+)+`)
 
-func (r *recipe) instruction(stage int, line string) error {
+func (d *dockerfile) addInstruction(stage int, line string) error {
 	verb, rest, _ := strings.Cut(line, " ")
 	rest = strings.TrimSpace(rest)
 	words := strings.Fields(rest)
 	switch {
 	case verb == "ARG":
 		name, value, _ := strings.Cut(rest, "=")
-		r.arguments[name] = value
+		d.arguments[name] = value
 	case verb == "FROM" && stage == 1, verb == "FROM" && stage == 2 && rest == "scratch":
 	case verb == "WORKDIR" && stage == 1:
 	case verb == "COPY" && stage == 1 && len(words) > 1 && !strings.HasPrefix(rest, "--"):
-		r.sources = append(r.sources, words[:len(words)-1]...)
+		d.sources = append(d.sources, words[:len(words)-1]...)
 	case verb == "RUN" && stage == 1:
-		r.commands = append(r.commands, mount.ReplaceAllString(rest, ""))
+		d.commands = append(d.commands, mountFlags.ReplaceAllString(rest, ""))
 	case verb == "COPY" && stage == 2 && len(words) > 2 && words[0] == "--from=build":
-		r.files, r.folder = append(r.files, words[1:len(words)-1]...), words[len(words)-1]
+		d.files, d.folder = append(d.files, words[1:len(words)-1]...), words[len(words)-1]
 	case verb == "USER" && stage == 2:
-		r.user = rest
+		d.user = rest
 	case verb == "ENTRYPOINT" && stage == 2:
-		return json.Unmarshal([]byte(rest), &r.entrypoint)
+		return json.Unmarshal([]byte(rest), &d.entrypoint)
 	default:
 		return fmt.Errorf("unknown instruction %s", verb)
 	}
@@ -93,24 +93,24 @@ func (r *recipe) instruction(stage int, line string) error {
 
 // script is what the first stage runs, where its /out is another folder. values win
 // over the ARGs' defaults.
-func (r *recipe) script(out string, values map[string]string) string {
+func (d *dockerfile) script(out string, values map[string]string) string {
 	var assignments []string
-	for name, value := range r.arguments {
+	for name, value := range d.arguments {
 		if given, ok := values[name]; ok {
 			value = given
 		}
 		assignments = append(assignments, "${"+name+"}", value)
 	}
 	expand := strings.NewReplacer(append(assignments, "/out/", out+"/")...)
-	return expand.Replace(strings.Join(r.commands, "\n"))
+	return expand.Replace(strings.Join(d.commands, "\n"))
 }
 
-// built lists the copied files: their paths in the image, and their names in the
+// outputs lists the copied files: their paths in the image, and their names in the
 // folder that /out stands for.
-func (r *recipe) built() map[string]string {
+func (d *dockerfile) outputs() map[string]string {
 	files := map[string]string{}
-	for _, f := range r.files {
-		files[path.Join(r.folder, path.Base(f))] = strings.TrimPrefix(f, "/out/")
+	for _, f := range d.files {
+		files[path.Join(d.folder, path.Base(f))] = strings.TrimPrefix(f, "/out/")
 	}
 	return files
 }

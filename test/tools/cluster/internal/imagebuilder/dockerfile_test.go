@@ -12,24 +12,24 @@ import (
 
 // The image that is made here is the one that the Dockerfile says: what is read off
 // it is held against what users are told of the image.
-func TestRecipeOfTheDockerfile(t *testing.T) {
+func TestDockerfileIsParsed(t *testing.T) {
 	root, err := builder.Root(".")
 	if err != nil {
 		if root, err = filepath.Abs(filepath.Join("..", "..", "..", "..", "..")); err != nil {
 			t.Fatal(err)
 		}
 	}
-	dockerfile, err := os.ReadFile(filepath.Join(root, "Dockerfile"))
+	text, err := os.ReadFile(filepath.Join(root, "Dockerfile"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := read(string(dockerfile))
+	r, err := parseDockerfile(string(text))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for what, pair := range map[string][2]any{
+	for part, pair := range map[string][2]any{
 		"sources":     {r.sources, []string{"go.mod", "go.sum", "cmd", "internal", "patches", "webhook"}},
-		"files":       {r.built(), map[string]string{"/isthmus": "isthmus", "/isthmus-publish": "isthmus-publish"}},
+		"files":       {r.outputs(), map[string]string{"/isthmus": "isthmus", "/isthmus-publish": "isthmus-publish"}},
 		"user":        {r.user, "65532:65532"},
 		"entry point": {r.entrypoint, []string{"/isthmus"}},
 		"script": {r.script("/cache/x", map[string]string{"VERSION": "1.2.3", "TARGETARCH": "amd64"}), "go mod download\n" +
@@ -37,7 +37,7 @@ func TestRecipeOfTheDockerfile(t *testing.T) {
 			`-ldflags "-s -w -X main.version=1.2.3 -X main.commit=unknown -X main.date=unknown" -o /cache/x/ ./cmd/isthmus ./cmd/isthmus-publish`},
 	} {
 		if !reflect.DeepEqual(pair[0], pair[1]) {
-			t.Errorf("%s: got %v, want %v", what, pair[0], pair[1])
+			t.Errorf("%s: got %v, want %v", part, pair[0], pair[1])
 		}
 	}
 	// Everything that decides what is built is a source, and nothing else is copied.
@@ -48,9 +48,9 @@ func TestRecipeOfTheDockerfile(t *testing.T) {
 	}
 }
 
-func TestDockerfileOfAnotherForm(t *testing.T) {
+func TestUnknownDockerfileFormIsRejected(t *testing.T) {
 	const whole = "FROM go AS build\nCOPY cmd cmd\nRUN go build -o /out/ ./cmd\nFROM scratch\nCOPY --from=build /out/x /\nUSER 1:1\nENTRYPOINT [\"/x\"]\n"
-	if _, err := read(whole); err != nil {
+	if _, err := parseDockerfile(whole); err != nil {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]struct{ from, to, want string }{
@@ -61,7 +61,7 @@ func TestDockerfileOfAnotherForm(t *testing.T) {
 		"if the entry point is for a shell, expect one too": {`["/x"]`, "/x", "invalid character"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := read(strings.Replace(whole, test.from, test.to, 1))
+			_, err := parseDockerfile(strings.Replace(whole, test.from, test.to, 1))
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("error %v, want %s", err, test.want)
 			}
@@ -70,7 +70,7 @@ func TestDockerfileOfAnotherForm(t *testing.T) {
 }
 
 // The key of an image follows what it holds and not where that lies.
-func TestKey(t *testing.T) {
+func TestImageKeyFollowsItsContent(t *testing.T) {
 	put := func(content string) string {
 		file := filepath.Join(t.TempDir(), "x")
 		if err := os.WriteFile(file, []byte(content), 0o755); err != nil {
@@ -80,7 +80,7 @@ func TestKey(t *testing.T) {
 	}
 	key := func(change func(*description)) string {
 		d := description{Name: "a:b", User: "1:1", Entrypoint: []string{"/x"}}
-		d.add("/x", put("one"))
+		d.addProgram("/x", put("one"))
 		d.Layers = append(d.Layers, layer{Folder: filepath.Dir(put("two"))})
 		change(&d)
 		k, err := d.key()
@@ -90,8 +90,8 @@ func TestKey(t *testing.T) {
 		return k
 	}
 	same := key(func(*description) {})
-	if again := key(func(*description) {}); again != same {
-		t.Errorf("keys %s and %s of the same content", same, again)
+	if second := key(func(*description) {}); second != same {
+		t.Errorf("keys %s and %s of the same content", same, second)
 	}
 	for name, change := range map[string]func(*description){
 		"name":        func(d *description) { d.Name = "a:c" },

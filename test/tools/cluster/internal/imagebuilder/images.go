@@ -42,30 +42,30 @@ const (
 )
 
 // haproxy is the edge's proxy.
-var haproxy = builder.Packaged{Name: "haproxy", Package: "haproxy", Path: "usr/sbin/haproxy"}
+var haproxy = builder.PackagedTool{Name: "haproxy", Package: "haproxy", Path: "usr/sbin/haproxy"}
 
-// searched makes programs in an image callable by their names.
-const searched = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+// pathVariable makes programs in an image callable by their names.
+const pathVariable = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// kinds are the images, by the last element of their names.
-var kinds = []kind{
-	{"isthmus", product},
-	{"pilot", program(IstioHub+"/pilot:"+IstioTag, "pilot-discovery", "/usr/local/bin/pilot-discovery", "1337:1337")},
-	{"proxyv2", program(IstioHub+"/proxyv2:"+IstioTag, "pilot-agent", "/usr/local/bin/pilot-agent", "1337:1337")},
-	{"pause", program(Pause, "image-pause", "/pause", "65535:65535")},
-	{"coredns", program(DNS, "coredns", "/coredns", "65532:65532")},
-	{"edge", edge},
-	{"mesh", program(Mesh, "image-mesh", "/mesh", "65532:65532")},
+// nodeImages are the images, by the last element of their names.
+var nodeImages = []image{
+	{"isthmus", productImage},
+	{"pilot", programImage(IstioHub+"/pilot:"+IstioTag, "pilot-discovery", "/usr/local/bin/pilot-discovery", "1337:1337")},
+	{"proxyv2", programImage(IstioHub+"/proxyv2:"+IstioTag, "pilot-agent", "/usr/local/bin/pilot-agent", "1337:1337")},
+	{"pause", programImage(Pause, "image-pause", "/pause", "65535:65535")},
+	{"coredns", programImage(DNS, "coredns", "/coredns", "65532:65532")},
+	{"edge", edgeImage},
+	{"mesh", programImage(Mesh, "image-mesh", "/mesh", "65532:65532")},
 }
 
-// asked are those that no node has from the start; they are made when they are
+// extraImages are those that no node has from the start; they are made when they are
 // named, and imported by an order.
-var asked = []kind{
-	{"isthmus-clock", clock},
+var extraImages = []image{
+	{"isthmus-clock", clockImage},
 }
 
-// kind is an image that can be made.
-type kind struct {
+// image is an image that can be made.
+type image struct {
 	name string
 	// describe builds what is in the image.
 	describe func(context.Context, builder.Builder) (description, error)
@@ -76,11 +76,11 @@ type kind struct {
 // is all that a node has from the start. "ctr -n k8s.io images import" and "docker load" read them.
 func Build(ctx context.Context, b builder.Builder, names ...string) ([]string, error) {
 	var all []string
-	for _, k := range slices.Concat(kinds, asked) {
+	for _, k := range slices.Concat(nodeImages, extraImages) {
 		all = append(all, k.name)
 	}
 	if len(names) == 0 {
-		names = all[:len(kinds)]
+		names = all[:len(nodeImages)]
 	}
 	var tarballs []string
 	for _, name := range names {
@@ -88,7 +88,7 @@ func Build(ctx context.Context, b builder.Builder, names ...string) ([]string, e
 		if i < 0 {
 			return nil, fmt.Errorf("unknown image %q: choose from %s", name, strings.Join(all, ", "))
 		}
-		tarball, err := slices.Concat(kinds, asked)[i].build(ctx, b)
+		tarball, err := slices.Concat(nodeImages, extraImages)[i].build(ctx, b)
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", name, err)
 		}
@@ -97,7 +97,7 @@ func Build(ctx context.Context, b builder.Builder, names ...string) ([]string, e
 	return tarballs, nil
 }
 
-func (k kind) build(ctx context.Context, b builder.Builder) (string, error) {
+func (k image) build(ctx context.Context, b builder.Builder) (string, error) {
 	d, err := k.describe(ctx, b)
 	if err != nil {
 		return "", err
@@ -105,23 +105,23 @@ func (k kind) build(ctx context.Context, b builder.Builder) (string, error) {
 	return d.assemble(ctx, b)
 }
 
-// program describes an image whose entry point is its one program, a tool of the
+// programImage describes an image whose entry point is its one program, a tool of the
 // catalogue.
-func program(name, tool, at, user string) func(context.Context, builder.Builder) (description, error) {
+func programImage(name, tool, at, user string) func(context.Context, builder.Builder) (description, error) {
 	return func(ctx context.Context, b builder.Builder) (description, error) {
 		programs, err := b.Build(ctx, tool)
 		if err != nil {
 			return description{}, err
 		}
-		d := description{Name: name, User: user, Entrypoint: []string{at}, Env: []string{searched}}
-		d.add(at, programs[tool])
+		d := description{Name: name, User: user, Entrypoint: []string{at}, Env: []string{pathVariable}}
+		d.addProgram(at, programs[tool])
 		return d, nil
 	}
 }
 
-// edge is HAProxy as Debian builds it, below its supervisor.
-func edge(ctx context.Context, b builder.Builder) (description, error) {
-	d, err := program(Edge, "image-edge", "/usr/local/bin/edge", "8888:8888")(ctx, b)
+// edgeImage is HAProxy as Debian builds it, below its supervisor.
+func edgeImage(ctx context.Context, b builder.Builder) (description, error) {
+	d, err := programImage(Edge, "image-edge", "/usr/local/bin/edge", "8888:8888")(ctx, b)
 	if err != nil {
 		return description{}, err
 	}
@@ -154,8 +154,8 @@ type file struct {
 	Mode   uint32 `json:"mode"`
 }
 
-// add puts a program into the last layer.
-func (d *description) add(at, program string) {
+// addProgram puts a program into the last layer.
+func (d *description) addProgram(at, program string) {
 	if len(d.Layers) == 0 {
 		d.Layers = []layer{{}}
 	}
@@ -164,7 +164,7 @@ func (d *description) add(at, program string) {
 	slices.SortFunc(last.Files, func(a, b file) int { return strings.Compare(a.Path, b.Path) })
 }
 
-var unsafe = regexp.MustCompile(`[^a-z0-9.]+`)
+var unsafeCharacters = regexp.MustCompile(`[^a-z0-9.]+`)
 
 // assemble writes the tarball where the cache has none of the same content.
 func (d *description) assemble(ctx context.Context, b builder.Builder) (string, error) {
@@ -176,8 +176,8 @@ func (d *description) assemble(ctx context.Context, b builder.Builder) (string, 
 	if err != nil {
 		return "", err
 	}
-	name := "image-" + unsafe.ReplaceAllString(path.Base(d.Name), "-") + "-" + key + ".tar"
-	return b.Once(ctx, name, func(target string) error {
+	name := "image-" + unsafeCharacters.ReplaceAllString(path.Base(d.Name), "-") + "-" + key + ".tar"
+	return b.Cached(ctx, name, func(target string) error {
 		_, _ = fmt.Fprintf(b.Progress, "assembling image %s\n", d.Name)
 		d.Output = target
 		input, err := json.Marshal(d)
@@ -186,25 +186,25 @@ func (d *description) assemble(ctx context.Context, b builder.Builder) (string, 
 		}
 		command := exec.CommandContext(ctx, programs["image-assembler"])
 		command.Stdin = bytes.NewReader(input)
-		if said, err := command.CombinedOutput(); err != nil {
-			return errors.Join(err, errors.New(strings.TrimSpace(string(said))))
+		if output, err := command.CombinedOutput(); err != nil {
+			return errors.Join(err, errors.New(strings.TrimSpace(string(output))))
 		}
 		return nil
 	})
 }
 
-// form is what the assembler makes of a description; a change of that makes other
+// assemblerFormat is what the assembler makes of a description; a change of that makes other
 // tarballs of the same content.
-const form = "1"
+const assemblerFormat = "1"
 
 // key hashes what the image holds, wherever it comes from.
 func (d *description) key() (string, error) {
-	parts := append([]string{form, d.Name, d.User, "entrypoint"}, d.Entrypoint...)
+	parts := append([]string{assemblerFormat, d.Name, d.User, "entrypoint"}, d.Entrypoint...)
 	parts = append(append(parts, "env"), d.Env...)
 	for _, l := range d.Layers {
 		parts = append(parts, "layer")
 		for _, f := range l.Files {
-			digest, err := digestOf(f.Source)
+			digest, err := fileDigest(f.Source)
 			if err != nil {
 				return "", err
 			}
@@ -213,7 +213,7 @@ func (d *description) key() (string, error) {
 		if l.Folder == "" {
 			continue
 		}
-		content, err := digests(l.Folder)
+		content, err := folderDigests(l.Folder)
 		if err != nil {
 			return "", err
 		}
@@ -222,21 +222,21 @@ func (d *description) key() (string, error) {
 	return builder.Key(parts...), nil
 }
 
-// digests returns paths and digests of all files in a folder.
-func digests(folder string) ([]string, error) {
+// folderDigests returns paths and digests of all files in a folder.
+func folderDigests(folder string) ([]string, error) {
 	var parts []string
 	err := filepath.WalkDir(folder, func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		digest, err := digestOf(name)
+		digest, err := fileDigest(name)
 		parts = append(parts, strings.TrimPrefix(name, folder), digest)
 		return err
 	})
 	return parts, err
 }
 
-func digestOf(name string) (string, error) {
+func fileDigest(name string) (string, error) {
 	content, err := os.Open(name)
 	if err != nil {
 		return "", err

@@ -17,13 +17,13 @@ import (
 // Product is the repository of our own image; its tag is the chart's appVersion.
 const Product = "ghcr.io/isthmus-mesh/isthmus"
 
-// product describes the image of our own programs.
-func product(ctx context.Context, b builder.Builder) (description, error) {
-	return build{image: Product, label: "isthmus"}.describe(ctx, b)
+// productImage describes the image of our own programs.
+func productImage(ctx context.Context, b builder.Builder) (description, error) {
+	return productBuild{image: Product, label: "isthmus"}.describe(ctx, b)
 }
 
-// build is how our own programs are built and what their image is called.
-type build struct {
+// productBuild is how our own programs are built and what their image is called.
+type productBuild struct {
 	image string
 	// label tells builds of the same sources apart, in the cache and in progress.
 	label string
@@ -35,12 +35,12 @@ type build struct {
 
 // describe builds our own programs as the Dockerfile says, with the Go of this
 // machine, and returns the image's description.
-func (p build) describe(ctx context.Context, b builder.Builder) (description, error) {
-	dockerfile, err := os.ReadFile(filepath.Join(b.Root, "Dockerfile"))
+func (p productBuild) describe(ctx context.Context, b builder.Builder) (description, error) {
+	text, err := os.ReadFile(filepath.Join(b.Root, "Dockerfile"))
 	if err != nil {
 		return description{}, err
 	}
-	r, err := read(string(dockerfile))
+	parsed, err := parseDockerfile(string(text))
 	if err != nil {
 		return description{}, fmt.Errorf("the Dockerfile: %w", err)
 	}
@@ -48,33 +48,33 @@ func (p build) describe(ctx context.Context, b builder.Builder) (description, er
 	if err != nil {
 		return description{}, err
 	}
-	parts := append([]string{p.label, string(dockerfile), version, runtime.Version(), runtime.GOARCH}, p.sources...)
-	for _, source := range r.sources {
-		content, err := contents(b.Root, source)
+	parts := append([]string{p.label, string(text), version, runtime.Version(), runtime.GOARCH}, p.sources...)
+	for _, source := range parsed.sources {
+		content, err := sourceContents(b.Root, source)
 		if err != nil {
 			return description{}, err
 		}
 		parts = append(parts, content...)
 	}
-	folder, err := b.Once(ctx, "product-"+builder.Key(parts...), func(path string) error {
+	folder, err := b.Cached(ctx, "product-"+builder.Key(parts...), func(path string) error {
 		if err := os.Mkdir(path, 0o755); err != nil {
 			return err
 		}
 		values := map[string]string{"VERSION": version, "TARGETOS": "linux", "TARGETARCH": runtime.GOARCH}
-		return p.run(ctx, b, r.script(path, values))
+		return p.run(ctx, b, parsed.script(path, values))
 	})
 	if err != nil {
 		return description{}, err
 	}
-	d := description{Name: p.image + ":" + version, User: r.user, Entrypoint: r.entrypoint}
-	for path, name := range r.built() {
-		d.add(path, filepath.Join(folder, name))
+	d := description{Name: p.image + ":" + version, User: parsed.user, Entrypoint: parsed.entrypoint}
+	for path, name := range parsed.outputs() {
+		d.addProgram(path, filepath.Join(folder, name))
 	}
 	return d, nil
 }
 
 // run runs the script of the build.
-func (p build) run(ctx context.Context, b builder.Builder, script string) error {
+func (p productBuild) run(ctx context.Context, b builder.Builder, script string) error {
 	if p.prelude != nil {
 		folder, err := os.MkdirTemp("", "isthmus-build-")
 		if err != nil {
@@ -87,7 +87,7 @@ func (p build) run(ctx context.Context, b builder.Builder, script string) error 
 		}
 		script = before + "\n" + script
 	}
-	return b.Shell(ctx, "building "+p.label+" as its Dockerfile says", b.Root, script)
+	return b.RunScript(ctx, "building "+p.label+" as its Dockerfile says", b.Root, script)
 }
 
 var appVersionLine = regexp.MustCompile(`(?m)^appVersion:\s*"?([^"\s]+)"?\s*$`)
@@ -106,9 +106,9 @@ func appVersion(root string) (string, error) {
 	return string(found[1]), nil
 }
 
-// contents returns names and contents of a file, or of all files in a folder but
+// sourceContents returns names and contents of a file, or of all files in a folder but
 // those that .dockerignore keeps out: tests and their data.
-func contents(root, source string) ([]string, error) {
+func sourceContents(root, source string) ([]string, error) {
 	var parts []string
 	err := filepath.WalkDir(filepath.Join(root, source), func(name string, d fs.DirEntry, err error) error {
 		switch {

@@ -12,11 +12,11 @@ import (
 
 // startScheduler starts the kube-scheduler.
 func (n *node) startScheduler(ctx context.Context) error {
-	kubeconfig, err := n.plane.Kubeconfig("scheduler", "system:kube-scheduler")
+	kubeconfig, err := n.controlPlane.IssueKubeconfig("scheduler", "system:kube-scheduler")
 	if err != nil {
 		return err
 	}
-	return n.plane.Run(ctx, apiserver.Component{
+	return n.controlPlane.Run(ctx, apiserver.Component{
 		Name:    "kube-scheduler",
 		Program: n.Programs["kube-scheduler"],
 		Arguments: []string{
@@ -28,15 +28,15 @@ func (n *node) startScheduler(ctx context.Context) error {
 
 // startKubelet starts the kubelet, and returns when its node takes pods.
 func (n *node) startKubelet(ctx context.Context) error {
-	kubeconfig, err := n.plane.Kubeconfig("kubelet", "system:node:"+name, "system:nodes")
+	kubeconfig, err := n.controlPlane.IssueKubeconfig("kubelet", "system:node:"+nodeName, "system:nodes")
 	if err != nil {
 		return err
 	}
-	certificate, key, ca, err := n.plane.Serving("kubelet-serving", name, address)
+	certificate, key, ca, err := n.controlPlane.ServingCertificate("kubelet-serving", nodeName, nodeAddress)
 	if err != nil {
 		return err
 	}
-	config, err := n.configure("kubelet.json", map[string]any{
+	config, err := n.writeConfig("kubelet.json", map[string]any{
 		"apiVersion": "kubelet.config.k8s.io/v1beta1",
 		"kind":       "KubeletConfiguration",
 		"authentication": map[string]any{
@@ -50,8 +50,8 @@ func (n *node) startKubelet(ctx context.Context) error {
 		"cgroupDriver":             "cgroupfs",
 		"cgroupRoot":               "/" + n.CGroup,
 		"failCgroupV1":             false,
-		"clusterDNS":               []string{dns},
-		"clusterDomain":            domain,
+		"clusterDNS":               []string{dnsAddress},
+		"clusterDomain":            clusterDomain,
 		"containerRuntimeEndpoint": "unix://" + runtimeSocket,
 		"maxPods":                  n.MaxPods,
 		"podLogsDir":               "/var/log/pods",
@@ -70,29 +70,29 @@ func (n *node) startKubelet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return n.plane.Run(ctx, apiserver.Component{
+	return n.controlPlane.Run(ctx, apiserver.Component{
 		Name:    "kubelet",
 		Program: n.Programs["kubelet"],
 		Arguments: []string{
-			"--config=" + config, "--kubeconfig=" + kubeconfig, "--hostname-override=" + name, "--node-ip=" + address,
+			"--config=" + config, "--kubeconfig=" + kubeconfig, "--hostname-override=" + nodeName, "--node-ip=" + nodeAddress,
 			"--root-dir=/var/lib/kubelet", "--cert-dir=" + n.path("kubelet-certificates"), "--v=1",
 		},
-		Ready: n.readyNode,
+		Ready: n.nodeReady,
 	})
 }
 
 // startProxy starts kube-proxy.
 func (n *node) startProxy(ctx context.Context) error {
-	kubeconfig, err := n.plane.Kubeconfig("kube-proxy", "system:kube-proxy")
+	kubeconfig, err := n.controlPlane.IssueKubeconfig("kube-proxy", "system:kube-proxy")
 	if err != nil {
 		return err
 	}
-	config, err := n.configure("kube-proxy.json", map[string]any{
+	config, err := n.writeConfig("kube-proxy.json", map[string]any{
 		"apiVersion":         "kubeproxy.config.k8s.io/v1alpha1",
 		"kind":               "KubeProxyConfiguration",
 		"mode":               "nftables",
 		"clusterCIDR":        podRange,
-		"hostnameOverride":   name,
+		"hostnameOverride":   nodeName,
 		"oomScoreAdj":        0,
 		"clientConnection":   map[string]any{"kubeconfig": kubeconfig},
 		"healthzBindAddress": "127.0.0.1:10256",
@@ -105,16 +105,16 @@ func (n *node) startProxy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return n.plane.Run(ctx, apiserver.Component{
+	return n.controlPlane.Run(ctx, apiserver.Component{
 		Name:      "kube-proxy",
 		Program:   n.Programs["kube-proxy"],
 		Arguments: []string{"--config=" + config, "--v=1"},
-		Ready:     answers("http://127.0.0.1:10256/healthz"),
+		Ready:     respondsOK("http://127.0.0.1:10256/healthz"),
 	})
 }
 
-// configure writes a component's configuration file.
-func (n *node) configure(file string, config map[string]any) (string, error) {
+// writeConfig writes a component's configuration file.
+func (n *node) writeConfig(file string, config map[string]any) (string, error) {
 	content, err := json.MarshalIndent(config, "", "  ")
 	if err != nil {
 		return "", err

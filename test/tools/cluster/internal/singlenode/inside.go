@@ -21,7 +21,7 @@ import (
 // node is a cluster of one node, seen from inside its namespaces.
 type node struct {
 	Options
-	plane *apiserver.Plane
+	controlPlane *apiserver.ControlPlane
 }
 
 //go:embed dns.yaml
@@ -31,65 +31,65 @@ var dnsManifest string
 // the data folder's options ask for, writes a line to out when it is ready, and
 // keeps it until ctx ends or a component fails.
 func Inside(ctx context.Context, folder string, out, progress io.Writer) error {
-	o, err := read(folder)
+	o, err := readOptions(folder)
 	if err != nil {
 		return err
 	}
-	if err := o.settle(); err != nil {
+	if err := o.setUpNamespaces(); err != nil {
 		return err
 	}
 	go reap(ctx)
 	n := &node{Options: o}
-	starting, cancel := context.WithTimeoutCause(ctx, o.Patience, fmt.Errorf("gave up after %s", o.Patience))
+	startContext, cancel := context.WithTimeoutCause(ctx, o.Timeout, fmt.Errorf("gave up after %s", o.Timeout))
 	defer cancel()
-	if err := n.start(starting, progress); err != nil {
+	if err := n.start(startContext, progress); err != nil {
 		return err
 	}
-	if err := n.lead(ctx); err != nil {
+	if err := n.openSockets(ctx); err != nil {
 		return err
 	}
-	if err := json.NewEncoder(out).Encode(n.plane.Endpoint()); err != nil {
+	if err := json.NewEncoder(out).Encode(n.controlPlane.Endpoint()); err != nil {
 		return err
 	}
 	select {
 	case <-ctx.Done():
 		return nil
-	case err := <-n.plane.Failed():
+	case err := <-n.controlPlane.Failed():
 		return err
 	}
 }
 
 // start starts everything, in the order in which it needs each other.
 func (n *node) start(ctx context.Context, progress io.Writer) error {
-	begun := time.Now()
+	started := time.Now()
 	for _, step := range []struct {
-		what string
-		do   func(context.Context) error
+		name string
+		run  func(context.Context) error
 	}{
-		{"control plane", n.startPlane},
+		{"control plane", n.startControlPlane},
 		{"scheduler", n.startScheduler},
 		{"container runtime, with images", n.startRuntime},
 		{"kubelet", n.startKubelet},
 		{"kube-proxy", n.startProxy}, // which waits for its Node
 		{"DNS", n.startDNS},
 	} {
-		if err := step.do(ctx); err != nil {
-			return fmt.Errorf("%s: %w", step.what, err)
+		if err := step.run(ctx); err != nil {
+			return fmt.Errorf("%s: %w", step.name, err)
 		}
-		_, _ = fmt.Fprintf(progress, "%5.1fs  %s\n", time.Since(begun).Seconds(), step.what)
+		_, _ = fmt.Fprintf(progress, "%5.1fs  %s\n", time.Since(started).Seconds(), step.name)
 	}
 	return nil
 }
 
-func (n *node) startPlane(ctx context.Context) (err error) {
-	n.plane, err = apiserver.Start(ctx, apiserver.Options{
-		Folder:            n.path(planeName),
+func (n *node) startControlPlane(ctx context.Context) (err error) {
+	n.controlPlane, err = apiserver.Start(ctx, apiserver.Options{
+		Folder:            n.path(controlPlaneFolder),
 		Programs:          n.Programs,
 		ControllerManager: true,
-		Patience:          n.Patience,
-		Address:           address,
+		Timeout:           n.Timeout,
+		Address:           nodeAddress,
 		Port:              n.Port,
-		Alone:             true,
+		IsInit:            true,
 	})
 	return err
 }
@@ -102,15 +102,15 @@ func (n *node) startDNS(ctx context.Context) error {
 	return n.kubectl(ctx, "", "-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=60s")
 }
 
-// readyNode is the condition that the node is ready.
-func (n *node) readyNode(ctx context.Context) error {
-	return n.kubectl(ctx, "", "wait", "--for=condition=Ready", "node/"+name, "--timeout=2s")
+// nodeReady is the condition that the node is ready.
+func (n *node) nodeReady(ctx context.Context) error {
+	return n.kubectl(ctx, "", "wait", "--for=condition=Ready", "node/"+nodeName, "--timeout=2s")
 }
 
 // kubectl runs kubectl as the administrator.
 func (n *node) kubectl(ctx context.Context, in string, arguments ...string) error {
 	command := exec.CommandContext(ctx, n.Programs["kubectl"], arguments...)
-	command.Env = append(os.Environ(), "KUBECONFIG="+n.plane.Endpoint().Kubeconfig)
+	command.Env = append(os.Environ(), "KUBECONFIG="+n.controlPlane.Endpoint().Kubeconfig)
 	command.Stdin = strings.NewReader(in)
 	if out, err := command.CombinedOutput(); err != nil {
 		return fmt.Errorf("kubectl %s: %w: %s", strings.Join(arguments, " "), err, strings.TrimSpace(string(out)))
@@ -118,8 +118,8 @@ func (n *node) kubectl(ctx context.Context, in string, arguments ...string) erro
 	return nil
 }
 
-// answers returns the condition that a URL answers with 200.
-func answers(url string) func(context.Context) error {
+// respondsOK returns the condition that a URL answers with 200.
+func respondsOK(url string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {

@@ -13,27 +13,27 @@ import (
 	"syscall"
 )
 
-// settle gives this process's new namespaces their mounts, addresses and name.
-func (o Options) settle() error {
+// setUpNamespaces gives this process's new namespaces their mounts, addresses and name.
+func (o Options) setUpNamespaces() error {
 	for _, step := range []struct {
-		what string
-		do   func() error
+		name string
+		run  func() error
 	}{
 		{"mounts", o.mount},
-		{"kernel settings", o.pretendSettings},
-		{"name", func() error { return syscall.Sethostname([]byte(name)) }},
-		{"network", o.plug},
+		{"kernel settings", o.bindKernelSettings},
+		{"name", func() error { return syscall.Sethostname([]byte(nodeName)) }},
+		{"network", o.addBridge},
 	} {
-		if err := step.do(); err != nil {
-			return fmt.Errorf("the node's %s: %w", step.what, err)
+		if err := step.run(); err != nil {
+			return fmt.Errorf("the node's %s: %w", step.name, err)
 		}
 	}
 	return nil
 }
 
-// covered are the folders in which programs write at fixed paths; inside they are
+// tmpfsFolders are the folders in which programs write at fixed paths; inside they are
 // empty and in memory.
-var covered = []string{"/run", "/var/lib", "/var/log"}
+var tmpfsFolders = []string{"/run", "/var/lib", "/var/log"}
 
 // mount makes the machine's files a view of our own: a new /proc, empty folders
 // where Kubernetes and containerd have fixed paths, and the unpacked packages over
@@ -45,10 +45,10 @@ func (o Options) mount() error {
 	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fmt.Errorf("/proc: %w", err)
 	}
-	for _, folder := range covered {
-		for _, kept := range []string{o.Folder, o.Programs["kubelet"]} {
-			if strings.HasPrefix(kept, folder+"/") {
-				return fmt.Errorf("%s lies below %s, which the node covers: name a --data folder and an ISTHMUS_CACHE elsewhere", kept, folder)
+	for _, folder := range tmpfsFolders {
+		for _, path := range []string{o.Folder, o.Programs["kubelet"]} {
+			if strings.HasPrefix(path, folder+"/") {
+				return fmt.Errorf("%s lies below %s, which the node covers: name a --data folder and an ISTHMUS_CACHE elsewhere", path, folder)
 			}
 		}
 		if err := syscall.Mount("tmpfs", folder, "tmpfs", 0, "mode=755"); err != nil {
@@ -65,9 +65,9 @@ func (o Options) mount() error {
 	return syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_SHARED, "")
 }
 
-// settings are what the kubelet wants of the kernel (pkg/kubelet/cm,
+// kernelSettings are what the kubelet wants of the kernel (pkg/kubelet/cm,
 // setupKernelTunables), and would set for the whole machine.
-var settings = map[string]int{
+var kernelSettings = map[string]int{
 	"vm/overcommit_memory":      1,
 	"vm/panic_on_oom":           0,
 	"kernel/panic":              10,
@@ -76,10 +76,10 @@ var settings = map[string]int{
 	"kernel/keys/root_maxbytes": 25000000,
 }
 
-// pretendSettings shows the kubelet the settings that it wants, so that it leaves
+// bindKernelSettings shows the kubelet the settings that it wants, so that it leaves
 // the machine's alone.
-func (o Options) pretendSettings() error {
-	for setting, value := range settings {
+func (o Options) bindKernelSettings() error {
+	for setting, value := range kernelSettings {
 		shown := o.path("settings", strings.ReplaceAll(setting, "/", "."))
 		if err := errors.Join(os.MkdirAll(filepath.Dir(shown), 0o700), os.WriteFile(shown, []byte(strconv.Itoa(value)+"\n"), 0o600)); err != nil {
 			return err
@@ -91,12 +91,12 @@ func (o Options) pretendSettings() error {
 	return nil
 }
 
-// plug makes the bridge of the pods, with the node's address on it.
-func (o Options) plug() error {
+// addBridge makes the bridge of the pods, with the node's address on it.
+func (o Options) addBridge() error {
 	for _, arguments := range [][]string{
 		{"link", "set", "lo", "up"},
 		{"link", "add", bridge, "type", "bridge"},
-		{"address", "add", address + "/16", "dev", bridge},
+		{"address", "add", nodeAddress + "/16", "dev", bridge},
 		{"link", "set", bridge, "up"},
 		// A packet to a Service needs a way out before it gets its real destination.
 		{"route", "add", "default", "dev", bridge},

@@ -24,27 +24,27 @@ type Options struct {
 	MaxPods int `json:"maxPods"`
 	// CGroup names the control group of all pods, below each hierarchy's root.
 	CGroup string `json:"cgroup"`
-	// Patience is how long the whole start may take.
-	Patience time.Duration `json:"patience"`
+	// Timeout is how long the whole start may take.
+	Timeout time.Duration `json:"patience"`
 }
 
 // Names inside the data folder.
 const (
-	planeName   = "plane"
-	optionsName = "node.json"
-	apiName     = "api.sock"
-	controlName = "control.sock"
+	controlPlaneFolder = "plane"
+	optionsFile        = "node.json"
+	apiSocket          = "api.sock"
+	controlSocket      = "control.sock"
 )
 
 // Addresses inside the node's network namespace.
 const (
-	// name is the node's.
-	name    = "isthmus-node"
-	address = "10.244.0.1"
+	// nodeName is the node's.
+	nodeName    = "isthmus-node"
+	nodeAddress = "10.244.0.1"
 	// podRange is big enough for rolling hundreds of pods without reusing an address.
-	podRange = "10.244.0.0/16"
-	dns      = "10.96.0.10"
-	domain   = "cluster.local"
+	podRange      = "10.244.0.0/16"
+	dnsAddress    = "10.96.0.10"
+	clusterDomain = "cluster.local"
 )
 
 func (o Options) path(elements ...string) string {
@@ -57,12 +57,12 @@ func (o Options) write() error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(o.path(optionsName), content, 0o600)
+	return os.WriteFile(o.path(optionsFile), content, 0o600)
 }
 
-// read returns the options of a data folder.
-func read(folder string) (Options, error) {
-	content, err := os.ReadFile(filepath.Join(folder, optionsName))
+// readOptions returns the options of a data folder.
+func readOptions(folder string) (Options, error) {
+	content, err := os.ReadFile(filepath.Join(folder, optionsFile))
 	if err != nil {
 		return Options{}, err
 	}

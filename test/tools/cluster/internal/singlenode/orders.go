@@ -18,33 +18,33 @@ import (
 // first process gets SIGKILL, SIGSTOP or SIGCONT; kill-container all is for every
 // container there is, pods' sandboxes too, as when the node loses its power.
 type Order struct {
-	Do        string `json:"do"`
+	Action    string `json:"do"`
 	Component string `json:"component"`
 }
 
-// reply answers an order.
-type reply struct {
+// orderReply answers an order.
+type orderReply struct {
 	Error string `json:"error,omitempty"`
 }
 
-// lead opens the node's two sockets to the outside: one leads to the API server,
+// openSockets opens the node's two sockets to the outside: one leads to the API server,
 // one takes orders. A socket with a path is the same in every network namespace.
-func (n *node) lead(ctx context.Context) error {
-	api, err := net.Listen("unix", n.path(apiName))
+func (n *node) openSockets(ctx context.Context) error {
+	api, err := net.Listen("unix", n.path(apiSocket))
 	if err != nil {
 		return err
 	}
-	orders, err := net.Listen("unix", n.path(controlName))
+	orders, err := net.Listen("unix", n.path(controlSocket))
 	if err != nil {
 		return err
 	}
 	go forward(api, "tcp", fmt.Sprintf("127.0.0.1:%d", n.Port))
-	go n.obey(ctx, orders)
+	go n.serveOrders(ctx, orders)
 	return nil
 }
 
-// obey carries out orders, one a connection.
-func (n *node) obey(ctx context.Context, orders net.Listener) {
+// serveOrders carries out orders, one a connection.
+func (n *node) serveOrders(ctx context.Context, orders net.Listener) {
 	for {
 		connection, err := orders.Accept()
 		if err != nil {
@@ -53,10 +53,10 @@ func (n *node) obey(ctx context.Context, orders net.Listener) {
 		go func() {
 			defer func() { _ = connection.Close() }()
 			var order Order
-			var answer reply
+			var answer orderReply
 			err := json.NewDecoder(connection).Decode(&order)
 			if err == nil {
-				err = n.carryOut(ctx, order)
+				err = n.execute(ctx, order)
 			}
 			if err != nil {
 				answer.Error = err.Error()
@@ -66,60 +66,60 @@ func (n *node) obey(ctx context.Context, orders net.Listener) {
 	}
 }
 
-// carryOut does what an order says.
-func (n *node) carryOut(ctx context.Context, order Order) error {
-	switch order.Do {
+// execute does what an order says.
+func (n *node) execute(ctx context.Context, order Order) error {
+	switch order.Action {
 	case "kill":
-		return n.plane.Kill(order.Component)
+		return n.controlPlane.Kill(order.Component)
 	case "restart":
-		ctx, cancel := context.WithTimeout(ctx, n.Patience)
+		ctx, cancel := context.WithTimeout(ctx, n.Timeout)
 		defer cancel()
-		return n.plane.Restart(ctx, order.Component)
+		return n.controlPlane.Restart(ctx, order.Component)
 	case "pause":
-		return n.plane.Pause(order.Component)
+		return n.controlPlane.Pause(order.Component)
 	case "resume":
-		return n.plane.Resume(order.Component)
+		return n.controlPlane.Resume(order.Component)
 	case "import":
 		return n.importImage(ctx, order.Component)
 	case "kill-container":
 		if order.Component == "all" {
-			return n.killAll(ctx)
+			return n.killAllContainers(ctx)
 		}
-		return n.signal(ctx, "SIGKILL", order.Component)
+		return n.signalContainer(ctx, "SIGKILL", order.Component)
 	case "pause-container":
-		return n.signal(ctx, "SIGSTOP", order.Component)
+		return n.signalContainer(ctx, "SIGSTOP", order.Component)
 	case "resume-container":
-		return n.signal(ctx, "SIGCONT", order.Component)
+		return n.signalContainer(ctx, "SIGCONT", order.Component)
 	}
-	return fmt.Errorf("unknown order %q: choose from kill, restart, pause, resume, import, kill-container, pause-container, resume-container", order.Do)
+	return fmt.Errorf("unknown order %q: choose from kill, restart, pause, resume, import, kill-container, pause-container, resume-container", order.Action)
 }
 
-// signal sends a signal to the first process of a container.
-func (n *node) signal(ctx context.Context, signal, container string) error {
+// signalContainer sends a signal to the first process of a container.
+func (n *node) signalContainer(ctx context.Context, signal, container string) error {
 	return n.ctr(ctx, "--namespace", "k8s.io", "tasks", "kill", "--signal", signal, container)
 }
 
-// killAll kills every container.
-func (n *node) killAll(ctx context.Context) error {
+// killAllContainers kills every container.
+func (n *node) killAllContainers(ctx context.Context) error {
 	listed, err := n.ctrOutput(ctx, "--namespace", "k8s.io", "tasks", "list", "--quiet")
 	if err != nil {
 		return err
 	}
 	for container := range strings.FieldsSeq(listed) {
 		// Some end with the one before.
-		if err := n.signal(ctx, "SIGKILL", container); err != nil && !strings.Contains(err.Error(), "not found") {
+		if err := n.signalContainer(ctx, "SIGKILL", container); err != nil && !strings.Contains(err.Error(), "not found") {
 			return err
 		}
 	}
 	return nil
 }
 
-// Give gives an order to the node that lives in a data folder, and waits until it
+// SendOrder gives an order to the node that lives in a data folder, and waits until it
 // is carried out.
-func Give(ctx context.Context, folder string, order Order) error {
+func SendOrder(ctx context.Context, folder string, order Order) error {
 	o := Options{Folder: folder}
 	var dialer net.Dialer
-	connection, err := dialer.DialContext(ctx, "unix", o.path(controlName))
+	connection, err := dialer.DialContext(ctx, "unix", o.path(controlSocket))
 	if err != nil {
 		return fmt.Errorf("no node listens in %s: %w", folder, err)
 	}
@@ -128,12 +128,12 @@ func Give(ctx context.Context, folder string, order Order) error {
 	if err := json.NewEncoder(connection).Encode(order); err != nil {
 		return err
 	}
-	var answer reply
+	var answer orderReply
 	if err := json.NewDecoder(connection).Decode(&answer); err != nil {
 		return fmt.Errorf("the node's answer: %w", err)
 	}
 	if answer.Error != "" {
-		return fmt.Errorf("%s %s: %s", order.Do, order.Component, answer.Error)
+		return fmt.Errorf("%s %s: %s", order.Action, order.Component, answer.Error)
 	}
 	return nil
 }
@@ -153,14 +153,14 @@ func forward(from net.Listener, network, to string) {
 				return
 			}
 			defer func() { _ = outgoing.Close() }()
-			go pipe(outgoing, incoming)
-			pipe(incoming, outgoing)
+			go copyOneWay(outgoing, incoming)
+			copyOneWay(incoming, outgoing)
 		}()
 	}
 }
 
-// pipe copies until the end, and hands the end on.
-func pipe(to, from net.Conn) {
+// copyOneWay copies until the end, and hands the end on.
+func copyOneWay(to, from net.Conn) {
 	_, _ = io.Copy(to, from)
 	if half, ok := to.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite()

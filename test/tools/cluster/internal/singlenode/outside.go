@@ -25,12 +25,12 @@ const InsideCommand = "inside"
 
 // Cluster is a cluster of one node that runs, seen from outside its namespaces.
 type Cluster struct {
-	*apiserver.Hold
-	listener net.Listener
-	first    *exec.Cmd // the first process of the namespaces
-	ended    chan struct{}
-	failed   chan error
-	stopping sync.Once
+	*apiserver.DataFolder
+	listener    net.Listener
+	initProcess *exec.Cmd // the first process of the namespaces
+	ended       chan struct{}
+	failed      chan error
+	stopOnce    sync.Once
 }
 
 // Start starts a cluster of one node and returns when pods can run on it, telling
@@ -41,13 +41,13 @@ func Start(ctx context.Context, o Options, kubeconfig string, progress io.Writer
 	if os.Geteuid() != 0 {
 		return nil, errors.New("a node needs root: it mounts, makes control groups and network namespaces")
 	}
-	hold, err := apiserver.Claim(o.Folder, kubeconfig, true)
+	dataFolder, err := apiserver.LockDataFolder(o.Folder, kubeconfig, true)
 	if err != nil {
 		return nil, err
 	}
-	o.Folder = hold.Folder()
+	o.Folder = dataFolder.Folder()
 	o.CGroup = fmt.Sprintf("isthmus-%d", os.Getpid())
-	c := &Cluster{Hold: hold, ended: make(chan struct{}), failed: make(chan error, 1)}
+	c := &Cluster{DataFolder: dataFolder, ended: make(chan struct{}), failed: make(chan error, 1)}
 	if err := c.start(ctx, o, progress); err != nil {
 		return nil, errors.Join(err, c.Stop())
 	}
@@ -64,52 +64,52 @@ func (c *Cluster) start(ctx context.Context, o Options, progress io.Writer) erro
 	if err := o.write(); err != nil {
 		return err
 	}
-	if err := c.Group(o.CGroup); err != nil {
+	if err := c.RecordCGroup(o.CGroup); err != nil {
 		return err
 	}
-	if err := cgroup.Make(o.CGroup); err != nil {
+	if err := cgroup.Create(o.CGroup); err != nil {
 		return err
 	}
-	endpoint, err := c.enter(ctx, o, progress)
+	endpoint, err := c.startInside(ctx, o, progress)
 	if err != nil {
 		return err
 	}
-	go forward(listener, "unix", o.path(apiName))
-	return c.Announce(endpoint)
+	go forward(listener, "unix", o.path(apiSocket))
+	return c.SetEndpoint(endpoint)
 }
 
-// enter starts the first process of the namespaces, and waits until it says how the
+// startInside starts the first process of the namespaces, and waits until it says how the
 // cluster is reached.
-func (c *Cluster) enter(ctx context.Context, o Options, progress io.Writer) (apiserver.Endpoint, error) {
+func (c *Cluster) startInside(ctx context.Context, o Options, progress io.Writer) (apiserver.Endpoint, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return apiserver.Endpoint{}, err
 	}
-	c.first = exec.Command(program, InsideCommand, o.Folder)
-	c.first.Stderr = progress
-	c.first.SysProcAttr = &syscall.SysProcAttr{
+	c.initProcess = exec.Command(program, InsideCommand, o.Folder)
+	c.initProcess.Stderr = progress
+	c.initProcess.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
 		Setpgid:    true,
 		Pdeathsig:  syscall.SIGKILL,
 	}
-	out, err := c.first.StdoutPipe()
+	out, err := c.initProcess.StdoutPipe()
 	if err != nil {
 		return apiserver.Endpoint{}, err
 	}
-	if err := c.first.Start(); err != nil {
-		c.first = nil
+	if err := c.initProcess.Start(); err != nil {
+		c.initProcess = nil
 		return apiserver.Endpoint{}, fmt.Errorf("make namespaces for the node (this needs root with CAP_SYS_ADMIN): %w", err)
 	}
-	if err := c.Record(apiserver.NewChild("node", c.first.Process.Pid)); err != nil {
+	if err := c.RecordChild(apiserver.NewChild("node", c.initProcess.Process.Pid)); err != nil {
 		return apiserver.Endpoint{}, err
 	}
-	defer context.AfterFunc(ctx, func() { _ = c.first.Process.Kill() })()
+	defer context.AfterFunc(ctx, func() { _ = c.initProcess.Process.Kill() })()
 	var endpoint apiserver.Endpoint
 	line, err := bufio.NewReader(out).ReadBytes('\n')
 	if err == nil {
 		err = json.Unmarshal(line, &endpoint)
 	}
-	go c.watch()
+	go c.reportEnd()
 	if err != nil {
 		<-c.ended
 		if ctx.Err() != nil {
@@ -121,9 +121,9 @@ func (c *Cluster) enter(ctx context.Context, o Options, progress io.Writer) (api
 	return endpoint, nil
 }
 
-// watch reports the end of the first process, and with it of everything inside.
-func (c *Cluster) watch() {
-	err := c.first.Wait()
+// reportEnd reports the end of the first process, and with it of everything inside.
+func (c *Cluster) reportEnd() {
+	err := c.initProcess.Wait()
 	close(c.ended)
 	c.failed <- fmt.Errorf("the node ended: %w", errors.Join(err, errors.New("it says why above")))
 }
@@ -133,12 +133,12 @@ func (c *Cluster) Failed() <-chan error { return c.failed }
 
 // Stop ends everything inside the namespaces, and removes what is outside.
 func (c *Cluster) Stop() (err error) {
-	c.stopping.Do(func() {
+	c.stopOnce.Do(func() {
 		if c.listener != nil {
 			_ = c.listener.Close()
 		}
-		if c.first != nil && c.first.Process != nil {
-			_ = c.first.Process.Kill() // the kernel ends all others with it
+		if c.initProcess != nil && c.initProcess.Process != nil {
+			_ = c.initProcess.Process.Kill() // the kernel ends all others with it
 			<-c.ended
 		}
 		err = c.Release()

@@ -62,7 +62,7 @@ func (n *node) startRuntime(ctx context.Context) error {
 			return err
 		}
 	}
-	err := n.plane.Run(ctx, apiserver.Component{
+	err := n.controlPlane.Run(ctx, apiserver.Component{
 		Name:      "containerd",
 		Program:   n.Programs["containerd"],
 		Arguments: []string{"--config", n.path("containerd.toml")},

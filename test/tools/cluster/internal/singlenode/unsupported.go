@@ -16,7 +16,7 @@ const InsideCommand = "inside"
 var errNoLinux = errors.New("a node needs Linux: name a cluster of yours with KUBECONFIG instead")
 
 // Cluster is never made here.
-type Cluster struct{ *apiserver.Hold }
+type Cluster struct{ *apiserver.DataFolder }
 
 // Start fails: a node needs Linux.
 func Start(context.Context, Options, string, io.Writer) (*Cluster, error) { return nil, errNoLinux }
@@ -32,9 +32,9 @@ func Inside(context.Context, string, io.Writer, io.Writer) error { return errNoL
 
 // Order is what may be asked of a component.
 type Order struct {
-	Do        string `json:"do"`
+	Action    string `json:"do"`
 	Component string `json:"component"`
 }
 
-// Give fails: a node needs Linux.
-func Give(context.Context, string, Order) error { return errNoLinux }
+// SendOrder fails: a node needs Linux.
+func SendOrder(context.Context, string, Order) error { return errNoLinux }
