@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// listed notes the files of an archive with their permissions.
-func listed(t *testing.T, archive io.Reader, found map[string]string) {
+// listFiles notes the files of an archive with their permissions.
+func listFiles(t *testing.T, archive io.Reader, found map[string]string) {
 	t.Helper()
 	for reader := tar.NewReader(archive); ; {
 		header, err := reader.Next()
@@ -27,4 +27,4 @@ func listed(t *testing.T, archive io.Reader, found map[string]string) {
 	}
 }
 
-func same(a, b map[string]string) bool { return maps.Equal(a, b) }
+func equal(a, b map[string]string) bool { return maps.Equal(a, b) }

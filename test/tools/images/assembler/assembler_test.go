@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-func TestAssemble(t *testing.T) {
+func TestAssembleIsReproducible(t *testing.T) {
 	folder := t.TempDir()
 	program := filepath.Join(folder, "program")
 	tree := filepath.Join(folder, "tree")
@@ -24,8 +24,8 @@ func TestAssemble(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var made [2][]byte
-	for i := range made {
+	var tarballs [2][]byte
+	for i := range tarballs {
 		d := description{
 			Name: "registry.test/a/b:c", Output: filepath.Join(t.TempDir(), "image.tar"), User: "1:2", Entrypoint: []string{"/usr/bin/p"}, Env: []string{"A=B"},
 			Layers: []layer{{Folder: tree}, {Files: []file{{Path: "/usr/bin/p", Source: program, Mode: 0o755}}}},
@@ -37,7 +37,7 @@ func TestAssemble(t *testing.T) {
 		if err := run(bytes.NewReader(text)); err != nil {
 			t.Fatal(err)
 		}
-		if made[i], err = os.ReadFile(d.Output); err != nil {
+		if tarballs[i], err = os.ReadFile(d.Output); err != nil {
 			t.Fatal(err)
 		}
 		image, err := tarball.ImageFromPath(d.Output, nil)
@@ -50,17 +50,17 @@ func TestAssemble(t *testing.T) {
 		}
 		content := mutate.Extract(image)
 		found := map[string]string{}
-		listed(t, content, found)
-		if want := map[string]string{"usr": "755", "usr/bin": "755", "usr/lib": "755", "usr/bin/p": "755", "usr/lib/x.so.1": "755", "usr/lib/x.so": "777"}; !same(found, want) {
+		listFiles(t, content, found)
+		if want := map[string]string{"usr": "755", "usr/bin": "755", "usr/lib": "755", "usr/bin/p": "755", "usr/lib/x.so.1": "755", "usr/lib/x.so": "777"}; !equal(found, want) {
 			t.Errorf("files %v, want %v", found, want)
 		}
 	}
-	if !bytes.Equal(made[0], made[1]) {
+	if !bytes.Equal(tarballs[0], tarballs[1]) {
 		t.Error("the same description made two tarballs")
 	}
 }
 
-func TestAssembleRefuses(t *testing.T) {
+func TestAssembleRejectsInvalidDescriptions(t *testing.T) {
 	for name, test := range map[string]struct{ description, want string }{
 		"if a field is unknown, expect its name":        {`{"label": "a"}`, `unknown field "label"`},
 		"if the name has no tag, expect an error":       {`{"name": "a/b"}`, "image a/b: "},

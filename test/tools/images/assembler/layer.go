@@ -53,7 +53,7 @@ func (l layer) tar() (v1.Layer, error) {
 	}
 	open := func() (io.ReadCloser, error) {
 		reader, writer := io.Pipe()
-		go func() { writer.CloseWithError(write(writer, entries)) }()
+		go func() { writer.CloseWithError(writeTar(writer, entries)) }()
 		return reader, nil
 	}
 	return tarball.LayerFromOpener(open)
@@ -70,22 +70,22 @@ func (l layer) entries() (map[string]entry, error) {
 		entries[strings.TrimPrefix(path.Clean(f.Path), "/")] = entry{source: f.Source, mode: f.Mode.Perm()}
 	}
 	if l.Folder != "" {
-		if err := walk(l.Folder, entries); err != nil {
+		if err := addFolder(l.Folder, entries); err != nil {
 			return nil, err
 		}
 	}
 	for _, name := range slices.Collect(maps.Keys(entries)) {
-		for above := path.Dir(name); above != "."; above = path.Dir(above) {
-			if _, found := entries[above]; !found {
-				entries[above] = entry{mode: fs.ModeDir | 0o755}
+		for parent := path.Dir(name); parent != "."; parent = path.Dir(parent) {
+			if _, found := entries[parent]; !found {
+				entries[parent] = entry{mode: fs.ModeDir | 0o755}
 			}
 		}
 	}
 	return entries, nil
 }
 
-// walk adds what a folder holds.
-func walk(folder string, entries map[string]entry) error {
+// addFolder adds what a folder holds.
+func addFolder(folder string, entries map[string]entry) error {
 	return filepath.WalkDir(folder, func(name string, d fs.DirEntry, err error) error {
 		if err != nil || name == folder {
 			return err
@@ -116,17 +116,17 @@ func walk(folder string, entries map[string]entry) error {
 	})
 }
 
-func write(out io.Writer, entries map[string]entry) error {
+func writeTar(out io.Writer, entries map[string]entry) error {
 	archive := tar.NewWriter(out)
 	for _, name := range slices.Sorted(maps.Keys(entries)) {
-		if err := add(archive, name, entries[name]); err != nil {
+		if err := writeEntry(archive, name, entries[name]); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	return archive.Close()
 }
 
-func add(archive *tar.Writer, name string, e entry) error {
+func writeEntry(archive *tar.Writer, name string, e entry) error {
 	header := &tar.Header{Name: name, Mode: int64(e.mode.Perm()), Format: tar.FormatPAX}
 	switch {
 	case e.mode.IsDir():

@@ -33,22 +33,22 @@ type Pair struct {
 	digest [sha256.Size]byte
 }
 
-// names are the file names of a pair, in the order in which a folder is searched:
+// fileNames are the file names of a pair, in the order in which a folder is searched:
 // the agent's, and a Secret's.
-var names = []struct{ key, chain, roots string }{
+var fileNames = []struct{ key, chain, roots string }{
 	{"key.pem", "cert-chain.pem", "root-cert.pem"},
 	{"tls.key", "tls.crt", "root-cert.pem"},
 	{"tls.key", "tls.crt", "ca.crt"},
 }
 
-// Same reports whether both were read from files of the same content.
-func (p *Pair) Same(other *Pair) bool { return p != nil && other != nil && p.digest == other.digest }
+// Equal reports whether both were read from files of the same content.
+func (p *Pair) Equal(other *Pair) bool { return p != nil && other != nil && p.digest == other.digest }
 
 // Load reads a folder. An error says which file is missing, or why the three do
 // not belong together: so it is for a moment whenever they are written one by one.
 func Load(folder string, now time.Time) (*Pair, error) {
 	p := &Pair{}
-	if err := p.read(folder); err != nil {
+	if err := p.readFiles(folder); err != nil {
 		return nil, err
 	}
 	var err error
@@ -60,23 +60,23 @@ func Load(folder string, now time.Time) (*Pair, error) {
 		return nil, fmt.Errorf("%s: no certificate among the roots", folder)
 	}
 	leaf := p.Certificate.Leaf
-	chains := x509.NewCertPool()
+	intermediates := x509.NewCertPool()
 	for _, der := range p.Certificate.Certificate[1:] {
 		if c, err := x509.ParseCertificate(der); err == nil {
-			chains.AddCert(c)
+			intermediates.AddCert(c)
 		}
 	}
-	if _, err := leaf.Verify(x509.VerifyOptions{Roots: p.Pool, Intermediates: chains, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+	if _, err := leaf.Verify(x509.VerifyOptions{Roots: p.Pool, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
 		return nil, fmt.Errorf("%s: serial %s: %w", folder, Serial(leaf), err)
 	}
-	p.ID, p.Serial, p.NotAfter = ID(leaf), Serial(leaf), leaf.NotAfter
+	p.ID, p.Serial, p.NotAfter = SPIFFEID(leaf), Serial(leaf), leaf.NotAfter
 	return p, nil
 }
 
-// read takes the first set of names that is complete.
-func (p *Pair) read(folder string) error {
+// readFiles takes the first set of names that is complete.
+func (p *Pair) readFiles(folder string) error {
 	var missing []string
-	for _, n := range names {
+	for _, n := range fileNames {
 		files := [][]byte{nil, nil, nil}
 		complete := true
 		for i, name := range []string{n.key, n.chain, n.roots} {
@@ -103,8 +103,8 @@ func (p *Pair) read(folder string) error {
 // PEM is what HAProxy takes as one file: the chain, then the key.
 func (p *Pair) PEM() []byte { return bytes.Join([][]byte{p.Chain, p.Key}, []byte("\n")) }
 
-// ID is the SPIFFE ID of a certificate; empty when it has none.
-func ID(c *x509.Certificate) string {
+// SPIFFEID is the SPIFFE ID of a certificate; empty when it has none.
+func SPIFFEID(c *x509.Certificate) string {
 	for _, uri := range c.URIs {
 		if uri.Scheme == "spiffe" {
 			return uri.String()

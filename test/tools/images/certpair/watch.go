@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// Every is how often a folder is read. A kubelet swaps a link and Istio's agent
+// Interval is how often a folder is read. A kubelet swaps a link and Istio's agent
 // renames files; reading them costs less than telling those apart.
-const Every = 250 * time.Millisecond
+const Interval = 250 * time.Millisecond
 
-// Follow reads a folder until ctx ends, and calls changed with every pair that is
+// Watch reads a folder until ctx ends, and calls changed with every pair that is
 // whole and other than current and the ones before. While changed fails it is
 // called again. What is wrong is told once, until it is another thing or nothing.
-func Follow(ctx context.Context, folder string, current *Pair, changed func(*Pair) error, tell func(error)) {
-	ticker := time.NewTicker(Every)
+func Watch(ctx context.Context, folder string, current *Pair, changed func(*Pair) error, report func(error)) {
+	ticker := time.NewTicker(Interval)
 	defer ticker.Stop()
-	told := ""
+	lastReported := ""
 	for {
 		select {
 		case <-ctx.Done():
@@ -23,18 +23,18 @@ func Follow(ctx context.Context, folder string, current *Pair, changed func(*Pai
 		case <-ticker.C:
 		}
 		found, err := Load(folder, time.Now())
-		if err == nil && !found.Same(current) {
+		if err == nil && !found.Equal(current) {
 			if err = changed(found); err == nil {
 				current = found
 			}
 		}
-		said := ""
+		problem := ""
 		if err != nil {
-			said = err.Error()
+			problem = err.Error()
 		}
-		if said != told && said != "" {
-			tell(err)
+		if problem != lastReported && problem != "" {
+			report(err)
 		}
-		told = said
+		lastReported = problem
 	}
 }

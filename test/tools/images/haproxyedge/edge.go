@@ -18,14 +18,14 @@ import (
 type edge struct {
 	options *options
 
-	turn     sync.Mutex // held while one HAProxy takes another's place
-	upstream string     // its address, once it was looked up
+	replaceMu sync.Mutex // held while one HAProxy takes another's place
+	upstream  string     // its address, once it was looked up
 
-	mu      sync.Mutex
-	proxy   *proxy
-	current *certpair.Pair
-	changes int
-	ending  bool
+	mu       sync.Mutex
+	proxy    *proxy
+	current  *certpair.Pair
+	changes  int
+	draining bool
 }
 
 // Certificate is what GET /certificate answers: what HAProxy shows to the upstream.
@@ -37,14 +37,14 @@ type Certificate struct {
 	Changes int `json:"changes"`
 }
 
-// take has a HAProxy serve with a pair. Where that fails the one before goes on.
-func (e *edge) take(ctx context.Context, p *certpair.Pair) error {
-	e.turn.Lock()
-	defer e.turn.Unlock()
+// replaceProxy has a HAProxy serve with a pair. Where that fails the one before goes on.
+func (e *edge) replaceProxy(ctx context.Context, p *certpair.Pair) error {
+	e.replaceMu.Lock()
+	defer e.replaceMu.Unlock()
 	if err := e.resolve(ctx); err != nil {
 		return err
 	}
-	next, err := start(ctx, e.options, e.upstream, p, e.serving())
+	next, err := startProxy(ctx, e.options, e.upstream, p, e.currentProxy())
 	if err != nil {
 		return err
 	}
@@ -77,8 +77,8 @@ func (e *edge) resolve(ctx context.Context) error {
 	return nil
 }
 
-// serving is the HAProxy of the moment; nil before the first.
-func (e *edge) serving() *proxy {
+// currentProxy is the HAProxy of the moment; nil before the first.
+func (e *edge) currentProxy() *proxy {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.proxy
@@ -87,20 +87,20 @@ func (e *edge) serving() *proxy {
 // serve waits until ctx ends, lets the word spread that this edge is not ready, and
 // then has HAProxy finish what is under way.
 func (e *edge) serve(ctx context.Context) error {
-	if err := e.watch(ctx); err != nil {
+	if err := e.superviseUntil(ctx); err != nil {
 		return err
 	}
 	e.mu.Lock()
-	e.ending = true
+	e.draining = true
 	e.mu.Unlock()
 	log.Printf("ending: serving for another %s", e.options.drain)
-	draining, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.options.drain)
+	drainContext, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.options.drain)
 	defer cancel()
-	if err := e.watch(draining); err != nil {
+	if err := e.superviseUntil(drainContext); err != nil {
 		return err
 	}
-	e.turn.Lock() // no other comes any more
-	last := e.serving()
+	e.replaceMu.Lock() // no other comes any more
+	last := e.currentProxy()
 	if err := last.command.Process.Signal(syscall.SIGUSR1); err != nil {
 		return err
 	}
@@ -108,35 +108,35 @@ func (e *edge) serve(ctx context.Context) error {
 	return last.err
 }
 
-// watch waits until ctx ends; an error says that HAProxy ended before.
-func (e *edge) watch(ctx context.Context) error {
+// superviseUntil waits until ctx ends; an error says that HAProxy ended before.
+func (e *edge) superviseUntil(ctx context.Context) error {
 	for {
-		p := e.serving()
+		p := e.currentProxy()
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-p.ended:
 		}
-		e.turn.Lock() // another may just take its place
-		replaced := e.serving() != p
-		e.turn.Unlock()
+		e.replaceMu.Lock() // another may just take its place
+		replaced := e.currentProxy() != p
+		e.replaceMu.Unlock()
 		if !replaced {
 			return fmt.Errorf("haproxy ended by itself: %w", p.err)
 		}
 	}
 }
 
-func (e *edge) admin() http.Handler {
+func (e *edge) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		e.mu.Lock()
-		p, ending := e.proxy, e.ending
+		p, draining := e.proxy, e.draining
 		e.mu.Unlock()
-		if p == nil || ending {
+		if p == nil || draining {
 			http.Error(w, "starting or ending", http.StatusServiceUnavailable)
 			return
 		}
-		if _, err := p.say("show info"); err != nil {
+		if _, err := p.runCommand("show info"); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
@@ -153,12 +153,12 @@ func (e *edge) admin() http.Handler {
 		_ = json.NewEncoder(w).Encode(Certificate{e.current.ID, e.current.Serial, e.current.NotAfter, e.changes})
 	})
 	mux.HandleFunc("GET /stats", func(w http.ResponseWriter, _ *http.Request) {
-		p := e.serving()
+		p := e.currentProxy()
 		if p == nil {
 			http.Error(w, "starting", http.StatusServiceUnavailable)
 			return
 		}
-		table, err := p.say("show stat")
+		table, err := p.runCommand("show stat")
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return

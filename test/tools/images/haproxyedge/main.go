@@ -77,14 +77,14 @@ func (o *options) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: e.admin(), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: e.adminHandler(), ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = server.Serve(listener) }()
-	following, cancel := context.WithCancel(context.WithoutCancel(ctx)) // also while it drains
+	watchContext, cancel := context.WithCancel(context.WithoutCancel(ctx)) // also while it drains
 	defer cancel()
-	if err := e.take(ctx, first); err != nil {
+	if err := e.replaceProxy(ctx, first); err != nil {
 		return err
 	}
-	go certpair.Follow(following, o.certificates, first, func(next *certpair.Pair) error { return e.take(following, next) }, func(err error) { log.Print(err) })
+	go certpair.Watch(watchContext, o.certificates, first, func(next *certpair.Pair) error { return e.replaceProxy(watchContext, next) }, func(err error) { log.Print(err) })
 	return e.serve(ctx)
 }
 

@@ -31,17 +31,17 @@ type proxy struct {
 	err   error
 }
 
-// start starts HAProxy with a pair, for an upstream's address, and waits until it serves. Given another that
+// startProxy starts HAProxy with a pair, for an upstream's address, and waits until it serves. Given another that
 // serves, it takes over its listening sockets; that one then ends when the last of
 // its requests has. (HAProxy's "commit ssl cert" would change a pair without another
 // process, but in 2.6 it has no effect any more once a "commit ssl ca-file" was made.)
-func start(ctx context.Context, o *options, upstream string, with *certpair.Pair, before *proxy) (*proxy, error) {
-	if err := o.write(upstream, with); err != nil {
+func startProxy(ctx context.Context, o *options, upstream string, pair *certpair.Pair, previous *proxy) (*proxy, error) {
+	if err := o.writeFiles(upstream, pair); err != nil {
 		return nil, err
 	}
 	arguments := []string{"-db", "-f", o.path("haproxy.cfg")}
-	if before != nil {
-		arguments = append(arguments, "-x", o.path("haproxy.sock"), "-sf", strconv.Itoa(before.command.Process.Pid))
+	if previous != nil {
+		arguments = append(arguments, "-x", o.path("haproxy.sock"), "-sf", strconv.Itoa(previous.command.Process.Pid))
 	}
 	p := &proxy{options: o, command: exec.Command(o.haproxy, arguments...), ended: make(chan struct{})}
 	p.command.Stdout, p.command.Stderr = os.Stdout, os.Stderr
@@ -60,14 +60,14 @@ func start(ctx context.Context, o *options, upstream string, with *certpair.Pair
 	if err := <-started; err != nil {
 		return nil, err
 	}
-	if err := p.await(ctx); err != nil {
+	if err := p.awaitReady(ctx); err != nil {
 		return nil, errors.Join(err, p.kill())
 	}
 	return p, nil
 }
 
-// write fills the work folder.
-func (o *options) write(upstream string, first *certpair.Pair) error {
+// writeFiles fills the work folder.
+func (o *options) writeFiles(upstream string, pair *certpair.Pair) error {
 	var text strings.Builder
 	values := map[string]any{
 		"Listen": o.listen, "Upstream": upstream, "Grace": fmt.Sprintf("%ds", int(o.grace.Seconds())),
@@ -78,21 +78,21 @@ func (o *options) write(upstream string, first *certpair.Pair) error {
 	}
 	return errors.Join(
 		os.WriteFile(o.path("haproxy.cfg"), []byte(text.String()), 0o600),
-		os.WriteFile(o.path("pair.pem"), first.PEM(), 0o600),
-		os.WriteFile(o.path("roots.pem"), first.Roots, 0o600),
+		os.WriteFile(o.path("pair.pem"), pair.PEM(), 0o600),
+		os.WriteFile(o.path("roots.pem"), pair.Roots, 0o600),
 	)
 }
 
-// patience is how long HAProxy may take to start.
-const patience = time.Minute
+// startTimeout is how long HAProxy may take to start.
+const startTimeout = time.Minute
 
-// await waits until it is this process that answers.
-func (p *proxy) await(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+// awaitReady waits until it is this process that answers.
+func (p *proxy) awaitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	itself := fmt.Sprintf("\nPid: %d\n", p.command.Process.Pid)
+	pidLine := fmt.Sprintf("\nPid: %d\n", p.command.Process.Pid)
 	for {
-		if answer, err := p.say("show info"); err == nil && strings.Contains(answer, itself) {
+		if answer, err := p.runCommand("show info"); err == nil && strings.Contains(answer, pidLine) {
 			return nil
 		}
 		select {
@@ -105,8 +105,8 @@ func (p *proxy) await(ctx context.Context) error {
 	}
 }
 
-// say sends HAProxy a command in a connection of its own and returns the answer.
-func (p *proxy) say(command string) (string, error) {
+// runCommand sends HAProxy a command in a connection of its own and returns the answer.
+func (p *proxy) runCommand(command string) (string, error) {
 	conn, err := net.DialTimeout("unix", p.options.path("haproxy.sock"), 5*time.Second)
 	if err != nil {
 		return "", err

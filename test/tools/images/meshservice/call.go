@@ -13,33 +13,33 @@ import (
 	"time"
 )
 
-func call(ctx context.Context, arguments []string) error {
+func runCall(ctx context.Context, arguments []string) error {
 	flags := flag.NewFlagSet("call", flag.ContinueOnError)
-	c := &caller{ledger: newLedger(time.Now)}
+	c := &caller{statistics: newStatistics(time.Now)}
 	flags.StringVar(&c.target, "target", "", "`URL` to call")
 	rate := flags.Float64("rate", 20, "calls a second, whether or not the last ones have ended")
-	most := flags.Int("most", 16, "how many calls may be under way: more are not made, so that a slow machine is not made slower")
+	maxConcurrent := flags.Int("most", 16, "how many calls may be under way: more are not made, so that a slow machine is not made slower")
 	flags.IntVar(&c.fresh, "fresh", 5, "every how many calls one gets a connection of its own; the others share kept ones")
-	flags.DurationVar(&c.patience, "timeout", 30*time.Second, "how long a call may take before it counts as failed")
-	plain := flags.String("plain", ":8080", "`address` for GET /report, POST /reset and /healthz")
+	flags.DurationVar(&c.timeout, "timeout", 30*time.Second, "how long a call may take before it counts as failed")
+	adminAddress := flags.String("plain", ":8080", "`address` for GET /report, POST /reset and /healthz")
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
-	if c.target == "" || *rate <= 0 || c.fresh < 1 || *most < 1 {
-		return fmt.Errorf("want --target, --rate above 0, --fresh and --most of 1 or more, got %q, %v, %d and %d", c.target, *rate, c.fresh, *most)
+	if c.target == "" || *rate <= 0 || c.fresh < 1 || *maxConcurrent < 1 {
+		return fmt.Errorf("want --target, --rate above 0, --fresh and --most of 1 or more, got %q, %v, %d and %d", c.target, *rate, c.fresh, *maxConcurrent)
 	}
-	errs := make(chan error, 1)
-	if err := listening(&http.Server{Handler: c.admin()}, *plain, errs); err != nil {
+	serverErrors := make(chan error, 1)
+	if err := startServer(&http.Server{Handler: c.adminHandler()}, *adminAddress, serverErrors); err != nil {
 		return err
 	}
-	c.kept = &http.Client{Timeout: c.patience, Transport: &http.Transport{MaxIdleConnsPerHost: 4, IdleConnTimeout: 2 * time.Second}}
-	c.single = &http.Client{Timeout: c.patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	c.sharedClient = &http.Client{Timeout: c.timeout, Transport: &http.Transport{MaxIdleConnsPerHost: 4, IdleConnTimeout: 2 * time.Second}}
+	c.singleUseClient = &http.Client{Timeout: c.timeout, Transport: &http.Transport{DisableKeepAlives: true}}
 	ticker := time.NewTicker(time.Duration(float64(time.Second) / *rate))
 	defer ticker.Stop()
-	slots := make(chan struct{}, *most)
+	slots := make(chan struct{}, *maxConcurrent)
 	for n := 0; ; {
 		select {
-		case err := <-errs:
+		case err := <-serverErrors:
 			return err
 		case <-ctx.Done():
 			return nil
@@ -49,7 +49,7 @@ func call(ctx context.Context, arguments []string) error {
 		case slots <- struct{}{}:
 			go func(fresh bool) {
 				defer func() { <-slots }()
-				c.one(ctx, fresh)
+				c.callOnce(ctx, fresh)
 			}(n%c.fresh == 0)
 			n++
 		default:
@@ -59,33 +59,33 @@ func call(ctx context.Context, arguments []string) error {
 
 // caller calls one URL at a steady rate.
 type caller struct {
-	target       string
-	fresh        int
-	patience     time.Duration
-	kept, single *http.Client
-	ledger       *ledger
+	target                        string
+	fresh                         int
+	timeout                       time.Duration
+	sharedClient, singleUseClient *http.Client
+	statistics                    *statistics
 }
 
-// one makes a call and enters it into the ledger, unless it was cut off by our end.
-func (c *caller) one(ctx context.Context, fresh bool) {
-	client := c.kept
+// callOnce makes a call and enters it into the ledger, unless it was cut off by our end.
+func (c *caller) callOnce(ctx context.Context, fresh bool) {
+	client := c.sharedClient
 	if fresh {
-		client = c.single
+		client = c.singleUseClient
 	}
-	entry := c.ledger.begin()
-	got, err := c.ask(ctx, client)
+	record := c.statistics.begin()
+	got, err := c.post(ctx, client)
 	if ctx.Err() != nil {
 		return
 	}
 	if err != nil {
 		log.Printf("failed: %v", err)
 	}
-	entry(got, err)
+	record(got, err)
 }
 
-// ask sends a POST, which Go's client does not send a second time by itself as it
+// post sends a POST, which Go's client does not send a second time by itself as it
 // does with a GET: what an edge loses is lost here.
-func (c *caller) ask(ctx context.Context, client *http.Client) (*answer, error) {
+func (c *caller) post(ctx context.Context, client *http.Client) (*answer, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.target, strings.NewReader("hello"))
 	if err != nil {
 		return nil, err
@@ -113,12 +113,12 @@ func (c *caller) ask(ctx context.Context, client *http.Client) (*answer, error) 
 	return &got, nil
 }
 
-func (c *caller) admin() http.Handler {
+func (c *caller) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /report", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, c.ledger.report()) })
+	mux.HandleFunc("GET /report", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, c.statistics.report()) })
 	mux.HandleFunc("POST /reset", func(w http.ResponseWriter, _ *http.Request) {
-		reply(w, http.StatusOK, c.ledger.reset())
+		writeJSON(w, http.StatusOK, c.statistics.reset())
 	})
 	return mux
 }

@@ -54,8 +54,8 @@ type File struct {
 	Read string `json:"read,omitempty"`
 }
 
-// looker looks at a folder that someone else writes certificates to.
-type looker struct {
+// inspector looks at a folder that someone else writes certificates to.
+type inspector struct {
 	folder         string
 	fill, remain   bool
 	follow         bool
@@ -63,11 +63,11 @@ type looker struct {
 	view           View
 }
 
-// look says once how the folder looks, on standard output and, at the end, as the
+// runLook says once how the folder looks, on standard output and, at the end, as the
 // container's termination message.
-func look(ctx context.Context, arguments []string) error {
+func runLook(ctx context.Context, arguments []string) error {
 	flags := flag.NewFlagSet("look", flag.ContinueOnError)
-	var l looker
+	var l inspector
 	flags.StringVar(&l.folder, "folder", os.Getenv("EDGE_CERT_DIR"), "`folder` of the certificates (default $EDGE_CERT_DIR)")
 	flags.BoolVar(&l.fill, "fill", false, "write into the folder until that fails, and remove what was written")
 	flags.BoolVar(&l.remain, "remain", false, "go on until told to end")
@@ -80,7 +80,7 @@ func look(ctx context.Context, arguments []string) error {
 	if l.folder == "" {
 		return errors.New("want --folder or EDGE_CERT_DIR")
 	}
-	if err := l.take(ctx); err != nil {
+	if err := l.inspect(ctx); err != nil {
 		return err
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(l.view); err != nil {
@@ -88,10 +88,10 @@ func look(ctx context.Context, arguments []string) error {
 	}
 	if l.remain {
 		if l.follow {
-			l.pursue(ctx)
+			l.followChanges(ctx)
 		}
 		<-ctx.Done()
-		l.watch()
+		l.pollAfterStop()
 	}
 	// In a container without this file there is nobody to read it.
 	text, err := json.Marshal(l.view)
@@ -105,8 +105,8 @@ func look(ctx context.Context, arguments []string) error {
 	return err
 }
 
-// take looks.
-func (l *looker) take(ctx context.Context) error {
+// inspect looks.
+func (l *inspector) inspect(ctx context.Context) error {
 	v := &l.view
 	v.At, v.UID, v.GID, v.Files = time.Now(), os.Getuid(), os.Getgid(), []File{}
 	entries, err := os.ReadDir(l.folder)
@@ -117,7 +117,7 @@ func (l *looker) take(ctx context.Context) error {
 		if strings.HasPrefix(entry.Name(), ".") {
 			continue
 		}
-		f, err := describe(filepath.Join(l.folder, entry.Name()))
+		f, err := statFile(filepath.Join(l.folder, entry.Name()))
 		if err != nil {
 			return err
 		}
@@ -140,13 +140,13 @@ func (l *looker) take(ctx context.Context) error {
 	}
 	v.Capacity = system.Blocks * uint64(system.Bsize)
 	if l.fill {
-		return l.exhaust(ctx)
+		return l.fillFolder(ctx)
 	}
 	return nil
 }
 
-// describe follows links, as a reader does.
-func describe(path string) (File, error) {
+// statFile follows links, as a reader does.
+func statFile(path string) (File, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return File{}, err
@@ -161,9 +161,9 @@ func describe(path string) (File, error) {
 	return f, nil
 }
 
-// exhaust writes until the file system refuses, at most 64 MiB.
-func (l *looker) exhaust(ctx context.Context) (err error) {
-	before, err := shared()
+// fillFolder writes until the file system refuses, at most 64 MiB.
+func (l *inspector) fillFolder(ctx context.Context) (err error) {
+	before, err := sharedMemory()
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func (l *looker) exhaust(ctx context.Context) (err error) {
 			break
 		}
 	}
-	after, err := shared()
+	after, err := sharedMemory()
 	if err != nil {
 		return err
 	}
@@ -193,9 +193,9 @@ func (l *looker) exhaust(ctx context.Context) (err error) {
 	return nil
 }
 
-// shared is the shared memory that this container's control group is charged with,
+// sharedMemory is the shared memory that this container's control group is charged with,
 // of which memory that is a file system is a part.
-func shared() (int64, error) {
+func sharedMemory() (int64, error) {
 	var errs error
 	for _, path := range []string{"/sys/fs/cgroup/memory.stat", "/sys/fs/cgroup/memory/memory.stat"} {
 		content, err := os.ReadFile(path)
@@ -221,8 +221,8 @@ type Change struct {
 	Written time.Time `json:"written"`
 }
 
-// pursue looks at the files' times until ctx ends.
-func (l *looker) pursue(ctx context.Context) {
+// followChanges looks at the files' times until ctx ends.
+func (l *inspector) followChanges(ctx context.Context) {
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
 	serial, out := l.view.Serial, json.NewEncoder(os.Stdout)
@@ -233,24 +233,24 @@ func (l *looker) pursue(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		written := l.written()
-		if !written.After(seen) {
+		lastWritten := l.lastWritten()
+		if !lastWritten.After(seen) {
 			continue
 		}
 		p, err := certpair.Load(l.folder, time.Now())
 		if err != nil {
 			continue // half written
 		}
-		seen = written
+		seen = lastWritten
 		if p.Serial != serial {
 			serial = p.Serial
-			_ = out.Encode(Change{serial, written})
+			_ = out.Encode(Change{serial, lastWritten})
 		}
 	}
 }
 
-// written is when the youngest file was.
-func (l *looker) written() time.Time {
+// lastWritten is when the youngest file was.
+func (l *inspector) lastWritten() time.Time {
 	var youngest time.Time
 	entries, err := os.ReadDir(l.folder)
 	if err != nil {
@@ -264,8 +264,8 @@ func (l *looker) written() time.Time {
 	return youngest
 }
 
-// watch reads the certificates until the time to linger is over.
-func (l *looker) watch() {
+// pollAfterStop reads the certificates until the time to linger is over.
+func (l *inspector) pollAfterStop() {
 	end := time.Now().Add(l.linger)
 	for time.Now().Before(end) {
 		l.view.Looks++

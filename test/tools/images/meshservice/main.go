@@ -33,18 +33,18 @@ func run(ctx context.Context, arguments []string) error {
 	if len(arguments) > 0 {
 		switch arguments[0] {
 		case "serve":
-			return serve(ctx, arguments[1:])
+			return runServe(ctx, arguments[1:])
 		case "call":
-			return call(ctx, arguments[1:])
+			return runCall(ctx, arguments[1:])
 		case "look":
-			return look(ctx, arguments[1:])
+			return runLook(ctx, arguments[1:])
 		}
 	}
 	return fmt.Errorf("want serve, call or look, got %q", arguments)
 }
 
-// listening starts a server; an error of it is sent to errs.
-func listening(server *http.Server, address string, errs chan<- error) error {
+// startServer starts a server; an error of it is sent to errs.
+func startServer(server *http.Server, address string, errs chan<- error) error {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return err

@@ -28,7 +28,7 @@ type service struct {
 
 	mu       sync.Mutex
 	current  *certpair.Pair
-	ending   bool
+	draining bool
 	peers    map[peer]int
 	rejected map[string]int // failed handshakes, by reason
 }
@@ -47,12 +47,12 @@ type answer struct {
 	Host string `json:"host"`
 }
 
-func serve(ctx context.Context, arguments []string) error {
+func runServe(ctx context.Context, arguments []string) error {
 	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
 	s := &service{peers: map[peer]int{}, rejected: map[string]int{}}
 	flags.StringVar(&s.folder, "certificates", "/var/lib/istio/data", "`folder` with key.pem, cert-chain.pem and root-cert.pem; awaited, and read again when they change")
 	listen := flags.String("listen", ":8443", "`address` for mutual TLS")
-	plain := flags.String("plain", ":8080", "`address` for /healthz and /peers, in plain text")
+	adminAddress := flags.String("plain", ":8080", "`address` for /healthz and /peers, in plain text")
 	drain := flags.Duration("drain", 5*time.Second, "how long to go on serving when told to end, until nobody sends any more")
 	flags.Func("allow", "a SPIFFE `ID` that may call; more than once for more", func(id string) error {
 		s.allowed = append(s.allowed, id)
@@ -68,23 +68,23 @@ func serve(ctx context.Context, arguments []string) error {
 	if s.host, err = os.Hostname(); err != nil {
 		return err
 	}
-	go certpair.Follow(ctx, s.folder, nil, s.take, func(err error) { log.Print(err) })
+	go certpair.Watch(ctx, s.folder, nil, s.setPair, func(err error) { log.Print(err) })
 
-	errs := make(chan error, 2)
-	secure := &http.Server{Handler: s, TLSConfig: s.tls(), ErrorLog: log.New(s, "", 0)}
-	if err := listening(secure, *listen, errs); err != nil {
+	serverErrors := make(chan error, 2)
+	secure := &http.Server{Handler: s, TLSConfig: s.tlsConfig(), ErrorLog: log.New(s, "", 0)}
+	if err := startServer(secure, *listen, serverErrors); err != nil {
 		return err
 	}
-	if err := listening(&http.Server{Handler: s.admin()}, *plain, errs); err != nil {
+	if err := startServer(&http.Server{Handler: s.adminHandler()}, *adminAddress, serverErrors); err != nil {
 		return err
 	}
 	select {
-	case err := <-errs:
+	case err := <-serverErrors:
 		return err
 	case <-ctx.Done():
 	}
 	s.mu.Lock()
-	s.ending = true
+	s.draining = true
 	s.mu.Unlock()
 	time.Sleep(*drain)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -92,7 +92,7 @@ func serve(ctx context.Context, arguments []string) error {
 	return secure.Shutdown(ctx)
 }
 
-func (s *service) take(p *certpair.Pair) error {
+func (s *service) setPair(p *certpair.Pair) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.current = p
@@ -100,9 +100,9 @@ func (s *service) take(p *certpair.Pair) error {
 	return nil
 }
 
-// tls asks every client for a certificate of the mesh. Sessions are not resumed:
+// tlsConfig asks every client for a certificate of the mesh. Sessions are not resumed:
 // what a client shows is what it has now.
-func (s *service) tls() *tls.Config {
+func (s *service) tlsConfig() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -120,18 +120,18 @@ func (s *service) tls() *tls.Config {
 // ServeHTTP tells the caller who it is: 200 where it is allowed, 403 where not.
 func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	leaf := r.TLS.PeerCertificates[0]
-	who := peer{ID: certpair.ID(leaf), Serial: certpair.Serial(leaf), Status: http.StatusOK}
+	client := peer{ID: certpair.SPIFFEID(leaf), Serial: certpair.Serial(leaf), Status: http.StatusOK}
 	if !s.allows(leaf) {
-		who.Status = http.StatusForbidden
+		client.Status = http.StatusForbidden
 	}
 	s.mu.Lock()
-	s.peers[who]++
-	ending := s.ending
+	s.peers[client]++
+	draining := s.draining
 	s.mu.Unlock()
-	if ending { // let go of the connection now, when nothing is under way in it
+	if draining { // let go of the connection now, when nothing is under way in it
 		w.Header().Set("Connection", "close")
 	}
-	reply(w, who.Status, answer{who, s.host})
+	writeJSON(w, client.Status, answer{client, s.host})
 }
 
 // allows wants exactly one URI, and that one on the list.
@@ -152,8 +152,8 @@ func (s *service) Write(line []byte) (int, error) {
 
 // Peers is what /peers answers.
 type Peers struct {
-	// Own is the service's own certificate of the moment; nil while there is none.
-	Own *peer `json:"own"`
+	// ServerCertificate is the service's own certificate of the moment; nil while there is none.
+	ServerCertificate *peer `json:"own"`
 	// Requests counts requests by who sent them and what was answered.
 	Requests []Requests `json:"requests"`
 	// Handshakes counts those that failed, by reason.
@@ -166,7 +166,7 @@ type Requests struct {
 	Count int `json:"count"`
 }
 
-func (s *service) admin() http.Handler {
+func (s *service) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		s.mu.Lock()
@@ -174,13 +174,13 @@ func (s *service) admin() http.Handler {
 		switch {
 		case s.current == nil:
 			http.Error(w, "no certificate yet", http.StatusServiceUnavailable)
-		case s.ending:
+		case s.draining:
 			http.Error(w, "ending", http.StatusServiceUnavailable)
 		default:
 			_, _ = fmt.Fprintln(w, "ok")
 		}
 	})
-	mux.HandleFunc("GET /peers", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, s.report()) })
+	mux.HandleFunc("GET /peers", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.report()) })
 	return mux
 }
 
@@ -189,10 +189,10 @@ func (s *service) report() Peers {
 	defer s.mu.Unlock()
 	report := Peers{Requests: []Requests{}, Handshakes: map[string]int{}}
 	if s.current != nil {
-		report.Own = &peer{ID: s.current.ID, Serial: s.current.Serial}
+		report.ServerCertificate = &peer{ID: s.current.ID, Serial: s.current.Serial}
 	}
-	for who, count := range s.peers {
-		report.Requests = append(report.Requests, Requests{who, count})
+	for client, count := range s.peers {
+		report.Requests = append(report.Requests, Requests{client, count})
 	}
 	slices.SortFunc(report.Requests, func(a, b Requests) int {
 		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Serial, b.Serial), cmp.Compare(a.Status, b.Status))
@@ -203,7 +203,7 @@ func (s *service) report() Peers {
 	return report
 }
 
-func reply(w http.ResponseWriter, status int, body any) {
+func writeJSON(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(body)

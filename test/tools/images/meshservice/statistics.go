@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// keptFailures is how many failures are kept with their text.
-const keptFailures = 20
+// maxFailures is how many failures are kept with their text.
+const maxFailures = 20
 
 // Report is what GET /report answers: everything since the start or the last reset.
 type Report struct {
@@ -48,58 +48,58 @@ type Serial struct {
 	Count  int       `json:"count"`
 }
 
-// ledger counts calls. A reset begins a new page; a call is entered where it ends,
+// statistics counts calls. A reset begins a new page; a call is entered where it ends,
 // so that none is lost between two pages.
-type ledger struct {
+type statistics struct {
 	now func() time.Time
 
-	mu    sync.Mutex
-	begun map[int]time.Time // of the calls under way
-	calls int
-	page  *page
+	mu      sync.Mutex
+	started map[int]time.Time // of the calls under way
+	calls   int
+	period  *period
 }
 
-type page struct {
+type period struct {
 	Report
 	last time.Time // of the last good answer
 }
 
-func newLedger(now func() time.Time) *ledger {
-	l := &ledger{now: now, begun: map[int]time.Time{}}
-	l.page = l.blank()
+func newStatistics(now func() time.Time) *statistics {
+	l := &statistics{now: now, started: map[int]time.Time{}}
+	l.period = l.newPeriod()
 	return l
 }
 
-func (l *ledger) blank() *page {
+func (l *statistics) newPeriod() *period {
 	now := l.now()
-	return &page{Report: Report{Since: now, GapBegan: now, Failures: []Failure{}, Serials: []Serial{}, Hosts: []string{}}, last: now}
+	return &period{Report: Report{Since: now, GapBegan: now, Failures: []Failure{}, Serials: []Serial{}, Hosts: []string{}}, last: now}
 }
 
 // begin notes a call that starts and returns what enters its end.
-func (l *ledger) begin() func(*answer, error) {
+func (l *statistics) begin() func(*answer, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.calls++
 	id := l.calls
-	l.begun[id] = l.now()
+	l.started[id] = l.now()
 	return func(got *answer, err error) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		delete(l.begun, id)
-		l.page.enter(l.now(), got, err)
+		delete(l.started, id)
+		l.period.record(l.now(), got, err)
 	}
 }
 
-func (p *page) enter(now time.Time, got *answer, err error) {
+func (p *period) record(now time.Time, got *answer, err error) {
 	p.Requests++
 	if err != nil {
 		p.Failed++
-		if len(p.Failures) < keptFailures {
+		if len(p.Failures) < maxFailures {
 			p.Failures = append(p.Failures, Failure{now, err.Error()})
 		}
 		return
 	}
-	p.gap(now)
+	p.updateGap(now)
 	p.last = now
 	if !slices.Contains(p.Hosts, got.Host) {
 		p.Hosts = append(p.Hosts, got.Host)
@@ -112,28 +112,28 @@ func (p *page) enter(now time.Time, got *answer, err error) {
 	p.Serials[i].Count++
 }
 
-// gap notes the time since the last good answer, if there was none longer.
-func (p *page) gap(now time.Time) {
+// updateGap notes the time since the last good answer, if there was none longer.
+func (p *period) updateGap(now time.Time) {
 	if gap := now.Sub(p.last).Seconds(); gap > p.LongestGapSeconds {
 		p.LongestGapSeconds, p.GapBegan = gap, p.last
 	}
 }
 
-func (l *ledger) report() Report {
+func (l *statistics) report() Report {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.state()
+	return l.snapshot()
 }
 
-// state is the report of this moment. What it says of now is not kept.
-func (l *ledger) state() Report {
-	p, now := l.page, l.now()
+// snapshot is the report of this moment. What it says of now is not kept.
+func (l *statistics) snapshot() Report {
+	p, now := l.period, l.now()
 	copied := *p
-	copied.gap(now)
-	copied.Until, copied.Underway, copied.Oldest = now, len(l.begun), now
-	for _, began := range l.begun {
-		if began.Before(copied.Oldest) {
-			copied.Oldest = began
+	copied.updateGap(now)
+	copied.Until, copied.Underway, copied.Oldest = now, len(l.started), now
+	for _, started := range l.started {
+		if started.Before(copied.Oldest) {
+			copied.Oldest = started
 		}
 	}
 	copied.Failures, copied.Serials, copied.Hosts = slices.Clone(p.Failures), slices.Clone(p.Serials), slices.Clone(p.Hosts)
@@ -141,10 +141,10 @@ func (l *ledger) state() Report {
 }
 
 // reset begins anew and returns what was until then.
-func (l *ledger) reset() Report {
+func (l *statistics) reset() Report {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	was := l.state()
-	l.page = l.blank()
-	return was
+	previous := l.snapshot()
+	l.period = l.newPeriod()
+	return previous
 }

@@ -6,20 +6,20 @@ import (
 	"time"
 )
 
-func TestLedger(t *testing.T) {
+func TestStatisticsCountEachCallOnce(t *testing.T) {
 	now := time.Unix(1000, 0)
-	l := newLedger(func() time.Time { return now })
+	l := newStatistics(func() time.Time { return now })
 	call := func(took time.Duration, got *answer, err error) {
 		end := l.begin()
 		now = now.Add(took)
 		end(got, err)
 	}
-	good := func(serial string) *answer { return &answer{peer{ID: "id", Serial: serial}, "pod"} }
-	call(time.Second, good("A"), nil)
+	goodAnswer := func(serial string) *answer { return &answer{peer{ID: "id", Serial: serial}, "pod"} }
+	call(time.Second, goodAnswer("A"), nil)
 	call(time.Second, nil, errors.New("lost"))
-	call(3*time.Second, good("B"), nil)
-	call(time.Second, good("A"), nil)
-	waiting := l.begin()
+	call(3*time.Second, goodAnswer("B"), nil)
+	call(time.Second, goodAnswer("A"), nil)
+	finishPending := l.begin()
 	began := now
 	now = now.Add(2 * time.Second)
 	r := l.report()
@@ -33,17 +33,17 @@ func TestLedger(t *testing.T) {
 		t.Errorf("serials %+v", r.Serials)
 	}
 	now = now.Add(8 * time.Second) // nothing for 10 s until now
-	if was := l.reset(); was.LongestGapSeconds != 10 {
-		t.Errorf("gap %v, want the 10 s since the last answer", was.LongestGapSeconds)
+	if previous := l.reset(); previous.LongestGapSeconds != 10 {
+		t.Errorf("gap %v, want the 10 s since the last answer", previous.LongestGapSeconds)
 	}
 	// A call that was under way counts where it ends.
-	waiting(nil, errors.New("late"))
+	finishPending(nil, errors.New("late"))
 	if r := l.report(); r.Requests != 1 || r.Failed != 1 || r.Underway != 0 || len(r.Serials) != 0 {
 		t.Errorf("after the reset: %+v", r)
 	}
 }
 
-func TestHandshakeReason(t *testing.T) {
+func TestHandshakeReasonDropsTheAddress(t *testing.T) {
 	for line, want := range map[string]string{
 		"http: TLS handshake error from 10.0.0.1:4711: EOF\n":             "EOF",
 		"http: TLS handshake error from [::1]:4711: tls: bad certificate": "tls: bad certificate",
