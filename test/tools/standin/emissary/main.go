@@ -42,7 +42,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	e := &edge{client: client, namespace: os.Getenv("AMBASSADOR_NAMESPACE"), files: os.Getenv("AMBASSADOR_ISTIO_SECRET_DIR")}
+	e := &edge{client: client, namespace: os.Getenv("AMBASSADOR_NAMESPACE"), certDir: os.Getenv("AMBASSADOR_ISTIO_SECRET_DIR")}
 	errs := make(chan error)
 	serve := func(address string, handler http.Handler) {
 		server := &http.Server{Addr: address, Handler: handler, ReadHeaderTimeout: 10 * time.Second}
@@ -61,14 +61,14 @@ func run() error {
 type edge struct {
 	client    dynamic.Interface
 	namespace string
-	// files is the folder of certificates, if the environment names one.
-	files string
+	// certDir is the folder of certificates, if the environment names one.
+	certDir string
 }
 
 // ServeHTTP finds the Mapping, calls its service and says what it answered. What
 // Envoy would say of a failure is said in its words, with the reason.
 func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	m, err := e.match(r.Context(), r.URL.Path)
+	m, err := e.findMapping(r.Context(), r.URL.Path)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
@@ -87,7 +87,7 @@ func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case status.Code(err) == codes.PermissionDenied:
 		http.Error(w, "RBAC: access denied", http.StatusForbidden)
 	default:
-		http.Error(w, "upstream connect error or disconnect/reset before headers: "+reason(err), http.StatusServiceUnavailable)
+		http.Error(w, "upstream connect error or disconnect/reset before headers: "+rootCause(err), http.StatusServiceUnavailable)
 	}
 }
 
@@ -111,11 +111,11 @@ func (e *edge) call(ctx context.Context, m *mapping) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	var failed error
+	var dialErr error
 	dial := func(ctx context.Context, address string) (net.Conn, error) {
 		conn, err := e.dial(ctx, address, tlsContext)
 		if err != nil {
-			failed = err
+			dialErr = err
 		}
 		return conn, err
 	}
@@ -127,22 +127,22 @@ func (e *edge) call(ctx context.Context, m *mapping) (*answer, error) {
 	var header metadata.MD
 	_, err = grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{}, grpc.Header(&header))
 	if err != nil {
-		if failed != nil && status.Code(err) == codes.Unavailable {
-			err = failed
+		if dialErr != nil && status.Code(err) == codes.Unavailable {
+			err = dialErr
 		}
 		return nil, err
 	}
-	one := func(key string) string {
+	headerValue := func(key string) string {
 		if all := header.Get(key); len(all) > 0 {
 			return all[0]
 		}
 		return ""
 	}
-	return &answer{Server: one("server"), Image: one("image"), Port: one("port"), Client: one("client"), serial: one("serial")}, nil
+	return &answer{Server: headerValue("server"), Image: headerValue("image"), Port: headerValue("port"), Client: headerValue("client"), serial: headerValue("serial")}, nil
 }
 
-// reason is the innermost of an error.
-func reason(err error) string {
+// rootCause is the innermost of an error.
+func rootCause(err error) string {
 	if s, ok := status.FromError(err); ok {
 		return s.Message()
 	}

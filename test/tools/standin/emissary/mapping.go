@@ -27,8 +27,8 @@ func resource(name string) schema.GroupVersionResource {
 	return schema.GroupVersionResource{Group: "getambassador.io", Version: "v3alpha1", Resource: name}
 }
 
-// match finds the Mapping for a path, with a throw of the dice.
-func (e *edge) match(ctx context.Context, path string) (*mapping, error) {
+// findMapping finds the Mapping for a path, with a throw of the dice.
+func (e *edge) findMapping(ctx context.Context, path string) (*mapping, error) {
 	list, err := e.client.Resource(resource("mappings")).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("read Mappings: %w", err)
@@ -41,39 +41,39 @@ func (e *edge) match(ctx context.Context, path string) (*mapping, error) {
 		}
 		all = append(all, m)
 	}
-	return choose(all, path, rand.IntN(100), rand.IntN), nil
+	return chooseMapping(all, path, rand.IntN(100), rand.IntN), nil
 }
 
-// choose takes among the Mappings with the longest prefix: each that has a weight
+// chooseMapping takes among the Mappings with the longest prefix: each that has a weight
 // gets so many of a hundred requests, in their order, and the rest is shared by those
 // without one. at is which of the hundred this is, pick a number below another.
-func choose(all []*mapping, path string, at int, pick func(int) int) *mapping {
-	var found, rest []*mapping
+func chooseMapping(all []*mapping, path string, percentile int, randomIndex func(int) int) *mapping {
+	var matching, unweighted []*mapping
 	longest := 0
 	for _, m := range all {
 		switch prefix := len(m.Spec.Prefix); {
 		case !strings.HasPrefix(path, m.Spec.Prefix), prefix < longest:
 			continue
 		case prefix > longest:
-			found, longest = nil, prefix
+			matching, longest = nil, prefix
 		}
-		found = append(found, m)
+		matching = append(matching, m)
 	}
-	for _, m := range found {
+	for _, m := range matching {
 		if m.Spec.Weight == 0 {
-			rest = append(rest, m)
+			unweighted = append(unweighted, m)
 			continue
 		}
-		if at < m.Spec.Weight {
+		if percentile < m.Spec.Weight {
 			return m
 		}
-		at -= m.Spec.Weight
+		percentile -= m.Spec.Weight
 	}
-	if len(rest) > 0 {
-		return rest[pick(len(rest))]
+	if len(unweighted) > 0 {
+		return unweighted[randomIndex(len(unweighted))]
 	}
-	if len(found) > 0 {
-		return found[len(found)-1]
+	if len(matching) > 0 {
+		return matching[len(matching)-1]
 	}
 	return nil
 }
@@ -87,7 +87,7 @@ func (e *edge) upstream(ctx context.Context, m *mapping) (*tlsContext, string, e
 	switch {
 	case m.Spec.TLS != "":
 		var err error
-		if c, err = e.context(ctx, m.Spec.TLS); err != nil {
+		if c, err = e.readTLSContext(ctx, m.Spec.TLS); err != nil {
 			return nil, "", err
 		}
 		port = "443"

@@ -2,13 +2,13 @@ package main
 
 import "testing"
 
-func TestChoose(t *testing.T) {
-	one := func(service, prefix string, weight int) *mapping {
+func TestChooseMapping(t *testing.T) {
+	newMapping := func(service, prefix string, weight int) *mapping {
 		m := &mapping{}
 		m.Spec.Service, m.Spec.Prefix, m.Spec.Weight = service, prefix, weight
 		return m
 	}
-	root, v1, v2, v3 := one("root", "/", 0), one("v1", "/reviews/", 0), one("v2", "/reviews/", 30), one("v3", "/reviews/", 20)
+	root, v1, v2, v3 := newMapping("root", "/", 0), newMapping("v1", "/reviews/", 0), newMapping("v2", "/reviews/", 30), newMapping("v3", "/reviews/", 20)
 	for name, test := range map[string]struct {
 		all  []*mapping
 		path string
@@ -25,9 +25,9 @@ func TestChoose(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := map[string]int{}
-			for at := range 100 {
+			for percentile := range 100 {
 				service := ""
-				if m := choose(test.all, test.path, at, func(int) int { return 0 }); m != nil {
+				if m := chooseMapping(test.all, test.path, percentile, func(int) int { return 0 }); m != nil {
 					service = m.Spec.Service
 				}
 				got[service]++

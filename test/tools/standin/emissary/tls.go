@@ -18,47 +18,47 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// fileSecret is what Emissary calls the certificates that it reads from files.
-const fileSecret = "istio-certs"
+// fileSecretName is what Emissary calls the certificates that it reads from files.
+const fileSecretName = "istio-certs"
 
 // tlsContext is what is read of a TLSContext, with its certificates.
 type tlsContext struct {
 	certificate *tls.Certificate
 	// roots verify the upstream's chain; without any it goes unverified, as in
 	// Emissary.
-	roots     *x509.CertPool
-	protocols []string
+	roots *x509.CertPool
+	alpn  []string
 }
 
-// context reads a TLSContext of any namespace, as Emissary does.
-func (e *edge) context(ctx context.Context, name string) (*tlsContext, error) {
+// readTLSContext reads a TLSContext of any namespace, as Emissary does.
+func (e *edge) readTLSContext(ctx context.Context, name string) (*tlsContext, error) {
 	list, err := e.client.Resource(resource("tlscontexts")).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("read TLSContexts: %w", err)
 	}
 	for _, item := range list.Items {
 		if item.GetName() == name {
-			return e.load(ctx, item)
+			return e.parseTLSContext(ctx, item)
 		}
 	}
 	return nil, fmt.Errorf("no TLSContext %s", name)
 }
 
-func (e *edge) load(ctx context.Context, item unstructured.Unstructured) (*tlsContext, error) {
+func (e *edge) parseTLSContext(ctx context.Context, item unstructured.Unstructured) (*tlsContext, error) {
 	text := func(key string) string {
 		value, _, _ := unstructured.NestedString(item.Object, "spec", key)
 		return value
 	}
 	c := &tlsContext{}
-	if alpn := text("alpn_protocols"); alpn != "" {
-		c.protocols = strings.Split(strings.ReplaceAll(alpn, " ", ""), ",")
+	if protocols := text("alpn_protocols"); protocols != "" {
+		c.alpn = strings.Split(strings.ReplaceAll(protocols, " ", ""), ",")
 	}
-	chain, key, roots, err := e.read(ctx, item, text("secret"))
+	chain, key, roots, err := e.readCertificates(ctx, item, text("secret"))
 	if err != nil {
 		return nil, err
 	}
 	if name := text("ca_secret"); name != "" {
-		data, err := e.secret(ctx, item, name)
+		data, err := e.readSecret(ctx, item, name)
 		if err != nil {
 			return nil, err
 		}
@@ -76,19 +76,19 @@ func (e *edge) load(ctx context.Context, item unstructured.Unstructured) (*tlsCo
 	return c, nil
 }
 
-// read returns what a TLSContext shows and trusts. The agent writes files one after
+// readCertificates returns what a TLSContext shows and trusts. The agent writes files one after
 // the other; while they do not match, they are read anew for a moment.
-func (e *edge) read(ctx context.Context, item unstructured.Unstructured, name string) (chain, key, roots []byte, err error) {
-	if e.files == "" || name != fileSecret {
-		data, err := e.secret(ctx, item, name)
+func (e *edge) readCertificates(ctx context.Context, item unstructured.Unstructured, name string) (chain, key, roots []byte, err error) {
+	if e.certDir == "" || name != fileSecretName {
+		data, err := e.readSecret(ctx, item, name)
 		return data["tls.crt"], data["tls.key"], data["root-cert.pem"], err
 	}
 	// Files win over a Secret of the same name, and bring no root.
 	for range 20 {
-		if chain, err = os.ReadFile(filepath.Join(e.files, "cert-chain.pem")); err != nil {
+		if chain, err = os.ReadFile(filepath.Join(e.certDir, "cert-chain.pem")); err != nil {
 			return nil, nil, nil, err
 		}
-		if key, err = os.ReadFile(filepath.Join(e.files, "key.pem")); err != nil {
+		if key, err = os.ReadFile(filepath.Join(e.certDir, "key.pem")); err != nil {
 			return nil, nil, nil, err
 		}
 		if _, err := tls.X509KeyPair(chain, key); err == nil {
@@ -99,9 +99,9 @@ func (e *edge) read(ctx context.Context, item unstructured.Unstructured, name st
 	return chain, key, nil, nil
 }
 
-// secret reads a Secret beside the TLSContext, or, where its name may hold a
+// readSecret reads a Secret beside the TLSContext, or, where its name may hold a
 // namespace (secret_namespacing), in that one.
-func (e *edge) secret(ctx context.Context, item unstructured.Unstructured, name string) (map[string][]byte, error) {
+func (e *edge) readSecret(ctx context.Context, item unstructured.Unstructured, name string) (map[string][]byte, error) {
 	namespace := item.GetNamespace()
 	namespacing, found, _ := unstructured.NestedBool(item.Object, "spec", "secret_namespacing")
 	if short, other, ok := strings.Cut(name, "."); ok && (namespacing || !found) {
@@ -135,12 +135,12 @@ func (e *edge) dial(ctx context.Context, address string, c *tlsContext) (net.Con
 		MinVersion: tls.VersionTLS12, InsecureSkipVerify: true,
 		// The stand-in of the service speaks gRPC, hence h2 behind what the
 		// TLSContext says.
-		NextProtos: append(append([]string{}, c.protocols...), "h2"),
+		NextProtos: append(append([]string{}, c.alpn...), "h2"),
 		VerifyConnection: func(state tls.ConnectionState) error {
 			if c.roots == nil {
 				return nil
 			}
-			return verify(state, c.roots)
+			return verifyChain(state, c.roots)
 		},
 	}
 	if c.certificate != nil {
@@ -154,7 +154,7 @@ func (e *edge) dial(ctx context.Context, address string, c *tlsContext) (net.Con
 	return conn, nil
 }
 
-func verify(state tls.ConnectionState, roots *x509.CertPool) error {
+func verifyChain(state tls.ConnectionState, roots *x509.CertPool) error {
 	if len(state.PeerCertificates) == 0 {
 		return errors.New("the service shows no certificate")
 	}

@@ -10,12 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// container is what a process needs to become a container.
-type container struct {
+// containerSpec is what a process needs to become a container.
+type containerSpec struct {
 	// Root is the folder that becomes its root; it holds the mount points.
 	Root string
 	// Binds are what is mounted there, in this order.
-	Binds []bind
+	Binds []bindMount
 	// Arguments start with the program's path in the container.
 	Arguments []string
 	Env       []string
@@ -25,16 +25,16 @@ type container struct {
 	ReadOnly  bool
 }
 
-type bind struct {
+type bindMount struct {
 	Source, Target string
 	ReadOnly       bool
 }
 
-// enter turns this process into the container that standard input describes, in
+// becomeContainer turns this process into the container that standard input describes, in
 // the network namespace that file 3 is.
-func enter() error {
+func becomeContainer() error {
 	runtime.LockOSThread()
-	var c container
+	var c containerSpec
 	if err := json.NewDecoder(os.Stdin).Decode(&c); err != nil {
 		return err
 	}
@@ -77,14 +77,14 @@ func enter() error {
 
 // mount assembles the root. What is read-only becomes so at the end, after the
 // mount points were made.
-func (c *container) mount() error {
+func (c *containerSpec) mount() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
 	if err := unix.Mount(c.Root, c.Root, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return err
 	}
-	binds := append([]bind{{Source: "/proc", Target: "/proc"}, {Source: "/dev", Target: "/dev"}}, c.Binds...)
+	binds := append([]bindMount{{Source: "/proc", Target: "/proc"}, {Source: "/dev", Target: "/dev"}}, c.Binds...)
 	for _, b := range binds {
 		target := filepath.Join(c.Root, b.Target)
 		if err := mountPoint(b.Source, target); err != nil {
@@ -94,24 +94,24 @@ func (c *container) mount() error {
 			return fmt.Errorf("mount %s at %s: %w", b.Source, b.Target, err)
 		}
 		if b.ReadOnly {
-			if err := readOnly(target); err != nil {
+			if err := remountReadOnly(target); err != nil {
 				return fmt.Errorf("mount %s read-only: %w", b.Target, err)
 			}
 		}
 	}
 	if c.ReadOnly {
-		return readOnly(c.Root)
+		return remountReadOnly(c.Root)
 	}
 	return nil
 }
 
-func readOnly(path string) error {
+func remountReadOnly(path string) error {
 	var at unix.Statfs_t
 	if err := unix.Statfs(path, &at); err != nil {
 		return err
 	}
-	kept := uintptr(at.Flags) & (unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME | unix.MS_RELATIME)
-	return unix.Mount("", path, "", kept|unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")
+	flags := uintptr(at.Flags) & (unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME | unix.MS_RELATIME)
+	return unix.Mount("", path, "", flags|unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")
 }
 
 // mountPoint makes what a mount covers: a folder or a file, like its source.

@@ -7,7 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-func TestExpand(t *testing.T) {
+func TestExpandReplacesKnownVariables(t *testing.T) {
 	values := map[string]string{"POD_NAMESPACE": "emissary", "EMPTY": ""}
 	for text, want := range map[string]string{
 		"$(POD_NAMESPACE).svc.cluster.local": "emissary.svc.cluster.local",
@@ -22,7 +22,7 @@ func TestExpand(t *testing.T) {
 	}
 }
 
-func TestImage(t *testing.T) {
+func TestFindImageByRepository(t *testing.T) {
 	n := &node{settings: Settings{Images: []Image{{Repository: "pilot"}, {Repository: "istio/proxyv2"}}}}
 	for name, want := range map[string]string{
 		"docker.io/istio/proxyv2:1.31.0":            "istio/proxyv2",
@@ -33,16 +33,16 @@ func TestImage(t *testing.T) {
 		"docker.io/library/proxyv2:1.31.0":          "",
 		"localhost:5000/mirror/istio/proxyv2:1.2.3": "istio/proxyv2",
 	} {
-		u := &unit{pod: &pod{node: n}, spec: corev1.Container{Image: name}}
-		image, err := u.image()
+		pc := &podContainer{pod: &pod{node: n}, spec: corev1.Container{Image: name}}
+		image, err := pc.findImage()
 		if image.Repository != want || (err == nil) != (want != "") {
 			t.Errorf("%s: %q, %v, want %q", name, image.Repository, err, want)
 		}
 	}
 }
 
-func TestResource(t *testing.T) {
-	u := &unit{spec: corev1.Container{Resources: corev1.ResourceRequirements{
+func TestResourceValueIsRoundedUp(t *testing.T) {
+	pc := &podContainer{spec: corev1.Container{Resources: corev1.ResourceRequirements{
 		Limits:   corev1.ResourceList{"memory": resource.MustParse("128Mi"), "cpu": resource.MustParse("500m")},
 		Requests: corev1.ResourceList{"memory": resource.MustParse("64Mi")},
 	}}}
@@ -54,7 +54,7 @@ func TestResource(t *testing.T) {
 		"if there is none, expect one of a machine": {"requests.cpu", "1", "2"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := u.resource(&corev1.ResourceFieldSelector{Resource: test.path, Divisor: resource.MustParse(test.divisor)})
+			got := pc.resourceValue(&corev1.ResourceFieldSelector{Resource: test.path, Divisor: resource.MustParse(test.divisor)})
 			if got != test.want {
 				t.Errorf("got %s, want %s", got, test.want)
 			}
@@ -62,16 +62,16 @@ func TestResource(t *testing.T) {
 	}
 }
 
-func TestField(t *testing.T) {
-	object := &corev1.Pod{Spec: corev1.PodSpec{ServiceAccountName: "front"}}
-	object.Name, object.Namespace = "edge", "emissary"
-	object.Labels = map[string]string{"b": "2", "a": "1"}
-	p := &pod{object: object, box: &sandbox{ip: "10.244.0.7"}}
+func TestFieldValue(t *testing.T) {
+	apiPod := &corev1.Pod{Spec: corev1.PodSpec{ServiceAccountName: "front"}}
+	apiPod.Name, apiPod.Namespace = "edge", "emissary"
+	apiPod.Labels = map[string]string{"b": "2", "a": "1"}
+	p := &pod{apiPod: apiPod, sandbox: &sandbox{ip: "10.244.0.7"}}
 	for path, want := range map[string]string{
 		"metadata.name": "edge", "metadata.namespace": "emissary", "spec.serviceAccountName": "front", "status.podIP": "10.244.0.7",
 		"metadata.labels['a']": "1", "metadata.labels": "a=\"1\"\nb=\"2\"", "metadata.annotations['none']": "",
 	} {
-		if got := p.field(path); got != want {
+		if got := p.fieldValue(path); got != want {
 			t.Errorf("field %s = %q, want %q", path, got, want)
 		}
 	}

@@ -8,13 +8,13 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// nameServer is where Kubernetes' DNS is, as a rule.
-const nameServer = "10.96.0.10"
+// dnsAddress is where Kubernetes' DNS is, as a rule.
+const dnsAddress = "10.96.0.10"
 
-// serveNames answers the names of Services with their cluster IP, and says of any
+// serveDNS answers the names of Services with their cluster IP, and says of any
 // other that there is none: nothing here is outside of the cluster.
-func serveNames(p *proxy) error {
-	conn, err := net.ListenPacket("udp4", nameServer+":53")
+func serveDNS(p *proxy) error {
+	conn, err := net.ListenPacket("udp4", dnsAddress+":53")
 	if err != nil {
 		return err
 	}
@@ -25,7 +25,7 @@ func serveNames(p *proxy) error {
 			if err != nil {
 				return
 			}
-			answer, err := p.answer(buffer[:n])
+			answer, err := p.answerQuery(buffer[:n])
 			if err != nil {
 				log.Printf("name server: %v", err)
 				continue
@@ -36,7 +36,7 @@ func serveNames(p *proxy) error {
 	return nil
 }
 
-func (p *proxy) answer(query []byte) ([]byte, error) {
+func (p *proxy) answerQuery(query []byte) ([]byte, error) {
 	var m dnsmessage.Message
 	if err := m.Unpack(query); err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func (p *proxy) answer(query []byte) ([]byte, error) {
 		Questions: m.Questions,
 	}
 	for _, q := range m.Questions {
-		ip := p.lookUp(q.Name.String())
+		ip := p.lookUpService(q.Name.String())
 		if ip == nil {
 			reply.RCode = dnsmessage.RCodeNameError
 			continue
@@ -60,8 +60,8 @@ func (p *proxy) answer(query []byte) ([]byte, error) {
 	return reply.Pack()
 }
 
-// lookUp finds name.namespace.svc.cluster.local.
-func (p *proxy) lookUp(name string) net.IP {
+// lookUpService finds name.namespace.svc.cluster.local.
+func (p *proxy) lookUpService(name string) net.IP {
 	short, ok := strings.CutSuffix(strings.TrimSuffix(name, "."), ".svc.cluster.local")
 	if !ok {
 		return nil

@@ -10,20 +10,20 @@ import (
 // template grpc-agent has it; the workload (../workload) takes its part.
 
 const (
-	// envoyReadiness is Envoy's port for probes, agentReadiness the agent's.
-	envoyReadiness = 15021
-	agentReadiness = 15020
+	// envoyProbePort is Envoy's port for probes, agentReadiness the agent's.
+	envoyProbePort = 15021
+	agentProbePort = 15020
 	// proxyFolder is where agent and workload meet.
 	proxyFolder = "/etc/istio/proxy"
 	sidecarName = "istio-proxy"
 )
 
-// envoy says whether this container would run Envoy.
-func (u *unit) envoy() bool {
-	if u.spec.Name != sidecarName {
+// runsEnvoy says whether this container would run Envoy.
+func (pc *podContainer) runsEnvoy() bool {
+	if pc.spec.Name != sidecarName {
 		return false
 	}
-	for _, e := range u.spec.Env {
+	for _, e := range pc.spec.Env {
 		if e.Name == "DISABLE_ENVOY" && e.Value == "true" {
 			return false
 		}
@@ -31,9 +31,9 @@ func (u *unit) envoy() bool {
 	return true
 }
 
-// withoutEnvoy changes the environment of a sidecar that would run Envoy.
-func (u *unit) withoutEnvoy(env map[string]string) {
-	if !u.envoy() {
+// disableEnvoy changes the environment of a sidecar that would run Envoy.
+func (pc *podContainer) disableEnvoy(env map[string]string) {
+	if !pc.runsEnvoy() {
 		return
 	}
 	env["DISABLE_ENVOY"] = "true"
@@ -44,35 +44,35 @@ func (u *unit) withoutEnvoy(env map[string]string) {
 	}
 }
 
-// meeting is the mount that a workload needs to see what its agent says; none
+// proxyFolderMounts is the mount that a workload needs to see what its agent says; none
 // where its pod has no sidecar with an Envoy.
-func (u *unit) meeting() []bind {
-	if u.spec.Name == sidecarName {
+func (pc *podContainer) proxyFolderMounts() []bindMount {
+	if pc.spec.Name == sidecarName {
 		return nil
 	}
-	for _, other := range append(append([]*unit{}, u.pod.init...), u.pod.main...) {
-		if !other.envoy() {
+	for _, other := range append(append([]*podContainer{}, pc.pod.init...), pc.pod.main...) {
+		if !other.runsEnvoy() {
 			continue
 		}
 		for _, m := range other.spec.VolumeMounts {
 			if strings.TrimSuffix(m.MountPath, "/") == proxyFolder {
-				return []bind{{Source: u.pod.volume(m.Name), Target: proxyFolder}}
+				return []bindMount{{Source: pc.pod.volumeFolder(m.Name), Target: proxyFolder}}
 			}
 		}
 	}
 	return nil
 }
 
-// introduce tells a workload what its image would know by itself, and where its
+// addWorkloadVariables tells a workload what its image would know by itself, and where its
 // agent is.
-func (u *unit) introduce(env map[string]string) {
+func (pc *podContainer) addWorkloadVariables(env map[string]string) {
 	var ports []string
-	for _, p := range u.spec.Ports {
+	for _, p := range pc.spec.Ports {
 		ports = append(ports, fmt.Sprint(p.ContainerPort))
 	}
-	image := u.spec.Image[strings.LastIndex(u.spec.Image, "/")+1:]
-	env["STAND_IN_PORTS"], env["STAND_IN_ADDRESS"], env["STAND_IN_IMAGE"] = strings.Join(ports, ","), u.pod.box.ip, image
-	if len(u.meeting()) > 0 {
+	image := pc.spec.Image[strings.LastIndex(pc.spec.Image, "/")+1:]
+	env["STAND_IN_PORTS"], env["STAND_IN_ADDRESS"], env["STAND_IN_IMAGE"] = strings.Join(ports, ","), pc.pod.sandbox.ip, image
+	if len(pc.proxyFolderMounts()) > 0 {
 		env["GRPC_XDS_BOOTSTRAP"] = proxyFolder + "/grpc-bootstrap.json"
 	}
 }

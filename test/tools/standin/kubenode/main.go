@@ -57,7 +57,7 @@ type Image struct {
 
 func main() {
 	if len(os.Args) == 2 && os.Args[1] == "container" {
-		fmt.Fprintln(os.Stderr, "start the container:", enter())
+		fmt.Fprintln(os.Stderr, "start the container:", becomeContainer())
 		os.Exit(127)
 	}
 	if len(os.Args) == 2 && os.Args[1] == "loopback" {
@@ -77,7 +77,7 @@ func main() {
 }
 
 func run(ctx context.Context, path string) error {
-	s, err := load(path)
+	s, err := readSettings(path)
 	if err != nil {
 		return err
 	}
@@ -101,15 +101,15 @@ func run(ctx context.Context, path string) error {
 	if err := p.start(ctx); err != nil {
 		return err
 	}
-	if err := serveNames(p); err != nil {
+	if err := serveDNS(p); err != nil {
 		return err
 	}
 	n := &node{settings: s, client: client, network: network, pods: map[string]*pod{}}
-	return n.work(ctx)
+	return n.run(ctx)
 }
 
-// load reads the settings: of standard input where no file is named.
-func load(path string) (s Settings, err error) {
+// readSettings reads the settings: of standard input where no file is named.
+func readSettings(path string) (s Settings, err error) {
 	in := os.Stdin
 	if path != "" {
 		if in, err = os.Open(path); err != nil {

@@ -22,9 +22,9 @@ const (
 
 // network gives each pod a network namespace on a bridge.
 type network struct {
-	bridge netlink.Link
-	mu     sync.Mutex
-	last   int
+	bridge    netlink.Link
+	mu        sync.Mutex
+	lastIndex int
 }
 
 // newNetwork makes the bridge, and has the addresses of Services be this machine's.
@@ -39,7 +39,7 @@ func newNetwork() (*network, error) {
 	if err := netlink.LinkAdd(b); err != nil {
 		return nil, fmt.Errorf("make a bridge: %w", err)
 	}
-	if err := address(nil, b, hostAddress); err != nil {
+	if err := addAddress(nil, b, hostAddress); err != nil {
 		return nil, err
 	}
 	for _, text := range []string{serviceRange, loadBalancerRange} {
@@ -52,7 +52,7 @@ func newNetwork() (*network, error) {
 			return nil, fmt.Errorf("take the addresses %s: %w", text, err)
 		}
 	}
-	return &network{bridge: b, last: 1}, nil
+	return &network{bridge: b, lastIndex: 1}, nil
 }
 
 // raiseLoopback brings lo up, which a new network namespace has down.
@@ -67,8 +67,8 @@ func raiseLoopback() (netlink.Link, error) {
 	return lo, nil
 }
 
-// address gives a link an address of the pods' range and brings it up.
-func address(h *netlink.Handle, link netlink.Link, ip string) error {
+// addAddress gives a link an address of the pods' range and brings it up.
+func addAddress(h *netlink.Handle, link netlink.Link, ip string) error {
 	if h == nil {
 		h = &netlink.Handle{}
 	}
@@ -86,12 +86,12 @@ type sandbox struct {
 	link      string
 }
 
-// join makes a namespace that is connected with the bridge.
-func (n *network) join() (*sandbox, error) {
+// createSandbox makes a namespace that is connected with the bridge.
+func (n *network) createSandbox() (*sandbox, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.last++
-	s := &sandbox{ip: fmt.Sprintf("10.244.%d.%d", n.last/250, n.last%250+1), link: fmt.Sprintf("pod%d", n.last)}
+	n.lastIndex++
+	s := &sandbox{ip: fmt.Sprintf("10.244.%d.%d", n.lastIndex/250, n.lastIndex%250+1), link: fmt.Sprintf("pod%d", n.lastIndex)}
 	var err error
 	if s.namespace, err = newNamespace(); err != nil {
 		return nil, err
@@ -121,14 +121,14 @@ func (n *network) join() (*sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := address(h, eth, s.ip); err != nil {
+	if err := addAddress(h, eth, s.ip); err != nil {
 		return nil, err
 	}
 	return s, h.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Gw: net.ParseIP(hostAddress)})
 }
 
-// leave removes what join made.
-func (s *sandbox) leave() {
+// remove removes what join made.
+func (s *sandbox) remove() {
 	if link, err := netlink.LinkByName(s.link); err == nil {
 		_ = netlink.LinkDel(link)
 	}
@@ -139,14 +139,14 @@ func (s *sandbox) leave() {
 func newNamespace() (netns.NsHandle, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	here, err := netns.Get()
+	original, err := netns.Get()
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = here.Close() }()
-	made, err := netns.New()
+	defer func() { _ = original.Close() }()
+	created, err := netns.New()
 	if err != nil {
 		return 0, fmt.Errorf("make a network namespace: %w", err)
 	}
-	return made, netns.Set(here)
+	return created, netns.Set(original)
 }

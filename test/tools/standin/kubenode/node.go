@@ -41,9 +41,9 @@ func register(ctx context.Context, client kubernetes.Interface) error {
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return err
 	}
-	room := corev1.ResourceList{"cpu": resource.MustParse("64"), "memory": resource.MustParse("256Gi"), "pods": resource.MustParse("500")}
+	capacity := corev1.ResourceList{"cpu": resource.MustParse("64"), "memory": resource.MustParse("256Gi"), "pods": resource.MustParse("500")}
 	status, err := json.Marshal(map[string]any{"status": map[string]any{
-		"capacity": room, "allocatable": room,
+		"capacity": capacity, "allocatable": capacity,
 		"nodeInfo":  map[string]string{"operatingSystem": "linux", "kubeletVersion": "v1.36.0"},
 		"addresses": []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: hostAddress}},
 		"conditions": []corev1.NodeCondition{{
@@ -56,7 +56,7 @@ func register(ctx context.Context, client kubernetes.Interface) error {
 	if _, err = client.CoreV1().Nodes().Patch(ctx, nodeName, types.MergePatchType, status, metav1.PatchOptions{}, "status"); err != nil {
 		return err
 	}
-	lease := func() {
+	renewLease := func() {
 		l := &coordinationv1.Lease{
 			ObjectMeta: metav1.ObjectMeta{Name: nodeName, Namespace: corev1.NamespaceNodeLease},
 			Spec: coordinationv1.LeaseSpec{
@@ -75,31 +75,31 @@ func register(ctx context.Context, client kubernetes.Interface) error {
 			log.Printf("renew the lease: %v", err)
 		}
 	}
-	lease()
+	renewLease()
 	go func() {
-		for range tick(ctx, 10*time.Second) {
-			lease()
+		for range ticker(ctx, 10*time.Second) {
+			renewLease()
 		}
 	}()
 	return nil
 }
 
-// work runs pods until ctx ends.
-func (n *node) work(ctx context.Context) error {
+// run runs pods until ctx ends.
+func (n *node) run(ctx context.Context) error {
 	factory := informers.NewSharedInformerFactory(n.client, 0)
 	informer := factory.Core().V1().Pods().Informer()
-	see := func(o any) {
+	handle := func(o any) {
 		if p, ok := o.(*corev1.Pod); ok {
-			n.see(ctx, p)
+			n.syncPod(ctx, p)
 		}
 	}
 	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: see, UpdateFunc: func(_, o any) { see(o) }, DeleteFunc: func(o any) {
+		AddFunc: handle, UpdateFunc: func(_, o any) { handle(o) }, DeleteFunc: func(o any) {
 			if gone, ok := o.(cache.DeletedFinalStateUnknown); ok {
 				o = gone.Obj
 			}
 			if p, ok := o.(*corev1.Pod); ok {
-				n.forget(p)
+				n.removePod(p)
 			}
 		},
 	})
@@ -111,37 +111,37 @@ func (n *node) work(ctx context.Context) error {
 	return nil
 }
 
-// see starts a new pod, and ends one that is to be deleted.
-func (n *node) see(ctx context.Context, object *corev1.Pod) {
+// syncPod starts a new pod, and ends one that is to be deleted.
+func (n *node) syncPod(ctx context.Context, apiPod *corev1.Pod) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	p := n.pods[string(object.UID)]
+	p := n.pods[string(apiPod.UID)]
 	switch {
-	case p != nil && object.DeletionTimestamp != nil:
+	case p != nil && apiPod.DeletionTimestamp != nil:
 		p.stop()
-	case p != nil, object.Status.Phase == corev1.PodSucceeded, object.Status.Phase == corev1.PodFailed:
+	case p != nil, apiPod.Status.Phase == corev1.PodSucceeded, apiPod.Status.Phase == corev1.PodFailed:
 	default:
-		p = newPod(n, object)
-		n.pods[string(object.UID)] = p
-		if object.DeletionTimestamp != nil {
+		p = newPod(n, apiPod)
+		n.pods[string(apiPod.UID)] = p
+		if apiPod.DeletionTimestamp != nil {
 			p.stop()
 		}
 		go p.run(ctx)
 	}
 }
 
-// forget ends what is left of a pod that is no more.
-func (n *node) forget(object *corev1.Pod) {
+// removePod ends what is left of a pod that is no more.
+func (n *node) removePod(apiPod *corev1.Pod) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if p := n.pods[string(object.UID)]; p != nil {
+	if p := n.pods[string(apiPod.UID)]; p != nil {
 		p.stop()
-		delete(n.pods, string(object.UID))
+		delete(n.pods, string(apiPod.UID))
 	}
 }
 
-// tick is a ticker that ends with ctx.
-func tick(ctx context.Context, every time.Duration) <-chan time.Time {
+// ticker is a ticker that ends with ctx.
+func ticker(ctx context.Context, every time.Duration) <-chan time.Time {
 	out := make(chan time.Time)
 	go func() {
 		defer close(out)

@@ -16,104 +16,104 @@ import (
 
 // pod is one that this node runs.
 type pod struct {
-	node   *node
-	object *corev1.Pod
-	folder string
-	box    *sandbox
+	node    *node
+	apiPod  *corev1.Pod
+	folder  string
+	sandbox *sandbox
 
-	// ending is closed when the pod is to end.
-	ending  chan struct{}
-	endOnce sync.Once
+	// stopping is closed when the pod is to end.
+	stopping chan struct{}
+	stopOnce sync.Once
 
-	mu         sync.Mutex
-	init, main []*unit
-	waiting    string // why no container starts
-	published  corev1.PodStatus
+	mu            sync.Mutex
+	init, main    []*podContainer
+	waitingReason string // why no container starts
+	lastStatus    corev1.PodStatus
 }
 
-func newPod(n *node, object *corev1.Pod) *pod {
-	p := &pod{node: n, object: object.DeepCopy(), ending: make(chan struct{})}
-	p.folder = filepath.Join(n.settings.Folder, "pods", string(object.UID))
-	for _, c := range object.Spec.InitContainers {
-		p.init = append(p.init, &unit{pod: p, spec: c, initial: true})
+func newPod(n *node, apiPod *corev1.Pod) *pod {
+	p := &pod{node: n, apiPod: apiPod.DeepCopy(), stopping: make(chan struct{})}
+	p.folder = filepath.Join(n.settings.Folder, "pods", string(apiPod.UID))
+	for _, c := range apiPod.Spec.InitContainers {
+		p.init = append(p.init, &podContainer{pod: p, spec: c, isInit: true})
 	}
-	for _, c := range object.Spec.Containers {
-		p.main = append(p.main, &unit{pod: p, spec: c})
+	for _, c := range apiPod.Spec.Containers {
+		p.main = append(p.main, &podContainer{pod: p, spec: c})
 	}
 	return p
 }
 
-func (p *pod) stop() { p.endOnce.Do(func() { close(p.ending) }) }
+func (p *pod) stop() { p.stopOnce.Do(func() { close(p.stopping) }) }
 
-func (p *pod) name() string { return p.object.Namespace + "/" + p.object.Name }
+func (p *pod) name() string { return p.apiPod.Namespace + "/" + p.apiPod.Name }
 
 // run is the life of the pod.
 func (p *pod) run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	running, halt := context.WithCancel(ctx)
-	defer halt()
+	runContext, stop := context.WithCancel(ctx)
+	defer stop()
 	go func() {
 		select {
-		case <-p.ending:
-			halt()
-		case <-running.Done():
+		case <-p.stopping:
+			stop()
+		case <-runContext.Done():
 		}
 	}()
-	if err := p.start(running); err != nil && running.Err() == nil {
+	if err := p.start(runContext); err != nil && runContext.Err() == nil {
 		log.Printf("%s: %v", p.name(), err)
 	}
 	select {
-	case <-p.ending:
+	case <-p.stopping:
 	case <-ctx.Done():
 		return
 	}
-	p.end(ctx)
+	p.terminate(ctx)
 }
 
 // start goes through what kubelet does, up to running containers.
 func (p *pod) start(ctx context.Context) error {
-	if err := p.await(ctx, "Unscheduled", p.bind); err != nil {
+	if err := p.retry(ctx, "Unscheduled", p.bindToNode); err != nil {
 		return err
 	}
-	box, err := p.node.network.join()
+	created, err := p.node.network.createSandbox()
 	if err != nil {
 		return err
 	}
 	p.mu.Lock()
-	p.box = box
+	p.sandbox = created
 	p.mu.Unlock()
-	p.publish(ctx)
-	if err := p.await(ctx, "ContainerCreating", p.fill); err != nil {
+	p.updateStatus(ctx)
+	if err := p.retry(ctx, "ContainerCreating", p.fillVolumes); err != nil {
 		return err
 	}
 	go func() {
-		for range tick(ctx, 2*time.Second) {
-			_ = p.refresh(ctx)
-			p.publish(ctx) // again, where the API server did not take it
+		for range ticker(ctx, 2*time.Second) {
+			_ = p.refreshVolumes(ctx)
+			p.updateStatus(ctx) // again, where the API server did not take it
 		}
 	}()
-	for _, u := range p.init {
-		if err := u.initialise(ctx); err != nil {
+	for _, pc := range p.init {
+		if err := pc.runInit(ctx); err != nil {
 			return err
 		}
 	}
-	for _, u := range p.main {
-		go u.keep(ctx)
+	for _, pc := range p.main {
+		go pc.runWithRestarts(ctx)
 	}
 	return nil
 }
 
-// await repeats a step until it works, and shows in the pod's status why it does
+// retry repeats a step until it works, and shows in the pod's status why it does
 // not yet.
-func (p *pod) await(ctx context.Context, reason string, step func(context.Context) error) error {
+func (p *pod) retry(ctx context.Context, reason string, step func(context.Context) error) error {
 	for {
 		err := step(ctx)
 		if err == nil {
-			p.explain(ctx, "")
+			p.setWaitingReason(ctx, "")
 			return nil
 		}
-		p.explain(ctx, reason+": "+err.Error())
+		p.setWaitingReason(ctx, reason+": "+err.Error())
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -122,48 +122,48 @@ func (p *pod) await(ctx context.Context, reason string, step func(context.Contex
 	}
 }
 
-func (p *pod) explain(ctx context.Context, why string) {
+func (p *pod) setWaitingReason(ctx context.Context, reason string) {
 	p.mu.Lock()
-	changed := p.waiting != why
-	p.waiting = why
+	changed := p.waitingReason != reason
+	p.waitingReason = reason
 	p.mu.Unlock()
 	if changed {
-		p.publish(ctx)
+		p.updateStatus(ctx)
 	}
 }
 
-// bind is the scheduler's part.
-func (p *pod) bind(ctx context.Context) error {
-	if p.object.Spec.NodeName != "" {
+// bindToNode is the scheduler's part.
+func (p *pod) bindToNode(ctx context.Context) error {
+	if p.apiPod.Spec.NodeName != "" {
 		return nil
 	}
-	err := p.node.client.CoreV1().Pods(p.object.Namespace).Bind(ctx, &corev1.Binding{
-		ObjectMeta: metav1.ObjectMeta{Name: p.object.Name, UID: p.object.UID},
+	err := p.node.client.CoreV1().Pods(p.apiPod.Namespace).Bind(ctx, &corev1.Binding{
+		ObjectMeta: metav1.ObjectMeta{Name: p.apiPod.Name, UID: p.apiPod.UID},
 		Target:     corev1.ObjectReference{Kind: "Node", Name: nodeName},
 	}, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsConflict(err) {
 		return fmt.Errorf("bind: %w", err)
 	}
-	p.object.Spec.NodeName = nodeName
+	p.apiPod.Spec.NodeName = nodeName
 	return nil
 }
 
-// end stops the containers, then the sidecars, and removes the pod.
-func (p *pod) end(ctx context.Context) {
-	grace := time.Duration(ptr.Deref(p.object.Spec.TerminationGracePeriodSeconds, 30)) * time.Second
+// terminate stops the containers, then the sidecars, and removes the pod.
+func (p *pod) terminate(ctx context.Context) {
+	grace := time.Duration(ptr.Deref(p.apiPod.Spec.TerminationGracePeriodSeconds, 30)) * time.Second
 	grace = max(grace, time.Second)
-	for _, group := range [][]*unit{p.main, p.init} {
+	for _, group := range [][]*podContainer{p.main, p.init} {
 		var all sync.WaitGroup
-		for _, u := range group {
-			all.Go(func() { u.end(grace) })
+		for _, pc := range group {
+			all.Go(func() { pc.terminate(grace) })
 		}
 		all.Wait()
 	}
-	if p.box != nil {
-		p.box.leave()
+	if p.sandbox != nil {
+		p.sandbox.remove()
 	}
-	err := p.node.client.CoreV1().Pods(p.object.Namespace).Delete(ctx, p.object.Name, metav1.DeleteOptions{
-		GracePeriodSeconds: ptr.To[int64](0), Preconditions: metav1.NewUIDPreconditions(string(p.object.UID)),
+	err := p.node.client.CoreV1().Pods(p.apiPod.Namespace).Delete(ctx, p.apiPod.Name, metav1.DeleteOptions{
+		GracePeriodSeconds: ptr.To[int64](0), Preconditions: metav1.NewUIDPreconditions(string(p.apiPod.UID)),
 	})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		log.Printf("%s: remove: %v", p.name(), err)

@@ -20,8 +20,8 @@ type process struct {
 	code int
 }
 
-// launch starts a container in a network namespace, with its output in a file.
-func launch(c container, network uintptr, output string) (*process, error) {
+// startProcess starts a container in a network namespace, with its output in a file.
+func startProcess(c containerSpec, network uintptr, output string) (*process, error) {
 	data, err := json.Marshal(c)
 	if err != nil {
 		return nil, err
@@ -37,15 +37,15 @@ func launch(c container, network uintptr, output string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	space := os.NewFile(uintptr(fd), "network")
+	namespaceFile := os.NewFile(uintptr(fd), "network")
 	command := exec.Command("/proc/self/exe", "container")
 	command.Stdin, command.Stdout, command.Stderr = bytes.NewReader(data), out, out
-	command.ExtraFiles = []*os.File{space}
+	command.ExtraFiles = []*os.File{namespaceFile}
 	// The pid namespace of the world ends what this process leaves behind.
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p := &process{command: command, started: time.Now(), done: make(chan struct{})}
 	err = command.Start()
-	_ = space.Close()
+	_ = namespaceFile.Close()
 	if err != nil {
 		_ = out.Close()
 		return nil, err
@@ -58,16 +58,16 @@ func launch(c container, network uintptr, output string) (*process, error) {
 		}
 		close(p.done)
 	}()
-	runtime.KeepAlive(space)
+	runtime.KeepAlive(namespaceFile)
 	return p, nil
 }
 
-// end asks the container to end, and ends it after the patience.
-func (p *process) end(patience time.Duration) {
+// terminate asks the container to end, and ends it after the patience.
+func (p *process) terminate(grace time.Duration) {
 	_ = p.command.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.done:
-	case <-time.After(patience):
+	case <-time.After(grace):
 		_ = p.command.Process.Kill()
 		<-p.done
 	}

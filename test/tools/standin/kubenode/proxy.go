@@ -34,9 +34,9 @@ type proxy struct {
 	services  corelisters.ServiceLister
 	slices    discoverylisters.EndpointSliceLister
 
-	mu        sync.Mutex
-	listeners map[string]net.Listener // by host:port
-	balancers int
+	mu            sync.Mutex
+	listeners     map[string]net.Listener // by host:port
+	loadBalancers int
 }
 
 func newProxy(client kubernetes.Interface, apiServer string) *proxy {
@@ -48,9 +48,9 @@ func (p *proxy) start(ctx context.Context) error {
 	services, endpoints := factory.Core().V1().Services(), factory.Discovery().V1().EndpointSlices()
 	p.services, p.slices = services.Lister(), endpoints.Lister()
 	_, err := services.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(any) { p.settle(ctx) },
-		UpdateFunc: func(any, any) { p.settle(ctx) },
-		DeleteFunc: func(any) { p.settle(ctx) },
+		AddFunc:    func(any) { p.syncListeners(ctx) },
+		UpdateFunc: func(any, any) { p.syncListeners(ctx) },
+		DeleteFunc: func(any) { p.syncListeners(ctx) },
 	})
 	if err != nil {
 		return err
@@ -65,8 +65,8 @@ func (p *proxy) start(ctx context.Context) error {
 	return nil
 }
 
-// settle opens and closes listeners until they are those that the Services want.
-func (p *proxy) settle(ctx context.Context) {
+// syncListeners opens and closes listeners until they are those that the Services want.
+func (p *proxy) syncListeners(ctx context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	all, err := p.services.List(labels.Everything())
@@ -81,28 +81,28 @@ func (p *proxy) settle(ctx context.Context) {
 		}
 		hosts := []string{s.Spec.ClusterIP}
 		if s.Spec.Type == corev1.ServiceTypeLoadBalancer {
-			hosts = append(hosts, p.balance(ctx, s)...)
+			hosts = append(hosts, p.loadBalancerIPs(ctx, s)...)
 		}
 		for _, host := range hosts {
 			for _, port := range s.Spec.Ports {
 				if port.Protocol == corev1.ProtocolTCP {
-					at := net.JoinHostPort(host, strconv.Itoa(int(port.Port)))
-					wanted[at] = true
-					p.listen(at, s.Namespace, s.Name, port.Name)
+					address := net.JoinHostPort(host, strconv.Itoa(int(port.Port)))
+					wanted[address] = true
+					p.listen(address, s.Namespace, s.Name, port.Name)
 				}
 			}
 		}
 	}
-	for at, l := range p.listeners {
-		if !wanted[at] {
+	for address, l := range p.listeners {
+		if !wanted[address] {
 			_ = l.Close()
-			delete(p.listeners, at)
+			delete(p.listeners, address)
 		}
 	}
 }
 
-// balance gives a Service an address from outside.
-func (p *proxy) balance(ctx context.Context, s *corev1.Service) []string {
+// loadBalancerIPs gives a Service an address from outside.
+func (p *proxy) loadBalancerIPs(ctx context.Context, s *corev1.Service) []string {
 	var hosts []string
 	for _, i := range s.Status.LoadBalancer.Ingress {
 		hosts = append(hosts, i.IP)
@@ -110,40 +110,40 @@ func (p *proxy) balance(ctx context.Context, s *corev1.Service) []string {
 	if len(hosts) > 0 {
 		return hosts
 	}
-	p.balancers++
+	p.loadBalancers++
 	s = s.DeepCopy()
-	s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: fmt.Sprintf("10.97.0.%d", p.balancers)}}
+	s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: fmt.Sprintf("10.97.0.%d", p.loadBalancers)}}
 	if _, err := p.client.CoreV1().Services(s.Namespace).UpdateStatus(ctx, s, metav1.UpdateOptions{}); err != nil {
 		log.Printf("load balancer of %s/%s: %v", s.Namespace, s.Name, err)
 	}
 	return nil // the update calls settle again
 }
 
-func (p *proxy) listen(at, namespace, name, port string) {
-	if p.listeners[at] != nil {
+func (p *proxy) listen(address, namespace, name, port string) {
+	if p.listeners[address] != nil {
 		return
 	}
-	l, err := net.Listen("tcp4", at)
+	l, err := net.Listen("tcp4", address)
 	if err != nil {
 		log.Printf("service %s/%s: %v", namespace, name, err)
 		return
 	}
-	p.listeners[at] = l
+	p.listeners[address] = l
 	go func() {
 		for {
 			in, err := l.Accept()
 			if err != nil {
 				return
 			}
-			go p.carry(in, namespace, name, port)
+			go p.forward(in, namespace, name, port)
 		}
 	}()
 }
 
-// carry connects a caller with an endpoint; without one it hangs up.
-func (p *proxy) carry(in net.Conn, namespace, name, port string) {
+// forward connects a caller with an endpoint; without one it hangs up.
+func (p *proxy) forward(in net.Conn, namespace, name, port string) {
 	defer func() { _ = in.Close() }()
-	target, err := p.endpoint(namespace, name, port)
+	target, err := p.chooseEndpoint(namespace, name, port)
 	if err != nil {
 		return
 	}
@@ -164,8 +164,8 @@ func (p *proxy) carry(in net.Conn, namespace, name, port string) {
 	both.Wait()
 }
 
-// endpoint chooses one that is ready.
-func (p *proxy) endpoint(namespace, name, port string) (string, error) {
+// chooseEndpoint chooses one that is ready.
+func (p *proxy) chooseEndpoint(namespace, name, port string) (string, error) {
 	if namespace == metav1.NamespaceDefault && name == "kubernetes" {
 		return p.apiServer, nil
 	}
@@ -175,13 +175,13 @@ func (p *proxy) endpoint(namespace, name, port string) (string, error) {
 	}
 	var found []string
 	for _, s := range all {
-		for _, at := range s.Ports {
-			if at.Port == nil || at.Name == nil || *at.Name != port {
+		for _, slicePort := range s.Ports {
+			if slicePort.Port == nil || slicePort.Name == nil || *slicePort.Name != port {
 				continue
 			}
 			for _, e := range s.Endpoints {
 				if e.Conditions.Ready == nil || *e.Conditions.Ready {
-					found = append(found, net.JoinHostPort(e.Addresses[0], strconv.Itoa(int(*at.Port))))
+					found = append(found, net.JoinHostPort(e.Addresses[0], strconv.Itoa(int(*slicePort.Port))))
 				}
 			}
 		}

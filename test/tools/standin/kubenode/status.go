@@ -16,23 +16,23 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// publish tells the API server how the pod is, where that is news.
-func (p *pod) publish(ctx context.Context) {
+// updateStatus tells the API server how the pod is, where that is news.
+func (p *pod) updateStatus(ctx context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	status := p.status()
-	if reflect.DeepEqual(status, p.published) {
+	if reflect.DeepEqual(status, p.lastStatus) {
 		return
 	}
 	for i, c := range status.Conditions {
 		status.Conditions[i].LastTransitionTime = metav1.Now().Rfc3339Copy()
-		for _, old := range p.published.Conditions {
+		for _, old := range p.lastStatus.Conditions {
 			if old.Type == c.Type && old.Status == c.Status {
 				status.Conditions[i].LastTransitionTime = old.LastTransitionTime
 			}
 		}
 	}
-	if reflect.DeepEqual(status, p.published) {
+	if reflect.DeepEqual(status, p.lastStatus) {
 		return
 	}
 	patch, err := json.Marshal(map[string]any{"status": status})
@@ -42,10 +42,10 @@ func (p *pod) publish(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	_, err = p.node.client.CoreV1().Pods(p.object.Namespace).Patch(ctx, p.object.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
+	_, err = p.node.client.CoreV1().Pods(p.apiPod.Namespace).Patch(ctx, p.apiPod.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
 	switch {
 	case err == nil:
-		p.published = status
+		p.lastStatus = status
 	case !apierrors.IsNotFound(err):
 		log.Printf("%s: status: %v", p.name(), err)
 	}
@@ -54,31 +54,31 @@ func (p *pod) publish(ctx context.Context) {
 // status is the pod's, without the times of transitions.
 func (p *pod) status() corev1.PodStatus {
 	s := corev1.PodStatus{Phase: corev1.PodPending, HostIP: hostAddress}
-	if p.box != nil {
-		s.PodIP, s.PodIPs = p.box.ip, []corev1.PodIP{{IP: p.box.ip}}
+	if p.sandbox != nil {
+		s.PodIP, s.PodIPs = p.sandbox.ip, []corev1.PodIP{{IP: p.sandbox.ip}}
 	}
 	initialised, ready := true, true
-	for _, u := range p.init {
-		c := u.status()
-		initialised = initialised && (u.exited != nil || u.native() && u.started)
+	for _, pc := range p.init {
+		c := pc.status()
+		initialised = initialised && (pc.exited != nil || pc.isNativeSidecar() && pc.started)
 		ready = ready && c.Ready
 		s.InitContainerStatuses = append(s.InitContainerStatuses, c)
 	}
 	running := initialised
-	for _, u := range p.main {
-		c := u.status()
-		running = running && u.process != nil
+	for _, pc := range p.main {
+		c := pc.status()
+		running = running && pc.process != nil
 		ready = ready && c.Ready
 		s.ContainerStatuses = append(s.ContainerStatuses, c)
 	}
 	if running {
 		s.Phase = corev1.PodRunning
 	}
-	for kind, is := range map[corev1.PodConditionType]bool{
+	for kind, holds := range map[corev1.PodConditionType]bool{
 		corev1.PodScheduled: true, corev1.PodInitialized: initialised, corev1.ContainersReady: ready && running, corev1.PodReady: ready && running,
 	} {
 		c := corev1.PodCondition{Type: kind, Status: corev1.ConditionFalse}
-		if is {
+		if holds {
 			c.Status = corev1.ConditionTrue
 		}
 		s.Conditions = append(s.Conditions, c)
@@ -87,21 +87,21 @@ func (p *pod) status() corev1.PodStatus {
 	return s
 }
 
-func (u *unit) status() corev1.ContainerStatus {
-	c := corev1.ContainerStatus{Name: u.spec.Name, Image: u.spec.Image, ImageID: u.spec.Image, RestartCount: u.restarts, Started: ptr.To(u.started), Ready: u.ready}
+func (pc *podContainer) status() corev1.ContainerStatus {
+	c := corev1.ContainerStatus{Name: pc.spec.Name, Image: pc.spec.Image, ImageID: pc.spec.Image, RestartCount: pc.restarts, Started: ptr.To(pc.started), Ready: pc.ready}
 	switch {
-	case u.exited != nil:
-		c.State.Terminated = u.exited
-	case u.problem != "":
-		reason, message, found := strings.Cut(u.problem, ": ")
+	case pc.exited != nil:
+		c.State.Terminated = pc.exited
+	case pc.lastError != "":
+		reason, message, found := strings.Cut(pc.lastError, ": ")
 		if !found || strings.Contains(reason, " ") {
-			reason, message = "CrashLoopBackOff", u.problem
+			reason, message = "CrashLoopBackOff", pc.lastError
 		}
 		c.State.Waiting = &corev1.ContainerStateWaiting{Reason: reason, Message: message}
-	case u.process != nil:
-		c.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(u.process.started).Rfc3339Copy()}
+	case pc.process != nil:
+		c.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(pc.process.started).Rfc3339Copy()}
 	default:
-		reason, message, _ := strings.Cut(u.pod.waiting, ": ")
+		reason, message, _ := strings.Cut(pc.pod.waitingReason, ": ")
 		if reason == "" {
 			reason = "PodInitializing"
 		}

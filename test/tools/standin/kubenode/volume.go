@@ -14,36 +14,36 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// volume is the folder of a volume.
-func (p *pod) volume(name string) string { return filepath.Join(p.folder, "volumes", name) }
+// volumeFolder is the folder of a volume.
+func (p *pod) volumeFolder(name string) string { return filepath.Join(p.folder, "volumes", name) }
 
-// fill makes every volume; it fails while a Secret or ConfigMap is not there.
-func (p *pod) fill(ctx context.Context) error {
-	for _, v := range p.object.Spec.Volumes {
-		if err := os.MkdirAll(p.volume(v.Name), 0o755); err != nil {
+// fillVolumes makes every volume; it fails while a Secret or ConfigMap is not there.
+func (p *pod) fillVolumes(ctx context.Context) error {
+	for _, v := range p.apiPod.Spec.Volumes {
+		if err := os.MkdirAll(p.volumeFolder(v.Name), 0o755); err != nil {
 			return err
 		}
-		if err := os.Chmod(p.volume(v.Name), 0o777); err != nil {
+		if err := os.Chmod(p.volumeFolder(v.Name), 0o777); err != nil {
 			return err
 		}
-		if err := p.fillOne(ctx, v, true); err != nil {
+		if err := p.fillVolume(ctx, v, true); err != nil {
 			return fmt.Errorf("volume %s: %w", v.Name, err)
 		}
 	}
 	return nil
 }
 
-// refresh writes anew what may have changed: Secrets and ConfigMaps, as kubelet
+// refreshVolumes writes anew what may have changed: Secrets and ConfigMaps, as kubelet
 // does about every minute.
-func (p *pod) refresh(ctx context.Context) error {
+func (p *pod) refreshVolumes(ctx context.Context) error {
 	var errs []error
-	for _, v := range p.object.Spec.Volumes {
-		errs = append(errs, p.fillOne(ctx, v, false))
+	for _, v := range p.apiPod.Spec.Volumes {
+		errs = append(errs, p.fillVolume(ctx, v, false))
 	}
 	return errors.Join(errs...)
 }
 
-func (p *pod) fillOne(ctx context.Context, v corev1.Volume, first bool) error {
+func (p *pod) fillVolume(ctx context.Context, v corev1.Volume, first bool) error {
 	var sources []corev1.VolumeProjection
 	switch {
 	case v.Secret != nil:
@@ -65,28 +65,28 @@ func (p *pod) fillOne(ctx context.Context, v corev1.Volume, first bool) error {
 		return errors.New("no such kind of volume here")
 	}
 	for _, s := range sources {
-		if err := p.project(ctx, p.volume(v.Name), s, first); err != nil {
+		if err := p.writeProjection(ctx, p.volumeFolder(v.Name), s, first); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// project writes one source into a folder. Tokens and the downward API are
-// written once: no guide runs that long.
-func (p *pod) project(ctx context.Context, folder string, s corev1.VolumeProjection, first bool) error {
+// writeProjection writes one source into a folder. Tokens and the downward API are
+// written once: no guide lives that long.
+func (p *pod) writeProjection(ctx context.Context, folder string, s corev1.VolumeProjection, first bool) error {
 	core := p.node.client.CoreV1()
 	switch {
 	case s.Secret != nil:
-		secret, err := core.Secrets(p.object.Namespace).Get(ctx, s.Secret.Name, metav1.GetOptions{})
+		secret, err := core.Secrets(p.apiPod.Namespace).Get(ctx, s.Secret.Name, metav1.GetOptions{})
 		if err != nil {
-			return optional(s.Secret.Optional, err)
+			return ignoreIfOptional(s.Secret.Optional, err)
 		}
 		return writeItems(folder, s.Secret.Items, secret.Data)
 	case s.ConfigMap != nil:
-		cm, err := core.ConfigMaps(p.object.Namespace).Get(ctx, s.ConfigMap.Name, metav1.GetOptions{})
+		cm, err := core.ConfigMaps(p.apiPod.Namespace).Get(ctx, s.ConfigMap.Name, metav1.GetOptions{})
 		if err != nil {
-			return optional(s.ConfigMap.Optional, err)
+			return ignoreIfOptional(s.ConfigMap.Optional, err)
 		}
 		data := map[string][]byte{}
 		for k, text := range cm.Data {
@@ -100,33 +100,33 @@ func (p *pod) project(ctx context.Context, folder string, s corev1.VolumeProject
 			if item.FieldRef == nil {
 				continue
 			}
-			if err := write(filepath.Join(folder, item.Path), []byte(p.field(item.FieldRef.FieldPath))); err != nil {
+			if err := replaceFile(filepath.Join(folder, item.Path), []byte(p.fieldValue(item.FieldRef.FieldPath))); err != nil {
 				return err
 			}
 		}
 		return nil
 	case s.ServiceAccountToken != nil:
-		t, err := p.token(ctx, s.ServiceAccountToken)
+		t, err := p.createToken(ctx, s.ServiceAccountToken)
 		if err != nil {
 			return err
 		}
-		return write(filepath.Join(folder, s.ServiceAccountToken.Path), []byte(t))
+		return replaceFile(filepath.Join(folder, s.ServiceAccountToken.Path), []byte(t))
 	}
 	return errors.New("no such source of a projected volume here")
 }
 
-func (p *pod) token(ctx context.Context, s *corev1.ServiceAccountTokenProjection) (string, error) {
+func (p *pod) createToken(ctx context.Context, s *corev1.ServiceAccountTokenProjection) (string, error) {
 	spec := authenticationv1.TokenRequestSpec{
 		ExpirationSeconds: s.ExpirationSeconds,
-		BoundObjectRef:    &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: p.object.Name, UID: p.object.UID},
+		BoundObjectRef:    &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: p.apiPod.Name, UID: p.apiPod.UID},
 	}
 	if s.Audience != "" {
 		spec.Audiences = []string{s.Audience}
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	t, err := p.node.client.CoreV1().ServiceAccounts(p.object.Namespace).CreateToken(
-		ctx, p.object.Spec.ServiceAccountName, &authenticationv1.TokenRequest{Spec: spec}, metav1.CreateOptions{})
+	t, err := p.node.client.CoreV1().ServiceAccounts(p.apiPod.Namespace).CreateToken(
+		ctx, p.apiPod.Spec.ServiceAccountName, &authenticationv1.TokenRequest{Spec: spec}, metav1.CreateOptions{})
 	if err != nil {
 		return "", err
 	}
@@ -136,7 +136,7 @@ func (p *pod) token(ctx context.Context, s *corev1.ServiceAccountTokenProjection
 func writeItems(folder string, items []corev1.KeyToPath, data map[string][]byte) error {
 	if len(items) == 0 {
 		for key, content := range data {
-			if err := write(filepath.Join(folder, key), content); err != nil {
+			if err := replaceFile(filepath.Join(folder, key), content); err != nil {
 				return err
 			}
 		}
@@ -147,15 +147,15 @@ func writeItems(folder string, items []corev1.KeyToPath, data map[string][]byte)
 		if !ok {
 			return fmt.Errorf("no key %s", item.Key)
 		}
-		if err := write(filepath.Join(folder, item.Path), content); err != nil {
+		if err := replaceFile(filepath.Join(folder, item.Path), content); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// write replaces a file at once, where its content differs.
-func write(path string, content []byte) error {
+// replaceFile replaces a file at once, where its content differs.
+func replaceFile(path string, content []byte) error {
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, content) {
 		return nil
 	}

@@ -18,18 +18,18 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// front is where callers arrive. Under STRICT it hands every byte to gRPC's
+// listener is where callers arrive. Under STRICT it hands every byte to gRPC's
 // server, which terminates TLS. Under PERMISSIVE, where istiod gives that server a
 // plain listener, it hands plain text on and terminates the mesh's mTLS by itself,
 // with the agent's certificates; like Envoy's listener it takes for the mesh's
 // what offers ALPN istio.
-type front struct {
+type listener struct {
 	mu sync.Mutex
 	// callers are the terminated callers, by the address that the inner server sees.
 	callers map[string]caller
 }
 
-func (f *front) serve(outer, inner, certificates string) error {
+func (f *listener) serve(outer, inner, certificates string) error {
 	l, err := net.Listen("tcp4", outer)
 	if err != nil {
 		return err
@@ -41,43 +41,43 @@ func (f *front) serve(outer, inner, certificates string) error {
 		}
 		go func() {
 			defer func() { _ = in.Close() }()
-			if err := f.carry(in, inner, certificates); err != nil {
+			if err := f.handle(in, inner, certificates); err != nil {
 				log.Printf("from %s: %v", in.RemoteAddr(), err)
 			}
 		}()
 	}
 }
 
-func (f *front) carry(in net.Conn, inner, certificates string) error {
-	buffered := bufio.NewReader(in)
-	first, err := buffered.Peek(1)
+func (f *listener) handle(in net.Conn, inner, certificates string) error {
+	reader := bufio.NewReader(in)
+	first, err := reader.Peek(1)
 	if err != nil {
 		return err
 	}
-	var conn net.Conn = peeked{in, buffered}
-	strict, err := isTLS(inner)
+	var conn net.Conn = bufferedConn{in, reader}
+	strict, err := requiresTLS(inner)
 	if err != nil {
 		return err
 	}
-	var who caller
-	if isHandshake(first[0]) && !strict {
+	var peer caller
+	if isTLSHandshake(first[0]) && !strict {
 		secure := tls.Server(conn, &tls.Config{
 			MinVersion: tls.VersionTLS12,
 			GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-				return terminate(hello, certificates)
+				return permissiveTLSConfig(hello, certificates)
 			},
 		})
 		if err := secure.Handshake(); err != nil {
 			return err
 		}
-		conn, who = secure, callerOf(secure.ConnectionState())
+		conn, peer = secure, callerOf(secure.ConnectionState())
 	}
 	out, err := net.Dial("tcp4", inner)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = out.Close() }()
-	defer f.remember(out.LocalAddr().String(), who)()
+	defer f.trackCaller(out.LocalAddr().String(), peer)()
 	go func() {
 		_, _ = io.Copy(out, conn)
 		_ = out.Close()
@@ -86,14 +86,14 @@ func (f *front) carry(in net.Conn, inner, certificates string) error {
 	return nil
 }
 
-// remember notes a caller until the returned function is called.
-func (f *front) remember(address string, who caller) func() {
+// trackCaller notes a caller until the returned function is called.
+func (f *listener) trackCaller(address string, peer caller) func() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.callers == nil {
 		f.callers = map[string]caller{}
 	}
-	f.callers[address] = who
+	f.callers[address] = peer
 	return func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -101,14 +101,14 @@ func (f *front) remember(address string, who caller) func() {
 	}
 }
 
-func (f *front) caller(address string) caller {
+func (f *listener) caller(address string) caller {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.callers[address]
 }
 
-// terminate is the TLS of a PERMISSIVE listener.
-func terminate(hello *tls.ClientHelloInfo, folder string) (*tls.Config, error) {
+// permissiveTLSConfig is the TLS of a PERMISSIVE listener.
+func permissiveTLSConfig(hello *tls.ClientHelloInfo, folder string) (*tls.Config, error) {
 	if !slices.Contains(hello.SupportedProtos, "istio") {
 		return nil, errors.New("TLS without ALPN istio is not the mesh's")
 	}
@@ -128,9 +128,9 @@ func terminate(hello *tls.ClientHelloInfo, folder string) (*tls.Config, error) {
 	}, nil
 }
 
-// isTLS asks the inner server what it speaks: to a client of plain HTTP/2 a plain
+// requiresTLS asks the inner server what it speaks: to a client of plain HTTP/2 a plain
 // one sends its settings, one of TLS an alert or nothing.
-func isTLS(inner string) (bool, error) {
+func requiresTLS(inner string) (bool, error) {
 	conn, err := net.Dial("tcp4", inner)
 	if err != nil {
 		return false, err
@@ -150,16 +150,16 @@ func isTLS(inner string) (bool, error) {
 	return header[3] != byte(http2.FrameSettings), nil
 }
 
-// isHandshake says whether a connection that starts so is TLS.
-func isHandshake(first byte) bool { return first == 0x16 }
+// isTLSHandshake says whether a connection that starts so is TLS.
+func isTLSHandshake(first byte) bool { return first == 0x16 }
 
-// peeked is a connection of which something was read ahead.
-type peeked struct {
+// bufferedConn is a connection of which something was read ahead.
+type bufferedConn struct {
 	net.Conn
 	reader io.Reader
 }
 
-func (p peeked) Read(b []byte) (int, error) { return p.reader.Read(b) }
+func (p bufferedConn) Read(b []byte) (int, error) { return p.reader.Read(b) }
 
 // caller is who called: the identity and the serial number of a certificate of the
 // mesh. Both are empty for plain text.
@@ -170,9 +170,9 @@ func callerOf(state tls.ConnectionState) caller {
 		return caller{}
 	}
 	leaf := state.PeerCertificates[0]
-	who := caller{serial: fmt.Sprintf("%X", leaf.SerialNumber)}
+	peer := caller{serial: fmt.Sprintf("%X", leaf.SerialNumber)}
 	for _, uri := range leaf.URIs {
-		who.id = uri.String()
+		peer.id = uri.String()
 	}
-	return who
+	return peer
 }

@@ -12,26 +12,26 @@ import (
 	"google.golang.org/grpc"
 )
 
-func TestIsTLS(t *testing.T) {
-	plain, err := net.Listen("tcp4", "127.0.0.1:0")
+func TestRequiresTLS(t *testing.T) {
+	plainText, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := grpc.NewServer()
-	go func() { _ = server.Serve(plain) }()
+	go func() { _ = server.Serve(plainText) }()
 	t.Cleanup(server.Stop)
 	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
 	secure.EnableHTTP2 = true
 	secure.StartTLS()
 	t.Cleanup(secure.Close)
-	mute, err := net.Listen("tcp4", "127.0.0.1:0")
+	silent, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = mute.Close() })
+	t.Cleanup(func() { _ = silent.Close() })
 	go func() {
 		for {
-			c, err := mute.Accept()
+			c, err := silent.Accept()
 			if err != nil {
 				return
 			}
@@ -43,12 +43,12 @@ func TestIsTLS(t *testing.T) {
 		address string
 		want    bool
 	}{
-		"if it is gRPC's plain server, expect no": {plain.Addr().String(), false},
+		"if it is gRPC's plain server, expect no": {plainText.Addr().String(), false},
 		"if it speaks TLS, expect yes":            {secure.Listener.Addr().String(), true},
-		"if it hangs up, expect yes":              {mute.Addr().String(), true},
+		"if it hangs up, expect yes":              {silent.Addr().String(), true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := isTLS(test.address)
+			got, err := requiresTLS(test.address)
 			if err != nil || got != test.want {
 				t.Errorf("got %v, %v, want %v", got, err, test.want)
 			}
@@ -58,28 +58,28 @@ func TestIsTLS(t *testing.T) {
 
 // TLS that is not the mesh's is not terminated, as Envoy's PERMISSIVE listener
 // does not.
-func TestTerminateRefusesOtherTLS(t *testing.T) {
-	_, err := terminate(&tls.ClientHelloInfo{SupportedProtos: []string{"h2"}}, t.TempDir())
+func TestPermissiveListenerRejectsTLSFromOutsideTheMesh(t *testing.T) {
+	_, err := permissiveTLSConfig(&tls.ClientHelloInfo{SupportedProtos: []string{"h2"}}, t.TempDir())
 	if want := "TLS without ALPN istio is not the mesh's"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
-	_, err = terminate(&tls.ClientHelloInfo{SupportedProtos: []string{"istio", "h2"}}, t.TempDir())
+	_, err = permissiveTLSConfig(&tls.ClientHelloInfo{SupportedProtos: []string{"istio", "h2"}}, t.TempDir())
 	if err == nil {
 		t.Error("want an error about the missing certificate")
 	}
 }
 
-func TestChange(t *testing.T) {
+func TestAdjustBootstrap(t *testing.T) {
 	config := map[string]any{
 		"certificate_providers": map[string]any{"default": map[string]any{"config": map[string]any{"refresh_interval": "900s"}}},
 		"node":                  map[string]any{"metadata": map[string]any{"LABELS": map[string]any{"app": "quote", "security.istio.io/tlsMode": "istio"}}},
 	}
-	change(config)
-	provider := under(under(under(config, "certificate_providers"), "default"), "config")
+	adjustBootstrap(config)
+	provider := nestedMap(nestedMap(nestedMap(config, "certificate_providers"), "default"), "config")
 	if provider["refresh_interval"] != "1s" {
 		t.Errorf("certificates are read every %v", provider["refresh_interval"])
 	}
-	labels := under(under(under(config, "node"), "metadata"), "LABELS")
+	labels := nestedMap(nestedMap(nestedMap(config, "node"), "metadata"), "LABELS")
 	if len(labels) != 2 || labels["app"] != "quote" || labels["istio.io/test-vm"] != "true" {
 		t.Errorf("labels %v", labels)
 	}

@@ -32,11 +32,11 @@ import (
 
 // What the node says in the environment.
 const (
-	bootstrapVariable = "GRPC_XDS_BOOTSTRAP"    // set where there is an agent
-	portsVariable     = "STAND_IN_PORTS"        // 8080,9080
-	addressVariable   = "STAND_IN_ADDRESS"      // the pod's
-	imageVariable     = "STAND_IN_IMAGE"        // what would run here
-	preparedVariable  = "STAND_IN_BOOTSTRAPPED" // set by this program, once
+	bootstrapVariable    = "GRPC_XDS_BOOTSTRAP"    // set where there is an agent
+	portsVariable        = "STAND_IN_PORTS"        // 8080,9080
+	addressVariable      = "STAND_IN_ADDRESS"      // the pod's
+	imageVariable        = "STAND_IN_IMAGE"        // what would run here
+	bootstrappedVariable = "STAND_IN_BOOTSTRAPPED" // set by this program, once
 )
 
 func main() {
@@ -48,26 +48,26 @@ func main() {
 
 func run() error {
 	bootstrap := os.Getenv(bootstrapVariable)
-	if bootstrap != "" && os.Getenv(preparedVariable) == "" {
-		return prepare(bootstrap)
+	if bootstrap != "" && os.Getenv(bootstrappedVariable) == "" {
+		return execWithBootstrap(bootstrap)
 	}
 	errs := make(chan error)
 	for port := range strings.SplitSeq(os.Getenv(portsVariable), ",") {
-		s := &service{address: os.Getenv(addressVariable), port: port, certificates: path.Dir(os.Getenv(preparedVariable))}
+		s := &service{address: os.Getenv(addressVariable), port: port, certificates: path.Dir(os.Getenv(bootstrappedVariable))}
 		go func() {
 			if bootstrap == "" {
-				errs <- s.plain()
+				errs <- s.servePlainText()
 				return
 			}
-			errs <- s.meshed()
+			errs <- s.serveMesh()
 		}()
 	}
 	return <-errs
 }
 
-// prepare waits for the agent's bootstrap and starts this program anew with it:
+// execWithBootstrap waits for the agent's bootstrap and starts this program anew with it:
 // gRPC reads the environment before main.
-func prepare(file string) error {
+func execWithBootstrap(file string) error {
 	var data []byte
 	for {
 		var err error
@@ -80,7 +80,7 @@ func prepare(file string) error {
 	if err := json.Unmarshal(data, &config); err != nil {
 		return err
 	}
-	change(config)
+	adjustBootstrap(config)
 	data, err := json.Marshal(config)
 	if err != nil {
 		return err
@@ -89,7 +89,7 @@ func prepare(file string) error {
 	if err := os.WriteFile(changed, data, 0o600); err != nil {
 		return err
 	}
-	env := []string{bootstrapVariable + "=" + changed, preparedVariable + "=" + file}
+	env := []string{bootstrapVariable + "=" + changed, bootstrappedVariable + "=" + file}
 	for _, e := range os.Environ() {
 		if !strings.HasPrefix(e, bootstrapVariable+"=") {
 			env = append(env, e)
@@ -98,25 +98,25 @@ func prepare(file string) error {
 	return syscall.Exec("/proc/self/exe", os.Args, env)
 }
 
-// change makes of gRPC's bootstrap one that Envoy's part can be played with.
+// adjustBootstrap makes of gRPC's bootstrap one that Envoy's part can be played with.
 //
 // Certificates are read every second, not every 15 minutes, since the guides have
 // short ones. And the labels are told as those of a machine outside of the cluster,
 // without tlsMode: of a pod that has it istiod takes PERMISSIVE for STRICT in
 // gRPC's configuration, which it does not in Envoy's.
-func change(config map[string]any) {
-	for _, one := range under(config, "certificate_providers") {
+func adjustBootstrap(config map[string]any) {
+	for _, one := range nestedMap(config, "certificate_providers") {
 		if provider, ok := one.(map[string]any); ok {
-			under(provider, "config")["refresh_interval"] = "1s"
+			nestedMap(provider, "config")["refresh_interval"] = "1s"
 		}
 	}
-	labels := under(under(under(config, "node"), "metadata"), "LABELS")
+	labels := nestedMap(nestedMap(nestedMap(config, "node"), "metadata"), "LABELS")
 	delete(labels, "security.istio.io/tlsMode")
 	labels["istio.io/test-vm"] = "true"
 }
 
-// under is the map in a map, made where it is missing.
-func under(in map[string]any, key string) map[string]any {
+// nestedMap is the map in a map, made where it is missing.
+func nestedMap(in map[string]any, key string) map[string]any {
 	m, ok := in[key].(map[string]any)
 	if !ok {
 		m = map[string]any{}
@@ -130,22 +130,22 @@ type service struct {
 	address, port string
 	// certificates is the folder of the agent's.
 	certificates string
-	front        front
+	listener     listener
 }
 
-func (s *service) plain() error {
+func (s *service) servePlainText() error {
 	l, err := net.Listen("tcp4", net.JoinHostPort(s.address, s.port))
 	if err != nil {
 		return err
 	}
-	server := grpc.NewServer(grpc.UnaryInterceptor(s.sign))
+	server := grpc.NewServer(grpc.UnaryInterceptor(s.addMetadata))
 	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
 	return server.Serve(l)
 }
 
-// meshed serves behind a front that tells plain text and TLS apart, which gRPC's
+// serveMesh serves behind a front that tells plain text and TLS apart, which gRPC's
 // xDS cannot: it knows no PERMISSIVE.
-func (s *service) meshed() error {
+func (s *service) serveMesh() error {
 	inner, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", s.port))
 	if err != nil {
 		return err
@@ -154,7 +154,7 @@ func (s *service) meshed() error {
 	if err != nil {
 		return err
 	}
-	server, err := xds.NewGRPCServer(grpc.Creds(secure), grpc.UnaryInterceptor(s.sign),
+	server, err := xds.NewGRPCServer(grpc.Creds(secure), grpc.UnaryInterceptor(s.addMetadata),
 		xds.ServingModeCallback(func(_ net.Addr, mode xds.ServingModeChangeArgs) {
 			log.Printf("port %s: %s, %v", s.port, mode.Mode, mode.Err)
 		}))
@@ -165,25 +165,25 @@ func (s *service) meshed() error {
 	errs := make(chan error, 2)
 	go func() { errs <- server.Serve(inner) }()
 	go func() {
-		errs <- s.front.serve(net.JoinHostPort(s.address, s.port), inner.Addr().String(), s.certificates)
+		errs <- s.listener.serve(net.JoinHostPort(s.address, s.port), inner.Addr().String(), s.certificates)
 	}()
 	return <-errs
 }
 
-// sign adds to the answer who gives it, and to whom.
-func (s *service) sign(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+// addMetadata adds to the answer who gives it, and to whom.
+func (s *service) addMetadata(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 	host, _ := os.Hostname()
 	if h := os.Getenv("HOSTNAME"); h != "" {
 		host = h
 	}
 	md := metadata.Pairs("server", host, "image", os.Getenv(imageVariable), "port", s.port)
 	if p, ok := peer.FromContext(ctx); ok {
-		who := s.front.caller(p.Addr.String())
+		client := s.listener.caller(p.Addr.String())
 		if t, ok := p.AuthInfo.(credentials.TLSInfo); ok {
-			who = callerOf(t.State)
+			client = callerOf(t.State)
 		}
-		md.Set("client", who.id)
-		md.Set("serial", who.serial)
+		md.Set("client", client.id)
+		md.Set("serial", client.serial)
 	}
 	if err := grpc.SetHeader(ctx, md); err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
