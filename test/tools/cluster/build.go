@@ -9,7 +9,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/builder"
 )
 
-// newBuilder returns the builder that the environment and the working folder ask for.
+// newBuilder returns the builder for the repository of the working folder, with the
+// cache and the assets that the environment names.
 func newBuilder(std streams) (builder.Builder, error) {
 	workingFolder, err := os.Getwd()
 	if err != nil {
@@ -49,7 +50,7 @@ func runBin(ctx context.Context, arguments []string, std streams) error {
 	return printPaths(ctx, flags.Args(), std)
 }
 
-// printPaths builds tools and prints a path a line, in the order of the names.
+// printPaths builds tools and prints one path per line, in the order of names.
 func printPaths(ctx context.Context, names []string, std streams) error {
 	builder, err := newBuilder(std)
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/apiserver"
 )
 
-// asProgram makes the test binary behave as the program itself, which starts
-// itself again for the reaper and the background.
+// asProgram names the environment variable that makes the test binary run as the
+// program. The program starts itself for the reaper and for up --detach.
 const asProgram = "ISTHMUS_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
@@ -28,8 +28,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// program returns a command that runs the program, with a temporary folder of
-// its own.
+// program returns a command that runs the program with its own temporary folder.
 func program(t *testing.T, arguments ...string) *exec.Cmd {
 	t.Helper()
 	command := exec.Command(os.Args[0], arguments...)
@@ -37,8 +36,8 @@ func program(t *testing.T, arguments ...string) *exec.Cmd {
 	return command
 }
 
-// up starts a control plane and returns it once it is ready, with the write end
-// of its standard input.
+// up starts a control plane and returns it when it is ready, with the write end of
+// its standard input.
 func up(t *testing.T, arguments ...string) (*exec.Cmd, *os.File, apiserver.Endpoint) {
 	t.Helper()
 	read, write, err := os.Pipe()
@@ -90,7 +89,7 @@ func kubectl(t *testing.T, endpoint apiserver.Endpoint, arguments ...string) str
 	return string(out)
 }
 
-// children returns what a control plane consists of.
+// children returns the processes of a control plane.
 func children(t *testing.T, endpoint apiserver.Endpoint, want ...string) []apiserver.Child {
 	t.Helper()
 	state, err := apiserver.ReadState(endpoint.DataDir)
@@ -110,7 +109,7 @@ func children(t *testing.T, endpoint apiserver.Endpoint, want ...string) []apise
 	return state.Children
 }
 
-// assertRemoved waits until neither processes nor data folder are there.
+// assertRemoved waits until the processes have ended and the data folder is gone.
 func assertRemoved(t *testing.T, endpoint apiserver.Endpoint, children []apiserver.Child) {
 	t.Helper()
 	var left []string
@@ -154,7 +153,7 @@ func TestUpServesUntilItsInputCloses(t *testing.T) {
 	if err := command.Wait(); err != nil {
 		t.Errorf("up ended with %v", err)
 	}
-	// Nothing is awaited here: who sees up end may rely on it.
+	// No waiting here: cleanup is complete when up has ended.
 	for _, path := range []string{endpoint.DataDir, extraKubeconfig} {
 		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s is still there: %v", path, err)
@@ -167,8 +166,8 @@ func TestUpServesUntilItsInputCloses(t *testing.T) {
 	}
 }
 
-// What the contract says of the API server: RBAC, the default admission
-// plugins, tokens for Istio's agents.
+// The API server enforces RBAC and the default admission plugins, and issues tokens
+// for Istio's agents.
 func TestUpEnforcesAuthorizationAndAdmission(t *testing.T) {
 	command, _, endpoint := up(t)
 	processes := children(t, endpoint, "etcd", "kube-apiserver")
@@ -216,7 +215,7 @@ func TestUpFailsWhenAComponentDies(t *testing.T) {
 	processes := children(t, endpoint, "etcd", "kube-apiserver")
 	stderr, ok := command.Stderr.(*bytes.Buffer)
 	if !ok {
-		t.Fatal("standard error is not kept")
+		t.Fatal("standard error is not a buffer")
 	}
 	if err := syscall.Kill(processes[1].PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -225,13 +224,13 @@ func TestUpFailsWhenAComponentDies(t *testing.T) {
 		t.Errorf("up ended with %v", err)
 	}
 	if want := "cluster: kube-apiserver ended with signal: killed; the end of its log:\n"; !strings.HasPrefix(stderr.String(), want) {
-		t.Errorf("said %s, want %s", stderr.String(), want)
+		t.Errorf("standard error %s, want %s", stderr.String(), want)
 	}
 	assertRemoved(t, endpoint, processes)
 }
 
-// mustRun runs the program to its end, and returns what it printed and what it said
-// on standard error.
+// mustRun runs the program until it ends and returns its standard output and its
+// standard error.
 func mustRun(t *testing.T, arguments ...string) (out, errorOutput string) {
 	t.Helper()
 	command := program(t, arguments...)
@@ -259,11 +258,11 @@ func TestDetachedControlPlaneRunsUntilDown(t *testing.T) {
 	kubectl(t, endpoint, "wait", "--for=create", "pods", "-l", "app=x", "--timeout=60s")
 
 	if _, stderr = mustRun(t, "down", "--data", data); stderr != "ended the control plane in "+data+"\n" {
-		t.Errorf("down said %s", stderr)
+		t.Errorf("down: standard error %s", stderr)
 	}
 	assertRemoved(t, endpoint, processes)
 	if _, stderr = mustRun(t, "down", "--data", data); stderr != "no control plane runs in "+data+"\n" {
-		t.Errorf("down on nothing said %s", stderr)
+		t.Errorf("down without a control plane: standard error %s", stderr)
 	}
 }
 
@@ -272,13 +271,13 @@ func TestInvalidCommandLinesAreRejected(t *testing.T) {
 		arguments []string
 		want      string
 	}{
-		"if there is no command, expect a word about it": {nil, "cluster: no command given"},
-		"if the command is unknown, expect its name":     {[]string{"start"}, `cluster: unknown command "start"`},
-		"if up gets an argument, expect it named":        {[]string{"up", "now"}, `cluster: up takes no argument, got "now"`},
-		"if bin gets no name, expect a count":            {[]string{"bin"}, "cluster: bin takes one name, got 0"},
-		"if detach has no folder, expect the flag":       {[]string{"up", "--detach"}, "cluster: --detach needs --data, the folder that down will be told"},
-		"if down has no folder, expect the flag":         {[]string{"down"}, "cluster: down needs --data, the folder that up --detach was given"},
-		"if a flag is unknown, expect it named":          {[]string{"down", "--all"}, "cluster: flag provided but not defined: -all"},
+		"if there is no command, expect an error":    {nil, "cluster: no command given"},
+		"if the command is unknown, expect its name": {[]string{"start"}, `cluster: unknown command "start"`},
+		"if up gets an argument, expect it named":    {[]string{"up", "now"}, `cluster: up takes no argument, got "now"`},
+		"if bin gets no name, expect a count":        {[]string{"bin"}, "cluster: bin takes one name, got 0"},
+		"if detach has no folder, expect the flag":   {[]string{"up", "--detach"}, "cluster: --detach needs --data, the folder that down will be told"},
+		"if down has no folder, expect the flag":     {[]string{"down"}, "cluster: down needs --data, the folder that up --detach was given"},
+		"if a flag is unknown, expect it named":      {[]string{"down", "--all"}, "cluster: flag provided but not defined: -all"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, err := program(t, test.arguments...).CombinedOutput()

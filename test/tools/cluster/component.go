@@ -9,10 +9,10 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/singlenode"
 )
 
-// runComponent gives an order about one component of a running node.
+// runComponent sends an order about one component to a running node.
 func runComponent(ctx context.Context, arguments []string, std streams) error {
 	flags := flag.NewFlagSet("component", flag.ContinueOnError)
-	data := flags.String("data", "", "the `folder` that up was given, or told of (dataDir)")
+	data := flags.String("data", "", "the data `folder` of the node: the value of --data, or dataDir of the endpoint that up printed")
 	if err := parse(flags, arguments, std, "kill|restart|pause|resume NAME | import TARBALL | kill-container|pause-container|resume-container ID"); err != nil {
 		return err
 	}
@@ -26,7 +26,7 @@ func runComponent(ctx context.Context, arguments []string, std streams) error {
 	return singlenode.SendOrder(ctx, folder, singlenode.Order{Action: flags.Arg(0), Component: flags.Arg(1)})
 }
 
-// runInside is the first process of a node's namespaces.
+// runInside is the init process of a node's namespaces.
 func runInside(ctx context.Context, arguments []string, std streams) error {
 	if len(arguments) != 1 {
 		return fmt.Errorf("%s takes a data folder", singlenode.InsideCommand)

@@ -16,24 +16,25 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/apiserver"
 )
 
-// announcement is what the background process prints: lines of progress, and at
-// last an endpoint or an error.
+// announcement is a line that the background process prints: progress, and finally
+// an endpoint or an error.
 type announcement struct {
 	apiserver.Endpoint
 	Progress string `json:"progress,omitempty"`
 	Error    string `json:"error,omitempty"`
 }
 
-// progressWriter is a place for progress in a process whose standard error is nobody's.
+// progressWriter sends progress as announcements. The background process has no
+// standard error of its own.
 type progressWriter struct{ out io.Writer }
 
-// Write announces progress.
+// Write sends text as an announcement.
 func (a progressWriter) Write(text []byte) (int, error) {
 	return len(text), json.NewEncoder(a.out).Encode(announcement{Progress: string(text)})
 }
 
-// detach leaves a second process of this program in the background, waits until
-// it has announced its control plane, and repeats the announcement.
+// detach starts a second process of this program in the background, waits until it
+// announces its endpoint, and prints the endpoint.
 func detach(ctx context.Context, f upFlags, std streams) error {
 	if f.data == "" {
 		return errors.New("--detach needs --data, the folder that down will be told")
@@ -46,7 +47,7 @@ func detach(ctx context.Context, f upFlags, std streams) error {
 		_, _ = fmt.Fprintf(std.err, "a control plane already runs in %s\n", running.DataDir)
 		return json.NewEncoder(std.out).Encode(running)
 	}
-	if _, err := f.build(ctx, std); err != nil { // with progress, which the background has no place for
+	if _, err := f.build(ctx, std); err != nil { // build here: progress goes to this process's standard error
 		return err
 	}
 	endpoint, err := f.startInBackground(ctx, std.err)
@@ -56,8 +57,8 @@ func detach(ctx context.Context, f upFlags, std streams) error {
 	return json.NewEncoder(std.out).Encode(endpoint)
 }
 
-// runningEndpoint returns the endpoint of the control plane that lives in the data folder,
-// waiting for one that is just being started, and nil when there is none.
+// runningEndpoint returns the endpoint of the control plane that runs in the data
+// folder, or nil if there is none. It waits for a control plane that is starting.
 func runningEndpoint(ctx context.Context, f upFlags) (*apiserver.Endpoint, error) {
 	deadline := time.After(f.timeout)
 	for {
@@ -78,8 +79,8 @@ func runningEndpoint(ctx context.Context, f upFlags) (*apiserver.Endpoint, error
 	}
 }
 
-// startInBackground starts the background process, hands its progress on, and returns what it
-// announces at last.
+// startInBackground starts the background process, copies its progress, and returns
+// the endpoint that it announces.
 func (f upFlags) startInBackground(ctx context.Context, progress io.Writer) (*apiserver.Endpoint, error) {
 	program, err := os.Executable()
 	if err != nil {
@@ -106,7 +107,7 @@ func (f upFlags) startInBackground(ctx context.Context, progress io.Writer) (*ap
 		for decoder := json.NewDecoder(stdout); ; {
 			var line announcement
 			if err := decoder.Decode(&line); err != nil {
-				line.Error = "it ended without a word"
+				line.Error = "the background process ended without an announcement"
 			}
 			if line.Progress == "" {
 				announced <- line

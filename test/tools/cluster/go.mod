@@ -1,5 +1,5 @@
-// A real control plane for tests, as a command line program: it is run as a
-// process, so nothing of Kubernetes ever meets the product's dependencies.
+// A command line program that runs a real control plane for tests. Tests run it as a
+// process, so that Kubernetes never becomes a dependency of the product.
 module github.com/isthmus-mesh/isthmus/test/tools/cluster
 
 go 1.26.0

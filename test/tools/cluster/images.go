@@ -11,7 +11,7 @@ import (
 
 func runImages(ctx context.Context, arguments []string, std streams) error {
 	flags := flag.NewFlagSet("images", flag.ContinueOnError)
-	out := flags.String("out", "", "`folder` to put the tarballs into (default: they stay in the cache alone)")
+	out := flags.String("out", "", "`folder` to copy the tarballs to (default: they stay in the cache)")
 	if err := parse(flags, arguments, std, "[NAME...]"); err != nil {
 		return err
 	}

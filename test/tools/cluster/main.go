@@ -1,5 +1,5 @@
 // Command cluster builds a real Kubernetes control plane from Go modules, and
-// starts and ends it for tests and demos.
+// starts and stops it for tests and demos.
 package main
 
 import (
@@ -19,29 +19,30 @@ import (
 
 const usage = `Usage: cluster <command> [flags]
 
-  build [NAME...]   build tools into the cache (all of them without a name), print their paths
-  bin NAME          build one tool if need be, print its path
-  images [NAME...]  make the container images of a node (all of them without a name), print the tarballs' paths
-  up                start etcd and the API server, print how to reach them, stay until told to end
+  build [NAME...]   build tools into the cache (default: all of them) and print their paths
+  bin NAME          build one tool if the cache does not hold it, and print its path
+  images [NAME...]  make the container images of a node (default: all of them) and print the tarballs' paths
+  up                start etcd and the API server, print their endpoint, and run until a signal or the end of standard input
                     (up --node: a whole cluster of one node, which runs pods)
   component ORDER NAME
                     kill, restart, pause or resume a component of a node, such as etcd or kubelet,
                     import an image or kill a container
-  down              end what up --detach started
+  down              stop what up --detach started
 
-"cluster <command> -h" tells the command's flags. Tools are kept in $ISTHMUS_CACHE, else in the
-user's cache folder. KUBEBUILDER_ASSETS names a folder with etcd, kube-apiserver and kubectl to use
-instead of building them.
+"cluster <command> -h" prints the command's flags. The cache is $ISTHMUS_CACHE; by default, a folder in
+the user's cache folder. If KUBEBUILDER_ASSETS names a folder with etcd, kube-apiserver and kubectl, these
+are used and not built.
 `
 
 func main() {
-	// The kernel kills the components when the thread that started them ends;
-	// the main thread ends with the process and not before.
+	// The kernel kills the components when the thread that started them ends. The
+	// main thread lives as long as the process.
 	runtime.LockOSThread()
 	os.Exit(exitCode(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
 }
 
-// exitCode runs a command until it ends or a signal ends it.
+// exitCode runs a command until it returns or a signal arrives, and returns the
+// exit code of the process.
 func exitCode(arguments []string, std streams) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -60,7 +61,7 @@ type streams struct {
 	err io.Writer
 }
 
-// run executes one command; flag.ErrHelp means that help was asked for.
+// run executes one command. It returns flag.ErrHelp if the user asked for help.
 func run(ctx context.Context, arguments []string, std streams) error {
 	if len(arguments) == 0 {
 		_, _ = io.WriteString(std.err, usage)
@@ -80,9 +81,9 @@ func run(ctx context.Context, arguments []string, std streams) error {
 		return runDown(rest, std)
 	case "component":
 		return runComponent(ctx, rest, std)
-	case apiserver.ReapCommand: // not for people
+	case apiserver.ReapCommand: // internal
 		return runReap(rest, std)
-	case singlenode.InsideCommand: // nor this
+	case singlenode.InsideCommand: // internal
 		return runInside(ctx, rest, std)
 	case "help", "-h", "-help", "--help":
 		_, _ = io.WriteString(std.out, usage)
@@ -92,7 +93,8 @@ func run(ctx context.Context, arguments []string, std streams) error {
 	return fmt.Errorf("unknown command %q", command)
 }
 
-// parse reads a command's flags; what is no flag is refused unless free names it.
+// parse reads a command's flags. It rejects positional arguments unless positional
+// describes them for the usage text.
 func parse(flags *flag.FlagSet, arguments []string, std streams, positional string) error {
 	flags.SetOutput(std.err)
 	flags.Usage = func() {

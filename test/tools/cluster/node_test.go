@@ -14,13 +14,14 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/apiserver"
 )
 
-// machine is what a node might leave behind on the machine.
+// machine is the state of the machine that a node could change: its mounts, its
+// network links and its kernel settings.
 type machine struct {
 	mounts, links, settings string
 }
 
-// readMachine takes the machine's state. The settings are those that a kubelet and a
-// kube-proxy like to change.
+// readMachine reads the machine's state. The settings are those that a kubelet and a
+// kube-proxy change.
 func readMachine(t *testing.T) machine {
 	t.Helper()
 	read := func(paths ...string) string {
@@ -50,7 +51,7 @@ func readMachine(t *testing.T) machine {
 	}
 }
 
-// assertMachineUnchanged compares the machine with what it was.
+// assertMachineUnchanged compares the machine's state with the state before.
 func assertMachineUnchanged(t *testing.T, before machine) {
 	t.Helper()
 	if after := readMachine(t); after != before {
@@ -58,14 +59,14 @@ func assertMachineUnchanged(t *testing.T, before machine) {
 	}
 }
 
-// controlGroups returns the control groups of a node that runs.
+// controlGroups returns the control groups of a running node.
 func controlGroups(t *testing.T, endpoint apiserver.Endpoint) []string {
 	t.Helper()
 	state, err := apiserver.ReadState(endpoint.DataDir)
 	if err != nil || state.CGroup == "" {
 		t.Fatalf("the node's control group: %+v, %v", state, err)
 	}
-	// Below the root with cgroup v2, below each hierarchy's with v1.
+	// cgroup v2 has one hierarchy, cgroup v1 has one for each controller.
 	var found []string
 	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
 		paths, err := filepath.Glob(pattern + state.CGroup)
@@ -80,7 +81,7 @@ func controlGroups(t *testing.T, endpoint apiserver.Endpoint) []string {
 	return found
 }
 
-// assertControlGroupsRemoved wants none of these to be left.
+// assertControlGroupsRemoved fails if one of the control groups still exists.
 func assertControlGroupsRemoved(t *testing.T, cgroups []string) {
 	t.Helper()
 	for _, cgroup := range cgroups {
@@ -90,9 +91,9 @@ func assertControlGroupsRemoved(t *testing.T, cgroups []string) {
 	}
 }
 
-// runPod runs a pod of the node's own images until it is ready, and asks the
-// cluster's DNS and Services on the way, for CoreDNS is ready only when it reached
-// the API server by its Service.
+// runPod runs a pod from the node's images until it is ready. It also waits for
+// CoreDNS, which is ready only when it has reached the API server through its
+// Service, so DNS and Services work too.
 func runPod(t *testing.T, endpoint apiserver.Endpoint) {
 	t.Helper()
 	kubectl(t, endpoint, "wait", "--for=create", "serviceaccount/default", "--timeout=60s")

@@ -27,14 +27,14 @@ type upFlags struct {
 }
 
 func (f *upFlags) bind(flags *flag.FlagSet) {
-	flags.StringVar(&f.data, "data", "", "`folder` for everything the control plane writes, removed at its end (default: a new temporary one)")
-	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "a further `file` to write the admin's kubeconfig to, removed at the end")
-	flags.BoolVar(&f.controllerManager, "controller-manager", false, "start the kube-controller-manager too, so that a Deployment's pods are made")
-	flags.BoolVar(&f.node, "node", false, "start a whole cluster of one node, which runs pods: Linux, as root")
-	flags.IntVar(&f.maxPods, "max-pods", 110, "how many pods the `node` takes")
-	flags.BoolVar(&f.detach, "detach", false, "leave it running in the background; needs --data, ends with down")
-	flags.BoolVar(&f.background, "background", false, "not for people: be the process that up --detach leaves behind")
-	flags.DurationVar(&f.timeout, "timeout", 2*time.Minute, "how long the start may take once everything is built")
+	flags.StringVar(&f.data, "data", "", "`folder` for everything that the control plane writes, removed at the end (default: a new temporary folder)")
+	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "another `file` to write the admin's kubeconfig to, removed at the end")
+	flags.BoolVar(&f.controllerManager, "controller-manager", false, "also start the kube-controller-manager, which creates the pods of a Deployment")
+	flags.BoolVar(&f.node, "node", false, "start a whole cluster of one node, which runs pods; needs Linux and root")
+	flags.IntVar(&f.maxPods, "max-pods", 110, "maximum number of pods on the node")
+	flags.BoolVar(&f.detach, "detach", false, "leave it running in the background; needs --data; down stops it")
+	flags.BoolVar(&f.background, "background", false, "internal: be the background process of up --detach")
+	flags.DurationVar(&f.timeout, "timeout", 2*time.Minute, "how long the start may take after everything is built")
 }
 
 func runUp(ctx context.Context, arguments []string, std streams) error {
@@ -50,15 +50,16 @@ func runUp(ctx context.Context, arguments []string, std streams) error {
 	return runUntilStopped(ctx, chosen, std)
 }
 
-// artifacts is what is built before a start.
+// artifacts are the files that a start needs.
 type artifacts struct {
 	programs map[string]string
-	// These are a node's alone.
+	// packages and images are empty without --node.
 	packages string
 	images   []string
 }
 
-// build builds what up needs, with progress.
+// build builds the programs and images that up needs and reports progress on
+// standard error.
 func (f upFlags) build(ctx context.Context, std streams) (artifacts, error) {
 	builder, err := newBuilder(std)
 	if err != nil {
@@ -83,8 +84,8 @@ func (f upFlags) build(ctx context.Context, std streams) (artifacts, error) {
 	return artifacts{programs: programs, packages: packages, images: archives}, err
 }
 
-// runUntilStopped starts a control plane, announces it and keeps it until ctx ends, the
-// standard input closes, or a component fails.
+// runUntilStopped starts a control plane, prints its endpoint and runs it until ctx
+// ends, standard input closes, or a component fails.
 func runUntilStopped(ctx context.Context, f upFlags, std streams) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -111,14 +112,14 @@ func runUntilStopped(ctx context.Context, f upFlags, std streams) error {
 	}
 }
 
-// cluster is what up holds: a control plane, or a whole cluster of one node.
+// cluster is a running control plane, or a whole cluster of one node.
 type cluster interface {
 	Endpoint() apiserver.Endpoint
 	Failed() <-chan error
 	Stop() error
 }
 
-// start builds what is missing and starts the cluster.
+// start builds what the cache does not hold and starts the cluster.
 func (f upFlags) start(ctx context.Context, std streams) (cluster, error) {
 	built, err := f.build(ctx, std)
 	if err != nil {
@@ -152,8 +153,9 @@ var (
 	errOrphaned    = errors.New("the process that started this one has ended")
 )
 
-// cancelWithParent cancels when the one who started us is gone: when standard input is a
-// pipe and closes, or (go run stands between, killed) another parent has us.
+// cancelWithParent cancels when the parent process has ended: standard input is a
+// pipe and closes, or this process has another parent. The latter happens when go
+// run, which is between this process and its caller, is killed.
 func cancelWithParent(cancel context.CancelCauseFunc, in *os.File) {
 	info, err := in.Stat()
 	if err != nil || info.Mode()&(os.ModeNamedPipe|os.ModeSocket) == 0 {

@@ -5,9 +5,9 @@ import (
 	"strconv"
 )
 
-// The sockets where etcd listens, relative to the data folder: no port that
-// could be taken, and none that others reach. etcd wants their names to look like
-// a host and a port.
+// The Unix sockets of etcd, relative to the data folder. Unlike ports they cannot be
+// taken by another process, and other users cannot reach them. etcd requires names
+// that look like a host and a port.
 const (
 	etcdSocket     = "etcd:2379"
 	etcdPeerSocket = "etcd:2380"
@@ -20,7 +20,7 @@ const (
 	clusterDomain        = "cluster.local"
 )
 
-// apiServerHosts are the names that the API server's certificate is good for.
+// apiServerHosts returns the names and addresses of the API server's certificate.
 func (o Options) apiServerHosts() []string {
 	hosts := []string{
 		"127.0.0.1", "::1", "localhost", serviceAddress,
@@ -32,7 +32,7 @@ func (o Options) apiServerHosts() []string {
 	return hosts
 }
 
-// port returns the API server's port.
+// port returns the configured port, or a free one.
 func (o Options) port() (int, error) {
 	if o.Port != 0 {
 		return o.Port, nil
@@ -40,7 +40,7 @@ func (o Options) port() (int, error) {
 	return freePort()
 }
 
-// etcdArguments: a member of its own that trades durability for speed.
+// etcdArguments configures a single member that does not sync to disk, for speed.
 func etcdArguments() []string {
 	return []string{
 		"--name=isthmus",
@@ -55,14 +55,14 @@ func etcdArguments() []string {
 	}
 }
 
-// apiServerArguments: RBAC and every admission plugin that is on by default.
+// apiServerArguments configures RBAC and the admission plugins that are on by default.
 func (o Options) apiServerArguments(folder string, port int) []string {
 	pki := func(name string) string { return filepath.Join(folder, pkiFolder, name) }
 	flags := []string{
 		"--bind-address=127.0.0.1",
-		// Without an address it looks for a default route, which a sandbox lacks.
+		// Without this the API server looks for a default route, which a sandbox lacks.
 		"--advertise-address=127.0.0.1",
-		// A loopback address makes no valid endpoints of the Service kubernetes.
+		// A loopback address is not valid as an endpoint of the Service kubernetes.
 		"--endpoint-reconciler-type=none",
 		"--authorization-mode=RBAC",
 	}
@@ -87,7 +87,7 @@ func (o Options) apiServerArguments(folder string, port int) []string {
 		"--service-account-issuer="+serviceAccountIssuer,
 		"--service-account-key-file="+pki("service-account.crt"),
 		"--service-account-signing-key-file="+pki("service-account.key"),
-		// Istio's agents show tokens of the audience istio-ca.
+		// The tokens of Istio's agents have the audience istio-ca.
 		"--api-audiences="+serviceAccountIssuer+",istio-ca",
 		"--service-cluster-ip-range="+serviceRange,
 		"--allow-privileged=true",
@@ -96,12 +96,13 @@ func (o Options) apiServerArguments(folder string, port int) []string {
 	)
 }
 
-// controllerManagerArguments: all controllers, each as its own service account.
+// controllerManagerArguments configures all controllers, each with its own service
+// account.
 func controllerManagerArguments(folder string) []string {
 	pki := func(name string) string { return filepath.Join(folder, pkiFolder, name) }
 	return []string{
 		"--kubeconfig=" + filepath.Join(folder, "controller-manager.kubeconfig"),
-		"--secure-port=0", // nobody scrapes it, and a port less to collide on
+		"--secure-port=0", // no client needs it, and the port could be taken
 		"--leader-elect=false",
 		"--use-service-account-credentials=true",
 		"--service-account-private-key-file=" + pki("service-account.key"),

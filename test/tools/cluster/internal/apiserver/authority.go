@@ -15,10 +15,10 @@ import (
 	"time"
 )
 
-// lifetime of every certificate: a demo may stay up for weeks.
+// lifetime is the lifetime of every certificate. A demo may run for weeks.
 const lifetime = 365 * 24 * time.Hour
 
-// authority is the certificate authority of one control plane. It is made at
+// authority is the certificate authority of one control plane. It is created at the
 // start, and its key never leaves the data folder.
 type authority struct {
 	folder      string
@@ -27,7 +27,7 @@ type authority struct {
 	now         time.Time
 }
 
-// newAuthority makes an authority whose files, ca.crt and ca.key, lie in folder.
+// newAuthority creates an authority and writes ca.crt and ca.key to the folder.
 func newAuthority(folder string, now time.Time) (*authority, error) {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, err
@@ -64,16 +64,16 @@ func (a *authority) issueServing(name string, hosts ...string) error {
 	return a.issue(name, template)
 }
 
-// issueClient writes the client certificate <name>.crt and its key <name>.key for
-// this user and these groups.
+// issueClient writes the client certificate <name>.crt and its key <name>.key for a
+// user and groups.
 func (a *authority) issueClient(name, user string, groups ...string) error {
 	template := a.template(pkix.Name{CommonName: user, Organization: groups})
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	return a.issue(name, template)
 }
 
-// writeSigningKey writes a key pair that signs service account tokens: <name>.key,
-// and <name>.crt, which here holds the public key alone.
+// writeSigningKey writes a key pair for service account tokens: the private key
+// <name>.key, and the public key <name>.crt, which is not a certificate.
 func (a *authority) writeSigningKey(name string) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -94,7 +94,7 @@ func (a *authority) path(name string) string { return filepath.Join(a.folder, na
 func (a *authority) template(subject pkix.Name) *x509.Certificate {
 	return &x509.Certificate{
 		Subject:   subject,
-		NotBefore: a.now.Add(-time.Hour), // clocks differ, even on one machine's virtual ones
+		NotBefore: a.now.Add(-time.Hour), // tolerate clock skew, also between virtual machines
 		NotAfter:  a.now.Add(lifetime),
 		KeyUsage:  x509.KeyUsageDigitalSignature,
 	}
@@ -126,7 +126,7 @@ func (a *authority) sign(name string, template *x509.Certificate, key *ecdsa.Pri
 }
 
 func (a *authority) writeKey(name string, key *ecdsa.PrivateKey) error {
-	// SEC 1, which the API server reads for service account keys too.
+	// The API server reads the SEC 1 format, also for service account keys.
 	der, err := x509.MarshalECPrivateKey(key)
 	if err != nil {
 		return err

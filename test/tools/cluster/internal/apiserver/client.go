@@ -10,13 +10,14 @@ import (
 	"strings"
 )
 
-// client asks the API server for paths, as one of the authority's clients.
+// client sends requests to the API server with one of the authority's client
+// certificates.
 type client struct {
 	server string
 	http   *http.Client
 }
 
-// newClient returns a client of this server with the certificate of that name.
+// newClient returns a client of the server with the certificate of this name.
 func (a *authority) newClient(server, name string) (*client, error) {
 	certificate, err := tls.LoadX509KeyPair(a.path(name+".crt"), a.path(name+".key"))
 	if err != nil {
@@ -25,12 +26,13 @@ func (a *authority) newClient(server, name string) (*client, error) {
 	roots := x509.NewCertPool()
 	roots.AddCert(a.certificate)
 	return &client{server: server, http: &http.Client{Transport: &http.Transport{
-		// No proxy: the server is on the loopback.
+		// No proxy: the server is on the loopback interface.
 		TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12},
 	}}}, nil
 }
 
-// readyCheck returns a condition that holds when the server answers each path with 200.
+// readyCheck returns a check that fails unless the server answers each path with
+// status 200.
 func (c *client) readyCheck(paths ...string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		for _, path := range paths {
@@ -62,7 +64,7 @@ func (c *client) get(ctx context.Context, path string) error {
 	return nil
 }
 
-// failedChecks shortens /readyz's list to what is not ready.
+// failedChecks shortens the answer of /readyz to the checks that failed.
 func failedChecks(body string) string {
 	var failed []string
 	for line := range strings.Lines(body) {

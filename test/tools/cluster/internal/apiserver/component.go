@@ -9,22 +9,23 @@ import (
 	"syscall"
 )
 
-// Component is a program that belongs to a control plane or its node.
+// Component is a program of a control plane or of its node.
 type Component struct {
-	// Name is also its log's.
+	// Name is the component's name, also of its log file.
 	Name string
-	// Program is its path.
+	// Program is the path of the program.
 	Program   string
 	Arguments []string
-	// Environment is what it gets beside PATH, HOME, TMPDIR and TZ.
+	// Environment holds variables in addition to PATH, HOME, TMPDIR and TZ.
 	Environment []string
-	// Ready tells whether it does its work; nil: as soon as it runs.
+	// Ready returns an error while the component is not ready. Default: it is ready
+	// when its process has started.
 	Ready func(context.Context) error
 
-	restarted bool // it ran before: its log goes on
+	restarted bool // append to the log of the previous process
 }
 
-// Run starts a component and returns when it is ready.
+// Run starts a component and returns when the component is ready.
 func (p *ControlPlane) Run(ctx context.Context, c Component) error {
 	process, err := p.startRecorded(c)
 	if err != nil || c.Ready == nil {
@@ -38,7 +39,8 @@ func (p *ControlPlane) startComponent(name string, arguments []string) (*process
 	return p.startRecorded(Component{Name: name, Program: p.options.Programs[name], Arguments: arguments})
 }
 
-// startRecorded starts a component and records it, so that others can end it.
+// startRecorded starts a component and records its process, so that the reaper and
+// Down can end it.
 func (p *ControlPlane) startRecorded(c Component) (*process, error) {
 	process, err := startProcess(p.folder, c, p.options.IsInit)
 	if err != nil {
@@ -51,7 +53,8 @@ func (p *ControlPlane) startRecorded(c Component) (*process, error) {
 	return process, p.RecordChild(process.Child)
 }
 
-// reportUnexpectedEnd reports a component that ends by itself.
+// reportUnexpectedEnd waits until a process ends, and reports that unless it was
+// killed on purpose.
 func (p *ControlPlane) reportUnexpectedEnd(process *process) {
 	<-process.done
 	if process.stopRequested.Load() {
@@ -63,7 +66,7 @@ func (p *ControlPlane) reportUnexpectedEnd(process *process) {
 	}
 }
 
-// latestProcess returns the component's latest process.
+// latestProcess returns the latest process of a component.
 func (p *ControlPlane) latestProcess(name string) (*process, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -78,7 +81,7 @@ func (p *ControlPlane) latestProcess(name string) (*process, error) {
 	return nil, fmt.Errorf("no component %q: choose from %q", name, slices.Compact(names))
 }
 
-// Kill ends a component at once, as a crash would.
+// Kill kills a component, as a crash would.
 func (p *ControlPlane) Kill(name string) error {
 	process, err := p.latestProcess(name)
 	if err != nil {
@@ -88,8 +91,8 @@ func (p *ControlPlane) Kill(name string) error {
 	return nil
 }
 
-// Restart ends a component, if it still runs, starts it again as it was, and
-// returns when it is ready.
+// Restart kills a component if it still runs, starts it again with the same
+// arguments, and returns when it is ready.
 func (p *ControlPlane) Restart(ctx context.Context, name string) error {
 	process, err := p.latestProcess(name)
 	if err != nil {
@@ -103,10 +106,10 @@ func (p *ControlPlane) Restart(ctx context.Context, name string) error {
 	return p.Run(ctx, process.component)
 }
 
-// Pause stops a component's execution until Resume.
+// Pause sends SIGSTOP to a component.
 func (p *ControlPlane) Pause(name string) error { return p.signal(name, syscall.SIGSTOP) }
 
-// Resume ends Pause.
+// Resume sends SIGCONT to a component.
 func (p *ControlPlane) Resume(name string) error { return p.signal(name, syscall.SIGCONT) }
 
 func (p *ControlPlane) signal(name string, signal syscall.Signal) error {
@@ -121,8 +124,8 @@ func isProcess(wanted *process) func(*process) bool {
 	return func(p *process) bool { return p == wanted }
 }
 
-// IssueKubeconfig writes a kubeconfig for this user and these groups, and returns its
-// path.
+// IssueKubeconfig writes a kubeconfig with a new client certificate for a user and
+// groups, and returns its path.
 func (p *ControlPlane) IssueKubeconfig(name, user string, groups ...string) (string, error) {
 	if err := p.authority.issueClient(name, user, groups...); err != nil {
 		return "", err
@@ -140,8 +143,8 @@ func (p *ControlPlane) writeKubeconfig(server, name string) (string, error) {
 	return path, os.WriteFile(path, content, 0o600)
 }
 
-// ServingCertificate writes a serving certificate for these names and addresses, and returns
-// the paths of certificate, key and the authority's own certificate.
+// ServingCertificate writes a serving certificate for names and addresses, and returns
+// the paths of the certificate, its key and the authority's certificate.
 func (p *ControlPlane) ServingCertificate(name string, hosts ...string) (certificate, key, ca string, err error) {
 	err = p.authority.issueServing(name, hosts...)
 	return p.authority.path(name + ".crt"), p.authority.path(name + ".key"), p.authority.path("ca.crt"), err

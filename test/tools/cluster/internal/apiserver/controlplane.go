@@ -1,5 +1,5 @@
-// Package apiserver starts a Kubernetes control plane on the loopback, for tests
-// and demos, and leaves nothing behind when it ends.
+// Package apiserver runs a Kubernetes control plane on the loopback interface for
+// tests and demos. It leaves nothing behind when it ends.
 package apiserver
 
 import (
@@ -14,31 +14,31 @@ import (
 	"time"
 )
 
-// Options say what to start.
+// Options describe the control plane to start.
 type Options struct {
-	// Folder holds everything the control plane writes, and is removed when it
-	// ends; a new temporary folder when empty.
+	// Folder holds everything that the control plane writes, and is removed when it
+	// ends. Default: a new temporary folder.
 	Folder string
-	// Programs are the paths of etcd, kube-apiserver and kubectl, and of
-	// kube-controller-manager where that is wanted, by name.
+	// Programs are the paths of etcd, kube-apiserver and kubectl by name, and of
+	// kube-controller-manager if ControllerManager is set.
 	Programs map[string]string
-	// ControllerManager adds the kube-controller-manager.
+	// ControllerManager says whether to start the kube-controller-manager too.
 	ControllerManager bool
-	// Kubeconfig is a further place for the admin's kubeconfig; none when empty.
+	// Kubeconfig is an additional file for the admin's kubeconfig. Default: none.
 	Kubeconfig string
-	// Timeout is how long the whole start may take.
+	// Timeout limits the whole start.
 	Timeout time.Duration
-	// Address is the one that a node's pods reach the API server by, in a network
-	// namespace of its own; the loopback alone when empty.
+	// Address is the address at which a node's pods reach the API server, in the
+	// node's network namespace. Default: the loopback interface only.
 	Address string
-	// Port is the API server's; a free one when 0.
+	// Port is the API server's port. Default: a free port.
 	Port int
-	// IsInit says that this process is the first of a process namespace: its children
-	// end with it, and no reaper is needed.
+	// IsInit says that this process is the init process of a PID namespace. Its
+	// children then end with it, and no reaper is needed.
 	IsInit bool
 }
 
-// ControlPlane is a control plane that runs.
+// ControlPlane is a running control plane.
 type ControlPlane struct {
 	*DataFolder
 	options   Options
@@ -49,12 +49,12 @@ type ControlPlane struct {
 	failed    chan error
 }
 
-// portAttempts is how often another port is tried when one was taken between
+// portAttempts is the number of ports to try. Another process may take a port between
 // its choice and its use.
 const portAttempts = 5
 
-// Start starts a control plane and returns when it is ready. It must be called
-// on the main thread. After an error nothing is left of it.
+// Start starts a control plane and returns when it is ready. It must be called on the
+// main thread. If it fails, it leaves nothing behind.
 func Start(ctx context.Context, options Options) (*ControlPlane, error) {
 	dataFolder, err := LockDataFolder(options.Folder, options.Kubeconfig, !options.IsInit)
 	if err != nil {
@@ -89,7 +89,8 @@ func (p *ControlPlane) start(ctx context.Context) error {
 	return p.publishEndpoint(server)
 }
 
-// createCertificates makes the authority and every certificate that it signs.
+// createCertificates creates the certificate authority and the certificates of the
+// control plane.
 func (p *ControlPlane) createCertificates() error {
 	authority, err := newAuthority(filepath.Join(p.folder, pkiFolder), time.Now())
 	if err != nil {
@@ -109,7 +110,7 @@ func (p *ControlPlane) startEtcd(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The API server goes on asking from here.
+	// From here on the API server retries until etcd answers.
 	return etcd.awaitReady(ctx, func(context.Context) error {
 		_, err := os.Stat(filepath.Join(p.folder, etcdSocket))
 		return err
@@ -131,7 +132,7 @@ func (p *ControlPlane) startAPIServer(ctx context.Context) (*client, string, err
 		if err != nil {
 			return nil, "", err
 		}
-		// Namespaces are made in the background after the server calls itself ready.
+		// The API server creates namespaces after /readyz succeeds.
 		process.component.Ready = client.readyCheck("/readyz", "/api/v1/namespaces/default")
 		err = process.awaitReady(ctx, process.component.Ready)
 		if err == nil {
@@ -155,7 +156,8 @@ func (p *ControlPlane) startControllerManager(ctx context.Context, client *clien
 	if err != nil {
 		return err
 	}
-	// Its work is the only sign of its being ready: pods need this account.
+	// The kube-controller-manager has no endpoint here that says that it is ready, so
+	// wait for the service account that it creates. Pods need it.
 	return manager.awaitReady(ctx, client.readyCheck("/api/v1/namespaces/default/serviceaccounts/default"))
 }
 
@@ -178,5 +180,5 @@ func (p *ControlPlane) publishEndpoint(server string) error {
 	})
 }
 
-// Failed tells of a component that ended by itself.
+// Failed returns a channel that receives an error if a component ends by itself.
 func (p *ControlPlane) Failed() <-chan error { return p.failed }

@@ -6,8 +6,9 @@ import (
 	"sync"
 )
 
-// DataFolder is a data folder that is ours, and what it tells others about the processes
-// that live in it, so that they can be ended when this one no longer can.
+// DataFolder is a data folder that this process has locked. Its state file names the
+// processes of the control plane, so that other processes can end them if this one is
+// killed.
 type DataFolder struct {
 	folder string
 	lock   *os.File
@@ -15,12 +16,12 @@ type DataFolder struct {
 
 	mu              sync.Mutex // guards state
 	state           State
-	adminKubeconfig []byte // the admin's kubeconfig
+	adminKubeconfig []byte // content of the admin's kubeconfig
 }
 
-// LockDataFolder makes a data folder ours until Release; without a name, a new temporary
-// folder. Kubeconfig is a further place for the admin's kubeconfig, none when
-// empty. Where reaped, a second process cleans up should this one be killed.
+// LockDataFolder locks a data folder until Release. An empty name means a new temporary
+// folder. kubeconfig is an additional file for the admin's kubeconfig; empty means
+// none. withReaper starts a second process that cleans up if this one is killed.
 func LockDataFolder(folder, kubeconfig string, withReaper bool) (*DataFolder, error) {
 	if kubeconfig != "" {
 		if err := checkOverwrite(kubeconfig); err != nil {
@@ -53,21 +54,21 @@ func (d *DataFolder) initialize(kubeconfig string, withReaper bool) (err error) 
 	return err
 }
 
-// Folder is the data folder, absolute.
+// Folder returns the absolute path of the data folder.
 func (d *DataFolder) Folder() string { return d.folder }
 
-// RecordChild has a child be known to those who clean up.
+// RecordChild adds a child to the state, so that the reaper and Down end it.
 func (d *DataFolder) RecordChild(child Child) error {
 	return d.updateState(func(s *State) { s.Children = append(s.Children, child) })
 }
 
-// RecordCGroup has the control group of the children be known to those who clean up.
+// RecordCGroup adds the children's control group to the state, so that the reaper and
+// Down remove it.
 func (d *DataFolder) RecordCGroup(name string) error {
 	return d.updateState(func(s *State) { s.CGroup = name })
 }
 
-// SetEndpoint tells how the control plane is reached, and writes the further
-// kubeconfig.
+// SetEndpoint adds the endpoint to the state and writes the additional kubeconfig.
 func (d *DataFolder) SetEndpoint(endpoint Endpoint) error {
 	admin, err := os.ReadFile(endpoint.Kubeconfig)
 	if err != nil {
@@ -82,7 +83,8 @@ func (d *DataFolder) SetEndpoint(endpoint Endpoint) error {
 	return d.updateState(func(s *State) { s.Endpoint = &endpoint })
 }
 
-// Endpoint returns how the control plane is reached.
+// Endpoint returns the endpoint of the control plane. SetEndpoint must have been
+// called.
 func (d *DataFolder) Endpoint() Endpoint {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -96,7 +98,8 @@ func (d *DataFolder) updateState(edit func(*State)) error {
 	return d.state.write(d.folder)
 }
 
-// Release removes the data folder and the kubeconfigs. The processes have ended.
+// Release removes the data folder, the control group and the additional kubeconfig,
+// and ends the reaper. The control plane's processes must have ended.
 func (d *DataFolder) Release() error {
 	var problems []error
 	if d.adminKubeconfig != nil && d.state.Kubeconfig != "" {

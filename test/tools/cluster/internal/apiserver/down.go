@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// terminationTimeout is how long Down waits for a harness to clean up after itself.
+// terminationTimeout is how long Down waits for the harness to clean up after itself.
 const terminationTimeout = 20 * time.Second
 
-// Down ends the control plane that lives in a data folder, and removes the
-// folder. It reports whether there was one.
+// Down ends the control plane that runs in a data folder and removes the folder. It
+// reports whether there was a control plane.
 func Down(folder string) (bool, error) {
 	if _, err := os.Stat(folder); os.IsNotExist(err) {
 		return false, nil
@@ -33,7 +33,8 @@ func Down(folder string) (bool, error) {
 	return true, state.cleanUp(folder)
 }
 
-// cleanUp ends and removes what a harness that is gone has left.
+// cleanUp ends the processes and removes the files that a harness, which has ended,
+// left behind.
 func (s State) cleanUp(folder string) error {
 	killAll(s.Children)
 	if err := s.removeCGroup(); err != nil {
@@ -51,7 +52,7 @@ func (s State) cleanUp(folder string) error {
 	return removeFolder(folder)
 }
 
-// terminate asks a process to end, and kills it when it takes longer than patience.
+// terminate sends SIGTERM to a process, and SIGKILL if it still runs after grace.
 func (i Identity) terminate(grace time.Duration) error {
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		if err := i.signal(signal); err != nil {

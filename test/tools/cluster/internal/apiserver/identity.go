@@ -5,20 +5,22 @@ import (
 	"syscall"
 )
 
-// Identity names one process for good: a process id alone is reused.
+// Identity identifies a process. A process ID alone does not, because the kernel
+// reuses it.
 type Identity struct {
 	PID int `json:"pid"`
-	// Started is when the process began, in whatever form the system tells it.
+	// Started is the start time of the process, in a format that depends on the
+	// operating system.
 	Started string `json:"started"`
 }
 
-// identify returns the identity of a process that runs now.
+// identify returns the identity of a running process.
 func identify(pid int) (Identity, error) {
 	started, err := startTime(pid)
 	return Identity{PID: pid, Started: started}, err
 }
 
-// Alive reports whether this very process still runs; a zombie does not.
+// Alive reports whether this process still runs. A zombie does not.
 func (i Identity) Alive() bool {
 	if i.PID <= 0 || i.Started == "" {
 		return false
@@ -27,7 +29,7 @@ func (i Identity) Alive() bool {
 	return err == nil && started == i.Started
 }
 
-// signal sends a signal to the process, if it is still the one that was meant.
+// signal sends a signal to the process if it still runs.
 func (i Identity) signal(signal syscall.Signal) error {
 	if !i.Alive() {
 		return nil
@@ -38,7 +40,8 @@ func (i Identity) signal(signal syscall.Signal) error {
 	return nil
 }
 
-// NewChild identifies a child that was just started.
+// NewChild returns the child with its identity. It must be called before the process
+// is waited for.
 func NewChild(name string, pid int) Child {
 	identity, err := identify(pid)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"path/filepath"
 )
 
-// kubeconfigHeader is the first line of every kubeconfig that we write; a file without
-// it is somebody's own and never overwritten or removed.
+// kubeconfigHeader is the first line of every kubeconfig that this package writes. A
+// file without it belongs to the user and is never overwritten or removed.
 const kubeconfigHeader = "# Written by test/tools/cluster; removed when its control plane ends.\n"
 
 const kubeconfigFormat = kubeconfigHeader + `apiVersion: v1
@@ -34,7 +34,7 @@ users:
     client-key-data: %[5]s
 `
 
-// kubeconfig renders the kubeconfig of a client that authority.client made.
+// kubeconfig returns the kubeconfig of a client that issueClient has issued.
 func (a *authority) kubeconfig(server, client string) ([]byte, error) {
 	var encoded [3]string
 	for i, name := range []string{"ca.crt", client + ".crt", client + ".key"} {
@@ -47,8 +47,8 @@ func (a *authority) kubeconfig(server, client string) ([]byte, error) {
 	return fmt.Appendf(nil, kubeconfigFormat, server, encoded[0], client, encoded[1], encoded[2]), nil
 }
 
-// writeKubeconfig writes a kubeconfig where the user asked for it, mode 0600.
-// It refuses to replace a file that is not ours.
+// writeKubeconfig writes a kubeconfig with mode 0600. It fails if the file exists and
+// belongs to the user.
 func writeKubeconfig(path string, content []byte) error {
 	if err := checkOverwrite(path); err != nil {
 		return err
@@ -56,7 +56,7 @@ func writeKubeconfig(path string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	temporary, err := os.CreateTemp(filepath.Dir(path), ".kubeconfig-") // made with mode 0600
+	temporary, err := os.CreateTemp(filepath.Dir(path), ".kubeconfig-") // creates the file with mode 0600
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,8 @@ func writeKubeconfig(path string, content []byte) error {
 	return err
 }
 
-// checkOverwrite fails when a file is there that we did not write.
+// checkOverwrite returns an error if the file exists and was not written by this
+// package.
 func checkOverwrite(path string) error {
 	existing, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -85,8 +86,8 @@ func checkOverwrite(path string) error {
 	return nil
 }
 
-// removeKubeconfig removes the file that writeKubeconfig made, unless something
-// else stands in its place by now.
+// removeKubeconfig removes the file that writeKubeconfig wrote, unless its content has
+// changed since.
 func removeKubeconfig(path string, content []byte) error {
 	existing, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) || (err == nil && !bytes.Equal(existing, content)) {

@@ -50,7 +50,7 @@ func TestExtraKubeconfigIsReplacedAndRemoved(t *testing.T) {
 		t.Error(err)
 	}
 	if content, err := os.ReadFile(path); err != nil || string(content) != kubeconfigHeader+"second" {
-		t.Errorf("another one's file after its predecessor's removal: %q, %v", content, err)
+		t.Errorf("a newer file after the removal of the older one: %q, %v", content, err)
 	}
 	if err := removeKubeconfig(path, []byte(kubeconfigHeader+"second")); err != nil {
 		t.Error(err)
@@ -80,6 +80,6 @@ func TestForeignKubeconfigIsNotOverwritten(t *testing.T) {
 		t.Errorf("Start: error %v, want %s", err, want)
 	}
 	if _, err := os.Stat(folder); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("Start made %s although it cannot go on: %v", folder, err)
+		t.Errorf("Start created %s although it failed: %v", folder, err)
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// logTailLines is how much of a component's log an error shows.
+// logTailLines limits how many lines of a component's log an error shows.
 const logTailLines = 20
 
 // process is a running component.
@@ -22,15 +22,16 @@ type process struct {
 	Child
 	component Component
 	log       string
-	// done is closed when the process has ended; ending is then its exit status.
+	// done is closed when the process has ended. exitStatus is set before.
 	done       chan struct{}
 	exitStatus string
-	// stopRequested says that its end was asked for.
+	// stopRequested is set before the process is killed on purpose.
 	stopRequested atomic.Bool
 }
 
-// startProcess starts a component in the data folder. Unless this process is alone in
-// its namespace, it must be called on the main thread; see childAttributes.
+// startProcess starts a component in the data folder. Unless this process is the init
+// process of its PID namespace, it must be called on the main thread; see
+// childAttributes.
 func startProcess(folder string, c Component, isInit bool) (*process, error) {
 	name := c.Name
 	logs := filepath.Join(folder, logsFolder)
@@ -48,7 +49,7 @@ func startProcess(folder string, c Component, isInit bool) (*process, error) {
 	defer func() { _ = log.Close() }()
 
 	command := exec.Command(c.Program, c.Arguments...)
-	command.Dir = folder // sockets have short, relative names
+	command.Dir = folder // sockets have relative names, which are short enough
 	command.Env = append(componentEnvironment(os.Environ()), c.Environment...)
 	command.Stdout, command.Stderr = log, log
 	command.SysProcAttr = childAttributes(isInit)
@@ -64,8 +65,8 @@ func startProcess(folder string, c Component, isInit bool) (*process, error) {
 	return p, nil
 }
 
-// componentEnvironment keeps what a component needs and nothing that configures it:
-// etcd takes every ETCD_ variable for a flag, Kubernetes KUBE_FEATURE_ ones.
+// componentEnvironment returns the variables that a component needs, without those
+// that configure it: etcd reads ETCD_ variables, Kubernetes KUBE_FEATURE_ variables.
 func componentEnvironment(inherited []string) []string {
 	var filtered []string
 	for _, variable := range inherited {
@@ -77,13 +78,13 @@ func componentEnvironment(inherited []string) []string {
 	return filtered
 }
 
-// exitError describes the end of a process with the tail of its log.
+// exitError returns an error with the exit status and the end of the log.
 func (p *process) exitError() error {
 	return fmt.Errorf("%s ended with %s; the end of its log:\n%s", p.Name, p.exitStatus, tail(p.log, logTailLines))
 }
 
-// kill ends the process at once and waits until it is gone. Its data is thrown
-// away with it, so there is nothing to save.
+// kill kills the process and waits until it has ended. Its data is removed too, so it
+// has nothing to save.
 func (p *process) kill() {
 	p.stopRequested.Store(true)
 	select {
@@ -91,12 +92,12 @@ func (p *process) kill() {
 		return
 	default:
 	}
-	// The child was not waited for, so its id cannot be anyone else's.
+	// The child was not waited for, so the kernel has not reused its process ID.
 	_ = syscall.Kill(p.PID, syscall.SIGKILL)
 	<-p.done
 }
 
-// awaitReady polls until ready returns nil, the process ends, or ctx does.
+// awaitReady polls until ready returns nil, the process ends, or ctx ends.
 func (p *process) awaitReady(ctx context.Context, ready func(context.Context) error) error {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -115,8 +116,8 @@ func (p *process) awaitReady(ctx context.Context, ready func(context.Context) er
 	}
 }
 
-// killAll ends the processes of a harness that is gone, those of them that are
-// still the ones it started, and waits for them.
+// killAll kills the children that still run, and waits for their end. The harness
+// that started them has ended.
 func killAll(children []Child) {
 	for _, child := range children {
 		_ = child.signal(syscall.SIGKILL)
@@ -129,7 +130,7 @@ func killAll(children []Child) {
 	}
 }
 
-// freePort returns a port of the loopback that was free a moment ago.
+// freePort returns a port that is free on the loopback interface.
 func freePort() (int, error) {
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {

@@ -7,25 +7,25 @@ import (
 	"syscall"
 )
 
-// childAttributes puts a child into its own process group, out of reach of a
-// terminal's Ctrl-C, and has the kernel kill it when the thread that started it
-// ends. That thread has to be the main one; see main. The children of the first
-// process of a namespace end with it anyway, and any thread may start them.
-func childAttributes(alone bool) *syscall.SysProcAttr {
-	if alone {
+// childAttributes puts a child into its own process group, so that a terminal's Ctrl-C
+// does not reach it, and makes the kernel kill it when the thread that started it
+// ends. That thread must be the main thread; see main. The children of the init
+// process of a PID namespace end with it anyway, and any thread may start them.
+func childAttributes(isInit bool) *syscall.SysProcAttr {
+	if isInit {
 		return &syscall.SysProcAttr{Setpgid: true}
 	}
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
-// startTime returns the 22nd field of /proc/<pid>/stat, in clock ticks since
-// the machine's start, and an error when the process is gone or a zombie.
+// startTime returns the 22nd field of /proc/<pid>/stat: clock ticks since the
+// machine's start. It returns an error if the process has ended or is a zombie.
 func startTime(pid int) (string, error) {
 	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return "", err
 	}
-	// The second field is the program's name in parentheses, blanks and all.
+	// The second field is the program's name in parentheses. It may contain blanks.
 	stat := string(content)
 	fields := strings.Fields(stat[strings.LastIndex(stat, ")")+1:])
 	if len(fields) < 20 {

@@ -10,13 +10,14 @@ import (
 	"syscall"
 )
 
-// childAttributes puts a child into its own process group. There is no
-// Pdeathsig here: the reaper alone ends the children of a killed harness.
+// childAttributes puts a child into its own process group. Only Linux has Pdeathsig:
+// on other systems the reaper ends the children of a killed harness.
 func childAttributes(bool) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true}
 }
 
-// startTime asks ps, and fails when the process is gone or a zombie.
+// startTime returns the start time that ps prints. It returns an error if the process
+// has ended or is a zombie.
 func startTime(pid int) (string, error) {
 	out, err := exec.Command("ps", "-o", "stat=,lstart=", "-p", strconv.Itoa(pid)).Output()
 	if err != nil {

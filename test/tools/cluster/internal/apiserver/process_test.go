@@ -19,7 +19,7 @@ func TestIdentityIsAliveOnlyForTheSameProcess(t *testing.T) {
 	}
 	for name, identity := range map[string]Identity{
 		"if it started at another time, expect dead": {PID: os.Getpid(), Started: self.Started + "1"},
-		"if its start is not known, expect dead":     {PID: os.Getpid()},
+		"if its start time is unknown, expect dead":  {PID: os.Getpid()},
 		"if there is no such process, expect dead":   {PID: 1 << 30, Started: self.Started},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -43,7 +43,7 @@ func TestZombieIsNotAlive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := input.Close(); err != nil { // it ends, and nobody has waited for it yet
+	if err := input.Close(); err != nil { // it ends, and was not waited for yet
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(10 * time.Second); identity.Alive(); time.Sleep(time.Millisecond) {
@@ -59,7 +59,7 @@ func TestZombieIsNotAlive(t *testing.T) {
 func TestComponentEnvironmentDropsConfiguration(t *testing.T) {
 	filtered := componentEnvironment([]string{"PATH=/bin", "ETCD_NAME=x", "KUBE_FEATURE_X=true", "KUBECONFIG=y", "HOME=/h", "HTTPS_PROXY=z"})
 	if want := []string{"PATH=/bin", "HOME=/h"}; !slices.Equal(filtered, want) {
-		t.Errorf("kept %q, want %q", filtered, want)
+		t.Errorf("environment %q, want %q", filtered, want)
 	}
 }
 
@@ -78,14 +78,14 @@ func TestAwaitReady(t *testing.T) {
 
 	ended := start("echo one; echo two >&2; exit 3").awaitReady(t.Context(), neverReady)
 	if want := "etcd ended with exit status 3; the end of its log:\none\ntwo"; ended == nil || ended.Error() != want {
-		t.Errorf("of a process that ends: %v, want %s", ended, want)
+		t.Errorf("process that ends: %v, want %s", ended, want)
 	}
 
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 200*time.Millisecond, errors.New("gave up after 200ms"))
 	defer cancel()
 	silent := start("exec sleep 600").awaitReady(ctx, neverReady)
 	if want := "etcd is not ready (gave up after 200ms): connection refused; the end of its log:\n"; silent == nil || !strings.HasPrefix(silent.Error(), want) {
-		t.Errorf("of a process that never gets ready: %v, want %s", silent, want)
+		t.Errorf("process that never gets ready: %v, want %s", silent, want)
 	}
 
 	tries := 0
@@ -95,7 +95,7 @@ func TestAwaitReady(t *testing.T) {
 		}
 		return nil
 	}); err != nil || tries != 3 {
-		t.Errorf("of a process that gets ready: %v after %d tries", err, tries)
+		t.Errorf("process that gets ready: %v after %d tries", err, tries)
 	}
 }
 
@@ -108,7 +108,7 @@ func TestTailReturnsTheLastLines(t *testing.T) {
 		t.Errorf("tail = %q", last)
 	}
 	if missing := tail(path+".missing", 2); !strings.Contains(missing, "no such file") {
-		t.Errorf("tail of nothing = %q", missing)
+		t.Errorf("tail of a missing file = %q", missing)
 	}
 }
 

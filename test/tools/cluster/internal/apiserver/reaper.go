@@ -8,15 +8,15 @@ import (
 	"syscall"
 )
 
-// ReapCommand is the subcommand of this very program that runs Reap; its only
-// argument is the data folder.
+// ReapCommand is the subcommand of this program that runs Reap. Its only argument is
+// the data folder.
 const ReapCommand = "reap"
 
-// reaper is a second process of this program. It waits for the end of the
-// harness and cleans up when the harness no longer can, having been killed.
+// reaper is a second process of this program. It waits for the end of the harness and
+// cleans up if the harness was killed.
 type reaper struct {
 	command     *exec.Cmd
-	harnessPipe io.Closer // the harness's end of a pipe; the kernel closes it too
+	harnessPipe io.Closer // the harness's end of a pipe; the kernel closes it if the harness is killed
 }
 
 func startReaper(folder string) (*reaper, error) {
@@ -25,7 +25,7 @@ func startReaper(folder string) (*reaper, error) {
 		return nil, err
 	}
 	command := exec.Command(program, ReapCommand, folder)
-	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // no signal meant for the harness reaches it
+	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // signals for the harness's process group do not reach it
 	harnessPipe, err := command.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -36,7 +36,7 @@ func startReaper(folder string) (*reaper, error) {
 	return &reaper{command: command, harnessPipe: harnessPipe}, nil
 }
 
-// release lets the reaper end; it finds nothing left to do.
+// release ends the reaper, which finds nothing to clean up.
 func (r *reaper) release() error {
 	if err := r.harnessPipe.Close(); err != nil {
 		return err
@@ -44,15 +44,15 @@ func (r *reaper) release() error {
 	return r.command.Wait()
 }
 
-// Reap waits until harness, the other end of a pipe, is gone, and then ends
-// and removes what it left in its data folder.
+// Reap waits until harness, the read end of a pipe, is closed. Then it ends the
+// processes and removes the files that the harness left behind.
 func Reap(folder string, harness io.Reader) error {
 	if _, err := io.Copy(io.Discard, harness); err != nil {
 		return err
 	}
 	state, err := ReadState(folder)
 	if os.IsNotExist(err) {
-		return nil // the harness has done it
+		return nil // the harness has cleaned up
 	}
 	if err != nil {
 		return err

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// TestMain lets the test binary be its own reaper.
+// TestMain lets the test binary run as the reaper.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == ReapCommand {
 		if err := Reap(os.Args[2], os.Stdin); err != nil {
@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// writeScripts are programs that behave as etcd and an API server might.
+// writeScripts writes shell scripts that replace etcd and the API server.
 func writeScripts(t *testing.T, etcd, apiServer string) map[string]string {
 	t.Helper()
 	folder := t.TempDir()
@@ -53,7 +53,7 @@ func TestStartFailsWithTheComponentsLog(t *testing.T) {
 			etcd: etcdListens, apiServer: `kill -9 $$`,
 			want: "kube-apiserver ended with signal: killed; the end of its log:\n",
 		},
-		"if it never answers, expect the patience": {
+		"if it never answers, expect the timeout": {
 			etcd: etcdListens, apiServer: `echo waiting; exec sleep 600`,
 			want: "kube-apiserver is not ready (gave up after 1s): ",
 		},
@@ -71,7 +71,7 @@ func TestStartFailsWithTheComponentsLog(t *testing.T) {
 	}
 }
 
-// A port may be taken between its choice and its use.
+// Another process may take a port between its choice and its use.
 func TestStartRetriesWhenThePortIsTaken(t *testing.T) {
 	ports := filepath.Join(t.TempDir(), "ports")
 	programs := writeScripts(t, etcdListens, `

@@ -12,36 +12,39 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/cgroup"
 )
 
-// Names inside a data folder.
+// File names in a data folder.
 const (
-	lockFile            = "isthmus.lock" // also the mark that says the folder is ours
+	lockFile            = "isthmus.lock" // also marks the folder as a data folder
 	stateFile           = "state.json"
 	pkiFolder           = "pki"
 	logsFolder          = "logs"
 	adminKubeconfigFile = "kubeconfig"
 )
 
-// State is what a data folder tells about the control plane that lives in it.
+// State is the content of a data folder's state file. It describes the control plane
+// that runs in the folder.
 type State struct {
-	// Harness is the process that holds the control plane up.
+	// Harness is the process that started the control plane and waits for its end.
 	Harness Identity `json:"harness"`
-	// Children are etcd, the API server and so on, in the order of their start.
+	// Children are etcd, the API server and the other components, in the order of
+	// their start.
 	Children []Child `json:"children"`
-	// Endpoint is set once the control plane is ready.
+	// Endpoint is set when the control plane is ready.
 	Endpoint *Endpoint `json:"endpoint,omitempty"`
-	// Kubeconfig is the additional kubeconfig that the user asked for.
+	// Kubeconfig is the path of the additional kubeconfig, if there is one.
 	Kubeconfig string `json:"kubeconfig,omitempty"`
-	// CGroup names the control group of a node's pods, below each hierarchy's root.
+	// CGroup is the name of the control group of a node's pods, below the root of each
+	// hierarchy.
 	CGroup string `json:"cgroup,omitempty"`
 }
 
-// Child is one process of a control plane.
+// Child is a process of a control plane.
 type Child struct {
 	Name string `json:"name"`
 	Identity
 }
 
-// Endpoint is how a ready control plane is reached.
+// Endpoint says how to reach a ready control plane.
 type Endpoint struct {
 	Kubeconfig string `json:"kubeconfig"`
 	Server     string `json:"server"`
@@ -50,11 +53,11 @@ type Endpoint struct {
 	Logs       string `json:"logs"`
 }
 
-// errInUse says that a living process owns the data folder.
+// errInUse says that a running process has locked the data folder.
 var errInUse = errors.New("a control plane already runs there")
 
-// lockFolder makes the data folder ours for as long as the lock is open; without a
-// name, a new temporary folder. What a killed predecessor left is cleared away.
+// lockFolder locks a data folder until the returned file is closed. An empty name
+// means a new temporary folder. It cleans up after a predecessor that was killed.
 func lockFolder(folder string) (string, *os.File, error) {
 	if folder == "" {
 		temporary, err := os.MkdirTemp("", "isthmus-cluster-")
@@ -91,8 +94,8 @@ func lockFolder(folder string) (string, *os.File, error) {
 	return folder, lock, nil
 }
 
-// checkIsDataFolder refuses a folder that holds something else than a control plane:
-// the folder is going to be removed.
+// checkIsDataFolder returns an error if the folder has content and no lock file: the
+// folder will be removed, so it must not hold anything else.
 func checkIsDataFolder(folder string) error {
 	entries, err := os.ReadDir(folder)
 	if err != nil {
@@ -107,8 +110,8 @@ func checkIsDataFolder(folder string) error {
 	return nil
 }
 
-// clearFolder ends the children that a killed predecessor left, and empties the
-// folder but for its lock.
+// clearFolder ends the children that a killed predecessor left behind, and removes
+// everything in the folder except the lock file.
 func clearFolder(folder string) error {
 	if state, err := ReadState(folder); err == nil {
 		killAll(state.Children)
@@ -131,8 +134,8 @@ func clearFolder(folder string) error {
 	return nil
 }
 
-// ReadState reads what runs in a data folder; the error is fs.ErrNotExist when
-// nothing ever did.
+// ReadState reads the state of a data folder. The error is fs.ErrNotExist if the folder
+// has no state.
 func ReadState(folder string) (State, error) {
 	content, err := os.ReadFile(filepath.Join(folder, stateFile))
 	if err != nil {
@@ -145,7 +148,7 @@ func ReadState(folder string) (State, error) {
 	return state, nil
 }
 
-// removeCGroup removes the control group of children that have ended.
+// removeCGroup removes the control group of the children, which must have ended.
 func (s State) removeCGroup() error {
 	if s.CGroup == "" {
 		return nil
@@ -153,7 +156,7 @@ func (s State) removeCGroup() error {
 	return cgroup.Remove(s.CGroup)
 }
 
-// write replaces the folder's state in one step.
+// write replaces the folder's state file atomically.
 func (s State) write(folder string) error {
 	content, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
@@ -166,7 +169,7 @@ func (s State) write(folder string) error {
 	return os.Rename(path+".new", path)
 }
 
-// removeFolder removes a data folder with all it holds, if it is ours.
+// removeFolder removes a data folder with its content.
 func removeFolder(folder string) error {
 	if err := checkIsDataFolder(folder); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {

@@ -13,13 +13,13 @@ func TestLockFolderIsExclusiveAndClearsLeftovers(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "deep", "data")
 	locked, lock, err := lockFolder(folder)
 	if err != nil || locked != folder {
-		t.Fatalf("claim = %q, %v", locked, err)
+		t.Fatalf("lockFolder = %q, %v", locked, err)
 	}
 	if info, err := os.Stat(folder); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("mode %v, %v, want 0700", info.Mode(), err)
 	}
 	if _, _, err := lockFolder(folder); !errors.Is(err, errInUse) || err.Error() != folder+": a control plane already runs there" {
-		t.Errorf("a second claim: %v", err)
+		t.Errorf("a second lock: %v", err)
 	}
 	if err := os.WriteFile(filepath.Join(folder, "etcd"), nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -29,11 +29,11 @@ func TestLockFolderIsExclusiveAndClearsLeftovers(t *testing.T) {
 	}
 	_, lock, err = lockFolder(folder)
 	if err != nil {
-		t.Fatalf("a claim after the first one's end: %v", err)
+		t.Fatalf("lock after the first one was released: %v", err)
 	}
 	defer func() { _ = lock.Close() }()
 	if entries, err := os.ReadDir(folder); err != nil || len(entries) != 1 || entries[0].Name() != lockFile {
-		t.Errorf("what a predecessor left: %v, %v", entries, err)
+		t.Errorf("left behind by a predecessor: %v, %v", entries, err)
 	}
 }
 
@@ -49,7 +49,7 @@ func TestLockFolderCreatesATemporaryFolderByDefault(t *testing.T) {
 	}
 }
 
-// The folder is removed in the end, so it must not be somebody's home.
+// A data folder is removed at the end, so a folder with other files is rejected.
 func TestForeignFolderIsNeverRemoved(t *testing.T) {
 	folder := t.TempDir()
 	userFile := filepath.Join(folder, "user.txt")
@@ -59,7 +59,7 @@ func TestForeignFolderIsNeverRemoved(t *testing.T) {
 	want := folder + " is not empty and holds no control plane: name another folder for --data"
 	_, _, locked := lockFolder(folder)
 	_, down := Down(folder)
-	for operation, err := range map[string]error{"claim": locked, "Down": down, "remove": removeFolder(folder)} {
+	for operation, err := range map[string]error{"lockFolder": locked, "Down": down, "remove": removeFolder(folder)} {
 		if err == nil || err.Error() != want {
 			t.Errorf("%s: error %v, want %s", operation, err, want)
 		}
@@ -82,7 +82,7 @@ func TestDownWithoutAControlPlane(t *testing.T) {
 	}
 }
 
-// A recorded process id may be another process's by now.
+// The kernel may have reused a recorded process ID for another process.
 func TestDownSparesUnrelatedProcesses(t *testing.T) {
 	folder, lock, err := lockFolder(filepath.Join(t.TempDir(), "data"))
 	if err != nil {

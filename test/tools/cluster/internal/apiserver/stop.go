@@ -2,8 +2,8 @@ package apiserver
 
 import "slices"
 
-// Stop ends every component, the last one first, and removes the data folder
-// and the kubeconfigs.
+// Stop kills every component, in the reverse order of their start, and removes the
+// data folder and the additional kubeconfig.
 func (p *ControlPlane) Stop() error {
 	for _, process := range slices.Backward(p.running()) {
 		process.kill()

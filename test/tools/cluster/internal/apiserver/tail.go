@@ -5,10 +5,10 @@ import (
 	"os"
 )
 
-// tailBytes is how much of a log's end is looked at.
+// tailBytes limits how much of a log tail reads.
 const tailBytes = 16 << 10
 
-// tail returns the last lines of a file, or why it cannot be read.
+// tail returns the last lines of a file, or the error of reading it.
 func tail(path string, lines int) string {
 	file, err := os.Open(path)
 	if err != nil {

@@ -15,25 +15,25 @@ import (
 	"time"
 )
 
-// progressInterval is how often a build says where it stands.
+// progressInterval is how often a build reports its progress.
 const progressInterval = 10 * time.Second
 
-// Builder builds tools into a cache, and finds them there.
+// Builder builds tools into a cache and finds them there.
 type Builder struct {
 	// Root is the repository's root.
 	Root string
-	// Cache is where built tools are kept; see CacheFolder.
+	// Cache is the folder of the built tools; see CacheFolder.
 	Cache string
-	// Assets, when set, is a folder that already holds etcd, kube-apiserver and
-	// kubectl (KUBEBUILDER_ASSETS); they are used instead of building.
+	// Assets is a folder with etcd, kube-apiserver and kubectl (KUBEBUILDER_ASSETS),
+	// which are then used instead of building them. Default: none.
 	Assets string
-	// Progress is told what is being built; standard error as a rule.
+	// Progress receives a line for each step of a build.
 	Progress io.Writer
 }
 
-// Build returns the absolute paths of these tools, by name, and builds what the
-// cache does not hold yet, one module at a time. Those that come from a package
-// are found or fetched.
+// Build returns the absolute paths of tools, by name. It builds the tools that the
+// cache does not hold, one module at a time. Tools that come from a package are
+// found or fetched.
 func (b Builder) Build(ctx context.Context, names ...string) (map[string]string, error) {
 	wanted := map[string][]Tool{}
 	var packaged []PackagedTool
@@ -78,9 +78,9 @@ func (b Builder) Build(ctx context.Context, names ...string) (map[string]string,
 	return paths, nil
 }
 
-// useAssets adds the paths of these tools in the folder that is given instead of
-// a build, and returns those that still have to be built: a kube-controller-manager,
-// which such folders do not hold as a rule.
+// useAssets adds the paths of tools in the assets folder to paths, and returns the
+// tools that still have to be built. That can only be kube-controller-manager, which
+// such folders usually lack.
 func (b Builder) useAssets(paths map[string]string, tools []Tool) ([]Tool, error) {
 	folder, err := filepath.Abs(b.Assets)
 	if err != nil {
@@ -100,7 +100,8 @@ func (b Builder) useAssets(paths map[string]string, tools []Tool) ([]Tool, error
 	return nil, nil
 }
 
-// buildModule returns the module's folder in the cache, with these tools in it.
+// buildModule returns the module's folder in the cache and builds the tools that are
+// missing in it.
 func (b Builder) buildModule(ctx context.Context, module Module, tools []Tool) (string, error) {
 	plan, err := module.buildPlan(b.Root, b.Cache)
 	if err != nil {
@@ -114,7 +115,7 @@ func (b Builder) buildModule(ctx context.Context, module Module, tools []Tool) (
 		return "", err
 	}
 	defer unlock()
-	absent := missing(plan.target, tools) // someone may just have built them
+	absent := missing(plan.target, tools) // another process may have built them meanwhile
 	if len(absent) == 0 {
 		return plan.target, nil
 	}
@@ -124,8 +125,8 @@ func (b Builder) buildModule(ctx context.Context, module Module, tools []Tool) (
 	return plan.target, nil
 }
 
-// compile runs the go command once for all these tools, into a temporary
-// folder of the cache, and moves what came out to its place.
+// compile runs the go command once for all tools, with a temporary folder of the
+// cache as output, and moves the programs to the target.
 func (b Builder) compile(ctx context.Context, plan buildPlan, tools []Tool) error {
 	if err := os.MkdirAll(plan.target, 0o755); err != nil {
 		return err
@@ -151,9 +152,9 @@ func (b Builder) compile(ctx context.Context, plan buildPlan, tools []Tool) erro
 	return nil
 }
 
-// runGo executes the go command and narrates it.
+// runGo executes the go command and reports its progress.
 func (b Builder) runGo(ctx context.Context, plan buildPlan, tools []Tool, output string, reporter *progressReporter) error {
-	// As "make build" has it, so that what both need is compiled once.
+	// The flags are those of "make build", so that both share the compiled packages.
 	arguments := []string{"build", "-v", "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", plan.flags, "-o", output + string(filepath.Separator)}
 	for _, tool := range tools {
 		arguments = append(arguments, tool.Package)
@@ -164,9 +165,10 @@ func (b Builder) runGo(ctx context.Context, plan buildPlan, tools []Tool, output
 	return runWithProgress(ctx, command, reporter)
 }
 
-// runWithProgress executes the go command, or a shell that calls it, and tells how far it is.
+// runWithProgress executes the go command, or a shell that calls it, and reports its
+// progress.
 func runWithProgress(ctx context.Context, command *exec.Cmd, reporter *progressReporter) error {
-	// The compilers are the go command's children: end them all together.
+	// The compilers are children of the go command: signal the whole process group.
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGTERM) }
 	command.WaitDelay = 10 * time.Second
@@ -203,9 +205,9 @@ func runWithProgress(ctx context.Context, command *exec.Cmd, reporter *progressR
 	return nil
 }
 
-// environment is what the go command runs with: static programs for this very
-// machine, whatever the caller builds for, and without a HOME its caches beside
-// ours.
+// environment returns the environment of the go command. It builds static programs
+// for this machine, whatever GOOS and GOARCH the caller has set. Without a HOME, its
+// caches are folders of our cache.
 func (b Builder) environment() []string {
 	environment := append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=", "GOOS=", "GOARCH=")
 	if os.Getenv("HOME") != "" {
@@ -219,7 +221,7 @@ func (b Builder) environment() []string {
 	return environment
 }
 
-// missing lists the tools that a folder does not hold as executable files.
+// missing returns the tools for which the folder has no executable file.
 func missing(folder string, tools []Tool) []Tool {
 	var absent []Tool
 	for _, tool := range tools {
@@ -241,8 +243,8 @@ func toolNames(tools []Tool) []string {
 
 var majorVersion = regexp.MustCompile(`^v[0-9]+$`)
 
-// outputName is what the go command calls a program: the last element of its
-// import path that is no major version.
+// outputName returns the name that the go command gives a program: the last element
+// of its import path that is not a major version.
 func outputName(importPath string) string {
 	if last := path.Base(importPath); !majorVersion.MatchString(last) {
 		return last

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// fakeGo stands for the go command: it writes what it was asked for to a list,
-// prints what it would print, and makes the files.
+// fakeGo replaces the go command: it records its arguments, prints package names as
+// the go command does, and creates the output files.
 const fakeGo = `#!/bin/sh
 echo "$@" >> "$FAKE_GO_CALLS"
 if [ -n "$FAKE_GO_FAILS" ]; then
@@ -35,8 +35,8 @@ for package in "$@"; do
 done
 `
 
-// builderWithFakeGo returns a builder of a made up repository whose go command is fake,
-// and the list of that command's calls.
+// builderWithFakeGo returns a builder for a made-up repository with a fake go command,
+// and a function that returns the calls of that command.
 func builderWithFakeGo(t *testing.T, progress io.Writer) (Builder, func() []string) {
 	t.Helper()
 	root, cache, path := t.TempDir(), t.TempDir(), t.TempDir()
@@ -118,7 +118,7 @@ func TestBuildRejectsAnUnknownTool(t *testing.T) {
 	}
 }
 
-// textWaiter is a writer that closes found once it has been told a text.
+// textWaiter is a writer that closes found when text was written.
 type textWaiter struct {
 	mu      sync.Mutex
 	written strings.Builder
@@ -154,10 +154,10 @@ func TestBuildWaitsForAnotherBuild(t *testing.T) {
 	case err := <-done:
 		t.Fatalf("did not wait: %v", err)
 	case <-time.After(10 * time.Second):
-		t.Fatal("did not say that it waits")
+		t.Fatal("did not report that it waits")
 	}
 	if len(calls()) > 0 {
-		t.Errorf("built while another did: %q", calls())
+		t.Errorf("built while another build ran: %q", calls())
 	}
 	unlock()
 	if err := <-done; err != nil {
@@ -200,7 +200,7 @@ func TestAssetsAreUsedInsteadOfBuilding(t *testing.T) {
 	}
 	paths, err = builder.Build(t.Context(), "etcd", "kube-controller-manager")
 	if err != nil || filepath.Dir(paths["etcd"]) != builder.Assets || !strings.HasPrefix(paths["kube-controller-manager"], builder.Cache) {
-		t.Errorf("Build with what such folders lack = %v, %v", paths, err)
+		t.Errorf("Build of a tool that the assets lack = %v, %v", paths, err)
 	}
 }
 

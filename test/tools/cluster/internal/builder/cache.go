@@ -12,9 +12,9 @@ import (
 	"syscall"
 )
 
-// CacheFolder returns where built tools are kept, and makes it: $ISTHMUS_CACHE,
-// else a folder of the user's cache, else (no HOME is set) one of the user's
-// own under the temporary folder.
+// CacheFolder returns the folder of built tools and creates it: $ISTHMUS_CACHE, or a
+// folder in the user's cache folder, or, if HOME is not set, a folder of the user in
+// the temporary folder.
 func CacheFolder() (string, error) {
 	if folder := os.Getenv("ISTHMUS_CACHE"); folder != "" {
 		absolute, err := filepath.Abs(folder)
@@ -31,7 +31,7 @@ func CacheFolder() (string, error) {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return "", err
 	}
-	// The name can be guessed, and what lies there is going to be executed.
+	// The name can be guessed, and the files in the folder will be executed.
 	info, err := os.Lstat(folder)
 	if err != nil {
 		return "", err
@@ -42,15 +42,15 @@ func CacheFolder() (string, error) {
 	return folder, nil
 }
 
-// buildPlan is everything that decides what a module's tools are built to.
+// buildPlan is how and where a module's tools are built.
 type buildPlan struct {
 	folder string // of the go.mod, absolute
 	flags  string // -ldflags
 	target string // in the cache, absolute
 }
 
-// buildPlan reads a module's go.mod and go.sum, and the program that its folder
-// may hold, and derives flags and target.
+// buildPlan reads the module's go.mod, go.sum and Go files and derives flags and
+// target from them.
 func (m Module) buildPlan(root, cache string) (buildPlan, error) {
 	folder := filepath.Join(root, filepath.FromSlash(m.Folder))
 	goMod, err := os.ReadFile(filepath.Join(folder, "go.mod"))
@@ -74,8 +74,9 @@ func (m Module) buildPlan(root, cache string) (buildPlan, error) {
 	return buildPlan{folder: folder, flags: flags, target: target}, nil
 }
 
-// programSources returns names and contents of the Go files that lie beside a go.mod and
-// one folder below it, without tests: a program of ours is one package.
+// programSources returns names and contents of the Go files in the folder of a go.mod
+// and in its subfolders, without tests. There are some if the module's programs are
+// our own; each of them is one package.
 func programSources(folder string) ([]string, error) {
 	beside, err := filepath.Glob(filepath.Join(folder, "*.go"))
 	if err != nil {
@@ -99,11 +100,11 @@ func programSources(folder string) ([]string, error) {
 	return parts, nil
 }
 
-// platform names the target of the build; a program that runs here is wanted,
-// whatever GOOS and GOARCH say.
+// platform returns the target of the build. It is always this machine, whatever GOOS
+// and GOARCH are set to.
 func platform() string { return runtime.GOOS + "-" + runtime.GOARCH }
 
-// Key hashes its parts so that no two lists of parts share a key.
+// Key returns a hash of its parts. Different lists of parts have different keys.
 func Key(parts ...string) string {
 	hash := sha256.New()
 	for _, part := range parts {

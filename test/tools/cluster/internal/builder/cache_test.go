@@ -13,10 +13,10 @@ func TestCacheFolderFollowsTheEnvironment(t *testing.T) {
 	t.Setenv("TMPDIR", temporary)
 	fallback := filepath.Join(temporary, "isthmus-cache-"+strconv.Itoa(os.Getuid()))
 	for name, test := range map[string]struct{ cache, xdg, home, want string }{
-		"if ISTHMUS_CACHE is set, expect it":          {cache: temporary + "/mine", home: temporary + "/home", want: temporary + "/mine"},
-		"if there is a home, expect its cache":        {home: temporary + "/home", want: temporary + "/home/.cache/isthmus"},
-		"if XDG names a cache, expect a folder there": {xdg: temporary + "/xdg", want: temporary + "/xdg/isthmus"},
-		"if there is nothing, expect one of our own":  {want: fallback},
+		"if ISTHMUS_CACHE is set, expect it":           {cache: temporary + "/mine", home: temporary + "/home", want: temporary + "/mine"},
+		"if there is a home, expect its cache":         {home: temporary + "/home", want: temporary + "/home/.cache/isthmus"},
+		"if XDG names a cache, expect a folder there":  {xdg: temporary + "/xdg", want: temporary + "/xdg/isthmus"},
+		"if nothing is set, expect a temporary folder": {want: fallback},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("ISTHMUS_CACHE", test.cache)
@@ -58,7 +58,7 @@ func TestKeySeparatesItsParts(t *testing.T) {
 	}
 }
 
-// What decides about the outcome of a build decides about its place.
+// Every input of a build changes the folder of its result.
 func TestEveryBuildInputChangesTheTarget(t *testing.T) {
 	root := t.TempDir()
 	module := Module{Name: "m", Folder: "m"}
@@ -98,6 +98,6 @@ func TestEveryBuildInputChangesTheTarget(t *testing.T) {
 	before := target()
 	writeFile(t, filepath.Join(root, "m/main_test.go"), "package main\n")
 	if target() != before {
-		t.Error("a test of the program moves it")
+		t.Error("a test of the program changes the target")
 	}
 }

@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// Cached returns the path of what the cache holds under a name. Where it holds
-// nothing, write makes a file or folder at a path that it is given, which is moved
-// to its place when it is whole. The name holds a Key of all that decides what is
-// made.
+// Cached returns the path of the cache's file or folder of this name. If there is
+// none, it calls write with a temporary path and moves the result into the cache when
+// it is complete. The name must contain a Key of everything that the content depends
+// on.
 func (b Builder) Cached(ctx context.Context, name string, write func(path string) error) (string, error) {
 	target := filepath.Join(b.Cache, name)
 	if exists(target) {
@@ -25,7 +25,7 @@ func (b Builder) Cached(ctx context.Context, name string, write func(path string
 		return "", err
 	}
 	defer unlock()
-	if exists(target) { // someone may just have made it
+	if exists(target) { // another process may have made it meanwhile
 		return target, nil
 	}
 	temporary, err := os.MkdirTemp(b.Cache, "making-")
@@ -45,14 +45,14 @@ func exists(path string) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// RunScript runs a script that calls the go command, in a folder, and says under the
-// label how far it is.
+// RunScript runs a shell script that calls the go command in a folder, and reports
+// its progress with the label.
 func (b Builder) RunScript(ctx context.Context, label, folder, script string) error {
 	_, _ = fmt.Fprintf(b.Progress, "%s (once; minutes when cold)\n", label)
 	reporter := &progressReporter{out: b.Progress, label: label, start: time.Now()}
 	command := exec.CommandContext(ctx, "sh", "-euc", script)
 	command.Dir = folder
-	// The names of packages are what progress is told by.
+	// With -v the go command prints each package, which is the measure of progress.
 	command.Env = append(b.environment(), "GOFLAGS=-v")
 	if err := runWithProgress(ctx, command, reporter); err != nil {
 		return fmt.Errorf("%s: %w", label, err)

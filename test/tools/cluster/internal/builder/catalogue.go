@@ -1,5 +1,5 @@
-// Package builder builds the programs that tests and checks run, at the versions
-// that go.mod files pin, into a cache outside the repository.
+// Package builder builds the programs that tests and checks run into a cache outside
+// of the repository. go.mod files pin their versions.
 package builder
 
 import (
@@ -11,29 +11,30 @@ import (
 	"strings"
 )
 
-// Tool is one program: its name, as Find and the cache know it, and the main
-// package it is built from.
+// Tool is a program: its name in the catalogue and in the cache, and the import path
+// of its main package.
 type Tool struct {
 	Name    string
 	Package string
 }
 
-// Module is a folder with a go.mod that pins the tools of one kind.
+// Module is a Go module that pins the versions of related tools.
 type Module struct {
-	// Name is the first part of the module's folder in the cache.
+	// Name is the first part of the name of the module's folder in the cache.
 	Name string
 	// Folder is the go.mod's folder, relative to the repository's root.
 	Folder string
 	// Tools are the programs that this module pins.
 	Tools []Tool
-	// linkerVariables are linker variables; a value "{path}" stands for the version
-	// of the module of that path, "{path|bare}" for the same without its "v",
-	// "{path|minor}" for its second number.
+	// linkerVariables are names and values for the linker's flag -X. In a value,
+	// "{path}" stands for the version of the required module of that path,
+	// "{path|bare}" for the version without its "v", and "{path|minor}" for its minor
+	// version.
 	linkerVariables [][2]string
 }
 
-// testedMinor is the Kubernetes minor version that the chart's tools assume;
-// without it Helm believes that it renders for Kubernetes 1.20.
+// testedMinor is the minor version of Kubernetes that the chart's tools assume.
+// Helm's default is 1.20.
 const testedMinor = "36"
 
 // Catalogue lists every module that can be built.
@@ -51,7 +52,7 @@ func Catalogue() []Module {
 				{"kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"},
 				{"kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"},
 			},
-			// Clients refuse to parse the version of an unstamped build.
+			// Clients cannot parse the version of a build without these.
 			linkerVariables: [][2]string{
 				{"k8s.io/component-base/version.gitVersion", "{k8s.io/kubernetes}"},
 				{"k8s.io/component-base/version.gitMajor", "1"},
@@ -73,7 +74,7 @@ func Catalogue() []Module {
 		{
 			Name:   "coredns",
 			Folder: "test/tools/coredns",
-			// A program of our own, with the few of CoreDNS' plugins that a cluster needs.
+			// Our own main package, with only the CoreDNS plugins that a cluster needs.
 			Tools: []Tool{
 				{"coredns", "github.com/isthmus-mesh/isthmus/test/tools/coredns"},
 			},
@@ -92,7 +93,7 @@ func Catalogue() []Module {
 		{
 			Name:   "cert-manager",
 			Folder: "test/tools/cert-manager-controllers",
-			// A program of our own, for cert-manager's cannot be required.
+			// Our own main package, because the module of cert-manager's cannot be required.
 			Tools: []Tool{
 				{"cert-manager-controllers", "github.com/isthmus-mesh/isthmus/test/tools/cert-manager-controllers"},
 			},
@@ -103,7 +104,7 @@ func Catalogue() []Module {
 		{
 			Name:   "stand-in",
 			Folder: "test/tools/standin",
-			// Programs of our own, for programs that the guides have no images of.
+			// Our own stand-ins for programs for which the guides have no images.
 			Tools: []Tool{
 				{"stand-in-node", "github.com/isthmus-mesh/isthmus/test/tools/standin/kubenode"},
 				{"stand-in-edge", "github.com/isthmus-mesh/isthmus/test/tools/standin/emissary"},
@@ -113,8 +114,8 @@ func Catalogue() []Module {
 		{
 			Name:   "images",
 			Folder: "test/tools/images",
-			// Programs of our own: what is in the images of a test's node, and what
-			// assembles them.
+			// Our own programs: the contents of the images of a test's node, and the
+			// program that assembles these images.
 			Tools: []Tool{
 				{"image-assembler", "github.com/isthmus-mesh/isthmus/test/tools/images/assembler"},
 				{"image-pause", "github.com/isthmus-mesh/isthmus/test/tools/images/pause"},
@@ -125,7 +126,7 @@ func Catalogue() []Module {
 		{
 			Name:   "istio-cni",
 			Folder: "test/tools/istiocni",
-			// A program of our own around istio-cni's code.
+			// Our own main package around istio-cni's code.
 			Tools: []Tool{
 				{"stand-in-cni", "github.com/isthmus-mesh/isthmus/test/tools/istiocni"},
 			},
@@ -154,7 +155,7 @@ func Catalogue() []Module {
 			Tools: []Tool{
 				{"golangci-lint", "github.com/golangci/golangci-lint/v2/cmd/golangci-lint"},
 			},
-			// It shows its version only beside a date of release.
+			// golangci-lint shows its version only together with a release date.
 			linkerVariables: [][2]string{
 				{"main.version", "{github.com/golangci/golangci-lint/v2|bare}"},
 				{"main.commit", "{github.com/golangci/golangci-lint/v2}"},
@@ -164,8 +165,8 @@ func Catalogue() []Module {
 	}
 }
 
-// Names lists every tool of the catalogue, in its order; those that come from a
-// package are not among them.
+// Names returns the names of the catalogue's tools in its order, without the tools
+// that come from a package.
 func Names() []string {
 	var names []string
 	for _, module := range Catalogue() {
@@ -176,8 +177,8 @@ func Names() []string {
 	return names
 }
 
-// Find returns the module that pins the tool of this name. An error names all
-// that there are, those from packages too.
+// Find returns the tool of this name and its module. The error for an unknown name
+// lists all names, including the tools that come from a package.
 func Find(name string) (Module, Tool, error) {
 	for _, module := range Catalogue() {
 		for _, tool := range module.Tools {
@@ -193,8 +194,8 @@ func Find(name string) (Module, Tool, error) {
 	return Module{}, Tool{}, fmt.Errorf("unknown tool %q: choose from %s", name, strings.Join(known, ", "))
 }
 
-// Root returns the repository's root: the nearest folder at or above from that
-// holds the go.mod of the control plane.
+// Root returns the repository's root: the nearest folder at or above from with the
+// go.mod of the control plane.
 func Root(from string) (string, error) {
 	marker := filepath.Join("test", "tools", "kubernetes", "go.mod")
 	for folder := from; ; folder = filepath.Dir(folder) {
@@ -209,8 +210,8 @@ func Root(from string) (string, error) {
 
 var placeholder = regexp.MustCompile(`^\{([^|}]+)(?:\|(bare|minor))?\}$`)
 
-// linkerFlags returns the value of go build's -ldflags, with the versions that
-// this go.mod requires.
+// linkerFlags returns the value for go build's -ldflags, with the versions that this
+// go.mod requires.
 func (m Module) linkerFlags(goMod string) (string, error) {
 	flags := []string{"-s", "-w"}
 	for _, variable := range m.linkerVariables {

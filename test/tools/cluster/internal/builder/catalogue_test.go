@@ -73,7 +73,7 @@ func TestLinkerFlagsTakeVersionsFromGoMod(t *testing.T) {
 	}
 }
 
-// Every module of the catalogue is there, pins its tools and yields flags.
+// Every module of the catalogue exists, pins its tools and has valid linker variables.
 func TestCatalogueMatchesTheRepository(t *testing.T) {
 	workingFolder, err := os.Getwd()
 	if err != nil {
@@ -94,7 +94,7 @@ func TestCatalogueMatchesTheRepository(t *testing.T) {
 		for _, tool := range module.Tools {
 			if strings.Contains(string(goMod), "module "+tool.Package+"\n") ||
 				strings.Contains(string(goMod), "module "+path.Dir(tool.Package)+"\n") {
-				continue // the program lies beside its go.mod, or below
+				continue // the program is a package of this module
 			}
 			if !strings.Contains(string(goMod), "\t"+tool.Package+"\n") && !strings.Contains(string(goMod), "tool "+tool.Package+"\n") {
 				t.Errorf("%s/go.mod has no tool %s", module.Folder, tool.Package)

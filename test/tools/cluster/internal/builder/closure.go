@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// Closure returns a folder in the cache that holds a program of Debian's packages
-// with the loader and every library that it is linked to, each where Debian puts
-// it, and nothing else: the root of an image in which the program runs. The
-// packages are fetched by apt together with all they depend on, as if nothing was
-// installed, and nothing is installed.
+// Closure returns a folder in the cache with a program of a Debian package, its
+// loader and every library that it is linked to, each at Debian's path, and nothing
+// else. It can be the root of an image in which the program runs. apt fetches the
+// package with all of its dependencies, as if nothing was installed, and installs
+// nothing.
 func (b Builder) Closure(ctx context.Context, p PackagedTool) (string, error) {
 	if folder := b.cachedClosure(p); folder != "" {
 		return folder, nil
@@ -25,7 +25,7 @@ func (b Builder) Closure(ctx context.Context, p PackagedTool) (string, error) {
 		return "", err
 	}
 	defer unlock()
-	if folder := b.cachedClosure(p); folder != "" { // someone may just have fetched it
+	if folder := b.cachedClosure(p); folder != "" { // another process may have fetched it meanwhile
 		return folder, nil
 	}
 	folder, err := b.fetchClosure(ctx, p)
@@ -35,7 +35,7 @@ func (b Builder) Closure(ctx context.Context, p PackagedTool) (string, error) {
 	return folder, nil
 }
 
-// cachedClosure returns the newest closure in the cache.
+// cachedClosure returns the newest closure in the cache; empty if there is none.
 func (b Builder) cachedClosure(p PackagedTool) string {
 	found, err := filepath.Glob(filepath.Join(b.Cache, "closure-"+p.Package+"-*", filepath.FromSlash(p.Path)))
 	if err != nil || len(found) == 0 {
@@ -44,8 +44,8 @@ func (b Builder) cachedClosure(p PackagedTool) string {
 	return strings.TrimSuffix(found[len(found)-1], string(filepath.Separator)+filepath.FromSlash(p.Path))
 }
 
-// fetchClosure downloads the packages, unpacks them all, and keeps the closure in the
-// cache, under the program's version.
+// fetchClosure downloads and unpacks the packages, and stores the closure in the
+// cache with the version of the program in its name.
 func (b Builder) fetchClosure(ctx context.Context, p PackagedTool) (string, error) {
 	if err := checkDebianTools(); err != nil {
 		return "", err
@@ -84,9 +84,9 @@ func (b Builder) fetchClosure(ctx context.Context, p PackagedTool) (string, erro
 	return target, nil
 }
 
-// downloadWithDependencies lets apt fetch a package and all it depends on into a folder. The
-// status that apt is shown is empty, so that what this machine has counts as
-// missing.
+// downloadWithDependencies lets apt fetch a package and all of its dependencies into
+// a folder. apt gets an empty status file, so it treats every package as not
+// installed.
 func (b Builder) downloadWithDependencies(ctx context.Context, name, folder string) ([]string, error) {
 	status := filepath.Join(folder, "status")
 	if err := os.WriteFile(status, nil, 0o644); err != nil {

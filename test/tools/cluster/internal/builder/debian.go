@@ -13,20 +13,20 @@ import (
 	"time"
 )
 
-// PackagedTool is a program that is not built here: it comes from the machine where
-// it is installed, else from a package of Debian, which is unpacked into the
-// cache and not installed.
+// PackagedTool is a program that is not built from source. It is used as installed
+// on the machine, or from a Debian package that is unpacked into the cache without
+// being installed.
 type PackagedTool struct {
-	// Name is what the program is called on the PATH.
+	// Name is the program's name on the PATH.
 	Name string
-	// Package is Debian's package that holds it, Path where it lies in there.
+	// Package is the Debian package, Path the program's path in it.
 	Package, Path string
-	// Probe are arguments with which it ends well at once. A program that was
-	// unpacked alone may lack a library; so it shows.
+	// Probe are arguments with which the program ends at once and successfully. They
+	// show whether the machine has the libraries that the program needs.
 	Probe []string
 }
 
-// PackagedTools lists every program that comes from a package.
+// PackagedTools returns every program that comes from a package.
 func PackagedTools() []PackagedTool {
 	version := []string{"--version"}
 	return []PackagedTool{
@@ -35,7 +35,7 @@ func PackagedTools() []PackagedTool {
 	}
 }
 
-// findPackaged returns the program of this name, if it comes from a package.
+// findPackaged returns the packaged program of this name, if there is one.
 func findPackaged(name string) (PackagedTool, bool) {
 	all := PackagedTools()
 	i := slices.IndexFunc(all, func(p PackagedTool) bool { return p.Name == name })
@@ -45,8 +45,8 @@ func findPackaged(name string) (PackagedTool, bool) {
 	return all[i], true
 }
 
-// findOrFetch returns the path of a program from a package: on the PATH, in the
-// cache, or in the cache after fetching it.
+// findOrFetch returns the path of a packaged program: on the PATH or in the cache. It
+// fetches the package if both lack the program.
 func (b Builder) findOrFetch(ctx context.Context, p PackagedTool) (string, error) {
 	if path, err := exec.LookPath(p.Name); err == nil {
 		return filepath.Abs(path)
@@ -59,7 +59,7 @@ func (b Builder) findOrFetch(ctx context.Context, p PackagedTool) (string, error
 		return "", err
 	}
 	defer unlock()
-	if path := b.findUnpacked(ctx, p); path != "" { // someone may just have fetched it
+	if path := b.findUnpacked(ctx, p); path != "" { // another process may have fetched it meanwhile
 		return path, nil
 	}
 	path, err := b.fetch(ctx, p)
@@ -70,8 +70,8 @@ func (b Builder) findOrFetch(ctx context.Context, p PackagedTool) (string, error
 	return path, nil
 }
 
-// findUnpacked returns the program of the newest package in the cache, if it runs.
-// Another machine may have put it there.
+// findUnpacked returns the program of the newest package in the cache that runs on
+// this machine; empty if there is none. The cache may be shared with other machines.
 func (b Builder) findUnpacked(ctx context.Context, p PackagedTool) string {
 	found, err := filepath.Glob(filepath.Join(b.Cache, "debian-"+p.Package+"-*", filepath.FromSlash(p.Path)))
 	if err != nil {
@@ -85,7 +85,7 @@ func (b Builder) findUnpacked(ctx context.Context, p PackagedTool) string {
 	return ""
 }
 
-// probe runs the program with arguments that do nothing.
+// probe runs the program with its probe arguments.
 func (p PackagedTool) probe(ctx context.Context, path string) error {
 	out, err := exec.CommandContext(ctx, path, p.Probe...).CombinedOutput()
 	if err != nil {
@@ -94,8 +94,8 @@ func (p PackagedTool) probe(ctx context.Context, path string) error {
 	return nil
 }
 
-// fetch downloads the package, unpacks it into the cache, under its version, and
-// returns the path of the program in it.
+// fetch downloads the package, unpacks it into the cache with its version in the
+// folder's name, and returns the path of the program.
 func (b Builder) fetch(ctx context.Context, p PackagedTool) (string, error) {
 	if err := checkDebianTools(); err != nil {
 		return "", err
@@ -131,7 +131,8 @@ func (b Builder) fetch(ctx context.Context, p PackagedTool) (string, error) {
 	return filepath.Join(target, filepath.FromSlash(p.Path)), nil
 }
 
-// checkDebianTools tells whether there is what packages are fetched and unpacked with.
+// checkDebianTools returns an error if a program is missing that is needed to fetch
+// and unpack packages.
 func checkDebianTools() error {
 	for _, needed := range []string{"apt-get", "dpkg-deb"} {
 		if _, err := exec.LookPath(needed); err != nil {
@@ -141,7 +142,7 @@ func checkDebianTools() error {
 	return nil
 }
 
-// download lets apt fetch the package into a folder.
+// download lets apt fetch a package into a folder.
 func (b Builder) download(ctx context.Context, name, folder string) (string, error) {
 	if err := b.runApt(ctx, folder, "apt-get", "download", "--quiet", "-o", "Acquire::Retries=3", name); err != nil {
 		return "", err
@@ -156,8 +157,8 @@ func (b Builder) download(ctx context.Context, name, folder string) (string, err
 	return found[0], nil
 }
 
-// runApt runs apt in a folder. Where the package lists are missing or too old,
-// as in a fresh container, root gets new ones.
+// runApt runs apt in a folder. If it fails, as in a new container without package
+// lists, root updates the package lists and runs it again.
 func (b Builder) runApt(ctx context.Context, folder string, arguments ...string) error {
 	_, err := b.runCommand(ctx, folder, arguments...)
 	if err == nil {
@@ -166,7 +167,7 @@ func (b Builder) runApt(ctx context.Context, folder string, arguments ...string)
 	if os.Getuid() != 0 {
 		return fmt.Errorf("%w (where package lists are missing or old, apt-get update as root helps)", err)
 	}
-	_, _ = fmt.Fprintln(b.Progress, "getting new package lists: apt-get update")
+	_, _ = fmt.Fprintln(b.Progress, "updating the package lists: apt-get update")
 	if _, updated := b.runCommand(ctx, folder, "apt-get", "update", "--quiet", "-o", "Acquire::Retries=3"); updated != nil {
 		return errors.Join(err, updated)
 	}
@@ -174,8 +175,8 @@ func (b Builder) runApt(ctx context.Context, folder string, arguments ...string)
 	return err
 }
 
-// runCommand runs a program in a folder and returns what it printed, without the
-// space around it. While it takes long it is told of.
+// runCommand runs a program in a folder and returns its standard output without
+// leading and trailing space. It reports progress while the program runs.
 func (b Builder) runCommand(ctx context.Context, folder string, arguments ...string) (string, error) {
 	command := exec.CommandContext(ctx, arguments[0], arguments[1:]...)
 	command.Dir = folder

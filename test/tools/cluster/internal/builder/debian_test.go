@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// fakeApt stands for apt-get: it lists its calls, knows no package before an
-// update when it is told so, and leaves a file as a package.
+// fakeApt replaces apt-get: it records its calls, finds a package only if there are
+// package lists, and downloads a file as a package.
 const fakeApt = `#!/bin/sh
 echo "$1" >> "$FAKE_APT_CALLS"
 case $1 in
@@ -25,7 +25,7 @@ download)
 esac
 `
 
-// fakeDpkg stands for dpkg-deb, with both programs in every package.
+// fakeDpkg replaces dpkg-deb. Every package holds prometheus and promtool.
 const fakeDpkg = `#!/bin/sh
 if [ "$1" = --field ]; then echo 1:2.0-1; exit; fi
 mkdir -p "$3/usr/bin"
@@ -35,8 +35,8 @@ for name in prometheus promtool; do
 done
 `
 
-// builderWithFakeApt returns a builder on a machine that has nothing but the shell and
-// fakes of Debian's programs, and the list of apt-get's calls.
+// builderWithFakeApt returns a builder whose PATH has only a shell and fakes of
+// Debian's programs, and a function that returns the calls of apt-get.
 func builderWithFakeApt(t *testing.T, progress io.Writer) (Builder, func() []string) {
 	t.Helper()
 	path := t.TempDir()
@@ -60,7 +60,7 @@ func builderWithFakeApt(t *testing.T, progress io.Writer) (Builder, func() []str
 	}
 }
 
-// addPackageLists makes the package lists of the fake machine be there.
+// addPackageLists creates the package lists that fakeApt looks for.
 func addPackageLists(t *testing.T) {
 	t.Helper()
 	writeFile(t, os.Getenv("FAKE_APT_CALLS")+".lists", "")
@@ -114,15 +114,15 @@ func TestFetchErrorsNameTheRemedy(t *testing.T) {
 		prepare func(t *testing.T)
 		want    string
 	}{
-		"if there is no apt, expect the way out": {
+		"if there is no apt, expect the remedy": {
 			prepare: func(t *testing.T) { t.Setenv("PATH", t.TempDir()) },
 			want:    "promtool is not on the PATH, and Debian's package prometheus cannot be unpacked instead: there is no apt-get, so this is no Debian" + remedy,
 		},
-		"if nothing can be reached, expect what apt said": {
+		"if apt is offline, expect its error": {
 			prepare: func(t *testing.T) { t.Setenv("FAKE_APT_OFFLINE", "1") },
 			want:    "E: Unable to locate package prometheus",
 		},
-		"if a library is missing, expect what the loader said": {
+		"if a library is missing, expect an error": {
 			prepare: func(t *testing.T) {
 				addPackageLists(t)
 				t.Setenv("FAKE_PROGRAM", "echo libfoo.so.1: cannot open shared object file >&2; exit 127")
@@ -144,7 +144,7 @@ func TestFetchErrorsNameTheRemedy(t *testing.T) {
 	}
 }
 
-// What lies in a cache that machines share need not run on this one.
+// Machines may share a cache, so a cached program may not run on this one.
 func TestCachedProgramThatDoesNotRunIsReplaced(t *testing.T) {
 	builder, calls := builderWithFakeApt(t, io.Discard)
 	addPackageLists(t)

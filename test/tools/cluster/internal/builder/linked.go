@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// copyLinked copies a program out of an unpacked root into another: with its
-// loader, and the libraries that the program and they are linked to.
+// copyLinked copies a program from one root folder into another, with its loader and
+// all libraries that the program and these libraries are linked to.
 func copyLinked(from, to, program string) error {
 	folders, err := libraryFolders(from)
 	if err != nil {
@@ -45,8 +45,8 @@ func copyLinked(from, to, program string) error {
 	return nil
 }
 
-// libraryFolders lists where Debian's loader looks by itself: the folders of the
-// machine's architecture, and those of all.
+// libraryFolders returns the default search path of Debian's loader: the folders of
+// the machine's architecture, then the common ones.
 func libraryFolders(root string) ([]string, error) {
 	var folders []string
 	for _, pattern := range []string{"lib/*-linux-gnu*", "usr/lib/*-linux-gnu*", "lib", "usr/lib"} {
@@ -65,7 +65,8 @@ func libraryFolders(root string) ([]string, error) {
 	return folders, nil
 }
 
-// linkedLibraries reads the loader and the libraries that a program or library asks for.
+// linkedLibraries returns the loader and the names of the libraries that a program or
+// library is linked to.
 func linkedLibraries(file string) (loader string, names []string, err error) {
 	binary, err := elf.Open(file)
 	if err != nil {
@@ -93,8 +94,8 @@ func findLibrary(root string, folders []string, name string) (string, error) {
 	return "", fmt.Errorf("none of the packages has %s in %s", name, strings.Join(folders, ", "))
 }
 
-// copyFile copies what a path leads to; where that is a symbolic link, what it
-// leads to in the end, under the path's name.
+// copyFile copies a file. It follows symbolic links, and the copy has the name of the
+// link.
 func copyFile(from, to, name string) error {
 	source := filepath.Join(from, filepath.FromSlash(name))
 	file, err := filepath.EvalSymlinks(source)

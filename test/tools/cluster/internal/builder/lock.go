@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// lock makes sure that one build at a time runs in a cache: two would take
-// twice the memory and not be faster. A second caller waits, and says so.
+// lock allows one build at a time in a cache: two at once would need twice the memory
+// and not be faster. A second caller waits and reports that it does.
 func lock(ctx context.Context, cache string, progress io.Writer) (unlock func(), err error) {
 	file, err := os.OpenFile(filepath.Join(cache, "build.lock"), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
@@ -44,12 +44,12 @@ func lock(ctx context.Context, cache string, progress io.Writer) (unlock func(),
 	if err := file.Truncate(0); err == nil {
 		_, _ = file.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0)
 	}
-	// The kernel drops the lock with the last descriptor, so a killed build
-	// never leaves a stale one.
+	// The kernel releases the lock with its last descriptor, so a killed build leaves
+	// no stale lock.
 	return func() { _ = file.Close() }, nil
 }
 
-// lockOwner returns the process id that the lock's owner wrote, for the message.
+// lockOwner returns the process ID in the lock file, for the message.
 func lockOwner(file *os.File) string {
 	content := make([]byte, 20)
 	n, _ := file.ReadAt(content, 0)

@@ -11,13 +11,14 @@ import (
 	"time"
 )
 
-// usrMergedFolders are the folders of a root that are links into usr on a machine like this.
+// usrMergedFolders are the folders that are symbolic links into /usr on current
+// Debian.
 var usrMergedFolders = []string{"bin", "sbin", "lib", "lib64"}
 
-// Packages returns a folder in the cache in which Debian's packages are unpacked,
-// with those that they depend on as far as this machine lacks them: laid over the
-// machine's own files it makes the packages look installed, and nothing is
-// installed. It is empty where the machine has them all.
+// Packages returns a folder in the cache with unpacked Debian packages and those of
+// their dependencies that this machine does not have installed. Mounted over the
+// machine's files, it makes the packages available without installing them. The
+// folder is empty if everything is installed.
 func (b Builder) Packages(ctx context.Context, names ...string) (string, error) {
 	names = slices.Sorted(slices.Values(names))
 	folder, err := b.Cached(ctx, "packages-"+Key(names...), func(target string) error {
@@ -38,7 +39,8 @@ func (b Builder) Packages(ctx context.Context, names ...string) (string, error) 
 	return folder, nil
 }
 
-// unpackMissing makes the root of what the machine lacks.
+// unpackMissing unpacks the packages that the machine does not have installed into
+// target and returns their number.
 func (b Builder) unpackMissing(ctx context.Context, names []string, target string) (int, error) {
 	temporary := filepath.Dir(target)
 	archives, err := b.downloadMissing(ctx, temporary, names...)
@@ -51,7 +53,7 @@ func (b Builder) unpackMissing(ctx context.Context, names []string, target strin
 		}
 	}
 	for _, archive := range archives {
-		// dpkg-deb --extract would put folders in the place of the links.
+		// dpkg-deb --extract would replace the symbolic links with folders.
 		_, err := b.runCommand(ctx, temporary, "sh", "-c", `dpkg-deb --fsys-tarfile "$1" | tar -x --keep-directory-symlink -C "$2"`, "sh", archive, target)
 		if err != nil {
 			return 0, err
@@ -60,9 +62,9 @@ func (b Builder) unpackMissing(ctx context.Context, names []string, target strin
 	return len(archives), nil
 }
 
-// downloadMissing lets apt fetch packages and all they depend on into a folder, as
-// far as they are not installed; apt's own folders are not written to. The names
-// may begin with options of apt.
+// downloadMissing lets apt fetch packages and their dependencies into a folder,
+// except those that are installed. It does not write to apt's own folders. names may
+// begin with options for apt.
 func (b Builder) downloadMissing(ctx context.Context, folder string, names ...string) ([]string, error) {
 	cache := filepath.Join(folder, "apt")
 	if err := os.MkdirAll(filepath.Join(cache, "archives", "partial"), 0o755); err != nil {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// installApt stands for apt-get where it downloads into another folder for archives:
-// it lists what it was asked for, and leaves two packages.
+// installApt replaces apt-get install: it records its arguments and downloads two
+// packages into the folder that the arguments name.
 const installApt = `#!/bin/sh
 echo "$@" >> "$FAKE_APT_CALLS"
 for word in "$@"; do
@@ -23,7 +23,7 @@ echo > "$archives/tool_1%3a2-1_amd64.deb"
 echo > "$archives/libtool_3_amd64.deb"
 `
 
-// unpackDpkg stands for dpkg-deb: every package holds the tree of $FAKE_TREE.
+// unpackDpkg replaces dpkg-deb. Every package holds the files of $FAKE_TREE.
 const unpackDpkg = `#!/bin/sh
 case $1 in
 --field) echo 1:2-1 ;;
@@ -32,8 +32,9 @@ case $1 in
 esac
 `
 
-// builderWithFakeDebian is a builder whose apt-get and dpkg-deb are fakes, the tree that is in
-// every package, and the list of apt-get's calls.
+// builderWithFakeDebian returns a builder with fakes of apt-get and dpkg-deb, the
+// folder with the content of every package, and a function that returns the calls of
+// apt-get.
 func builderWithFakeDebian(t *testing.T) (builder Builder, tree string, calls func() []string) {
 	t.Helper()
 	path, tree := t.TempDir(), t.TempDir()
@@ -60,7 +61,7 @@ func TestPackagesAreUnpackedOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What is in lib lies in usr/lib too, as on a machine where the one leads to the other.
+	// The files of lib are also in usr/lib, because lib is a symbolic link to it.
 	for _, name := range []string{"usr/lib/libtool.so", "lib/libtool.so", "usr/bin/tool", "bin/tool"} {
 		if _, err := os.Stat(filepath.Join(first, name)); err != nil {
 			t.Error(err)
@@ -72,7 +73,7 @@ func TestPackagesAreUnpackedOnce(t *testing.T) {
 	}
 }
 
-// The closure of a real program of this machine, as if a package held the machine.
+// The program is this machine's ls; the package holds the machine's folders.
 func TestClosureHoldsOnlyLinkedLibraries(t *testing.T) {
 	builder, tree, calls := builderWithFakeDebian(t)
 	for _, name := range []string{"bin", "lib", "lib64", "usr/lib"} {
@@ -111,7 +112,7 @@ func TestClosureHoldsOnlyLinkedLibraries(t *testing.T) {
 		}
 	}
 	if len(files) > 8 {
-		t.Errorf("more than what is needed: %q", files)
+		t.Errorf("more files than needed: %q", files)
 	}
 	if second, err := builder.Closure(t.Context(), PackagedTool{Package: "tool", Path: "bin/ls"}); err != nil || second != folder || len(calls()) != 1 {
 		t.Errorf("again: %s, %v, calls %q", second, err, calls())

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// maxErrorLines is how much of what the go command says is shown when it fails.
+// maxErrorLines limits how many lines of the go command's output an error shows.
 const maxErrorLines = 40
 
-// progressReporter turns what `go build -v` prints into a line every now and then.
+// progressReporter summarizes the output of `go build -v` as lines of progress.
 type progressReporter struct {
 	out   io.Writer
 	label string
@@ -25,15 +25,16 @@ type progressReporter struct {
 	errorLines []string
 }
 
-// read takes the go command's standard error: a package's name when it was
-// compiled, "go: downloading ..." for a module, and complaints.
+// read reads the go command's standard error: the name of each compiled package,
+// "go: downloading ..." for a module, and error messages.
 func (n *progressReporter) read(stderr io.Reader) {
 	lines := bufio.NewScanner(stderr)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		n.line(lines.Text())
 	}
-	// A line beyond the buffer ends the scan; the go command must not block.
+	// A line that is longer than the buffer ends the scan. Read the rest, or the go
+	// command blocks.
 	_, _ = io.Copy(io.Discard, stderr)
 }
 
@@ -55,12 +56,12 @@ func (n *progressReporter) line(line string) {
 	}
 }
 
-// isPackage tells an import path from a sentence.
+// isPackage reports whether a line is an import path and not a message.
 func isPackage(line string) bool {
 	return line != "" && !strings.ContainsAny(line, " \t:#")
 }
 
-// report prints where the build stands.
+// report prints the progress of the build.
 func (n *progressReporter) report(now time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -83,7 +84,7 @@ func (n *progressReporter) elapsed(now time.Time) time.Duration {
 	return now.Sub(n.start).Round(time.Second)
 }
 
-// lastErrors returns what the go command complained about, for an error.
+// lastErrors returns the last lines that are neither packages nor downloads.
 func (n *progressReporter) lastErrors() string {
 	n.mu.Lock()
 	defer n.mu.Unlock()

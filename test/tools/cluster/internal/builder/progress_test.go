@@ -16,10 +16,10 @@ func TestProgressReporterSummarizesGoOutput(t *testing.T) {
 	reporter.report(start.Add(20*time.Second + 400*time.Millisecond))
 	want := "building etcd: 20s, 1 modules downloaded, 2 packages compiled, at go.uber.org/zap/zapcore\n"
 	if out.String() != want {
-		t.Errorf("told %q, want %q", out.String(), want)
+		t.Errorf("progress %q, want %q", out.String(), want)
 	}
 	if want := "# k8s.io/kubernetes/cmd/x\ncmd/x.go:3:2: undefined: y"; reporter.lastErrors() != want {
-		t.Errorf("complaints %q, want %q", reporter.lastErrors(), want)
+		t.Errorf("errors %q, want %q", reporter.lastErrors(), want)
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 
 const cgroupRoot = "/sys/fs/cgroup"
 
-// hierarchies are the mounted control group hierarchies: one with cgroup v2, one
+// hierarchies returns the mounted control group hierarchies: one with cgroup v2, one
 // for each controller with cgroup v1.
 func hierarchies() ([]string, error) {
 	if _, err := os.Stat(filepath.Join(cgroupRoot, "cgroup.controllers")); err == nil {
@@ -26,14 +26,14 @@ func hierarchies() ([]string, error) {
 	}
 	var found []string
 	for _, entry := range entries {
-		if entry.IsDir() { // links are other names of the same
+		if entry.IsDir() { // symbolic links are other names of the same hierarchies
 			found = append(found, filepath.Join(cgroupRoot, entry.Name()))
 		}
 	}
 	return found, nil
 }
 
-// Create makes a control group in every hierarchy.
+// Create creates a control group in every hierarchy.
 func Create(group string) error {
 	roots, err := hierarchies()
 	if err != nil {
@@ -43,8 +43,8 @@ func Create(group string) error {
 		if err := os.MkdirAll(filepath.Join(root, group), 0o755); err != nil {
 			return fmt.Errorf("control group %s: %w", group, err)
 		}
-		// The kubelet wants these inherited: with v1 a new cpuset is empty, with v2
-		// a group has the controllers that its parent hands on.
+		// The kubelet expects these to be inherited: with v1 a new cpuset is empty, with
+		// v2 a group has only the controllers that its parent delegates.
 		if filepath.Base(root) == "cpuset" {
 			for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
 				if err := copyFromRoot(root, group, file); err != nil {
@@ -71,7 +71,7 @@ func copyFromRoot(root, group, file string) error {
 	return os.WriteFile(filepath.Join(root, group, file), value, 0)
 }
 
-// delegateControllers gives the controllers of a group of cgroup v2 to its children.
+// delegateControllers enables all controllers of a cgroup v2 group for its children.
 func delegateControllers(path string) error {
 	controllers, err := os.ReadFile(filepath.Join(path, "cgroup.controllers"))
 	if err != nil {
@@ -79,13 +79,13 @@ func delegateControllers(path string) error {
 	}
 	for _, controller := range strings.Fields(string(controllers)) {
 		if err := os.WriteFile(filepath.Join(path, "cgroup.subtree_control"), []byte("+"+controller), 0); err != nil {
-			return fmt.Errorf("hand controller %s on below %s: %w", controller, path, err)
+			return fmt.Errorf("delegate controller %s below %s: %w", controller, path, err)
 		}
 	}
 	return nil
 }
 
-// Remove removes a control group whose processes have ended, and all below it.
+// Remove removes a control group whose processes have ended, and its descendants.
 func Remove(group string) error {
 	roots, err := hierarchies()
 	if err != nil {
@@ -110,7 +110,7 @@ func removeTree(top string) error {
 		return err
 	}
 	for _, group := range slices.Backward(groups) {
-		// The kernel may still be about to take the last process out.
+		// The kernel may take a moment to remove the last process from the group.
 		err := syscall.Rmdir(group)
 		for deadline := time.Now().Add(5 * time.Second); errors.Is(err, syscall.EBUSY) && time.Now().Before(deadline); {
 			time.Sleep(20 * time.Millisecond)

@@ -2,5 +2,5 @@
 
 package cgroup
 
-// Remove has nothing to remove where there are no control groups.
+// Remove does nothing: only Linux has control groups.
 func Remove(string) error { return nil }

@@ -1,2 +1,2 @@
-// Package cgroup makes and removes the control groups of a node.
+// Package cgroup creates and removes the control groups of a node.
 package cgroup

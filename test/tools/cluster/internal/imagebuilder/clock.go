@@ -13,10 +13,10 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/builder"
 )
 
-// Clock is our own image with programs whose clock can be set: the same sources, but
-// for the standard library's time.Now, and a listener on port 10999 that takes
-// orders. The real clock of a machine has no namespace, so that this is the nearest
-// to a clock that jumps.
+// Clock is our own image with programs whose clock can be changed. It is built from
+// the same sources with a modified time.Now of the standard library, and with a server
+// on port 10999 that changes the clock. The machine's real-time clock has no
+// namespace, so it cannot be changed for one container.
 const Clock = "isthmus.test/isthmus-clock"
 
 var (
@@ -26,16 +26,16 @@ var (
 	orderSource string
 )
 
-// clockRead is the line of time.Now that reads the clock.
+// clockRead is the line of time.Now that reads the machine's clock.
 const clockRead = "\tsec, nsec, mono := runtimeNow()\n"
 
-// clockImage describes the image.
+// clockImage describes the image Clock.
 func clockImage(ctx context.Context, b builder.Builder) (description, error) {
 	return productBuild{image: Clock, label: "isthmus-clock", prelude: overlayClock, sources: []string{jumpSource, orderSource, clockRead}}.describe(ctx, b)
 }
 
-// overlayClock writes what is put over the sources, and returns how the go command is
-// told of it.
+// overlayClock writes the modified sources and an overlay file for the go command into
+// the folder, and returns the shell command that makes the go command use it.
 func overlayClock(ctx context.Context, root, folder string) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
 	if err != nil {
@@ -48,7 +48,7 @@ func overlayClock(ctx context.Context, root, folder string) (string, error) {
 	}
 	_, body, found := strings.Cut(string(original), "\nfunc Now() Time {\n")
 	if !found || !strings.HasPrefix(body, clockRead) {
-		return "", fmt.Errorf("%s/time.go reads the clock in another way than %q: teach this file", library, clockRead)
+		return "", fmt.Errorf("%s/time.go does not read the clock with %q: adapt the overlay of the image isthmus-clock", library, clockRead)
 	}
 	edited := strings.Replace(string(original), "\nfunc Now() Time {\n"+clockRead, "\nfunc Now() Time {\n"+clockRead+"\tsec += jumped.Load()\n", 1)
 	replace := map[string]string{}

@@ -8,24 +8,24 @@ import (
 	"strings"
 )
 
-// dockerfile is what a Dockerfile of two stages says: what is built from which files,
-// and the image that is made of it on nothing.
+// dockerfile is a parsed Dockerfile of two stages: one that builds programs, and one
+// that copies them to an image from scratch.
 type dockerfile struct {
 	// sources are the files and folders that the first stage builds from.
 	sources []string
 	// arguments are the ARGs with their defaults.
 	arguments map[string]string
-	// commands are the first stage's RUN lines, in their order.
+	// commands are the RUN lines of the first stage, in their order.
 	commands []string
-	// files are paths of the first stage that are copied into folder of the image.
+	// files are paths of the first stage that the second stage copies to folder.
 	files      []string
 	folder     string
 	user       string
 	entrypoint []string
 }
 
-// parseDockerfile reads a Dockerfile of exactly this form; an instruction that it does not
-// know is an error, so that the image and the Dockerfile cannot drift apart.
+// parseDockerfile parses a Dockerfile of this form. It returns an error for any other
+// instruction, so that the image and the Dockerfile cannot drift apart.
 func parseDockerfile(text string) (*dockerfile, error) {
 	d := &dockerfile{arguments: map[string]string{}}
 	stage := 0
@@ -43,7 +43,7 @@ func parseDockerfile(text string) (*dockerfile, error) {
 	return d, nil
 }
 
-// instructions are the lines without comments, continued ones joined.
+// instructions returns the lines without comments and with continued lines joined.
 func instructions(dockerfile string) []string {
 	var lines []string
 	continued := false
@@ -91,8 +91,8 @@ func (d *dockerfile) addInstruction(stage int, line string) error {
 	return nil
 }
 
-// script is what the first stage runs, where its /out is another folder. values win
-// over the ARGs' defaults.
+// script returns the commands of the first stage with out instead of /out. values
+// override the defaults of the ARGs.
 func (d *dockerfile) script(out string, values map[string]string) string {
 	var assignments []string
 	for name, value := range d.arguments {
@@ -105,8 +105,7 @@ func (d *dockerfile) script(out string, values map[string]string) string {
 	return expand.Replace(strings.Join(d.commands, "\n"))
 }
 
-// outputs lists the copied files: their paths in the image, and their names in the
-// folder that /out stands for.
+// outputs maps the paths of the copied files in the image to their names in /out.
 func (d *dockerfile) outputs() map[string]string {
 	files := map[string]string{}
 	for _, f := range d.files {

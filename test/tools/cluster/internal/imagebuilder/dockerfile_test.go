@@ -10,8 +10,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/builder"
 )
 
-// The image that is made here is the one that the Dockerfile says: what is read off
-// it is held against what users are told of the image.
+// The parsed Dockerfile must match the image that the documentation describes.
 func TestDockerfileIsParsed(t *testing.T) {
 	root, err := builder.Root(".")
 	if err != nil {
@@ -40,7 +39,7 @@ func TestDockerfileIsParsed(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", part, pair[0], pair[1])
 		}
 	}
-	// Everything that decides what is built is a source, and nothing else is copied.
+	// Every source of the Dockerfile exists.
 	for _, source := range r.sources {
 		if _, err := os.Stat(filepath.Join(root, source)); err != nil {
 			t.Error(err)
@@ -54,11 +53,11 @@ func TestUnknownDockerfileFormIsRejected(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]struct{ from, to, want string }{
-		"if it has an instruction more, expect an error":    {"USER", "ENV A=B\nUSER", `unknown instruction ENV in "ENV A=B"`},
-		"if the base is no scratch, expect an error":        {"FROM scratch", "FROM debian", `unknown instruction FROM in "FROM debian"`},
-		"if it copies from elsewhere, expect an error":      {"--from=build", "--from=other", "unknown instruction COPY"},
-		"if it says no user, expect an error":               {"USER 1:1\n", "", "want two stages with RUN, COPY --from, USER and ENTRYPOINT"},
-		"if the entry point is for a shell, expect one too": {`["/x"]`, "/x", "invalid character"},
+		"if it has another instruction, expect an error":      {"USER", "ENV A=B\nUSER", `unknown instruction ENV in "ENV A=B"`},
+		"if the base is not scratch, expect an error":         {"FROM scratch", "FROM debian", `unknown instruction FROM in "FROM debian"`},
+		"if it copies from elsewhere, expect an error":        {"--from=build", "--from=other", "unknown instruction COPY"},
+		"if it has no user, expect an error":                  {"USER 1:1\n", "", "want two stages with RUN, COPY --from, USER and ENTRYPOINT"},
+		"if the entry point is a shell form, expect an error": {`["/x"]`, "/x", "invalid character"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := parseDockerfile(strings.Replace(whole, test.from, test.to, 1))
@@ -69,7 +68,7 @@ func TestUnknownDockerfileFormIsRejected(t *testing.T) {
 	}
 }
 
-// The key of an image follows what it holds and not where that lies.
+// The key of an image depends on its content, not on the paths of its sources.
 func TestImageKeyFollowsItsContent(t *testing.T) {
 	put := func(content string) string {
 		file := filepath.Join(t.TempDir(), "x")

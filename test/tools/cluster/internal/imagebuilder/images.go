@@ -1,5 +1,5 @@
-// Package imagebuilder makes the container images that a node of the tests runs, as
-// tarballs in the cache: from programs that are built here and from Debian's
+// Package imagebuilder builds the container images of the tests' node as tarballs in
+// the cache. It builds them from programs of the builder's catalogue and from Debian
 // packages, without a registry and without Docker.
 package imagebuilder
 
@@ -23,31 +23,31 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/builder"
 )
 
-// The images' names besides Product.
+// The names of the images, except Product and Clock.
 const (
-	// IstioHub and IstioTag are what Istio's chart is told as global.hub and
-	// global.tag. The tag is the version that Istio's module says in its file
-	// VERSION: Isthmus reads the agent's version off it, and unlike "latest" it is
-	// not pulled.
+	// IstioHub and IstioTag are the values of global.hub and global.tag for Istio's
+	// chart. The tag is the version in the file VERSION of Istio's module: Isthmus
+	// reads the agent's version from the tag, and unlike "latest" it does not make the
+	// kubelet pull the image.
 	IstioHub = "docker.io/istio"
 	IstioTag = "1.31.0-dev"
-	// Pause is what containerd has to be told as its sandbox image.
+	// Pause is the sandbox image in containerd's configuration.
 	Pause = "registry.k8s.io/pause:3.10"
 	// DNS is CoreDNS.
 	DNS = "registry.k8s.io/coredns/coredns:v1.15.0"
-	// Edge is HAProxy with a supervisor that feeds it certificates.
+	// Edge is HAProxy with a supervisor that gives it certificates.
 	Edge = "isthmus.test/edge:dev"
-	// Mesh is a service of the mesh, and a caller.
+	// Mesh is a service of the mesh, and its client.
 	Mesh = "isthmus.test/mesh:dev"
 )
 
-// haproxy is the edge's proxy.
+// haproxy is the Debian package of the edge's proxy.
 var haproxy = builder.PackagedTool{Name: "haproxy", Package: "haproxy", Path: "usr/sbin/haproxy"}
 
-// pathVariable makes programs in an image callable by their names.
+// pathVariable is the PATH in every image.
 const pathVariable = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// nodeImages are the images, by the last element of their names.
+// nodeImages are the images that a node has from the start.
 var nodeImages = []image{
 	{"isthmus", productImage},
 	{"pilot", programImage(IstioHub+"/pilot:"+IstioTag, "pilot-discovery", "/usr/local/bin/pilot-discovery", "1337:1337")},
@@ -58,22 +58,22 @@ var nodeImages = []image{
 	{"mesh", programImage(Mesh, "image-mesh", "/mesh", "65532:65532")},
 }
 
-// extraImages are those that no node has from the start; they are made when they are
-// named, and imported by an order.
+// extraImages are built only on request, and imported with an order.
 var extraImages = []image{
 	{"isthmus-clock", clockImage},
 }
 
-// image is an image that can be made.
+// image is an image that this package can build.
 type image struct {
+	// name is the last element of the image's name, without the tag.
 	name string
-	// describe builds what is in the image.
+	// describe builds the files of the image and returns its description.
 	describe func(context.Context, builder.Builder) (description, error)
 }
 
-// Build makes those of the named images that the cache does not hold yet, with
-// progress, and returns the absolute paths of their tarballs. Without a name that
-// is all that a node has from the start. "ctr -n k8s.io images import" and "docker load" read them.
+// Build builds the images that the cache does not hold, and returns the absolute paths
+// of their tarballs. Without names it builds the images that a node has from the
+// start. "ctr -n k8s.io images import" and "docker load" read the tarballs.
 func Build(ctx context.Context, b builder.Builder, names ...string) ([]string, error) {
 	var all []string
 	for _, k := range slices.Concat(nodeImages, extraImages) {
@@ -105,8 +105,8 @@ func (k image) build(ctx context.Context, b builder.Builder) (string, error) {
 	return d.assemble(ctx, b)
 }
 
-// programImage describes an image whose entry point is its one program, a tool of the
-// catalogue.
+// programImage returns the describe function of an image with one program, a tool of
+// the builder's catalogue, as its entry point.
 func programImage(name, tool, at, user string) func(context.Context, builder.Builder) (description, error) {
 	return func(ctx context.Context, b builder.Builder) (description, error) {
 		programs, err := b.Build(ctx, tool)
@@ -119,7 +119,8 @@ func programImage(name, tool, at, user string) func(context.Context, builder.Bui
 	}
 }
 
-// edgeImage is HAProxy as Debian builds it, below its supervisor.
+// edgeImage describes the image of the edge: Debian's HAProxy and, in a layer above,
+// its supervisor.
 func edgeImage(ctx context.Context, b builder.Builder) (description, error) {
 	d, err := programImage(Edge, "image-edge", "/usr/local/bin/edge", "8888:8888")(ctx, b)
 	if err != nil {
@@ -133,7 +134,7 @@ func edgeImage(ctx context.Context, b builder.Builder) (description, error) {
 	return d, nil
 }
 
-// description is what the assembler is told; see test/tools/images/assembler.
+// description is the input of the assembler; see test/tools/images/assembler.
 type description struct {
 	Name       string   `json:"name"`
 	Output     string   `json:"output"`
@@ -154,7 +155,7 @@ type file struct {
 	Mode   uint32 `json:"mode"`
 }
 
-// addProgram puts a program into the last layer.
+// addProgram adds a program to the last layer.
 func (d *description) addProgram(at, program string) {
 	if len(d.Layers) == 0 {
 		d.Layers = []layer{{}}
@@ -166,7 +167,8 @@ func (d *description) addProgram(at, program string) {
 
 var unsafeCharacters = regexp.MustCompile(`[^a-z0-9.]+`)
 
-// assemble writes the tarball where the cache has none of the same content.
+// assemble returns the path of the image's tarball in the cache, and writes it if the
+// cache has none of the same content.
 func (d *description) assemble(ctx context.Context, b builder.Builder) (string, error) {
 	key, err := d.key()
 	if err != nil {
@@ -193,11 +195,11 @@ func (d *description) assemble(ctx context.Context, b builder.Builder) (string, 
 	})
 }
 
-// assemblerFormat is what the assembler makes of a description; a change of that makes other
-// tarballs of the same content.
+// assemblerFormat is the version of the assembler's output. It must change when the
+// assembler writes a different tarball for the same description.
 const assemblerFormat = "1"
 
-// key hashes what the image holds, wherever it comes from.
+// key returns a hash of the image's content, whatever the paths of the sources are.
 func (d *description) key() (string, error) {
 	parts := append([]string{assemblerFormat, d.Name, d.User, "entrypoint"}, d.Entrypoint...)
 	parts = append(append(parts, "env"), d.Env...)
@@ -222,7 +224,7 @@ func (d *description) key() (string, error) {
 	return builder.Key(parts...), nil
 }
 
-// folderDigests returns paths and digests of all files in a folder.
+// folderDigests returns the paths and digests of all files in a folder.
 func folderDigests(folder string) ([]string, error) {
 	var parts []string
 	err := filepath.WalkDir(folder, func(name string, d fs.DirEntry, err error) error {
@@ -249,8 +251,8 @@ func fileDigest(name string) (string, error) {
 	return string(hash.Sum(nil)), nil
 }
 
-// Copy puts tarballs into a folder, under their names; where one file system holds
-// both, as links.
+// Copy copies tarballs to a folder and returns the new paths. On the same file system
+// it creates hard links.
 func Copy(tarballs []string, folder string) ([]string, error) {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return nil, err

@@ -14,27 +14,28 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/builder"
 )
 
-// Product is the repository of our own image; its tag is the chart's appVersion.
+// Product is the repository of our own image. Its tag is the chart's appVersion.
 const Product = "ghcr.io/isthmus-mesh/isthmus"
 
-// productImage describes the image of our own programs.
+// productImage describes the image Product.
 func productImage(ctx context.Context, b builder.Builder) (description, error) {
 	return productBuild{image: Product, label: "isthmus"}.describe(ctx, b)
 }
 
-// productBuild is how our own programs are built and what their image is called.
+// productBuild describes a build of our own programs and their image.
 type productBuild struct {
+	// image is the repository of the image.
 	image string
-	// label tells builds of the same sources apart, in the cache and in progress.
+	// label distinguishes builds of the same sources, in the cache and in progress.
 	label string
-	// prelude writes what the script needs into a folder and returns the lines that
-	// come before it. Nil for none. sources are what it makes that of.
+	// prelude writes files that the build script needs into a folder and returns the
+	// lines to run before the script. Default: none. sources are the prelude's inputs.
 	prelude func(ctx context.Context, root, folder string) (string, error)
 	sources []string
 }
 
-// describe builds our own programs as the Dockerfile says, with the Go of this
-// machine, and returns the image's description.
+// describe builds our own programs with the commands of the Dockerfile and the Go of
+// this machine, and returns the image's description.
 func (p productBuild) describe(ctx context.Context, b builder.Builder) (description, error) {
 	text, err := os.ReadFile(filepath.Join(b.Root, "Dockerfile"))
 	if err != nil {
@@ -73,7 +74,7 @@ func (p productBuild) describe(ctx context.Context, b builder.Builder) (descript
 	return d, nil
 }
 
-// run runs the script of the build.
+// run runs the build script.
 func (p productBuild) run(ctx context.Context, b builder.Builder, script string) error {
 	if p.prelude != nil {
 		folder, err := os.MkdirTemp("", "isthmus-build-")
@@ -92,7 +93,7 @@ func (p productBuild) run(ctx context.Context, b builder.Builder, script string)
 
 var appVersionLine = regexp.MustCompile(`(?m)^appVersion:\s*"?([^"\s]+)"?\s*$`)
 
-// appVersion is the tag that the chart asks for by default.
+// appVersion returns the chart's appVersion, which is its default image tag.
 func appVersion(root string) (string, error) {
 	file := filepath.Join(root, "charts", "isthmus", "Chart.yaml")
 	chart, err := os.ReadFile(file)
@@ -106,8 +107,8 @@ func appVersion(root string) (string, error) {
 	return string(found[1]), nil
 }
 
-// sourceContents returns names and contents of a file, or of all files in a folder but
-// those that .dockerignore keeps out: tests and their data.
+// sourceContents returns the names and contents of a file, or of all files in a folder
+// except those that .dockerignore excludes: tests and their data.
 func sourceContents(root, source string) ([]string, error) {
 	var parts []string
 	err := filepath.WalkDir(filepath.Join(root, source), func(name string, d fs.DirEntry, err error) error {
@@ -120,7 +121,7 @@ func sourceContents(root, source string) ([]string, error) {
 			return nil
 		}
 		content, err := os.ReadFile(name)
-		if errors.Is(err, fs.ErrNotExist) { // an editor's, gone meanwhile
+		if errors.Is(err, fs.ErrNotExist) { // a temporary file of an editor, removed meanwhile
 			return nil
 		}
 		parts = append(parts, strings.TrimPrefix(name, root), string(content))

@@ -26,7 +26,7 @@ func (n *node) startScheduler(ctx context.Context) error {
 	})
 }
 
-// startKubelet starts the kubelet, and returns when its node takes pods.
+// startKubelet starts the kubelet and returns when its Node is ready.
 func (n *node) startKubelet(ctx context.Context) error {
 	kubeconfig, err := n.controlPlane.IssueKubeconfig("kubelet", "system:node:"+nodeName, "system:nodes")
 	if err != nil {
@@ -59,11 +59,11 @@ func (n *node) startKubelet(ctx context.Context) error {
 		"oomScoreAdj":              0, // lower needs CAP_SYS_RESOURCE
 		"failSwapOn":               false,
 		"serializeImagePulls":      false,
-		// The disk is the machine's: how full it is says nothing of this node.
+		// The disk belongs to the machine, so its usage must not evict pods.
 		"evictionHard":                  map[string]string{"memory.available": "0%", "nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%", "imagefs.inodesFree": "0%"},
 		"imageGCHighThresholdPercent":   100,
 		"localStorageCapacityIsolation": false,
-		// A test waits for what changes a Secret's volume or a node's state.
+		// Tests wait for updates of Secret volumes and of the Node's status.
 		"syncFrequency":             "10s",
 		"nodeStatusUpdateFrequency": "5s",
 	})
@@ -97,9 +97,9 @@ func (n *node) startProxy(ctx context.Context) error {
 		"clientConnection":   map[string]any{"kubeconfig": kubeconfig},
 		"healthzBindAddress": "127.0.0.1:10256",
 		"metricsBindAddress": "127.0.0.1:10249",
-		// These are the machine's.
+		// These settings belong to the machine.
 		"conntrack": map[string]any{"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
-		// Endpoints that changed are followed at once.
+		// Apply changed endpoints at once.
 		"nftables": map[string]any{"minSyncPeriod": "100ms"},
 	})
 	if err != nil {

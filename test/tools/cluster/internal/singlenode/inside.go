@@ -18,7 +18,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/apiserver"
 )
 
-// node is a cluster of one node, seen from inside its namespaces.
+// node is a cluster of one node, as seen inside its namespaces.
 type node struct {
 	Options
 	controlPlane *apiserver.ControlPlane
@@ -27,9 +27,9 @@ type node struct {
 //go:embed dns.yaml
 var dnsManifest string
 
-// Inside is the first process of the node's namespaces: it makes the cluster that
-// the data folder's options ask for, writes a line to out when it is ready, and
-// keeps it until ctx ends or a component fails.
+// Inside is the init process of the node's namespaces. It starts the cluster that the
+// options in the data folder describe, writes its endpoint to out as one line when it
+// is ready, and runs it until ctx ends or a component fails.
 func Inside(ctx context.Context, folder string, out, progress io.Writer) error {
 	o, err := readOptions(folder)
 	if err != nil {
@@ -59,7 +59,7 @@ func Inside(ctx context.Context, folder string, out, progress io.Writer) error {
 	}
 }
 
-// start starts everything, in the order in which it needs each other.
+// start starts the components in the order of their dependencies.
 func (n *node) start(ctx context.Context, progress io.Writer) error {
 	started := time.Now()
 	for _, step := range []struct {
@@ -70,7 +70,7 @@ func (n *node) start(ctx context.Context, progress io.Writer) error {
 		{"scheduler", n.startScheduler},
 		{"container runtime, with images", n.startRuntime},
 		{"kubelet", n.startKubelet},
-		{"kube-proxy", n.startProxy}, // which waits for its Node
+		{"kube-proxy", n.startProxy}, // waits for its Node
 		{"DNS", n.startDNS},
 	} {
 		if err := step.run(ctx); err != nil {
@@ -94,7 +94,7 @@ func (n *node) startControlPlane(ctx context.Context) (err error) {
 	return err
 }
 
-// startDNS applies CoreDNS, and waits for it.
+// startDNS applies the manifest of CoreDNS and waits for its Deployment.
 func (n *node) startDNS(ctx context.Context) error {
 	if err := n.kubectl(ctx, dnsManifest, "apply", "--server-side", "-f", "-"); err != nil {
 		return err
@@ -102,7 +102,7 @@ func (n *node) startDNS(ctx context.Context) error {
 	return n.kubectl(ctx, "", "-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=60s")
 }
 
-// nodeReady is the condition that the node is ready.
+// nodeReady returns an error unless the Node is ready.
 func (n *node) nodeReady(ctx context.Context) error {
 	return n.kubectl(ctx, "", "wait", "--for=condition=Ready", "node/"+nodeName, "--timeout=2s")
 }
@@ -118,7 +118,7 @@ func (n *node) kubectl(ctx context.Context, in string, arguments ...string) erro
 	return nil
 }
 
-// respondsOK returns the condition that a URL answers with 200.
+// respondsOK returns a check that fails unless the URL answers with status 200.
 func respondsOK(url string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)

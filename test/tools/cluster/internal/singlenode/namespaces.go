@@ -13,7 +13,8 @@ import (
 	"syscall"
 )
 
-// setUpNamespaces gives this process's new namespaces their mounts, addresses and name.
+// setUpNamespaces sets up the new namespaces of this process: mounts, kernel
+// settings, host name and network.
 func (o Options) setUpNamespaces() error {
 	for _, step := range []struct {
 		name string
@@ -31,13 +32,13 @@ func (o Options) setUpNamespaces() error {
 	return nil
 }
 
-// tmpfsFolders are the folders in which programs write at fixed paths; inside they are
-// empty and in memory.
+// tmpfsFolders are the folders in which Kubernetes and containerd write at fixed
+// paths. In the namespaces they start as empty file systems in memory.
 var tmpfsFolders = []string{"/run", "/var/lib", "/var/log"}
 
-// mount makes the machine's files a view of our own: a new /proc, empty folders
-// where Kubernetes and containerd have fixed paths, and the unpacked packages over
-// /usr.
+// mount changes what this mount namespace shows of the machine's files: a new /proc,
+// empty folders where Kubernetes and containerd use fixed paths, and the unpacked
+// packages over /usr.
 func (o Options) mount() error {
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return err
@@ -61,12 +62,12 @@ func (o Options) mount() error {
 			return fmt.Errorf("packages over /usr: %w", err)
 		}
 	}
-	// The kubelet hands mounts on to containers.
+	// The kubelet propagates mounts to containers.
 	return syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_SHARED, "")
 }
 
-// kernelSettings are what the kubelet wants of the kernel (pkg/kubelet/cm,
-// setupKernelTunables), and would set for the whole machine.
+// kernelSettings are the kernel settings that the kubelet requires (pkg/kubelet/cm,
+// setupKernelTunables). It would change them for the whole machine.
 var kernelSettings = map[string]int{
 	"vm/overcommit_memory":      1,
 	"vm/panic_on_oom":           0,
@@ -76,8 +77,8 @@ var kernelSettings = map[string]int{
 	"kernel/keys/root_maxbytes": 25000000,
 }
 
-// bindKernelSettings shows the kubelet the settings that it wants, so that it leaves
-// the machine's alone.
+// bindKernelSettings mounts files with the required values over the kernel settings,
+// so that the kubelet does not change the machine's.
 func (o Options) bindKernelSettings() error {
 	for setting, value := range kernelSettings {
 		shown := o.path("settings", strings.ReplaceAll(setting, "/", "."))
@@ -91,14 +92,15 @@ func (o Options) bindKernelSettings() error {
 	return nil
 }
 
-// addBridge makes the bridge of the pods, with the node's address on it.
+// addBridge creates the bridge of the pods, with the node's address.
 func (o Options) addBridge() error {
 	for _, arguments := range [][]string{
 		{"link", "set", "lo", "up"},
 		{"link", "add", bridge, "type", "bridge"},
 		{"address", "add", nodeAddress + "/16", "dev", bridge},
 		{"link", "set", bridge, "up"},
-		// A packet to a Service needs a way out before it gets its real destination.
+		// A packet to a Service needs a route before kube-proxy's rules replace its
+		// destination.
 		{"route", "add", "default", "dev", bridge},
 	} {
 		if out, err := exec.Command("ip", arguments...).CombinedOutput(); err != nil {
@@ -114,5 +116,5 @@ func (o Options) addBridge() error {
 	return nil
 }
 
-// bridge is the device that the pods are plugged into.
+// bridge is the name of the network bridge that connects the pods.
 const bridge = "pods"

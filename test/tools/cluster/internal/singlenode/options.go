@@ -7,28 +7,29 @@ import (
 	"time"
 )
 
-// Options say what to start.
+// Options describe the cluster to start.
 type Options struct {
-	// Folder holds everything the cluster writes.
+	// Folder holds everything that the cluster writes.
 	Folder string `json:"folder"`
 	// Programs are the paths of the cluster's programs, by name.
 	Programs map[string]string `json:"programs"`
-	// Packages is a folder in which Debian's packages are unpacked: runc, nft, the
-	// CNI plugins and what they need.
+	// Packages is a folder with unpacked Debian packages: runc, nft, the CNI plugins
+	// and their dependencies. Empty if the machine has them installed.
 	Packages string `json:"packages"`
-	// Images are archives of images that the node has from the start.
+	// Images are the tarballs of the images that the node has from the start.
 	Images []string `json:"images"`
-	// Port is the API server's, inside and outside.
+	// Port is the API server's port, inside and outside of the namespaces.
 	Port int `json:"port"`
-	// MaxPods is how many pods the node takes.
+	// MaxPods is the maximum number of pods on the node.
 	MaxPods int `json:"maxPods"`
-	// CGroup names the control group of all pods, below each hierarchy's root.
+	// CGroup is the name of the control group of all pods, below the root of each
+	// hierarchy.
 	CGroup string `json:"cgroup"`
-	// Timeout is how long the whole start may take.
+	// Timeout limits the whole start.
 	Timeout time.Duration `json:"patience"`
 }
 
-// Names inside the data folder.
+// File names in the data folder.
 const (
 	controlPlaneFolder = "plane"
 	optionsFile        = "node.json"
@@ -36,12 +37,11 @@ const (
 	controlSocket      = "control.sock"
 )
 
-// Addresses inside the node's network namespace.
+// Names and addresses in the node's network namespace.
 const (
-	// nodeName is the node's.
 	nodeName    = "isthmus-node"
 	nodeAddress = "10.244.0.1"
-	// podRange is big enough for rolling hundreds of pods without reusing an address.
+	// podRange is large enough to replace hundreds of pods without reusing an address.
 	podRange      = "10.244.0.0/16"
 	dnsAddress    = "10.96.0.10"
 	clusterDomain = "cluster.local"
@@ -51,7 +51,7 @@ func (o Options) path(elements ...string) string {
 	return filepath.Join(append([]string{o.Folder}, elements...)...)
 }
 
-// write leaves the options for the process that is going to be inside.
+// write stores the options for Inside, which runs in another process.
 func (o Options) write() error {
 	content, err := json.Marshal(o)
 	if err != nil {
@@ -60,7 +60,7 @@ func (o Options) write() error {
 	return os.WriteFile(o.path(optionsFile), content, 0o600)
 }
 
-// readOptions returns the options of a data folder.
+// readOptions reads the options that write stored in a data folder.
 func readOptions(folder string) (Options, error) {
 	content, err := os.ReadFile(filepath.Join(folder, optionsFile))
 	if err != nil {

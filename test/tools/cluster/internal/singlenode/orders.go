@@ -12,23 +12,26 @@ import (
 	"time"
 )
 
-// Order is what may be asked of a component: kill, restart, pause or resume. More
-// are about what containerd holds: import takes the path of an image's tarball,
-// kill-container, pause-container and resume-container the id of a container, whose
-// first process gets SIGKILL, SIGSTOP or SIGCONT; kill-container all is for every
-// container there is, pods' sandboxes too, as when the node loses its power.
+// Order is a request to a running node.
 type Order struct {
-	Action    string `json:"do"`
+	// Action is kill, restart, pause or resume for a component; import for an image;
+	// kill-container, pause-container or resume-container for a container, whose
+	// first process gets SIGKILL, SIGSTOP or SIGCONT.
+	Action string `json:"do"`
+	// Component is the name of a component, the path of an image's tarball, or the
+	// ID of a container. "all" with kill-container means every container, including
+	// the pods' sandboxes, as when the node loses power.
 	Component string `json:"component"`
 }
 
-// orderReply answers an order.
+// orderReply is the answer to an order.
 type orderReply struct {
 	Error string `json:"error,omitempty"`
 }
 
-// openSockets opens the node's two sockets to the outside: one leads to the API server,
-// one takes orders. A socket with a path is the same in every network namespace.
+// openSockets opens two sockets for processes outside of the namespaces: one leads
+// to the API server, one takes orders. A socket with a path is visible in every
+// network namespace.
 func (n *node) openSockets(ctx context.Context) error {
 	api, err := net.Listen("unix", n.path(apiSocket))
 	if err != nil {
@@ -43,7 +46,7 @@ func (n *node) openSockets(ctx context.Context) error {
 	return nil
 }
 
-// serveOrders carries out orders, one a connection.
+// serveOrders executes orders, one for each connection.
 func (n *node) serveOrders(ctx context.Context, orders net.Listener) {
 	for {
 		connection, err := orders.Accept()
@@ -66,7 +69,7 @@ func (n *node) serveOrders(ctx context.Context, orders net.Listener) {
 	}
 }
 
-// execute does what an order says.
+// execute executes an order.
 func (n *node) execute(ctx context.Context, order Order) error {
 	switch order.Action {
 	case "kill":
@@ -106,7 +109,7 @@ func (n *node) killAllContainers(ctx context.Context) error {
 		return err
 	}
 	for container := range strings.FieldsSeq(listed) {
-		// Some end with the one before.
+		// Some containers end together with the previous one.
 		if err := n.signalContainer(ctx, "SIGKILL", container); err != nil && !strings.Contains(err.Error(), "not found") {
 			return err
 		}
@@ -114,8 +117,8 @@ func (n *node) killAllContainers(ctx context.Context) error {
 	return nil
 }
 
-// SendOrder gives an order to the node that lives in a data folder, and waits until it
-// is carried out.
+// SendOrder sends an order to the node that runs in a data folder and waits until
+// the node has executed it.
 func SendOrder(ctx context.Context, folder string, order Order) error {
 	o := Options{Folder: folder}
 	var dialer net.Dialer
@@ -138,7 +141,7 @@ func SendOrder(ctx context.Context, folder string, order Order) error {
 	return nil
 }
 
-// forward hands every connection of a listener on to another address, until the
+// forward connects every connection of a listener with another address until the
 // listener is closed.
 func forward(from net.Listener, network, to string) {
 	for {
@@ -159,7 +162,7 @@ func forward(from net.Listener, network, to string) {
 	}
 }
 
-// copyOneWay copies until the end, and hands the end on.
+// copyOneWay copies until from ends and then closes to for writing.
 func copyOneWay(to, from net.Conn) {
 	_, _ = io.Copy(to, from)
 	if half, ok := to.(interface{ CloseWrite() error }); ok {

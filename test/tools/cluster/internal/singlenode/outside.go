@@ -19,27 +19,27 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/tools/cluster/internal/cgroup"
 )
 
-// InsideCommand is the subcommand of this very program that runs Inside; its only
+// InsideCommand is the subcommand of this program that runs Inside. Its only
 // argument is the data folder.
 const InsideCommand = "inside"
 
-// Cluster is a cluster of one node that runs, seen from outside its namespaces.
+// Cluster is a running cluster of one node, as seen outside of its namespaces.
 type Cluster struct {
 	*apiserver.DataFolder
 	listener    net.Listener
-	initProcess *exec.Cmd // the first process of the namespaces
+	initProcess *exec.Cmd // the init process of the namespaces
 	ended       chan struct{}
 	failed      chan error
 	stopOnce    sync.Once
 }
 
-// Start starts a cluster of one node and returns when pods can run on it, telling
-// of its steps on progress. It must be called as root, on the main thread. After an
-// error nothing is left of it. Kubeconfig is a further place for the admin's
-// kubeconfig, none when empty.
+// Start starts a cluster of one node and returns when pods can run on it. It reports
+// its steps on progress. It must be called as root, on the main thread. If it fails,
+// it leaves nothing behind. kubeconfig is an additional file for the admin's
+// kubeconfig; empty means none.
 func Start(ctx context.Context, o Options, kubeconfig string, progress io.Writer) (*Cluster, error) {
 	if os.Geteuid() != 0 {
-		return nil, errors.New("a node needs root: it mounts, makes control groups and network namespaces")
+		return nil, errors.New("a node needs root: it mounts file systems and creates control groups and network namespaces")
 	}
 	dataFolder, err := apiserver.LockDataFolder(o.Folder, kubeconfig, true)
 	if err != nil {
@@ -78,8 +78,8 @@ func (c *Cluster) start(ctx context.Context, o Options, progress io.Writer) erro
 	return c.SetEndpoint(endpoint)
 }
 
-// startInside starts the first process of the namespaces, and waits until it says how the
-// cluster is reached.
+// startInside starts the init process of the namespaces and waits for the endpoint
+// that it prints.
 func (c *Cluster) startInside(ctx context.Context, o Options, progress io.Writer) (apiserver.Endpoint, error) {
 	program, err := os.Executable()
 	if err != nil {
@@ -98,7 +98,7 @@ func (c *Cluster) startInside(ctx context.Context, o Options, progress io.Writer
 	}
 	if err := c.initProcess.Start(); err != nil {
 		c.initProcess = nil
-		return apiserver.Endpoint{}, fmt.Errorf("make namespaces for the node (this needs root with CAP_SYS_ADMIN): %w", err)
+		return apiserver.Endpoint{}, fmt.Errorf("create namespaces for the node (this needs root with CAP_SYS_ADMIN): %w", err)
 	}
 	if err := c.RecordChild(apiserver.NewChild("node", c.initProcess.Process.Pid)); err != nil {
 		return apiserver.Endpoint{}, err
@@ -115,30 +115,32 @@ func (c *Cluster) startInside(ctx context.Context, o Options, progress io.Writer
 		if ctx.Err() != nil {
 			return endpoint, context.Cause(ctx)
 		}
-		return endpoint, errors.New("the node did not start (it says why above)")
+		return endpoint, errors.New("the node did not start; its output above says why")
 	}
 	endpoint.DataDir = o.Folder
 	return endpoint, nil
 }
 
-// reportEnd reports the end of the first process, and with it of everything inside.
+// reportEnd reports the end of the init process, with which every process of its
+// namespaces ends.
 func (c *Cluster) reportEnd() {
 	err := c.initProcess.Wait()
 	close(c.ended)
-	c.failed <- fmt.Errorf("the node ended: %w", errors.Join(err, errors.New("it says why above")))
+	c.failed <- fmt.Errorf("the node ended: %w", errors.Join(err, errors.New("its output above says why")))
 }
 
-// Failed tells of a cluster that ended by itself.
+// Failed returns a channel that receives an error if the cluster ends by itself.
 func (c *Cluster) Failed() <-chan error { return c.failed }
 
-// Stop ends everything inside the namespaces, and removes what is outside.
+// Stop ends every process of the namespaces, and removes the data folder and the
+// control groups.
 func (c *Cluster) Stop() (err error) {
 	c.stopOnce.Do(func() {
 		if c.listener != nil {
 			_ = c.listener.Close()
 		}
 		if c.initProcess != nil && c.initProcess.Process != nil {
-			_ = c.initProcess.Process.Kill() // the kernel ends all others with it
+			_ = c.initProcess.Process.Kill() // the kernel kills all other processes of the namespace with it
 			<-c.ended
 		}
 		err = c.Release()

@@ -12,9 +12,9 @@ import (
 	"syscall"
 )
 
-// reap waits for children that others left to this process, the first of its
-// namespace: containers' shims. Its own are in process groups of their own and
-// waited for by whoever started them.
+// reap waits for the children that this process, the init process of its namespace,
+// inherits from others: the containers' shims. The code that starts a child of its
+// own also waits for it.
 func reap(ctx context.Context) {
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, syscall.SIGCHLD)
@@ -31,8 +31,8 @@ func reap(ctx context.Context) {
 	}
 }
 
-// orphans lists the ended children that this process did not start: those were
-// adopted after their own parent, a shim's starter, ended, and are named after it.
+// orphans lists the ended children that this process did not start: shims, whose
+// parent has ended. They are recognized by the name of their program.
 func orphans() []int {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 
 const runtimeSocket = "/run/containerd/containerd.sock"
 
-// runtimeConfig is containerd's. A sandbox may lack CAP_SYS_RESOURCE, which
-// lowering a score for the killer of processes needs.
+// runtimeConfig is containerd's configuration. restrict_oom_score_adj is set because
+// lowering an OOM score needs CAP_SYS_RESOURCE, which a sandbox may lack.
 const runtimeConfig = `version = 3
 root = %q
 state = "/run/containerd"
@@ -36,7 +36,7 @@ state = "/run/containerd"
       SystemdCgroup = false
 `
 
-// podNetwork is the CNI configuration. Nothing leaves the machine, so nothing is
+// podNetwork is the CNI configuration. No traffic leaves the machine, so nothing is
 // masqueraded.
 const podNetwork = `{
   "cniVersion": "1.0.0",
@@ -48,7 +48,7 @@ const podNetwork = `{
 }
 `
 
-// startRuntime starts containerd and gives it the images.
+// startRuntime starts containerd and imports the images.
 func (n *node) startRuntime(ctx context.Context) error {
 	files := map[string]string{
 		n.path("containerd.toml"):         fmt.Sprintf(runtimeConfig, n.path("containerd"), runtimeSocket, n.path("cni")),
@@ -66,7 +66,7 @@ func (n *node) startRuntime(ctx context.Context) error {
 		Name:      "containerd",
 		Program:   n.Programs["containerd"],
 		Arguments: []string{"--config", n.path("containerd.toml")},
-		// It looks for its shim there.
+		// containerd looks for its shim on the PATH.
 		Environment: []string{"PATH=" + filepath.Dir(n.Programs["containerd-shim-runc-v2"]) + ":" + os.Getenv("PATH")},
 		Ready:       func(ctx context.Context) error { return n.ctr(ctx, "version") },
 	})
@@ -81,7 +81,7 @@ func (n *node) startRuntime(ctx context.Context) error {
 	return nil
 }
 
-// importImage gives containerd the image of a tarball.
+// importImage imports the image in a tarball into containerd.
 func (n *node) importImage(ctx context.Context, tarball string) error {
 	if err := n.ctr(ctx, "--namespace", "k8s.io", "images", "import", "--local", tarball); err != nil {
 		return fmt.Errorf("import %s: %w", tarball, err)
@@ -89,13 +89,13 @@ func (n *node) importImage(ctx context.Context, tarball string) error {
 	return nil
 }
 
-// ctr runs containerd's own client.
+// ctr runs containerd's command line client.
 func (n *node) ctr(ctx context.Context, arguments ...string) error {
 	_, err := n.ctrOutput(ctx, arguments...)
 	return err
 }
 
-// ctrOutput is what it prints.
+// ctrOutput runs containerd's command line client and returns its output.
 func (n *node) ctrOutput(ctx context.Context, arguments ...string) (string, error) {
 	out, err := exec.CommandContext(ctx, n.Programs["ctr"], append([]string{"--address", runtimeSocket}, arguments...)...).CombinedOutput()
 	if err != nil {

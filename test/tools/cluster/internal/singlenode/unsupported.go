@@ -13,9 +13,9 @@ import (
 // InsideCommand is the subcommand that runs Inside.
 const InsideCommand = "inside"
 
-var errNoLinux = errors.New("a node needs Linux: name a cluster of yours with KUBECONFIG instead")
+var errNoLinux = errors.New("a node needs Linux; set KUBECONFIG to use an existing cluster instead")
 
-// Cluster is never made here.
+// Cluster is never created on this system.
 type Cluster struct{ *apiserver.DataFolder }
 
 // Start fails: a node needs Linux.
@@ -30,7 +30,7 @@ func (*Cluster) Stop() error { return nil }
 // Inside fails: a node needs Linux.
 func Inside(context.Context, string, io.Writer, io.Writer) error { return errNoLinux }
 
-// Order is what may be asked of a component.
+// Order is a request to a running node.
 type Order struct {
 	Action    string `json:"do"`
 	Component string `json:"component"`
