@@ -4,12 +4,11 @@ import (
 	"archive/tar"
 	"errors"
 	"io"
-	"maps"
 	"strconv"
 	"testing"
 )
 
-// listFiles notes the files of an archive with their permissions.
+// listFiles adds the files of an archive to found, with their permissions.
 func listFiles(t *testing.T, archive io.Reader, found map[string]string) {
 	t.Helper()
 	for reader := tar.NewReader(archive); ; {
@@ -26,5 +25,3 @@ func listFiles(t *testing.T, archive io.Reader, found map[string]string) {
 		found[header.Name] = strconv.FormatInt(header.Mode, 8)
 	}
 }
-
-func equal(a, b map[string]string) bool { return maps.Equal(a, b) }

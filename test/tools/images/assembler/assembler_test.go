@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,22 +52,22 @@ func TestAssembleIsReproducible(t *testing.T) {
 		content := mutate.Extract(image)
 		found := map[string]string{}
 		listFiles(t, content, found)
-		if want := map[string]string{"usr": "755", "usr/bin": "755", "usr/lib": "755", "usr/bin/p": "755", "usr/lib/x.so.1": "755", "usr/lib/x.so": "777"}; !equal(found, want) {
+		if want := map[string]string{"usr": "755", "usr/bin": "755", "usr/lib": "755", "usr/bin/p": "755", "usr/lib/x.so.1": "755", "usr/lib/x.so": "777"}; !maps.Equal(found, want) {
 			t.Errorf("files %v, want %v", found, want)
 		}
 	}
 	if !bytes.Equal(tarballs[0], tarballs[1]) {
-		t.Error("the same description made two tarballs")
+		t.Error("the same description resulted in two different tarballs")
 	}
 }
 
 func TestAssembleRejectsInvalidDescriptions(t *testing.T) {
 	for name, test := range map[string]struct{ description, want string }{
-		"if a field is unknown, expect its name":        {`{"label": "a"}`, `unknown field "label"`},
-		"if the name has no tag, expect an error":       {`{"name": "a/b"}`, "image a/b: "},
-		"if a layer is empty, expect an error":          {`{"name": "r.test/aa:b", "layers": [{}]}`, "layer 0: no file is in it"},
-		"if a path is relative, expect what is wanted":  {`{"name": "r.test/aa:b", "layers": [{"files": [{"path": "x", "mode": 493}]}]}`, "want a path from / and permissions"},
-		"if a file is not there, expect its whole name": {`{"name": "r.test/aa:b", "layers": [{"files": [{"path": "/x", "source": "/nowhere/x", "mode": 493}]}]}`, "/nowhere/x"},
+		"if a field is unknown, expect its name":    {`{"label": "a"}`, `unknown field "label"`},
+		"if the name has no tag, expect an error":   {`{"name": "a/b"}`, "image a/b: "},
+		"if a layer is empty, expect an error":      {`{"name": "r.test/aa:b", "layers": [{}]}`, "layer 0: no file is in it"},
+		"if a path is relative, expect an error":    {`{"name": "r.test/aa:b", "layers": [{"files": [{"path": "x", "mode": 493}]}]}`, "want a path from / and permissions"},
+		"if a file does not exist, expect its path": {`{"name": "r.test/aa:b", "layers": [{"files": [{"path": "/x", "source": "/nowhere/x", "mode": 493}]}]}`, "/nowhere/x"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := run(strings.NewReader(test.description))

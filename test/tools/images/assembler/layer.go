@@ -17,32 +17,34 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// layer is a list of files.
+// layer is one layer of an image.
 type layer struct {
 	// Files are single files.
 	Files []file `json:"files,omitempty"`
-	// Folder is put at the image's root with all that is in it: folders, files and
-	// symbolic links.
+	// Folder is a folder whose content is added at the image's root: folders, files
+	// and symbolic links.
 	Folder string `json:"folder,omitempty"`
 }
 
-// file is a file of this machine, and where it lies in the image.
+// file is a file of this machine and its path in the image.
 type file struct {
 	Path   string `json:"path"`
 	Source string `json:"source"`
-	// Mode are the permissions, 0755 for a program. They are not the source's:
-	// those depend on who built it.
+	// Mode holds the permissions, such as 0755 for a program. The permissions of the
+	// source are ignored, because they depend on the umask of the build.
 	Mode fs.FileMode `json:"mode"`
 }
 
-// entry is something in a layer; those of folders have neither source nor link.
+// entry is a file, symbolic link or folder in a layer. A folder has neither source nor
+// link.
 type entry struct {
 	source string
 	link   string
 	mode   fs.FileMode
 }
 
-// tar returns the layer as a tar of root's files without dates.
+// tar returns the layer as a tar archive. All files belong to root and have no
+// modification time.
 func (l layer) tar() (v1.Layer, error) {
 	entries, err := l.entries()
 	if err != nil {
@@ -59,8 +61,8 @@ func (l layer) tar() (v1.Layer, error) {
 	return tarball.LayerFromOpener(open)
 }
 
-// entries lists what is in the layer by its path, without a leading slash, and the
-// folders above.
+// entries returns the entries of the layer and their parent folders, by their paths
+// without a leading slash.
 func (l layer) entries() (map[string]entry, error) {
 	entries := map[string]entry{}
 	for _, f := range l.Files {
@@ -84,7 +86,7 @@ func (l layer) entries() (map[string]entry, error) {
 	return entries, nil
 }
 
-// addFolder adds what a folder holds.
+// addFolder adds the content of a folder to the entries.
 func addFolder(folder string, entries map[string]entry) error {
 	return filepath.WalkDir(folder, func(name string, d fs.DirEntry, err error) error {
 		if err != nil || name == folder {

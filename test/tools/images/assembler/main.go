@@ -1,7 +1,7 @@
-// Command assembler writes a container image as a tarball, in the form of "docker
-// save", from a description on its standard input. No container runs and no
-// registry is asked: an image is a list of files here. The same description and
-// the same files make the same tarball, byte for byte.
+// Command assembler writes a container image as a tarball, in the format of "docker
+// save", from a description on its standard input. It needs neither a container
+// runtime nor a registry: an image is a list of files. The same description and the
+// same files result in the same tarball, byte for byte.
 package main
 
 import (
@@ -29,15 +29,15 @@ func main() {
 	}
 }
 
-// description is what an image is made of.
+// description describes an image.
 type description struct {
 	// Name is the image's name with its tag, such as registry.k8s.io/pause:3.10.
 	Name string `json:"name"`
-	// Output is the tarball to write; it appears when it is whole.
+	// Output is the path of the tarball. The file appears when it is complete.
 	Output string `json:"output"`
-	// Layers are put on each other in this order, on nothing.
+	// Layers are the layers of the image, the lowest first.
 	Layers []layer `json:"layers"`
-	// User is uid:gid, Entrypoint the program with its first arguments.
+	// User is uid:gid. Entrypoint is the program with its first arguments.
 	User       string   `json:"user"`
 	Entrypoint []string `json:"entrypoint"`
 	Env        []string `json:"env,omitempty"`
@@ -56,7 +56,8 @@ func run(in io.Reader) error {
 	return nil
 }
 
-// write puts the image beside its place, and in it when it is whole.
+// write writes the image to a temporary file beside Output and renames the file when
+// it is complete.
 func (d description) write() error {
 	tag, err := name.NewTag(d.Name, name.StrictValidation)
 	if err != nil {

@@ -1,7 +1,7 @@
 // Package certpair reads a key, its certificate chain and the roots to trust from a
-// folder that someone else writes: Istio's agent, file by file, or a kubelet that
-// mounts a Secret. It is not the product's code: what the product writes is judged
-// by other eyes.
+// folder. Istio's agent writes this folder file by file, or it is a mounted Secret. The
+// package shares no code with the product, so that it checks independently what the
+// product writes.
 package certpair
 
 import (
@@ -18,34 +18,33 @@ import (
 	"time"
 )
 
-// Pair is a key with the chain that it belongs to, and roots that the chain
-// verifies to.
+// Pair is a key with its certificate chain and the roots that verify the chain.
 type Pair struct {
-	// Key, Chain and Roots are the files as they are.
+	// Key, Chain and Roots are the contents of the files.
 	Key, Chain, Roots []byte
-	// Certificate is key and chain, Pool the roots, for crypto/tls.
+	// Certificate is the key and the chain, Pool the roots, for crypto/tls.
 	Certificate tls.Certificate
 	Pool        *x509.CertPool
-	// ID is the SPIFFE ID, Serial the number in capital hexadecimal digits.
+	// ID is the SPIFFE ID, Serial the serial number in upper-case hexadecimal digits.
 	ID, Serial string
 	NotAfter   time.Time
 
 	digest [sha256.Size]byte
 }
 
-// fileNames are the file names of a pair, in the order in which a folder is searched:
-// the agent's, and a Secret's.
+// fileNames are the possible file names of a pair, in the order of the search: those
+// of Istio's agent, then those of a Secret.
 var fileNames = []struct{ key, chain, roots string }{
 	{"key.pem", "cert-chain.pem", "root-cert.pem"},
 	{"tls.key", "tls.crt", "root-cert.pem"},
 	{"tls.key", "tls.crt", "ca.crt"},
 }
 
-// Equal reports whether both were read from files of the same content.
+// Equal reports whether both pairs were read from files with the same content.
 func (p *Pair) Equal(other *Pair) bool { return p != nil && other != nil && p.digest == other.digest }
 
-// Load reads a folder. An error says which file is missing, or why the three do
-// not belong together: so it is for a moment whenever they are written one by one.
+// Load reads the pair in a folder. It returns an error if a file is missing or the files
+// do not match. They do not match for a moment while they are written one by one.
 func Load(folder string, now time.Time) (*Pair, error) {
 	p := &Pair{}
 	if err := p.readFiles(folder); err != nil {
@@ -73,7 +72,7 @@ func Load(folder string, now time.Time) (*Pair, error) {
 	return p, nil
 }
 
-// readFiles takes the first set of names that is complete.
+// readFiles reads the files of the first complete set of names.
 func (p *Pair) readFiles(folder string) error {
 	var missing []string
 	for _, n := range fileNames {
@@ -100,10 +99,10 @@ func (p *Pair) readFiles(folder string) error {
 	return fmt.Errorf("%s has no key pair: %s and %s are missing", folder, strings.Join(missing[:len(missing)-1], ", "), missing[len(missing)-1])
 }
 
-// PEM is what HAProxy takes as one file: the chain, then the key.
+// PEM returns the chain followed by the key, which HAProxy reads from one file.
 func (p *Pair) PEM() []byte { return bytes.Join([][]byte{p.Chain, p.Key}, []byte("\n")) }
 
-// SPIFFEID is the SPIFFE ID of a certificate; empty when it has none.
+// SPIFFEID returns the SPIFFE ID of a certificate; empty if it has none.
 func SPIFFEID(c *x509.Certificate) string {
 	for _, uri := range c.URIs {
 		if uri.Scheme == "spiffe" {
@@ -113,5 +112,6 @@ func SPIFFEID(c *x509.Certificate) string {
 	return ""
 }
 
-// Serial is the number of a certificate, as Isthmus and openssl print it.
+// Serial returns the serial number of a certificate in the format of Isthmus and
+// openssl.
 func Serial(c *x509.Certificate) string { return fmt.Sprintf("%X", c.SerialNumber) }

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// Interval is how often a folder is read. A kubelet swaps a link and Istio's agent
-// renames files; reading them costs less than telling those apart.
+// Interval is how often Watch reads a folder. A kubelet replaces a symbolic link,
+// Istio's agent renames files; reading the files is simpler than watching for both.
 const Interval = 250 * time.Millisecond
 
-// Watch reads a folder until ctx ends, and calls changed with every pair that is
-// whole and other than current and the ones before. While changed fails it is
-// called again. What is wrong is told once, until it is another thing or nothing.
+// Watch reads a folder until ctx ends, and calls changed with every valid pair that
+// differs from the current one. If changed fails, it is called again at the next
+// interval. An error of Load or changed is reported once, until it changes or ends.
 func Watch(ctx context.Context, folder string, current *Pair, changed func(*Pair) error, report func(error)) {
 	ticker := time.NewTicker(Interval)
 	defer ticker.Stop()

@@ -14,12 +14,13 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/tools/images/certpair"
 )
 
-// edge knows which HAProxy serves with which pair, and whether requests are welcome.
+// edge is the state of the supervisor: the running HAProxy, its pair, and whether the
+// edge is draining.
 type edge struct {
 	options *options
 
-	replaceMu sync.Mutex // held while one HAProxy takes another's place
-	upstream  string     // its address, once it was looked up
+	replaceMu sync.Mutex // held while a new HAProxy replaces the running one
+	upstream  string     // the address of the upstream; empty before the first lookup
 
 	mu       sync.Mutex
 	proxy    *proxy
@@ -28,16 +29,18 @@ type edge struct {
 	draining bool
 }
 
-// Certificate is what GET /certificate answers: what HAProxy shows to the upstream.
+// Certificate is the answer of GET /certificate: the certificate that HAProxy presents
+// to the upstream.
 type Certificate struct {
 	ID       string    `json:"id"`
 	Serial   string    `json:"serial"`
 	NotAfter time.Time `json:"notAfter"`
-	// Changes is how often another pair was taken since the start.
+	// Changes is how often the pair was replaced since the start.
 	Changes int `json:"changes"`
 }
 
-// replaceProxy has a HAProxy serve with a pair. Where that fails the one before goes on.
+// replaceProxy starts a HAProxy with a pair. If that fails, the running HAProxy goes
+// on.
 func (e *edge) replaceProxy(ctx context.Context, p *certpair.Pair) error {
 	e.replaceMu.Lock()
 	defer e.replaceMu.Unlock()
@@ -58,8 +61,8 @@ func (e *edge) replaceProxy(ctx context.Context, p *certpair.Pair) error {
 	return nil
 }
 
-// resolve looks the upstream up for every HAProxy anew. Where nobody answers, the
-// address of the one before stays.
+// resolve looks up the address of the upstream. If the lookup fails, it keeps the
+// previous address.
 func (e *edge) resolve(ctx context.Context) error {
 	host, port, err := net.SplitHostPort(e.options.upstream)
 	if err != nil {
@@ -77,15 +80,15 @@ func (e *edge) resolve(ctx context.Context) error {
 	return nil
 }
 
-// currentProxy is the HAProxy of the moment; nil before the first.
+// currentProxy returns the running HAProxy; nil before the first has started.
 func (e *edge) currentProxy() *proxy {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.proxy
 }
 
-// serve waits until ctx ends, lets the word spread that this edge is not ready, and
-// then has HAProxy finish what is under way.
+// serve waits until ctx ends, reports that the edge is not ready for the drain period,
+// and then lets HAProxy finish its requests.
 func (e *edge) serve(ctx context.Context) error {
 	if err := e.superviseUntil(ctx); err != nil {
 		return err
@@ -93,22 +96,22 @@ func (e *edge) serve(ctx context.Context) error {
 	e.mu.Lock()
 	e.draining = true
 	e.mu.Unlock()
-	log.Printf("ending: serving for another %s", e.options.drain)
+	log.Printf("draining: serving for another %s", e.options.drain)
 	drainContext, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.options.drain)
 	defer cancel()
 	if err := e.superviseUntil(drainContext); err != nil {
 		return err
 	}
-	e.replaceMu.Lock() // no other comes any more
+	e.replaceMu.Lock() // no further replacement
 	last := e.currentProxy()
 	if err := last.command.Process.Signal(syscall.SIGUSR1); err != nil {
 		return err
 	}
-	<-last.ended // HAProxy's own hard-stop-after sees to that
+	<-last.ended // hard-stop-after in HAProxy's configuration limits the wait
 	return last.err
 }
 
-// superviseUntil waits until ctx ends; an error says that HAProxy ended before.
+// superviseUntil waits until ctx ends. It returns an error if HAProxy ends before.
 func (e *edge) superviseUntil(ctx context.Context) error {
 	for {
 		p := e.currentProxy()
@@ -117,7 +120,7 @@ func (e *edge) superviseUntil(ctx context.Context) error {
 			return nil
 		case <-p.ended:
 		}
-		e.replaceMu.Lock() // another may just take its place
+		e.replaceMu.Lock() // wait for a replacement that is in progress
 		replaced := e.currentProxy() != p
 		e.replaceMu.Unlock()
 		if !replaced {

@@ -1,9 +1,9 @@
-// Command haproxyedge is the first process of the test's edge: it runs HAProxy, which
-// carries HTTP to one service of the mesh in mutual TLS, and gives it every new
-// certificate that appears in a folder, without a restart.
+// Command haproxyedge is the entry point of the tests' edge. It runs HAProxy, which
+// forwards HTTP to one service of the mesh with mutual TLS, and gives it every new
+// certificate that appears in a folder, without dropping requests.
 //
-// HAProxy verifies the upstream's chain and no name in it, as Emissary does. Nothing
-// is tried twice: a request that fails for a rotation is seen to fail.
+// HAProxy verifies the upstream's chain and no name in it, as Emissary does. It does not
+// retry, so a request that fails because of a rotation is counted as failed.
 package main
 
 import (
@@ -25,26 +25,27 @@ import (
 
 // options are the flags.
 type options struct {
-	// certificates is the folder that someone else keeps; see package pair.
+	// certificates is the folder with the key pair; see package certpair.
 	certificates string
-	// upstream is host:port of the service, listen and health where this listens.
+	// upstream is host:port of the service. listen and health are the addresses of
+	// the edge's own listeners.
 	upstream, listen, health string
-	// drain is how long the edge goes on when it is told to end, while it says that
-	// it is not ready; grace how long requests may take after that.
+	// drain is how long the edge goes on serving after the signal to end, while it
+	// reports that it is not ready. grace is how long requests may take after that.
 	drain, grace time.Duration
 	haproxy      string
-	// work is a folder that may be written to.
+	// work is a writable folder.
 	work string
 }
 
 func (o *options) bind(flags *flag.FlagSet) {
 	flags.StringVar(&o.certificates, "certificates", os.Getenv("EDGE_CERT_DIR"), "`folder` with the key pair (default $EDGE_CERT_DIR)")
-	flags.StringVar(&o.upstream, "upstream", "", "`host:port` of the service behind, called in mutual TLS")
+	flags.StringVar(&o.upstream, "upstream", "", "`host:port` of the upstream service, called with mutual TLS")
 	flags.StringVar(&o.listen, "listen", ":8080", "`address` for HTTP")
 	flags.StringVar(&o.health, "health", ":8081", "`address` for /healthz, /certificate and /stats")
-	flags.DurationVar(&o.drain, "drain", 5*time.Second, "how long to go on serving when told to end")
+	flags.DurationVar(&o.drain, "drain", 5*time.Second, "how long to go on serving after the signal to end")
 	flags.DurationVar(&o.grace, "grace", 25*time.Second, "how long requests may take after that")
-	flags.StringVar(&o.haproxy, "haproxy", "/usr/sbin/haproxy", "the `program`")
+	flags.StringVar(&o.haproxy, "haproxy", "/usr/sbin/haproxy", "path of the `program`")
 	flags.StringVar(&o.work, "work", "/tmp", "`folder` to write configuration and socket to")
 }
 
@@ -53,7 +54,7 @@ func main() {
 	var o options
 	flags := flag.NewFlagSet("edge", flag.ExitOnError)
 	o.bind(flags)
-	_ = flags.Parse(os.Args[1:]) // it exits
+	_ = flags.Parse(os.Args[1:]) // exits on an error
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := o.run(ctx)
 	stop()
@@ -63,7 +64,8 @@ func main() {
 	}
 }
 
-// run serves until ctx ends. Without a valid pair it does not even begin.
+// run serves until ctx ends. It returns an error if there is no valid pair at the
+// start.
 func (o *options) run(ctx context.Context) error {
 	if o.certificates == "" || o.upstream == "" {
 		return errors.New("want --certificates (or EDGE_CERT_DIR) and --upstream")
@@ -79,7 +81,7 @@ func (o *options) run(ctx context.Context) error {
 	}
 	server := &http.Server{Handler: e.adminHandler(), ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = server.Serve(listener) }()
-	watchContext, cancel := context.WithCancel(context.WithoutCancel(ctx)) // also while it drains
+	watchContext, cancel := context.WithCancel(context.WithoutCancel(ctx)) // watch while draining too
 	defer cancel()
 	if err := e.replaceProxy(ctx, first); err != nil {
 		return err
@@ -88,5 +90,5 @@ func (o *options) run(ctx context.Context) error {
 	return e.serve(ctx)
 }
 
-// path of a file in the work folder.
+// path returns the path of a file in the work folder.
 func (o *options) path(name string) string { return filepath.Join(o.work, name) }

@@ -26,15 +26,16 @@ var configuration string
 type proxy struct {
 	options *options
 	command *exec.Cmd
-	// ended is closed when it has ended, with err.
+	// ended is closed when HAProxy has ended. err is set before.
 	ended chan struct{}
 	err   error
 }
 
-// startProxy starts HAProxy with a pair, for an upstream's address, and waits until it serves. Given another that
-// serves, it takes over its listening sockets; that one then ends when the last of
-// its requests has. (HAProxy's "commit ssl cert" would change a pair without another
-// process, but in 2.6 it has no effect any more once a "commit ssl ca-file" was made.)
+// startProxy starts HAProxy with a pair and the address of the upstream, and waits until
+// it serves. It takes over the listening sockets of the previous HAProxy, which ends
+// when it has finished its requests. (HAProxy's command "commit ssl cert" would change
+// a pair without a new process, but in 2.6 it has no effect after a "commit ssl
+// ca-file".)
 func startProxy(ctx context.Context, o *options, upstream string, pair *certpair.Pair, previous *proxy) (*proxy, error) {
 	if err := o.writeFiles(upstream, pair); err != nil {
 		return nil, err
@@ -47,7 +48,7 @@ func startProxy(ctx context.Context, o *options, upstream string, pair *certpair
 	p.command.Stdout, p.command.Stderr = os.Stdout, os.Stderr
 	started := make(chan error)
 	go func() {
-		// It is killed with the thread that started it.
+		// The kernel kills HAProxy when the thread that started it ends.
 		runtime.LockOSThread()
 		p.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 		err := p.command.Start()
@@ -66,7 +67,7 @@ func startProxy(ctx context.Context, o *options, upstream string, pair *certpair
 	return p, nil
 }
 
-// writeFiles fills the work folder.
+// writeFiles writes HAProxy's configuration, pair and roots to the work folder.
 func (o *options) writeFiles(upstream string, pair *certpair.Pair) error {
 	var text strings.Builder
 	values := map[string]any{
@@ -83,10 +84,10 @@ func (o *options) writeFiles(upstream string, pair *certpair.Pair) error {
 	)
 }
 
-// startTimeout is how long HAProxy may take to start.
+// startTimeout limits how long HAProxy may take to start.
 const startTimeout = time.Minute
 
-// awaitReady waits until it is this process that answers.
+// awaitReady waits until this process, and not the previous one, answers at the socket.
 func (p *proxy) awaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -105,7 +106,7 @@ func (p *proxy) awaitReady(ctx context.Context) error {
 	}
 }
 
-// runCommand sends HAProxy a command in a connection of its own and returns the answer.
+// runCommand sends a command to HAProxy's admin socket and returns the answer.
 func (p *proxy) runCommand(command string) (string, error) {
 	conn, err := net.DialTimeout("unix", p.options.path("haproxy.sock"), 5*time.Second)
 	if err != nil {
@@ -122,7 +123,7 @@ func (p *proxy) runCommand(command string) (string, error) {
 	return string(answer), err
 }
 
-// kill ends HAProxy at once.
+// kill kills HAProxy.
 func (p *proxy) kill() error {
 	if err := p.command.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err

@@ -17,9 +17,9 @@ func runCall(ctx context.Context, arguments []string) error {
 	flags := flag.NewFlagSet("call", flag.ContinueOnError)
 	c := &caller{statistics: newStatistics(time.Now)}
 	flags.StringVar(&c.target, "target", "", "`URL` to call")
-	rate := flags.Float64("rate", 20, "calls a second, whether or not the last ones have ended")
-	maxConcurrent := flags.Int("most", 16, "how many calls may be under way: more are not made, so that a slow machine is not made slower")
-	flags.IntVar(&c.fresh, "fresh", 5, "every how many calls one gets a connection of its own; the others share kept ones")
+	rate := flags.Float64("rate", 20, "calls per second, whether or not the previous calls have ended")
+	maxConcurrent := flags.Int("most", 16, "maximum number of concurrent calls: further calls are skipped, so that a slow machine is not overloaded")
+	flags.IntVar(&c.fresh, "fresh", 5, "every `N`th call uses a new connection; the others reuse connections")
 	flags.DurationVar(&c.timeout, "timeout", 30*time.Second, "how long a call may take before it counts as failed")
 	adminAddress := flags.String("plain", ":8080", "`address` for GET /report, POST /reset and /healthz")
 	if err := flags.Parse(arguments); err != nil {
@@ -57,7 +57,7 @@ func runCall(ctx context.Context, arguments []string) error {
 	}
 }
 
-// caller calls one URL at a steady rate.
+// caller calls a URL at a steady rate.
 type caller struct {
 	target                        string
 	fresh                         int
@@ -66,7 +66,7 @@ type caller struct {
 	statistics                    *statistics
 }
 
-// callOnce makes a call and enters it into the ledger, unless it was cut off by our end.
+// callOnce makes a call and records it, unless ctx ended meanwhile.
 func (c *caller) callOnce(ctx context.Context, fresh bool) {
 	client := c.sharedClient
 	if fresh {
@@ -83,8 +83,8 @@ func (c *caller) callOnce(ctx context.Context, fresh bool) {
 	record(got, err)
 }
 
-// post sends a POST, which Go's client does not send a second time by itself as it
-// does with a GET: what an edge loses is lost here.
+// post sends a POST request. Unlike a GET, Go's client does not retry it, so that a
+// request that an edge loses counts as failed.
 func (c *caller) post(ctx context.Context, client *http.Client) (*answer, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.target, strings.NewReader("hello"))
 	if err != nil {

@@ -2,8 +2,8 @@ package main
 
 import "strings"
 
-// handshakeReason cuts the client's address off what net/http logs of a handshake:
-// "http: TLS handshake error from 10.0.0.1:4711: EOF".
+// handshakeReason removes the client's address from a line that net/http logs for a
+// failed handshake: "http: TLS handshake error from 10.0.0.1:4711: EOF".
 func handshakeReason(line string) string {
 	line = strings.TrimSpace(line)
 	if _, rest, found := strings.Cut(line, " from "); found {

@@ -16,45 +16,46 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/tools/images/certpair"
 )
 
-// View is what look prints: how a folder looks from inside a container.
+// View is the output of look: the state of a folder as seen in a container.
 type View struct {
 	At  time.Time `json:"at"`
 	UID int       `json:"uid"`
 	GID int       `json:"gid"`
-	// Files are those of the folder, without what a name with a leading dot hides.
+	// Files are the folder's files, except those whose names begin with a dot.
 	Files []File `json:"files"`
-	// ID and Serial are those of the pair in the folder, Pair what is wrong with it.
+	// ID and Serial are those of the certificate in the folder. Pair is the error of
+	// reading the pair.
 	ID     string `json:"id"`
 	Serial string `json:"serial"`
 	Pair   string `json:"pair,omitempty"`
-	// Write is the error of creating a file in the folder, empty where that works.
+	// Write is the error of creating a file in the folder; empty if that succeeds.
 	Write string `json:"write"`
-	// Capacity is the file system's, in bytes.
+	// Capacity is the capacity of the file system, in bytes.
 	Capacity uint64 `json:"capacity"`
-	// Filled is how many bytes went into a file until Full, the error. Charged is
-	// how much more shared memory the container was charged with then.
+	// Filled is the number of bytes that were written until the error Full. Charged is
+	// by how much the shared memory of the container's control group grew, in bytes.
 	Filled  int64  `json:"filled,omitempty"`
 	Full    string `json:"full,omitempty"`
 	Charged int64  `json:"charged,omitempty"`
-	// Looks counts how often the pair was read after the order to end, and Lacks
-	// how often there was none.
+	// Looks counts how often the pair was read after the signal to end, Lacks how often
+	// that failed. Lack is the last error.
 	Looks int    `json:"looks,omitempty"`
 	Lacks int    `json:"lacks,omitempty"`
 	Lack  string `json:"lack,omitempty"`
 }
 
-// File is one of the folder, its mode in octal digits.
+// File is a file of the folder. Mode is in octal digits.
 type File struct {
 	Name  string `json:"name"`
 	Mode  string `json:"mode"`
 	UID   uint32 `json:"uid"`
 	GID   uint32 `json:"gid"`
 	Bytes int64  `json:"bytes"`
-	// Read is the error of reading it.
+	// Read is the error of reading the file.
 	Read string `json:"read,omitempty"`
 }
 
-// inspector looks at a folder that someone else writes certificates to.
+// inspector inspects a folder of certificates.
 type inspector struct {
 	folder         string
 	fill, remain   bool
@@ -63,38 +64,38 @@ type inspector struct {
 	view           View
 }
 
-// runLook says once how the folder looks, on standard output and, at the end, as the
+// runLook prints the state of the folder once and, at the end, writes it as the
 // container's termination message.
 func runLook(ctx context.Context, arguments []string) error {
 	flags := flag.NewFlagSet("look", flag.ContinueOnError)
-	var l inspector
-	flags.StringVar(&l.folder, "folder", os.Getenv("EDGE_CERT_DIR"), "`folder` of the certificates (default $EDGE_CERT_DIR)")
-	flags.BoolVar(&l.fill, "fill", false, "write into the folder until that fails, and remove what was written")
-	flags.BoolVar(&l.remain, "remain", false, "go on until told to end")
-	flags.BoolVar(&l.follow, "follow", false, "with --remain, say every other certificate that appears")
-	flags.DurationVar(&l.settle, "settle", 0, "with --fill, how long to leave the folder full")
-	flags.DurationVar(&l.linger, "linger", 0, "with --remain, how long to read the certificates after the order to end")
+	var i inspector
+	flags.StringVar(&i.folder, "folder", os.Getenv("EDGE_CERT_DIR"), "`folder` of the certificates (default $EDGE_CERT_DIR)")
+	flags.BoolVar(&i.fill, "fill", false, "write to the folder until that fails, then remove the file")
+	flags.BoolVar(&i.remain, "remain", false, "keep running until the signal to end")
+	flags.BoolVar(&i.follow, "follow", false, "with --remain, print every new certificate")
+	flags.DurationVar(&i.settle, "settle", 0, "with --fill, how long to leave the folder full")
+	flags.DurationVar(&i.linger, "linger", 0, "with --remain, how long to read the certificates after the signal to end")
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
-	if l.folder == "" {
+	if i.folder == "" {
 		return errors.New("want --folder or EDGE_CERT_DIR")
 	}
-	if err := l.inspect(ctx); err != nil {
+	if err := i.inspect(ctx); err != nil {
 		return err
 	}
-	if err := json.NewEncoder(os.Stdout).Encode(l.view); err != nil {
+	if err := json.NewEncoder(os.Stdout).Encode(i.view); err != nil {
 		return err
 	}
-	if l.remain {
-		if l.follow {
-			l.followChanges(ctx)
+	if i.remain {
+		if i.follow {
+			i.followChanges(ctx)
 		}
 		<-ctx.Done()
-		l.pollAfterStop()
+		i.pollAfterStop()
 	}
-	// In a container without this file there is nobody to read it.
-	text, err := json.Marshal(l.view)
+	// Outside of a pod the file does not exist or is not writable.
+	text, err := json.Marshal(i.view)
 	if err != nil {
 		return err
 	}
@@ -105,11 +106,11 @@ func runLook(ctx context.Context, arguments []string) error {
 	return err
 }
 
-// inspect looks.
-func (l *inspector) inspect(ctx context.Context) error {
-	v := &l.view
+// inspect fills in the view.
+func (i *inspector) inspect(ctx context.Context) error {
+	v := &i.view
 	v.At, v.UID, v.GID, v.Files = time.Now(), os.Getuid(), os.Getgid(), []File{}
-	entries, err := os.ReadDir(l.folder)
+	entries, err := os.ReadDir(i.folder)
 	if err != nil {
 		return err
 	}
@@ -117,35 +118,35 @@ func (l *inspector) inspect(ctx context.Context) error {
 		if strings.HasPrefix(entry.Name(), ".") {
 			continue
 		}
-		f, err := statFile(filepath.Join(l.folder, entry.Name()))
+		f, err := statFile(filepath.Join(i.folder, entry.Name()))
 		if err != nil {
 			return err
 		}
 		v.Files = append(v.Files, f)
 	}
-	if p, err := certpair.Load(l.folder, time.Now()); err != nil {
+	if p, err := certpair.Load(i.folder, time.Now()); err != nil {
 		v.Pair = err.Error()
 	} else {
 		v.ID, v.Serial = p.ID, p.Serial
 	}
-	probe := filepath.Join(l.folder, "look")
+	probe := filepath.Join(i.folder, "look")
 	if err := os.WriteFile(probe, nil, 0o600); err != nil {
 		v.Write = err.Error()
 	} else if err := os.Remove(probe); err != nil {
 		return err
 	}
 	var system syscall.Statfs_t
-	if err := syscall.Statfs(l.folder, &system); err != nil {
+	if err := syscall.Statfs(i.folder, &system); err != nil {
 		return err
 	}
 	v.Capacity = system.Blocks * uint64(system.Bsize)
-	if l.fill {
-		return l.fillFolder(ctx)
+	if i.fill {
+		return i.fillFolder(ctx)
 	}
 	return nil
 }
 
-// statFile follows links, as a reader does.
+// statFile describes a file. It follows symbolic links, as a reader does.
 func statFile(path string) (File, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -161,23 +162,23 @@ func statFile(path string) (File, error) {
 	return f, nil
 }
 
-// fillFolder writes until the file system refuses, at most 64 MiB.
-func (l *inspector) fillFolder(ctx context.Context) (err error) {
+// fillFolder writes up to 64 MiB until the file system returns an error.
+func (i *inspector) fillFolder(ctx context.Context) (err error) {
 	before, err := sharedMemory()
 	if err != nil {
 		return err
 	}
-	file, err := os.Create(filepath.Join(l.folder, "ballast"))
+	file, err := os.Create(filepath.Join(i.folder, "ballast"))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close(), os.Remove(file.Name())) }()
 	chunk := make([]byte, 4096)
-	for l.view.Filled < 64<<20 {
+	for i.view.Filled < 64<<20 {
 		n, err := file.Write(chunk)
-		l.view.Filled += int64(n)
+		i.view.Filled += int64(n)
 		if err != nil {
-			l.view.Full = err.Error()
+			i.view.Full = err.Error()
 			break
 		}
 	}
@@ -185,16 +186,16 @@ func (l *inspector) fillFolder(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	l.view.Charged = after - before
+	i.view.Charged = after - before
 	select {
 	case <-ctx.Done():
-	case <-time.After(l.settle):
+	case <-time.After(i.settle):
 	}
 	return nil
 }
 
-// sharedMemory is the shared memory that this container's control group is charged with,
-// of which memory that is a file system is a part.
+// sharedMemory returns the shared memory of this container's control group in bytes. It
+// includes the content of file systems in memory.
 func sharedMemory() (int64, error) {
 	var errs error
 	for _, path := range []string{"/sys/fs/cgroup/memory.stat", "/sys/fs/cgroup/memory/memory.stat"} {
@@ -214,18 +215,19 @@ func sharedMemory() (int64, error) {
 	return 0, errs
 }
 
-// Change is a line that look --follow prints: a certificate that is new in the
-// folder, and when the last file of it was written.
+// Change is a line of the output of look --follow: a new certificate, and when its last
+// file was written.
 type Change struct {
 	Serial  string    `json:"serial"`
 	Written time.Time `json:"written"`
 }
 
-// followChanges looks at the files' times until ctx ends.
-func (l *inspector) followChanges(ctx context.Context) {
+// followChanges prints new certificates until ctx ends. It reads the pair when a file
+// has a new modification time.
+func (i *inspector) followChanges(ctx context.Context) {
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
-	serial, out := l.view.Serial, json.NewEncoder(os.Stdout)
+	serial, out := i.view.Serial, json.NewEncoder(os.Stdout)
 	var seen time.Time
 	for {
 		select {
@@ -233,13 +235,13 @@ func (l *inspector) followChanges(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		lastWritten := l.lastWritten()
+		lastWritten := i.lastWritten()
 		if !lastWritten.After(seen) {
 			continue
 		}
-		p, err := certpair.Load(l.folder, time.Now())
+		p, err := certpair.Load(i.folder, time.Now())
 		if err != nil {
-			continue // half written
+			continue // not all files are written yet
 		}
 		seen = lastWritten
 		if p.Serial != serial {
@@ -249,10 +251,10 @@ func (l *inspector) followChanges(ctx context.Context) {
 	}
 }
 
-// lastWritten is when the youngest file was.
-func (l *inspector) lastWritten() time.Time {
+// lastWritten returns the latest modification time of the folder's files.
+func (i *inspector) lastWritten() time.Time {
 	var youngest time.Time
-	entries, err := os.ReadDir(l.folder)
+	entries, err := os.ReadDir(i.folder)
 	if err != nil {
 		return youngest
 	}
@@ -264,16 +266,16 @@ func (l *inspector) lastWritten() time.Time {
 	return youngest
 }
 
-// pollAfterStop reads the certificates until the time to linger is over.
-func (l *inspector) pollAfterStop() {
-	end := time.Now().Add(l.linger)
+// pollAfterStop reads the pair repeatedly during the linger period.
+func (i *inspector) pollAfterStop() {
+	end := time.Now().Add(i.linger)
 	for time.Now().Before(end) {
-		l.view.Looks++
-		if _, err := certpair.Load(l.folder, time.Now()); err != nil {
-			l.view.Lacks++
-			l.view.Lack = err.Error()
+		i.view.Looks++
+		if _, err := certpair.Load(i.folder, time.Now()); err != nil {
+			i.view.Lacks++
+			i.view.Lack = err.Error()
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	l.view.At = time.Now()
+	i.view.At = time.Now()
 }

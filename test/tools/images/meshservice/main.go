@@ -1,8 +1,9 @@
-// Command meshservice is both ends of the traffic that trials send through an edge:
+// Command meshservice is the program of the image mesh: both ends of the traffic that
+// tests send through an edge, and an observer of certificates.
 //
-//	mesh serve   a service of the mesh, in mutual TLS with the certificates that Istio's agent writes
-//	mesh call    a steady caller that counts every failure
-//	mesh look    an edge that only says how its certificates look from inside
+//	mesh serve   a service of the mesh, with mutual TLS and the certificates that Istio's agent writes
+//	mesh call    a client that calls at a steady rate and counts failures
+//	mesh look    an edge without traffic that reports how its certificates look inside the container
 package main
 
 import (
@@ -43,7 +44,7 @@ func run(ctx context.Context, arguments []string) error {
 	return fmt.Errorf("want serve, call or look, got %q", arguments)
 }
 
-// startServer starts a server; an error of it is sent to errs.
+// startServer starts a server and sends its error to errs.
 func startServer(server *http.Server, address string, errs chan<- error) error {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {

@@ -19,8 +19,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/tools/images/certpair"
 )
 
-// service answers who called, in mutual TLS. It has its own certificate from the
-// files of Istio's agent, and lets in the SPIFFE IDs that it is told, and no others.
+// service is an HTTPS server with mutual TLS whose answer names the client. Its own
+// certificate comes from the files of Istio's agent. It allows only the SPIFFE IDs in
+// its list.
 type service struct {
 	folder  string
 	allowed []string
@@ -33,15 +34,15 @@ type service struct {
 	rejected map[string]int // failed handshakes, by reason
 }
 
-// peer is who called: the SPIFFE ID and serial number of a certificate, and what
-// was answered.
+// peer identifies a client: the SPIFFE ID and serial number of its certificate, and the
+// status of the answer.
 type peer struct {
 	ID     string `json:"id"`
 	Serial string `json:"serial"`
 	Status int    `json:"status"`
 }
 
-// answer is what a caller gets.
+// answer is the body of an answer.
 type answer struct {
 	peer
 	Host string `json:"host"`
@@ -50,11 +51,11 @@ type answer struct {
 func runServe(ctx context.Context, arguments []string) error {
 	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
 	s := &service{peers: map[peer]int{}, rejected: map[string]int{}}
-	flags.StringVar(&s.folder, "certificates", "/var/lib/istio/data", "`folder` with key.pem, cert-chain.pem and root-cert.pem; awaited, and read again when they change")
+	flags.StringVar(&s.folder, "certificates", "/var/lib/istio/data", "`folder` with key.pem, cert-chain.pem and root-cert.pem; the service waits for them and reads them again when they change")
 	listen := flags.String("listen", ":8443", "`address` for mutual TLS")
 	adminAddress := flags.String("plain", ":8080", "`address` for /healthz and /peers, in plain text")
-	drain := flags.Duration("drain", 5*time.Second, "how long to go on serving when told to end, until nobody sends any more")
-	flags.Func("allow", "a SPIFFE `ID` that may call; more than once for more", func(id string) error {
+	drain := flags.Duration("drain", 5*time.Second, "how long to go on serving after the signal to end, until no client sends requests")
+	flags.Func("allow", "a SPIFFE `ID` that may call; may be repeated", func(id string) error {
 		s.allowed = append(s.allowed, id)
 		return nil
 	})
@@ -62,7 +63,7 @@ func runServe(ctx context.Context, arguments []string) error {
 		return err
 	}
 	if len(s.allowed) == 0 {
-		return errors.New("no --allow: then nobody may call")
+		return errors.New("no --allow: name at least one SPIFFE ID that may call")
 	}
 	var err error
 	if s.host, err = os.Hostname(); err != nil {
@@ -100,8 +101,8 @@ func (s *service) setPair(p *certpair.Pair) error {
 	return nil
 }
 
-// tlsConfig asks every client for a certificate of the mesh. Sessions are not resumed:
-// what a client shows is what it has now.
+// tlsConfig requires a client certificate of the mesh. Sessions are not resumed, so
+// that every connection presents the client's current certificate.
 func (s *service) tlsConfig() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		s.mu.Lock()
@@ -117,7 +118,8 @@ func (s *service) tlsConfig() *tls.Config {
 	}}
 }
 
-// ServeHTTP tells the caller who it is: 200 where it is allowed, 403 where not.
+// ServeHTTP answers with the client's identity: status 200 if the client is allowed, or
+// else 403.
 func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	leaf := r.TLS.PeerCertificates[0]
 	client := peer{ID: certpair.SPIFFEID(leaf), Serial: certpair.Serial(leaf), Status: http.StatusOK}
@@ -128,18 +130,18 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.peers[client]++
 	draining := s.draining
 	s.mu.Unlock()
-	if draining { // let go of the connection now, when nothing is under way in it
+	if draining { // close the connection after this answer, while it is idle
 		w.Header().Set("Connection", "close")
 	}
 	writeJSON(w, client.Status, answer{client, s.host})
 }
 
-// allows wants exactly one URI, and that one on the list.
+// allows reports whether the certificate has exactly one URI and the list contains it.
 func (s *service) allows(leaf *x509.Certificate) bool {
 	return len(leaf.URIs) == 1 && slices.Contains(s.allowed, leaf.URIs[0].String())
 }
 
-// Write counts what the server's log says of failed handshakes.
+// Write counts failed handshakes. It receives the lines of the server's error log.
 func (s *service) Write(line []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,17 +152,18 @@ func (s *service) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// Peers is what /peers answers.
+// Peers is the answer of GET /peers.
 type Peers struct {
-	// ServerCertificate is the service's own certificate of the moment; nil while there is none.
+	// ServerCertificate identifies the service's own current certificate; nil while
+	// there is none.
 	ServerCertificate *peer `json:"own"`
-	// Requests counts requests by who sent them and what was answered.
+	// Requests counts requests by client and status.
 	Requests []Requests `json:"requests"`
-	// Handshakes counts those that failed, by reason.
+	// Handshakes counts failed handshakes by reason.
 	Handshakes map[string]int `json:"handshakes"`
 }
 
-// Requests is a count of requests.
+// Requests is the number of requests of a peer.
 type Requests struct {
 	peer
 	Count int `json:"count"`

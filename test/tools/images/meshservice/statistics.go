@@ -6,41 +6,40 @@ import (
 	"time"
 )
 
-// maxFailures is how many failures are kept with their text.
+// maxFailures limits the failures in a report.
 const maxFailures = 20
 
-// Report is what GET /report answers: everything since the start or the last reset.
+// Report is the answer of GET /report: all calls since the start or the last reset.
 type Report struct {
 	Since time.Time `json:"since"`
 	Until time.Time `json:"until"`
-	// Requests are all calls that have ended, Failed those of them that failed;
-	// Underway have not ended yet.
+	// Requests counts the calls that have ended, Failed the failed ones among them.
+	// Underway counts the calls that have not ended.
 	Requests int `json:"requests"`
 	Failed   int `json:"failed"`
 	Underway int `json:"underway"`
-	// Oldest is when the oldest of those that are under way began; now, where there
-	// is none.
+	// Oldest is when the oldest call that has not ended began; now if there is none.
 	Oldest time.Time `json:"oldest"`
-	// Failures are the first of those that failed.
+	// Failures are the first failed calls.
 	Failures []Failure `json:"failures"`
-	// LongestGapSeconds is the longest time without an answer: between two good
-	// ones, before the first, or since the last. It begins at GapBegan.
+	// LongestGapSeconds is the longest time without a successful call: before the
+	// first, between two, or since the last. It began at GapBegan.
 	LongestGapSeconds float64   `json:"longestGapSeconds"`
 	GapBegan          time.Time `json:"gapBegan"`
-	// Serials are those of the certificates that the edge showed, in the order in
-	// which they were first seen, with the number of requests.
+	// Serials are the certificates that the edge presented, in the order of their first
+	// use, with the number of requests.
 	Serials []Serial `json:"serials"`
-	// Hosts are the pods that answered.
+	// Hosts are the names of the pods that answered.
 	Hosts []string `json:"hosts"`
 }
 
-// Failure is a call that failed.
+// Failure is a failed call.
 type Failure struct {
 	At    time.Time `json:"at"`
 	Error string    `json:"error"`
 }
 
-// Serial is a certificate that the edge showed to the service.
+// Serial is a certificate that the edge presented to the service.
 type Serial struct {
 	ID     string    `json:"id"`
 	Serial string    `json:"serial"`
@@ -48,45 +47,45 @@ type Serial struct {
 	Count  int       `json:"count"`
 }
 
-// statistics counts calls. A reset begins a new page; a call is entered where it ends,
-// so that none is lost between two pages.
+// statistics counts calls. A reset begins a new period. A call counts in the period in
+// which it ends, so that none is lost between two periods.
 type statistics struct {
 	now func() time.Time
 
 	mu      sync.Mutex
-	started map[int]time.Time // of the calls under way
+	started map[int]time.Time // of the calls that have not ended
 	calls   int
 	period  *period
 }
 
 type period struct {
 	Report
-	last time.Time // of the last good answer
+	last time.Time // of the last successful call
 }
 
 func newStatistics(now func() time.Time) *statistics {
-	l := &statistics{now: now, started: map[int]time.Time{}}
-	l.period = l.newPeriod()
-	return l
+	s := &statistics{now: now, started: map[int]time.Time{}}
+	s.period = s.newPeriod()
+	return s
 }
 
-func (l *statistics) newPeriod() *period {
-	now := l.now()
+func (s *statistics) newPeriod() *period {
+	now := s.now()
 	return &period{Report: Report{Since: now, GapBegan: now, Failures: []Failure{}, Serials: []Serial{}, Hosts: []string{}}, last: now}
 }
 
-// begin notes a call that starts and returns what enters its end.
-func (l *statistics) begin() func(*answer, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.calls++
-	id := l.calls
-	l.started[id] = l.now()
+// begin records the start of a call and returns the function that records its end.
+func (s *statistics) begin() func(*answer, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls++
+	id := s.calls
+	s.started[id] = s.now()
 	return func(got *answer, err error) {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		delete(l.started, id)
-		l.period.record(l.now(), got, err)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.started, id)
+		s.period.record(s.now(), got, err)
 	}
 }
 
@@ -112,26 +111,26 @@ func (p *period) record(now time.Time, got *answer, err error) {
 	p.Serials[i].Count++
 }
 
-// updateGap notes the time since the last good answer, if there was none longer.
+// updateGap updates the longest gap with the time since the last successful call.
 func (p *period) updateGap(now time.Time) {
 	if gap := now.Sub(p.last).Seconds(); gap > p.LongestGapSeconds {
 		p.LongestGapSeconds, p.GapBegan = gap, p.last
 	}
 }
 
-func (l *statistics) report() Report {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.snapshot()
+func (s *statistics) report() Report {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.snapshot()
 }
 
-// snapshot is the report of this moment. What it says of now is not kept.
-func (l *statistics) snapshot() Report {
-	p, now := l.period, l.now()
+// snapshot returns the report of this moment without changing the period.
+func (s *statistics) snapshot() Report {
+	p, now := s.period, s.now()
 	copied := *p
 	copied.updateGap(now)
-	copied.Until, copied.Underway, copied.Oldest = now, len(l.started), now
-	for _, started := range l.started {
+	copied.Until, copied.Underway, copied.Oldest = now, len(s.started), now
+	for _, started := range s.started {
 		if started.Before(copied.Oldest) {
 			copied.Oldest = started
 		}
@@ -140,11 +139,11 @@ func (l *statistics) snapshot() Report {
 	return copied.Report
 }
 
-// reset begins anew and returns what was until then.
-func (l *statistics) reset() Report {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	previous := l.snapshot()
-	l.period = l.newPeriod()
+// reset begins a new period and returns the report of the previous one.
+func (s *statistics) reset() Report {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	previous := s.snapshot()
+	s.period = s.newPeriod()
 	return previous
 }

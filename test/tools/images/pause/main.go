@@ -1,5 +1,5 @@
-// Command pause keeps a pod's namespaces: it is the first process of the pod, so
-// it reaps the children that others leave behind, and ends when it is told to.
+// Command pause keeps a pod's namespaces alive. It is the init process of the pod: it
+// reaps orphaned children, and ends on SIGINT or SIGTERM.
 package main
 
 import (
@@ -10,10 +10,10 @@ import (
 )
 
 func main() {
-	// As the first process of its namespace it gets only the signals that it asks for.
+	// An init process receives only the signals that it handles.
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, syscall.SIGCHLD, syscall.SIGINT, syscall.SIGTERM)
-	reap() // a child may have ended before
+	reap() // a child may have ended before Notify
 	for s := range signals {
 		if s != syscall.SIGCHLD {
 			return
@@ -22,7 +22,7 @@ func main() {
 	}
 }
 
-// reap collects every child that has ended: signals of several may be one.
+// reap waits for every child that has ended. One signal may stand for several children.
 func reap() {
 	for {
 		pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
