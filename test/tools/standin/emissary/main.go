@@ -1,7 +1,7 @@
-// Command emissary stands in for Emissary and Ambassador Edge Stack. It reads what they
-// read - Mappings, TLSContexts, Secrets, the files of AMBASSADOR_ISTIO_SECRET_DIR -
-// and carries HTTP to services of the cluster as they would: in plain text, or in
-// mutual TLS with exactly those certificates. What it calls is ../workload.
+// Command emissary is a stand-in for Emissary and Ambassador Edge Stack. It reads the
+// same Mappings, TLSContexts, Secrets and files of AMBASSADOR_ISTIO_SECRET_DIR, and
+// forwards HTTP to services of the cluster as they do: in plain text, or with mutual
+// TLS and these certificates. The services must be stand-ins too; see ../workload.
 package main
 
 import (
@@ -57,16 +57,16 @@ func run() error {
 	return <-errs
 }
 
-// edge answers callers from outside.
+// edge serves requests from outside of the cluster.
 type edge struct {
 	client    dynamic.Interface
 	namespace string
-	// certDir is the folder of certificates, if the environment names one.
+	// certDir is the value of AMBASSADOR_ISTIO_SECRET_DIR; empty if it is not set.
 	certDir string
 }
 
-// ServeHTTP finds the Mapping, calls its service and says what it answered. What
-// Envoy would say of a failure is said in its words, with the reason.
+// ServeHTTP finds the Mapping for the path, calls its service and returns the answer.
+// For a failed call it returns Envoy's status and message, with the reason.
 func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m, err := e.findMapping(r.Context(), r.URL.Path)
 	if err != nil {
@@ -91,19 +91,19 @@ func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// answer is what the stand-in of the service told of itself and of its caller.
+// answer is what the stand-in of the service reports of itself and of its client.
 type answer struct {
 	Server string `json:"server"`
 	Image  string `json:"image"`
 	Port   string `json:"port"`
 	Client string `json:"client"`
-	// serial is that of the certificate that the caller showed: a header, since
-	// with every rotation there is another.
+	// serial is the serial number of the client's certificate. It is sent as a header
+	// and not in the body, because it changes with every rotation.
 	serial string
 }
 
-// call makes one call in a connection of its own, so that what is in force now is
-// in force for it.
+// call makes a call on a new connection, so that the current certificates and policies
+// apply to it.
 func (e *edge) call(ctx context.Context, m *mapping) (*answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -141,7 +141,7 @@ func (e *edge) call(ctx context.Context, m *mapping) (*answer, error) {
 	return &answer{Server: headerValue("server"), Image: headerValue("image"), Port: headerValue("port"), Client: headerValue("client"), serial: headerValue("serial")}, nil
 }
 
-// rootCause is the innermost of an error.
+// rootCause returns the message of a gRPC status, or of the innermost wrapped error.
 func rootCause(err error) string {
 	if s, ok := status.FromError(err); ok {
 		return s.Message()

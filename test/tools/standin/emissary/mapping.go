@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// mapping is what is read of a Mapping of getambassador.io.
+// mapping holds the fields of a Mapping (getambassador.io) that the stand-in supports.
 type mapping struct {
 	metav1.ObjectMeta `json:"metadata"`
 	Spec              struct {
@@ -27,7 +27,8 @@ func resource(name string) schema.GroupVersionResource {
 	return schema.GroupVersionResource{Group: "getambassador.io", Version: "v3alpha1", Resource: name}
 }
 
-// findMapping finds the Mapping for a path, with a throw of the dice.
+// findMapping returns the Mapping for a path, at random if weights are set; nil if there
+// is none.
 func (e *edge) findMapping(ctx context.Context, path string) (*mapping, error) {
 	list, err := e.client.Resource(resource("mappings")).List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -44,9 +45,10 @@ func (e *edge) findMapping(ctx context.Context, path string) (*mapping, error) {
 	return chooseMapping(all, path, rand.IntN(100), rand.IntN), nil
 }
 
-// chooseMapping takes among the Mappings with the longest prefix: each that has a weight
-// gets so many of a hundred requests, in their order, and the rest is shared by those
-// without one. at is which of the hundred this is, pick a number below another.
+// chooseMapping returns one of the Mappings with the longest matching prefix. A Mapping
+// with a weight gets this percentage of the requests; those without a weight share the
+// rest. percentile is a random number below 100, randomIndex returns a random number
+// below its argument.
 func chooseMapping(all []*mapping, path string, percentile int, randomIndex func(int) int) *mapping {
 	var matching, unweighted []*mapping
 	longest := 0
@@ -78,7 +80,8 @@ func chooseMapping(all []*mapping, path string, percentile int, randomIndex func
 	return nil
 }
 
-// upstream is where a Mapping leads. Without a port that is 80, and 443 with TLS.
+// upstream returns the address of a Mapping's service and its TLS settings, nil for plain
+// text. The default port is 80, or 443 with TLS.
 func (e *edge) upstream(ctx context.Context, m *mapping) (*tlsContext, string, error) {
 	host, secure := strings.CutPrefix(m.Spec.Service, "https://")
 	host = strings.TrimPrefix(host, "http://")

@@ -18,19 +18,21 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// fileSecretName is what Emissary calls the certificates that it reads from files.
+// fileSecretName is the name of the Secret that stands for the certificates that Emissary
+// reads from files.
 const fileSecretName = "istio-certs"
 
-// tlsContext is what is read of a TLSContext, with its certificates.
+// tlsContext holds the supported settings of a TLSContext and its certificates.
 type tlsContext struct {
 	certificate *tls.Certificate
-	// roots verify the upstream's chain; without any it goes unverified, as in
+	// roots verify the upstream's chain. If nil, the chain is not verified, as in
 	// Emissary.
 	roots *x509.CertPool
 	alpn  []string
 }
 
-// readTLSContext reads a TLSContext of any namespace, as Emissary does.
+// readTLSContext returns the TLSContext of this name from any namespace, as Emissary
+// does.
 func (e *edge) readTLSContext(ctx context.Context, name string) (*tlsContext, error) {
 	list, err := e.client.Resource(resource("tlscontexts")).List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -76,14 +78,15 @@ func (e *edge) parseTLSContext(ctx context.Context, item unstructured.Unstructur
 	return c, nil
 }
 
-// readCertificates returns what a TLSContext shows and trusts. The agent writes files one after
-// the other; while they do not match, they are read anew for a moment.
+// readCertificates returns the chain, key and roots of a TLSContext. Istio's agent writes
+// its files one after the other, so files that do not match are read again for up to a
+// second.
 func (e *edge) readCertificates(ctx context.Context, item unstructured.Unstructured, name string) (chain, key, roots []byte, err error) {
 	if e.certDir == "" || name != fileSecretName {
 		data, err := e.readSecret(ctx, item, name)
 		return data["tls.crt"], data["tls.key"], data["root-cert.pem"], err
 	}
-	// Files win over a Secret of the same name, and bring no root.
+	// Files take precedence over a Secret of the same name, and contain no roots.
 	for range 20 {
 		if chain, err = os.ReadFile(filepath.Join(e.certDir, "cert-chain.pem")); err != nil {
 			return nil, nil, nil, err
@@ -99,8 +102,8 @@ func (e *edge) readCertificates(ctx context.Context, item unstructured.Unstructu
 	return chain, key, nil, nil
 }
 
-// readSecret reads a Secret beside the TLSContext, or, where its name may hold a
-// namespace (secret_namespacing), in that one.
+// readSecret returns the data of a Secret in the namespace of the TLSContext. Unless
+// secret_namespacing is false, the name may end with another namespace after a dot.
 func (e *edge) readSecret(ctx context.Context, item unstructured.Unstructured, name string) (map[string][]byte, error) {
 	namespace := item.GetNamespace()
 	namespacing, found, _ := unstructured.NestedBool(item.Object, "spec", "secret_namespacing")
@@ -124,8 +127,8 @@ func (e *edge) readSecret(ctx context.Context, item unstructured.Unstructured, n
 	return data, nil
 }
 
-// dial connects with a service, in TLS where there is a context. The chain is
-// verified, never the name in it.
+// dial connects to a service, with TLS if there is a context. It verifies the chain, but
+// no name.
 func (e *edge) dial(ctx context.Context, address string, c *tlsContext) (net.Conn, error) {
 	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp4", address)
 	if err != nil || c == nil {
@@ -133,8 +136,8 @@ func (e *edge) dial(ctx context.Context, address string, c *tlsContext) (net.Con
 	}
 	config := &tls.Config{
 		MinVersion: tls.VersionTLS12, InsecureSkipVerify: true,
-		// The stand-in of the service speaks gRPC, hence h2 behind what the
-		// TLSContext says.
+		// The stand-in of the service speaks gRPC, which needs h2 in addition to the
+		// protocols of the TLSContext.
 		NextProtos: append(append([]string{}, c.alpn...), "h2"),
 		VerifyConnection: func(state tls.ConnectionState) error {
 			if c.roots == nil {
@@ -156,7 +159,7 @@ func (e *edge) dial(ctx context.Context, address string, c *tlsContext) (net.Con
 
 func verifyChain(state tls.ConnectionState, roots *x509.CertPool) error {
 	if len(state.PeerCertificates) == 0 {
-		return errors.New("the service shows no certificate")
+		return errors.New("the service presents no certificate")
 	}
 	o := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
 	for _, c := range state.PeerCertificates[1:] {

@@ -10,13 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// containerSpec is what a process needs to become a container.
+// containerSpec describes the process of a container.
 type containerSpec struct {
-	// Root is the folder that becomes its root; it holds the mount points.
+	// Root is the folder that becomes the container's root.
 	Root string
-	// Binds are what is mounted there, in this order.
+	// Binds are mounted below the root, in this order.
 	Binds []bindMount
-	// Arguments start with the program's path in the container.
+	// Arguments begin with the program's path in the container.
 	Arguments []string
 	Env       []string
 	Folder    string
@@ -30,8 +30,8 @@ type bindMount struct {
 	ReadOnly       bool
 }
 
-// becomeContainer turns this process into the container that standard input describes, in
-// the network namespace that file 3 is.
+// becomeContainer turns this process into the container whose containerSpec is on
+// standard input. File descriptor 3 is the pod's network namespace.
 func becomeContainer() error {
 	runtime.LockOSThread()
 	var c containerSpec
@@ -75,8 +75,8 @@ func becomeContainer() error {
 	return unix.Exec(c.Arguments[0], c.Arguments, c.Env)
 }
 
-// mount assembles the root. What is read-only becomes so at the end, after the
-// mount points were made.
+// mount mounts the container's root. A read-only root is remounted at the end, after the
+// mount points were created.
 func (c *containerSpec) mount() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
@@ -114,7 +114,7 @@ func remountReadOnly(path string) error {
 	return unix.Mount("", path, "", flags|unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")
 }
 
-// mountPoint makes what a mount covers: a folder or a file, like its source.
+// mountPoint creates a mount point: a folder or a file, like the source of the mount.
 func mountPoint(source, target string) error {
 	info, err := os.Stat(source)
 	if err != nil {
@@ -133,8 +133,8 @@ func mountPoint(source, target string) error {
 	return f.Close()
 }
 
-// mayChangeUser says whether other users exist here; in a user namespace of
-// somebody who is not root, they do not.
+// mayChangeUser reports whether this user namespace maps other users. A user namespace
+// of an unprivileged user does not.
 func mayChangeUser() bool {
 	data, err := os.ReadFile("/proc/self/uid_map")
 	var inside, outside, count int

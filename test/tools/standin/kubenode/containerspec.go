@@ -17,11 +17,12 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// defaultUser is who a container runs as when pod and image name nobody: images of
-// Isthmus and Istio do.
+// defaultUser is the user ID of a container whose pod sets none. There are no real images
+// whose user could apply.
 const defaultUser = 65532
 
-// buildSpec makes the container of the pod's words.
+// buildSpec returns the specification of the container's process and creates its root
+// folder.
 func (pc *podContainer) buildSpec(ctx context.Context) (containerSpec, error) {
 	image, err := pc.findImage()
 	if err != nil {
@@ -59,8 +60,9 @@ func (pc *podContainer) buildSpec(ctx context.Context) (containerSpec, error) {
 	return c, pc.makeRoot(c)
 }
 
-// makeRoot makes the folder that becomes the container's root, with what every image
-// has. The container's user may write there, unless its root is read-only.
+// makeRoot creates the folder that becomes the container's root, with the folders and
+// files that every image has. The container's user may write to it, unless its root file
+// system is read-only.
 func (pc *podContainer) makeRoot(c containerSpec) error {
 	for _, folder := range []string{"", "tmp", "etc", "proc", "dev", "var", "var/run", "var/run/secrets"} {
 		full := filepath.Join(c.Root, folder)
@@ -81,7 +83,7 @@ func (pc *podContainer) makeRoot(c containerSpec) error {
 	return os.MkdirAll(filepath.Join(c.Root, c.Folder), 0o755)
 }
 
-// findImage finds what stands for the container's image.
+// findImage returns the stand-in for the container's image.
 func (pc *podContainer) findImage() (Image, error) {
 	name, _, _ := strings.Cut(pc.spec.Image, "@")
 	if at := strings.LastIndex(name, ":"); at > strings.LastIndex(name, "/") {
@@ -92,7 +94,7 @@ func (pc *podContainer) findImage() (Image, error) {
 			return image, nil
 		}
 	}
-	return Image{}, fmt.Errorf("ErrImagePull: nothing stands for image %s here", pc.spec.Image)
+	return Image{}, fmt.Errorf("ErrImagePull: no stand-in for image %s", pc.spec.Image)
 }
 
 func (pc *podContainer) securityContext() (user, group int, readOnly bool) {
@@ -122,14 +124,15 @@ func (pc *podContainer) bindMounts(image Image) ([]bindMount, error) {
 		binds = append(binds, bindMount{Source: source, Target: m.MountPath, ReadOnly: m.ReadOnly})
 	}
 	binds = append(binds, pc.proxyFolderMounts()...)
-	// Mounts inside of mounts come later.
+	// Mount parents before their children.
 	slices.SortStableFunc(binds, func(a, b bindMount) int {
 		return strings.Count(path.Clean(a.Target), "/") - strings.Count(path.Clean(b.Target), "/")
 	})
 	return binds, nil
 }
 
-// environmentVariables is the container's, with what kubelet adds.
+// environmentVariables returns the container's environment variables, with those that the
+// kubelet adds.
 func (pc *podContainer) environmentVariables(ctx context.Context) (map[string]string, error) {
 	values := map[string]string{
 		"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/", "HOSTNAME": pc.pod.apiPod.Name,
@@ -137,7 +140,7 @@ func (pc *podContainer) environmentVariables(ctx context.Context) (map[string]st
 	}
 	for _, from := range pc.spec.EnvFrom {
 		if from.ConfigMapRef == nil {
-			return nil, errors.New("environment from other than a ConfigMap: not here")
+			return nil, errors.New("envFrom supports only ConfigMaps here")
 		}
 		cm, err := pc.pod.node.client.CoreV1().ConfigMaps(pc.pod.apiPod.Namespace).Get(ctx, from.ConfigMapRef.Name, metav1.GetOptions{})
 		if err := ignoreIfOptional(from.ConfigMapRef.Optional, err); err != nil {
@@ -183,7 +186,8 @@ func (pc *podContainer) variableValue(ctx context.Context, e corev1.EnvVar) (str
 	return "", fmt.Errorf("environment variable %s: unknown source", e.Name)
 }
 
-// resourceValue is a request or limit; without one, of a machine of ordinary size.
+// resourceValue returns a request or limit, rounded up. If the container sets none, it
+// returns a default for a node of 2 CPUs and 4 GiB.
 func (pc *podContainer) resourceValue(s *corev1.ResourceFieldSelector) string {
 	kind, name, _ := strings.Cut(s.Resource, ".")
 	list := pc.spec.Resources.Limits
@@ -207,7 +211,7 @@ func (pc *podContainer) resourceValue(s *corev1.ResourceFieldSelector) string {
 
 var mapField = regexp.MustCompile(`^metadata\.(labels|annotations)\['(.+)'\]$`)
 
-// fieldValue is what the downward API says.
+// fieldValue returns the value of a field for the downward API.
 func (p *pod) fieldValue(path string) string {
 	if m := mapField.FindStringSubmatch(path); m != nil {
 		if m[1] == "labels" {
@@ -238,7 +242,7 @@ func (p *pod) fieldValue(path string) string {
 	return ""
 }
 
-// formatMap writes a map as the downward API does.
+// formatMap formats a map as the downward API does.
 func formatMap(m map[string]string) string {
 	var all []string
 	for k, v := range m {
@@ -250,7 +254,8 @@ func formatMap(m map[string]string) string {
 
 var variableReference = regexp.MustCompile(`\$\([A-Za-z_.-][A-Za-z0-9_.-]*\)`)
 
-// expand replaces $(NAME); what is unknown stays, as with kubelet.
+// expand replaces references of the form $(NAME). Like the kubelet, it does not change
+// references to unknown variables.
 func expand(text string, values map[string]string) string {
 	return variableReference.ReplaceAllStringFunc(text, func(found string) string {
 		if value, ok := values[found[2:len(found)-1]]; ok {
@@ -260,7 +265,7 @@ func expand(text string, values map[string]string) string {
 	})
 }
 
-// ignoreIfOptional forgives an error where the pod does.
+// ignoreIfOptional returns nil if optional is true, or else err.
 func ignoreIfOptional(optional *bool, err error) error {
 	if ptr.Deref(optional, false) {
 		return nil

@@ -47,11 +47,11 @@ func TestResourceValueIsRoundedUp(t *testing.T) {
 		Requests: corev1.ResourceList{"memory": resource.MustParse("64Mi")},
 	}}}
 	for name, test := range map[string]struct{ path, divisor, want string }{
-		"if there is a limit, expect its bytes":     {"limits.memory", "0", "134217728"},
-		"if there is a divisor, expect the part":    {"limits.memory", "1Mi", "128"},
-		"if it is part of one, expect it rounded":   {"limits.cpu", "1", "1"},
-		"if it is a request, expect it":             {"requests.memory", "1Mi", "64"},
-		"if there is none, expect one of a machine": {"requests.cpu", "1", "2"},
+		"if there is a limit, expect its bytes":      {"limits.memory", "0", "134217728"},
+		"if there is a divisor, expect the quotient": {"limits.memory", "1Mi", "128"},
+		"if it is a fraction, expect it rounded up":  {"limits.cpu", "1", "1"},
+		"if it is a request, expect it":              {"requests.memory", "1Mi", "64"},
+		"if there is none, expect the default":       {"requests.cpu", "1", "2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := pc.resourceValue(&corev1.ResourceFieldSelector{Resource: test.path, Divisor: resource.MustParse(test.divisor)})

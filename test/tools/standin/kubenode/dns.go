@@ -8,11 +8,11 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// dnsAddress is where Kubernetes' DNS is, as a rule.
+// dnsAddress is the usual address of a cluster's DNS Service.
 const dnsAddress = "10.96.0.10"
 
-// serveDNS answers the names of Services with their cluster IP, and says of any
-// other that there is none: nothing here is outside of the cluster.
+// serveDNS resolves the names of Services to their cluster IPs. Any other name does not
+// exist, because there is no network outside of the cluster.
 func serveDNS(p *proxy) error {
 	conn, err := net.ListenPacket("udp4", dnsAddress+":53")
 	if err != nil {
@@ -27,7 +27,7 @@ func serveDNS(p *proxy) error {
 			}
 			answer, err := p.answerQuery(buffer[:n])
 			if err != nil {
-				log.Printf("name server: %v", err)
+				log.Printf("DNS: %v", err)
 				continue
 			}
 			_, _ = conn.WriteTo(answer, from)
@@ -60,7 +60,8 @@ func (p *proxy) answerQuery(query []byte) ([]byte, error) {
 	return reply.Pack()
 }
 
-// lookUpService finds name.namespace.svc.cluster.local.
+// lookUpService returns the cluster IP for name.namespace.svc.cluster.local; nil if there
+// is no such Service.
 func (p *proxy) lookUpService(name string) net.IP {
 	short, ok := strings.CutSuffix(strings.TrimSuffix(name, "."), ".svc.cluster.local")
 	if !ok {

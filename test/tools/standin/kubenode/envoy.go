@@ -5,20 +5,20 @@ import (
 	"strings"
 )
 
-// Envoy cannot run here. Where a sidecar would run it, its agent runs without it,
-// and asks istiod for the configuration of gRPC's own xDS instead, as Istio's
-// template grpc-agent has it; the workload (../workload) takes its part.
+// There is no Envoy here. The agent of a sidecar runs without it and requests the
+// configuration for gRPC's own xDS from istiod, as with Istio's template grpc-agent. The
+// workload's stand-in (../workload) does Envoy's work.
 
 const (
-	// envoyProbePort is Envoy's port for probes, agentReadiness the agent's.
+	// envoyProbePort is Envoy's port for readiness probes, agentProbePort the agent's.
 	envoyProbePort = 15021
 	agentProbePort = 15020
-	// proxyFolder is where agent and workload meet.
+	// proxyFolder is the folder that the agent and the workload share.
 	proxyFolder = "/etc/istio/proxy"
 	sidecarName = "istio-proxy"
 )
 
-// runsEnvoy says whether this container would run Envoy.
+// runsEnvoy reports whether this container would run Envoy.
 func (pc *podContainer) runsEnvoy() bool {
 	if pc.spec.Name != sidecarName {
 		return false
@@ -31,7 +31,8 @@ func (pc *podContainer) runsEnvoy() bool {
 	return true
 }
 
-// disableEnvoy changes the environment of a sidecar that would run Envoy.
+// disableEnvoy changes the environment of a sidecar that would run Envoy, so that its
+// agent runs without it.
 func (pc *podContainer) disableEnvoy(env map[string]string) {
 	if !pc.runsEnvoy() {
 		return
@@ -44,8 +45,8 @@ func (pc *podContainer) disableEnvoy(env map[string]string) {
 	}
 }
 
-// proxyFolderMounts is the mount that a workload needs to see what its agent says; none
-// where its pod has no sidecar with an Envoy.
+// proxyFolderMounts returns the mount through which a workload reads the files of its
+// agent; none if its pod has no sidecar with Envoy.
 func (pc *podContainer) proxyFolderMounts() []bindMount {
 	if pc.spec.Name == sidecarName {
 		return nil
@@ -63,8 +64,8 @@ func (pc *podContainer) proxyFolderMounts() []bindMount {
 	return nil
 }
 
-// addWorkloadVariables tells a workload what its image would know by itself, and where its
-// agent is.
+// addWorkloadVariables sets the variables that the workload's stand-in needs: its ports,
+// its address, its image and the agent's bootstrap file.
 func (pc *podContainer) addWorkloadVariables(env map[string]string) {
 	var ports []string
 	for _, p := range pc.spec.Ports {

@@ -1,16 +1,16 @@
-// Command kubenode stands in for a node of a cluster, so that test/guides runs where no
-// images are to be had: it takes what kubelet, container runtime, kube-proxy,
-// scheduler, CoreDNS and a load balancer do, as far as the guides use them.
+// Command kubenode is a stand-in for a node of a cluster, so that guides run without
+// images. It does what the kubelet, the container runtime, kube-proxy, the scheduler,
+// CoreDNS and a load balancer do, as far as guides depend on it.
 //
-// A container is a process: the program that the settings name for its image, with
-// the arguments, environment, user, volumes and mounts of the pod, a root folder of
-// its own, and the network namespace of its pod. So every port, path, probe and
-// permission is the one that the pod asks for. What a pod waits for, it waits for
-// here: Secrets of its volumes, init containers one by one, startup probes of native
-// sidecars, readiness.
+// A container is a process: the program that the settings name for its image, with the
+// arguments, environment, user, volumes and mounts of the pod, its own root folder, and
+// the network namespace of its pod. Ports, paths, probes and permissions are therefore
+// those of the pod. A pod waits for the same things as on a real node: the Secrets of its
+// volumes, its init containers one by one, the startup probes of native sidecars, and
+// readiness probes.
 //
-// It runs in a network and mount namespace of its own (test/guides makes them):
-// the bridge, the addresses and the mounts vanish with it.
+// The command needs its own network and mount namespaces, which test/guides creates. The
+// bridge, the addresses and the mounts end with them.
 package main
 
 import (
@@ -29,29 +29,30 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Settings say what the node knows beside the cluster.
+// Settings configure the node.
 type Settings struct {
-	// Kubeconfig is the administrator's.
+	// Kubeconfig is the path of the admin's kubeconfig.
 	Kubeconfig string `json:"kubeconfig"`
-	// APIServer is host:port of the API server, which pods reach as the Service
+	// APIServer is host:port of the API server. Pods reach it through the Service
 	// kubernetes.
 	APIServer string `json:"apiServer"`
-	// Folder holds everything the node writes; logs are in its folder logs.
+	// Folder holds everything that the node writes. Logs are in its subfolder logs.
 	Folder string `json:"folder"`
-	// Images are the images that can run here.
+	// Images are the stand-ins for images.
 	Images []Image `json:"images"`
 }
 
-// Image is what stands for an image.
+// Image is the stand-in for an image.
 type Image struct {
-	// Repository is the end of its name, without tag: istio/proxyv2, or proxyv2.
+	// Repository is the end of the image's name, without its tag: istio/proxyv2, or
+	// proxyv2.
 	Repository string `json:"repository"`
-	// Programs are files of this machine, by their path in the container.
+	// Programs are files of this machine, by their paths in the container.
 	Programs map[string]string `json:"programs"`
 	// Entrypoint is the path of the program that runs when the pod names none.
 	Entrypoint string `json:"entrypoint"`
-	// Workload is true for what ../workload stands for: it is told its ports and
-	// where it meets an agent.
+	// Workload says that the program is ../workload, which gets additional environment
+	// variables and the folder of its agent. Default: false.
 	Workload bool `json:"workload,omitempty"`
 }
 
@@ -108,7 +109,7 @@ func run(ctx context.Context, path string) error {
 	return n.run(ctx)
 }
 
-// readSettings reads the settings: of standard input where no file is named.
+// readSettings reads the settings from a file, or from standard input if path is empty.
 func readSettings(path string) (s Settings, err error) {
 	in := os.Stdin
 	if path != "" {

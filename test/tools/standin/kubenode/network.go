@@ -12,22 +12,25 @@ import (
 )
 
 const (
-	// hostAddress is the node's: the bridge's, in the range of the pods.
+	// hostAddress is the address of the node and of the bridge, in the range of the
+	// pods.
 	hostAddress = "10.244.0.1"
-	// serviceRange is the API server's (test/tools/cluster), loadBalancerRange ours.
+	// serviceRange is the service range of the API server (test/tools/cluster);
+	// loadBalancerRange holds the addresses of load balancers.
 	serviceRange      = "10.96.0.0/16"
 	loadBalancerRange = "10.97.0.0/16"
 	bridge            = "pods"
 )
 
-// network gives each pod a network namespace on a bridge.
+// network is the bridge that connects the pods' network namespaces.
 type network struct {
 	bridge    netlink.Link
 	mu        sync.Mutex
 	lastIndex int
 }
 
-// newNetwork makes the bridge, and has the addresses of Services be this machine's.
+// newNetwork creates the bridge, and makes the addresses of Services local addresses of
+// this network namespace.
 func newNetwork() (*network, error) {
 	lo, err := raiseLoopback()
 	if err != nil {
@@ -37,7 +40,7 @@ func newNetwork() (*network, error) {
 	attributes.Name = bridge
 	b := &netlink.Bridge{LinkAttrs: attributes}
 	if err := netlink.LinkAdd(b); err != nil {
-		return nil, fmt.Errorf("make a bridge: %w", err)
+		return nil, fmt.Errorf("create a bridge: %w", err)
 	}
 	if err := addAddress(nil, b, hostAddress); err != nil {
 		return nil, err
@@ -49,25 +52,25 @@ func newNetwork() (*network, error) {
 		}
 		route := &netlink.Route{LinkIndex: lo.Attrs().Index, Dst: ips, Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL, Scope: netlink.SCOPE_HOST}
 		if err := netlink.RouteAdd(route); err != nil {
-			return nil, fmt.Errorf("take the addresses %s: %w", text, err)
+			return nil, fmt.Errorf("route the addresses %s: %w", text, err)
 		}
 	}
 	return &network{bridge: b, lastIndex: 1}, nil
 }
 
-// raiseLoopback brings lo up, which a new network namespace has down.
+// raiseLoopback brings up the interface lo, which is down in a new network namespace.
 func raiseLoopback() (netlink.Link, error) {
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return nil, err
 	}
 	if err := netlink.LinkSetUp(lo); err != nil {
-		return nil, fmt.Errorf("bring up lo (is this a network namespace of one's own, as root in it?): %w", err)
+		return nil, fmt.Errorf("bring up lo (this needs its own network namespace, and root in it): %w", err)
 	}
 	return lo, nil
 }
 
-// addAddress gives a link an address of the pods' range and brings it up.
+// addAddress adds an address of the pods' range to a link and brings the link up.
 func addAddress(h *netlink.Handle, link netlink.Link, ip string) error {
 	if h == nil {
 		h = &netlink.Handle{}
@@ -79,14 +82,14 @@ func addAddress(h *netlink.Handle, link netlink.Link, ip string) error {
 	return h.LinkSetUp(link)
 }
 
-// sandbox is a pod's network: its namespace and its address.
+// sandbox is a pod's network namespace, with its address and its link on the bridge.
 type sandbox struct {
 	namespace netns.NsHandle
 	ip        string
 	link      string
 }
 
-// createSandbox makes a namespace that is connected with the bridge.
+// createSandbox creates a network namespace that is connected to the bridge.
 func (n *network) createSandbox() (*sandbox, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -127,7 +130,7 @@ func (n *network) createSandbox() (*sandbox, error) {
 	return s, h.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Gw: net.ParseIP(hostAddress)})
 }
 
-// remove removes what join made.
+// remove removes the link and closes the namespace.
 func (s *sandbox) remove() {
 	if link, err := netlink.LinkByName(s.link); err == nil {
 		_ = netlink.LinkDel(link)
@@ -135,7 +138,7 @@ func (s *sandbox) remove() {
 	_ = s.namespace.Close()
 }
 
-// newNamespace makes a network namespace without entering it.
+// newNamespace creates a network namespace and returns to the original one.
 func newNamespace() (netns.NsHandle, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -146,7 +149,7 @@ func newNamespace() (netns.NsHandle, error) {
 	defer func() { _ = original.Close() }()
 	created, err := netns.New()
 	if err != nil {
-		return 0, fmt.Errorf("make a network namespace: %w", err)
+		return 0, fmt.Errorf("create a network namespace: %w", err)
 	}
 	return created, netns.Set(original)
 }

@@ -19,7 +19,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// nodeName is what the cluster calls this node.
+// nodeName is the name of the Node.
 const nodeName = "stand-in"
 
 // node runs every pod of the cluster.
@@ -32,8 +32,8 @@ type node struct {
 	pods map[string]*pod // by uid
 }
 
-// register makes the Node object, ready and large, and keeps its Lease: the
-// controller manager ends the pods of a node that it does not hear of.
+// register creates the Node with a large capacity and the condition Ready, and renews its
+// Lease: without the Lease the kube-controller-manager would evict the node's pods.
 func register(ctx context.Context, client kubernetes.Interface) error {
 	_, err := client.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{
 		Name: nodeName, Labels: map[string]string{"kubernetes.io/os": "linux", "kubernetes.io/hostname": nodeName},
@@ -84,7 +84,7 @@ func register(ctx context.Context, client kubernetes.Interface) error {
 	return nil
 }
 
-// run runs pods until ctx ends.
+// run runs the pods until ctx ends.
 func (n *node) run(ctx context.Context) error {
 	factory := informers.NewSharedInformerFactory(n.client, 0)
 	informer := factory.Core().V1().Pods().Informer()
@@ -111,7 +111,7 @@ func (n *node) run(ctx context.Context) error {
 	return nil
 }
 
-// syncPod starts a new pod, and ends one that is to be deleted.
+// syncPod starts a new pod, and stops a pod that is being deleted.
 func (n *node) syncPod(ctx context.Context, apiPod *corev1.Pod) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -130,7 +130,7 @@ func (n *node) syncPod(ctx context.Context, apiPod *corev1.Pod) {
 	}
 }
 
-// removePod ends what is left of a pod that is no more.
+// removePod stops a pod that was deleted from the API server.
 func (n *node) removePod(apiPod *corev1.Pod) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -140,12 +140,12 @@ func (n *node) removePod(apiPod *corev1.Pod) {
 	}
 }
 
-// ticker is a ticker that ends with ctx.
-func ticker(ctx context.Context, every time.Duration) <-chan time.Time {
+// ticker returns a channel that receives a tick every interval until ctx ends.
+func ticker(ctx context.Context, interval time.Duration) <-chan time.Time {
 	out := make(chan time.Time)
 	go func() {
 		defer close(out)
-		t := time.NewTicker(every)
+		t := time.NewTicker(interval)
 		defer t.Stop()
 		for {
 			select {

@@ -14,20 +14,20 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// pod is one that this node runs.
+// pod is a pod that this node runs.
 type pod struct {
 	node    *node
 	apiPod  *corev1.Pod
 	folder  string
 	sandbox *sandbox
 
-	// stopping is closed when the pod is to end.
+	// stopping is closed when the pod must end.
 	stopping chan struct{}
 	stopOnce sync.Once
 
 	mu            sync.Mutex
 	init, main    []*podContainer
-	waitingReason string // why no container starts
+	waitingReason string // why no container has started yet
 	lastStatus    corev1.PodStatus
 }
 
@@ -47,7 +47,7 @@ func (p *pod) stop() { p.stopOnce.Do(func() { close(p.stopping) }) }
 
 func (p *pod) name() string { return p.apiPod.Namespace + "/" + p.apiPod.Name }
 
-// run is the life of the pod.
+// run starts the pod, waits until it must end, and terminates it.
 func (p *pod) run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -71,7 +71,7 @@ func (p *pod) run(ctx context.Context) {
 	p.terminate(ctx)
 }
 
-// start goes through what kubelet does, up to running containers.
+// start does what the kubelet does until the containers run.
 func (p *pod) start(ctx context.Context) error {
 	if err := p.retry(ctx, "Unscheduled", p.bindToNode); err != nil {
 		return err
@@ -90,7 +90,7 @@ func (p *pod) start(ctx context.Context) error {
 	go func() {
 		for range ticker(ctx, 2*time.Second) {
 			_ = p.refreshVolumes(ctx)
-			p.updateStatus(ctx) // again, where the API server did not take it
+			p.updateStatus(ctx) // retry if the last update failed
 		}
 	}()
 	for _, pc := range p.init {
@@ -104,8 +104,7 @@ func (p *pod) start(ctx context.Context) error {
 	return nil
 }
 
-// retry repeats a step until it works, and shows in the pod's status why it does
-// not yet.
+// retry repeats a step until it succeeds. Meanwhile, the pod's status shows its error.
 func (p *pod) retry(ctx context.Context, reason string, step func(context.Context) error) error {
 	for {
 		err := step(ctx)
@@ -132,7 +131,7 @@ func (p *pod) setWaitingReason(ctx context.Context, reason string) {
 	}
 }
 
-// bindToNode is the scheduler's part.
+// bindToNode binds the pod to this node, as the scheduler does.
 func (p *pod) bindToNode(ctx context.Context) error {
 	if p.apiPod.Spec.NodeName != "" {
 		return nil
@@ -148,7 +147,8 @@ func (p *pod) bindToNode(ctx context.Context) error {
 	return nil
 }
 
-// terminate stops the containers, then the sidecars, and removes the pod.
+// terminate ends the containers, then the sidecars, and deletes the pod from the API
+// server.
 func (p *pod) terminate(ctx context.Context) {
 	grace := time.Duration(ptr.Deref(p.apiPod.Spec.TerminationGracePeriodSeconds, 30)) * time.Second
 	grace = max(grace, time.Second)

@@ -12,31 +12,32 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// probeInterval is how often a container is probed, whatever its period and initial
-// delay: a guide should not wait for them.
+// probeInterval is how often a container is probed. The probe's period and initial delay
+// are ignored, so that guides do not wait for them.
 const probeInterval = 200 * time.Millisecond
 
-// podContainer is a container of a pod. The pod's mutex guards its fields.
+// podContainer is a container of a pod. The pod's mutex guards the fields from process
+// on.
 type podContainer struct {
 	pod    *pod
 	spec   corev1.Container
 	isInit bool
 
 	process   *process
-	started   bool // its startup probe was answered
+	started   bool // its startup probe has succeeded
 	ready     bool
 	restarts  int32
 	exited    *corev1.ContainerStateTerminated
 	lastError string
 }
 
-// isNativeSidecar says whether it is a sidecar among the init containers.
+// isNativeSidecar reports whether the container is an init container that restarts always.
 func (pc *podContainer) isNativeSidecar() bool {
 	return pc.isInit && ptr.Deref(pc.spec.RestartPolicy, "") == corev1.ContainerRestartPolicyAlways
 }
 
-// runInit runs an init container to its end, or a native sidecar up to its
-// startup.
+// runInit runs an init container until it completes, or starts a native sidecar and waits
+// for its startup probe.
 func (pc *podContainer) runInit(ctx context.Context) error {
 	if pc.redirectsTraffic() {
 		pc.update(ctx, func() {
@@ -72,13 +73,13 @@ func (pc *podContainer) runInit(ctx context.Context) error {
 	})
 }
 
-// redirectsTraffic says whether this is Istio's init container, which would have the
-// pod's traffic go through Envoy. There is no Envoy here, so it is left out.
+// redirectsTraffic reports whether this is Istio's init container, which redirects the
+// pod's traffic to Envoy. There is no Envoy here, so it is not run.
 func (pc *podContainer) redirectsTraffic() bool {
 	return pc.spec.Name == "istio-init" || pc.spec.Name == "istio-validation"
 }
 
-// runWithRestarts runs the container again and again until ctx ends.
+// runWithRestarts runs the container until ctx ends, and restarts it with a backoff.
 func (pc *podContainer) runWithRestarts(ctx context.Context) {
 	for backoff := time.Second; ctx.Err() == nil; backoff = min(2*backoff, 10*time.Second) {
 		err := pc.launch(ctx)
@@ -107,7 +108,7 @@ func (pc *podContainer) runWithRestarts(ctx context.Context) {
 	}
 }
 
-// launch starts the process.
+// launch starts the container's process.
 func (pc *podContainer) launch(ctx context.Context) error {
 	c, err := pc.buildSpec(ctx)
 	if err != nil {
@@ -122,8 +123,8 @@ func (pc *podContainer) launch(ctx context.Context) error {
 	return nil
 }
 
-// runProbes probes the container while it runs: first the startup probe, then
-// readiness. Liveness is left out: a process that hangs should be seen hanging.
+// runProbes runs the container's startup probe and then its readiness probe until ctx
+// ends. It ignores the liveness probe, so that a process that hangs is not restarted.
 func (pc *podContainer) runProbes(ctx context.Context) {
 	started, ready := false, false
 	for range ticker(ctx, probeInterval) {
@@ -139,7 +140,7 @@ func (pc *podContainer) runProbes(ctx context.Context) {
 		}
 		ready = answered
 		pc.update(ctx, func() {
-			if ctx.Err() == nil { // else the process has ended meanwhile
+			if ctx.Err() == nil { // otherwise the process has ended meanwhile
 				pc.started, pc.ready = true, ready
 			}
 		})
@@ -152,8 +153,8 @@ func (pc *podContainer) isStarted() bool {
 	return pc.started
 }
 
-// probe is nil where the probe is answered, or there is none. Only HTTP can be
-// asked; others count as answered once the process runs.
+// probe returns an error if a probe fails. A missing probe succeeds. Only HTTP probes are
+// supported; others succeed.
 func (pc *podContainer) probe(ctx context.Context, p *corev1.Probe) error {
 	if p == nil || p.HTTPGet == nil {
 		return nil
@@ -185,7 +186,7 @@ func (pc *podContainer) probe(ctx context.Context, p *corev1.Probe) error {
 	return nil
 }
 
-// update changes the unit and tells the API server.
+// update changes the container's fields and updates the pod's status.
 func (pc *podContainer) update(ctx context.Context, change func()) {
 	pc.pod.mu.Lock()
 	change()

@@ -11,16 +11,17 @@ import (
 	"time"
 )
 
-// process is a container that runs.
+// process is the process of a running container.
 type process struct {
 	command *exec.Cmd
 	started time.Time
-	// done is closed at its end; code is set then.
+	// done is closed when the process has ended. code is its exit code, set before.
 	done chan struct{}
 	code int
 }
 
-// startProcess starts a container in a network namespace, with its output in a file.
+// startProcess starts a container in a network namespace and appends its output to a
+// file.
 func startProcess(c containerSpec, network uintptr, output string) (*process, error) {
 	data, err := json.Marshal(c)
 	if err != nil {
@@ -41,7 +42,7 @@ func startProcess(c containerSpec, network uintptr, output string) (*process, er
 	command := exec.Command("/proc/self/exe", "container")
 	command.Stdin, command.Stdout, command.Stderr = bytes.NewReader(data), out, out
 	command.ExtraFiles = []*os.File{namespaceFile}
-	// The pid namespace of the world ends what this process leaves behind.
+	// Orphaned processes end with the PID namespace that test/guides creates.
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p := &process{command: command, started: time.Now(), done: make(chan struct{})}
 	err = command.Start()
@@ -62,7 +63,7 @@ func startProcess(c containerSpec, network uintptr, output string) (*process, er
 	return p, nil
 }
 
-// terminate asks the container to end, and ends it after the patience.
+// terminate sends SIGTERM to the container, and SIGKILL if it still runs after grace.
 func (p *process) terminate(grace time.Duration) {
 	_ = p.command.Process.Signal(syscall.SIGTERM)
 	select {

@@ -23,11 +23,11 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// apiServerAddress is the Service kubernetes.
+// apiServerAddress is the cluster IP of the Service kubernetes.
 const apiServerAddress = "10.96.0.1"
 
-// proxy is kube-proxy's part and a load balancer's: it listens at the addresses of
-// Services and carries connections to ready endpoints.
+// proxy does the work of kube-proxy and of a load balancer: it listens on the addresses
+// of Services and forwards connections to ready endpoints.
 type proxy struct {
 	client    kubernetes.Interface
 	apiServer string
@@ -65,7 +65,8 @@ func (p *proxy) start(ctx context.Context) error {
 	return nil
 }
 
-// syncListeners opens and closes listeners until they are those that the Services want.
+// syncListeners opens and closes listeners so that there is one for each port of each
+// Service.
 func (p *proxy) syncListeners(ctx context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -101,7 +102,8 @@ func (p *proxy) syncListeners(ctx context.Context) {
 	}
 }
 
-// loadBalancerIPs gives a Service an address from outside.
+// loadBalancerIPs returns the load balancer addresses of a Service. If it has none, it
+// assigns one; the update of the Service then calls syncListeners again.
 func (p *proxy) loadBalancerIPs(ctx context.Context, s *corev1.Service) []string {
 	var hosts []string
 	for _, i := range s.Status.LoadBalancer.Ingress {
@@ -116,7 +118,7 @@ func (p *proxy) loadBalancerIPs(ctx context.Context, s *corev1.Service) []string
 	if _, err := p.client.CoreV1().Services(s.Namespace).UpdateStatus(ctx, s, metav1.UpdateOptions{}); err != nil {
 		log.Printf("load balancer of %s/%s: %v", s.Namespace, s.Name, err)
 	}
-	return nil // the update calls settle again
+	return nil
 }
 
 func (p *proxy) listen(address, namespace, name, port string) {
@@ -140,7 +142,8 @@ func (p *proxy) listen(address, namespace, name, port string) {
 	}()
 }
 
-// forward connects a caller with an endpoint; without one it hangs up.
+// forward connects a client with an endpoint. It closes the connection if no endpoint is
+// ready.
 func (p *proxy) forward(in net.Conn, namespace, name, port string) {
 	defer func() { _ = in.Close() }()
 	target, err := p.chooseEndpoint(namespace, name, port)
@@ -164,7 +167,7 @@ func (p *proxy) forward(in net.Conn, namespace, name, port string) {
 	both.Wait()
 }
 
-// chooseEndpoint chooses one that is ready.
+// chooseEndpoint returns the address of a random ready endpoint.
 func (p *proxy) chooseEndpoint(namespace, name, port string) (string, error) {
 	if namespace == metav1.NamespaceDefault && name == "kubernetes" {
 		return p.apiServer, nil

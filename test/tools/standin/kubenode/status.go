@@ -16,7 +16,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// updateStatus tells the API server how the pod is, where that is news.
+// updateStatus writes the pod's status to the API server if it has changed.
 func (p *pod) updateStatus(ctx context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -51,7 +51,7 @@ func (p *pod) updateStatus(ctx context.Context) {
 	}
 }
 
-// status is the pod's, without the times of transitions.
+// status returns the pod's status without transition times.
 func (p *pod) status() corev1.PodStatus {
 	s := corev1.PodStatus{Phase: corev1.PodPending, HostIP: hostAddress}
 	if p.sandbox != nil {

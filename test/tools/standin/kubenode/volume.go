@@ -14,10 +14,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// volumeFolder is the folder of a volume.
+// volumeFolder returns the folder of a volume.
 func (p *pod) volumeFolder(name string) string { return filepath.Join(p.folder, "volumes", name) }
 
-// fillVolumes makes every volume; it fails while a Secret or ConfigMap is not there.
+// fillVolumes creates every volume. It returns an error if a Secret or ConfigMap is
+// missing.
 func (p *pod) fillVolumes(ctx context.Context) error {
 	for _, v := range p.apiPod.Spec.Volumes {
 		if err := os.MkdirAll(p.volumeFolder(v.Name), 0o755); err != nil {
@@ -33,8 +34,8 @@ func (p *pod) fillVolumes(ctx context.Context) error {
 	return nil
 }
 
-// refreshVolumes writes anew what may have changed: Secrets and ConfigMaps, as kubelet
-// does about every minute.
+// refreshVolumes updates the files of Secrets and ConfigMaps, as the kubelet does about
+// every minute.
 func (p *pod) refreshVolumes(ctx context.Context) error {
 	var errs []error
 	for _, v := range p.apiPod.Spec.Volumes {
@@ -60,9 +61,9 @@ func (p *pod) fillVolume(ctx context.Context, v corev1.Volume, first bool) error
 		sources = v.Projected.Sources
 	case v.EmptyDir != nil:
 	case v.HostPath != nil:
-		// Nothing of this machine is shown to pods: an empty folder.
+		// Pods see no files of this machine: the folder stays empty.
 	default:
-		return errors.New("no such kind of volume here")
+		return errors.New("this kind of volume is not supported here")
 	}
 	for _, s := range sources {
 		if err := p.writeProjection(ctx, p.volumeFolder(v.Name), s, first); err != nil {
@@ -72,8 +73,8 @@ func (p *pod) fillVolume(ctx context.Context, v corev1.Volume, first bool) error
 	return nil
 }
 
-// writeProjection writes one source into a folder. Tokens and the downward API are
-// written once: no guide lives that long.
+// writeProjection writes one source of a volume to a folder. Tokens and the downward API
+// are written only once: no guide runs long enough for a token to expire.
 func (p *pod) writeProjection(ctx context.Context, folder string, s corev1.VolumeProjection, first bool) error {
 	core := p.node.client.CoreV1()
 	switch {
@@ -112,7 +113,7 @@ func (p *pod) writeProjection(ctx context.Context, folder string, s corev1.Volum
 		}
 		return replaceFile(filepath.Join(folder, s.ServiceAccountToken.Path), []byte(t))
 	}
-	return errors.New("no such source of a projected volume here")
+	return errors.New("this source of a projected volume is not supported here")
 }
 
 func (p *pod) createToken(ctx context.Context, s *corev1.ServiceAccountTokenProjection) (string, error) {
@@ -154,7 +155,7 @@ func writeItems(folder string, items []corev1.KeyToPath, data map[string][]byte)
 	return nil
 }
 
-// replaceFile replaces a file at once, where its content differs.
+// replaceFile replaces a file atomically if its content differs.
 func replaceFile(path string, content []byte) error {
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, content) {
 		return nil

@@ -18,14 +18,15 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// listener is where callers arrive. Under STRICT it hands every byte to gRPC's
-// server, which terminates TLS. Under PERMISSIVE, where istiod gives that server a
-// plain listener, it hands plain text on and terminates the mesh's mTLS by itself,
-// with the agent's certificates; like Envoy's listener it takes for the mesh's
-// what offers ALPN istio.
+// listener accepts the connections of clients for gRPC's xDS server. With mTLS mode
+// STRICT it forwards every byte to that server, which terminates TLS. With PERMISSIVE
+// istiod configures that server for plain text: the listener forwards plain text, and
+// terminates the mesh's mTLS itself with the agent's certificates. Like Envoy's listener,
+// it recognizes the mesh's mTLS by ALPN istio.
 type listener struct {
 	mu sync.Mutex
-	// callers are the terminated callers, by the address that the inner server sees.
+	// callers are the clients whose TLS was terminated, by the address of the
+	// connection to the inner server.
 	callers map[string]caller
 }
 
@@ -86,7 +87,7 @@ func (f *listener) handle(in net.Conn, inner, certificates string) error {
 	return nil
 }
 
-// trackCaller notes a caller until the returned function is called.
+// trackCaller stores a client until the returned function is called.
 func (f *listener) trackCaller(address string, peer caller) func() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -107,7 +108,8 @@ func (f *listener) caller(address string) caller {
 	return f.callers[address]
 }
 
-// permissiveTLSConfig is the TLS of a PERMISSIVE listener.
+// permissiveTLSConfig returns the TLS configuration of a PERMISSIVE listener. It returns an
+// error for TLS from outside of the mesh.
 func permissiveTLSConfig(hello *tls.ClientHelloInfo, folder string) (*tls.Config, error) {
 	if !slices.Contains(hello.SupportedProtos, "istio") {
 		return nil, errors.New("TLS without ALPN istio is not the mesh's")
@@ -128,8 +130,9 @@ func permissiveTLSConfig(hello *tls.ClientHelloInfo, folder string) (*tls.Config
 	}, nil
 }
 
-// requiresTLS asks the inner server what it speaks: to a client of plain HTTP/2 a plain
-// one sends its settings, one of TLS an alert or nothing.
+// requiresTLS reports whether the inner server requires TLS. To a client of plain-text
+// HTTP/2, a plain-text server sends its settings; a TLS server sends an alert or closes
+// the connection.
 func requiresTLS(inner string) (bool, error) {
 	conn, err := net.Dial("tcp4", inner)
 	if err != nil {
@@ -145,15 +148,15 @@ func requiresTLS(inner string) (bool, error) {
 	}
 	var header [4]byte
 	if _, err := io.ReadFull(conn, header[:]); err != nil {
-		return true, nil //nolint:nilerr // It hung up: no speaker of plain HTTP/2.
+		return true, nil //nolint:nilerr // A closed connection means TLS.
 	}
 	return header[3] != byte(http2.FrameSettings), nil
 }
 
-// isTLSHandshake says whether a connection that starts so is TLS.
+// isTLSHandshake reports whether the first byte of a connection is that of a TLS handshake.
 func isTLSHandshake(first byte) bool { return first == 0x16 }
 
-// bufferedConn is a connection of which something was read ahead.
+// bufferedConn is a connection that is read through a buffer.
 type bufferedConn struct {
 	net.Conn
 	reader io.Reader
@@ -161,8 +164,8 @@ type bufferedConn struct {
 
 func (p bufferedConn) Read(b []byte) (int, error) { return p.reader.Read(b) }
 
-// caller is who called: the identity and the serial number of a certificate of the
-// mesh. Both are empty for plain text.
+// caller identifies a client: the SPIFFE ID and the serial number of its certificate. Both
+// are empty for plain text.
 type caller struct{ id, serial string }
 
 func callerOf(state tls.ConnectionState) caller {

@@ -43,9 +43,9 @@ func TestRequiresTLS(t *testing.T) {
 		address string
 		want    bool
 	}{
-		"if it is gRPC's plain server, expect no": {plainText.Addr().String(), false},
-		"if it speaks TLS, expect yes":            {secure.Listener.Addr().String(), true},
-		"if it hangs up, expect yes":              {silent.Addr().String(), true},
+		"if it is a plain-text gRPC server, expect no": {plainText.Addr().String(), false},
+		"if it speaks TLS, expect yes":                 {secure.Listener.Addr().String(), true},
+		"if it closes the connection, expect yes":      {silent.Addr().String(), true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := requiresTLS(test.address)
@@ -56,8 +56,7 @@ func TestRequiresTLS(t *testing.T) {
 	}
 }
 
-// TLS that is not the mesh's is not terminated, as Envoy's PERMISSIVE listener
-// does not.
+// Like Envoy's PERMISSIVE listener, this one terminates only the mesh's TLS.
 func TestPermissiveListenerRejectsTLSFromOutsideTheMesh(t *testing.T) {
 	_, err := permissiveTLSConfig(&tls.ClientHelloInfo{SupportedProtos: []string{"h2"}}, t.TempDir())
 	if want := "TLS without ALPN istio is not the mesh's"; err == nil || err.Error() != want {

@@ -1,10 +1,10 @@
-// Command workload stands in for a workload of the mesh together with the Envoy in
-// its sidecar. Where the pod has an agent of Istio's, the server is gRPC's own xDS
-// server: listener, mTLS mode and RBAC come from istiod through that agent, and
-// gRPC's own engine enforces them. Without an agent it serves plain text.
+// Command workload is a stand-in for a workload of the mesh with the Envoy of its sidecar.
+// If the pod has an Istio agent, the server is gRPC's own xDS server: listener, mTLS mode
+// and RBAC come from istiod through that agent, and gRPC enforces them. Without an agent
+// the server serves plain text.
 //
-// The service itself is gRPC's health service. Its answer's metadata says who
-// answered and, after mTLS, who asked.
+// The service is gRPC's health service. The metadata of its answer names the server and,
+// with mTLS, the client.
 package main
 
 import (
@@ -30,13 +30,13 @@ import (
 	"google.golang.org/grpc/xds"
 )
 
-// What the node says in the environment.
+// The environment variables that the node sets, except the last one.
 const (
-	bootstrapVariable    = "GRPC_XDS_BOOTSTRAP"    // set where there is an agent
-	portsVariable        = "STAND_IN_PORTS"        // 8080,9080
-	addressVariable      = "STAND_IN_ADDRESS"      // the pod's
-	imageVariable        = "STAND_IN_IMAGE"        // what would run here
-	bootstrappedVariable = "STAND_IN_BOOTSTRAPPED" // set by this program, once
+	bootstrapVariable    = "GRPC_XDS_BOOTSTRAP"    // the agent's bootstrap file, if there is an agent
+	portsVariable        = "STAND_IN_PORTS"        // such as 8080,9080
+	addressVariable      = "STAND_IN_ADDRESS"      // the pod's address
+	imageVariable        = "STAND_IN_IMAGE"        // the image that this program stands for
+	bootstrappedVariable = "STAND_IN_BOOTSTRAPPED" // set by this program when it starts itself again
 )
 
 func main() {
@@ -65,8 +65,8 @@ func run() error {
 	return <-errs
 }
 
-// execWithBootstrap waits for the agent's bootstrap and starts this program anew with it:
-// gRPC reads the environment before main.
+// execWithBootstrap waits for the agent's bootstrap file, adjusts it and executes this
+// program again with it: gRPC reads the environment before main.
 func execWithBootstrap(file string) error {
 	var data []byte
 	for {
@@ -98,12 +98,11 @@ func execWithBootstrap(file string) error {
 	return syscall.Exec("/proc/self/exe", os.Args, env)
 }
 
-// adjustBootstrap makes of gRPC's bootstrap one that Envoy's part can be played with.
+// adjustBootstrap changes gRPC's bootstrap so that the server behaves like Envoy.
 //
-// Certificates are read every second, not every 15 minutes, since the guides have
-// short ones. And the labels are told as those of a machine outside of the cluster,
-// without tlsMode: of a pod that has it istiod takes PERMISSIVE for STRICT in
-// gRPC's configuration, which it does not in Envoy's.
+// Certificates are read every second and not every 15 minutes, because those of guides
+// have short lifetimes. The labels become those of a VM, without tlsMode: for a pod with
+// tlsMode istiod treats PERMISSIVE as STRICT in gRPC's configuration, unlike in Envoy's.
 func adjustBootstrap(config map[string]any) {
 	for _, one := range nestedMap(config, "certificate_providers") {
 		if provider, ok := one.(map[string]any); ok {
@@ -115,7 +114,8 @@ func adjustBootstrap(config map[string]any) {
 	labels["istio.io/test-vm"] = "true"
 }
 
-// nestedMap is the map in a map, made where it is missing.
+// nestedMap returns the map with this key in another map. It creates the map if it is
+// missing.
 func nestedMap(in map[string]any, key string) map[string]any {
 	m, ok := in[key].(map[string]any)
 	if !ok {
@@ -128,7 +128,7 @@ func nestedMap(in map[string]any, key string) map[string]any {
 // service serves one port.
 type service struct {
 	address, port string
-	// certificates is the folder of the agent's.
+	// certificates is the folder of the agent's certificates.
 	certificates string
 	listener     listener
 }
@@ -143,8 +143,8 @@ func (s *service) servePlainText() error {
 	return server.Serve(l)
 }
 
-// serveMesh serves behind a front that tells plain text and TLS apart, which gRPC's
-// xDS cannot: it knows no PERMISSIVE.
+// serveMesh serves with gRPC's xDS server behind a listener that distinguishes plain text
+// from TLS. gRPC's xDS does not support PERMISSIVE.
 func (s *service) serveMesh() error {
 	inner, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", s.port))
 	if err != nil {
@@ -170,7 +170,7 @@ func (s *service) serveMesh() error {
 	return <-errs
 }
 
-// addMetadata adds to the answer who gives it, and to whom.
+// addMetadata adds the names of the server and of the client to the answer's metadata.
 func (s *service) addMetadata(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 	host, _ := os.Hostname()
 	if h := os.Getenv("HOSTNAME"); h != "" {
@@ -186,7 +186,7 @@ func (s *service) addMetadata(ctx context.Context, request any, _ *grpc.UnarySer
 		md.Set("serial", client.serial)
 	}
 	if err := grpc.SetHeader(ctx, md); err != nil {
-		return nil, fmt.Errorf("sign: %w", err)
+		return nil, fmt.Errorf("set the answer's metadata: %w", err)
 	}
 	return handle(ctx, request)
 }
