@@ -39,12 +39,12 @@ func TestGuidesCanBeRun(t *testing.T) {
 		assert.NotZero(t, expected, "%s: blocks that say what they print", name)
 		text := page(t, file)
 		for _, heading := range []string{"## Clean up", "## Tried with"} {
-			there := strings.Contains(text, "\n"+heading+"\n")
-			assert.True(t, there, "%s has no %s", name, heading)
+			hasHeading := strings.Contains(text, "\n"+heading+"\n")
+			assert.True(t, hasHeading, "%s has no %s", name, heading)
 		}
 		if at := strings.Index(text, "\n## Tried with\n"); at >= 0 {
-			named := strings.Contains(text[at:], "README.md#stand-ins")
-			assert.True(t, named, "%s does not name its stand-ins", name)
+			namesStandIns := strings.Contains(text[at:], "README.md#stand-ins")
+			assert.True(t, namesStandIns, "%s does not name its stand-ins", name)
 		}
 	}
 	assert.NotZero(t, guides)

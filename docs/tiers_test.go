@@ -76,13 +76,13 @@ func TestFoldersOfTests(t *testing.T) {
 		if strings.HasPrefix(folder, "test/framework/") {
 			files, err := filepath.Glob(filepath.Join("..", folder, "*.go"))
 			require.NoError(t, err)
-			says := false
+			hasComment := false
 			for _, file := range files {
 				content, err := os.ReadFile(file)
 				require.NoError(t, err)
-				says = says || strings.Contains(string(content), "// Package "+name+" stands for ") && strings.Contains(string(content), "\n// Tiers: ")
+				hasComment = hasComment || strings.Contains(string(content), "// Package "+name+" stands for ") && strings.Contains(string(content), "\n// Tiers: ")
 			}
-			assert.True(t, says || len(files) == 0, "%s: want a comment \"Package %s stands for ...\" with a line \"Tiers: ...\"", folder, name)
+			assert.True(t, hasComment || len(files) == 0, "%s: want a comment \"Package %s stands for ...\" with a line \"Tiers: ...\"", folder, name)
 		}
 	}
 }

@@ -18,8 +18,8 @@ var update = flag.Bool("update", false, "rewrite the tables of versions.md")
 // The page's tables are the code's.
 func TestVersionsPageIsTheTable(t *testing.T) {
 	settings, needs, differences := patches.Facts()
-	have := page(t, "versions.md")
-	want := have
+	text := page(t, "versions.md")
+	want := text
 	for name, facts := range map[string][]patches.Fact{"settings": settings, "needs": needs, "differences": differences} {
 		before, rest, found := strings.Cut(want, "<!-- "+name+" -->\n")
 		require.True(t, found, name)
@@ -31,7 +31,7 @@ func TestVersionsPageIsTheTable(t *testing.T) {
 		require.NoError(t, os.WriteFile("versions.md", []byte(want), 0o644))
 		return
 	}
-	assert.Equal(t, want, have, "go test ./docs -update writes it")
+	assert.Equal(t, want, text, "go test ./docs -update writes it")
 }
 
 func table(facts []patches.Fact) string {

@@ -62,14 +62,14 @@ func compareChart(ctx context.Context, r *report, helm string, before, after tre
 					args = append(args, "--set-json", key+"="+quoteJSON(value))
 				}
 			}
-			was, errBefore := output(ctx, before.folder, helm, args...)
-			is, errAfter := output(ctx, after.folder, helm, args...)
+			previous, errBefore := output(ctx, before.folder, helm, args...)
+			current, errAfter := output(ctx, after.folder, helm, args...)
 			name := filepath.Base(file) + ": " + test.It
 			if (errBefore == nil) != (errAfter == nil) {
 				r.add("chart", name, fmt.Sprintf("rendering gives %v, and gave %v", errAfter, errBefore))
 				continue
 			}
-			r.add("chart", name, compareRenderings(was, is))
+			r.add("chart", name, compareRenderings(previous, current))
 		}
 	}
 	return nil

@@ -30,7 +30,7 @@ func compareGoldens(ctx context.Context, r *report, base string, before, after t
 		if !strings.Contains(path, "/testdata/") {
 			continue
 		}
-		was, err := os.ReadFile(filepath.Join(before.folder, path))
+		previous, err := os.ReadFile(filepath.Join(before.folder, path))
 		if err != nil {
 			return err
 		}
@@ -38,12 +38,12 @@ func compareGoldens(ctx context.Context, r *report, base string, before, after t
 		if moves[path] != "" {
 			now = moves[path]
 		}
-		is, err := os.ReadFile(filepath.Join(after.folder, now))
+		current, err := os.ReadFile(filepath.Join(after.folder, now))
 		if err != nil {
 			r.add("golden", path, "is gone")
 			continue
 		}
-		r.add("golden", path, compareGolden(path, string(was), string(is)))
+		r.add("golden", path, compareGolden(path, string(previous), string(current)))
 	}
 	return nil
 }

@@ -3,7 +3,7 @@
 // refactoring must leave all of them as they are. Objects are compared after
 // parsing, and the wording of messages is excepted.
 //
-//	go run ./hack/behaviour --base v0.1.0 --helm "$(go -C test/tools run . bin helm)"
+//	go run ./hack/behaviour --base v0.1.0 --helm "$(go -C test/tools/cluster run . bin helm)"
 //
 // It prints how many results it compared and every difference, and exits with
 // status 1 if there is one.
@@ -29,16 +29,22 @@ func main() {
 	helm := flag.String("helm", "helm", "path of Helm; empty skips the chart")
 	inputs := flag.String("inputs", "", "more folders with manifests, separated by commas")
 	flag.Parse()
+	os.Exit(exitStatus(*base, *helm, strings.FieldsFunc(*inputs, func(r rune) bool { return r == ',' })))
+}
+
+// exitStatus is 0 if nothing differs, 1 if something does, and 2 after an error.
+func exitStatus(base, helm string, more []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	same, err := run(ctx, *base, *helm, strings.FieldsFunc(*inputs, func(r rune) bool { return r == ',' }))
-	if err != nil {
+	same, err := run(ctx, base, helm, more)
+	switch {
+	case err != nil:
 		fmt.Fprintln(os.Stderr, "behaviour:", err)
-		os.Exit(2)
+		return 2
+	case !same:
+		return 1
 	}
-	if !same {
-		os.Exit(1)
-	}
+	return 0
 }
 
 // tree is a checkout with the program built from it.
@@ -46,23 +52,23 @@ type tree struct{ folder, program string }
 
 // run compares the working tree with a commit, and reports whether nothing differs.
 func run(ctx context.Context, base, helm string, more []string) (same bool, err error) {
-	root, err := output(ctx, "", "git", "rev-parse", "--show-toplevel")
+	toplevel, err := output(ctx, "", "git", "rev-parse", "--show-toplevel")
 	if err != nil {
 		return false, err
 	}
-	here := strings.TrimSpace(root)
+	folder := strings.TrimSpace(toplevel)
 	temporary, err := os.MkdirTemp("", "isthmus-behaviour-")
 	if err != nil {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(temporary)) }()
 	before := tree{folder: filepath.Join(temporary, "base"), program: filepath.Join(temporary, "isthmus-before")}
-	after := tree{folder: here, program: filepath.Join(temporary, "isthmus-after")}
-	if _, err := output(ctx, here, "git", "worktree", "add", "--detach", before.folder, base); err != nil {
+	after := tree{folder: folder, program: filepath.Join(temporary, "isthmus-after")}
+	if _, err := output(ctx, folder, "git", "worktree", "add", "--detach", before.folder, base); err != nil {
 		return false, err
 	}
 	defer func() {
-		_, removed := output(context.WithoutCancel(ctx), here, "git", "worktree", "remove", "--force", before.folder)
+		_, removed := output(context.WithoutCancel(ctx), folder, "git", "worktree", "remove", "--force", before.folder)
 		err = errors.Join(err, removed)
 	}()
 	for _, t := range []tree{before, after} {

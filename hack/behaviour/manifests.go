@@ -36,13 +36,13 @@ func compareManifests(ctx context.Context, r *report, before, after tree, more [
 		}
 	}
 	both := func(kind, file string, stdin string, args ...string) (result, error) {
-		was, err := execute(ctx, before, stdin, args...)
+		previous, err := execute(ctx, before, stdin, args...)
 		if err != nil {
 			return result{}, err
 		}
-		is, err := execute(ctx, after, stdin, args...)
-		r.add(kind, file, compareResults(was, is))
-		return was, err
+		current, err := execute(ctx, after, stdin, args...)
+		r.add(kind, file, compareResults(previous, current))
+		return previous, err
 	}
 	for i, file := range files {
 		if i%50 == 0 {
@@ -129,17 +129,17 @@ var (
 )
 
 // compareResults compares exit status, manifests, and the decisions of the report.
-func compareResults(was, is result) string {
-	if was.status != is.status {
-		return fmt.Sprintf("exit status is %d, and was %d: %s", is.status, was.status, quote(is.stderr))
+func compareResults(previous, current result) string {
+	if previous.status != current.status {
+		return fmt.Sprintf("exit status is %d, and was %d: %s", current.status, previous.status, quote(current.stderr))
 	}
-	if d := compareTexts(was.stdout, is.stdout); d != "" {
+	if d := compareTexts(previous.stdout, current.stdout); d != "" {
 		return d
 	}
-	if was.status != 0 {
+	if previous.status != 0 {
 		return "" // an error message: wording
 	}
-	a, b := decisions(was.stderr), decisions(is.stderr)
+	a, b := decisions(previous.stderr), decisions(current.stderr)
 	if !slices.Equal(a, b) {
 		return fmt.Sprintf("the report says %s, and said %s", quote(b), quote(a))
 	}

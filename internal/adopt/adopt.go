@@ -114,17 +114,17 @@ func warnUnrecognised(pod *corev1.Pod) (warnings []string) {
 // Isthmus would refuse later.
 func verify(engine *inject.Engine, req inject.Request, a *adopter) (Adoption, error) {
 	out := Adoption{Reason: policy.Injected, Found: a.found, Warnings: a.warnings, Patch: a.patch()}
-	plain, err := applyPatch(req.Pod, out.Patch)
+	adoptedPod, err := applyPatch(req.Pod, out.Patch)
 	if err != nil {
 		return Adoption{}, err
 	}
-	req.Pod = plain
+	req.Pod = adoptedPod
 	req.Namespace.Labels = withInjectionLabel(req.Namespace.Labels)
 	result := engine.Inject(req)
 	if result.Reason != policy.Injected {
 		return Adoption{}, fmt.Errorf("the plain pod cannot be injected (%s): %s", result.Reason, explain(result))
 	}
-	injected, err := applyPatch(plain, result.Patch)
+	injected, err := applyPatch(adoptedPod, result.Patch)
 	if err != nil {
 		return Adoption{}, err
 	}

@@ -41,29 +41,29 @@ func patchPod(t testing.TB, pod *corev1.Pod, patch []operations.Operation) *core
 func checkAdopted(t testing.TB, engine *inject.Engine, request inject.Request, adoption adopt.Adoption) {
 	t.Helper()
 	require.NotEmpty(t, adoption.Patch)
-	plain := patchPod(t, request.Pod, adoption.Patch)
+	adoptedPod := patchPod(t, request.Pod, adoption.Patch)
 	for _, d := range adoption.Differences {
 		assert.NotEmpty(t, d.Reason, "%s: %s -> %s", d.Field, d.Before, d.After)
 	}
 
 	next := request
-	next.Pod = plain
+	next.Pod = adoptedPod
 	second, err := adopt.Adopt(engine, next, adopt.Options{})
 	require.NoError(t, err)
 	assert.Empty(t, second.Patch, "a second adoption changes nothing")
 
 	// A namespace with the label and one without.
 	for _, ns := range []policy.Namespace{request.Namespace, labelled(request.Namespace.Name)} {
-		if plain.Annotations[policy.InjectKey] == "" && ns.Labels == nil {
+		if adoptedPod.Annotations[policy.InjectKey] == "" && ns.Labels == nil {
 			continue // by its namespace alone
 		}
 		next.Namespace = ns
 		result := engine.Inject(next)
 		require.Equal(t, policy.Injected, result.Reason, result.Message)
-		injected := patchPod(t, plain, result.Patch)
+		injected := patchPod(t, adoptedPod, result.Patch)
 		back, err := inject.Uninject(injected)
 		require.NoError(t, err)
-		assert.Equal(t, plain, patchPod(t, injected, back), "uninject gives the adopted pod back")
+		assert.Equal(t, adoptedPod, patchPod(t, injected, back), "uninject gives the adopted pod back")
 		assert.Equal(t, adoption.Mode, result.Mode)
 	}
 }
@@ -272,17 +272,17 @@ func TestAdopt(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, before, pod, "the pod is read, never written")
 			require.Equal(t, policy.Injected, adoption.Reason)
-			plain := patchPod(t, pod, adoption.Patch)
-			assert.Equal(t, test.annotations, plain.Annotations)
+			adoptedPod := patchPod(t, pod, adoption.Patch)
+			assert.Equal(t, test.annotations, adoptedPod.Annotations)
 			if test.labels != nil {
-				assert.Equal(t, test.labels, plain.Labels)
+				assert.Equal(t, test.labels, adoptedPod.Labels)
 			}
-			edge := plain.Spec.Containers[0]
+			edge := adoptedPod.Spec.Containers[0]
 			assert.Equal(t, test.env, namesOf(edge.Env, func(e corev1.EnvVar) string { return e.Name }))
 			assert.Equal(t, test.mounts, namesOf(edge.VolumeMounts, func(m corev1.VolumeMount) string { return m.Name }))
-			assert.Equal(t, test.volumes, namesOf(plain.Spec.Volumes, func(v corev1.Volume) string { return v.Name }))
-			assert.Nil(t, agent(plain))
-			assert.Empty(t, plain.Spec.InitContainers)
+			assert.Equal(t, test.volumes, namesOf(adoptedPod.Spec.Volumes, func(v corev1.Volume) string { return v.Name }))
+			assert.Nil(t, agent(adoptedPod))
+			assert.Empty(t, adoptedPod.Spec.InitContainers)
 			if test.warning != "" {
 				assert.Contains(t, adoption.Warnings, test.warning)
 			} else {
@@ -466,9 +466,9 @@ func TestAdoptFromACluster(t *testing.T) {
 	adoption, err := adopt.Adopt(engine, request, adopt.Options{})
 	require.NoError(t, err)
 	checkAdopted(t, engine, request, adoption)
-	plain, err := adopt.Adopt(engine, inject.Request{Pod: sample(t, "sidecar"), Namespace: labelled("edge"), Template: true}, adopt.Options{})
+	withoutOptions, err := adopt.Adopt(engine, inject.Request{Pod: sample(t, "sidecar"), Namespace: labelled("edge"), Template: true}, adopt.Options{})
 	require.NoError(t, err)
-	assert.Equal(t, plain.Patch, adoption.Patch)
+	assert.Equal(t, withoutOptions.Patch, adoption.Patch)
 }
 
 // TestAdoptKeepsTheMode shows that the pod gets its mode as an annotation if the default is another
@@ -479,8 +479,8 @@ func TestAdoptKeepsTheMode(t *testing.T) {
 	request := inject.Request{Pod: pod, Namespace: labelled("edge"), Template: true}
 	adoption, err := adopt.Adopt(engine, request, adopt.Options{})
 	require.NoError(t, err)
-	plain := patchPod(t, pod, adoption.Patch)
-	assert.Equal(t, "sidecar", plain.Annotations[policy.ModeKey])
-	assert.Equal(t, patches.DefaultCertDir, plain.Annotations[policy.CertDirKey])
+	adoptedPod := patchPod(t, pod, adoption.Patch)
+	assert.Equal(t, "sidecar", adoptedPod.Annotations[policy.ModeKey])
+	assert.Equal(t, patches.DefaultCertDir, adoptedPod.Annotations[policy.CertDirKey])
 	checkAdopted(t, engine, request, adoption)
 }

@@ -111,19 +111,19 @@ func FuzzAdopt(f *testing.F) {
 			return
 		}
 		checkAdopted(t, engine, request, adoption)
-		plain := patchPod(t, pod, adoption.Patch)
+		adoptedPod := patchPod(t, pod, adoption.Patch)
 		volumes := []string{"istio-certs", "istio-envoy", "istio-data", "istiod-ca-cert", "istio-token"}
-		before, after := withoutIntegration(pod, volumes), withoutIntegration(plain, volumes)
+		before, after := withoutIntegration(pod, volumes), withoutIntegration(adoptedPod, volumes)
 		require.True(t, equality.Semantic.DeepEqual(before, after), "%v\nbecame\n%v", before, after)
 		for i := range data {
 			name := fmt.Sprintf("x%d:", i)
-			require.Equal(t, strings.Contains(pod.Annotations["proxy.istio.io/config"], name), strings.Contains(plain.Annotations["proxy.istio.io/config"], name))
+			require.Equal(t, strings.Contains(pod.Annotations["proxy.istio.io/config"], name), strings.Contains(adoptedPod.Annotations["proxy.istio.io/config"], name))
 			mount := fmt.Sprintf(`"x%d"`, i)
-			require.Equal(t, strings.Contains(pod.Annotations["sidecar.istio.io/userVolumeMount"], mount), strings.Contains(plain.Annotations["sidecar.istio.io/userVolumeMount"], mount))
+			require.Equal(t, strings.Contains(pod.Annotations["sidecar.istio.io/userVolumeMount"], mount), strings.Contains(adoptedPod.Annotations["sidecar.istio.io/userVolumeMount"], mount))
 		}
-		for _, c := range plain.Spec.Containers {
+		for _, c := range adoptedPod.Spec.Containers {
 			for _, m := range c.VolumeMounts {
-				require.True(t, slices.ContainsFunc(plain.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == m.Name }), "%s mounts %s, which is gone", c.Name, m.Name)
+				require.True(t, slices.ContainsFunc(adoptedPod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == m.Name }), "%s mounts %s, which is gone", c.Name, m.Name)
 			}
 		}
 	})

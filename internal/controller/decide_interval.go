@@ -19,11 +19,11 @@ const (
 // with every failure, up to limit and lastRetry, with half of it as jitter: when
 // istiod comes back, thousands of namespaces must not ask it in the same moment.
 func retryAfter(failures int, limit time.Duration, random func() float64) time.Duration {
-	wait := lastRetry
+	delay := lastRetry
 	if failures < 10 { // 2^10 seconds are more than lastRetry
-		wait = min(firstRetry<<failures, lastRetry)
+		delay = min(firstRetry<<failures, lastRetry)
 	}
-	return jitter(min(wait, limit), 0.5, random)
+	return jitter(min(delay, limit), 0.5, random)
 }
 
 // stretchInterval is the time between two checks of a Secret when there are so

@@ -81,8 +81,8 @@ func TestDesiredTLSContext(t *testing.T) {
 	options := policy.Options{SecretName: "istio-certs", TLSContext: true}
 	files, fromSecret := podClaim("files", "emissary", time.Hour), podClaim("secret", "emissary", time.Hour)
 	fromSecret.options.Delivery = policy.DeliverySecret
-	named := podClaim("named", "emissary", time.Hour)
-	named.ambassadorIDs = []string{"public", "internal", "public"}
+	withIDs := podClaim("named", "emissary", time.Hour)
+	withIDs.ambassadorIDs = []string{"public", "internal", "public"}
 	for name, test := range map[string]struct {
 		options policy.Options
 		claims  []claim
@@ -96,7 +96,7 @@ func TestDesiredTLSContext(t *testing.T) {
 			options, []claim{fromSecret}, map[string]any{}, "",
 		},
 		"if edges have ids, expect each once": {
-			options, []claim{fromSecret, {options: fromSecret.options, ambassadorIDs: named.ambassadorIDs}}, map[string]any{"ambassador_id": []any{"internal", "public"}}, "",
+			options, []claim{fromSecret, {options: fromSecret.options, ambassadorIDs: withIDs.ambassadorIDs}}, map[string]any{"ambassador_id": []any{"internal", "public"}}, "",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

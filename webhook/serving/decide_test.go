@@ -1,6 +1,7 @@
 package serving
 
 import (
+	"bytes"
 	"errors"
 	"testing"
 	"time"
@@ -305,7 +306,7 @@ func (r *rotation) step() decision {
 		return d
 	}
 	r.last = d.state
-	if string(d.state.bundle.encode()) != string(r.published.roots().encode()) {
+	if !bytes.Equal(d.state.bundle.encode(), r.published.roots().encode()) {
 		r.mismatch = r.now
 		r.published = configurationView{found: true, kind: mutating, webhooks: []webhookView{{roots: d.state.bundle}}}
 		trusted := map[string]time.Time{}
