@@ -124,7 +124,7 @@ func decisions(report string) []string {
 }
 
 var (
-	warningLine = regexp.MustCompile(`^warning: \S+: `)
+	warningLine = regexp.MustCompile(`^warning: (?:\S+/\S+: )?`)
 	remarkAtEnd = regexp.MustCompile(` \(([^()]* .*)\)$`)
 )
 
