@@ -60,7 +60,7 @@ func TestSchemaKnowsEveryValue(t *testing.T) {
 	require.NoError(t, err)
 	var values map[string]any
 	require.NoError(t, yaml.UnmarshalStrict(data, &values))
-	values["global"] = "what Helm hands to a subchart"
+	values["global"] = "what Helm passes to a subchart"
 	root := readSchema(t)
 	var compare func(path []string, values map[string]any)
 	compare = func(path []string, values map[string]any) {
@@ -96,7 +96,7 @@ func TestSchemaIsClosed(t *testing.T) {
 				assert.False(t, rule, path)
 				assert.NotEmpty(t, s.Properties, path)
 			case nil:
-				assert.Regexp(t, `API server checks it|Helm hands to a subchart`, s.Description, path)
+				assert.Regexp(t, `API server checks it|Helm passes to a subchart`, s.Description, path)
 			default:
 				assert.Empty(t, s.Properties, path)
 			}

@@ -28,7 +28,7 @@ func TestModeIstioIsRefused(t *testing.T) {
 			nil, withLabel("istio.io/rev", "nowhere"), noInjectorMessage,
 		},
 		"where the namespace's revision is empty": {
-			keyValues{"istio.io/rev": ""}, func(*corev1.Pod) {}, "has the label istio.io/rev without a value, which no injector of Istio's selects",
+			keyValues{"istio.io/rev": ""}, func(*corev1.Pod) {}, "has the label istio.io/rev without a value, which no injector of Istio selects",
 		},
 		"on the host's network": {
 			nil, func(p *corev1.Pod) { p.Spec.HostNetwork, p.Spec.DNSPolicy = true, corev1.DNSClusterFirstWithHostNet },

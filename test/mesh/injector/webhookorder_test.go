@@ -191,7 +191,7 @@ func TestInjectedManifestWhenTheInjectorOfIstioRunsFirst(t *testing.T) {
 }
 
 // byIstioMessage is part of the warning about a sidecar that Istio's injector added.
-const byIstioMessage = "put there by Istio's injector (annotation sidecar.istio.io/status)"
+const byIstioMessage = "added by Istio's injector (annotation sidecar.istio.io/status)"
 
 // assertModeIstioRefused checks that mode istio is refused, with the reason, where Istio has
 // not injected the pod.
