@@ -121,8 +121,8 @@ func (o *observer) readSecret(ctx context.Context) (*k8sv1.Secret, error) {
 }
 
 // nextReconcile records the result of a reconcile and returns how long to wait for
-// the next: until due, at most resyncInterval, and less after an error. A zero due
-// means that only a change needs one.
+// the next: until due, at most resyncInterval, and less after an error. Due is zero
+// when nothing is due without a change.
 func (o *observer) nextReconcile(due time.Time, err error) time.Duration {
 	o.recordError(err)
 	after := wait.Jitter(resyncInterval, 0.2)

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clienttesting "k8s.io/client-go/testing"
+	clocktesting "k8s.io/utils/clock/testing"
 )
 
 func TestNoReviewFailsThroughRotations(t *testing.T) {
@@ -94,6 +95,48 @@ func TestReplicasRenewLeavesWhileTheSecretCannotBeRead(t *testing.T) {
 	assert.True(t, before.equal(s.replicas[0].issuer()))
 	_, lastError := s.replicas[0].status()
 	assert.ErrorContains(t, lastError, "read secret isthmus-system/isthmus-webhook-ca: etcd has no leader")
+}
+
+// A read may take as long as readTimeout.
+func TestLeafThatFallsDueDuringAReadIsRenewedAtOnce(t *testing.T) {
+	s := newSimulation(t, 12, 1)
+	require.NoError(t, s.run(3*delay, nil))
+	source := s.replicas[0].Source
+	before := s.replicas[0].certificate()
+	s.clock.SetTime(source.leaf.Load().renewAt().Add(-time.Second))
+	s.cluster.PrependReactor("get", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) {
+		s.clock.Step(2 * time.Second)
+		return false, nil, nil
+	})
+	next := source.reconcile(t.Context())
+	assert.NotEqual(t, before.SerialNumber, s.replicas[0].certificate().SerialNumber)
+	assert.Greater(t, next, time.Second, "the new leaf is not due")
+}
+
+// steppingClock advances by a millisecond whenever it is read.
+type steppingClock struct{ *clocktesting.FakeClock }
+
+func (c steppingClock) Now() time.Time {
+	c.Step(time.Millisecond)
+	return c.FakeClock.Now()
+}
+
+func TestLeafThatFallsDueAfterTheDecisionIsRenewedSoon(t *testing.T) {
+	s := newSimulation(t, 13, 1)
+	require.NoError(t, s.run(3*delay, nil))
+	options := s.options("replica")
+	options.Clock = steppingClock{s.clock}
+	for early := range 5 * time.Millisecond / time.Millisecond {
+		source, err := New(options)
+		require.NoError(t, err)
+		source.reconcile(t.Context())
+		before := source.leaf.Load()
+		s.clock.SetTime(before.renewAt().Add(-10*time.Millisecond - early*time.Millisecond))
+		for source.leaf.Load() == before {
+			next := source.reconcile(t.Context())
+			require.True(t, next <= time.Second || source.leaf.Load() != before, "the next reconcile is in %s", next)
+		}
+	}
 }
 
 func TestRotationContinuesAfterRestarts(t *testing.T) {

@@ -65,6 +65,9 @@ func (s *Source) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) 
 // reconcile signs a leaf when one is due, and returns when to reconcile again.
 func (s *Source) reconcile(ctx context.Context) time.Duration {
 	o, observeErr := s.observe(ctx)
+	// The time of the decision is that after the reads, which may take long: a leaf
+	// that became due meanwhile must not wait for the next reconcile.
+	o.now = s.clock.Now()
 	// The authority of the current leaf stays in memory: leaves are renewed while
 	// the Secret cannot be read.
 	err := errors.Join(observeErr, s.sign(o.now, decideLeaf(o)))
@@ -74,6 +77,10 @@ func (s *Source) reconcile(ctx context.Context) time.Duration {
 	var due time.Time
 	if current := s.leaf.Load(); current != nil {
 		due = current.renewAt()
+		if err == nil {
+			// A leaf that became due just after the decision is renewed at once.
+			due = laterOf(due, o.now.Add(minBackoff))
+		}
 	}
 	return s.nextReconcile(due, err)
 }
@@ -84,7 +91,7 @@ func (s *Source) reconcile(ctx context.Context) time.Duration {
 func (s *Source) observe(ctx context.Context) (leafObservation, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	o := leafObservation{now: s.clock.Now(), leaf: s.leaf.Load()}
+	o := leafObservation{leaf: s.leaf.Load()}
 	views, err := s.readConfigurations(ctx)
 	if err != nil {
 		return o, err
@@ -93,7 +100,7 @@ func (s *Source) observe(ctx context.Context) (leafObservation, error) {
 	if err != nil {
 		return o, err
 	}
-	parsed := parseSecret(secret, o.now, s.last)
+	parsed := parseSecret(secret, s.clock.Now(), s.last)
 	s.last = parsed.rotationState
 	o.secret, o.published = s.last, mergeViews(views)
 	switch {
