@@ -52,7 +52,7 @@ LONG := ./webhook/serving ./test/integration/admission ./test/integration/servin
 # What CI runs of the tiers that take long; "make nightly" runs all of each.
 CI_ROTATIONS ?= 2
 CI_E2E ?= .
-CI_CHAOS ?= ^(TestTogether|TestControllerKilled|TestWebhookAway)$$
+CI_CHAOS ?= ^(TestConcurrentFaults|TestControllerIsKilledWhilePublishing|TestWebhookIsDown)$$
 
 # Prints the path of a tool, after building it where it is missing.
 CLUSTER := $(GO) -C test/tools/cluster run .

@@ -86,3 +86,29 @@ func TestFoldersOfTests(t *testing.T) {
 		}
 	}
 }
+
+// TestNamedTestsExist: go test succeeds if its -run pattern matches nothing, so after a
+// renaming the Makefile would silently run fewer tests.
+func TestNamedTestsExist(t *testing.T) {
+	folders, _ := testFolders(t)
+	declaration := regexp.MustCompile(`(?m)^func ((?:Test|Benchmark|Fuzz)[A-Z]\w*)`)
+	known := map[string]bool{}
+	for _, folder := range folders {
+		files, err := filepath.Glob(filepath.Join("..", folder, "*_test.go"))
+		require.NoError(t, err)
+		for _, file := range files {
+			known[filepath.Base(file)] = true
+			for _, match := range declaration.FindAllStringSubmatch(page(t, file), -1) {
+				known[match[1]] = true
+			}
+		}
+	}
+	texts := pages(t)
+	makefile := filepath.Join("..", "Makefile")
+	texts[makefile] = page(t, makefile)
+	for name, text := range texts {
+		for _, test := range regexp.MustCompile(`\b(?:Test|Benchmark|Fuzz)[A-Z]\w*|\b\w+_test\.go\b`).FindAllString(text, -1) {
+			assert.True(t, known[test], "%s names %s, which does not exist", name, test)
+		}
+	}
+}
