@@ -71,8 +71,8 @@ func TestClocksJump(t *testing.T) {
 				return nil
 			})
 			tr.setClockOffset(all, 0)
-			for l := range versions {
-				versions[l] = l.Current().ResourceVersion
+			for history := range versions {
+				versions[history] = history.Current().ResourceVersion
 			}
 			tr.AwaitRecovery(fmt.Sprintf("after %s", jump.by), func(context.Context) error { return checkSecretsReplaced(versions) })
 		}
@@ -94,9 +94,9 @@ func TestClocksJump(t *testing.T) {
 // secretVersions returns the resource versions of the Secrets that the trial watches.
 func (tr *Trial) secretVersions() map[*environment.SecretHistory]string {
 	versions := map[*environment.SecretHistory]string{}
-	for _, l := range tr.histories {
-		if current := l.Current(); current != nil {
-			versions[l] = current.ResourceVersion
+	for _, history := range tr.histories {
+		if current := history.Current(); current != nil {
+			versions[history] = current.ResourceVersion
 		}
 	}
 	return versions

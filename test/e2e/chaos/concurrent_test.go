@@ -32,8 +32,8 @@ func runConcurrently(t *testing.T, faults ...fault) {
 					subtrial := &Trial{T: t, Namespace: fmt.Sprintf("%s-%d", tr.Namespace, i+1), Pods: tr.Pods, row: row{trial: f.name}}
 					start := time.Now()
 					defer func() {
-						for _, l := range subtrial.histories {
-							assert.Empty(subtrial, l.InvalidVersions(), "versions of a Secret that are no bundle")
+						for _, history := range subtrial.histories {
+							assert.Empty(subtrial, history.InvalidVersions(), "versions of a Secret that are no bundle")
 						}
 						subtrial.row.took, subtrial.row.failure = time.Since(start), failure(t.Failed())
 						rows[i] = subtrial.row

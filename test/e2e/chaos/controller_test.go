@@ -93,9 +93,9 @@ func TestLeaderIsLost(t *testing.T) {
 			n++
 			name := fmt.Sprintf("%s-%d", tr.Namespace, n)
 			tr.createNamespace(name, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, map[string]string{policy.ServiceAccountKey: "default"})
-			l := tr.WatchSecret(name, "default")
+			history := tr.WatchSecret(name, "default")
 			tr.AwaitRecovery(after, func(context.Context) error {
-				if l.Current() == nil {
+				if history.Current() == nil {
 					return fmt.Errorf("namespace %s has no Secret", name)
 				}
 				return nil
@@ -139,8 +139,8 @@ func setOptIn(ctx context.Context, namespace string, optedIn bool) error {
 // countVersions returns the number of versions of all Secrets.
 func countVersions(histories []*environment.SecretHistory) int {
 	n := 0
-	for _, l := range histories {
-		n += len(l.Versions())
+	for _, history := range histories {
+		n += len(history.Versions())
 	}
 	return n
 }

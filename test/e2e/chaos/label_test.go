@@ -95,7 +95,7 @@ func labelToggled(ctx context.Context, tr *Trial) {
 	tr.setLabel(`null`)
 	require.NoError(tr, cluster.Client.AppsV1().Deployments(tr.Namespace).Delete(ctx, "living", metav1.DeleteOptions{}))
 	tr.AwaitRecovery("opted out", func(context.Context) error {
-		if entries := history.Versions(); !entries[len(entries)-1].Deleted {
+		if versions := history.Versions(); !versions[len(versions)-1].Deleted {
 			return fmt.Errorf("the Secret of namespace %s still exists", tr.Namespace)
 		}
 		return nil

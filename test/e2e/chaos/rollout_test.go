@@ -52,42 +52,42 @@ func TestManyEdgesAreRolledAtOnce(t *testing.T) {
 		}
 		tr.createNamespace(workloads[0].namespace, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, nil)
 		tr.createNamespace(workloads[1].namespace, map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, publishingAnnotations)
-		for _, f := range workloads {
-			f.history = tr.WatchSecret(f.namespace, "default")
-			_, err := cluster.Client.AppsV1().Deployments(f.namespace).Create(ctx, f.deployment(), metav1.CreateOptions{})
+		for _, w := range workloads {
+			w.history = tr.WatchSecret(w.namespace, "default")
+			_, err := cluster.Client.AppsV1().Deployments(w.namespace).Create(ctx, w.deployment(), metav1.CreateOptions{})
 			require.NoError(tr, err)
 		}
 		each := func(check func(context.Context, *rolledWorkload) error) func(context.Context) error {
 			return func(ctx context.Context) error {
 				var errs error
-				for _, f := range workloads {
-					errs = errors.Join(errs, check(ctx, f))
+				for _, w := range workloads {
+					errs = errors.Join(errs, check(ctx, w))
 				}
 				return errs
 			}
 		}
-		tr.await("the pods to replace exist", each(func(ctx context.Context, f *rolledWorkload) error { return f.checkPodCount(ctx, "true") }))
+		tr.await("the pods to replace exist", each(func(ctx context.Context, w *rolledWorkload) error { return w.checkPodCount(ctx, "true") }))
 		before, err := readServerLoad(ctx)
 		require.NoError(tr, err)
 
-		for _, f := range workloads {
-			_, err = cluster.Client.AppsV1().Deployments(f.namespace).Patch(ctx, "rolled", types.MergePatchType,
+		for _, w := range workloads {
+			_, err = cluster.Client.AppsV1().Deployments(w.namespace).Patch(ctx, "rolled", types.MergePatchType,
 				[]byte(`{"spec": {"template": {"spec": {"nodeSelector": null}}}}`), metav1.PatchOptions{})
 			require.NoError(tr, err)
 		}
-		tr.AwaitRecovery("created", each(func(ctx context.Context, f *rolledWorkload) error { return f.checkPodCount(ctx, "") }))
-		tr.AwaitRecovery("ready", each(func(ctx context.Context, f *rolledWorkload) error {
-			return checkReady(ctx, f.namespace, "rolled", true)
+		tr.AwaitRecovery("created", each(func(ctx context.Context, w *rolledWorkload) error { return w.checkPodCount(ctx, "") }))
+		tr.AwaitRecovery("ready", each(func(ctx context.Context, w *rolledWorkload) error {
+			return checkReady(ctx, w.namespace, "rolled", true)
 		}))
 
 		after, err := readServerLoad(ctx)
 		require.NoError(tr, err)
 		tr.Logf("%s", after.difference(before))
-		for _, f := range workloads {
-			entries, serials := f.history.Versions(), f.history.Serials()
+		for _, w := range workloads {
+			versions, serials := w.history.Versions(), w.history.Serials()
 			assert.NotEmpty(tr, serials)
-			assert.Empty(tr, f.history.UnneededWrites(), "writes of the Secret of %d edges", f.replicas)
-			tr.Logf("%d edges: %d certificates in the Secret, %d writes", f.replicas, len(serials), len(entries))
+			assert.Empty(tr, w.history.UnneededWrites(), "writes of the Secret of %d edges", w.replicas)
+			tr.Logf("%d edges: %d certificates in the Secret, %d writes", w.replicas, len(serials), len(versions))
 		}
 
 		// The next edge needs the inotify instances of these agents.
@@ -104,24 +104,24 @@ func TestManyEdgesAreRolledAtOnce(t *testing.T) {
 }
 
 // deployment returns the workload before it is rolled: its pods are unschedulable.
-func (f *rolledWorkload) deployment() *appsv1.Deployment {
+func (w *rolledWorkload) deployment() *appsv1.Deployment {
 	edge := pods.Edge("rolled")
-	edge.Annotations[policy.ModeKey] = f.mode
-	if f.mode == "sidecar" {
+	edge.Annotations[policy.ModeKey] = w.mode
+	if w.mode == "sidecar" {
 		edge.Annotations["sidecar.istio.io/proxyCPU"], edge.Annotations["sidecar.istio.io/proxyMemory"] = "1m", "16Mi"
 	}
 	edge.Spec.AutomountServiceAccountToken = ptr.To(false)
 	edge.Spec.NodeSelector = map[string]string{"isthmus.test/nowhere": "true"}
 	edge.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1m"), corev1.ResourceMemory: resource.MustParse("1Mi")}
-	d := pods.Deployment(edge, f.replicas)
+	d := pods.Deployment(edge, w.replicas)
 	d.Spec.Strategy = appsv1.DeploymentStrategy{RollingUpdate: &appsv1.RollingUpdateDeployment{MaxUnavailable: ptr.To(intstr.FromString("100%")), MaxSurge: ptr.To(intstr.FromInt32(0))}}
 	return d
 }
 
 // checkPodCount returns an error until all of the workload's pods exist; unschedulable is
 // the value of the node selector that keeps them off the node, or "".
-func (f *rolledWorkload) checkPodCount(ctx context.Context, unschedulable string) error {
-	list, err := cluster.Client.CoreV1().Pods(f.namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=rolled"})
+func (w *rolledWorkload) checkPodCount(ctx context.Context, unschedulable string) error {
+	list, err := cluster.Client.CoreV1().Pods(w.namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=rolled"})
 	if err != nil {
 		return err
 	}
@@ -136,8 +136,8 @@ func (f *rolledWorkload) checkPodCount(ctx context.Context, unschedulable string
 			notInjected++
 		}
 	}
-	if notInjected > 0 || n != int(f.replicas) {
-		return fmt.Errorf("%d of %d pods of namespace %s exist, %d of them without an injection", n, f.replicas, f.namespace, notInjected)
+	if notInjected > 0 || n != int(w.replicas) {
+		return fmt.Errorf("%d of %d pods of namespace %s exist, %d of them without an injection", n, w.replicas, w.namespace, notInjected)
 	}
 	return nil
 }
@@ -175,9 +175,9 @@ func readServerLoad(ctx context.Context) (b serverLoad, err error) {
 	return b, err
 }
 
-func (b serverLoad) difference(before serverLoad) string {
-	n := b.reviews - before.reviews
+func (s serverLoad) difference(before serverLoad) string {
+	n := s.reviews - before.reviews
 	return fmt.Sprintf("%.0f reviews in %s, %.1f ms each at the API server, %.0f above 1 s, %.0f rejected; controllers: %.2f s of CPU, %.0f MiB together; webhooks: %.0f MiB together",
-		n, b.at.Sub(before.at).Round(time.Second), 1000*(b.seconds-before.seconds)/max(n, 1), n-(b.slow-before.slow), b.rejected-before.rejected,
-		b.controller-before.controller, b.memory[controllerComponent]/(1<<20), b.memory[webhookComponent]/(1<<20))
+		n, s.at.Sub(before.at).Round(time.Second), 1000*(s.seconds-before.seconds)/max(n, 1), n-(s.slow-before.slow), s.rejected-before.rejected,
+		s.controller-before.controller, s.memory[controllerComponent]/(1<<20), s.memory[webhookComponent]/(1<<20))
 }

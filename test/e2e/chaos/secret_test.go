@@ -61,27 +61,27 @@ func secretDeletedOrOverwritten(ctx context.Context, tr *Trial) {
 
 	before := map[*environment.SecretHistory]string{}
 	for _, edge := range edges.Edges {
-		l := tr.WatchSecret(edge.Namespace, edge.Account)
-		tr.await("the edge has a Secret", func(context.Context) error { return checkSecretReplaced(l, "") })
-		before[l] = l.Current().ResourceVersion
+		history := tr.WatchSecret(edge.Namespace, edge.Account)
+		tr.await("the edge has a Secret", func(context.Context) error { return checkSecretReplaced(history, "") })
+		before[history] = history.Current().ResourceVersion
 		require.NoError(tr, cluster.Client.CoreV1().Secrets(edge.Namespace).Delete(ctx, secretName, metav1.DeleteOptions{}))
 	}
-	for _, b := range overwritten {
-		tr.await("overwrite the Secret: "+b.name, func(ctx context.Context) error { return b.overwrite(ctx) })
+	for _, s := range overwritten {
+		tr.await("overwrite the Secret: "+s.name, func(ctx context.Context) error { return s.overwrite(ctx) })
 	}
 	tr.AwaitRecovery("deleted", func(context.Context) error { return checkSecretsReplaced(before) })
 	tr.AwaitRecovery("overwritten", func(ctx context.Context) error {
 		return checkAll(ctx, tr, overwritten[:5], (*overwrittenSecret).checkRestored)
 	})
 
-	for _, b := range overwritten[5:] {
-		tr.await("an Event reports the Secret "+b.name, func(ctx context.Context) error {
-			return checkEvent(ctx, b.namespace, "Conflict", time.Time{}, b.eventNote)
+	for _, s := range overwritten[5:] {
+		tr.await("an Event reports the Secret "+s.name, func(ctx context.Context) error {
+			return checkEvent(ctx, s.namespace, "Conflict", time.Time{}, s.eventNote)
 		})
-		still, err := readSecret(ctx, b.namespace)
+		still, err := readSecret(ctx, s.namespace)
 		require.NoError(tr, err)
-		assert.Equal(tr, b.version, still.ResourceVersion, "the Secret %s is left unchanged", b.name)
-		require.NoError(tr, cluster.Client.CoreV1().Secrets(b.namespace).Delete(ctx, secretName, metav1.DeleteOptions{}))
+		assert.Equal(tr, s.version, still.ResourceVersion, "the Secret %s is left unchanged", s.name)
+		require.NoError(tr, cluster.Client.CoreV1().Secrets(s.namespace).Delete(ctx, secretName, metav1.DeleteOptions{}))
 	}
 	tr.AwaitRecovery("removed", func(ctx context.Context) error {
 		return checkAll(ctx, tr, overwritten[5:], (*overwrittenSecret).checkRestored)
@@ -91,58 +91,58 @@ func secretDeletedOrOverwritten(ctx context.Context, tr *Trial) {
 // checkAll joins the errors of a check for each Secret.
 func checkAll(ctx context.Context, tr *Trial, secrets []*overwrittenSecret, check func(*overwrittenSecret, context.Context, *Trial) error) error {
 	var errs error
-	for _, b := range secrets {
-		if err := check(b, ctx, tr); err != nil {
-			errs = errors.Join(errs, fmt.Errorf("%s: %w", b.name, err))
+	for _, s := range secrets {
+		if err := check(s, ctx, tr); err != nil {
+			errs = errors.Join(errs, fmt.Errorf("%s: %w", s.name, err))
 		}
 	}
 	return errs
 }
 
 // overwrite changes the Secret as another client.
-func (b *overwrittenSecret) overwrite(ctx context.Context) error {
-	s, err := readSecret(ctx, b.namespace)
+func (s *overwrittenSecret) overwrite(ctx context.Context) error {
+	secret, err := readSecret(ctx, s.namespace)
 	if err != nil {
 		return err
 	}
-	b.overwriteWith(s)
-	if s, err = cluster.Client.CoreV1().Secrets(b.namespace).Update(ctx, s, metav1.UpdateOptions{FieldManager: "another-owner"}); err != nil {
+	s.overwriteWith(secret)
+	if secret, err = cluster.Client.CoreV1().Secrets(s.namespace).Update(ctx, secret, metav1.UpdateOptions{FieldManager: "another-owner"}); err != nil {
 		return err
 	}
-	b.version = s.ResourceVersion
+	s.version = secret.ResourceVersion
 	return nil
 }
 
 // checkRestored returns an error while the Secret is as it was overwritten, or holds no
 // certificate of its edge.
-func (b *overwrittenSecret) checkRestored(ctx context.Context, tr *Trial) error {
-	s, err := readSecret(ctx, b.namespace)
+func (s *overwrittenSecret) checkRestored(ctx context.Context, tr *Trial) error {
+	secret, err := readSecret(ctx, s.namespace)
 	if err != nil {
 		return err
 	}
-	if s.ResourceVersion == b.version {
+	if secret.ResourceVersion == s.version {
 		return errors.New("it is still as it was overwritten")
 	}
-	return environment.ValidateSecret(s, environment.Identity(tr, b.namespace, "default"))
+	return environment.ValidateSecret(secret, environment.Identity(tr, s.namespace, "default"))
 }
 
 // checkSecretsReplaced returns an error while any Secret is missing, or still has this
 // version.
 func checkSecretsReplaced(versions map[*environment.SecretHistory]string) error {
 	var errs error
-	for l, version := range versions {
-		errs = errors.Join(errs, checkSecretReplaced(l, version))
+	for history, version := range versions {
+		errs = errors.Join(errs, checkSecretReplaced(history, version))
 	}
 	return errs
 }
 
 // checkSecretReplaced returns an error while a Secret is missing, or still has this version.
-func checkSecretReplaced(l *environment.SecretHistory, version string) error {
-	entries := l.Versions()
-	if len(entries) == 0 || entries[len(entries)-1].Deleted {
+func checkSecretReplaced(history *environment.SecretHistory, version string) error {
+	versions := history.Versions()
+	if len(versions) == 0 || versions[len(versions)-1].Deleted {
 		return errors.New("the Secret does not exist")
 	}
-	if current := l.Current(); current.ResourceVersion == version {
+	if current := history.Current(); current.ResourceVersion == version {
 		return fmt.Errorf("secret %s/%s still has version %s", current.Namespace, current.Name, version)
 	}
 	return nil

@@ -199,9 +199,9 @@ func (*Trial) checkHealthy(ctx context.Context) error {
 // WatchSecret validates every version of an identity's Secret from now on.
 func (tr *Trial) WatchSecret(namespace, account string) *environment.SecretHistory {
 	tr.Helper()
-	l := (&environment.Environment{Kube: cluster.Client}).WatchSecret(tr, namespace, environment.Identity(tr, namespace, account))
-	tr.histories = append(tr.histories, l)
-	return l
+	history := (&environment.Environment{Kube: cluster.Client}).WatchSecret(tr, namespace, environment.Identity(tr, namespace, account))
+	tr.histories = append(tr.histories, history)
+	return history
 }
 
 // createNamespace creates a namespace, and deletes it with the trial.
@@ -271,7 +271,7 @@ func (tr *Trial) recordResults() {
 	} else {
 		tr.Logf("requests may fail: %s", tr.failuresExpected)
 	}
-	for _, l := range tr.histories {
-		assert.Empty(tr, l.InvalidVersions(), "versions of a Secret that are no bundle")
+	for _, history := range tr.histories {
+		assert.Empty(tr, history.InvalidVersions(), "versions of a Secret that are no bundle")
 	}
 }

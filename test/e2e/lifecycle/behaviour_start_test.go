@@ -153,12 +153,12 @@ func (s *testNamespace) istiodAlias(t *testing.T) *istiodAlias {
 }
 
 // pointToIstiod makes the address lead to istiod.
-func (d *istiodAlias) pointToIstiod(t *testing.T) {
+func (a *istiodAlias) pointToIstiod(t *testing.T) {
 	t.Helper()
-	found, err := d.Client.DiscoveryV1().EndpointSlices(node.IstioNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=istiod"})
+	found, err := a.Client.DiscoveryV1().EndpointSlices(node.IstioNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=istiod"})
 	require.NoError(t, err)
 	require.NotEmpty(t, found.Items)
-	_, err = d.Client.DiscoveryV1().EndpointSlices(d.name).Create(t.Context(), &discoveryv1.EndpointSlice{
+	_, err = a.Client.DiscoveryV1().EndpointSlices(a.name).Create(t.Context(), &discoveryv1.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{Name: aliasName, Labels: map[string]string{discoveryv1.LabelServiceName: aliasName}},
 		AddressType: found.Items[0].AddressType,
 		Endpoints:   []discoveryv1.Endpoint{{Addresses: found.Items[0].Endpoints[0].Addresses}},

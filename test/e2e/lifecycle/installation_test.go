@@ -36,72 +36,72 @@ type inventory struct {
 // install installs Istio, if it is missing, and Isthmus, under requests that fail before and
 // succeed after. The result has to be uninstalled, also after an error.
 func install(ctx context.Context) (*installationState, error) {
-	v := &installationState{}
+	state := &installationState{}
 	var err error
-	if v.before, err = takeInventory(ctx); err != nil {
-		return v, err
+	if state.before, err = takeInventory(ctx); err != nil {
+		return state, err
 	}
-	if i := slices.IndexFunc(v.before.isthmus, func(object string) bool { return strings.HasPrefix(object, "mutatingwebhookconfigurations ") }); i >= 0 {
-		return v, fmt.Errorf("the cluster has an Isthmus (%s), and these tests upgrade and uninstall it: uninstall it first", v.before.isthmus[i])
+	if i := slices.IndexFunc(state.before.isthmus, func(object string) bool { return strings.HasPrefix(object, "mutatingwebhookconfigurations ") }); i >= 0 {
+		return state, fmt.Errorf("the cluster has an Isthmus (%s), and these tests upgrade and uninstall it: uninstall it first", state.before.isthmus[i])
 	}
-	v.istio = !slices.Contains(v.before.namespaces, node.IstioNamespace)
+	state.istio = !slices.Contains(state.before.namespaces, node.IstioNamespace)
 	if err := cluster.InstallIstio(ctx); err != nil {
-		return v, err
+		return state, err
 	}
-	if err := v.startTraffic(ctx); err != nil {
-		return v, err
+	if err := state.startTraffic(ctx); err != nil {
+		return state, err
 	}
-	v.installStart = time.Now()
+	state.installStart = time.Now()
 	if err := cluster.InstallIsthmus(ctx); err != nil {
-		return v, err
+		return state, err
 	}
-	err = v.optIn(ctx)
-	return v, err
+	err = state.optIn(ctx)
+	return state, err
 }
 
 // uninstall removes what was brought into a cluster that KUBECONFIG names, and reports what
 // is left.
-func (v *installationState) uninstall(ctx context.Context) error {
+func (i *installationState) uninstall(ctx context.Context) error {
 	if cluster.Ephemeral {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	var errs []error
-	if !v.installStart.IsZero() {
+	if !i.installStart.IsZero() {
 		errs = append(errs, cluster.UninstallIsthmus(ctx))
 	}
-	if v.edges != nil {
-		errs = append(errs, v.edges.Remove(ctx))
+	if i.edges != nil {
+		errs = append(errs, i.edges.Remove(ctx))
 	}
-	if v.istio {
-		for _, removeFinalizer := range []string{"istiod", "istio-base"} {
-			_, err := cluster.Helm(ctx, "uninstall", removeFinalizer, "--namespace", node.IstioNamespace, "--wait", "--timeout=5m")
+	if i.istio {
+		for _, release := range []string{"istiod", "istio-base"} {
+			_, err := cluster.Helm(ctx, "uninstall", release, "--namespace", node.IstioNamespace, "--wait", "--timeout=5m")
 			errs = append(errs, err)
 		}
 	}
 	now, err := takeInventory(ctx)
 	errs = append(errs, err)
-	for _, kind := range added(v.before.customResources, now.customResources) {
+	for _, kind := range added(i.before.customResources, now.customResources) {
 		_, err := cluster.Kubectl(ctx, "", "delete", "customresourcedefinition", kind)
 		errs = append(errs, err)
 	}
-	for _, namespace := range added(v.before.namespaces, now.namespaces) {
+	for _, namespace := range added(i.before.namespaces, now.namespaces) {
 		_, err := cluster.Kubectl(ctx, "", "delete", "namespace", namespace, "--ignore-not-found", "--wait=false")
 		errs = append(errs, err)
 	}
-	return errors.Join(append(errs, v.awaitNothing(ctx))...)
+	return errors.Join(append(errs, i.awaitNothing(ctx))...)
 }
 
 // awaitNothing waits until nothing is left.
-func (v *installationState) awaitNothing(ctx context.Context) error {
+func (i *installationState) awaitNothing(ctx context.Context) error {
 	var left []string
 	err := wait.PollUntilContextCancel(ctx, time.Second, true, func(ctx context.Context) (bool, error) {
 		now, err := takeInventory(ctx)
 		if err != nil {
 			return false, err
 		}
-		left = slices.Concat(added(v.before.isthmus, now.isthmus), added(v.before.namespaces, now.namespaces), added(v.before.customResources, now.customResources))
+		left = slices.Concat(added(i.before.isthmus, now.isthmus), added(i.before.namespaces, now.namespaces), added(i.before.customResources, now.customResources))
 		return len(left) == 0, nil
 	})
 	if err != nil {

@@ -33,18 +33,18 @@ type table struct {
 	rows [][3]string
 }
 
-func (n *table) add(name, bar, format string, arguments ...any) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.rows = append(n.rows, [3]string{name, bar, fmt.Sprintf(format, arguments...)})
+func (t *table) add(name, bar, format string, arguments ...any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.rows = append(t.rows, [3]string{name, bar, fmt.Sprintf(format, arguments...)})
 }
 
-func (n *table) print(w io.Writer) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+func (t *table) print(w io.Writer) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	columns := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(columns, "measured on the node\tbar\there")
-	for _, row := range n.rows {
+	for _, row := range t.rows {
 		_, _ = fmt.Fprintln(columns, strings.Join(row[:], "\t"))
 	}
 	_ = columns.Flush()

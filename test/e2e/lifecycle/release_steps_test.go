@@ -32,21 +32,21 @@ import (
 )
 
 // createNamespace creates a namespace that is opted in, until the test ends.
-func (l *releaseTest) createNamespace(t *testing.T, name string, annotations map[string]string) {
+func (r *releaseTest) createNamespace(t *testing.T, name string, annotations map[string]string) {
 	t.Helper()
-	_, err := l.Client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+	_, err := r.Client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name: name, Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, Annotations: annotations,
 	}}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		if err := l.Client.CoreV1().Namespaces().Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{}); err != nil {
+		if err := r.Client.CoreV1().Namespaces().Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{}); err != nil {
 			t.Errorf("remove namespace %s: %v", name, err)
 		}
 	})
 }
 
 // await waits until check returns nil; its last error is the failure.
-func (l *releaseTest) await(t *testing.T, check func(context.Context) error) {
+func (r *releaseTest) await(t *testing.T, check func(context.Context) error) {
 	t.Helper()
 	var last error
 	err := wait.PollUntilContextTimeout(t.Context(), 200*time.Millisecond, releaseTimeout, true, func(ctx context.Context) (bool, error) {
@@ -59,11 +59,11 @@ func (l *releaseTest) await(t *testing.T, check func(context.Context) error) {
 // createWorkload creates a workload of two edges that do nothing, and become available
 // slowly: a rollout lasts longer than the controller's pause between two checks, so that the
 // controller could begin the next rollout meanwhile.
-func (l *releaseTest) createWorkload(t *testing.T, namespace, name string) {
+func (r *releaseTest) createWorkload(t *testing.T, namespace, name string) {
 	t.Helper()
 	d := pods.Deployment(pods.Edge(name), 2)
 	d.Spec.MinReadySeconds = 4
-	_, err := l.Client.AppsV1().Deployments(namespace).Create(t.Context(), d, metav1.CreateOptions{})
+	_, err := r.Client.AppsV1().Deployments(namespace).Create(t.Context(), d, metav1.CreateOptions{})
 	require.NoError(t, err)
 }
 
@@ -77,10 +77,10 @@ func checkRolledOut(d *appsv1.Deployment) error {
 }
 
 // deployments lists the Deployments of namespaces.
-func (l *releaseTest) deployments(ctx context.Context, namespaces []string) ([]appsv1.Deployment, error) {
+func (r *releaseTest) deployments(ctx context.Context, namespaces []string) ([]appsv1.Deployment, error) {
 	var found []appsv1.Deployment
 	for _, namespace := range namespaces {
-		list, err := l.Client.AppsV1().Deployments(namespace).List(ctx, metav1.ListOptions{})
+		list, err := r.Client.AppsV1().Deployments(namespace).List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return nil, err
 		}
@@ -90,10 +90,10 @@ func (l *releaseTest) deployments(ctx context.Context, namespaces []string) ([]a
 }
 
 // awaitRolled waits for all Deployments of namespaces.
-func (l *releaseTest) awaitRolled(t *testing.T, namespaces ...string) {
+func (r *releaseTest) awaitRolled(t *testing.T, namespaces ...string) {
 	t.Helper()
-	l.await(t, func(ctx context.Context) error {
-		all, err := l.deployments(ctx, namespaces)
+	r.await(t, func(ctx context.Context) error {
+		all, err := r.deployments(ctx, namespaces)
 		for i := range all {
 			err = errors.Join(err, checkRolledOut(&all[i]))
 		}
@@ -103,7 +103,7 @@ func (l *releaseTest) awaitRolled(t *testing.T, namespaces ...string) {
 
 // watchRollouts watches the Deployments of namespaces until the returned function is called,
 // which returns those that were rolled out at the same time.
-func (l *releaseTest) watchRollouts(t *testing.T, namespaces ...string) func() []string {
+func (r *releaseTest) watchRollouts(t *testing.T, namespaces ...string) func() []string {
 	t.Helper()
 	concurrent := map[string]bool{}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -111,7 +111,7 @@ func (l *releaseTest) watchRollouts(t *testing.T, namespaces ...string) func() [
 	done.Go(func() {
 		var before []string
 		for ctx.Err() == nil {
-			all, err := l.deployments(ctx, namespaces)
+			all, err := r.deployments(ctx, namespaces)
 			if err != nil {
 				continue
 			}
@@ -147,11 +147,11 @@ func rollingOut(all []appsv1.Deployment) []string {
 }
 
 // podUIDs returns the sorted UIDs of the pods of namespaces that are not being deleted.
-func (l *releaseTest) podUIDs(t *testing.T, namespaces ...string) []string {
+func (r *releaseTest) podUIDs(t *testing.T, namespaces ...string) []string {
 	t.Helper()
 	var found []string
 	for _, namespace := range namespaces {
-		list, err := l.Client.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})
+		list, err := r.Client.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})
 		require.NoError(t, err)
 		for i := range list.Items {
 			if list.Items[i].DeletionTimestamp == nil {
@@ -164,30 +164,30 @@ func (l *releaseTest) podUIDs(t *testing.T, namespaces ...string) []string {
 }
 
 // awaitReplaced waits until none of these pods is left and all Deployments are rolled out.
-func (l *releaseTest) awaitReplaced(t *testing.T, old []string, namespaces ...string) {
+func (r *releaseTest) awaitReplaced(t *testing.T, old []string, namespaces ...string) {
 	t.Helper()
-	l.await(t, func(context.Context) error {
-		for _, uid := range l.podUIDs(t, namespaces...) {
+	r.await(t, func(context.Context) error {
+		for _, uid := range r.podUIDs(t, namespaces...) {
 			if slices.Contains(old, uid) {
 				return fmt.Errorf("pod %s still exists", uid)
 			}
 		}
 		return nil
 	})
-	l.awaitRolled(t, namespaces...)
+	r.awaitRolled(t, namespaces...)
 }
 
 // awaitState waits until the controller counts this number of edge pods in this state.
-func (l *releaseTest) awaitState(t *testing.T, namespace, state string, want float64) {
+func (r *releaseTest) awaitState(t *testing.T, namespace, state string, want float64) {
 	t.Helper()
-	l.await(t, func(ctx context.Context) error {
-		list, err := l.Client.CoreV1().Pods(node.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=controller"})
+	r.await(t, func(ctx context.Context) error {
+		list, err := r.Client.CoreV1().Pods(node.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=controller"})
 		if err != nil {
 			return err
 		}
 		sum, hasLeader := 0.0, false
 		for i := range list.Items {
-			text, err := l.Client.CoreV1().Pods(node.Namespace).ProxyGet("http", list.Items[i].Name, "8080", "/metrics", nil).DoRaw(ctx)
+			text, err := r.Client.CoreV1().Pods(node.Namespace).ProxyGet("http", list.Items[i].Name, "8080", "/metrics", nil).DoRaw(ctx)
 			if err != nil {
 				return err
 			}
@@ -205,9 +205,9 @@ func (l *releaseTest) awaitState(t *testing.T, namespace, state string, want flo
 }
 
 // configuration returns the webhook configuration.
-func (l *releaseTest) configuration(t *testing.T) *admissionv1.MutatingWebhookConfiguration {
+func (r *releaseTest) configuration(t *testing.T) *admissionv1.MutatingWebhookConfiguration {
 	t.Helper()
-	found, err := l.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), configurationName, metav1.GetOptions{})
+	found, err := r.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), configurationName, metav1.GetOptions{})
 	require.NoError(t, err)
 	require.Len(t, found.Webhooks, 2)
 	return found
@@ -215,10 +215,10 @@ func (l *releaseTest) configuration(t *testing.T) *admissionv1.MutatingWebhookCo
 
 // caRoots returns the CA certificates by which the API server verifies the webhook; every
 // webhook of both configurations has the same.
-func (l *releaseTest) caRoots(t *testing.T) [][]byte {
+func (r *releaseTest) caRoots(t *testing.T) [][]byte {
 	t.Helper()
 	var found [][]byte
-	for rest := l.configuration(t).Webhooks[0].ClientConfig.CABundle; ; {
+	for rest := r.configuration(t).Webhooks[0].ClientConfig.CABundle; ; {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
 			return found
@@ -228,11 +228,11 @@ func (l *releaseTest) caRoots(t *testing.T) [][]byte {
 }
 
 // awaitRequestedPods waits until this number of pods was requested.
-func (l *releaseTest) awaitRequestedPods(t *testing.T, more int) {
+func (r *releaseTest) awaitRequestedPods(t *testing.T, more int) {
 	t.Helper()
-	before := l.creator.Snapshot().Requested
-	l.await(t, func(context.Context) error {
-		if now := l.creator.Snapshot().Requested; now < before+more {
+	before := r.creator.Snapshot().Requested
+	r.await(t, func(context.Context) error {
+		if now := r.creator.Snapshot().Requested; now < before+more {
 			return fmt.Errorf("%d of %d pods were requested", now-before, more)
 		}
 		return nil
@@ -241,20 +241,20 @@ func (l *releaseTest) awaitRequestedPods(t *testing.T, more int) {
 
 // assertNothingFailed checks the time since the last call: all requested pods were injected,
 // and no request failed.
-func (l *releaseTest) assertNothingFailed(t *testing.T, description string) {
+func (r *releaseTest) assertNothingFailed(t *testing.T, description string) {
 	t.Helper()
-	count := l.creator.Drain()
+	count := r.creator.Drain()
 	t.Logf("%s: %s", description, count)
 	assert.Equal(t, count.Requested, count.Injected, description)
-	l.assertNoFailedRequests(t, description)
+	r.assertNoFailedRequests(t, description)
 }
 
 // assertNoFailedRequests checks the requests alone.
-func (l *releaseTest) assertNoFailedRequests(t *testing.T, description string) {
+func (r *releaseTest) assertNoFailedRequests(t *testing.T, description string) {
 	t.Helper()
-	reports, err := l.edges.Report(t.Context())
+	reports, err := r.edges.Report(t.Context())
 	require.NoError(t, err)
-	require.NoError(t, l.edges.Reset(t.Context()))
+	require.NoError(t, r.edges.Reset(t.Context()))
 	verdict := traffic.Summarize(reports)
 	t.Logf("%s: %s", description, verdict)
 	assert.Zero(t, verdict.Failed, description)
@@ -262,18 +262,18 @@ func (l *releaseTest) assertNoFailedRequests(t *testing.T, description string) {
 }
 
 // upgrade changes the release by Helm's flags and waits until everything is rolled out.
-func (l *releaseTest) upgrade(t *testing.T, flags ...string) {
+func (r *releaseTest) upgrade(t *testing.T, flags ...string) {
 	t.Helper()
-	_, err := l.Helm(t.Context(), append([]string{
-		"upgrade", node.Release, l.Chart, "--namespace", node.Namespace, "--reset-then-reuse-values", "--wait", "--timeout", "10m",
+	_, err := r.Helm(t.Context(), append([]string{
+		"upgrade", node.Release, r.Chart, "--namespace", node.Namespace, "--reset-then-reuse-values", "--wait", "--timeout", "10m",
 	}, flags...)...)
 	require.NoError(t, err)
 }
 
 // revision returns the revision of the release.
-func (l *releaseTest) revision(t *testing.T) int {
+func (r *releaseTest) revision(t *testing.T) int {
 	t.Helper()
-	text, err := l.Helm(t.Context(), "status", node.Release, "--namespace", node.Namespace, "--output", "json")
+	text, err := r.Helm(t.Context(), "status", node.Release, "--namespace", node.Namespace, "--output", "json")
 	require.NoError(t, err)
 	var status struct {
 		Version int `json:"version"`
@@ -283,9 +283,9 @@ func (l *releaseTest) revision(t *testing.T) int {
 }
 
 // listLeftovers lists the objects of Isthmus, except for namespaces.
-func (l *releaseTest) listLeftovers(t *testing.T) []string {
+func (r *releaseTest) listLeftovers(t *testing.T) []string {
 	t.Helper()
-	found, err := leftovers.List(t.Context(), l.Admin)
+	found, err := leftovers.List(t.Context(), r.Admin)
 	require.NoError(t, err)
 	return slices.DeleteFunc(found, func(object string) bool {
 		return strings.HasPrefix(object, "namespaces ")

@@ -44,17 +44,17 @@ var restartNamespaces = []string{"lifecycle-asking", "lifecycle-sidecar"}
 // through an edge all the time. In the end the release is as it was. The replacement takes
 // minutes: the parallel tests start meanwhile, and the last parts wait for them.
 func TestLifecycleOfARelease(t *testing.T) {
-	l := newReleaseTest(t)
+	r := newReleaseTest(t)
 
-	t.Run("the CA is lost and an upgrade creates a new one", func(t *testing.T) { l.loseCA(t) })
-	t.Run("an upgrade with another template", func(t *testing.T) { l.upgradeTemplate(t) })
-	t.Run("a rollback", func(t *testing.T) { l.rollback(t) })
-	t.Run("a second release is refused", func(t *testing.T) { l.installSecondRelease(t) })
+	t.Run("the CA is lost and an upgrade creates a new one", func(t *testing.T) { r.loseCA(t) })
+	t.Run("an upgrade with another template", func(t *testing.T) { r.upgradeTemplate(t) })
+	t.Run("a rollback", func(t *testing.T) { r.rollback(t) })
+	t.Run("a second release is refused", func(t *testing.T) { r.installSecondRelease(t) })
 	t.Parallel()
-	t.Run("the CA has rotated", func(t *testing.T) { l.awaitCARotation(t) })
+	t.Run("the CA has rotated", func(t *testing.T) { r.awaitCARotation(t) })
 	lockInstallation(t)
-	t.Run("a certificate of the user and back", func(t *testing.T) { l.changeCertificateSource(t) })
-	t.Run("uninstalled and installed again", func(t *testing.T) { l.uninstall(t) })
+	t.Run("a certificate of the user and back", func(t *testing.T) { r.changeCertificateSource(t) })
+	t.Run("uninstalled and installed again", func(t *testing.T) { r.uninstall(t) })
 }
 
 // releaseTest is the release, and what runs beside its changes.
@@ -74,110 +74,110 @@ type releaseTest struct {
 
 func newReleaseTest(t *testing.T) *releaseTest {
 	t.Helper()
-	l := &releaseTest{Cluster: cluster, values: filepath.Join(t.TempDir(), "values.json")}
-	values, err := l.Helm(t.Context(), "get", "values", node.Release, "--namespace", node.Namespace, "--output", "json")
+	r := &releaseTest{Cluster: cluster, values: filepath.Join(t.TempDir(), "values.json")}
+	values, err := r.Helm(t.Context(), "get", "values", node.Release, "--namespace", node.Namespace, "--output", "json")
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(l.values, []byte(values), 0o600))
-	l.createNamespace(t, quietNamespace, nil)
-	l.createNamespace(t, restartNamespaces[0], map[string]string{policy.RestartKey: "true"})
-	l.createWorkload(t, quietNamespace, "still")
-	l.createWorkload(t, restartNamespaces[0], "restarted")
-	l.edges, err = traffic.Deploy(t.Context(), traffic.Options{Config: l.Admin, Prefix: "lifecycle"})
+	require.NoError(t, os.WriteFile(r.values, []byte(values), 0o600))
+	r.createNamespace(t, quietNamespace, nil)
+	r.createNamespace(t, restartNamespaces[0], map[string]string{policy.RestartKey: "true"})
+	r.createWorkload(t, quietNamespace, "still")
+	r.createWorkload(t, restartNamespaces[0], "restarted")
+	r.edges, err = traffic.Deploy(t.Context(), traffic.Options{Config: r.Admin, Prefix: "lifecycle"})
 	t.Cleanup(func() {
-		if err := l.edges.Remove(context.WithoutCancel(t.Context())); err != nil {
+		if err := r.edges.Remove(context.WithoutCancel(t.Context())); err != nil {
 			t.Errorf("remove the edges: %v", err)
 		}
 	})
 	require.NoError(t, err)
-	_, err = l.Client.AppsV1().Deployments(restartNamespaces[1]).Patch(t.Context(), "edge", types.MergePatchType,
+	_, err = r.Client.AppsV1().Deployments(restartNamespaces[1]).Patch(t.Context(), "edge", types.MergePatchType,
 		[]byte(`{"metadata":{"annotations":{"`+policy.RestartKey+`":"true"}}}`), metav1.PatchOptions{})
 	require.NoError(t, err)
-	l.awaitRolled(t, quietNamespace, restartNamespaces[0], restartNamespaces[1])
-	l.creator = pods.Start(l.Client, quietNamespace, pods.Edge("created"), 50*time.Millisecond)
-	t.Cleanup(func() { l.creator.Stop() })
-	return l
+	r.awaitRolled(t, quietNamespace, restartNamespaces[0], restartNamespaces[1])
+	r.creator = pods.Start(r.Client, quietNamespace, pods.Edge("created"), 50*time.Millisecond)
+	t.Cleanup(func() { r.creator.Stop() })
+	return r
 }
 
 // loseCA deletes the Secret, which the controller may not create: the replicas continue to
 // serve, an upgrade creates the Secret again, and a new CA takes over.
-func (l *releaseTest) loseCA(t *testing.T) {
-	l.oldRoots = l.caRoots(t)
-	require.NotEmpty(t, l.oldRoots)
-	require.NoError(t, l.Client.CoreV1().Secrets(node.Namespace).Delete(t.Context(), caSecret, metav1.DeleteOptions{}))
-	l.awaitRequestedPods(t, 100)
-	l.assertNothingFailed(t, "without the Secret of the CA")
+func (r *releaseTest) loseCA(t *testing.T) {
+	r.oldRoots = r.caRoots(t)
+	require.NotEmpty(t, r.oldRoots)
+	require.NoError(t, r.Client.CoreV1().Secrets(node.Namespace).Delete(t.Context(), caSecret, metav1.DeleteOptions{}))
+	r.awaitRequestedPods(t, 100)
+	r.assertNothingFailed(t, "without the Secret of the CA")
 
-	l.upgrade(t, "--set", "controller.restartStale.enabled=true,controller.restartStale.settle=5s")
-	l.base = l.revision(t)
-	l.await(t, func(context.Context) error {
-		if now := l.caRoots(t); len(now) <= len(l.oldRoots) {
+	r.upgrade(t, "--set", "controller.restartStale.enabled=true,controller.restartStale.settle=5s")
+	r.base = r.revision(t)
+	r.await(t, func(context.Context) error {
+		if now := r.caRoots(t); len(now) <= len(r.oldRoots) {
 			return fmt.Errorf("the caBundle holds %d roots", len(now))
 		}
 		return nil
 	})
-	l.assertNothingFailed(t, "an upgrade, and a new CA beside the old one")
+	r.assertNothingFailed(t, "an upgrade, and a new CA beside the old one")
 }
 
 // upgradeTemplate changes what is injected: pods that were injected before become stale, and
 // are replaced only where that is requested.
-func (l *releaseTest) upgradeTemplate(t *testing.T) {
-	quietPods, restartedPods := l.podUIDs(t, quietNamespace), l.podUIDs(t, restartNamespaces...)
-	concurrent := l.watchRollouts(t, restartNamespaces...)
-	l.upgrade(t, "--set", "defaults.certTTL=7h")
-	l.awaitState(t, quietNamespace, "stale", 2)
-	l.awaitReplaced(t, restartedPods, restartNamespaces...)
+func (r *releaseTest) upgradeTemplate(t *testing.T) {
+	quietPods, restartedPods := r.podUIDs(t, quietNamespace), r.podUIDs(t, restartNamespaces...)
+	concurrent := r.watchRollouts(t, restartNamespaces...)
+	r.upgrade(t, "--set", "defaults.certTTL=7h")
+	r.awaitState(t, quietNamespace, "stale", 2)
+	r.awaitReplaced(t, restartedPods, restartNamespaces...)
 	assert.Empty(t, concurrent(), "one workload after the other")
 	for _, namespace := range restartNamespaces {
-		l.awaitState(t, namespace, "stale", 0)
+		r.awaitState(t, namespace, "stale", 0)
 	}
-	assert.Equal(t, quietPods, l.podUIDs(t, quietNamespace), "a workload that does not request restarts is left alone")
-	l.assertNothingFailed(t, "an upgrade that changes the template, and the restarts")
+	assert.Equal(t, quietPods, r.podUIDs(t, quietNamespace), "a workload that does not request restarts is left alone")
+	r.assertNothingFailed(t, "an upgrade that changes the template, and the restarts")
 }
 
 // rollback restores the old template: stale pods become current, and the replaced pods
 // stale.
-func (l *releaseTest) rollback(t *testing.T) {
-	quietPods, restartedPods := l.podUIDs(t, quietNamespace), l.podUIDs(t, restartNamespaces...)
-	concurrent := l.watchRollouts(t, restartNamespaces...)
-	_, err := l.Helm(t.Context(), "rollback", node.Release, strconv.Itoa(l.base), "--namespace", node.Namespace, "--wait", "--timeout", "10m")
+func (r *releaseTest) rollback(t *testing.T) {
+	quietPods, restartedPods := r.podUIDs(t, quietNamespace), r.podUIDs(t, restartNamespaces...)
+	concurrent := r.watchRollouts(t, restartNamespaces...)
+	_, err := r.Helm(t.Context(), "rollback", node.Release, strconv.Itoa(r.base), "--namespace", node.Namespace, "--wait", "--timeout", "10m")
 	require.NoError(t, err)
-	l.awaitState(t, quietNamespace, "stale", 0)
-	l.awaitState(t, quietNamespace, "injected", 2)
-	assert.Equal(t, quietPods, l.podUIDs(t, quietNamespace), "the pods are the same")
-	l.awaitReplaced(t, restartedPods, restartNamespaces...)
+	r.awaitState(t, quietNamespace, "stale", 0)
+	r.awaitState(t, quietNamespace, "injected", 2)
+	assert.Equal(t, quietPods, r.podUIDs(t, quietNamespace), "the pods are the same")
+	r.awaitReplaced(t, restartedPods, restartNamespaces...)
 	assert.Empty(t, concurrent(), "one workload after the other")
 	for _, namespace := range restartNamespaces {
-		l.awaitState(t, namespace, "stale", 0)
+		r.awaitState(t, namespace, "stale", 0)
 	}
-	l.assertNothingFailed(t, "a rollback, and the restarts")
+	r.assertNothingFailed(t, "a rollback, and the restarts")
 }
 
 // installSecondRelease tries to install another release.
-func (l *releaseTest) installSecondRelease(t *testing.T) {
-	before := l.configuration(t)
+func (r *releaseTest) installSecondRelease(t *testing.T) {
+	before := r.configuration(t)
 	for _, more := range [][]string{nil, {"--take-ownership"}, {"--atomic"}} {
-		_, err := l.Helm(t.Context(), append([]string{"install", "another", l.Chart, "--namespace", "lifecycle-another", "--create-namespace"}, more...)...)
+		_, err := r.Helm(t.Context(), append([]string{"install", "another", r.Chart, "--namespace", "lifecycle-another", "--create-namespace"}, more...)...)
 		assert.ErrorContains(t, err, fmt.Sprintf("a cluster holds one Isthmus, and release %s in namespace %s is there", node.Release, node.Namespace))
 	}
-	_, err := l.Client.CoreV1().Namespaces().Get(t.Context(), "lifecycle-another", metav1.GetOptions{})
+	_, err := r.Client.CoreV1().Namespaces().Get(t.Context(), "lifecycle-another", metav1.GetOptions{})
 	assert.True(t, apierrors.IsNotFound(err), "nothing was created: %v", err)
-	after := l.configuration(t)
+	after := r.configuration(t)
 	assert.Equal(t, before.UID, after.UID)
-	l.assertNothingFailed(t, "a second release that is refused")
+	r.assertNothingFailed(t, "a second release that is refused")
 }
 
 // awaitCARotation waits for the end of the rotation that loseCA started.
-func (l *releaseTest) awaitCARotation(t *testing.T) {
-	l.await(t, func(ctx context.Context) error {
-		secret, err := l.Client.CoreV1().Secrets(node.Namespace).Get(ctx, caSecret, metav1.GetOptions{})
+func (r *releaseTest) awaitCARotation(t *testing.T) {
+	r.await(t, func(ctx context.Context) error {
+		secret, err := r.Client.CoreV1().Secrets(node.Namespace).Get(ctx, caSecret, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
 		if phase := secret.Annotations["isthmus.dev/ca-phase"]; phase != "stable" {
 			return fmt.Errorf("the CA is %s", phase)
 		}
-		for _, root := range l.caRoots(t) {
-			for _, lost := range l.oldRoots {
+		for _, root := range r.caRoots(t) {
+			for _, lost := range r.oldRoots {
 				if bytes.Equal(root, lost) {
 					return errors.New("the caBundle still holds the lost CA")
 				}
@@ -185,38 +185,38 @@ func (l *releaseTest) awaitCARotation(t *testing.T) {
 		}
 		return nil
 	})
-	l.awaitRolled(t, node.Namespace)
-	l.assertNothingFailed(t, "the rest of the CA's rotation")
+	r.awaitRolled(t, node.Namespace)
+	r.assertNothingFailed(t, "the rest of the CA's rotation")
 }
 
 // uninstall uninstalls the release and installs it again.
-func (l *releaseTest) uninstall(t *testing.T) {
-	quietPods := l.podUIDs(t, quietNamespace)
-	secret, err := l.Client.CoreV1().Secrets(quietNamespace).Get(t.Context(), "istio-certs", metav1.GetOptions{})
+func (r *releaseTest) uninstall(t *testing.T) {
+	quietPods := r.podUIDs(t, quietNamespace)
+	secret, err := r.Client.CoreV1().Secrets(quietNamespace).Get(t.Context(), "istio-certs", metav1.GetOptions{})
 	require.NoError(t, err)
-	l.creator.Drain()
+	r.creator.Drain()
 
-	_, err = l.Helm(t.Context(), "uninstall", node.Release, "--namespace", node.Namespace, "--wait", "--timeout", "5m")
+	_, err = r.Helm(t.Context(), "uninstall", node.Release, "--namespace", node.Namespace, "--wait", "--timeout", "5m")
 	require.NoError(t, err)
-	l.awaitRequestedPods(t, 40)
-	count := l.creator.Drain()
+	r.awaitRequestedPods(t, 40)
+	count := r.creator.Drain()
 	t.Logf("uninstalling: %s", count)
 	assert.Zero(t, count.Failed(), "no pod is refused")
-	l.assertNoFailedRequests(t, "uninstalling")
+	r.assertNoFailedRequests(t, "uninstalling")
 	assert.NotZero(t, count.NotInjected, "pods are no longer injected")
-	assert.Equal(t, quietPods, l.podUIDs(t, quietNamespace), "the edges keep running")
-	secretAfter, err := l.Client.CoreV1().Secrets(quietNamespace).Get(t.Context(), "istio-certs", metav1.GetOptions{})
+	assert.Equal(t, quietPods, r.podUIDs(t, quietNamespace), "the edges keep running")
+	secretAfter, err := r.Client.CoreV1().Secrets(quietNamespace).Get(t.Context(), "istio-certs", metav1.GetOptions{})
 	require.NoError(t, err)
 	assert.Equal(t, secret.UID, secretAfter.UID)
-	assert.Empty(t, l.listLeftovers(t), "nothing of Isthmus is left")
+	assert.Empty(t, r.listLeftovers(t), "nothing of Isthmus is left")
 
-	_, err = l.Helm(t.Context(), "install", node.Release, l.Chart, "--namespace", node.Namespace, "--values", l.values, "--wait", "--timeout", "10m")
+	_, err = r.Helm(t.Context(), "install", node.Release, r.Chart, "--namespace", node.Namespace, "--values", r.values, "--wait", "--timeout", "10m")
 	require.NoError(t, err)
-	t.Logf("installing: %s", l.creator.Drain())
-	l.assertNoFailedRequests(t, "installing")
-	l.awaitRequestedPods(t, 40)
-	l.assertNothingFailed(t, "installed again")
-	l.awaitState(t, quietNamespace, "injected", 2)
-	l.awaitState(t, quietNamespace, "stale", 0)
-	assert.Equal(t, quietPods, l.podUIDs(t, quietNamespace))
+	t.Logf("installing: %s", r.creator.Drain())
+	r.assertNoFailedRequests(t, "installing")
+	r.awaitRequestedPods(t, 40)
+	r.assertNothingFailed(t, "installed again")
+	r.awaitState(t, quietNamespace, "injected", 2)
+	r.awaitState(t, quietNamespace, "stale", 0)
+	assert.Equal(t, quietPods, r.podUIDs(t, quietNamespace))
 }

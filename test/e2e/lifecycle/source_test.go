@@ -20,10 +20,10 @@ import (
 // changeCertificateSource gives the webhook a certificate of the user's, in the two steps of
 // docs/install.md, without a refused pod. The way back refuses some pods until the
 // controller has written the caBundle.
-func (l *releaseTest) changeCertificateSource(t *testing.T) {
+func (r *releaseTest) changeCertificateSource(t *testing.T) {
 	ca := certtest.NewAuthority(t)
 	leaf := ca.Leaf(t, certtest.DNSNames("isthmus-webhook."+node.Namespace+".svc"))
-	secrets := l.Client.CoreV1().Secrets(node.Namespace)
+	secrets := r.Client.CoreV1().Secrets(node.Namespace)
 	_, err := secrets.Create(t.Context(), &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "lifecycle-tls"}, Type: corev1.SecretTypeTLS,
 		Data: map[string][]byte{corev1.TLSCertKey: leaf.CertificatePEM, corev1.TLSPrivateKeyKey: leaf.KeyPEM},
@@ -35,22 +35,22 @@ func (l *releaseTest) changeCertificateSource(t *testing.T) {
 		}
 	})
 	bothCAs, userCA := filepath.Join(t.TempDir(), "both.pem"), filepath.Join(t.TempDir(), "ca.pem")
-	currentBundle := l.configuration(t).Webhooks[0].ClientConfig.CABundle
+	currentBundle := r.configuration(t).Webhooks[0].ClientConfig.CABundle
 	require.NoError(t, os.WriteFile(bothCAs, append(currentBundle, ca.CertificatePEM...), 0o600))
 	require.NoError(t, os.WriteFile(userCA, ca.CertificatePEM, 0o600))
-	l.creator.Drain()
+	r.creator.Drain()
 
-	l.upgrade(t, "--set", "certificate.mode=existing,certificate.existing.secretName=lifecycle-tls", "--set-file", "certificate.existing.caBundle="+bothCAs)
-	l.awaitRequestedPods(t, 40)
-	l.assertNothingFailed(t, "a certificate of the user's, beside the controller's")
-	l.upgrade(t, "--set-file", "certificate.existing.caBundle="+userCA)
-	l.awaitRequestedPods(t, 40)
-	l.assertNothingFailed(t, "a certificate of the user's alone")
+	r.upgrade(t, "--set", "certificate.mode=existing,certificate.existing.secretName=lifecycle-tls", "--set-file", "certificate.existing.caBundle="+bothCAs)
+	r.awaitRequestedPods(t, 40)
+	r.assertNothingFailed(t, "a certificate of the user's, beside the controller's")
+	r.upgrade(t, "--set-file", "certificate.existing.caBundle="+userCA)
+	r.awaitRequestedPods(t, 40)
+	r.assertNothingFailed(t, "a certificate of the user's alone")
 
-	l.upgrade(t, "--set", "certificate.mode=self-managed,certificate.existing.secretName=,certificate.existing.caBundle=")
-	count := l.creator.Drain()
+	r.upgrade(t, "--set", "certificate.mode=self-managed,certificate.existing.secretName=,certificate.existing.caBundle=")
+	count := r.creator.Drain()
 	t.Logf("back to the controller's: %s", count)
 	assert.Zero(t, count.NotInjected)
-	l.awaitRequestedPods(t, 40)
-	l.assertNothingFailed(t, "the controller's certificate")
+	r.awaitRequestedPods(t, 40)
+	r.assertNothingFailed(t, "the controller's certificate")
 }

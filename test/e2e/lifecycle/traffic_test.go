@@ -34,15 +34,15 @@ const (
 
 // startTraffic sends requests through edges that Isthmus does not know yet: all requests
 // fail, because the edges have no certificate.
-func (v *installationState) startTraffic(ctx context.Context) (err error) {
-	v.edges, err = traffic.Deploy(ctx, traffic.Options{Config: cluster.Admin, Replicas: edgeReplicas, Lifetime: trafficLifetime.String(), NotOptedIn: true})
+func (i *installationState) startTraffic(ctx context.Context) (err error) {
+	i.edges, err = traffic.Deploy(ctx, traffic.Options{Config: cluster.Admin, Replicas: edgeReplicas, Lifetime: trafficLifetime.String(), NotOptedIn: true})
 	if err != nil {
 		return err
 	}
-	if err := v.edges.AwaitFailures(ctx, 20); err != nil {
+	if err := i.edges.AwaitFailures(ctx, 20); err != nil {
 		return err
 	}
-	for _, e := range v.edges.Edges {
+	for _, e := range i.edges.Edges {
 		if err := awaitLog(ctx, e.Namespace, "no certificate to start with"); err != nil {
 			return err
 		}
@@ -69,31 +69,31 @@ func awaitLog(ctx context.Context, namespace, text string) error {
 
 // optIn labels the namespaces and rolls the edges; from then on no request may fail. It
 // measures the time from the start of the installation until the first edge was ready.
-func (v *installationState) optIn(ctx context.Context) error {
+func (i *installationState) optIn(ctx context.Context) error {
 	ready := make(chan error, 1)
-	go func() { ready <- v.awaitFirstReadyPod(ctx) }()
-	if err := v.edges.OptIn(ctx, map[string]string{policy.CertTTLKey: trafficLifetime.String()}); err != nil {
+	go func() { ready <- i.awaitFirstReadyPod(ctx) }()
+	if err := i.edges.OptIn(ctx, map[string]string{policy.CertTTLKey: trafficLifetime.String()}); err != nil {
 		return err
 	}
 	return <-ready
 }
 
 // awaitFirstReadyPod waits for an injected pod that is ready.
-func (v *installationState) awaitFirstReadyPod(ctx context.Context) error {
+func (i *installationState) awaitFirstReadyPod(ctx context.Context) error {
 	return wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, podTimeout, true, func(ctx context.Context) (bool, error) {
 		pods, err := cluster.Client.CoreV1().Pods("").List(ctx, metav1.ListOptions{LabelSelector: policy.InjectedLabel})
 		if err != nil || !slices.ContainsFunc(pods.Items, func(pod corev1.Pod) bool { return hasCondition(&pod, corev1.PodReady) }) {
 			return false, nil
 		}
-		measurements.add("install to first injected pod ready", "15 s", "%.1f s", time.Since(v.installStart).Seconds())
+		measurements.add("install to first injected pod ready", "15 s", "%.1f s", time.Since(i.installStart).Seconds())
 		return true, nil
 	})
 }
 
 // reportTraffic prints a line about all requests since the edges were opted in. It returns
 // an error if one failed.
-func (v *installationState) reportTraffic(ctx context.Context, w io.Writer) error {
-	reports, err := v.edges.Report(ctx)
+func (i *installationState) reportTraffic(ctx context.Context, w io.Writer) error {
+	reports, err := i.edges.Report(ctx)
 	if err != nil {
 		return err
 	}

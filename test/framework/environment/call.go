@@ -150,9 +150,9 @@ type Caller struct {
 }
 
 // StartCaller waits for the Secret and starts a Caller that runs until the test ends.
-func (env *Environment) StartCaller(t testing.TB, l *SecretHistory, u *Upstream) *Caller {
+func (env *Environment) StartCaller(t testing.TB, history *SecretHistory, u *Upstream) *Caller {
 	t.Helper()
-	require.Eventually(t, func() bool { return l.Current() != nil }, startTimeout, 50*time.Millisecond, "a Secret to call with")
+	require.Eventually(t, func() bool { return history.Current() != nil }, startTimeout, 50*time.Millisecond, "a Secret to call with")
 	c := &Caller{}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -165,7 +165,7 @@ func (env *Environment) StartCaller(t testing.TB, l *SecretHistory, u *Upstream)
 				return
 			case <-time.After(20 * time.Millisecond):
 			}
-			err := call(ctx, l.Current(), u)
+			err := call(ctx, history.Current(), u)
 			c.mu.Lock()
 			c.calls++
 			if err != nil && ctx.Err() == nil {

@@ -29,29 +29,29 @@ func (env *Environment) WriteCitadelSecret(t testing.TB, namespace, account stri
 	source, err := istioca.New(istioca.Options{Client: env.Kube, Roots: env.roots, Log: logr.Discard()})
 	require.NoError(t, err)
 	t.Cleanup(source.Close)
-	o := &CitadelSecret{env: env, source: source, request: certs.Request{
+	c := &CitadelSecret{env: env, source: source, request: certs.Request{
 		Namespace: namespace, ServiceAccount: account, CAAddress: env.Istiod.Address, TokenAudience: "istio-ca",
 		TTL: time.Minute, Want: certs.Want{ID: Identity(t, namespace, account)},
 	}}
-	o.Rotate(t)
-	return o
+	c.Rotate(t)
+	return c
 }
 
 // Rotate replaces the certificate in the Secret.
-func (o *CitadelSecret) Rotate(t testing.TB) {
+func (c *CitadelSecret) Rotate(t testing.TB) {
 	t.Helper()
-	roots, err := o.env.roots()
+	roots, err := c.env.roots()
 	require.NoError(t, err)
-	r := o.request
+	r := c.request
 	r.Want.Roots, r.Want.Now = roots, time.Now()
-	b, err := o.source.Bundle(t.Context(), r)
+	b, err := c.source.Bundle(t.Context(), r)
 	require.NoError(t, err)
 	secret := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "istio." + r.ServiceAccount, Namespace: r.Namespace},
 		Type:       "istio.io/key-and-cert",
 		Data:       map[string][]byte{"cert-chain.pem": b.Chain(), "key.pem": b.Key(), "root-cert.pem": b.Roots()},
 	}
-	api := o.env.Kube.CoreV1().Secrets(r.Namespace)
+	api := c.env.Kube.CoreV1().Secrets(r.Namespace)
 	_, err = api.Update(t.Context(), secret, metav1.UpdateOptions{})
 	if apierrors.IsNotFound(err) {
 		_, err = api.Create(t.Context(), secret, metav1.CreateOptions{})

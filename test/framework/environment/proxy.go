@@ -33,54 +33,54 @@ func (env *Environment) StartAPIServerProxy(t testing.TB) *APIServerProxy {
 	if target == "" {
 		target = env.Admin.Host
 	}
-	d := &APIServerProxy{Address: "127.0.0.1:0", target: target, t: t, connections: map[net.Conn]bool{}}
-	d.Open()
-	t.Cleanup(d.Close)
-	return d
+	p := &APIServerProxy{Address: "127.0.0.1:0", target: target, t: t, connections: map[net.Conn]bool{}}
+	p.Open()
+	t.Cleanup(p.Close)
+	return p
 }
 
 // URL is the URL of the API server behind the proxy, for a kubeconfig.
-func (d *APIServerProxy) URL() string { return "https://" + d.Address }
+func (p *APIServerProxy) URL() string { return "https://" + p.Address }
 
 // Open accepts connections, at the same address as before.
-func (d *APIServerProxy) Open() {
-	d.t.Helper()
-	l, err := net.Listen("tcp4", d.Address)
-	require.NoError(d.t, err)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.listener, d.Address = l, l.Addr().String()
-	go d.accept(l)
+func (p *APIServerProxy) Open() {
+	p.t.Helper()
+	l, err := net.Listen("tcp4", p.Address)
+	require.NoError(p.t, err)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.listener, p.Address = l, l.Addr().String()
+	go p.accept(l)
 }
 
 // Close stops listening and closes all connections.
-func (d *APIServerProxy) Close() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.listener != nil {
-		_ = d.listener.Close()
-		d.listener = nil
+func (p *APIServerProxy) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.listener != nil {
+		_ = p.listener.Close()
+		p.listener = nil
 	}
-	for c := range d.connections {
+	for c := range p.connections {
 		_ = c.Close()
 	}
-	clear(d.connections)
+	clear(p.connections)
 }
 
-func (d *APIServerProxy) accept(l net.Listener) {
+func (p *APIServerProxy) accept(l net.Listener) {
 	for {
 		client, err := l.Accept()
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("tcp", d.target)
+		server, err := net.Dial("tcp", p.target)
 		if err != nil {
 			_ = client.Close()
 			continue
 		}
-		d.mu.Lock()
-		d.connections[client], d.connections[server] = true, true
-		d.mu.Unlock()
+		p.mu.Lock()
+		p.connections[client], p.connections[server] = true, true
+		p.mu.Unlock()
 		forward := func(to, from net.Conn) {
 			_, _ = io.Copy(to, from)
 			_, _ = to.Close(), from.Close()

@@ -56,24 +56,24 @@ func Identity(t testing.TB, namespace, account string) spiffeid.ID {
 // ends. Every version must be a valid bundle of this identity.
 func (env *Environment) WatchSecret(t testing.TB, namespace string, id spiffeid.ID) *SecretHistory {
 	t.Helper()
-	l := &SecretHistory{env: env, namespace: namespace, name: "istio-certs", id: id}
+	h := &SecretHistory{env: env, namespace: namespace, name: "istio-certs", id: id}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	t.Cleanup(func() { cancel(); <-done })
 	go func() {
 		defer close(done)
-		l.run(ctx)
+		h.run(ctx)
 	}()
-	return l
+	return h
 }
 
 // run watches the Secret. After a disconnect it resumes the watch at the last version
 // seen, so that it misses no write.
-func (l *SecretHistory) run(ctx context.Context) {
+func (h *SecretHistory) run(ctx context.Context) {
 	version := ""
 	for ctx.Err() == nil {
-		w, err := l.env.Kube.CoreV1().Secrets(l.namespace).Watch(ctx, metav1.ListOptions{
-			FieldSelector: "metadata.name=" + l.name, ResourceVersion: version,
+		w, err := h.env.Kube.CoreV1().Secrets(h.namespace).Watch(ctx, metav1.ListOptions{
+			FieldSelector: "metadata.name=" + h.name, ResourceVersion: version,
 		})
 		if err != nil {
 			select {
@@ -89,27 +89,27 @@ func (l *SecretHistory) run(ctx context.Context) {
 				break
 			}
 			version = secret.ResourceVersion
-			l.record(e.Type, secret)
+			h.record(e.Type, secret)
 		}
 		w.Stop()
 	}
 }
 
-func (l *SecretHistory) record(kind watch.EventType, secret *corev1.Secret) {
+func (h *SecretHistory) record(kind watch.EventType, secret *corev1.Secret) {
 	version := SecretVersion{Seen: time.Now(), Serial: secret.Annotations[policy.SerialKey], Deleted: kind == watch.Deleted}
 	var err error
 	if !version.Deleted {
-		err = ValidateSecret(secret, l.id)
+		err = ValidateSecret(secret, h.id)
 		version.Due, _ = due(secret) // ValidateSecret reports its error
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.versions = append(l.versions, version)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.versions = append(h.versions, version)
 	if err != nil {
-		l.invalid = append(l.invalid, fmt.Sprintf("version %s (serial %s): %v", secret.ResourceVersion, version.Serial, err))
+		h.invalid = append(h.invalid, fmt.Sprintf("version %s (serial %s): %v", secret.ResourceVersion, version.Serial, err))
 	}
 	if !version.Deleted {
-		l.current = secret
+		h.current = secret
 	}
 }
 
@@ -148,23 +148,23 @@ func ValidateSecret(secret *corev1.Secret, id spiffeid.ID) error {
 }
 
 // Current returns the newest version of the Secret, or nil if there was none yet.
-func (l *SecretHistory) Current() *corev1.Secret {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.current
+func (h *SecretHistory) Current() *corev1.Secret {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.current
 }
 
 // Versions returns every version so far.
-func (l *SecretHistory) Versions() []SecretVersion {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Clone(l.versions)
+func (h *SecretHistory) Versions() []SecretVersion {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.versions)
 }
 
 // Serials returns the serial numbers of the certificates so far, each once, in order.
-func (l *SecretHistory) Serials() []string {
+func (h *SecretHistory) Serials() []string {
 	var serials []string
-	for _, e := range l.Versions() {
+	for _, e := range h.Versions() {
 		if !e.Deleted && !slices.Contains(serials, e.Serial) {
 			serials = append(serials, e.Serial)
 		}
@@ -173,19 +173,19 @@ func (l *SecretHistory) Serials() []string {
 }
 
 // InvalidVersions returns the errors of the versions that are not valid bundles.
-func (l *SecretHistory) InvalidVersions() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Clone(l.invalid)
+func (h *SecretHistory) InvalidVersions() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.invalid)
 }
 
 // UnneededWrites returns the changes that had no reason: a deletion of the Secret, a
 // certificate that was there before, and a new one before the last one was due.
-func (l *SecretHistory) UnneededWrites() []string {
+func (h *SecretHistory) UnneededWrites() []string {
 	var unneeded []string
 	var last SecretVersion
 	serials := map[string]bool{}
-	for i, e := range l.Versions() {
+	for i, e := range h.Versions() {
 		switch {
 		case e.Deleted:
 			unneeded = append(unneeded, fmt.Sprintf("version %d: the Secret was deleted", i))
@@ -200,8 +200,8 @@ func (l *SecretHistory) UnneededWrites() []string {
 }
 
 // AwaitSerials waits until the Secret has had n certificates.
-func (l *SecretHistory) AwaitSerials(t testing.TB, n int, within time.Duration) {
+func (h *SecretHistory) AwaitSerials(t testing.TB, n int, within time.Duration) {
 	t.Helper()
-	require.Eventually(t, func() bool { return len(l.Serials()) >= n }, within, 50*time.Millisecond,
-		"%d certificates in secret %s/%s", n, l.namespace, l.name)
+	require.Eventually(t, func() bool { return len(h.Serials()) >= n }, within, 50*time.Millisecond,
+		"%d certificates in secret %s/%s", n, h.namespace, h.name)
 }

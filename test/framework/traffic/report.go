@@ -63,9 +63,9 @@ type Summary struct {
 	Problems []string
 }
 
-func (v Summary) String() string {
-	text := fmt.Sprintf("%d requests, %d failed, longest gap %s", v.Requests, v.Failed, v.Gap.Round(time.Millisecond))
-	return strings.Join(append([]string{text}, v.Problems...), "\n  ")
+func (s Summary) String() string {
+	text := fmt.Sprintf("%d requests, %d failed, longest gap %s", s.Requests, s.Failed, s.Gap.Round(time.Millisecond))
+	return strings.Join(append([]string{text}, s.Problems...), "\n  ")
 }
 
 // Summarize adds up the reports of all edges.

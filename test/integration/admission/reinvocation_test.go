@@ -30,10 +30,10 @@ type otherWebhook struct {
 // installOtherWebhook starts the webhook and makes the API server call it for the pods of s.
 func installOtherWebhook(t *testing.T, name string, s *testNamespace) *otherWebhook {
 	t.Helper()
-	m := &otherWebhook{name: name}
+	o := &otherWebhook{name: name}
 	authority := certtest.NewAuthority(t)
 	leaf := authority.Leaf(t, certtest.IPAddresses(net.IPv4(127, 0, 0, 1)))
-	server := httptest.NewUnstartedServer(m)
+	server := httptest.NewUnstartedServer(o)
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{leaf.TLS(t)}, MinVersion: tls.VersionTLS12}
 	server.StartTLS()
 	t.Cleanup(server.Close)
@@ -42,12 +42,12 @@ func installOtherWebhook(t *testing.T, name string, s *testNamespace) *otherWebh
 		Rules:              podRules(admissionregistrationv1.Create),
 		ReinvocationPolicy: ptr.To(admissionregistrationv1.IfNeededReinvocationPolicy),
 	})
-	return m
+	return o
 }
 
 // ServeHTTP implements http.Handler.
-func (m *otherWebhook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	m.calls.Add(1)
+func (o *otherWebhook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	o.calls.Add(1)
 	var review admissionv1.AdmissionReview
 	pod := &corev1.Pod{}
 	if err := json.NewDecoder(r.Body).Decode(&review); err != nil {
@@ -58,7 +58,7 @@ func (m *otherWebhook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	patch, err := json.Marshal(m.edit(pod))
+	patch, err := json.Marshal(o.edit(pod))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
@@ -77,30 +77,30 @@ type operation struct {
 	Value any    `json:"value"`
 }
 
-func (m *otherWebhook) edit(pod *corev1.Pod) []operation {
+func (o *otherWebhook) edit(pod *corev1.Pod) []operation {
 	operations := []operation{}
 
 	for list, containers := range map[string][]corev1.Container{"containers": pod.Spec.Containers, "initContainers": pod.Spec.InitContainers} {
 		for i := range containers {
 			path := "/spec/" + list + "/" + strconv.Itoa(i) + "/env"
 			switch c := &containers[i]; {
-			case variable(c, m.name) != "":
+			case variable(c, o.name) != "":
 			case c.Env == nil:
-				operations = append(operations, operation{"add", path, []corev1.EnvVar{{Name: m.name, Value: "here"}}})
+				operations = append(operations, operation{"add", path, []corev1.EnvVar{{Name: o.name, Value: "here"}}})
 			default:
-				operations = append(operations, operation{"add", path + "/0", corev1.EnvVar{Name: m.name, Value: "here"}})
+				operations = append(operations, operation{"add", path + "/0", corev1.EnvVar{Name: o.name, Value: "here"}})
 			}
 		}
 	}
-	if _, hasLabel := pod.Labels[m.name]; hasLabel {
+	if _, hasLabel := pod.Labels[o.name]; hasLabel {
 		return operations
 	}
 	if pod.Labels == nil {
 		operations = append(operations, operation{"add", "/metadata/labels", map[string]string{}})
 	}
 	extra := restrictedPod("", "docker.io/library/redis:8").Spec.Containers[0]
-	extra.Name, extra.Env = m.name, []corev1.EnvVar{{Name: m.name, Value: "here"}}
-	return append(operations, operation{"add", "/metadata/labels/" + m.name, "here"}, operation{"add", "/spec/containers/0", extra})
+	extra.Name, extra.Env = o.name, []corev1.EnvVar{{Name: o.name, Value: "here"}}
+	return append(operations, operation{"add", "/metadata/labels/" + o.name, "here"}, operation{"add", "/spec/containers/0", extra})
 }
 
 func TestBesideAnotherWebhook(t *testing.T) {

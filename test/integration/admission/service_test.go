@@ -32,91 +32,91 @@ func startServiceProxy() (*serviceProxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &serviceProxy{listener: listener, connections: map[net.Conn]struct{}{}, done: make(chan struct{})}
-	d.running.Go(d.accept)
-	d.running.Go(d.updateReady)
-	return d, nil
+	s := &serviceProxy{listener: listener, connections: map[net.Conn]struct{}{}, done: make(chan struct{})}
+	s.running.Go(s.accept)
+	s.running.Go(s.updateReady)
+	return s, nil
 }
 
-func (d *serviceProxy) url(path string) string { return "https://" + d.listener.Addr().String() + path }
+func (s *serviceProxy) url(path string) string { return "https://" + s.listener.Addr().String() + path }
 
 // setReplicas replaces the replicas of the Service. Without replicas no connection is
 // answered, and open connections are closed.
-func (d *serviceProxy) setReplicas(replicas ...*replica) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.replicas, d.ready = replicas, replicas
+func (s *serviceProxy) setReplicas(replicas ...*replica) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.replicas, s.ready = replicas, replicas
 	if len(replicas) == 0 {
-		d.closeConnections()
+		s.closeConnections()
 	}
 }
 
-func (d *serviceProxy) closeConnections() {
-	for connection := range d.connections {
+func (s *serviceProxy) closeConnections() {
+	for connection := range s.connections {
 		_ = connection.Close()
 	}
 }
 
 // stop stops the proxy.
-func (d *serviceProxy) stop() error {
-	close(d.done)
-	err := d.listener.Close()
-	d.mu.Lock()
-	d.closeConnections()
-	d.mu.Unlock()
-	d.running.Wait()
+func (s *serviceProxy) stop() error {
+	close(s.done)
+	err := s.listener.Close()
+	s.mu.Lock()
+	s.closeConnections()
+	s.mu.Unlock()
+	s.running.Wait()
 	return err
 }
 
 // updateReady updates the list of ready replicas, as the endpoint controller and kube-proxy
 // do.
-func (d *serviceProxy) updateReady() {
+func (s *serviceProxy) updateReady() {
 	tick := time.NewTicker(endpointInterval)
 	defer tick.Stop()
 	for {
 		select {
-		case <-d.done:
+		case <-s.done:
 			return
 		case <-tick.C:
 		}
-		d.mu.Lock()
-		all := d.replicas
-		d.mu.Unlock()
+		s.mu.Lock()
+		all := s.replicas
+		s.mu.Unlock()
 		var ready []*replica
 		for _, r := range all {
 			if r.ready(context.Background()) == nil {
 				ready = append(ready, r)
 			}
 		}
-		d.mu.Lock()
-		if len(all) == len(d.replicas) && (len(all) == 0 || &all[0] == &d.replicas[0]) { // setReplicas was not called meanwhile
-			d.ready = ready
+		s.mu.Lock()
+		if len(all) == len(s.replicas) && (len(all) == 0 || &all[0] == &s.replicas[0]) { // setReplicas was not called meanwhile
+			s.ready = ready
 		}
-		d.mu.Unlock()
+		s.mu.Unlock()
 	}
 }
 
-func (d *serviceProxy) accept() {
+func (s *serviceProxy) accept() {
 	for {
-		client, err := d.listener.Accept()
+		client, err := s.listener.Accept()
 		if err != nil {
 			return
 		}
-		d.running.Go(func() { d.forward(client) })
+		s.running.Go(func() { s.forward(client) })
 	}
 }
 
 // forward copies in both directions until both sides are done.
-func (d *serviceProxy) forward(client net.Conn) {
-	defer d.closeConnection(client)
-	d.mu.Lock()
-	d.connections[client] = struct{}{}
+func (s *serviceProxy) forward(client net.Conn) {
+	defer s.closeConnection(client)
+	s.mu.Lock()
+	s.connections[client] = struct{}{}
 	var chosen *replica
-	if len(d.ready) > 0 {
-		chosen = d.ready[d.next%len(d.ready)]
-		d.next++
+	if len(s.ready) > 0 {
+		chosen = s.ready[s.next%len(s.ready)]
+		s.next++
 	}
-	d.mu.Unlock()
+	s.mu.Unlock()
 	if chosen == nil {
 		return
 	}
@@ -124,10 +124,10 @@ func (d *serviceProxy) forward(client net.Conn) {
 	if err != nil {
 		return
 	}
-	defer d.closeConnection(server)
-	d.mu.Lock()
-	d.connections[server] = struct{}{}
-	d.mu.Unlock()
+	defer s.closeConnection(server)
+	s.mu.Lock()
+	s.connections[server] = struct{}{}
+	s.mu.Unlock()
 	var both sync.WaitGroup
 	both.Go(func() { copyStream(server, client) })
 	both.Go(func() { copyStream(client, server) })
@@ -142,9 +142,9 @@ func copyStream(to io.Writer, from io.Reader) {
 	}
 }
 
-func (d *serviceProxy) closeConnection(connection net.Conn) {
+func (s *serviceProxy) closeConnection(connection net.Conn) {
 	_ = connection.Close()
-	d.mu.Lock()
-	delete(d.connections, connection)
-	d.mu.Unlock()
+	s.mu.Lock()
+	delete(s.connections, connection)
+	s.mu.Unlock()
 }

@@ -90,12 +90,12 @@ type heldBody struct {
 }
 
 // Read implements io.Reader.
-func (b *heldBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	b.watches.mu.Lock()
-	defer b.watches.mu.Unlock()
-	for b.watches.held {
-		b.watches.released.Wait()
+func (h *heldBody) Read(p []byte) (int, error) {
+	n, err := h.ReadCloser.Read(p)
+	h.watches.mu.Lock()
+	defer h.watches.mu.Unlock()
+	for h.watches.held {
+		h.watches.released.Wait()
 	}
 	return n, err
 }

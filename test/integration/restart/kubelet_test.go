@@ -19,22 +19,22 @@ type fakeKubelet struct {
 var kubelet = &fakeKubelet{}
 
 // hold keeps pods from becoming ready until resume is called.
-func (h *fakeKubelet) hold(matches func(*corev1.Pod) bool) (resume func()) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.held = append(h.held, matches)
-	index := len(h.held) - 1
+func (f *fakeKubelet) hold(matches func(*corev1.Pod) bool) (resume func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.held = append(f.held, matches)
+	index := len(f.held) - 1
 	return func() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.held[index] = func(*corev1.Pod) bool { return false }
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.held[index] = func(*corev1.Pod) bool { return false }
 	}
 }
 
-func (h *fakeKubelet) isHeld(pod *corev1.Pod) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, matches := range h.held {
+func (f *fakeKubelet) isHeld(pod *corev1.Pod) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, matches := range f.held {
 		if matches(pod) {
 			return true
 		}
@@ -42,12 +42,12 @@ func (h *fakeKubelet) isHeld(pod *corev1.Pod) bool {
 	return false
 }
 
-func (h *fakeKubelet) run(ctx context.Context) {
+func (f *fakeKubelet) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		list, err := kube.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: "status.phase=Pending"})
 		if err == nil {
 			for i := range list.Items {
-				if pod := &list.Items[i]; pod.DeletionTimestamp.IsZero() && !h.isHeld(pod) {
+				if pod := &list.Items[i]; pod.DeletionTimestamp.IsZero() && !f.isHeld(pod) {
 					markReady(ctx, pod)
 				}
 			}

@@ -36,21 +36,21 @@ func (env *environment) recordRestarts() *restartRecorder {
 	changes, err := kube.AppsV1().Deployments(env.namespace).Watch(context.Background(), metav1.ListOptions{ResourceVersion: list.ResourceVersion})
 	require.NoError(env.t, err)
 	env.t.Cleanup(changes.Stop)
-	l := &restartRecorder{}
-	go l.run(changes)
-	return l
+	r := &restartRecorder{}
+	go r.run(changes)
+	return r
 }
 
-func (l *restartRecorder) run(changes watch.Interface) {
+func (r *restartRecorder) run(changes watch.Interface) {
 	unfinished := map[string]bool{}
 	for change := range changes.ResultChan() {
 		d, ok := change.Object.(*appsv1.Deployment)
 		if !ok || !isRestarted(d) {
 			continue
 		}
-		l.mu.Lock()
-		if !slices.Contains(l.order, d.Name) {
-			l.order = append(l.order, d.Name)
+		r.mu.Lock()
+		if !slices.Contains(r.order, d.Name) {
+			r.order = append(r.order, d.Name)
 		}
 		unfinished[d.Name] = !isRolledOut(d)
 		rolling := 0
@@ -59,15 +59,15 @@ func (l *restartRecorder) run(changes watch.Interface) {
 				rolling++
 			}
 		}
-		l.maxConcurrent = max(l.maxConcurrent, rolling)
-		l.mu.Unlock()
+		r.maxConcurrent = max(r.maxConcurrent, rolling)
+		r.mu.Unlock()
 	}
 }
 
-func (l *restartRecorder) result() (order []string, maxConcurrent int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Clone(l.order), l.maxConcurrent
+func (r *restartRecorder) result() (order []string, maxConcurrent int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.order), r.maxConcurrent
 }
 
 // podsWithSidecar matches the pods of the namespace with the sidecar of a version.

@@ -26,15 +26,15 @@ func TestRotationsLoseNoRequest(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			root := certtest.NewAuthority(t)
-			l := startPath(t, func(f string) { replaceFiles(t, f, root.SPIFFELeaf(t, edgeID), root) },
+			tp := startPath(t, func(f string) { replaceFiles(t, f, root.SPIFFELeaf(t, edgeID), root) },
 				func(f string) { writeFiles(t, f, root.SPIFFELeaf(t, meshID), root) })
-			l.startCaller()
+			tp.startCaller()
 			const rotations = 15
 			for range rotations {
 				next := root.Intermediate(t).SPIFFELeaf(t, edgeID)
-				replaceFiles(t, l.edgeFolder, next, root)
-				l.awaitSerial(next)
-				writeFiles(t, l.meshFolder, root.SPIFFELeaf(t, meshID), root)
+				replaceFiles(t, tp.edgeFolder, next, root)
+				tp.awaitSerial(next)
+				writeFiles(t, tp.meshFolder, root.SPIFFELeaf(t, meshID), root)
 			}
 			// The CA changes as Istio's does: both roots are trusted, then the new one
 			// signs, then the old one is removed.
@@ -44,16 +44,16 @@ func TestRotationsLoseNoRequest(t *testing.T) {
 				roots  []*certtest.Pair
 			}{{root, []*certtest.Pair{root, other}}, {other, []*certtest.Pair{root, other}}, {other, []*certtest.Pair{other}}} {
 				serving := step.signer.SPIFFELeaf(t, meshID)
-				writeFiles(t, l.meshFolder, serving, step.roots...)
-				l.await("the service's own certificate", func() bool {
-					_, body := sendRequest(http.MethodGet, "http://"+l.meshStatus+"/peers")
+				writeFiles(t, tp.meshFolder, serving, step.roots...)
+				tp.await("the service's own certificate", func() bool {
+					_, body := sendRequest(http.MethodGet, "http://"+tp.meshStatus+"/peers")
 					return strings.Contains(string(body), fmt.Sprintf(`"own":{"id":%q,"serial":"%X"`, meshID, serving.Certificate.SerialNumber))
 				})
 				next := step.signer.SPIFFELeaf(t, edgeID)
-				replaceFiles(t, l.edgeFolder, next, step.roots...)
-				l.awaitSerial(next)
+				replaceFiles(t, tp.edgeFolder, next, step.roots...)
+				tp.awaitSerial(next)
 			}
-			r := l.callerReport()
+			r := tp.callerReport()
 			assert.Zero(t, r.Failed, "%+v", r.Failures)
 			assert.GreaterOrEqual(t, len(r.Serials), rotations+4)
 			t.Logf("%d requests, longest gap %.3f s", r.Requests, r.LongestGapSeconds)
@@ -66,34 +66,34 @@ func TestEdgeKeepsItsKeyPairWhenNewFilesAreInvalid(t *testing.T) {
 	t.Parallel()
 	root, stranger := certtest.NewAuthority(t), certtest.NewAuthority(t)
 	first := root.SPIFFELeaf(t, edgeID)
-	l := startPath(t, func(f string) { writeFiles(t, f, first, root) }, func(f string) { writeFiles(t, f, root.SPIFFELeaf(t, meshID), root) })
+	tp := startPath(t, func(f string) { writeFiles(t, f, first, root) }, func(f string) { writeFiles(t, f, root.SPIFFELeaf(t, meshID), root) })
 	next := root.SPIFFELeaf(t, edgeID)
 	for description, test := range map[string]struct {
 		breakFiles func()
 		message    string
 	}{
 		"a key alone": {
-			func() { require.NoError(t, os.WriteFile(filepath.Join(l.edgeFolder, "key.pem"), next.KeyPEM, 0o600)) }, "private key does not match public key",
+			func() { require.NoError(t, os.WriteFile(filepath.Join(tp.edgeFolder, "key.pem"), next.KeyPEM, 0o600)) }, "private key does not match public key",
 		},
-		"roots that do not sign": {func() { writeFiles(t, l.edgeFolder, next, stranger) }, "signed by unknown authority"},
+		"roots that do not sign": {func() { writeFiles(t, tp.edgeFolder, next, stranger) }, "signed by unknown authority"},
 		"an empty file": {
-			func() { require.NoError(t, os.WriteFile(filepath.Join(l.edgeFolder, "cert-chain.pem"), nil, 0o600)) }, "failed to find any PEM data",
+			func() { require.NoError(t, os.WriteFile(filepath.Join(tp.edgeFolder, "cert-chain.pem"), nil, 0o600)) }, "failed to find any PEM data",
 		},
-		"no file": {func() { require.NoError(t, os.Remove(filepath.Join(l.edgeFolder, "root-cert.pem"))) }, "has no key pair: root-cert.pem"},
+		"no file": {func() { require.NoError(t, os.Remove(filepath.Join(tp.edgeFolder, "root-cert.pem"))) }, "has no key pair: root-cert.pem"},
 	} {
 		test.breakFiles()
-		l.await(description, func() bool {
-			log, err := os.ReadFile(filepath.Join(l.logs, "edge.log"))
+		tp.await(description, func() bool {
+			log, err := os.ReadFile(filepath.Join(tp.logs, "edge.log"))
 			return err == nil && strings.Contains(string(log), test.message)
 		})
-		status, body := sendRequest(http.MethodPost, "http://"+l.edgeAddress)
+		status, body := sendRequest(http.MethodPost, "http://"+tp.edgeAddress)
 		require.Equal(t, http.StatusOK, status, "%s: %s", description, body)
 		require.Contains(t, string(body), fmt.Sprintf(`"serial":"%X"`, first.Certificate.SerialNumber), description)
-		writeFiles(t, l.edgeFolder, first, root)
+		writeFiles(t, tp.edgeFolder, first, root)
 	}
-	writeFiles(t, l.edgeFolder, next, root)
-	l.await("the next pair", func() bool {
-		_, body := sendRequest(http.MethodPost, "http://"+l.edgeAddress)
+	writeFiles(t, tp.edgeFolder, next, root)
+	tp.await("the next pair", func() bool {
+		_, body := sendRequest(http.MethodPost, "http://"+tp.edgeAddress)
 		return strings.Contains(string(body), fmt.Sprintf(`"serial":"%X"`, next.Certificate.SerialNumber))
 	})
 }
@@ -125,8 +125,8 @@ func TestOnlyTheEdgeOfTheMeshMayCall(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			l := startPath(t, test.edge, test.mesh)
-			status, body := sendRequest(http.MethodPost, "http://"+l.edgeAddress)
+			tp := startPath(t, test.edge, test.mesh)
+			status, body := sendRequest(http.MethodPost, "http://"+tp.edgeAddress)
 			assert.Equal(t, test.status, status, "%s", body)
 			assert.Contains(t, string(body), test.body)
 		})
@@ -138,10 +138,10 @@ func TestOnlyTheEdgeOfTheMeshMayCall(t *testing.T) {
 func TestEdgeDrainsBeforeItStops(t *testing.T) {
 	t.Parallel()
 	root := certtest.NewAuthority(t)
-	l := startPath(t, func(f string) { writeFiles(t, f, root.SPIFFELeaf(t, edgeID), root) }, func(f string) { writeFiles(t, f, root.SPIFFELeaf(t, meshID), root) })
+	tp := startPath(t, func(f string) { writeFiles(t, f, root.SPIFFELeaf(t, edgeID), root) }, func(f string) { writeFiles(t, f, root.SPIFFELeaf(t, meshID), root) })
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{}}
 	post := func() (int, error) {
-		response, err := client.Post("http://"+l.edgeAddress, "text/plain", nil)
+		response, err := client.Post("http://"+tp.edgeAddress, "text/plain", nil)
 		if err != nil {
 			return 0, err
 		}
@@ -152,16 +152,16 @@ func TestEdgeDrainsBeforeItStops(t *testing.T) {
 	status, err := post()
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, status)
-	require.NoError(t, l.edge.Signal(syscall.SIGTERM))
-	l.await("not ready", func() bool {
-		status, _ := sendRequest(http.MethodGet, "http://"+l.edgeHealth+"/healthz")
+	require.NoError(t, tp.edge.Signal(syscall.SIGTERM))
+	tp.await("not ready", func() bool {
+		status, _ := sendRequest(http.MethodGet, "http://"+tp.edgeHealth+"/healthz")
 		return status == http.StatusServiceUnavailable
 	})
 	status, err = post()
 	require.NoError(t, err)
 	assert.Equal(t, http.StatusOK, status)
 	client.CloseIdleConnections()
-	l.await("the edge stops", func() bool { return !l.edge.Running() })
+	tp.await("the edge stops", func() bool { return !tp.edge.Running() })
 }
 
 func TestEdgeDoesNotStartWithoutACertificate(t *testing.T) {

@@ -47,54 +47,54 @@ func startPath(t *testing.T, edge, mesh func(folder string)) *trafficPath {
 	require.NoError(t, err)
 	addresses, err := process.FreeAddresses(5)
 	require.NoError(t, err)
-	l := &trafficPath{t: t, edgeAddress: addresses[0], edgeHealth: addresses[1], meshAddress: addresses[2], meshStatus: addresses[3], callerStatus: addresses[4], edgeFolder: t.TempDir(), meshFolder: t.TempDir(), logs: t.TempDir()}
-	edge(l.edgeFolder)
-	mesh(l.meshFolder)
-	serving := l.start("mesh", toolPath(t, "image-mesh"), "serve", "--certificates", l.meshFolder, "--listen", l.meshAddress, "--plain", l.meshStatus, "--allow", edgeID)
-	l.awaitOK(serving, "http://"+l.meshStatus+"/healthz")
+	tp := &trafficPath{t: t, edgeAddress: addresses[0], edgeHealth: addresses[1], meshAddress: addresses[2], meshStatus: addresses[3], callerStatus: addresses[4], edgeFolder: t.TempDir(), meshFolder: t.TempDir(), logs: t.TempDir()}
+	edge(tp.edgeFolder)
+	mesh(tp.meshFolder)
+	serving := tp.start("mesh", toolPath(t, "image-mesh"), "serve", "--certificates", tp.meshFolder, "--listen", tp.meshAddress, "--plain", tp.meshStatus, "--allow", edgeID)
+	tp.awaitOK(serving, "http://"+tp.meshStatus+"/healthz")
 	// The path of a socket must be short, and HAProxy does not accept a comma in it.
 	work, err := os.MkdirTemp("", "edge-work-")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(work) })
-	l.edge = l.start("edge", filepath.Join(root, "usr/local/bin/edge"), "--certificates", l.edgeFolder, "--upstream", l.meshAddress,
-		"--listen", l.edgeAddress, "--health", l.edgeHealth, "--haproxy", haproxyScript(t, root), "--work", work, "--drain", "3s")
-	l.awaitOK(l.edge, "http://"+l.edgeHealth+"/healthz")
-	return l
+	tp.edge = tp.start("edge", filepath.Join(root, "usr/local/bin/edge"), "--certificates", tp.edgeFolder, "--upstream", tp.meshAddress,
+		"--listen", tp.edgeAddress, "--health", tp.edgeHealth, "--haproxy", haproxyScript(t, root), "--work", work, "--drain", "3s")
+	tp.awaitOK(tp.edge, "http://"+tp.edgeHealth+"/healthz")
+	return tp
 }
 
 // start runs a program until the test ends.
-func (l *trafficPath) start(name, program string, arguments ...string) *process.Process {
-	l.t.Helper()
-	log := filepath.Join(l.logs, name+".log")
+func (tp *trafficPath) start(name, program string, arguments ...string) *process.Process {
+	tp.t.Helper()
+	log := filepath.Join(tp.logs, name+".log")
 	p, err := process.Start(process.Options{Name: name, Program: program, Arguments: arguments, Log: log})
-	require.NoError(l.t, err)
-	l.t.Cleanup(func() {
+	require.NoError(tp.t, err)
+	tp.t.Cleanup(func() {
 		p.End(syscall.SIGTERM)
-		if l.t.Failed() {
+		if tp.t.Failed() {
 			log, _ := os.ReadFile(log)
-			l.t.Logf("log of %s:\n%s", name, log)
+			tp.t.Logf("log of %s:\n%s", name, log)
 		}
 	})
 	return p
 }
 
 // startCaller starts a caller that opens many connections of its own.
-func (l *trafficPath) startCaller() {
-	l.t.Helper()
-	l.start("caller", toolPath(l.t, "image-mesh"), "call", "--target", "http://"+l.edgeAddress, "--rate", "60", "--fresh", "3", "--plain", l.callerStatus)
-	l.await("a first answer", func() bool { return l.callerReport().Requests > 0 })
+func (tp *trafficPath) startCaller() {
+	tp.t.Helper()
+	tp.start("caller", toolPath(tp.t, "image-mesh"), "call", "--target", "http://"+tp.edgeAddress, "--rate", "60", "--fresh", "3", "--plain", tp.callerStatus)
+	tp.await("a first answer", func() bool { return tp.callerReport().Requests > 0 })
 }
 
-func (l *trafficPath) await(description string, condition func() bool) {
-	l.t.Helper()
-	require.Eventually(l.t, condition, timeout, 20*time.Millisecond, description)
+func (tp *trafficPath) await(description string, condition func() bool) {
+	tp.t.Helper()
+	require.Eventually(tp.t, condition, timeout, 20*time.Millisecond, description)
 }
 
-func (l *trafficPath) awaitOK(p *process.Process, url string) {
-	l.t.Helper()
-	ctx, cancel := context.WithTimeout(l.t.Context(), timeout)
+func (tp *trafficPath) awaitOK(p *process.Process, url string) {
+	tp.t.Helper()
+	ctx, cancel := context.WithTimeout(tp.t.Context(), timeout)
 	defer cancel()
-	require.NoError(l.t, p.AwaitReady(ctx, func(context.Context) error {
+	require.NoError(tp.t, p.AwaitReady(ctx, func(context.Context) error {
 		if status, body := sendRequest(http.MethodGet, url); status != http.StatusOK {
 			return fmt.Errorf("%s: %d %s", url, status, body)
 		}
@@ -103,24 +103,24 @@ func (l *trafficPath) awaitOK(p *process.Process, url string) {
 }
 
 // callerReport returns the caller's report.
-func (l *trafficPath) callerReport() traffic.Report {
+func (tp *trafficPath) callerReport() traffic.Report {
 	var r traffic.Report
-	_, body := sendRequest(http.MethodGet, "http://"+l.callerStatus+"/report")
+	_, body := sendRequest(http.MethodGet, "http://"+tp.callerStatus+"/report")
 	_ = json.Unmarshal(body, &r)
 	return r
 }
 
 // awaitSerial waits until the edge reports that it presents a certificate, and the service
 // has seen it.
-func (l *trafficPath) awaitSerial(p *certtest.Pair) {
-	l.t.Helper()
+func (tp *trafficPath) awaitSerial(p *certtest.Pair) {
+	tp.t.Helper()
 	serial := fmt.Sprintf("%X", p.Certificate.SerialNumber)
-	l.await("the edge presents "+serial, func() bool {
-		_, body := sendRequest(http.MethodGet, "http://"+l.edgeHealth+"/certificate")
+	tp.await("the edge presents "+serial, func() bool {
+		_, body := sendRequest(http.MethodGet, "http://"+tp.edgeHealth+"/certificate")
 		return strings.Contains(string(body), `"serial":"`+serial+`"`)
 	})
-	l.await("the service sees "+serial, func() bool {
-		_, body := sendRequest(http.MethodGet, "http://"+l.meshStatus+"/peers")
+	tp.await("the service sees "+serial, func() bool {
+		_, body := sendRequest(http.MethodGet, "http://"+tp.meshStatus+"/peers")
 		return strings.Contains(string(body), `"serial":"`+serial+`","status":200`)
 	})
 }

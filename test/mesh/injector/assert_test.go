@@ -23,7 +23,7 @@ type expectation struct {
 }
 
 // isEdge reports whether the pod is Emissary, and not the generic proxy.
-func (o expectation) isEdge() bool { return o.submitted.Spec.Containers[0].Name == "ambassador" }
+func (e expectation) isEdge() bool { return e.submitted.Spec.Containers[0].Name == "ambassador" }
 
 // assertByMode checks, by mode, what docs/modes.md promises.
 var assertByMode = map[string]func(t *testing.T, o expectation, pod *corev1.Pod){

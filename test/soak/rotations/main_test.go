@@ -59,10 +59,10 @@ type setupTB struct {
 	failed bool
 }
 
-func (c *setupTB) Helper()               {}
-func (c *setupTB) Errorf(string, ...any) { c.failed = true }
-func (c *setupTB) FailNow()              { panic("no certificate could be made") }
+func (s *setupTB) Helper()               {}
+func (s *setupTB) Errorf(string, ...any) { s.failed = true }
+func (s *setupTB) FailNow()              { panic("no certificate could be made") }
 
-func (c *setupTB) root(name string) *certtest.Pair {
-	return certtest.NewAuthority(c, certtest.CommonName(name))
+func (s *setupTB) root(name string) *certtest.Pair {
+	return certtest.NewAuthority(s, certtest.CommonName(name))
 }

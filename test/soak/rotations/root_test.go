@@ -46,8 +46,8 @@ func TestRotationOfTheRootFailsNoCall(t *testing.T) {
 	}
 	await := func(description string, condition func(*corev1.Secret) bool) {
 		t.Helper()
-		for _, l := range histories {
-			require.Eventually(t, func() bool { return condition(l.Current()) }, 3*time.Minute, 100*time.Millisecond, description)
+		for _, history := range histories {
+			require.Eventually(t, func() bool { return condition(history.Current()) }, 3*time.Minute, 100*time.Millisecond, description)
 		}
 		t.Logf("%s", description)
 	}

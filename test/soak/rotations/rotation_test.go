@@ -116,24 +116,24 @@ func watchRenames(t *testing.T, dir string) *renameTimes {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = watcher.Close() })
 	require.NoError(t, watcher.Add(dir))
-	m := &renameTimes{times: make(chan time.Time, 10000)}
+	r := &renameTimes{times: make(chan time.Time, 10000)}
 	go func() {
 		for e := range watcher.Events {
 			if e.Has(fsnotify.Create) {
-				m.times <- time.Now()
+				r.times <- time.Now()
 			}
 		}
 	}()
-	return m
+	return r
 }
 
 // lastBefore returns the latest rename before a moment.
-func (m *renameTimes) lastBefore(before time.Time) time.Time {
-	for len(m.times) > 0 {
-		m.seen = append(m.seen, <-m.times)
+func (r *renameTimes) lastBefore(before time.Time) time.Time {
+	for len(r.times) > 0 {
+		r.seen = append(r.seen, <-r.times)
 	}
 	var last time.Time
-	for _, at := range m.seen {
+	for _, at := range r.seen {
 		if at.Before(before) {
 			last = at
 		}

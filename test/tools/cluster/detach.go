@@ -29,8 +29,8 @@ type announcement struct {
 type progressWriter struct{ out io.Writer }
 
 // Write sends text as an announcement.
-func (a progressWriter) Write(text []byte) (int, error) {
-	return len(text), json.NewEncoder(a.out).Encode(announcement{Progress: string(text)})
+func (w progressWriter) Write(text []byte) (int, error) {
+	return len(text), json.NewEncoder(w.out).Encode(announcement{Progress: string(text)})
 }
 
 // detach starts a second process of this program in the background, waits until it

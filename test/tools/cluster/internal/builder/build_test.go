@@ -126,13 +126,13 @@ type textWaiter struct {
 	found   chan struct{}
 }
 
-func (a *textWaiter) Write(p []byte) (int, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	before := strings.Contains(a.written.String(), a.text)
-	a.written.Write(p)
-	if !before && strings.Contains(a.written.String(), a.text) {
-		close(a.found)
+func (w *textWaiter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	before := strings.Contains(w.written.String(), w.text)
+	w.written.Write(p)
+	if !before && strings.Contains(w.written.String(), w.text) {
+		close(w.found)
 	}
 	return len(p), nil
 }

@@ -27,31 +27,31 @@ type progressReporter struct {
 
 // read reads the go command's standard error: the name of each compiled package,
 // "go: downloading ..." for a module, and error messages.
-func (n *progressReporter) read(stderr io.Reader) {
+func (p *progressReporter) read(stderr io.Reader) {
 	lines := bufio.NewScanner(stderr)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		n.line(lines.Text())
+		p.line(lines.Text())
 	}
 	// A line that is longer than the buffer ends the scan. Read the rest, or the go
 	// command blocks.
 	_, _ = io.Copy(io.Discard, stderr)
 }
 
-func (n *progressReporter) line(line string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+func (p *progressReporter) line(line string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	switch {
 	case strings.HasPrefix(line, "go: downloading "):
-		n.downloads++
-		n.current = strings.TrimPrefix(line, "go: ")
+		p.downloads++
+		p.current = strings.TrimPrefix(line, "go: ")
 	case isPackage(line):
-		n.packages++
-		n.current = line
+		p.packages++
+		p.current = line
 	default:
-		n.errorLines = append(n.errorLines, line)
-		if len(n.errorLines) > maxErrorLines {
-			n.errorLines = n.errorLines[1:]
+		p.errorLines = append(p.errorLines, line)
+		if len(p.errorLines) > maxErrorLines {
+			p.errorLines = p.errorLines[1:]
 		}
 	}
 }
@@ -62,31 +62,31 @@ func isPackage(line string) bool {
 }
 
 // report prints the progress of the build.
-func (n *progressReporter) report(now time.Time) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	_, _ = fmt.Fprintf(n.out, "%s: %s, %s\n", n.label, n.elapsed(now), n.summary())
+func (p *progressReporter) report(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, _ = fmt.Fprintf(p.out, "%s: %s, %s\n", p.label, p.elapsed(now), p.summary())
 }
 
-func (n *progressReporter) summary() string {
+func (p *progressReporter) summary() string {
 	var parts []string
-	if n.downloads > 0 {
-		parts = append(parts, fmt.Sprintf("%d modules downloaded", n.downloads))
+	if p.downloads > 0 {
+		parts = append(parts, fmt.Sprintf("%d modules downloaded", p.downloads))
 	}
-	parts = append(parts, fmt.Sprintf("%d packages compiled", n.packages))
-	if n.current != "" {
-		parts = append(parts, "at "+n.current)
+	parts = append(parts, fmt.Sprintf("%d packages compiled", p.packages))
+	if p.current != "" {
+		parts = append(parts, "at "+p.current)
 	}
 	return strings.Join(parts, ", ")
 }
 
-func (n *progressReporter) elapsed(now time.Time) time.Duration {
-	return now.Sub(n.start).Round(time.Second)
+func (p *progressReporter) elapsed(now time.Time) time.Duration {
+	return now.Sub(p.start).Round(time.Second)
 }
 
 // lastErrors returns the last lines that are neither packages nor downloads.
-func (n *progressReporter) lastErrors() string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return strings.Join(n.errorLines, "\n")
+func (p *progressReporter) lastErrors() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return strings.Join(p.errorLines, "\n")
 }

@@ -97,8 +97,8 @@ func Build(ctx context.Context, b builder.Builder, names ...string) ([]string, e
 	return tarballs, nil
 }
 
-func (k image) build(ctx context.Context, b builder.Builder) (string, error) {
-	d, err := k.describe(ctx, b)
+func (i image) build(ctx context.Context, b builder.Builder) (string, error) {
+	d, err := i.describe(ctx, b)
 	if err != nil {
 		return "", err
 	}
