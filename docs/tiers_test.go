@@ -87,6 +87,38 @@ func TestFoldersOfTests(t *testing.T) {
 	}
 }
 
+// TestTiersOfTheFramework: each package of the framework names every tier that imports it.
+func TestTiersOfTheFramework(t *testing.T) {
+	imported := regexp.MustCompile(`"github\.com/isthmus-mesh/isthmus/test/framework/(\w+)"`)
+	line := regexp.MustCompile(`(?m)^// Tiers: (.*)$`)
+	tested, _ := testFolders(t)
+	for _, folder := range append(tested, "hack/demo") {
+		tier := "unit"
+		if folder == "hack/demo" || strings.HasPrefix(folder, "test/") {
+			tier = strings.Join(strings.Split(folder, "/")[:2], "/")
+		}
+		if tier == "test/framework" || tier == "test/tools" {
+			continue
+		}
+		files, err := filepath.Glob(filepath.Join("..", folder, "*.go"))
+		require.NoError(t, err)
+		for _, file := range files {
+			for _, match := range imported.FindAllStringSubmatch(page(t, file), -1) {
+				tiers := ""
+				sources, err := filepath.Glob(filepath.Join("..", "test", "framework", match[1], "*.go"))
+				require.NoError(t, err)
+				for _, source := range sources {
+					if found := line.FindStringSubmatch(page(t, source)); found != nil {
+						tiers = found[1]
+					}
+				}
+				isAll := strings.HasPrefix(tiers, "all") && tier != "hack/demo" && (tier != "unit" || !strings.Contains(tiers, "but unit"))
+				assert.True(t, isAll || strings.Contains(tiers, tier), "%s imports test/framework/%s, whose tiers are: %s", file, match[1], tiers)
+			}
+		}
+	}
+}
+
 // TestNamedTestsExist: go test succeeds if its -run pattern matches nothing, so after a
 // renaming the Makefile would silently run fewer tests.
 func TestNamedTestsExist(t *testing.T) {

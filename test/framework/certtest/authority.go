@@ -2,7 +2,7 @@
 // tests, so that the repository contains no key. Keys are ECDSA P-256 unless a test asks
 // for others, because a test may make hundreds.
 //
-// Tiers: all, and unit tests.
+// Tiers: all, and hack/demo.
 package certtest
 
 import (

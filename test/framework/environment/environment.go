@@ -3,7 +3,7 @@
 // with the flags and permissions of the chart, edges, and callers in mutual TLS that use
 // only the Secret. No pod runs there.
 //
-// Tiers: test/mesh and test/soak.
+// Tiers: test/mesh and test/soak; test/e2e uses SecretHistory alone.
 package environment
 
 import (

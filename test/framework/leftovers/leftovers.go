@@ -1,5 +1,5 @@
-// Package leftovers stands for the search after an uninstallation: it finds every object
-// of a cluster that has isthmus in its name, of whatever kind.
+// Package leftovers stands for the search for leftovers after an uninstallation: it lists
+// every object of a cluster, of any kind, that has isthmus in its name.
 //
 // Tiers: test/integration and test/e2e.
 package leftovers

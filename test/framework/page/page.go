@@ -3,18 +3,18 @@
 //
 // Tiers: test/guides, and unit tests of the pages in docs.
 //
-// A page is Markdown. Its fenced blocks count, by the words behind the fence:
+// A page is Markdown. The words behind the fence of a block say what happens with it:
 //
-//	sh         commands; the page fails where one of them does
+//	sh         commands; the page fails if one of them fails
 //	sh retry   commands that may need a moment: they are repeated, in a subshell, until
-//	           they succeed and print what is expected, for at most a minute
+//	           they succeed and print the expected text, for at most a minute
 //	sh skip    commands for a real cluster only; the text says why
-//	text       right behind commands: what they print
-//	anything   else is for the reader
+//	text       directly after commands: what they print
+//	(other)    for the reader only; not run
 //
-// In what is expected a line of three dots stands for any lines, three dots at the
-// end of a line for its rest, and a word in angle brackets, ⟨name⟩, for some
-// characters other than blanks. Blanks in a row count as one.
+// In the expected text a line of three dots stands for any lines, three dots at the end of
+// a line for the rest of the line, and a word in angle brackets, ⟨name⟩, for one or more
+// characters other than blanks. Several blanks count as one.
 package page
 
 import (

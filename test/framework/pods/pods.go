@@ -1,5 +1,5 @@
-// Package pods stands for clients that create pods: it creates pods for as long as a trial
-// lasts, and counts which were injected, refused or admitted without injection.
+// Package pods stands for clients that create pods: it creates pods for as long as a test
+// runs, and counts which were injected, refused or admitted without injection.
 //
 // Tiers: test/e2e.
 package pods

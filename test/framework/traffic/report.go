@@ -1,5 +1,5 @@
 // Package traffic stands for the clients of edges on a node: it sends requests through
-// real edges of a cluster for as long as a trial lasts, and reports what was lost.
+// real edges of a cluster for as long as a test runs, and reports what was lost.
 // Everything goes through the API server, so the test needs no route to the pods.
 //
 // Tiers: test/e2e. test/mesh/edgetraffic tests its images without a node.
