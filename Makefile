@@ -1,13 +1,13 @@
-# Everything here needs Go, git and make. Whatever else is used (etcd, the API
-# server, kubectl, Helm, the linters) is built from Go modules, once, into the
-# user's cache folder or $ISTHMUS_CACHE; Prometheus is found, else fetched.
+# Everything here needs Go, git and make. Other programs (etcd, the API server,
+# kubectl, Helm, the linters) are built once from Go modules into the user's cache
+# folder or $ISTHMUS_CACHE. Prometheus comes from the PATH or a Debian package.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 
 GO ?= go
 FUZZTIME ?= 60s
-# More flags for go test, -json or -run for example.
+# More flags for go test, such as -json or -run.
 TESTFLAGS ?=
 BENCHCOUNT ?= 5
 CHART := charts/isthmus
@@ -20,12 +20,12 @@ COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 DATE ?= $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)
 
-# A container's user may have no home; Go and the tools want one for their caches.
+# A container's user may have no home; Go and the tools need one for their caches.
 ifeq ($(HOME),)
 export HOME := $(CURDIR)/bin/.home
 endif
 
-# How many packages are tested at once: many of them wait more than they work.
+# How many packages are tested in parallel: many of them mostly wait.
 PACKAGES ?= 4
 
 MODULE := github.com/isthmus-mesh/isthmus
@@ -45,25 +45,25 @@ go-test-packages = \
 	$(if $(filter $(NORACE),$(1)),$(call go-test-run,,$(filter $(NORACE),$(1))))
 go-test-run = $(GO) test $(1) -p $(PACKAGES) -count=1 $(TESTFLAGS) -timeout 15m $(2) || status=1;
 
-# Packages of other tiers that also have tests of a minute: build tag soak, names with
-# NoReviewFails. They use what is private to their packages, so they cannot move to test/soak.
+# Packages of other tiers with tests that take a minute: build tag soak, names with
+# NoReviewFails. They use unexported code of their packages, so they cannot move to test/soak.
 LONG := ./webhook/serving ./test/integration/admission ./test/integration/servingcert
 
-# What CI runs of the tiers that take long; "make nightly" runs all of each.
+# The part of the slow tiers that CI runs; "make nightly" runs all of them.
 CI_ROTATIONS ?= 2
 CI_E2E ?= .
 CI_CHAOS ?= ^(TestConcurrentFaults|TestControllerIsKilledWhilePublishing|TestWebhookIsDown)$$
 
-# Prints the path of a tool, after building it where it is missing.
+# Prints the path of a tool, and builds the tool first if it is missing.
 CLUSTER := $(GO) -C test/tools/cluster run .
 TOOL = $$($(CLUSTER) bin $(1))
 
-# The tests start the control plane, unless KUBECONFIG names a running one, and beside
-# it Istio's and cert-manager's programs. Helm renders the chart.
+# The tests start a control plane, unless KUBECONFIG names a running one, and Istio's and
+# cert-manager's programs beside it. Helm renders the chart.
 CONTROL_PLANE := etcd kube-apiserver kubectl kube-controller-manager
 TEST_TOOLS := $(if $(KUBECONFIG),kubectl,$(CONTROL_PLANE)) pilot-discovery pilot-agent cert-manager-controllers helm
 
-# These are not built: they are taken from the PATH, else from Debian's packages.
+# These are not built: they come from the PATH or from Debian's packages.
 PACKAGED_TOOLS := prometheus promtool
 
 .PHONY: help
@@ -79,10 +79,10 @@ build: ## Build bin/isthmus and bin/isthmus-publish, static, with their version
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/isthmus ./cmd/isthmus-publish
 
 .PHONY: clean
-clean: ## Remove what was built here; the cache of tools stays
+clean: ## Remove build results, except the cache of tools
 	rm -rf bin/isthmus bin/isthmus-publish bin/demo bin/cover.out bin/bench.txt dist
 
-##@ Test (test/README.md says what each proves, needs and takes)
+##@ Test (test/README.md says what each tier proves, what it needs and how long it takes)
 
 .PHONY: test
 test: control-plane compile ## Run unit, integration and tools tests (the first time it builds a control plane)
@@ -118,11 +118,11 @@ test-node: node-parts ## Run the tests of test/tools that start a cluster of one
 	$(GO) -C test/tools/cluster test -tags e2e -count=1 $(TESTFLAGS) -run Node -timeout 10m .
 
 .PHONY: e2e
-e2e: node-parts ## Run test/e2e/lifecycle on a node, with requests through edges from the installation to the end
+e2e: node-parts ## Run test/e2e/lifecycle: a release from installation to uninstallation on a node, under traffic
 	$(GO) test -tags e2e -count=1 $(TESTFLAGS) -v -parallel 6 -timeout 30m ./test/e2e/lifecycle
 
 .PHONY: chaos
-chaos: node-parts ## Run test/e2e/chaos: break one thing after the other on a node, under traffic
+chaos: node-parts ## Run test/e2e/chaos: one fault after another on a node, under traffic
 	$(if $(KUBECONFIG),,@$(CLUSTER) images isthmus-clock >/dev/null)
 	$(GO) test -tags chaos -count=1 $(TESTFLAGS) -v -timeout 40m ./test/e2e/chaos
 
@@ -139,16 +139,16 @@ soak: control-plane ## Run test/soak: rotations, faults and 5,000 namespaces on 
 .PHONY: test-ci
 test-ci: control-plane stand-ins node-parts ## Run what CI runs of test-mesh, test-guides, soak, e2e and chaos
 	@status=0; \
-	echo "=== beside Istio, cert-manager and Prometheus, the guides, $(CI_ROTATIONS) rotations"; \
+	echo "=== mesh, guides, soak with $(CI_ROTATIONS) rotations"; \
 	ISTHMUS_ROTATIONS=$(CI_ROTATIONS) $(GO) test -tags soak,guides -p 3 -parallel 8 -count=1 $(TESTFLAGS) -v -timeout 30m \
 		./test/mesh/... ./test/guides ./test/soak/... || status=1; \
-	echo "=== end to end, on a node"; \
+	echo "=== e2e, on a node"; \
 	$(GO) test -tags e2e -count=1 $(TESTFLAGS) -v -parallel 6 -timeout 30m -run '$(CI_E2E)' ./test/e2e/lifecycle || status=1; \
-	echo "=== what breaks, on a node"; \
+	echo "=== chaos, on a node"; \
 	$(GO) test -tags chaos -count=1 $(TESTFLAGS) -v -timeout 40m -run '$(CI_CHAOS)' ./test/e2e/chaos || status=1; \
 	exit $$status
 
-# Each part runs, also after another one failed.
+# Every part runs, even if an earlier part failed.
 .PHONY: nightly
 nightly: ## Run everything: all tiers in full, the checks, the demo, fuzzing and measurements (hours)
 	@$(MAKE) --no-print-directory --keep-going verify demo demo-down test test-mesh test-guides \
@@ -161,15 +161,15 @@ stand-ins:
 .PHONY: control-plane
 control-plane: ## Build the tests' control plane, Istio's programs and Helm into the cache, with progress
 	@$(CLUSTER) build $(TEST_TOOLS) >/dev/null
-	@$(CLUSTER) build $(PACKAGED_TOOLS) >/dev/null || echo "the tests that need it will fail, the others run"
+	@$(CLUSTER) build $(PACKAGED_TOOLS) >/dev/null || echo "tests that need the missing programs will fail, the others run"
 
-# go test is silent while it compiles; this shows how far it is.
+# go test prints nothing while it compiles; this prints progress.
 .PHONY: compile
 compile:
 	@$(GO) build $(RACE) -v ./... 2>&1 | awk '/^[^ \t#]+$$/ {if (++n % 50 == 0) print "compiled " n " packages, at " $$0; fflush(); next} {print}'
 
 .PHONY: cover
-cover: control-plane ## Run all tests and print the coverage of each package and the total
+cover: control-plane ## Run unit, integration and mesh tests and print the total coverage
 	@mkdir -p bin
 	$(GO) test -timeout 15m -coverpkg=./... -coverprofile=bin/cover.out ./...
 	@$(GO) tool cover -func=bin/cover.out | tail -1
@@ -211,8 +211,8 @@ fuzz: ## Run every fuzz test for FUZZTIME (60s)
 
 ##@ Node
 
-# The cluster of KUBECONFIG has to hold the images: docs/testing.md. Otherwise the node
-# needs Linux and root.
+# If KUBECONFIG is set, its nodes must have the images (docs/testing.md). Otherwise the
+# node needs Linux and root.
 NODE := etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy containerd containerd-shim-runc-v2 ctr
 
 .PHONY: cluster-up
@@ -222,7 +222,7 @@ cluster-up: ## Start a cluster of one node that runs pods, and print its KUBECON
 		echo "$$said" | sed -n 's/.*"kubeconfig":"\([^"]*\)".*/export KUBECONFIG=\1/p'
 
 .PHONY: cluster-down
-cluster-down: ## End that cluster; nothing of it is left
+cluster-down: ## Stop that cluster and remove everything of it
 	@$(CLUSTER) down --data $(CURDIR)/bin/cluster
 
 .PHONY: node-parts
@@ -235,9 +235,9 @@ node-parts:
 .PHONY: verify
 verify: lint tidy generated chart-lint chart-test ## Run everything that CI checks besides the tests
 
-# Modules of test/tools with code of ours. MAINS only start another project's program:
-# their types are not checked, because that reads the types of all of Istio. All are
-# checked with the flags of their build, so that their dependencies are compiled once.
+# Modules of test/tools with our own code. Those of MAINS only start another project's
+# program: their types are not checked, because that loads the types of all of Istio. All
+# are checked with the flags of their build, so that their dependencies are compiled once.
 MODULES := standin images
 MAINS := cert-manager-controllers coredns istiocni
 AS_BUILT := CGO_ENABLED=0 GOFLAGS=-trimpath
@@ -278,9 +278,9 @@ chart-test: ## Run the chart's unit tests
 ##@ Try
 
 .PHONY: demo
-demo: ## Bring up a control plane with istiod and Isthmus in it, and show what they do
+demo: ## Start a control plane with istiod and Isthmus, and show what they do
 	@hack/demo.sh up
 
 .PHONY: demo-down
-demo-down: ## End the demo
+demo-down: ## Stop the demo
 	@hack/demo.sh down
