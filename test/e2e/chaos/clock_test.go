@@ -19,10 +19,10 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// The clocks of Isthmus' own programs jump, as after an administrator sets the clock of a
-// machine: the programs are built with another time.Now for this test (see
-// test/tools/cluster, image isthmus-clock). By the clock of this test, nothing invalid may
-// be published and valid certificates stay.
+// The clocks of Isthmus' programs jump, as when an administrator sets the clock of a machine.
+// For this test the programs are built with a modified time.Now (test/tools/cluster, image
+// isthmus-clock). By the clock of this test nothing invalid may be published, and valid
+// certificates stay.
 func TestClocksJump(t *testing.T) {
 	trial(t, "clock jumped", func(ctx context.Context, tr *Trial) {
 		tr.ExpectRefusedPods("the API server refuses a certificate that the webhook signs while its clock is ahead")

@@ -18,8 +18,8 @@ type fault struct {
 	run  func(context.Context, *Trial)
 }
 
-// runConcurrently is trial for faults that happen at the same time, which saves time. Each
-// fault has a namespace and a row of its own. Lost requests count for all of them, because
+// runConcurrently runs one trial with several faults at the same time, which saves time.
+// Each fault has its own namespace and row. Lost requests count for all of them, because
 // their cause is unknown.
 func runConcurrently(t *testing.T, faults ...fault) {
 	t.Helper()
@@ -33,7 +33,7 @@ func runConcurrently(t *testing.T, faults ...fault) {
 					start := time.Now()
 					defer func() {
 						for _, history := range subtrial.histories {
-							assert.Empty(subtrial, history.InvalidVersions(), "versions of a Secret that are no bundle")
+							assert.Empty(subtrial, history.InvalidVersions(), "invalid versions of a Secret")
 						}
 						subtrial.row.took, subtrial.row.failure = time.Since(start), failure(t.Failed())
 						rows[i] = subtrial.row

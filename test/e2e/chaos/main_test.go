@@ -1,10 +1,10 @@
 //go:build chaos
 
-// Package chaos breaks one thing after the other in a cluster that runs pods. Meanwhile
-// requests go through two edges, one that reads files and one that reads the Secret, and
-// pods are created all the time. Each trial is judged by what was lost; a table of the
-// results is the last output. Only a cluster that the package starts itself can be broken:
-// with KUBECONFIG most trials fail, and say so.
+// Package chaos introduces one fault after another in a cluster that runs pods, one in each
+// trial. Meanwhile requests go through two edges, one that reads files and one that reads
+// the Secret, and pods are created all the time. A trial fails if requests or pods are lost
+// without need. At the end the package prints a table of the results. It needs a cluster
+// that it starts itself: with KUBECONFIG most trials fail, with a message that says so.
 package chaos
 
 import (

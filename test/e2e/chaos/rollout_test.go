@@ -27,10 +27,10 @@ import (
 
 // rolledPods is the number of edge pods that are rolled. Of them, publisherPods have the
 // sidecar and the publisher, and write one Secret together; the others have no container of
-// Isthmus. A node with the kernel's default settings does not run more sidecars: a user has
-// 128 instances of inotify in all (fs.inotify.max_user_instances), Istio's agent takes two
-// of them and ends if there is none, and all agents are user 1337; so are publishers, which
-// take one if there is one.
+// Isthmus. A node with the kernel's default settings cannot run more sidecars. The kernel
+// allows each user 128 inotify instances (fs.inotify.max_user_instances). All agents and
+// publishers run as user 1337. An agent takes two instances and ends if there is none; a
+// publisher takes one if one is free.
 const rolledPods, publisherPods = 200, 50
 
 // rolledWorkload is one of the workloads, in a namespace of its own.
@@ -41,9 +41,9 @@ type rolledWorkload struct {
 	history   *environment.SecretHistory
 }
 
-// Two workloads of 200 edges together are rolled, all at once. The edges are a program that
-// does nothing and requests few resources: they all run on one node of two CPUs. The pods
-// that are replaced are unschedulable, so that the node starts 200 pods and not 400.
+// Two workloads with 200 edges in total are rolled at the same time. The edges do nothing and
+// request few resources, so that they all run on one node with two CPUs. The pods that they
+// replace are unschedulable, so that the node starts 200 pods and not 400.
 func TestManyEdgesAreRolledAtOnce(t *testing.T) {
 	trial(t, fmt.Sprintf("%d edge pods rolled at once", rolledPods), func(ctx context.Context, tr *Trial) {
 		workloads := []*rolledWorkload{
@@ -142,7 +142,7 @@ func (w *rolledWorkload) checkPodCount(ctx context.Context, unschedulable string
 	return nil
 }
 
-// serverLoad is the work of webhook and controller up to a moment.
+// serverLoad is the work that webhook and controller have done until a point in time.
 type serverLoad struct {
 	reviews, seconds, slow, rejected float64
 	controller                       float64

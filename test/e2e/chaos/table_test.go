@@ -25,7 +25,7 @@ type row struct {
 	// pods were requested; waited of them had to be requested again, wrong were admitted
 	// without an injection.
 	pods, waited, wrong int
-	// recoveries says what took how long after the fault.
+	// recoveries are the parts that recovered, each with the time that it took.
 	recoveries []string
 	took       time.Duration
 	failure

@@ -34,7 +34,7 @@ const (
 	trialPrefix = "trial-"
 )
 
-// Trial is one fault, and what runs beside it.
+// Trial is one fault, with the traffic and the pods that show its effect.
 type Trial struct {
 	*testing.T
 	// Namespace is the trial's own. It is opted in, and deleted with the trial.
@@ -49,9 +49,9 @@ type Trial struct {
 	failuresExpected, refusalsExpected string
 }
 
-// trial breaks something: run returns when the cluster has recovered, as far as it knows,
-// and what was lost until then is recorded. From then on nothing may be lost, whatever the
-// fault was, and a new edge has to start.
+// trial runs a trial. run introduces the fault and returns when the cluster has recovered.
+// The requests and pods that were lost until then are recorded. After that none may be lost,
+// whatever the fault was, and a new edge has to start.
 func trial(t *testing.T, name string, run func(context.Context, *Trial)) {
 	t.Helper()
 	tr := &Trial{T: t, Namespace: fmt.Sprintf("%s%d", trialPrefix, len(results.rows)+1), row: row{trial: name}}
@@ -99,7 +99,7 @@ func (tr *Trial) awaitTraffic(when string) {
 	tr.Helper()
 	tr.await("everything is up "+when, tr.checkHealthy)
 	before := tr.Pods.Snapshot().Injected
-	tr.await("pods come out injected "+when, func(context.Context) error {
+	tr.await("pods are injected "+when, func(context.Context) error {
 		if seen := tr.Pods.Snapshot(); seen.Injected < before+5 {
 			return errors.New(seen.String())
 		}
@@ -242,8 +242,8 @@ func (tr *Trial) awaitCleanTraffic() {
 	tr.Pods.Drain()
 }
 
-// recordResults adds to the row what happened since the last call, and fails if that was not
-// allowed.
+// recordResults adds the results since the last call to the row. It fails if requests or
+// pods were lost that the trial does not expect to lose.
 func (tr *Trial) recordResults() {
 	tr.Helper()
 	count := tr.Pods.Drain()
@@ -251,7 +251,7 @@ func (tr *Trial) recordResults() {
 	tr.row.pods += count.Requested
 	tr.row.waited += count.Failed()
 	tr.row.wrong += count.NotInjected
-	assert.Zero(tr, count.NotInjected, "pods came out without an injection")
+	assert.Zero(tr, count.NotInjected, "pods were created without an injection")
 	if tr.refusalsExpected == "" {
 		assert.Zero(tr, count.Failed(), "pods were refused or unanswered: %s", count)
 	} else {
@@ -272,6 +272,6 @@ func (tr *Trial) recordResults() {
 		tr.Logf("requests may fail: %s", tr.failuresExpected)
 	}
 	for _, history := range tr.histories {
-		assert.Empty(tr, history.InvalidVersions(), "versions of a Secret that are no bundle")
+		assert.Empty(tr, history.InvalidVersions(), "invalid versions of a Secret")
 	}
 }

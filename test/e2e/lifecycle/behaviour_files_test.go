@@ -11,8 +11,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// This is who can read the key, as the edge sees it from inside: the agent writes the files
-// as its own user, the edge reads them as another user, and writes nothing.
+// The test checks the modes and owners of the key's files from inside the edge's container:
+// the agent writes the files as its own user, the edge reads them as another user, and cannot
+// write there.
 func TestKeyFiles(t *testing.T) {
 	t.Parallel()
 	s := newNamespace(t, "files", nil)

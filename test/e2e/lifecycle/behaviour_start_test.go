@@ -21,8 +21,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// The edge's process starts when there are certificates to read: it waits while no server
-// answers at istiod's address, and starts once when one does.
+// The edge's process starts when its certificates exist: it waits while no server answers at
+// istiod's address, and starts exactly once after a server answers.
 func TestEdgeWaitsForItsCertificate(t *testing.T) {
 	t.Parallel()
 	s := newNamespace(t, "start", nil)
@@ -52,8 +52,9 @@ func TestEdgeWaitsForItsCertificate(t *testing.T) {
 	s.assertStartedOnce(t, started)
 }
 
-// Every mode that is documented for it passes Pod Security "restricted", which the API
-// server enforces here, and runs there; an edge with files finds them when it first looks.
+// Every mode that is documented to pass Pod Security "restricted" passes it and runs in a
+// namespace where the API server enforces it. An edge that reads files finds them when it
+// starts.
 func TestModesUnderRestrictedPodSecurity(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -141,7 +142,7 @@ const aliasName = "detour"
 
 var aliasPort = discoveryv1.EndpointPort{Name: ptr.To("ca"), Port: ptr.To[int32](15012), Protocol: ptr.To(corev1.ProtocolTCP)}
 
-// istiodAlias creates one.
+// istiodAlias creates an istiodAlias.
 func (s *testNamespace) istiodAlias(t *testing.T) *istiodAlias {
 	t.Helper()
 	service, err := s.Client.CoreV1().Services(s.name).Create(t.Context(), &corev1.Service{

@@ -14,9 +14,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/patches"
 )
 
-// A container that may write to the volume of the certificates, as the agent alone does, can
-// fill 1 MiB of memory, which is charged to the writer, and no more; neither the pod nor the
-// node is affected.
+// A container that may write to the volume of the certificates can fill at most 1 MiB of
+// memory, which is charged to that container. Neither the pod nor the node is affected.
 func TestCertificateVolumeIsBounded(t *testing.T) {
 	t.Parallel()
 	s := newNamespace(t, "volume", nil)

@@ -19,8 +19,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// Edges of a DaemonSet and of a StatefulSet come out like those of a Deployment, and
-// come back with a certificate of their own.
+// Edges of a DaemonSet and of a StatefulSet are injected like those of a Deployment, and each
+// new pod gets its own certificate.
 func TestEdgesOfDaemonSetAndStatefulSet(t *testing.T) {
 	t.Parallel()
 	s := newNamespace(t, "workloads", nil)
@@ -81,8 +81,8 @@ func (s *testNamespace) edges(t *testing.T, app string) []corev1.Pod {
 	return list.Items
 }
 
-// The publisher is the pod's last ordinary container, so that whatever becomes of it
-// the edge starts, once, and runs; the pod is ready only with it.
+// The publisher is the last ordinary container of the pod. So the edge starts once and keeps
+// running even if the publisher fails. The pod is ready only while the publisher runs.
 func TestFailingPublisherDoesNotStopTheEdge(t *testing.T) {
 	t.Parallel()
 	s := newNamespace(t, "publisher", map[string]string{policy.SourceKey: "agent"})
@@ -118,10 +118,10 @@ func TestFailingPublisherDoesNotStopTheEdge(t *testing.T) {
 			})
 			t.Log(describeContainers(pod))
 			s.assertStartedOnce(t, pod)
-			assert.False(t, hasCondition(pod, corev1.PodReady), "a pod is ready with all its containers")
+			assert.False(t, hasCondition(pod, corev1.PodReady), "a pod is ready only if all its containers are")
 		})
 	}
-	// The reason why it is none of the native sidecars.
+	// This is why the publisher is not a native sidecar.
 	t.Run("a failing native sidecar stops the edge", func(t *testing.T) {
 		t.Parallel()
 		s.createModified(t, "native", func(pod *corev1.Pod) {
@@ -142,7 +142,7 @@ func TestFailingPublisherDoesNotStopTheEdge(t *testing.T) {
 	})
 }
 
-// createModified creates a pod as it would come out, but for what spoil does to it.
+// createModified creates a pod that is injected as usual and then changed by modify.
 func (s *testNamespace) createModified(t *testing.T, name string, modify func(*corev1.Pod)) {
 	t.Helper()
 	injected, err := s.Client.CoreV1().Pods(s.name).Create(t.Context(), withCertificateFolder(inspectorPod(name, "--remain")), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})

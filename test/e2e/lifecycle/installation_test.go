@@ -18,9 +18,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/traffic"
 )
 
-// installationState is what the tests have brought into the cluster.
+// installationState is what the tests have installed in the cluster.
 type installationState struct {
-	// before is what the cluster held of Isthmus and of Istio.
+	// before is the inventory of the cluster before the installation.
 	before inventory
 	istio  bool
 	// edges carry requests from installStart, the installation of Isthmus, to the end.
@@ -33,8 +33,9 @@ type inventory struct {
 	isthmus, namespaces, customResources []string
 }
 
-// install installs Istio, if it is missing, and Isthmus, under requests that fail before and
-// succeed after. The result has to be uninstalled, also after an error.
+// install installs Istio, if it is missing, and then Isthmus. Requests through edges fail
+// until Isthmus is installed, and succeed after that. The caller must call uninstall, even
+// after an error.
 func install(ctx context.Context) (*installationState, error) {
 	state := &installationState{}
 	var err error
@@ -59,8 +60,8 @@ func install(ctx context.Context) (*installationState, error) {
 	return state, err
 }
 
-// uninstall removes what was brought into a cluster that KUBECONFIG names, and reports what
-// is left.
+// uninstall removes what install has installed from a cluster that KUBECONFIG names. It
+// returns an error that names what is left.
 func (i *installationState) uninstall(ctx context.Context) error {
 	if cluster.Ephemeral {
 		return nil
@@ -93,7 +94,7 @@ func (i *installationState) uninstall(ctx context.Context) error {
 	return errors.Join(append(errs, i.awaitNothing(ctx))...)
 }
 
-// awaitNothing waits until nothing is left.
+// awaitNothing waits until the inventory is the same as before the installation.
 func (i *installationState) awaitNothing(ctx context.Context) error {
 	var left []string
 	err := wait.PollUntilContextCancel(ctx, time.Second, true, func(ctx context.Context) (bool, error) {

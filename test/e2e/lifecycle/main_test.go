@@ -1,9 +1,8 @@
 //go:build e2e
 
-// Package lifecycle runs Isthmus on a whole cluster, whose nodes run pods: the one that
-// KUBECONFIG names, or one of a single node that is started for it. Requests go through
-// edges from the installation to the end, and none may fail. It takes some minutes. See
-// docs/testing.md.
+// Package lifecycle tests Isthmus on a cluster that runs pods: the one that KUBECONFIG names,
+// or one of a single node that the package starts. Requests go through edges from the
+// installation to the end of the tests, and none may fail. See docs/testing.md.
 package lifecycle
 
 import (
@@ -20,7 +19,7 @@ import (
 var (
 	// cluster is the cluster of all tests.
 	cluster *node.Cluster
-	// installation is what was brought into it.
+	// installation is what the tests have installed in the cluster.
 	installation *installationState
 	// isthmusInstalled is held for reading by tests that need a running Isthmus, and for
 	// writing by tests that uninstall it; see newNamespace and lockInstallation.
@@ -39,8 +38,8 @@ func run(m *testing.M) int {
 	return status
 }
 
-// runTests starts and installs everything, runs the tests, judges the traffic, and leaves
-// the cluster as it was.
+// runTests starts the cluster, installs everything, runs the tests, reports the traffic, and
+// leaves the cluster as it was.
 func runTests(ctx context.Context, m *testing.M) (status int, err error) {
 	if cluster, err = node.Start(ctx); err != nil {
 		return 1, err

@@ -86,8 +86,9 @@ func memoryUses(ctx context.Context) ([]memoryUse, error) {
 	return found, nil
 }
 
-// maxMemory waits until every running pod of a selection was measured after a moment, and
-// returns the largest working set of a container in them, in MiB.
+// maxMemory waits until the kubelets have measured every running pod that the selector
+// matches, later than after. It returns the largest working set of a container of this name
+// in these pods, in MiB.
 func (s *testNamespace) maxMemory(t *testing.T, namespace, selector, container string, after time.Time) float64 {
 	t.Helper()
 	var found memoryUse
@@ -119,9 +120,9 @@ func (s *testNamespace) maxMemory(t *testing.T, namespace, selector, container s
 	return found.bytes / (1 << 20)
 }
 
-// This measures the webhook's memory with 100 namespaces that are opted in, and after
-// reviews. It runs before the parallel tests. The namespaces stay until the end: deleting so
-// many at once keeps a small cluster busy for a minute.
+// The test measures the webhook's memory with 100 opted-in namespaces, idle and after
+// reviews. It runs before the parallel tests. The namespaces stay until the end, because
+// deleting so many keeps a small cluster busy for a minute.
 func TestMemoryOfTheWebhook(t *testing.T) {
 	const namespaces, reviews, workers = 100, 2000, 8
 	s := newNamespace(t, "reviews", nil)

@@ -25,8 +25,8 @@ import (
 )
 
 const (
-	// meshImage is the image of test/tools/images/meshservice. Its command look is an edge
-	// that only reports the state of its certificates.
+	// meshImage is the image of test/tools/images/meshservice. With its command look it is an
+	// edge that only reports the state of its certificates.
 	meshImage = "isthmus.test/mesh:dev"
 	// edgeUID is the user of Emissary.
 	edgeUID = 8888
@@ -46,7 +46,7 @@ type testNamespace struct {
 }
 
 // newNamespace creates a namespace that is opted in, with these annotations, until the test
-// ends. Isthmus stays installed for as long. Pod Security "restricted" is enforced.
+// ends. Isthmus stays installed until then. Pod Security "restricted" is enforced.
 func newNamespace(t *testing.T, name string, annotations map[string]string) *testNamespace {
 	return newNamespaceAtLevel(t, name, "restricted", annotations)
 }

@@ -56,9 +56,9 @@ func (r *releaseTest) await(t *testing.T, check func(context.Context) error) {
 	require.NoError(t, errors.Join(err, last))
 }
 
-// createWorkload creates a workload of two edges that do nothing, and become available
-// slowly: a rollout lasts longer than the controller's pause between two checks, so that the
-// controller could begin the next rollout meanwhile.
+// createWorkload creates a workload of two edges that do nothing and become available
+// slowly. So a rollout lasts longer than the interval of the controller's checks, and a
+// controller that does not wait for its end would begin the next rollout.
 func (r *releaseTest) createWorkload(t *testing.T, namespace, name string) {
 	t.Helper()
 	d := pods.Deployment(pods.Edge(name), 2)
@@ -101,8 +101,8 @@ func (r *releaseTest) awaitRolled(t *testing.T, namespaces ...string) {
 	})
 }
 
-// watchRollouts watches the Deployments of namespaces until the returned function is called,
-// which returns those that were rolled out at the same time.
+// watchRollouts watches the Deployments of namespaces until the returned function is called.
+// That function returns the Deployments that were rolled out at the same time.
 func (r *releaseTest) watchRollouts(t *testing.T, namespaces ...string) func() []string {
 	t.Helper()
 	concurrent := map[string]bool{}
@@ -133,8 +133,8 @@ func (r *releaseTest) watchRollouts(t *testing.T, namespaces ...string) func() [
 	}
 }
 
-// rollingOut returns the names of those whose pods are being replaced; a pod that is not
-// ready for a moment is no rollout.
+// rollingOut returns the names of the Deployments whose pods are being replaced. A pod that
+// is not ready for a moment does not count.
 func rollingOut(all []appsv1.Deployment) []string {
 	var found []string
 	for i := range all {
@@ -249,7 +249,7 @@ func (r *releaseTest) assertNothingFailed(t *testing.T, description string) {
 	r.assertNoFailedRequests(t, description)
 }
 
-// assertNoFailedRequests checks the requests alone.
+// assertNoFailedRequests checks only the requests.
 func (r *releaseTest) assertNoFailedRequests(t *testing.T, description string) {
 	t.Helper()
 	reports, err := r.edges.Report(t.Context())

@@ -30,19 +30,19 @@ const (
 	caSecret          = "isthmus-webhook-ca"
 	// quietNamespace is a namespace whose workload does not request restarts.
 	quietNamespace = "lifecycle-quiet"
-	// releaseTimeout limits each wait, with room for a busy machine: the rotation of the CA
-	// takes twice two minutes on any.
+	// releaseTimeout limits each wait, with room for a busy machine. The rotation of the CA
+	// takes at least four minutes on any machine.
 	releaseTimeout = 10 * time.Minute
 )
 
-// restartNamespaces are namespaces with a workload each that requests restarts: by an
-// annotation of the namespace, or, for the real edge, by its own.
+// restartNamespaces each have a workload that requests restarts. The first requests them by
+// an annotation of the namespace, the second, the real edge, by its own annotation.
 var restartNamespaces = []string{"lifecycle-asking", "lifecycle-sidecar"}
 
 // TestLifecycleOfARelease deletes the CA of a release, and upgrades, rolls back and
-// uninstalls the release while the CA is replaced, while pods are created and requests go
-// through an edge all the time. In the end the release is as it was. The replacement takes
-// minutes: the parallel tests start meanwhile, and the last parts wait for them.
+// uninstalls the release while the CA is replaced. All the time pods are created and requests
+// go through an edge. In the end the release is as it was. Replacing the CA takes minutes;
+// the parallel tests start meanwhile, and the last parts wait for them.
 func TestLifecycleOfARelease(t *testing.T) {
 	r := newReleaseTest(t)
 
@@ -57,7 +57,7 @@ func TestLifecycleOfARelease(t *testing.T) {
 	t.Run("uninstalled and installed again", func(t *testing.T) { r.uninstall(t) })
 }
 
-// releaseTest is the release, and what runs beside its changes.
+// releaseTest is the release, with the traffic and the pods that show the effect of changes.
 type releaseTest struct {
 	*node.Cluster
 	// creator creates pods all the time, in dry runs.
@@ -68,7 +68,7 @@ type releaseTest struct {
 	values string
 	// base is the revision to roll back to.
 	base int
-	// oldRoots are the roots by which the API server verified the webhook before.
+	// oldRoots are the roots with which the API server verified the webhook before loseCA.
 	oldRoots [][]byte
 }
 

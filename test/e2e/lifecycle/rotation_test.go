@@ -63,10 +63,10 @@ func TestPublishersWriteEachRotationOnce(t *testing.T) {
 		took[(len(took)*99+99)/100-1].Milliseconds(), took[len(took)/2].Milliseconds())
 
 	assert.Empty(t, history.InvalidVersions())
-	writes, needless := len(history.Versions()), history.UnneededWrites()
-	observedRotations := writes - len(needless)
+	writes, unneeded := len(history.Versions()), history.UnneededWrites()
+	observedRotations := writes - len(unneeded)
 	measurements.add(fmt.Sprintf("writes a rotation, %d replicas, %d rotations", replicas, observedRotations), "1 with 50 replicas", "%.2f", float64(writes)/float64(observedRotations))
-	assert.Empty(t, needless, "one write for each rotation")
+	assert.Empty(t, unneeded, "one write for each rotation")
 
 	now := time.Now()
 	measurements.add(fmt.Sprintf("publisher, greatest of %d after %d rotations", replicas, observedRotations), "20 MiB", "%.1f MiB", shared.maxMemory(t, shared.name, "app=edge", patches.PublisherName, now))
@@ -124,10 +124,10 @@ func (s *singleEdge) latencies(t *testing.T) []time.Duration {
 		}
 	}
 	var took []time.Duration
-	for _, entry := range s.Versions()[1:] {
-		at, found := written[entry.Serial]
-		require.True(t, found, "serial %s is in the Secret, and in no edge's files", entry.Serial)
-		took = append(took, entry.Seen.Sub(at))
+	for _, version := range s.Versions()[1:] {
+		at, found := written[version.Serial]
+		require.True(t, found, "serial %s is in the Secret, and in no edge's files", version.Serial)
+		took = append(took, version.Seen.Sub(at))
 	}
 	return took
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/framework/node"
 )
 
-// changeCertificateSource gives the webhook a certificate of the user's, in the two steps of
-// docs/install.md, without a refused pod. The way back refuses some pods until the
+// changeCertificateSource gives the webhook a user's own certificate in the two steps of
+// docs/install.md; no pod is refused. On the way back some pods are refused until the
 // controller has written the caBundle.
 func (r *releaseTest) changeCertificateSource(t *testing.T) {
 	ca := certtest.NewAuthority(t)

@@ -23,10 +23,10 @@ import (
 )
 
 const (
-	// trafficLifetime is the lifetime of all certificates that carry requests. The agent
-	// renews its own after half of it, the controller the Secret after a third. The rest
-	// bridges times without renewals, as between uninstalling and installing, and the minute
-	// that the kubelet may take to update a Secret.
+	// trafficLifetime is the lifetime of the certificates that requests use. The agent renews
+	// its certificate after half of it, the controller the Secret after a third. The rest has
+	// to cover times without renewals, such as between uninstalling and installing, and the
+	// minute that the kubelet may take to update a Secret.
 	trafficLifetime = 3 * time.Minute
 	// edgeReplicas is the number of replicas of each edge.
 	edgeReplicas = 2
@@ -67,7 +67,7 @@ func awaitLog(ctx context.Context, namespace, text string) error {
 	return nil
 }
 
-// optIn labels the namespaces and rolls the edges; from then on no request may fail. It
+// optIn labels the namespaces and rolls the edges. After that no request may fail. It
 // measures the time from the start of the installation until the first edge was ready.
 func (i *installationState) optIn(ctx context.Context) error {
 	ready := make(chan error, 1)
@@ -114,7 +114,7 @@ func (i *installationState) reportTraffic(ctx context.Context, w io.Writer) erro
 	return nil
 }
 
-// Files and Secret are renewed repeatedly under the requests.
+// Files and Secret are renewed repeatedly, and no request fails.
 func TestRotationsFailNoRequest(t *testing.T) {
 	t.Parallel()
 	const rotations = 2

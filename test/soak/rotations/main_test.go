@@ -1,8 +1,8 @@
 //go:build soak
 
-// Package rotations holds the tests that take minutes: rotations of the controller and of
-// the publisher beside the real agent, a rotation of the mesh's root, and faults in between
-// that need no node; the others are in test/e2e/chaos. `make soak` runs it.
+// Package rotations tests many rotations of the controller and of the publisher beside the
+// real agent, a rotation of the mesh's root, and faults that need no node. The faults that
+// need a node are in test/e2e/chaos. `make soak` runs the package, which takes minutes.
 package rotations
 
 import (

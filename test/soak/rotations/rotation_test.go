@@ -15,7 +15,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// slack is how much later than the publisher this test may see a rename.
+// slack is how much later than the publisher this test may observe a rename.
 const slack = time.Second
 
 // rotations is the number of rotations of each test: $ISTHMUS_ROTATIONS, or ten.
@@ -30,10 +30,10 @@ func controller(t *testing.T, flags ...string) *environment.Server {
 	return c
 }
 
-// These tests share a controller, istiod, and the minutes that they take.
+// The subtests share a controller and istiod, and run in parallel to save minutes.
 func TestRotationsWithOneController(t *testing.T) {
 	controller(t)
-	t.Run("trials", func(t *testing.T) {
+	t.Run("parallel", func(t *testing.T) {
 		for name, run := range map[string]func(*testing.T){
 			"renewals of the controller": controllerRenewals,
 			"rotations of the agent":     agentRotations,
@@ -62,7 +62,7 @@ func controllerRenewals(t *testing.T) {
 	assert.Empty(t, history.UnneededWrites(), "one write per renewal")
 }
 
-// The real agent writes a directory, and three publishers of three replicas write one
+// The real agent writes a directory, and three publishers, as of three replicas, write one
 // Secret.
 func agentRotations(t *testing.T) {
 	ns := env.CreateNamespace(t, map[string]string{policy.SourceKey: "agent"}, "edge", "reviews")
@@ -100,7 +100,7 @@ func assertNothingFailed(t *testing.T, history *environment.SecretHistory, calls
 	t.Helper()
 	n, failures := calls.Calls()
 	assert.Empty(t, failures, "failed calls")
-	assert.Empty(t, history.InvalidVersions(), "versions of the Secret that are no bundle")
+	assert.Empty(t, history.InvalidVersions(), "invalid versions of the Secret")
 	t.Logf("%d calls through %d certificates, %d failed; %d versions, %d wrong", n, len(history.Serials()), len(failures), len(history.Versions()), len(history.InvalidVersions()))
 }
 
