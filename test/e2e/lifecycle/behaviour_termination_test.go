@@ -59,8 +59,8 @@ func TestEdgeStopsBeforeTheAgent(t *testing.T) {
 			assert.Zero(t, ended.ExitCode)
 			assert.Zero(t, agent.ExitCode, "the agent ends by itself, within the grace period")
 			v := lastView(t, pod, "edge")
-			assert.Greater(t, v.Looks, 3)
-			assert.Zero(t, v.Lacks, v.Lack)
+			assert.Greater(t, v.Reads, 3)
+			assert.Zero(t, v.FailedReads, v.ReadError)
 		})
 	}
 }

@@ -216,8 +216,9 @@ type view struct {
 	Capacity         int64
 	Filled, Charged  int64
 	Full             string
-	Looks, Lacks     int
-	Lack             string
+	Reads            int    `json:"looks"`
+	FailedReads      int    `json:"lacks"`
+	ReadError        string `json:"lack"`
 }
 
 // firstView returns the first view of a container that runs mesh look.

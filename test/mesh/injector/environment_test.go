@@ -160,7 +160,7 @@ func wantProxies(want int) func(*corev1.Pod) error {
 			}
 		}
 		if got != want {
-			return fmt.Errorf("the pod came out with %d containers istio-proxy, want %d", got, want)
+			return fmt.Errorf("the pod has %d containers istio-proxy, want %d", got, want)
 		}
 		return nil
 	}

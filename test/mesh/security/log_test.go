@@ -134,7 +134,7 @@ func createAccount(t testing.TB) string {
 	return name
 }
 
-// marker replaces the key in a Secret that is no bundle.
+// marker replaces the key in a damaged Secret.
 const marker = "c3RvbGVuIGtleSBvZiBhIHN0cmFuZ2Vy"
 
 // TestNoKeyIsSaid runs everything at the highest verbosity while Secrets are issued,

@@ -1,11 +1,11 @@
-// Command cert-manager-controllers runs cert-manager's own controllers for tests: those that
-// issue from issuers of the kinds CA and self-signed, at the version that go.mod
-// pins. cert-manager's program is a module that cannot be required, so this is
-// its registry of controllers with a small main.
+// Command cert-manager-controllers runs cert-manager's own controllers for tests, at the
+// version that go.mod pins: those for issuers of the kinds CA and self-signed. The module of
+// cert-manager's program cannot be required, so this is a small main around its registry of
+// controllers.
 //
-// Its webhook is not run. So nothing validates a Certificate but the schema of
-// its CRD, nothing asks who approved a CertificateRequest, and cert-manager's own
-// approver approves all of them.
+// cert-manager's webhook does not run. So only the schema of the CRD validates a Certificate,
+// nothing checks who approved a CertificateRequest, and cert-manager's own approver approves
+// all of them.
 package main
 
 import (
@@ -88,7 +88,7 @@ func run(ctx context.Context, arguments []string, input io.Reader, output io.Wri
 		}
 		controllers = append(controllers, c)
 	}
-	// The informers are shared, and were asked for by the constructors.
+	// The constructors have requested the shared informers.
 	shared, err := factory.Build()
 	if err != nil {
 		return err

@@ -1,5 +1,5 @@
-// Command coredns is CoreDNS with the plugins that the DNS of a cluster needs,
-// and without those of clouds, which are most of its dependencies.
+// Command coredns is CoreDNS with only the plugins that the DNS of a cluster needs. The
+// plugins for clouds would be most of its dependencies.
 package main
 
 import (
@@ -13,7 +13,7 @@ import (
 )
 
 func main() {
-	// In this order a query passes them.
+	// A query passes the plugins in this order.
 	dnsserver.Directives = []string{"ready", "health", "errors", "cache", "kubernetes"}
 	coremain.Run()
 }

@@ -1,8 +1,7 @@
-// Command istiocni stands in for the agent of istio-cni on a node, as far as that
-// can be without its privileges. Which pods ambient takes, it decides with
-// istio-cni's own code and the selectors of its chart, and it writes on them what
-// istio-cni writes when it has redirected their traffic. It redirects nothing: there
-// is no ztunnel here.
+// Command istiocni is a stand-in for the agent of istio-cni on a node that needs no
+// privileges. It decides with istio-cni's own code and the selectors of its chart which
+// pods are in ambient mode, and writes the annotation that istio-cni writes after it has
+// redirected their traffic. It redirects nothing: there is no ztunnel.
 package main
 
 import (
@@ -28,8 +27,8 @@ import (
 	"istio.io/istio/cni/pkg/util"
 )
 
-// every is how often the pods are looked at.
-const every = 300 * time.Millisecond
+// interval is how often all pods are checked.
+const interval = 300 * time.Millisecond
 
 func main() {
 	log.SetFlags(log.Ltime | log.Lmicroseconds)
@@ -69,13 +68,13 @@ func run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(every):
+		case <-time.After(interval):
 		}
 	}
 }
 
-// enroll goes through all pods: those that ambient takes and that run get
-// istio-cni's annotation, those that it no longer takes lose it.
+// enroll adds istio-cni's annotation to running pods that are in ambient mode, and removes
+// it from pods that no longer are.
 func enroll(ctx context.Context, client kubernetes.Interface, enabled *util.CompiledEnablementSelectors, excluded []string) error {
 	namespaces, err := client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
 	if err != nil {

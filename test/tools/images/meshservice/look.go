@@ -37,11 +37,11 @@ type View struct {
 	Filled  int64  `json:"filled,omitempty"`
 	Full    string `json:"full,omitempty"`
 	Charged int64  `json:"charged,omitempty"`
-	// Looks counts how often the pair was read after the signal to end, Lacks how often
-	// that failed. Lack is the last error.
-	Looks int    `json:"looks,omitempty"`
-	Lacks int    `json:"lacks,omitempty"`
-	Lack  string `json:"lack,omitempty"`
+	// Reads counts how often the pair was read after the signal to end, FailedReads how
+	// often that failed. ReadError is the last error.
+	Reads       int    `json:"looks,omitempty"`
+	FailedReads int    `json:"lacks,omitempty"`
+	ReadError   string `json:"lack,omitempty"`
 }
 
 // File is a file of the folder. Mode is in octal digits.
@@ -253,27 +253,27 @@ func (i *inspector) followChanges(ctx context.Context) {
 
 // lastWritten returns the latest modification time of the folder's files.
 func (i *inspector) lastWritten() time.Time {
-	var youngest time.Time
+	var newest time.Time
 	entries, err := os.ReadDir(i.folder)
 	if err != nil {
-		return youngest
+		return newest
 	}
 	for _, entry := range entries {
-		if info, err := entry.Info(); err == nil && info.ModTime().After(youngest) {
-			youngest = info.ModTime()
+		if info, err := entry.Info(); err == nil && info.ModTime().After(newest) {
+			newest = info.ModTime()
 		}
 	}
-	return youngest
+	return newest
 }
 
 // pollAfterStop reads the pair repeatedly during the linger period.
 func (i *inspector) pollAfterStop() {
 	end := time.Now().Add(i.linger)
 	for time.Now().Before(end) {
-		i.view.Looks++
+		i.view.Reads++
 		if _, err := certpair.Load(i.folder, time.Now()); err != nil {
-			i.view.Lacks++
-			i.view.Lack = err.Error()
+			i.view.FailedReads++
+			i.view.ReadError = err.Error()
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
