@@ -1,4 +1,4 @@
-// Package docs checks that the pages know what the code knows.
+// Package docs checks that the pages match the code.
 package docs
 
 import (
@@ -21,7 +21,7 @@ func page(t *testing.T, name string) string {
 }
 
 // found returns what the expression's only group matches in the Go files of the
-// folders, tests aside.
+// folders, except for tests.
 func found(t *testing.T, expression string, folders ...string) []string {
 	t.Helper()
 	var all []string
@@ -41,7 +41,7 @@ func found(t *testing.T, expression string, folders ...string) []string {
 	return slices.Compact(all)
 }
 
-func TestEveryKeyHasItsPlace(t *testing.T) {
+func TestEveryKeyIsDocumented(t *testing.T) {
 	ours := found(t, `= Domain \+ "([a-z-]+)"`, "webhook/policy")
 	require.Contains(t, ours, "cert-dir")
 	annotations := page(t, "annotations.md")
@@ -55,7 +55,7 @@ func TestEveryKeyHasItsPlace(t *testing.T) {
 	}
 }
 
-func TestNoKeyIsInvented(t *testing.T) {
+func TestDocumentedKeysExist(t *testing.T) {
 	known := found(t, `= Domain \+ "([a-z-]+)"`, "webhook/policy")
 	for name, text := range pages(t) {
 		for _, match := range regexp.MustCompile(`\b(?:pod\.|namespace\.)?isthmus\.dev/([a-z-]+)`).FindAllStringSubmatch(text, -1) {
@@ -97,7 +97,7 @@ func TestEveryFieldOfAProfileIsExplained(t *testing.T) {
 	}
 }
 
-func TestLinksLead(t *testing.T) {
+func TestLinksResolve(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	for name, text := range pages(t) {
 		for _, match := range link.FindAllStringSubmatch(text, -1) {

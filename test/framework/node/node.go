@@ -1,7 +1,7 @@
 // Package node stands for a cluster that runs pods: the one that KUBECONFIG names, or one
 // of a single node that test/tools/cluster starts for as long as the test runs. Everything
-// reaches pods through the API server only, so the same test runs on any cluster that
-// holds the images of "cluster images".
+// reaches pods through the API server only, so the same test runs on any cluster whose
+// nodes have the images that `cluster images` (test/tools/cluster) builds.
 //
 // Tiers: test/e2e.
 package node

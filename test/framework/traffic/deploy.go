@@ -44,7 +44,7 @@ func Profile() []string {
 }
 
 // Options say what to deploy. The cluster must have Istio and Isthmus, and its nodes the
-// images edge and mesh of "cluster images".
+// images edge and mesh that `cluster images` (test/tools/cluster) builds.
 type Options struct {
 	// Config is the administrator's client configuration.
 	Config *rest.Config

@@ -104,11 +104,11 @@ var (
 	}
 )
 
-// seen holds the settings of a revision that a pod got.
-type seen struct{ image, ca, trustDomain string }
+// sidecarSettings are the settings of a revision in an injected pod.
+type sidecarSettings struct{ image, ca, trustDomain string }
 
-// admitted injects a pod with the settings that the watcher has.
-func admitted(t *testing.T, engine *inject.Engine, podLabels, namespaceLabels map[string]string) (seen, inject.Result) {
+// injectPod injects a pod with the settings that the watcher has.
+func injectPod(t *testing.T, engine *inject.Engine, podLabels, namespaceLabels map[string]string) (sidecarSettings, inject.Result) {
 	t.Helper()
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "edge", Labels: podLabels, Annotations: map[string]string{policy.InjectKey: "true"}},
@@ -116,7 +116,7 @@ func admitted(t *testing.T, engine *inject.Engine, podLabels, namespaceLabels ma
 	}
 	result := engine.Inject(inject.Request{Pod: pod, Namespace: policy.Namespace{Name: "edge", Labels: namespaceLabels}})
 	if result.Denied {
-		return seen{}, result
+		return sidecarSettings{}, result
 	}
 	require.Equal(t, policy.Injected, result.Reason, result.Message)
 	raw, err := json.Marshal(pod)
@@ -135,10 +135,10 @@ func admitted(t *testing.T, engine *inject.Engine, podLabels, namespaceLabels ma
 		for _, e := range c.Env {
 			env[e.Name] = e.Value
 		}
-		return seen{c.Image, env["CA_ADDR"], env["TRUST_DOMAIN"]}, result
+		return sidecarSettings{c.Image, env["CA_ADDR"], env["TRUST_DOMAIN"]}, result
 	}
 	require.Fail(t, "no istio-proxy in the pod")
-	return seen{}, result
+	return sidecarSettings{}, result
 }
 
 // TestRevisionsAndTags installs two revisions with Istio's own chart, and moves
@@ -152,13 +152,13 @@ func TestRevisionsAndTags(t *testing.T) {
 	w := start(t, i.webhook(t), i.namespace)
 	engine, err := inject.New(inject.Options{Mesh: w.Mesh, Injector: w.Injector})
 	require.NoError(t, err)
-	ofBlue := seen{"docker.io/istio/proxyv2:1.30.2", "istiod-blue." + i.namespace + ".svc:15012", "blue.example.org"}
-	ofGreen := seen{"registry.example.org/istio/proxyv2:1.31.1", "ca.green.example.org:443", "green.example.org"}
+	ofBlue := sidecarSettings{"docker.io/istio/proxyv2:1.30.2", "istiod-blue." + i.namespace + ".svc:15012", "blue.example.org"}
+	ofGreen := sidecarSettings{"registry.example.org/istio/proxyv2:1.31.1", "ca.green.example.org:443", "green.example.org"}
 	rev := func(revision string) map[string]string { return map[string]string{"istio.io/rev": revision} }
 
 	for name, tt := range map[string]struct {
 		pod, namespace map[string]string
-		want           seen
+		want           sidecarSettings
 	}{
 		"neither names a revision":        {want: ofBlue},
 		"the namespace names a revision":  {namespace: rev("green"), want: ofGreen},
@@ -168,7 +168,7 @@ func TestRevisionsAndTags(t *testing.T) {
 		"the pod names a tag":             {pod: rev("prod"), want: ofBlue},
 		"the pod overrides the namespace": {pod: rev("green"), namespace: rev("prod"), want: ofGreen},
 	} {
-		got, result := admitted(t, engine, tt.pod, tt.namespace)
+		got, result := injectPod(t, engine, tt.pod, tt.namespace)
 		assert.Equal(t, tt.want, got, "%s: %s", name, result.Message)
 	}
 
@@ -191,19 +191,19 @@ func TestRevisionsAndTags(t *testing.T) {
 	// The canary becomes the default: the chart's upgrade moves the tag.
 	i.upgrade(t, "green", append(green, "revisionTags={default}")...)
 	eventually(t, "the tag has moved", func() bool { return trustDomain(w, "") == "green.example.org" })
-	got, _ := admitted(t, engine, nil, nil)
+	got, _ := injectPod(t, engine, nil, nil)
 	assert.Equal(t, ofGreen, got)
-	got, _ = admitted(t, engine, nil, rev("prod"))
+	got, _ = injectPod(t, engine, nil, rev("prod"))
 	assert.Equal(t, ofBlue, got, "the other tag stays")
 
 	i.removeTag(t, "default")
 	eventually(t, "the tag is gone", func() bool { _, err := w.Mesh(""); return err != nil })
-	_, result := admitted(t, engine, nil, nil)
+	_, result := injectPod(t, engine, nil, nil)
 	assert.True(t, result.Denied)
 	assert.Contains(t, result.Message, "istio in namespace "+i.namespace+" has the revisions blue, green and no default one; its tags are prod (revision blue): "+
 		"name one of them with label istio.io/rev, or set the tag default")
 	assert.NoError(t, w.Ready(), "an ambiguous revision does not make the webhook unready")
-	got, _ = admitted(t, engine, nil, rev("green"))
+	got, _ = injectPod(t, engine, nil, rev("green"))
 	assert.Equal(t, ofGreen, got, "a pod that names a revision is not affected")
 
 	// The command line sees the same.
