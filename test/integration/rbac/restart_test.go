@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	askingNamespace = "rbac-asking"
-	silentNamespace = "rbac-silent"
+	annotatedNamespace   = "rbac-asking"
+	unannotatedNamespace = "rbac-silent"
 )
 
 // restartValues are values of the chart with which the controller may restart workloads.
@@ -91,15 +91,15 @@ func mergedPatch(t *testing.T, addition string) string {
 func TestAStolenControllerTokenChangesNoWorkload(t *testing.T) {
 	c := install(t, restartValues)
 	enabled := map[string]string{"isthmus.dev/injection": "enabled"}
-	c.namespace(silentNamespace, enabled)
+	c.namespace(unannotatedNamespace, enabled)
 	c.namespace(excluded, enabled)
 	c.namespace(unlabelled, nil)
-	c.namespace(askingNamespace, enabled)
+	c.namespace(annotatedNamespace, enabled)
 	ctx := t.Context()
-	_, err := c.admin.CoreV1().Namespaces().Patch(ctx, askingNamespace, types.MergePatchType, []byte(`{"metadata":{"annotations":{"isthmus.dev/restart-when-stale":"true"}}}`), metav1.PatchOptions{})
+	_, err := c.admin.CoreV1().Namespaces().Patch(ctx, annotatedNamespace, types.MergePatchType, []byte(`{"metadata":{"annotations":{"isthmus.dev/restart-when-stale":"true"}}}`), metav1.PatchOptions{})
 	require.NoError(t, err)
 	for namespace, workloads := range map[string]map[string]string{
-		silentNamespace: {"asks": "true", "silent": "", "wrong": "yes"}, askingNamespace: {"silent": "", "declines": "false"}, excluded: {"asks": "true"}, unlabelled: {"asks": "true"},
+		unannotatedNamespace: {"asks": "true", "silent": "", "wrong": "yes"}, annotatedNamespace: {"silent": "", "declines": "false"}, excluded: {"asks": "true"}, unlabelled: {"asks": "true"},
 	} {
 		for name, restartWhenStale := range workloads {
 			c.deploy(namespace, name, restartWhenStale)
@@ -116,33 +116,33 @@ func TestAStolenControllerTokenChangesNoWorkload(t *testing.T) {
 		namespace, name, patch string
 		want                   string // the refusal; empty if the patch is allowed
 	}{
-		"if the workload asks for a restart, expect no refusal":         {silentNamespace, "asks", restartPatch, ""},
-		"if the namespace asks for restarts, expect no refusal":         {askingNamespace, "silent", restartPatch, ""},
-		"if neither asks for a restart, expect a refusal":               {silentNamespace, "silent", restartPatch, wantAnnotation + "silent does not"},
-		"if the annotation's value is invalid, expect a refusal":        {silentNamespace, "wrong", restartPatch, wantAnnotation},
-		"if the workload declines, expect a refusal":                    {askingNamespace, "declines", restartPatch, wantAnnotation + "declines does not"},
-		"if it adds the annotation itself, expect a refusal":            {silentNamespace, "silent", mergedPatch(t, `{"metadata":{"annotations":{"isthmus.dev/restart-when-stale":"true"}}}`), wantOnlyRestart},
+		"if the workload asks for a restart, expect no refusal":         {unannotatedNamespace, "asks", restartPatch, ""},
+		"if the namespace asks for restarts, expect no refusal":         {annotatedNamespace, "silent", restartPatch, ""},
+		"if neither asks for a restart, expect a refusal":               {unannotatedNamespace, "silent", restartPatch, wantAnnotation + "silent does not"},
+		"if the annotation's value is invalid, expect a refusal":        {unannotatedNamespace, "wrong", restartPatch, wantAnnotation},
+		"if the workload declines, expect a refusal":                    {annotatedNamespace, "declines", restartPatch, wantAnnotation + "declines does not"},
+		"if it adds the annotation itself, expect a refusal":            {unannotatedNamespace, "silent", mergedPatch(t, `{"metadata":{"annotations":{"isthmus.dev/restart-when-stale":"true"}}}`), wantOnlyRestart},
 		"if the namespace is not opted in, expect a refusal":            {unlabelled, "asks", restartPatch, wantNamespace + unlabelled + " is none"},
 		"if the namespace is excluded, expect a refusal":                {excluded, "asks", restartPatch, wantNamespace + excluded + " is none"},
-		"if it changes the image, expect a refusal":                     {silentNamespace, "asks", mergedPatch(t, `{"spec":{"template":{"spec":{"containers":[{"name":"edge","image":"evil:1"}]}}}}`), wantOnlyRestart},
-		"if it adds a volume, expect a refusal":                         {silentNamespace, "asks", mergedPatch(t, `{"spec":{"template":{"spec":{"volumes":[{"name":"x","hostPath":{"path":"/"}}]}}}}`), wantOnlyRestart},
-		"if it changes the service account, expect a refusal":           {silentNamespace, "asks", mergedPatch(t, `{"spec":{"template":{"spec":{"serviceAccountName":"admin"}}}}`), wantOnlyRestart},
-		"if it scales the workload, expect a refusal":                   {silentNamespace, "asks", mergedPatch(t, `{"spec":{"replicas":0}}`), wantOnlyRestart},
-		"if it pauses the workload, expect a refusal":                   {silentNamespace, "asks", mergedPatch(t, `{"spec":{"paused":true}}`), wantOnlyRestart},
-		"if it changes the update strategy, expect a refusal":           {silentNamespace, "asks", mergedPatch(t, `{"spec":{"strategy":{"type":"Recreate","rollingUpdate":null}}}`), wantOnlyRestart},
-		"if it labels the pods, expect a refusal":                       {silentNamespace, "asks", mergedPatch(t, `{"spec":{"template":{"metadata":{"labels":{"x":"y"}}}}}`), wantOnlyRestart},
-		"if it annotates the pods, expect a refusal":                    {silentNamespace, "asks", mergedPatch(t, `{"spec":{"template":{"metadata":{"annotations":{"isthmus.dev/inject":"false"}}}}}`), wantOnlyRestart},
-		"if it removes an annotation of the pods, expect a refusal":     {silentNamespace, "asks", mergedPatch(t, `{"spec":{"template":{"metadata":{"annotations":{"example.com/kept":null}}}}}`), wantOnlyRestart},
-		"if it annotates the workload, expect a refusal":                {silentNamespace, "asks", mergedPatch(t, `{"metadata":{"annotations":{"x":"y"}}}`), wantOnlyRestart},
-		"if it removes an annotation of the workload, expect a refusal": {silentNamespace, "asks", mergedPatch(t, `{"metadata":{"annotations":{"example.com/kept":null}}}`), wantOnlyRestart},
-		"if it writes a DaemonSet's annotation, expect a refusal":       {silentNamespace, "asks", mergedPatch(t, `{"metadata":{"annotations":{"deprecated.daemonset.template.generation":"7"}}}`), wantOnlyRestart},
-		"if it labels the workload, expect a refusal":                   {silentNamespace, "asks", mergedPatch(t, `{"metadata":{"labels":{"x":"y"}}}`), wantOnlyRestart},
-		"if it removes the labels of the workload, expect a refusal":    {silentNamespace, "asks", mergedPatch(t, `{"metadata":{"labels":null}}`), wantOnlyRestart},
-		"if it adds an owner, expect a refusal":                         {silentNamespace, "asks", mergedPatch(t, `{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"Secret","name":"x","uid":"1"}]}}`), wantOnlyRestart},
-		"if it adds a finalizer, expect a refusal":                      {silentNamespace, "asks", mergedPatch(t, `{"metadata":{"finalizers":["example.com/never"]}}`), wantOnlyRestart},
-		"if restarted-for is not a hash, expect a refusal":              {silentNamespace, "asks", mergedPatch(t, `{"metadata":{"annotations":{"isthmus.dev/restarted-for":"a long story"}}}`), wantFormat},
-		"if restartedAt is not a time, expect a refusal":                {silentNamespace, "asks", mergedPatch(t, `{"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":"now"}}}}}`), wantFormat},
-		"if it removes restarted-for, expect a refusal":                 {silentNamespace, "asks", mergedPatch(t, `{"metadata":{"annotations":{"isthmus.dev/restarted-for":null}}}`), wantFormat},
+		"if it changes the image, expect a refusal":                     {unannotatedNamespace, "asks", mergedPatch(t, `{"spec":{"template":{"spec":{"containers":[{"name":"edge","image":"evil:1"}]}}}}`), wantOnlyRestart},
+		"if it adds a volume, expect a refusal":                         {unannotatedNamespace, "asks", mergedPatch(t, `{"spec":{"template":{"spec":{"volumes":[{"name":"x","hostPath":{"path":"/"}}]}}}}`), wantOnlyRestart},
+		"if it changes the service account, expect a refusal":           {unannotatedNamespace, "asks", mergedPatch(t, `{"spec":{"template":{"spec":{"serviceAccountName":"admin"}}}}`), wantOnlyRestart},
+		"if it scales the workload, expect a refusal":                   {unannotatedNamespace, "asks", mergedPatch(t, `{"spec":{"replicas":0}}`), wantOnlyRestart},
+		"if it pauses the workload, expect a refusal":                   {unannotatedNamespace, "asks", mergedPatch(t, `{"spec":{"paused":true}}`), wantOnlyRestart},
+		"if it changes the update strategy, expect a refusal":           {unannotatedNamespace, "asks", mergedPatch(t, `{"spec":{"strategy":{"type":"Recreate","rollingUpdate":null}}}`), wantOnlyRestart},
+		"if it labels the pods, expect a refusal":                       {unannotatedNamespace, "asks", mergedPatch(t, `{"spec":{"template":{"metadata":{"labels":{"x":"y"}}}}}`), wantOnlyRestart},
+		"if it annotates the pods, expect a refusal":                    {unannotatedNamespace, "asks", mergedPatch(t, `{"spec":{"template":{"metadata":{"annotations":{"isthmus.dev/inject":"false"}}}}}`), wantOnlyRestart},
+		"if it removes an annotation of the pods, expect a refusal":     {unannotatedNamespace, "asks", mergedPatch(t, `{"spec":{"template":{"metadata":{"annotations":{"example.com/kept":null}}}}}`), wantOnlyRestart},
+		"if it annotates the workload, expect a refusal":                {unannotatedNamespace, "asks", mergedPatch(t, `{"metadata":{"annotations":{"x":"y"}}}`), wantOnlyRestart},
+		"if it removes an annotation of the workload, expect a refusal": {unannotatedNamespace, "asks", mergedPatch(t, `{"metadata":{"annotations":{"example.com/kept":null}}}`), wantOnlyRestart},
+		"if it writes a DaemonSet's annotation, expect a refusal":       {unannotatedNamespace, "asks", mergedPatch(t, `{"metadata":{"annotations":{"deprecated.daemonset.template.generation":"7"}}}`), wantOnlyRestart},
+		"if it labels the workload, expect a refusal":                   {unannotatedNamespace, "asks", mergedPatch(t, `{"metadata":{"labels":{"x":"y"}}}`), wantOnlyRestart},
+		"if it removes the labels of the workload, expect a refusal":    {unannotatedNamespace, "asks", mergedPatch(t, `{"metadata":{"labels":null}}`), wantOnlyRestart},
+		"if it adds an owner, expect a refusal":                         {unannotatedNamespace, "asks", mergedPatch(t, `{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"Secret","name":"x","uid":"1"}]}}`), wantOnlyRestart},
+		"if it adds a finalizer, expect a refusal":                      {unannotatedNamespace, "asks", mergedPatch(t, `{"metadata":{"finalizers":["example.com/never"]}}`), wantOnlyRestart},
+		"if restarted-for is not a hash, expect a refusal":              {unannotatedNamespace, "asks", mergedPatch(t, `{"metadata":{"annotations":{"isthmus.dev/restarted-for":"a long story"}}}`), wantFormat},
+		"if restartedAt is not a time, expect a refusal":                {unannotatedNamespace, "asks", mergedPatch(t, `{"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":"now"}}}}}`), wantFormat},
+		"if it removes restarted-for, expect a refusal":                 {unannotatedNamespace, "asks", mergedPatch(t, `{"metadata":{"annotations":{"isthmus.dev/restarted-for":null}}}`), wantFormat},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -156,11 +156,11 @@ func TestAStolenControllerTokenChangesNoWorkload(t *testing.T) {
 		})
 	}
 	t.Run("other users are not restricted", func(t *testing.T) {
-		assert.NoError(t, patchDeployment(t.Context(), c.admin, silentNamespace, "asks", `{"spec":{"replicas":3}}`))
+		assert.NoError(t, patchDeployment(t.Context(), c.admin, unannotatedNamespace, "asks", `{"spec":{"replicas":3}}`))
 	})
 	for _, subresource := range []string{"scale", "status"} {
 		t.Run("the subresource "+subresource+" is forbidden", func(t *testing.T) {
-			assert.NoError(t, checkForbidden(patchDeployment(t.Context(), attacker, silentNamespace, "asks", `{"spec":{"replicas":0}}`, subresource)))
+			assert.NoError(t, checkForbidden(patchDeployment(t.Context(), attacker, unannotatedNamespace, "asks", `{"spec":{"replicas":0}}`, subresource)))
 		})
 	}
 	t.Run("the same holds for StatefulSet and DaemonSet", func(t *testing.T) { c.testOtherKinds(t, attacker) })
@@ -168,25 +168,25 @@ func TestAStolenControllerTokenChangesNoWorkload(t *testing.T) {
 
 func (c *cluster) testOtherKinds(t *testing.T, attacker kubernetes.Interface) {
 	ctx := t.Context()
-	_, err := c.admin.AppsV1().StatefulSets(silentNamespace).Create(ctx, &appsv1.StatefulSet{
+	_, err := c.admin.AppsV1().StatefulSets(unannotatedNamespace).Create(ctx, &appsv1.StatefulSet{
 		ObjectMeta: workloadMeta("asks", "true"), Spec: appsv1.StatefulSetSpec{Selector: selector, Template: podTemplate()},
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	_, err = c.admin.AppsV1().DaemonSets(silentNamespace).Create(ctx, &appsv1.DaemonSet{
+	_, err = c.admin.AppsV1().DaemonSets(unannotatedNamespace).Create(ctx, &appsv1.DaemonSet{
 		ObjectMeta: workloadMeta("asks", "true"), Spec: appsv1.DaemonSetSpec{Selector: selector, Template: podTemplate()},
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		assert.NoError(t, c.admin.AppsV1().StatefulSets(silentNamespace).Delete(context.Background(), "asks", metav1.DeleteOptions{}))
-		assert.NoError(t, c.admin.AppsV1().DaemonSets(silentNamespace).Delete(context.Background(), "asks", metav1.DeleteOptions{}))
+		assert.NoError(t, c.admin.AppsV1().StatefulSets(unannotatedNamespace).Delete(context.Background(), "asks", metav1.DeleteOptions{}))
+		assert.NoError(t, c.admin.AppsV1().DaemonSets(unannotatedNamespace).Delete(context.Background(), "asks", metav1.DeleteOptions{}))
 	})
 	for kind, patch := range map[string]func(string) error{
 		"StatefulSet": func(patch string) error {
-			_, err := attacker.AppsV1().StatefulSets(silentNamespace).Patch(ctx, "asks", types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+			_, err := attacker.AppsV1().StatefulSets(unannotatedNamespace).Patch(ctx, "asks", types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 			return err
 		},
 		"DaemonSet": func(patch string) error {
-			_, err := attacker.AppsV1().DaemonSets(silentNamespace).Patch(ctx, "asks", types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+			_, err := attacker.AppsV1().DaemonSets(unannotatedNamespace).Patch(ctx, "asks", types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 			return err
 		},
 	} {
@@ -200,20 +200,20 @@ func (c *cluster) testOtherKinds(t *testing.T, attacker kubernetes.Interface) {
 func (c *cluster) awaitPolicy(attacker kubernetes.Interface) {
 	c.t.Helper()
 	require.EventuallyWithT(c.t, func(t *assert.CollectT) {
-		assert.NoError(t, patchDeployment(c.t.Context(), attacker, silentNamespace, "asks", restartPatch))
-		assert.ErrorContains(t, patchDeployment(c.t.Context(), attacker, silentNamespace, "silent", restartPatch), "isthmus.dev/restart-when-stale")
+		assert.NoError(t, patchDeployment(c.t.Context(), attacker, unannotatedNamespace, "asks", restartPatch))
+		assert.ErrorContains(t, patchDeployment(c.t.Context(), attacker, unannotatedNamespace, "silent", restartPatch), "isthmus.dev/restart-when-stale")
 	}, time.Minute, 100*time.Millisecond)
 }
 
 // If restarts are disabled, the controller may neither read nor change workloads.
 func TestWithoutRestartsTheControllerHasNoAccessToWorkloads(t *testing.T) {
 	c := install(t, "")
-	c.namespace(silentNamespace, map[string]string{"isthmus.dev/injection": "enabled"})
-	c.deploy(silentNamespace, "asks", "true")
+	c.namespace(unannotatedNamespace, map[string]string{"isthmus.dev/injection": "enabled"})
+	c.deploy(unannotatedNamespace, "asks", "true")
 	controller := c.clientFor(releaseNamespace, controllerName)
-	_, err := controller.AppsV1().Deployments(silentNamespace).Get(t.Context(), "asks", metav1.GetOptions{})
+	_, err := controller.AppsV1().Deployments(unannotatedNamespace).Get(t.Context(), "asks", metav1.GetOptions{})
 	assert.NoError(t, checkForbidden(err))
-	assert.NoError(t, checkForbidden(patchDeployment(t.Context(), controller, silentNamespace, "asks", restartPatch)))
+	assert.NoError(t, checkForbidden(patchDeployment(t.Context(), controller, unannotatedNamespace, "asks", restartPatch)))
 	policies, err := c.admin.AdmissionregistrationV1().ValidatingAdmissionPolicies().List(t.Context(), metav1.ListOptions{})
 	require.NoError(t, err)
 	for _, p := range policies.Items {
