@@ -17,6 +17,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/internal/adopt"
 	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/test/framework/corpus"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
@@ -74,7 +75,7 @@ func sample(t testing.TB, name string) *corev1.Pod {
 	data, err := os.ReadFile(filepath.Join("../../samples/by-hand", name+".yaml"))
 	require.NoError(t, err)
 	documents := bytes.Split(data, []byte("\n---\n"))
-	return podOf(t, documents[len(documents)-1])
+	return corpus.PodOf(t, documents[len(documents)-1])
 }
 
 func agent(pod *corev1.Pod) *corev1.Container {

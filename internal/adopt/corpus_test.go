@@ -1,14 +1,13 @@
 package adopt_test
 
 import (
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/isthmus-mesh/isthmus/internal/adopt"
+	"github.com/isthmus-mesh/isthmus/test/framework/corpus"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
@@ -17,19 +16,17 @@ import (
 // a second adoption changes nothing, and every difference has a reason. The other pods of the
 // corpus have nothing to adopt.
 func TestAdoptCorpus(t *testing.T) {
-	rows := corpusRows(t, "TestAdopt")
+	rows := corpus.Rows(t, "../../../shared/corpus", "TestAdopt")
 
 	engine := newEngine(t, inject.Options{})
 	adopted := 0
 	for _, row := range rows {
-		t.Run(row[0], func(t *testing.T) {
-			data, err := os.ReadFile(filepath.Join(corpus, row[0]))
-			require.NoError(t, err)
-			pod := podOf(t, data)
+		t.Run(row.File, func(t *testing.T) {
+			pod := row.Pod(t)
 			request := inject.Request{Pod: pod, Namespace: policy.Namespace{Name: "edge"}, Template: true}
 			adoption, err := adopt.Adopt(engine, request, adopt.Options{})
 			require.NoError(t, err)
-			if row[6] != "conflict" || len(adoption.Patch) == 0 {
+			if row.Expected != "conflict" || len(adoption.Patch) == 0 {
 				assert.Empty(t, adoption.Patch)
 				assert.NotEqual(t, policy.Injected, adoption.Reason)
 				return

@@ -1,10 +1,7 @@
 package inject_test
 
 import (
-	"encoding/csv"
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 
@@ -12,32 +9,30 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
-	"sigs.k8s.io/yaml"
 
 	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/test/framework/corpus"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// corpus is a folder of real workloads beside the repository. A clone of the repository
+// corpusFolder is a folder of real workloads beside the repository. A clone of the repository
 // does not have it.
-const corpus = "../../../shared/corpus"
+const corpusFolder = "../../../shared/corpus"
 
 func TestCorpus(t *testing.T) {
-	rows := corpusRows(t, "TestGolden, TestRefused and TestIntegratedByHand")
+	rows := corpus.Rows(t, corpusFolder, "TestGolden, TestRefused and TestIntegratedByHand")
 
 	engine := newEngine(t, inject.Options{})
 	for _, row := range rows {
-		t.Run(row[0], func(t *testing.T) {
-			data, err := os.ReadFile(filepath.Join(corpus, row[0]))
-			require.NoError(t, err)
-			pod := podOf(t, data)
+		t.Run(row.File, func(t *testing.T) {
+			pod := row.Pod(t)
 			result := engine.Inject(inject.Request{Pod: pod, Namespace: labelled("edge"), Template: true})
 			assert.False(t, result.Denied, result.Message)
-			switch row[6] {
+			switch row.Expected {
 			case "inject":
 				require.Equal(t, policy.Injected, result.Reason, result.Message)
-				assert.Equal(t, row[1], result.Profile)
+				assert.Equal(t, row.Edge, result.Profile)
 				checkInjected(t, engine, pod, labelled("edge"), result)
 			case "skip":
 				assert.Equal(t, policy.NoProfile, result.Reason, result.Message)
@@ -48,7 +43,7 @@ func TestCorpus(t *testing.T) {
 				assert.Empty(t, result.Patch)
 				assert.NotEmpty(t, result.Warnings)
 			default:
-				t.Fatalf("unknown expectation %q", row[6])
+				t.Fatalf("unknown expectation %q", row.Expected)
 			}
 		})
 	}
@@ -57,7 +52,7 @@ func TestCorpus(t *testing.T) {
 // TestCorpusByAnnotation shows that the annotations of a namespace change what is added to
 // an edge, and never which pods are edges.
 func TestCorpusByAnnotation(t *testing.T) {
-	rows := corpusRows(t, "TestGolden")
+	rows := corpus.Rows(t, corpusFolder, "TestGolden")
 
 	for name, annotations := range map[string]map[string]string{
 		"mode secret":                {policy.ModeKey: "secret"},
@@ -77,25 +72,23 @@ func TestCorpusByAnnotation(t *testing.T) {
 			engine := newEngine(t, inject.Options{Settings: withPublisher.Settings, Profiles: profiles})
 			injected := 0
 			for _, row := range rows {
-				data, err := os.ReadFile(filepath.Join(corpus, row[0]))
-				require.NoError(t, err)
-				pod := podOf(t, data)
+				pod := row.Pod(t)
 				result := engine.Inject(inject.Request{Pod: pod, Namespace: ns, Template: true})
-				assert.False(t, result.Denied, row[0])
-				if row[6] == "inject" && profiles == nil && !isRefused(pod, annotations[policy.ModeKey]) {
-					require.Equal(t, policy.Injected, result.Reason, "%s: %s", row[0], result.Message)
+				assert.False(t, result.Denied, row.File)
+				if row.Expected == "inject" && profiles == nil && !isRefused(pod, annotations[policy.ModeKey]) {
+					require.Equal(t, policy.Injected, result.Reason, "%s: %s", row.File, result.Message)
 				}
-				if row[6] == "skip" && profiles == nil {
-					assert.Equal(t, policy.NoProfile, result.Reason, "%s: %s", row[0], result.Message)
+				if row.Expected == "skip" && profiles == nil {
+					assert.Equal(t, policy.NoProfile, result.Reason, "%s: %s", row.File, result.Message)
 				}
 				if result.Reason != policy.Injected {
-					assert.Empty(t, result.Patch, row[0])
+					assert.Empty(t, result.Patch, row.File)
 					continue
 				}
 				injected++
-				if row[6] == "conflict" && result.Mode != policy.Istio { // with the agent that there is none of
-					assert.Equal(t, policy.Secret, result.Mode, row[0])
-					assert.True(t, pod.Spec.HostNetwork, row[0])
+				if row.Expected == "conflict" && result.Mode != policy.Istio { // with the agent that there is none of
+					assert.Equal(t, policy.Secret, result.Mode, row.File)
+					assert.True(t, pod.Spec.HostNetwork, row.File)
 				}
 				checkInjected(t, engine, pod, ns, result)
 			}
@@ -170,53 +163,6 @@ func assertAdditive(t *testing.T, path string, before, after any) {
 	default:
 		assert.Equal(t, before, after, path)
 	}
-}
-
-// corpusRows reads the index of the corpus. It skips the test if there is no corpus, and
-// names the tests that hold the essential cases.
-func corpusRows(t *testing.T, elsewhere string) [][]string {
-	t.Helper()
-	file, err := os.Open(filepath.Join(corpus, "INDEX.tsv"))
-	if os.IsNotExist(err) {
-		t.Skipf("no corpus at %s; the essential cases are in %s", corpus, elsewhere)
-	}
-	require.NoError(t, err)
-	defer file.Close()
-	reader := csv.NewReader(file)
-	reader.Comma, reader.LazyQuotes = '\t', true
-	rows, err := reader.ReadAll()
-	require.NoError(t, err)
-	require.Greater(t, len(rows), 100)
-	return rows[1:]
-}
-
-// podOf returns the pod of a workload's template, for every API group.
-func podOf(t testing.TB, data []byte) *corev1.Pod {
-	t.Helper()
-	var w struct {
-		Kind string `json:"kind"`
-		corev1.Pod
-		Spec json.RawMessage `json:"spec"`
-	}
-	require.NoError(t, yaml.Unmarshal(data, &w))
-	if w.Kind == "Pod" {
-		pod := &corev1.Pod{}
-		require.NoError(t, yaml.Unmarshal(data, pod))
-		return pod
-	}
-	var spec struct {
-		Template    corev1.PodTemplateSpec `json:"template"`
-		JobTemplate struct {
-			Spec struct {
-				Template corev1.PodTemplateSpec `json:"template"`
-			} `json:"spec"`
-		} `json:"jobTemplate"`
-	}
-	require.NoError(t, json.Unmarshal(w.Spec, &spec))
-	if w.Kind == "CronJob" {
-		spec.Template = spec.JobTemplate.Spec.Template
-	}
-	return &corev1.Pod{ObjectMeta: spec.Template.ObjectMeta, Spec: spec.Template.Spec}
 }
 
 func newEngine(t testing.TB, o inject.Options) *inject.Engine {
