@@ -18,7 +18,7 @@ import (
 // Recorder writes Events to the API server. The recorder of client-go starts a
 // goroutine for each Event and remembers each for up to twelve minutes, to count
 // repetitions: with thousands of Secrets that is more memory than everything
-// else. Callers of this one do not repeat themselves, see Once.
+// else. Callers of this Recorder do not repeat an Event; see Once.
 type Recorder struct {
 	create     func(context.Context, *eventsv1.Event) error
 	controller string
@@ -29,8 +29,8 @@ type Recorder struct {
 }
 
 const (
-	// queueLength is how many Events wait at most. More are dropped: the objects
-	// that the Events are about matter more.
+	// queueLength is how many Events wait at most. Record drops the rest, because a
+	// slow API server must not block its callers.
 	queueLength = 8192
 	// writers is how many Events are written at once.
 	writers = 4
@@ -85,7 +85,7 @@ func (r *Recorder) write(ctx context.Context, event *eventsv1.Event) {
 		return last == nil || refused, nil
 	})
 	if last != nil {
-		r.log.V(1).Info("event is lost", "namespace", event.Namespace, "regarding", event.Regarding.Name, "reason", event.Reason, "why", last.Error())
+		r.log.V(1).Info("dropped an event that could not be written", "namespace", event.Namespace, "regarding", event.Regarding.Name, "reason", event.Reason, "why", last.Error())
 	}
 }
 
