@@ -30,7 +30,7 @@ func CacheOptions() (cache.Options, error) {
 		},
 		&corev1.Pod{}: {
 			Label: labels.NewSelector().Add(*injected),
-			// Labels and annotations of a pod are read from the pod itself.
+			// The controller reads the labels and annotations of a pod from the API server.
 			Transform: stripMetadata(nil),
 		},
 	}}, nil

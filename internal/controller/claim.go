@@ -55,7 +55,7 @@ func claimOf(pod *corev1.Pod, ns policy.Namespace, r rules) (claim, *policy.Prob
 	return c, problem
 }
 
-// knownMode is the mode of a label, or the empty one when its value is no mode.
+// knownMode returns the mode in a label; empty when the label's value is not a mode.
 func knownMode(label string) policy.Mode {
 	if m := policy.Mode(label); m.Known() {
 		return m
@@ -63,9 +63,10 @@ func knownMode(label string) policy.Mode {
 	return ""
 }
 
-// bySecret groups claims by the Secret they want, each group by precedence: the
-// namespace's annotation, then the oldest pod. A pod in mode ambient wants none.
-func bySecret(claims []claim) map[string][]claim {
+// groupBySecret groups claims by the Secret they need, and sorts each group by
+// precedence: the namespace's annotation, then the oldest pod. A pod in mode ambient
+// needs no Secret.
+func groupBySecret(claims []claim) map[string][]claim {
 	groups := map[string][]claim{}
 	for _, c := range claims {
 		if !c.mode.HasCertificate() {
@@ -92,8 +93,8 @@ func rank(c claim) int {
 	return 1
 }
 
-// sourceOf is the source of a Secret: the publisher in any of the pods makes it
-// agent, so that the controller and the pods never both write.
+// sourceOf returns the source of a Secret. It is agent when any of the pods has the
+// publisher, so that the controller and a pod never both write the Secret.
 func sourceOf(claims []claim) policy.Source {
 	for _, c := range claims {
 		if c.options.Source == policy.Agent {

@@ -1,9 +1,9 @@
-// Package controller reconciles what injected edges need beside their pod: the
-// Secret with their certificate, Emissary's TLSContext, and the publisher's
-// rights. It reports in Events and metrics, and removes what it manages when a
-// namespace opts out.
+// Package controller reconciles the objects that injected edges need besides their
+// pod: the Secret with their certificate, Emissary's TLSContext, and the publisher's
+// RoleBinding. It reports in Events and metrics, and removes the objects that it
+// manages when a namespace opts out.
 //
-// It observes, decides by pure functions (decide*.go), and acts.
+// It observes, decides with pure functions (decide*.go), and acts.
 package controller
 
 import (
@@ -119,27 +119,27 @@ func (r *reconciler) state(namespace string) *namespaceState {
 
 // secretState returns what is remembered of a Secret.
 func (r *reconciler) secretState(s *namespaceState, name string) *secretState {
-	k, ok := s.secrets[name]
+	state, ok := s.secrets[name]
 	if !ok {
-		k = &secretState{}
-		s.secrets[name] = k
+		state = &secretState{}
+		s.secrets[name] = state
 		r.mu.Lock()
 		r.secrets++
 		r.mu.Unlock()
 	}
-	return k
+	return state
 }
 
 // forgetUnclaimed forgets the Secrets that no edge claims any longer. They stay in
 // the cluster: the next pod may come any moment and will find them, renewed if
 // necessary.
 func (r *reconciler) forgetUnclaimed(s *namespaceState, claimed map[string][]claim) {
-	for name, k := range s.secrets {
+	for name, state := range s.secrets {
 		if _, ok := claimed[name]; ok {
 			continue
 		}
 		delete(s.secrets, name)
-		r.metrics.deleteSecret(k.target)
+		r.metrics.deleteSecret(state.target)
 		r.mu.Lock()
 		r.secrets--
 		r.mu.Unlock()

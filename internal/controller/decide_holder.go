@@ -60,9 +60,10 @@ type holder struct {
 
 // chooseHolder decides which claim a Secret serves when several service accounts
 // claim it: the one whose identity it holds, or held before it expired, was
-// damaged or deleted; otherwise the first. So there is never a war of writes, and
-// no edge loses its Secret to another because of a moment's trouble. former is the
-// identity of the last check; empty when there was none.
+// damaged or deleted; otherwise the first. So two edges never overwrite each
+// other's certificate, and an edge does not lose its Secret to another one because
+// of a temporary problem. former is the identity at the last check; empty before
+// the first.
 func chooseHolder(o secretObservation, former string, now time.Time) (holder, error) {
 	if o.rootsErr != nil {
 		return holder{}, fmt.Errorf("roots of the mesh: %w", o.rootsErr)

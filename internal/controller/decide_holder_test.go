@@ -68,7 +68,7 @@ func TestClaimsByPrecedence(t *testing.T) {
 	annotation := claim{mode: policy.Sidecar, serviceAccount: "named", options: older.options}
 	elsewhere := podClaim("c", "c", time.Hour)
 	elsewhere.options.SecretName = "istio-other"
-	groups := bySecret([]claim{same, younger, ambient, older, elsewhere, annotation})
+	groups := groupBySecret([]claim{same, younger, ambient, older, elsewhere, annotation})
 	var accounts []string
 	for _, c := range groups["istio-certs"] {
 		accounts = append(accounts, c.serviceAccount)

@@ -15,9 +15,10 @@ const (
 	lastRetry  = 10 * time.Minute
 )
 
-// retryAfter is the wait after a failure that follows so many others. It doubles
-// with every failure, up to limit and lastRetry, with half of it as jitter: when
-// istiod comes back, thousands of namespaces must not ask it in the same moment.
+// retryAfter is the wait after a failure. failures is the number of failures before
+// it. The wait doubles with every failure, up to limit and lastRetry, with half of
+// it as jitter: when istiod comes back, thousands of namespaces must not send their
+// requests at the same time.
 func retryAfter(failures int, limit time.Duration, random func() float64) time.Duration {
 	delay := lastRetry
 	if failures < 10 { // 2^10 seconds are more than lastRetry
@@ -26,8 +27,8 @@ func retryAfter(failures int, limit time.Duration, random func() float64) time.D
 	return jitter(min(delay, limit), 0.5, random)
 }
 
-// stretchInterval is the time between two checks of a Secret when there are so
-// many: never less than interval, and at most ten checks a second.
+// stretchInterval is the time between two checks of a Secret, for the given number
+// of Secrets: never less than interval, and at most ten checks a second in total.
 func stretchInterval(interval time.Duration, secrets int) time.Duration {
 	return max(interval, time.Duration(secrets)*time.Second/10)
 }

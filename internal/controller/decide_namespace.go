@@ -7,7 +7,7 @@ const readyRetry = 500 * time.Millisecond
 
 // namespaceObservation is what is known of a namespace before a decision.
 type namespaceObservation struct {
-	// isReady is true once the mesh's settings and roots have been asked for.
+	// isReady is true once the mesh's settings and roots have been requested.
 	isReady bool
 	// isOptedIn is true for a labelled namespace that is neither excluded nor being
 	// deleted.
@@ -22,15 +22,15 @@ type namespaceAction string
 const (
 	// actionAwaitMesh: come back after readyRetry.
 	actionAwaitMesh namespaceAction = "await-mesh"
-	// actionReconcile: keep what the edges of the namespace need.
+	// actionReconcile: reconcile the objects that the edges of the namespace need.
 	actionReconcile namespaceAction = "reconcile"
 	// actionCountPods: the decision needs the number of injected pods.
 	actionCountPods namespaceAction = "count-pods"
 	// actionAwaitLastPod: the namespace is not opted in, and edge pods still depend on
 	// what Isthmus manages there. The end of a pod triggers the next reconciliation.
 	actionAwaitLastPod namespaceAction = "await-last-pod"
-	// actionRelease: remove what Isthmus manages in the namespace.
-	actionRelease namespaceAction = "release"
+	// actionCleanUp: remove the objects that Isthmus manages in the namespace.
+	actionCleanUp namespaceAction = "clean-up"
 )
 
 // decideNamespace decides what to do about a namespace.
@@ -45,7 +45,7 @@ func decideNamespace(o namespaceObservation) namespaceAction {
 	case *o.injectedPods > 0:
 		return actionAwaitLastPod
 	default:
-		return actionRelease
+		return actionCleanUp
 	}
 }
 

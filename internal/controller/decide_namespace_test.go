@@ -17,7 +17,7 @@ func TestDecideNamespace(t *testing.T) {
 		"if it is opted in, expect its edges to be reconciled":       {namespaceObservation{isReady: true, isOptedIn: true}, actionReconcile},
 		"if it is not opted in, expect its pods to be counted":       {namespaceObservation{isReady: true}, actionCountPods},
 		"if edge pods are left, expect to wait for the last":         {namespaceObservation{isReady: true, injectedPods: ptr.To(1)}, actionAwaitLastPod},
-		"if no edge pod is left, expect it to be released":           {namespaceObservation{isReady: true, injectedPods: ptr.To(0)}, actionRelease},
+		"if no edge pod is left, expect it to be cleaned up":         {namespaceObservation{isReady: true, injectedPods: ptr.To(0)}, actionCleanUp},
 		"if it is opted in again, expect its edges to be reconciled": {namespaceObservation{isReady: true, isOptedIn: true, injectedPods: ptr.To(0)}, actionReconcile},
 	} {
 		t.Run(name, func(t *testing.T) { assert.Equal(t, test.want, decideNamespace(test.o)) })

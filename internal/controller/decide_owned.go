@@ -28,7 +28,7 @@ const (
 	unmanaged ownership = "unmanaged"
 )
 
-// ownedObservation is what is known of an object beside the Secrets.
+// ownedObservation is what is known of an object other than the edges' Secrets.
 type ownedObservation struct {
 	// wanted is the content that is wanted; empty when there should be no object.
 	wanted string
@@ -46,13 +46,14 @@ type ownedObservation struct {
 type ownedAction string
 
 const (
-	// ownedKeep: nothing.
+	// ownedKeep: do nothing.
 	ownedKeep ownedAction = "keep"
 	// ownedObserve: read the object and decide again.
 	ownedObserve ownedAction = "observe"
 	// ownedApply: apply the content that is wanted, and remember it.
 	ownedApply ownedAction = "apply"
-	// ownedReport: leave the object of someone else, and say so.
+	// ownedReport: leave the object as it is, because Isthmus does not manage it, and
+	// report that.
 	ownedReport ownedAction = "report"
 	// ownedDelete: delete the object, and remember that.
 	ownedDelete ownedAction = "delete"
@@ -60,10 +61,10 @@ const (
 	ownedForget ownedAction = "forget"
 )
 
-// decideOwned decides on an object. What is known to be applied is not read again
-// before the next scan. An object that is not wanted may be left from an earlier
-// process; that is checked at the second scan: most namespaces never had one, and a
-// new leader has more urgent work.
+// decideOwned decides on an object. An object that is known to be applied is not
+// read again before the next scan. An object that is not wanted may be left over
+// from an earlier leader; that is checked at the second scan, because most
+// namespaces never had such an object and a new leader has more urgent work.
 func decideOwned(o ownedObservation) ownedAction {
 	switch {
 	case o.wanted != "" && o.applied == o.wanted:
@@ -85,8 +86,9 @@ func decideOwned(o ownedObservation) ownedAction {
 	}
 }
 
-// desiredBinding allows exactly the service accounts whose pods carry the publisher
-// to write their namespace's Secret. It is nil when there are none.
+// desiredBinding is the RoleBinding that allows exactly the service accounts whose
+// pods have the publisher to write their namespace's Secret. It is nil when there
+// are none.
 func desiredBinding(namespace string, claims []claim) map[string]any {
 	var accounts []string
 	for _, c := range claims {
@@ -122,7 +124,7 @@ func desiredTLSContext(options policy.Options, claims []claim) (fields map[strin
 		"secret_namespacing": false,
 	}
 	if slices.ContainsFunc(claims, func(c claim) bool { return c.options.Delivery == policy.DeliveryFiles }) {
-		// From files Emissary takes key and chain alone, and would verify nothing.
+		// Emissary reads only key and chain from files, and would not verify peers.
 		roots = options.SecretName + RootsSuffix
 		spec["ca_secret"] = roots
 	}
@@ -132,8 +134,8 @@ func desiredTLSContext(options policy.Options, claims []claim) (fields map[strin
 	return map[string]any{"spec": spec}, roots
 }
 
-// ambassadorIDs are those of the edges, nil when none has one: an Emissary ignores
-// what does not name its own.
+// ambassadorIDs are the IDs of the edges; nil when no edge has one. An Emissary
+// ignores resources that do not name its own ID.
 func ambassadorIDs(claims []claim) []any {
 	var ids []string
 	for _, c := range claims {

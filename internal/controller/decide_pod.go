@@ -19,6 +19,7 @@ const recentPod = time.Hour
 
 // StalePod is a pod that was injected with another template than the current one.
 type StalePod struct {
+	// Pod and UID identify the pod.
 	Pod types.NamespacedName
 	UID types.UID
 	// Mode is the mode that the pod was injected in.
@@ -34,7 +35,7 @@ type StalePod struct {
 type podClass string
 
 const (
-	// podIgnored: the pod is no edge, or it was not injected and is about to end.
+	// podIgnored: the pod is not an edge, or it was not injected and is terminating.
 	podIgnored podClass = "ignored"
 	// podMissing: the pod would be injected today and is not.
 	podMissing podClass = "missing"

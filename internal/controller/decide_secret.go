@@ -10,17 +10,17 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/certs"
 	"github.com/isthmus-mesh/isthmus/internal/events"
 	"github.com/isthmus-mesh/isthmus/internal/publish"
+	"github.com/isthmus-mesh/isthmus/patches"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
 const (
-	// pendingRetry is how soon a source that has begun is asked again.
+	// pendingRetry is the time between two requests to a source that has not issued
+	// the certificate yet.
 	pendingRetry = 2 * time.Second
-	// pendingPatience is how long a source may be pending before an Event says so.
-	pendingPatience = time.Minute
-	// defaultTTL is the lifetime asked of the CA by default, as Istio's agent does
-	// (SECRET_TTL).
-	defaultTTL = 24 * time.Hour
+	// pendingReportAfter is how long a certificate may be pending before an Event
+	// reports it.
+	pendingReportAfter = time.Minute
 )
 
 // secretStep is what to do next about a Secret.
@@ -29,7 +29,7 @@ type secretStep string
 const (
 	// stepDone: nothing, until secretDecision.next.
 	stepDone secretStep = "done"
-	// stepIssue: ask the source for secretDecision.request, then decideDelivery.
+	// stepIssue: send secretDecision.request to the source, then decideIssuance.
 	stepIssue secretStep = "issue"
 	// stepPublish: publish secretDecision.bundle, then decideOutcome.
 	stepPublish secretStep = "publish"
@@ -62,9 +62,9 @@ type secretDecision struct {
 	err error
 }
 
-// done ends the check: the next is at the given time if that is earlier than the
-// regular check and not past. What is due and was not delivered is asked for at
-// the regular check.
+// done ends the check. The next check is at the given time if that is earlier than
+// the regular check and not past. A certificate that is due and was not issued is
+// requested again at the regular check.
 func (d secretDecision) done(next, now time.Time) secretDecision {
 	if d.regular.Before(next) || !next.After(now) {
 		next = d.regular
@@ -143,24 +143,24 @@ func (d *secretDecision) observe(random func() float64) {
 			d.state.due = h.observation.RenewAfter.Add(jitter(rest/20, 1, random)) // up to a tenth of the rest later
 		}
 		if h.observation.RootsDiffer {
-			d.effects.record(events.Normal(secret, EventRootChanged, "the mesh's roots changed; the Secret follows"))
+			d.effects.record(events.Normal(secret, EventRootChanged, "the mesh's roots changed; the Secret is updated"))
 		}
 	}
 }
 
-// useSource decides whether the source is asked, and for what.
+// useSource decides whether to send the source a request, and which.
 func (d secretDecision) useSource(r rules, now time.Time, random func() float64) secretDecision {
 	h := d.holder
 	if !r.sources[h.source] {
-		return d.deliver(nil, fmt.Errorf("source %s is not set up in this installation; choose another with annotation %s", h.source, policy.SourceKey), now, random)
+		return d.handleIssuance(nil, fmt.Errorf("source %s is not set up in this installation; choose another with annotation %s", h.source, policy.SourceKey), now, random)
 	}
 	d.request = requestOf(h, now)
 	if h.source == policy.Mirror && !slices.Contains(r.mirrorSecrets, d.request.MirrorSecret) {
-		return d.deliver(nil, fmt.Errorf("secret %s may not be mirrored; add it to the chart's value controller.mirrorSecretNames (%s), or name another with annotation %s",
+		return d.handleIssuance(nil, fmt.Errorf("secret %s may not be mirrored; add it to the chart's value controller.mirrorSecretNames (%s), or name another with annotation %s",
 			d.request.MirrorSecret, strings.Join(r.mirrorSecrets, ", "), policy.MirrorSecretKey), now, random)
 	}
-	// The other sources have one certificate at a time and renew it by themselves, so
-	// they are asked at every check.
+	// The other sources have one certificate at a time and renew it themselves, so
+	// every check sends them a request.
 	if h.source == policy.IstioCA {
 		switch {
 		case h.observation.State == publish.Good && now.Before(d.state.due):
@@ -177,7 +177,7 @@ func (d secretDecision) useSource(r rules, now time.Time, random func() float64)
 func requestOf(h holder, now time.Time) certs.Request {
 	ttl := h.options.CertTTL
 	if ttl == 0 {
-		ttl = defaultTTL
+		ttl = patches.DefaultCertTTL
 		if limit := time.Duration(h.mesh.MaxCertTTL); limit > 0 && h.source == policy.IstioCA {
 			ttl = min(ttl, limit)
 		}
@@ -193,21 +193,21 @@ func requestOf(h holder, now time.Time) certs.Request {
 	}
 }
 
-// decideDelivery decides what follows from the answer of the source, after
+// decideIssuance decides what follows from the answer of the source, after
 // stepIssue.
-func decideDelivery(d secretDecision, bundle *certs.Bundle, err error, now time.Time, random func() float64) secretDecision {
+func decideIssuance(d secretDecision, bundle *certs.Bundle, err error, now time.Time, random func() float64) secretDecision {
 	d.effects = effects{}
-	return d.deliver(bundle, err, now, random)
+	return d.handleIssuance(bundle, err, now, random)
 }
 
-func (d secretDecision) deliver(bundle *certs.Bundle, err error, now time.Time, random func() float64) secretDecision {
+func (d secretDecision) handleIssuance(bundle *certs.Bundle, err error, now time.Time, random func() float64) secretDecision {
 	secret := secretReference(d.holder.target.Namespace, d.holder.target.Name)
 	switch {
 	case errors.Is(err, certs.ErrPending):
 		if d.state.pendingSince.IsZero() {
 			d.state.pendingSince = now
 		}
-		if now.Sub(d.state.pendingSince) > pendingPatience {
+		if now.Sub(d.state.pendingSince) > pendingReportAfter {
 			d.effects.record(events.Warning(secret, EventFailed, err.Error()))
 		}
 		return d.done(now.Add(jitter(pendingRetry, 0.2, random)), now)

@@ -106,7 +106,7 @@ func TestDecideSecret(t *testing.T) {
 		},
 		"if the roots changed, expect it to be published without a new bundle": {
 			change: func(t *testing.T, c *secretCase) { c.o.roots = append(c.o.roots, newAuthority(t).Certificate) },
-			step:   stepPublish, events: []string{"resolve Rejected " + secret, "resolve Failed " + secret, "Normal RootChanged " + secret + ": the mesh's roots changed; the Secret follows", "resolve Conflict " + secret},
+			step:   stepPublish, events: []string{"resolve Rejected " + secret, "resolve Failed " + secret, "Normal RootChanged " + secret + ": the mesh's roots changed; the Secret is updated", "resolve Conflict " + secret},
 		},
 		"if the mesh no longer trusts it, expect the source to be asked": {
 			change: func(t *testing.T, c *secretCase) { c.o.roots = newAuthority(t).roots() },
@@ -359,8 +359,8 @@ func setMaxTTL(c *secretCase, ttl time.Duration) {
 	c.o.mesh[""] = mesh
 }
 
-// asked is a decision to ask the source about an absent Secret.
-func asked(t *testing.T, c *secretCase) secretDecision {
+// issuing is a decision to ask the source about an absent Secret.
+func issuing(t *testing.T, c *secretCase) secretDecision {
 	t.Helper()
 	c.o.secret = nil
 	d := decideSecret(c.o, c.s, c.rules, noon, middle)
@@ -388,10 +388,10 @@ func TestDecideDelivery(t *testing.T) {
 		"if another source delivers a certificate, expect that it is published": {source: policy.Mirror, bundle: true, step: stepPublish},
 		"if a source has begun, expect to ask again soon":                       {source: policy.CertManager, err: certs.ErrPending, step: stepDone, next: pendingRetry},
 		"if a source has begun a minute ago, expect to ask again soon": {
-			source: policy.CertManager, pending: pendingPatience, err: certs.ErrPending, step: stepDone, next: pendingRetry,
+			source: policy.CertManager, pending: pendingReportAfter, err: certs.ErrPending, step: stepDone, next: pendingRetry,
 		},
 		"if a source has begun longer ago, expect an Event": {
-			source: policy.CertManager, pending: pendingPatience + time.Second, err: fmt.Errorf("certificate edge/istio-certs: %w", certs.ErrPending), step: stepDone, next: pendingRetry,
+			source: policy.CertManager, pending: pendingReportAfter + time.Second, err: fmt.Errorf("certificate edge/istio-certs: %w", certs.ErrPending), step: stepDone, next: pendingRetry,
 			events: []string{"Warning Failed " + secret + ": certificate edge/istio-certs: the certificate is not issued yet"},
 		},
 		"if the source fails, expect an Event and a retry": {
@@ -412,12 +412,12 @@ func TestDecideDelivery(t *testing.T) {
 			if test.pending != 0 {
 				c.s.pendingSince = noon.Add(-test.pending)
 			}
-			before := asked(t, c)
+			before := issuing(t, c)
 			var bundle *certs.Bundle
 			if test.bundle {
 				bundle = c.bundle
 			}
-			d := decideDelivery(before, bundle, test.err, noon, middle)
+			d := decideIssuance(before, bundle, test.err, noon, middle)
 			assert.Equal(t, test.step, d.step)
 			assertEvents(t, test.events, d)
 			assert.Equal(t, test.rejected, d.effects.rejected)
@@ -480,7 +480,7 @@ func TestDecideOutcome(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := newSecretCase(t)
 			c.s.pendingSince = noon.Add(-time.Second)
-			d := decideDelivery(asked(t, c), c.bundle, nil, noon, middle)
+			d := decideIssuance(issuing(t, c), c.bundle, nil, noon, middle)
 			require.Equal(t, stepPublish, d.step)
 			d.holder.observation.Source = string(test.former)
 			outcome := publish.Outcome{Result: test.result}
@@ -513,7 +513,7 @@ func TestDecideOutcome(t *testing.T) {
 
 func TestDecideRemoval(t *testing.T) {
 	c := newSecretCase(t)
-	d := decideDelivery(asked(t, c), c.bundle, nil, noon, middle)
+	d := decideIssuance(issuing(t, c), c.bundle, nil, noon, middle)
 	d.holder.observation.Source = string(policy.CertManager)
 	observation := publish.Inspect(c.ca.secretOf(t, c.bundle, policy.IstioCA, noon), d.holder.target, noon)
 	d = decideOutcome(d, publish.Outcome{Result: publish.Published, Observation: observation, Cause: publish.CauseAbsent}, nil, noon, middle)
@@ -561,10 +561,10 @@ func TestSecretLivesInVirtualTime(t *testing.T) {
 			switch d.step {
 			case stepIssue:
 				if isAway() {
-					d = decideDelivery(d, nil, errors.New("istiod is away"), now, random)
+					d = decideIssuance(d, nil, errors.New("istiod is away"), now, random)
 					continue
 				}
-				d = decideDelivery(d, ca.bundle(t, "emissary", now, now.Add(24*time.Hour)), nil, now, random)
+				d = decideIssuance(d, ca.bundle(t, "emissary", now, now.Add(24*time.Hour)), nil, now, random)
 			case stepPublish:
 				p := publish.Publisher{Secrets: store, Now: func() time.Time { return now }}
 				outcome, err := p.Publish(t.Context(), d.holder.target, d.bundle, publish.WhenNewer)

@@ -6,7 +6,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// The reasons of Events, beside the reason codes and the codes of warnings.
+// The reasons of Events, in addition to the reason codes and the codes of warnings.
 const (
 	// EventIssued: a source delivered a certificate.
 	EventIssued = "Issued"
@@ -15,12 +15,12 @@ const (
 	// EventRejected: what a source delivered, or what the Secret contains, is not a
 	// valid bundle for the edge.
 	EventRejected = "Rejected"
-	// EventRootChanged: the mesh's roots changed, and the Secret follows.
+	// EventRootChanged: the mesh's roots changed, and the Secret is updated.
 	EventRootChanged = "RootChanged"
 	// EventConflict: the Secret, the TLSContext or the RoleBinding is not managed by
 	// Isthmus, or the Secret holds another identity.
 	EventConflict = "Conflict"
-	// EventFailed: a source or the API server did not do what was asked.
+	// EventFailed: a request to a source or to the API server failed.
 	EventFailed = "Failed"
 )
 

@@ -47,7 +47,7 @@ func newMetrics(registerer prometheus.Registerer) (*controllerMetrics, error) {
 			Name: "isthmus_publish_last_success_timestamp_seconds", Help: "When a bundle was last put into a Secret.",
 		}),
 		rejections: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "isthmus_bundle_rejected_total", Help: "Keys and certificates that were no bundle, by reason.",
+			Name: "isthmus_bundle_rejected_total", Help: "Keys and certificates that were rejected, by reason.",
 		}, []string{"reason"}),
 		edgePods: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "isthmus_edge_pods", Help: "Edge pods of opted-in namespaces: injected, missing the injection, or with a stale template.",
@@ -60,7 +60,7 @@ func newMetrics(registerer prometheus.Registerer) (*controllerMetrics, error) {
 			return nil, err
 		}
 	}
-	// A rate of something that never happened is no data; a zero is.
+	// Prometheus computes no rate for a series that does not exist yet.
 	for _, result := range publish.Results() {
 		m.publishes.WithLabelValues(string(result))
 	}
@@ -70,8 +70,8 @@ func newMetrics(registerer prometheus.Registerer) (*controllerMetrics, error) {
 	return m, nil
 }
 
-// setSecret updates the gauges of a Secret. While it is not good they keep their
-// last values, which run out.
+// setSecret updates the gauges of a Secret. While the Secret holds no valid bundle,
+// the gauges keep their last values, so that alerts on expiry still fire.
 func (m *controllerMetrics) setSecret(t publish.Target, s publish.Observation) {
 	if s.State != publish.Good {
 		return

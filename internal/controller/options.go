@@ -24,23 +24,26 @@ import (
 // Source delivers a certificate for a Secret. It may take as long as ctx allows,
 // and returns certs.ErrPending when there is no certificate yet.
 type Source interface {
+	// Bundle returns the certificate for a request.
 	Bundle(ctx context.Context, r certs.Request) (*certs.Bundle, error)
 }
 
-// Remover is a Source that leaves objects in the cluster which have to be removed
+// Remover is a Source that creates objects in the cluster, which have to be removed
 // with the Secret.
 type Remover interface {
+	// Remove removes the objects that the source created for a Secret.
 	Remove(ctx context.Context, namespace, secret string) error
 }
 
 // Roots are the trust anchors of the mesh.
 type Roots interface {
+	// Roots returns the current trust anchors, or why they are unknown.
 	Roots() ([]*x509.Certificate, error)
 	// OnChange calls f whenever Roots changes.
 	OnChange(f func())
 }
 
-// Secrets are the cluster's Secrets, each by its name.
+// Secrets reads, applies and deletes the cluster's Secrets by name.
 type Secrets interface {
 	publish.Secrets
 	// Delete removes a Secret that is still the one that was read.
@@ -66,13 +69,13 @@ type Options struct {
 	Dynamic dynamic.Interface
 	// Events records Events.
 	Events *events.Recorder
-	// Ready returns nil once mesh settings and roots have been asked for, with or
-	// without success; nothing is done before.
+	// Ready returns nil once the API server has answered the requests for the mesh's
+	// settings and roots, with or without success. Nothing is reconciled before.
 	Ready func() error
 	// Registerer receives the metrics.
 	Registerer prometheus.Registerer
 	// ReportStale receives the stale pods of a namespace at every reconciliation, and
-	// none when the namespace is released. Default nil: stale workloads are not
+	// none when the namespace is cleaned up. Default nil: stale workloads are not
 	// restarted, and Events say so.
 	ReportStale func(namespace string, pods []StalePod)
 	// ScanInterval is the time between two lists of the pods of an opted-in
@@ -90,7 +93,7 @@ type Options struct {
 	Random func() float64
 }
 
-// DefaultScanInterval and DefaultCheckInterval are the periods of Options.
+// DefaultScanInterval and DefaultCheckInterval are the defaults of Options.
 const (
 	DefaultScanInterval  = 10 * time.Minute
 	DefaultCheckInterval = 30 * time.Second

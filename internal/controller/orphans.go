@@ -16,15 +16,16 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// orphanCollector has every namespace that is not opted in reconciled once, when a
-// replica becomes the leader: a namespace that opted out while no leader ran may
-// still hold objects that Isthmus manages. It is in no hurry.
+// orphanCollector requeues every namespace that is not opted in once, when a replica
+// becomes the leader: a namespace that opted out while no leader ran may still hold
+// objects that Isthmus manages.
 type orphanCollector struct {
 	reader  client.Reader
 	requeue chan<- event.GenericEvent
 }
 
-// orphanInterval is the time between two namespaces.
+// orphanInterval is the time between two namespaces, so that thousands of them do
+// not delay the reconciliation of opted-in namespaces.
 const orphanInterval = 100 * time.Millisecond
 
 // Start implements manager.Runnable.
@@ -45,7 +46,7 @@ func (c *orphanCollector) Start(ctx context.Context) error {
 			if !waitAfter(ctx, err) {
 				return nil
 			}
-			next = "" // the rest of the list may be too old to be asked for
+			next = "" // the continue token may have expired
 			continue
 		}
 		for i := range list.Items {

@@ -17,30 +17,30 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// resource is a kind of object that the controller manages: at most one in a
+// ownedKind is a kind of object that the controller manages: at most one in a
 // namespace, always with the same name.
-type resource struct {
+type ownedKind struct {
 	schema.GroupVersionResource
 	kind, name string
-	// optional: the kind may not exist in the cluster.
+	// optional is true for a kind that may not exist in the cluster.
 	optional bool
 }
 
-var publisherBinding = resource{
+var publisherBinding = ownedKind{
 	GroupVersionResource: schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "rolebindings"},
 	kind:                 "RoleBinding", name: PublisherRole,
 }
 
-func (k resource) String() string { return k.kind + " " + k.name }
+func (k ownedKind) String() string { return k.kind + " " + k.name }
 
 // reference returns the object as the object of an Event.
-func (k resource) reference(namespace string) corev1.ObjectReference {
+func (k ownedKind) reference(namespace string) corev1.ObjectReference {
 	return corev1.ObjectReference{APIVersion: k.GroupVersion().String(), Kind: k.kind, Namespace: namespace, Name: k.name}
 }
 
-// reconcileObject observes an object, decides and acts. Nil fields mean that there
-// should be none.
-func (r *reconciler) reconcileObject(ctx context.Context, s *namespaceState, k resource, fields map[string]any) error {
+// reconcileObject observes an object, decides and acts. Nil fields mean that the
+// object should not exist.
+func (r *reconciler) reconcileObject(ctx context.Context, s *namespaceState, k ownedKind, fields map[string]any) error {
 	o := ownedObservation{rescanned: s.rescanned}
 	if fields != nil {
 		wanted, err := json.Marshal(fields)
@@ -61,7 +61,7 @@ func (r *reconciler) reconcileObject(ctx context.Context, s *namespaceState, k r
 			}
 		case ownedReport:
 			s.events.Record(events.Warning(k.reference(s.name), EventConflict, fmt.Sprintf(
-				"%s is not managed by Isthmus (it has no label %s=%s) and is left as it is; delete it, or ask for none", k, policy.ManagedByLabel, policy.ManagedBy)))
+				"%s is not managed by Isthmus (it has no label %s=%s) and is left as it is; delete it, or do not request it", k, policy.ManagedByLabel, policy.ManagedBy)))
 			return nil
 		case ownedApply:
 			if err := r.applyOwned(ctx, s, k, fields); err != nil {
@@ -97,7 +97,7 @@ func ownershipOf(current metav1.Object, err error) (ownership, error) {
 }
 
 // applyOwned applies an object. When the cluster has no such kind an Event says so.
-func (r *reconciler) applyOwned(ctx context.Context, s *namespaceState, k resource, fields map[string]any) error {
+func (r *reconciler) applyOwned(ctx context.Context, s *namespaceState, k ownedKind, fields map[string]any) error {
 	o := &unstructured.Unstructured{Object: fields}
 	o.SetGroupVersionKind(k.GroupVersion().WithKind(k.kind))
 	o.SetNamespace(s.name)
@@ -107,7 +107,7 @@ func (r *reconciler) applyOwned(ctx context.Context, s *namespaceState, k resour
 	switch {
 	case apierrors.IsNotFound(err) && k.optional:
 		s.events.Record(events.Warning(k.reference(s.name), EventFailed,
-			fmt.Sprintf("%s was asked for, but this cluster has no %s", k, k.GroupResource())))
+			fmt.Sprintf("%s was requested, but this cluster has no %s", k, k.GroupResource())))
 	case err != nil:
 		return fmt.Errorf("apply %s in namespace %s: %w", k, s.name, err)
 	}
@@ -115,7 +115,7 @@ func (r *reconciler) applyOwned(ctx context.Context, s *namespaceState, k resour
 }
 
 // deleteOwned deletes an object that Isthmus manages.
-func (r *reconciler) deleteOwned(ctx context.Context, namespace string, k resource) error {
+func (r *reconciler) deleteOwned(ctx context.Context, namespace string, k ownedKind) error {
 	api := r.Dynamic.Resource(k.GroupVersionResource).Namespace(namespace)
 	current, err := api.Get(ctx, k.name, metav1.GetOptions{})
 	switch {

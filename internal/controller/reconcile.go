@@ -66,14 +66,14 @@ func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		case actionAwaitLastPod:
 			log.FromContext(ctx).V(1).Info("edge pods still run in a namespace that is not opted in", "pods", *o.injectedPods)
 			return ctrl.Result{}, nil
-		case actionRelease:
-			return ctrl.Result{}, r.release(ctx, request.Name)
+		case actionCleanUp:
+			return ctrl.Result{}, r.cleanUp(ctx, request.Name)
 		}
 	}
 }
 
-// reconcileEdges keeps what the edges of an opted-in namespace need, and returns
-// the time until the next reconciliation.
+// reconcileEdges reconciles the objects that the edges of an opted-in namespace
+// need, and returns the time until the next reconciliation.
 func (r *reconciler) reconcileEdges(ctx context.Context, ns policy.Namespace) (time.Duration, error) {
 	s := r.state(ns.Name)
 	if err := r.syncPods(ctx, ns, s); err != nil {
@@ -83,10 +83,10 @@ func (r *reconciler) reconcileEdges(ctx context.Context, ns policy.Namespace) (t
 	claims := slices.Collect(maps.Values(s.claims))
 	options, problem := policy.Resolve(nil, nil, ns, r.Settings.Defaults, r.Settings.SecretNames)
 	if problem == nil && options.ServiceAccount != "" {
-		// Its Secret is kept even while no pod of it runs.
+		// The Secret of this service account is maintained even while it has no pod.
 		claims = append(claims, claim{mode: options.Mode, serviceAccount: options.ServiceAccount, options: options})
 	}
-	groups := bySecret(claims)
+	groups := groupBySecret(claims)
 	var errs []error
 	var checks []time.Time
 	for _, secret := range slices.Sorted(maps.Keys(groups)) {
@@ -106,8 +106,8 @@ func (r *reconciler) reconcileEdges(ctx context.Context, ns policy.Namespace) (t
 	return nextReconciliation(s.scanned, r.ScanInterval, checks, r.Clock.Now(), r.Random), nil
 }
 
-// release removes what Isthmus manages in a namespace that is not opted in.
-func (r *reconciler) release(ctx context.Context, namespace string) error {
+// cleanUp removes the objects that Isthmus manages in a namespace that is not opted in.
+func (r *reconciler) cleanUp(ctx context.Context, namespace string) error {
 	var errs []error
 	for _, name := range r.Settings.SecretNames {
 		errs = append(errs, r.deleteSecret(ctx, namespace, name))

@@ -6,7 +6,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 )
 
-// rootsFollower has every known namespace reconciled when the mesh's roots change.
+// rootsFollower requeues every known namespace when the mesh's roots change.
 type rootsFollower struct {
 	roots      Roots
 	namespaces func() []string
@@ -36,7 +36,7 @@ func (f *rootsFollower) Start(ctx context.Context) error {
 	}
 }
 
-// enqueue has a namespace reconciled; false when ctx ended before.
+// enqueue requeues a namespace. It returns false when ctx ended before.
 func enqueue(ctx context.Context, requeue chan<- event.GenericEvent, namespace string) bool {
 	o := metadataOf("Namespace")
 	o.Name = namespace

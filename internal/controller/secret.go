@@ -58,13 +58,13 @@ func (r *reconciler) observeSecret(ctx context.Context, namespace, name string, 
 	return o
 }
 
-// issue asks the source, and decides on its answer.
+// issue sends the request to the source, and decides on its answer.
 func (r *reconciler) issue(ctx context.Context, d secretDecision) secretDecision {
 	bundle, err := r.Sources[d.holder.source].Bundle(ctx, d.request)
 	if errors.Is(err, certs.ErrPending) {
 		log.FromContext(ctx).V(1).Info("certificate is not issued yet", "secret", d.request.Secret, "why", err.Error())
 	}
-	return decideDelivery(d, bundle, err, r.Clock.Now(), r.Random)
+	return decideIssuance(d, bundle, err, r.Clock.Now(), r.Random)
 }
 
 // publish writes the Secret, and decides on the outcome. current is the Secret as
@@ -113,9 +113,9 @@ func (r *reconciler) apply(s *namespaceState, d secretDecision) {
 	}
 }
 
-// readOnce spares a publisher its first read: the Secret was read a moment ago, and
-// a write carries that version. After a conflict the Secret is read from the API
-// server.
+// readOnce answers a publisher's first read with the Secret that was just read: a
+// write carries that resourceVersion. After a conflict the Secret is read from the
+// API server.
 type readOnce struct {
 	Secrets
 	// current is nil when there is no Secret.

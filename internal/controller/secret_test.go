@@ -185,7 +185,7 @@ func TestCheckSecretWaitsForAPendingSource(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, pendingRetry, next)
 	assert.Empty(t, c.recorded)
-	c.clock.SetTime(noon.Add(pendingPatience + time.Second))
+	c.clock.SetTime(noon.Add(pendingReportAfter + time.Second))
 	_, err = c.check(t)
 	require.NoError(t, err)
 	assert.Equal(t, []string{EventFailed}, c.recorded)

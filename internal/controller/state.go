@@ -14,7 +14,7 @@ import (
 )
 
 // namespaceState is what is remembered of an opted-in namespace between two
-// reconciliations. It is lost with the process; the next one observes it again.
+// reconciliations. It is not persisted: a new leader observes everything again.
 type namespaceState struct {
 	name string
 	// claims are those of the pods, by their UID. idle are the pods that were read
@@ -33,8 +33,9 @@ type namespaceState struct {
 	missing map[policy.Mode]int
 	// secrets are the Secrets that are checked, by name.
 	secrets map[string]*secretState
-	// applied is the content of the objects beside the Secrets that is known to be
-	// applied, by name; the empty text means that Isthmus manages no such object.
+	// applied is the content that is known to be applied to objects other than the
+	// edges' Secrets, by name; empty content means that Isthmus manages no such
+	// object.
 	applied map[string]string
 	// events are recorded once.
 	events events.Once
@@ -44,8 +45,8 @@ func newNamespaceState(name string, once events.Once) *namespaceState {
 	return &namespaceState{name: name, claims: map[types.UID]claim{}, secrets: map[string]*secretState{}, applied: map[string]string{}, events: once}
 }
 
-// forgetApplied has the objects beside the Secrets checked again, and forgets the
-// Events of pods that are gone.
+// forgetApplied makes the next reconciliation check the objects other than the
+// edges' Secrets again, and forgets the Events of pods that are gone.
 func (s *namespaceState) forgetApplied() {
 	maps.DeleteFunc(s.applied, func(_, content string) bool { return content != "" })
 	names := make(map[string]bool, len(s.claims))
@@ -59,14 +60,15 @@ func (s *namespaceState) forgetApplied() {
 }
 
 // secretState is what is remembered of one Secret between two checks. There are
-// thousands, so it refers to no Secret and, except for pending, to no certificate.
+// thousands of them, so a secretState holds no Secret and, except for pending, no
+// certificate.
 type secretState struct {
 	// pending was issued and could not be published yet. It is used instead of a
 	// new one until pendingUntil, half of its life, to spare the CA.
 	pending      *certs.Bundle
 	pendingUntil time.Time
-	// pendingSince is since when a source has begun and delivered nothing; zero when
-	// it has not.
+	// pendingSince is when the source first reported the certificate as pending; zero
+	// when it is not pending.
 	pendingSince time.Time
 	// state, problem and renewAfter describe the Secret at the last check.
 	state      publish.State

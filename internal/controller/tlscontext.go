@@ -13,8 +13,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// tlsContext is Emissary's description of how to speak TLS to an upstream.
-var tlsContext = resource{
+// tlsContext is the kind of Emissary's object that configures TLS to an upstream.
+var tlsContext = ownedKind{
 	GroupVersionResource: schema.GroupVersionResource{Group: "getambassador.io", Version: "v3alpha1", Resource: "tlscontexts"},
 	kind:                 "TLSContext", name: "istio-upstream", optional: true,
 }
@@ -35,12 +35,12 @@ func (r *reconciler) reconcileTLSContext(ctx context.Context, s *namespaceState,
 // and acts. It returns false while the roots are unknown, or when the Secret is not
 // managed by Isthmus.
 func (r *reconciler) reconcileRoots(ctx context.Context, s *namespaceState, secret string) (isApplied bool, err error) {
-	k, ok := s.secrets[secret]
-	if !ok || k.state != publish.Good {
+	known, ok := s.secrets[secret]
+	if !ok || known.state != publish.Good {
 		return false, nil
 	}
 	name := secret + RootsSuffix
-	o := ownedObservation{wanted: k.roots.Value(), rescanned: s.rescanned}
+	o := ownedObservation{wanted: known.roots.Value(), rescanned: s.rescanned}
 	o.applied, o.isKnown = s.applied[name]
 	for {
 		switch decideOwned(o) {
@@ -51,7 +51,7 @@ func (r *reconciler) reconcileRoots(ctx context.Context, s *namespaceState, secr
 			}
 		case ownedReport:
 			s.events.Record(events.Warning(secretReference(s.name, name), EventConflict,
-				"the Secret is not managed by Isthmus and is left as it is, so no TLSContext can name it; delete it, or ask for none"))
+				"the Secret is not managed by Isthmus and is left as it is, so no TLSContext can name it; delete it, or do not request a TLSContext"))
 			return false, nil
 		case ownedApply:
 			wanted := &corev1.Secret{

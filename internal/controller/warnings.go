@@ -23,8 +23,8 @@ func (r *reconciler) repeatWarnings(ns policy.Namespace, s *namespaceState, pod 
 }
 
 // warningsOf returns the warnings that the pod was injected with. The status
-// annotation has their codes; for their texts the engine decides again on the pod as
-// it was before.
+// annotation holds their codes. To get their texts, the engine decides again on the
+// pod as it was before the injection.
 func (r *reconciler) warningsOf(ns policy.Namespace, pod *corev1.Pod) []policy.Warning {
 	status, err := inject.ReadStatus(pod)
 	if err != nil || status == nil || len(status.Warnings) == 0 {
@@ -46,7 +46,7 @@ func (r *reconciler) warningsOf(ns policy.Namespace, pod *corev1.Pod) []policy.W
 func warningsWithoutText(codes []string) []policy.Warning {
 	warnings := make([]policy.Warning, len(codes))
 	for i, code := range codes {
-		warnings[i] = policy.Warning{Code: code, Text: "given when the pod was injected; its meaning is in the documentation of warnings"}
+		warnings[i] = policy.Warning{Code: code, Text: "this warning was given when the pod was injected; the documentation of warnings explains it"}
 	}
 	return warnings
 }

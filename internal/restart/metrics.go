@@ -52,7 +52,7 @@ func newMetrics(registerer prometheus.Registerer) (*restartMetrics, error) {
 			return nil, err
 		}
 	}
-	// A rate of something that never happened is no data; a zero is.
+	// Prometheus computes no rate for a series that does not exist yet.
 	for _, result := range results() {
 		m.restarts.WithLabelValues(result)
 	}

@@ -20,6 +20,7 @@ const pageSize = 500
 
 // StalePod is a pod that was injected with another template than the current one.
 type StalePod struct {
+	// Pod and UID identify the pod.
 	Pod types.NamespacedName
 	UID types.UID
 	// Mode is the mode that the pod was injected in.
