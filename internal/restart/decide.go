@@ -39,8 +39,8 @@ func (s webhookState) isSettled(t timing, now time.Time) bool {
 	return s.problem == "" && !s.since.IsZero() && now.Sub(s.since) >= t.settle
 }
 
-// observation is what is known of a workload before a decision. What costs
-// requests is nil until a decision asks for it.
+// observation is what is known of a workload before a decision. The parts that cost
+// requests are nil until a decision needs them.
 type observation struct {
 	// namespace is the workload's; enabled is false when it is not opted in.
 	namespace policy.Namespace
@@ -98,9 +98,9 @@ const (
 	actionReportFailed action = "report-failed"
 	// actionComplete: its rollout is complete and helped; empty the journal.
 	actionComplete action = "complete"
-	// actionRelease: nothing has to wait for it any longer; empty the journal.
+	// actionRelease: other workloads no longer wait for it; empty the journal.
 	actionRelease action = "release"
-	// actionDiscard: the record has no restart; empty the journal.
+	// actionDiscard: the recorded restart did not take place; empty the journal.
 	actionDiscard action = "discard"
 )
 
@@ -114,8 +114,8 @@ type decision struct {
 	// note is the note of the Event: with actionPostpone, actionReportStuck,
 	// actionReportFailed and actionComplete.
 	note string
-	// refused says why a workload that is being restarted is not restarted once more
-	// for another template; empty when that is not the question.
+	// refused says why a workload that is being restarted is not restarted again for
+	// a newer template; empty when it is, or when there is no newer template.
 	refused string
 }
 

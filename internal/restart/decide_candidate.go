@@ -14,7 +14,7 @@ func decideCandidate(o observation, current *record, t timing, now time.Time) de
 		return decision{action: actionIgnore}
 	}
 	if o.workload == nil {
-		// No workload has an annotation that could ask or decline.
+		// There is no workload whose annotation could request or decline a restart.
 		if asks, _ := policy.WantsRestart(nil, o.namespace); asks && o.unsupported != "" {
 			return decision{action: actionRefuse, reason: o.unsupported}
 		}
@@ -59,9 +59,9 @@ func obstacle(o observation, template string) string {
 	case w.obstacle != "":
 		return w.obstacle
 	case w.restartedFor() == template:
-		return fmt.Sprintf("it was already restarted for template %s, at %s, and still has stale pods; look at the webhook's log about them, and restart it by hand", template, w.template.Annotations[RestartedAt])
+		return fmt.Sprintf("it was already restarted for template %s, at %s, and still has stale pods; look for them in the webhook's log, and restart it by hand", template, w.template.Annotations[RestartedAt])
 	case o.injection.Denied:
-		// An edge without its identity serves no one.
+		// The rollout would never complete, because no new pod would be admitted.
 		return fmt.Sprintf("new pods would be refused: %s: %s", o.injection.Reason, o.injection.Message)
 	case o.injection.Reason != policy.Injected:
 		return fmt.Sprintf("new pods would not be injected: %s %s", o.injection.Reason, o.injection.Message)

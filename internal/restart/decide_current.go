@@ -71,7 +71,7 @@ func decideRollout(o observation, r record, t timing, now time.Time) decision {
 		r.template, fault, policy.RestartKey)}
 }
 
-// describe lists names, of which there may be many.
+// describe lists up to three names, or the first and the number of the others.
 func describe(names []string) string {
 	names = slices.Sorted(slices.Values(names))
 	if len(names) > 3 {
@@ -80,7 +80,7 @@ func describe(names []string) string {
 	return fmt.Sprint(names)
 }
 
-// patchOutcome is what became of the patch that restarts a workload.
+// patchOutcome is the result of the patch that restarts a workload.
 type patchOutcome string
 
 const (

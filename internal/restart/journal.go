@@ -12,9 +12,9 @@ import (
 )
 
 // ConfigMapName is the ConfigMap that records which workload is being restarted.
-// The record is written before the workload is, and against the version that was
-// read. So the next leader goes on from there, and two replicas that both believe
-// to lead cannot both restart something.
+// The record is written before the workload is restarted, with the resourceVersion
+// that was read. So the next leader continues from it, and two replicas that both
+// consider themselves the leader cannot both restart a workload.
 const ConfigMapName = "isthmus-controller-restarts"
 
 // The keys of the ConfigMap. It has none of them while nothing is being restarted.
@@ -41,7 +41,7 @@ type record struct {
 type journal struct {
 	kube      kubernetes.Interface
 	namespace string
-	// read is the ConfigMap as it was last read or written.
+	// read is the ConfigMap as it was last read or written; store updates it.
 	read *corev1.ConfigMap
 }
 

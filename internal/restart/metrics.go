@@ -12,8 +12,8 @@ const (
 	resultFailed = "failed"
 	// resultRefused: the workload asks for a restart that would not help.
 	resultRefused = "refused"
-	// resultReleased: the restart was not followed to its end, because the workload
-	// is gone or no longer asks.
+	// resultReleased: the rollout was not observed to its end, because the workload is
+	// gone or no longer requests a restart.
 	resultReleased = "released"
 )
 

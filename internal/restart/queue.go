@@ -13,7 +13,7 @@ type reports struct {
 	mu sync.Mutex
 	// pods are the stale pods by namespace.
 	pods map[string][]StalePod
-	// since is since when pods of a namespace are stale for a template.
+	// since is when pods of a namespace were first reported as stale for a template.
 	since map[namespacedTemplate]time.Time
 }
 
@@ -44,8 +44,8 @@ func (r *reports) replace(namespace string, pods []StalePod, now time.Time) {
 	}
 }
 
-// templateSince is since when pods of a namespace are stale for a template; zero
-// when they are not.
+// templateSince is when pods of a namespace were first reported as stale for a
+// template; zero when they are not.
 func (r *reports) templateSince(namespace, template string) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -83,7 +83,8 @@ func (r *reports) candidates() []candidate {
 }
 
 // batchSize is how many candidates are considered in one step. Each costs two or
-// three requests, so thousands that ask for nothing cost a few requests a second.
+// three requests, so thousands of candidates that request no restart cost a few
+// requests a second.
 const batchSize = 20
 
 // nextBatch returns the indices of the candidates to consider in this step, from

@@ -1,8 +1,8 @@
-// Package restart restarts stale workloads that ask for it: one at a time in the
-// whole cluster, and the next only when the one before is rolled out with the
+// Package restart restarts stale workloads that request it: one at a time in the
+// whole cluster, and the next only when the previous one is rolled out with the
 // current template.
 //
-// It observes a workload, decides by pure functions (decide.go), and acts.
+// It observes a workload, decides with pure functions (decide*.go), and acts.
 package restart
 
 import (
@@ -23,7 +23,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// fieldManager is the field manager of what is written here.
+// fieldManager is the field manager of all writes.
 const fieldManager = "isthmus-controller"
 
 // Options configure a Restarter. Every field without a default is required.
@@ -42,7 +42,7 @@ type Options struct {
 	Events *events.Recorder
 	// Registerer receives the metrics.
 	Registerer prometheus.Registerer
-	// Log receives what no Event says.
+	// Log receives errors, and the messages that are not Events.
 	Log logr.Logger
 	// Ready returns nil once the mesh's settings are known. Nothing is restarted
 	// before.

@@ -13,22 +13,22 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/events"
 )
 
-// Restarter restarts stale workloads. What must survive a change of leader is in
-// the cluster: the record in the ConfigMap, and the template's hash on the
-// workload. Only the leader runs it.
+// Restarter restarts stale workloads. Only the leader runs it. The state that must
+// survive a change of leader is in the cluster: the record in the ConfigMap, and the
+// template's hash on the workload.
 type Restarter struct {
 	Options
 	metrics *restartMetrics
 	journal journal
 	reports *reports
 
-	// The rest belongs to Start alone, and a new leader observes it again.
+	// Only Start uses the following fields. A new leader observes their values again.
 
 	// cursor is the next candidate to consider.
 	cursor  int
 	webhook webhookState
-	// waiting are the workloads that ask and wait for their turn, by the key of
-	// their candidate.
+	// waiting are the workloads that request a restart and wait for their turn, by
+	// the key of their candidate.
 	waiting map[string]string
 	once    events.Once
 }
@@ -97,9 +97,9 @@ func (r *Restarter) step(ctx context.Context) error {
 	return err
 }
 
-// considerCandidates considers some owners of stale pods and starts the first that
-// may be restarted. While current is under way it only learns which ones wait. An
-// error about one of them does not keep the others waiting.
+// considerCandidates considers some owners of stale pods and restarts the first that
+// may be restarted. While current is under way it only records which of them wait.
+// An error about one of them does not stop the others.
 func (r *Restarter) considerCandidates(ctx context.Context, current *record) (started bool, err error) {
 	list := r.reports.candidates()
 	keys := make(map[string]bool, len(list))
@@ -167,7 +167,7 @@ func (r *Restarter) considerCandidate(ctx context.Context, c candidate, current 
 }
 
 // checkCurrent observes the workload that is being restarted, decides and acts. The
-// state is queueIdle when nothing has to wait for it any longer.
+// state is queueIdle when the next workload may be restarted.
 func (r *Restarter) checkCurrent(ctx context.Context, current record) (queueState, error) {
 	o, err := r.observeCurrent(ctx, current)
 	if err != nil {
@@ -220,15 +220,15 @@ func (r *Restarter) finish(ctx context.Context, o observation, current record, d
 		r.Log.Info("no longer waiting for a restart", "kind", current.kind, "namespace", current.namespace, "name", current.name,
 			"template", current.template, "why", d.reason)
 		if o.workload != nil {
-			r.once.RecordFor(d.reason+current.at.String(), events.Normal(o.workload.reference(), EventReleased, "its restart is no longer waited for: "+d.reason))
+			r.once.RecordFor(d.reason+current.at.String(), events.Normal(o.workload.reference(), EventReleased, "other workloads no longer wait for its restart: "+d.reason))
 		}
 	}
 	return queueIdle, nil
 }
 
-// restart writes the record, then restarts the workload. When the API server does
-// not accept that, the record is again what it was before: nil, or the restart
-// that was under way.
+// restart writes the record, then restarts the workload. If the API server refuses
+// the restart, the previous record is restored: nil, or the restart that was under
+// way.
 func (r *Restarter) restart(ctx context.Context, w *workload, template string, before *record) (started bool, err error) {
 	now := r.Clock.Now()
 	err = r.journal.store(ctx, &record{kind: w.kind, namespace: w.GetNamespace(), name: w.GetName(), uid: w.GetUID(), template: template, at: now})

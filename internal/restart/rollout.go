@@ -11,10 +11,10 @@ import (
 // rollout is how far a workload has rolled out its latest pod template, by the
 // rules of kubectl rollout status (polymorphichelpers/rollout_status.go).
 type rollout struct {
-	// complete: every pod is of the latest template and available, and no other is
+	// complete: every pod is of the latest template and available, and no other pod is
 	// left.
 	complete bool
-	// failed: the workload's own controller has given up.
+	// failed: the progress deadline of the Deployment is exceeded.
 	failed bool
 	// waitsFor describes what is missing; empty when complete.
 	waitsFor string
@@ -59,7 +59,7 @@ func statefulSetRollout(s *appsv1.StatefulSet) rollout {
 	case st.AvailableReplicas < want:
 		return incomplete("%d of %d pods are available", st.AvailableReplicas, want)
 	case st.Replicas > want:
-		return incomplete("%d pods are too many", st.Replicas-want)
+		return incomplete("%d pods have not been removed yet", st.Replicas-want)
 	}
 	return rollout{complete: true}
 }

@@ -20,7 +20,7 @@ const settingsChecksum = "checksum/settings"
 // CheckWebhook returns a check that succeeds when every replica of the webhook and
 // of the controller runs the same image with the same settings. While they are
 // being rolled out, an old webhook would inject the old template again, and an
-// old controller would take what the new webhook injects for stale.
+// old controller would consider the pods of the new webhook stale.
 func CheckWebhook(kube kubernetes.Interface, namespace string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		var versions []string
