@@ -15,10 +15,6 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// restartedAtKey is the annotation that kubectl rollout restart sets on a template
-// (defaultObjectRestarter of kubectl).
-const restartedAtKey = "kubectl.kubernetes.io/restartedAt"
-
 // validateWorkload reviews the pod template of a workload as its pods will be
 // reviewed.
 func (v *Validator) validateWorkload(ctx context.Context, req *admissionv1.AdmissionRequest) (decision, error) {
@@ -62,7 +58,7 @@ func (v *Validator) validateWorkload(ctx context.Context, req *admissionv1.Admis
 	return d, nil
 }
 
-// podWorkload is the part of a workload that its review reads, whatever its kind. The
+// podWorkload is the part of a workload of any kind that its review reads. The
 // template of a CronJob is nested deeper than that of other kinds.
 type podWorkload struct {
 	Metadata struct {
@@ -113,6 +109,6 @@ func hasInjectKey(pod *corev1.Pod) bool {
 func withoutRestartedAt(template *corev1.PodTemplateSpec) *corev1.PodTemplateSpec {
 	other := *template
 	other.Annotations = maps.Clone(template.Annotations)
-	delete(other.Annotations, restartedAtKey)
+	delete(other.Annotations, policy.RestartedAtKey)
 	return &other
 }

@@ -59,7 +59,7 @@ func obstacle(o observation, template string) string {
 	case w.obstacle != "":
 		return w.obstacle
 	case w.restartedFor() == template:
-		return fmt.Sprintf("it was already restarted for template %s, at %s, and still has stale pods; look for them in the webhook's log, and restart it by hand", template, w.template.Annotations[RestartedAt])
+		return fmt.Sprintf("it was already restarted for template %s, at %s, and still has stale pods; look for them in the webhook's log, and restart it by hand", template, w.template.Annotations[policy.RestartedAtKey])
 	case o.injection.Denied:
 		// The rollout would never complete, because no new pod would be admitted.
 		return fmt.Sprintf("new pods would be refused: %s: %s", o.injection.Reason, o.injection.Message)

@@ -164,7 +164,7 @@ func TestObstacle(t *testing.T) {
 		"if it was restarted for this one, expect that": {
 			func(o *observation) {
 				annotate(o, policy.RestartedForKey, "new")
-				o.workload.template.Annotations = map[string]string{RestartedAt: "2026-03-01T11:00:00Z"}
+				o.workload.template.Annotations = map[string]string{policy.RestartedAtKey: "2026-03-01T11:00:00Z"}
 			},
 			"it was already restarted for template new, at 2026-03-01T11:00:00Z,",
 		},

@@ -201,7 +201,7 @@ func TestRestartIsFollowedToItsEnd(t *testing.T) {
 	assert.Equal(t, "front", w.record()["name"])
 	assert.Equal(t, "DaemonSet", w.record()["kind"])
 	assert.Equal(t, w.daemonSet().Annotations[policy.RestartedForKey], w.record()["template"])
-	assert.NotEmpty(t, w.daemonSet().Spec.Template.Annotations[RestartedAt])
+	assert.NotEmpty(t, w.daemonSet().Spec.Template.Annotations[policy.RestartedAtKey])
 	w.assertCount(resultStarted, 1)
 
 	w.setRollout(false)

@@ -89,10 +89,6 @@ func (w *workload) reference() corev1.ObjectReference {
 // restartedFor is the template hash that the workload was last restarted for.
 func (w *workload) restartedFor() string { return w.GetAnnotations()[policy.RestartedForKey] }
 
-// RestartedAt is the annotation that kubectl rollout restart sets in a pod template
-// (defaultObjectRestarter of kubectl).
-const RestartedAt = "kubectl.kubernetes.io/restartedAt"
-
 // patchRestart restarts exactly the workload that was read, as kubectl rollout
 // restart does, and records the template on it. The chart's policy
 // isthmus-controller-restarts allows the controller these two annotations and
@@ -103,7 +99,7 @@ func patchRestart(ctx context.Context, kube kubernetes.Interface, w *workload, t
 			"uid": w.GetUID(), "resourceVersion": w.GetResourceVersion(),
 			"annotations": map[string]any{policy.RestartedForKey: template},
 		},
-		"spec": map[string]any{"template": map[string]any{"metadata": map[string]any{"annotations": map[string]any{RestartedAt: at.UTC().Format(time.RFC3339)}}}},
+		"spec": map[string]any{"template": map[string]any{"metadata": map[string]any{"annotations": map[string]any{policy.RestartedAtKey: at.UTC().Format(time.RFC3339)}}}},
 	})
 	if err != nil {
 		return err

@@ -142,6 +142,9 @@ const (
 	// IstioIngressWaypointLabel is a label of Services and namespaces. Only Istio's
 	// own gateways honour it.
 	IstioIngressWaypointLabel = "istio.io/ingress-use-waypoint"
+	// RestartedAtKey is the annotation that kubectl rollout restart sets on a pod
+	// template (defaultObjectRestarter of kubectl).
+	RestartedAtKey = "kubectl.kubernetes.io/restartedAt"
 	// PodSecurityEnforceLabel is a label of a namespace: the Pod Security level that
 	// its pods must pass.
 	PodSecurityEnforceLabel = "pod-security.kubernetes.io/enforce"

@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
-	"github.com/isthmus-mesh/isthmus/internal/restart"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
@@ -115,7 +114,7 @@ func (env *environment) awaitSidecar(name, version string) {
 
 // isRestarted reports whether the controller has restarted a Deployment.
 func isRestarted(d *appsv1.Deployment) bool {
-	return d.Annotations[policy.RestartedForKey] != "" || d.Spec.Template.Annotations[restart.RestartedAt] != ""
+	return d.Annotations[policy.RestartedForKey] != "" || d.Spec.Template.Annotations[policy.RestartedAtKey] != ""
 }
 
 // revisions returns the number of templates that a Deployment has had.
