@@ -47,7 +47,7 @@ type Handler struct {
 	Metrics *Metrics
 	// Log gets a line for every decision.
 	Log logr.Logger
-	// Labelled is true for the webhook at NamespacePath.
+	// Labelled is true for the webhook at NamespacePath; see Namespaces.
 	Labelled bool
 	// Timeout limits how long a client may take to send a review, and how long the
 	// namespace may take to be read. Default 5 s, the chart's default for the API

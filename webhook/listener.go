@@ -114,7 +114,8 @@ func (l *connectionLimiter) trackState(conn net.Conn, state http.ConnState) {
 	}
 	surplus := oldest.Value.(net.Conn)
 	l.untrackLocked(surplus)
-	// In the background: closing TLS writes an alert, and the client may not read.
+	// In the background, because closing TLS writes an alert that the client may not
+	// read.
 	go func() { _ = surplus.Close() }()
 }
 

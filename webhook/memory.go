@@ -14,7 +14,7 @@ import (
 // Limits of the memory that reviews use. Every client that reaches the port can send
 // reviews, and every user that may create pods decides on their content. Without
 // limits a hundred large reviews, or one whose few bytes decode into many objects,
-// would end the server, and with it the creation of all opted-in pods.
+// would exhaust the server's memory, and no opted-in pod could be created.
 const (
 	// maxReview is the size in bytes of the largest review: the API server accepts
 	// objects of up to 3 MiB, a CREATE carries one and an UPDATE two.
@@ -64,8 +64,8 @@ type pendingReview struct {
 	element *list.Element
 	// reserved is the memory of the body, in bytes.
 	reserved int
-	// evicted is closed when the review made room for others. abortRead then ends a
-	// read that waits for the client.
+	// evicted is closed when the review is evicted in favour of newer ones. abortRead
+	// then ends a read that waits for the client.
 	evicted   chan struct{}
 	abortRead func()
 }

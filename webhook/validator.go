@@ -26,9 +26,10 @@ const (
 // defaultValidatorTimeout is the default of Validator.Timeout.
 const defaultValidatorTimeout = 3 * time.Second
 
-// Validator answers reviews of workload templates and of namespaces. It tells a user
-// immediately what the review of a pod would tell a controller later. It changes
-// nothing, and what it misses is found when the pods are created.
+// Validator answers reviews of workload templates and of namespaces. The user who
+// applies them gets at once the warnings and denials that a controller would get
+// later, when it creates the pods. A Validator changes nothing. A problem that it
+// misses is found when the pods are created.
 type Validator struct {
 	// Engine decides. Required.
 	Engine *inject.Engine

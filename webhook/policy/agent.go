@@ -14,8 +14,9 @@ const defaultStatusPort = 15020
 // (Istio's documentation, "Ports used by Istio").
 var sidecarPorts = []int32{15000, 15001, 15004, 15006, 15008, defaultStatusPort, 15021, 15053, 15090}
 
-// istioPorts are the ports that a pod may not give to the agent.
-var istioPorts = slices.DeleteFunc(slices.Clone(sidecarPorts), func(port int32) bool { return port == defaultStatusPort })
+// reservedPorts are the sidecarPorts that a pod may not give to the agent: all but
+// the agent's default.
+var reservedPorts = slices.DeleteFunc(slices.Clone(sidecarPorts), func(port int32) bool { return port == defaultStatusPort })
 
 // IsSidecarPort reports whether Istio's sidecar itself listens on the port.
 func IsSidecarPort(port int32) bool { return slices.Contains(sidecarPorts, port) }
@@ -32,8 +33,8 @@ var agentDirectories = []struct {
 	{"/var/run/secrets/istio", true, true},
 	{"/var/run/secrets/istio/crl", false, true},
 	{"/var/run/secrets/tokens", true, true},
-	// A restarted agent would take its own output there for certificates from
-	// outside, and would never rotate them.
+	// A restarted agent would treat its own output there as certificates that someone
+	// else provides, and would never rotate them.
 	{"/var/run/secrets/workload-spiffe-credentials", true, true},
 	{"/var/run/secrets/workload-spiffe-uds", true, true},
 	{"/var/run/secrets/credential-uds", true, true},
@@ -51,8 +52,8 @@ var agentDirectories = []struct {
 	{"/usr/local/bin", true, false},
 }
 
-// agentDirs are the reserved agentDirectories.
-var agentDirs = reservedDirectories()
+// reservedDirs are the reserved agentDirectories.
+var reservedDirs = reservedDirectories()
 
 func reservedDirectories() []string {
 	var dirs []string

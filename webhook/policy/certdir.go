@@ -30,7 +30,7 @@ func ParseCertDir(v string) (dir, problem string) {
 	if strings.HasPrefix(resolved, "/run/") { // in most images /var/run links to /run
 		resolved = "/var" + resolved
 	}
-	for _, a := range agentDirs {
+	for _, a := range reservedDirs {
 		if resolved == a || isBelow(resolved, a) || isBelow(a, resolved) {
 			return dir, "the agent uses " + a + " itself; want another directory such as /etc/istio-certs"
 		}

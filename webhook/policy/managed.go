@@ -2,7 +2,7 @@ package policy
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// IsManaged says whether an object is managed by Isthmus: whether its label
+// IsManaged reports whether an object is managed by Isthmus: whether its label
 // ManagedByLabel has the value ManagedBy. Isthmus never changes or deletes an object
 // without that label, except a Secret that was adopted with AdoptKey.
 func IsManaged(o metav1.Object) bool { return o.GetLabels()[ManagedByLabel] == ManagedBy }

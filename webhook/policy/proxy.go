@@ -62,7 +62,7 @@ func (r *resolver) readProxy(p *Proxy) {
 		switch {
 		case err != nil || n < 1 || n > 65535:
 			return "want a port from 1 to 65535"
-		case slices.Contains(istioPorts, int32(n)):
+		case slices.Contains(reservedPorts, int32(n)):
 			return "Istio uses that port itself; want another one, by default 15020"
 		default:
 			return ""

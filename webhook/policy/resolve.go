@@ -15,8 +15,8 @@ import (
 //
 // The webhook's engine calls Resolve for a pod that is being created. The
 // controller calls it with the labels and annotations of a running edge pod, or
-// with nil ones for what the namespace alone sets. The settings are validated by
-// calling it with nothing but the defaults.
+// with nil for the options that the namespace sets. The settings are validated by
+// calling it with the defaults only.
 func Resolve(podLabels, podAnnotations map[string]string, ns Namespace, d Defaults, secretNames []string) (Options, *Problem) {
 	r := resolver{podAnnotations: podAnnotations, ns: ns}
 	o := Options{
@@ -87,7 +87,7 @@ func (r *resolver) read(key, fallback string, parse func(string) string) {
 	r.readNamespace(key, fallback, parse)
 }
 
-// readNamespace is read for a key that has no effect on a pod.
+// readNamespace does what read does, for a key that has no effect on a pod.
 func (r *resolver) readNamespace(key, fallback string, parse func(string) string) {
 	owner := "namespace " + r.ns.Name + ": annotation "
 	v, ok := r.ns.Annotations[key]

@@ -4,7 +4,7 @@ import "fmt"
 
 // WantsRestart reports whether a workload with these annotations asks the controller
 // to restart it when its pods are stale. The workload's annotation wins over its
-// namespace's. A value that is neither "true" nor "false" asks for nothing, and
+// namespace's. A value that is neither "true" nor "false" requests no restart, and
 // problem describes it in a sentence; otherwise problem is empty.
 func WantsRestart(workloadAnnotations map[string]string, ns Namespace) (wants bool, problem string) {
 	owner := ""

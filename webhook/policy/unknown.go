@@ -54,8 +54,8 @@ func (l keyLocation) String() string {
 	return strings.Join(names, " or ")
 }
 
-// nearestKey returns the known key with the smallest edit distance. Among equals it
-// prefers a key that has an effect at the location.
+// nearestKey returns the known key with the smallest edit distance. Of several keys
+// with the same distance it prefers one that has an effect at the location.
 func nearestKey(key string, location keyLocation) string {
 	best, bestScore := "", 1<<30
 	candidates := make([]string, 0, len(keyLocations))

@@ -41,7 +41,7 @@ func decide(o observation, delay time.Duration, generate func(now time.Time) (*a
 
 	s := o.secret.rotationState
 	if implied := s.impliedPhase(); implied != s.phase || s.since.IsZero() || s.since.After(o.now.Add(delay)) {
-		// Starting the wait again costs nothing but time.
+		// To start the wait again is safe.
 		s.phase, s.since = implied, o.now
 		return decision{state: s, reason: "the phase annotations did not fit the certificates: the phase starts again"}, nil
 	}
@@ -122,8 +122,8 @@ func (o observation) isReplaced() bool {
 	return o.secret.signing == nil || !o.published.trusts(o.secret.signing.root)
 }
 
-// mayBeReplaced suspects the same when this Rotator has just started and remembers no
-// state: replicas may have served through the replacement. If they have not, the
+// mayBeReplaced reports whether the authority may have been replaced by hand while
+// this Rotator was not running: replicas may have served throughout. If none has, the
 // wait that follows does no harm.
 func (o observation) mayBeReplaced() bool {
 	if o.last.signing != nil || o.secret.signing == nil {
@@ -136,7 +136,7 @@ func (o observation) mayBeReplaced() bool {
 // repair keeps what is undamaged, and every root that a leaf in use may need. An
 // authority that API servers do not trust yet becomes the next one.
 func repair(o observation, generate func(time.Time) (*authority, error)) (rotationState, error) {
-	inUse := o.secret.bundle.union(o.secret.orphans...).union(o.last.bundle...).union(o.published.roots()...)
+	inUse := o.secret.bundle.union(o.secret.rootsWithoutKey...).union(o.last.bundle...).union(o.published.roots()...)
 	s := rotationState{signing: o.secret.signing, next: o.secret.next, bundle: inUse.usable(o.now), since: o.now}
 
 	if s.signing != nil && !o.isTrusted(s.signing.root) {

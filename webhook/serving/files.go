@@ -18,8 +18,8 @@ import (
 // the caBundle: a FileSource reads and writes nothing in the cluster.
 //
 // It uses controller-runtime's certwatcher, which follows the symlinks that the
-// kubelet swaps, polls too, and keeps the last good pair. cert-manager's own file
-// source gives up for good after twelve read errors in its whole life.
+// kubelet swaps, also polls, and keeps the last good pair. cert-manager's own file
+// source stops permanently after twelve read errors in total.
 type FileSource struct {
 	certFile, keyFile string
 	log               logr.Logger

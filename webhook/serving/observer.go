@@ -25,7 +25,7 @@ const (
 	maxBackoff = 30 * time.Second
 )
 
-// errSecretNotFound says how to bring the Secret back.
+// errSecretNotFound says how to create the Secret again.
 var errSecretNotFound = errors.New("only the chart creates it, empty: run helm upgrade to create it again")
 
 // observer reads the Secret and the configurations by name, watches them, and calls a

@@ -14,16 +14,16 @@ import (
 
 const (
 	// DefaultCATTL is the lifetime of a certificate authority: one year. Users do not
-	// notice its rotation, so a long life has no advantage for them. The rotation
-	// begins with a third of the lifetime left: the controller would have to be away
-	// for four months before a root expires, and even then it creates a new one when
-	// it returns.
+	// notice its rotation, so a longer life has no advantage for them. The rotation
+	// begins with a third of the lifetime left, so the controller can be down for four
+	// months before a root expires. If it expires, the controller creates a new one
+	// when it runs again.
 	DefaultCATTL = 365 * 24 * time.Hour
 
 	// DefaultLeafTTL is the lifetime of a replica's leaf: seven days. The key stays in
 	// the memory of one process, so a shorter life would add little security. A leaf
-	// is renewed with a third of its lifetime left: an authority that cannot be read
-	// for a long weekend stops no review.
+	// is renewed with a third of its lifetime left, so reviews continue even if the
+	// authority cannot be read for two days.
 	DefaultLeafTTL = 7 * 24 * time.Hour
 
 	// DefaultPropagationDelay is how long each of a rotation's two waits lasts: two

@@ -26,7 +26,7 @@ func parseRoots(bundle []byte) (found roots, canonical bool) {
 		if block, rest = pem.Decode(rest); block == nil {
 			break
 		}
-		// A certificate that does not parse must not cost the others.
+		// A certificate that does not parse must not invalidate the others.
 		if certificate, err := x509.ParseCertificate(block.Bytes); err == nil {
 			found = found.union(certificate)
 		}

@@ -27,7 +27,7 @@ var (
 	errConflict = errors.New("the object changed since it was read")
 )
 
-// Rotator keeps the authority in the Secret, and the trust bundle in both
+// Rotator maintains the authority in the Secret, and the trust bundle in both
 // configurations. It is a controller-runtime Runnable for a leader. One is enough, and
 // two at once do no harm: every write carries the resourceVersion that was read.
 type Rotator struct {
@@ -57,8 +57,8 @@ func NewRotator(options Options) (*Rotator, error) {
 	}, nil
 }
 
-// Start keeps the Secret and the configurations until ctx ends, and then returns nil.
-// It logs every error and retries.
+// Start maintains the Secret and the configurations until ctx ends, and then returns
+// nil. It logs every error and retries.
 func (r *Rotator) Start(ctx context.Context) error {
 	r.run(ctx, r.reconcile)
 	return nil
@@ -97,7 +97,7 @@ func (r *Rotator) reconcileOnce(ctx context.Context) (time.Time, error) {
 	}
 	secret, err := r.readSecret(ctx)
 	if errors.Is(err, errSecretNotFound) && len(r.last.bundle) > 0 {
-		// Leaves in use verify by the last bundle.
+		// API servers verify the leaves in use with the last bundle.
 		err = errors.Join(err, r.patchCABundles(ctx, views, r.last.bundle))
 	}
 	if err != nil {
@@ -141,8 +141,8 @@ func (r *Rotator) updateSecret(ctx context.Context, secret *k8sv1.Secret, d deci
 	return errWritten
 }
 
-// patchCABundles gives every configuration the bundle. An error of one does not keep
-// the bundle from the others.
+// patchCABundles writes the bundle into every configuration. An error of one
+// configuration does not affect the others.
 func (r *Rotator) patchCABundles(ctx context.Context, views []configurationView, bundle roots) error {
 	var errs []error
 	for i, v := range views {

@@ -16,8 +16,8 @@ const readTimeout = 30 * time.Second
 
 // Source is a replica's serving certificate: a leaf that the replica signs itself
 // with the authority in the Secret, and whose key never leaves the process. A Source
-// writes nothing to the cluster. Of the two configurations it reads the mutating one
-// alone: the Rotator waits for both, and a configuration that only validates must not
+// writes nothing to the cluster. Of the two configurations it reads only the mutating
+// one: the Rotator waits for both, and a configuration that only validates must not
 // keep a replica from serving. It is a controller-runtime Runnable, and its
 // GetCertificate fits a tls.Config.
 type Source struct {

@@ -52,8 +52,9 @@ type parsedSecret struct {
 	rotationState
 	// problems says what is missing or damaged; empty when nothing is.
 	problems []string
-	// orphans are CA certificates without a usable key. Leaves of theirs may be in use.
-	orphans roots
+	// rootsWithoutKey are CA certificates whose key is missing or damaged. Leaves that
+	// they signed may be in use.
+	rootsWithoutKey roots
 	// isEmpty is true for the Secret that the chart creates.
 	isEmpty bool
 }
@@ -102,7 +103,7 @@ func (s *parsedSecret) parseAuthority(secret *corev1.Secret, certKey, privateKey
 	}
 	s.problems = append(s.problems, fmt.Sprintf("%s and %s: %v", certKey, privateKeyKey, err))
 	if certificate, err := pki.DecodeX509CertificateBytes(certPEM); err == nil {
-		s.orphans = s.orphans.union(certificate)
+		s.rootsWithoutKey = s.rootsWithoutKey.union(certificate)
 	}
 	return nil
 }
