@@ -26,7 +26,7 @@ var agentSettings = []Fact{
 	{Name: "DISABLE_ENVOY", Description: "no Envoy: the agent itself fetches and rotates the files", File: optionsFile, Symbol: "disableEnvoyEnv = env.Register"},
 	{Name: "CA_ADDR", Description: "the certificate authority; default the discovery address", File: optionsFile, Symbol: "caEndpointEnv = env.Register"},
 	{Name: "PILOT_CERT_PROVIDER", Description: "who signs istiod's certificate, so where its root is", File: featureFile, Symbol: `"PILOT_CERT_PROVIDER"`},
-	{Name: "SECRET_TTL", Description: "the lifetime asked of the authority; default 24 h", File: optionsFile, Symbol: `"SECRET_TTL", 24*time.Hour`},
+	{Name: "SECRET_TTL", Description: "the lifetime requested from the authority; default 24 h", File: optionsFile, Symbol: `"SECRET_TTL", 24*time.Hour`},
 	{Name: "TRUST_DOMAIN", Description: "the trust domain; default `cluster.local`", File: optionsFile, Symbol: `"TRUST_DOMAIN", "cluster.local"`},
 	{Name: "PROXY_CONFIG", Description: "`discoveryAddress` and `statusPort`", File: optionsFile, Symbol: `"PROXY_CONFIG"`},
 	{Name: "ISTIO_META_CLUSTER_ID", Description: "the cluster that the token is from", File: optionsFile, Symbol: `"ISTIO_META_CLUSTER_ID"`},

@@ -1,6 +1,6 @@
-// Package adopt turns a pod that is integrated with Istio by hand into a plain
-// one that Isthmus integrates, and says in which fields two pods differ and why.
-// It is pure, as webhook/inject is, and used by the command line alone.
+// Package adopt turns a pod that is integrated with Istio by hand into a plain pod,
+// which Isthmus integrates. It also compares two pods, and explains each field in
+// which they differ. It is pure, as webhook/inject is. Only the command line uses it.
 package adopt
 
 import (
@@ -81,7 +81,8 @@ func Adopt(engine *inject.Engine, req inject.Request, o Options) (Adoption, erro
 	a.plan()
 	switch err := errors.Join(a.errs...); {
 	case err == nil && a.found == "":
-		return Adoption{Profile: edge.Profile}, nil // whatever else may be wrong with it
+		// Problems of a pod that is not integrated by hand do not concern Adopt.
+		return Adoption{Profile: edge.Profile}, nil
 	case verdict.Denied:
 		return Adoption{}, errors.New(verdict.Message)
 	case problem != nil:

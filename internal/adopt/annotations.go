@@ -57,12 +57,12 @@ func (a *adopter) adoptProxyConfig(value string) {
 	field := "metadata.annotations[" + policy.IstioProxyConfigKey + "]"
 	config, ok := parseProxyConfig(value).(fieldMap)
 	if !ok {
-		a.addError(field, "it is no YAML mapping, so Istio does not read it; correct it")
+		a.addError(field, "it is not a YAML mapping, so Istio does not read it; correct it")
 		return
 	}
 	metadata, _ := config["proxyMetadata"].(itemMap)
 	if metadata == nil && config["proxyMetadata"] != nil {
-		a.addError(field+".proxyMetadata", "it is no mapping, so Istio does not read it; correct it")
+		a.addError(field+".proxyMetadata", "it is not a mapping, so Istio does not read it; correct it")
 		return
 	}
 	var drop [][]string

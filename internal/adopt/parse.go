@@ -9,8 +9,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// parseProxyConfig parses proxy.istio.io/config. It returns a text that is no YAML mapping
-// unchanged.
+// parseProxyConfig parses proxy.istio.io/config. It returns a text that is not a YAML
+// mapping unchanged.
 func parseProxyConfig(value string) any {
 	var mapping map[string]any
 	if yaml.Unmarshal([]byte(value), &mapping) != nil || mapping == nil {

@@ -58,28 +58,28 @@ func edgeFieldPattern(field string) *regexp.Regexp {
 }
 
 const (
-	noEnvoy             = "the agent alone: no Envoy of Istio's runs, and it captured nothing"
+	noEnvoy             = "no Envoy runs: the edge needs the agent only, and the sidecar captured no traffic"
 	sameDir             = "the same directory, without the trailing slash: Emissary compares directories as exact strings"
 	noCapture           = "no traffic of an edge is captured"
-	ownRecord           = "records what Isthmus added, so that it can be reverted"
+	recordsAdditions    = "records what Isthmus added, so that it can be reverted"
 	replacesIntegration = "the key that replaces the integration by hand"
-	usedBySidecarOnly   = "nothing but the sidecar written by hand used it"
+	usedBySidecarOnly   = "only the sidecar written by hand used it"
 )
 
 // rules explain the intended differences outside of the sidecar.
 var rules = []rule{
-	{fieldPattern("metadata.annotations[" + policy.StatusKey + "]"), isAdded, ownRecord},
-	{fieldPattern("metadata.labels[" + policy.InjectedLabel + "]"), isAdded, ownRecord},
+	{fieldPattern("metadata.annotations[" + policy.StatusKey + "]"), isAdded, recordsAdditions},
+	{fieldPattern("metadata.labels[" + policy.InjectedLabel + "]"), isAdded, recordsAdditions},
 	{fieldPattern("metadata.annotations[" + policy.Domain + "*]"), isAdded, replacesIntegration},
 	{fieldPattern("metadata.labels[" + policy.InjectKey + "]"), isAdded, replacesIntegration},
-	{fieldPattern("metadata.labels[" + policy.IstioInjectKey + "]"), becomes("false"), "keeps Istio's own injector away"},
-	{fieldPattern("metadata.annotations[" + policy.IstioInjectKey + "]"), becomes("false"), "keeps Istio's own injector away"},
+	{fieldPattern("metadata.labels[" + policy.IstioInjectKey + "]"), becomes("false"), "opts the pod out of Istio's injector"},
+	{fieldPattern("metadata.annotations[" + policy.IstioInjectKey + "]"), becomes("false"), "opts the pod out of Istio's injector"},
 	{fieldPattern("metadata.labels[" + policy.IstioInjectKey + "]"), becomes("true"), "makes Istio's injector add the sidecar"},
 	{fieldPattern("metadata.annotations[" + policy.IstioInjectKey + "]"), becomes("true"), "makes Istio's injector add the sidecar"},
 	{fieldPattern("metadata.labels[" + policy.IstioTLSModeLabel + "]"), becomes("disabled"), "peers must not send mTLS to the edge's ports, which do not terminate it"},
 	{fieldPattern("metadata.labels[" + policy.IstioDataplaneLabel + "]"), becomes("none"), "ztunnel must not capture what comes to the edge"},
-	{fieldPattern("metadata.annotations[" + policy.ConsulInjectKey + "]"), becomes("false"), "keeps Consul's injector away, as the vendors' manifests do"},
-	{fieldPattern("metadata.annotations[" + policy.DefaultContainerKey + "]"), isAdded, "kubectl logs and exec mean the edge"},
+	{fieldPattern("metadata.annotations[" + policy.ConsulInjectKey + "]"), becomes("false"), "opts the pod out of Consul's injector, as the vendors' manifests do"},
+	{fieldPattern("metadata.annotations[" + policy.DefaultContainerKey + "]"), isAdded, "kubectl logs and exec select the edge by default"},
 	{fieldPattern("metadata.annotations[" + policy.IstioInboundPortsKey + "]"), becomes(""), noCapture},
 	{fieldPattern("metadata.annotations[" + policy.IstioOutboundRangesKey + "]"), becomes(""), noCapture},
 	{fieldPattern("metadata.annotations[" + policy.IstioStatusKey + "]"), nil, "Istio's injector says what it added"},
@@ -91,8 +91,8 @@ var rules = []rule{
 	{fieldPattern("metadata.annotations[" + policy.IstioProxyConfigKey + "].proxyMetadata[OUTPUT_CERTS]"), isSameDirectory, sameDir},
 	{fieldPattern("metadata.annotations[" + policy.IstioProxyConfigKey + "].proxyMetadata[OUTPUT_CERTS]"), isCertDir, "one directory for agent and edge"},
 	{fieldPattern("metadata.annotations[" + policy.IstioProxyConfigKey + "].proxyMetadata[ISTIO_META_DNS_CAPTURE]"), becomes("false"), "DNS of an edge is not captured"},
-	{fieldPattern("metadata.annotations[" + policy.IstioProxyConfigKey + "].proxyMetadata[SECRET_TTL]"), nil, "the lifetime asked of the CA, no more than it grants"},
-	{fieldPattern("metadata.annotations[" + policy.IstioProxyConfigKey + "].holdApplicationUntilProxyStarts"), becomesTrue, "the edge starts when there are certificates"},
+	{fieldPattern("metadata.annotations[" + policy.IstioProxyConfigKey + "].proxyMetadata[SECRET_TTL]"), nil, "the lifetime requested from the CA, at most what it grants"},
+	{fieldPattern("metadata.annotations[" + policy.IstioProxyConfigKey + "].holdApplicationUntilProxyStarts"), becomesTrue, "the edge starts once the certificates exist"},
 	{fieldPattern("metadata.annotations[" + policy.IstioProxyConfigKey + "]"), isAddedConfig, "asks Istio's sidecar for certificate files"},
 	{fieldPattern("metadata.annotations[" + policy.IstioUserVolumeMount + "][" + patches.CertsVolume + "].mountPath"), isSameDirectory, sameDir},
 	{fieldPattern("metadata.annotations[" + policy.IstioUserVolumeMount + "][*]"), isCertsMount, "volume " + patches.CertsVolume + " is where Isthmus has the sidecar put the files"},
@@ -101,16 +101,16 @@ var rules = []rule{
 	{regexp.MustCompile(`^spec\.initContainers\[istio-(?:init|validation)\]\.env\[(?:OUTPUT_CERTS|ISTIO_META_DNS_CAPTURE|SECRET_TTL)\]$`), isModeIstio, "Istio's injector gives its init container all of proxyMetadata"},
 
 	{fieldPattern("spec.volumes[" + patches.CertsVolume + "].emptyDir.medium"), becomes("Memory"), "keys stay in memory, off the node's disk"},
-	{fieldPattern("spec.volumes[" + patches.CertsVolume + "].emptyDir.sizeLimit"), nil, "a limit, because memory counts as the pod's; certificates take a few KiB"},
+	{fieldPattern("spec.volumes[" + patches.CertsVolume + "].emptyDir.sizeLimit"), nil, "a limit, because files in memory count as the pod's memory; certificates take a few KiB"},
 	{fieldPattern("spec.volumes[" + patches.CertsVolume + "]"), isAdded, "agent and edge share the certificate files"},
 	{fieldPattern("spec.volumes[istio-envoy].emptyDir.medium"), becomes("Memory"), "memory instead of disk, which would keep the cluster autoscaler from moving the pod"},
-	{fieldPattern("spec.volumes[istio-envoy].emptyDir.sizeLimit"), nil, "a limit, because memory counts as the pod's"},
+	{fieldPattern("spec.volumes[istio-envoy].emptyDir.sizeLimit"), nil, "a limit, because files in memory count as the pod's memory"},
 	{fieldPattern("spec.volumes[istio-data].emptyDir.medium"), becomes("Memory"), "memory instead of disk, which would keep the cluster autoscaler from moving the pod"},
-	{fieldPattern("spec.volumes[istio-data].emptyDir.sizeLimit"), nil, "a limit, because memory counts as the pod's"},
+	{fieldPattern("spec.volumes[istio-data].emptyDir.sizeLimit"), nil, "a limit, because files in memory count as the pod's memory"},
 	{fieldPattern("spec.volumes[istio-envoy]"), isAdded, "where the agent writes, with a read-only root"},
 	{fieldPattern("spec.volumes[istio-data]"), isAdded, "where Envoy writes, with a read-only root"},
 	{fieldPattern("spec.volumes[istiod-ca-cert]"), isAdded, "the mesh's root certificate"},
-	{fieldPattern("spec.volumes[istio-token]"), isAdded, "the token that the agent shows the CA"},
+	{fieldPattern("spec.volumes[istio-token]"), isAdded, "the token that the agent presents to the CA"},
 	{regexp.MustCompile(`^spec\.volumes\[istiod-ca-cert\]\.`), nil, "the mesh's root certificate, where the mesh keeps it"},
 	{regexp.MustCompile(`^spec\.volumes\[istio-token\]\.projected`), nil, "token audience and lifetime from the mesh"},
 	{fieldPattern("spec.volumes[*]"), wasUsedBySidecarOnly, usedBySidecarOnly},
@@ -120,7 +120,7 @@ var rules = []rule{
 	{edgeFieldPattern("env[" + inject.SecretDirEnv + "]"), isAddedCertDir, "tells the edge where the files are"},
 	{edgeFieldPattern("env[" + inject.SecretDirEnv + "]"), wasMountedThere, "the directory that the edge has the files in"},
 	{edgeFieldPattern("env[" + inject.SecretDirEnv + "]"), isRemovedForSecret, "with delivery secret the edge reads the Secret"},
-	{edgeFieldPattern("env[" + envoyBaseIDEnv + "]"), isRemovedWithEnvoy, "no Envoy of Istio's runs beside the edge's, so IDs cannot clash"},
+	{edgeFieldPattern("env[" + envoyBaseIDEnv + "]"), isRemovedWithEnvoy, "no Envoy runs in the sidecar, so the IDs cannot clash"},
 	{edgeFieldPattern("env[" + envoyBaseIDEnv + "]"), isAdded, "two Envoys in one pod must not share an ID"},
 	{edgeFieldPattern("volumeMounts[" + patches.CertsVolume + "].readOnly"), becomesTrue, "the edge reads the certificates and writes none"},
 	{edgeFieldPattern("volumeMounts[" + patches.CertsVolume + "].mountPath"), isSameDirectory, sameDir},
@@ -184,7 +184,7 @@ func isRemovedWithEnvoy(c *comparison, d Difference, _ string) bool {
 	return !c.runsEnvoy()
 }
 
-// runsEnvoy reports whether an Envoy of Istio's runs in the pod after.
+// runsEnvoy reports whether Istio's sidecar in the pod after runs Envoy.
 func (c *comparison) runsEnvoy() bool {
 	if c.sidecar == nil {
 		return c.status.Mode != policy.Secret && c.status.Mode != policy.Ambient

@@ -28,21 +28,21 @@ const (
 var sidecarReasons = []prefixReason{
 	{"name", "the name by which Istio's tools find it"},
 	{"restartPolicy", nativeSidecar},
-	{"imagePullPolicy", "as the mesh's settings say, else Kubernetes' own default"},
+	{"imagePullPolicy", "from the mesh's settings, else the default of Kubernetes"},
 	{"image", "the mesh's own image, not pinned: it follows Istio's version"},
 	{"command", "the image's own entrypoint, pilot-agent"},
 	{"startupProbe", "holds the edge back until all three certificate files are there"},
 	{"readinessProbe", "the startup probe holds the edge back until the files are there; an agent that is slow later must not take the edge out of service"},
 	{"livenessProbe", "the agent exits if it cannot continue"},
 	{"lifecycle", nativeSidecar},
-	{"resources", "requests and limits always: quotas refuse pods without, and autoscalers lose their metric"},
+	{"resources", "requests and limits are always set: quotas refuse pods without them, and autoscalers need them"},
 	{"securityContext", "passes Pod Security restricted: not root, read-only, no capabilities"},
 	{"ports", "the agent's own port is declared, and no other"},
 	{"terminationMessage", "Kubernetes' own default"},
 	{"volumeMounts[" + patches.CertsVolume + "].mountPath", "one directory for agent and edge"},
 	{"volumeMounts[" + patches.CertsVolume + "]", "the agent writes the files there"},
 	{"volumeMounts[istiod-ca-cert]", "the mesh's root certificate, read-only"},
-	{"volumeMounts[istio-token]", "the token that the agent shows the CA, read-only"},
+	{"volumeMounts[istio-token]", "the token that the agent presents to the CA, read-only"},
 	{"volumeMounts[istio-envoy]", "where the agent writes, with a read-only root"},
 	{"volumeMounts[kube-api-access]", "the API server mounts it"},
 }
@@ -52,11 +52,11 @@ var sidecarReasons = []prefixReason{
 var istioReasons = []prefixReason{
 	{"env[OUTPUT_CERTS]", "one directory for agent and edge"},
 	{"env[ISTIO_META_DNS_CAPTURE]", "DNS of an edge is not captured"},
-	{"env[SECRET_TTL]", "the lifetime asked of the CA, no more than it grants"},
+	{"env[SECRET_TTL]", "the lifetime requested from the CA, at most what it grants"},
 	{"env[PROXY_CONFIG]", "the annotation proxy.istio.io/config, as Isthmus merged it"},
 	{"env[ISTIO_METAJSON_", "the pod's labels and annotations, as they differ"},
-	{"lifecycle", "holdApplicationUntilProxyStarts: the edge starts when there are certificates"},
-	{"startupProbe", "holdApplicationUntilProxyStarts: the edge starts when there are certificates"},
+	{"lifecycle", "holdApplicationUntilProxyStarts: the edge starts once the certificates exist"},
+	{"startupProbe", "holdApplicationUntilProxyStarts: the edge starts once the certificates exist"},
 	{"volumeMounts[" + patches.CertsVolume + "]", "the agent writes the files there"},
 	{"volumeMounts[kube-api-access]", "the API server mounts it"},
 }
@@ -108,7 +108,7 @@ func (c *comparison) removedMountReason(name string) string {
 		return "another volume is mounted there"
 	}
 	if policy.IsAgentMount(m.MountPath) {
-		return "the agent alone reads and writes less"
+		return "the agent does not need this mount without Envoy"
 	}
 	if heldCertificates(c, Difference{}, name) {
 		return "volume " + patches.CertsVolume + " takes its place"
@@ -129,7 +129,7 @@ func reasonByPrefix(rules []prefixReason, field string) string {
 	return ""
 }
 
-// unlessEnvoyRuns replaces a reason that is wrong if an Envoy runs.
+// unlessEnvoyRuns replaces a reason that is wrong if Envoy runs.
 func (c *comparison) unlessEnvoyRuns(reason string) string {
 	if strings.Contains(reason, "no Envoy") && c.runsEnvoy() {
 		return "Istio's own default, " + fromMeshSettings

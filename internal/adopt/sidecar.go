@@ -135,7 +135,7 @@ func (a *adopter) adoptStatusPort(field, value string) {
 		return
 	}
 	if _, err := strconv.Atoi(value); err != nil {
-		a.addError(field, "%q is no port; write it out", value)
+		a.addError(field, "%q is not a port; write the number out", value)
 		return
 	}
 	a.addAnnotation(policy.IstioStatusPortKey, value, "the agent's port")

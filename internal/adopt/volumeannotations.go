@@ -37,12 +37,12 @@ func (a *adopter) adoptVolumeAnnotation(key, value string) {
 func unsupportedFields(key string, value json.RawMessage) string {
 	var fields map[string]any
 	if err := json.Unmarshal(value, &fields); err != nil {
-		return "it is no JSON object; correct it"
+		return "it is not a JSON object; correct it"
 	}
 	delete(fields, "name")
 	if key == policy.IstioUserVolumeKey {
 		if _, ok := fields["emptyDir"]; !ok || len(fields) != 1 {
-			return fmt.Sprintf("the certificates' volume is %s and no emptyDir; leave the pod as it is, or make it one", value)
+			return fmt.Sprintf("the certificates' volume is %s, not an emptyDir; leave the pod as it is, or use an emptyDir", value)
 		}
 		return ""
 	}
@@ -67,12 +67,12 @@ func parseEntries(text string) (entries []entry, isList bool, err error) {
 	if strings.HasPrefix(strings.TrimSpace(text), "[") {
 		var list []json.RawMessage
 		if err := json.Unmarshal([]byte(text), &list); err != nil {
-			return nil, true, fmt.Errorf("it is no JSON list: %w", err)
+			return nil, true, fmt.Errorf("it is not a JSON list: %w", err)
 		}
 		for _, raw := range list {
 			var m struct{ Name string }
 			if err := json.Unmarshal(raw, &m); err != nil {
-				return nil, true, fmt.Errorf("%s is no JSON object: %w", raw, err)
+				return nil, true, fmt.Errorf("%s is not a JSON object: %w", raw, err)
 			}
 			entries = append(entries, entry{m.Name, raw})
 		}

@@ -247,7 +247,7 @@ func TestAdoptValues(t *testing.T) {
 
 	_, err := adoptText(t, "# top\nemissary-ingress:\n  env: {AMBASSADOR_ID: a}\n  podAnnotations:\n    proxy.istio.io/config: OUTPUT_CERTS\n", adopt.Options{})
 	require.Error(t, err)
-	assert.Equal(t, "in.yaml:3: document 1 (values/emissary-ingress): cannot be adopted: metadata.annotations[proxy.istio.io/config]: it is no YAML mapping, so Istio does not read it; correct it", err.Error())
+	assert.Equal(t, "in.yaml:3: document 1 (values/emissary-ingress): cannot be adopted: metadata.annotations[proxy.istio.io/config]: it is not a YAML mapping, so Istio does not read it; correct it", err.Error())
 }
 
 // TestAdoptValuesInText shows that a manual integration in template text is an error.

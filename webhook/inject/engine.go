@@ -133,15 +133,14 @@ func (e *Engine) Inject(req Request) Result {
 	s := &subject{engine: e, Request: req, optIn: verdict.OptIn}
 	s.warnings = policy.UnknownKeys(pod.Labels, pod.Annotations, ns)
 	result := s.decide()
-	// Only a known mode: a misspelled one must not become the value of a metric's
-	// label.
+	// A misspelt mode must not become the value of a metric's label.
 	if result.Reason != policy.NoProfile && s.options.Mode.Known() {
 		result.Mode = s.options.Mode
 	}
 	if s.profile != nil {
 		result.Profile = s.profile.Name
 	}
-	// Pods that are no edges get no warnings.
+	// Pods that are not edges get no warnings.
 	if result.Reason != policy.NoProfile || result.Denied {
 		result.Warnings = s.warnings
 	}

@@ -56,8 +56,8 @@ func TestMergeMount(t *testing.T) {
 		"if ours is in the list, expect no change": {`[ {"name":"istio-certs","mountPath":"/etc/istio-certs"}]`, `[ {"name":"istio-certs","mountPath":"/etc/istio-certs"}]`, ""},
 		"if null, expect the map form":             {"null", `{"istio-certs":{"mountPath":"/etc/istio-certs"}}`, ""},
 		"if it mounts elsewhere, expect no":        {`{"istio-certs":{"mountPath":"/certs"}}`, "", `annotation sidecar.istio.io/userVolumeMount: mounts volume istio-certs at "/certs", but the certificate directory is "/etc/istio-certs"; make them agree`},
-		"if it is no JSON, expect no":              {`{istio`, "", `annotation sidecar.istio.io/userVolumeMount: "{istio" is neither a JSON object nor a list, so Istio cannot read it: invalid character 'i' looking for beginning of object key string`},
-		"if an item is no mount, expect no":        {`["istio-certs"]`, "", `annotation sidecar.istio.io/userVolumeMount: "istio-certs" is no volume mount: json: cannot unmarshal string into Go value of type inject.volumeMount`},
+		"if it is not JSON, expect no":              {`{istio`, "", `annotation sidecar.istio.io/userVolumeMount: "{istio" is neither a JSON object nor a list, so Istio cannot read it: invalid character 'i' looking for beginning of object key string`},
+		"if an item is not a mount, expect no":        {`["istio-certs"]`, "", `annotation sidecar.istio.io/userVolumeMount: "istio-certs" is not a volume mount: json: cannot unmarshal string into Go value of type inject.volumeMount`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod := annotated(policy.ModeKey, "istio")
@@ -105,14 +105,14 @@ func TestModeIstioRefuses(t *testing.T) {
 			p.Spec.InitContainers = []corev1.Container{{Name: "istio-proxy", Image: "busybox"}}
 		}, injector: chart,
 			want: "the pod has a container istio-proxy (image busybox) and Isthmus adds one of that name; rename it"},
-		"config that is no YAML": {pod: func(p *corev1.Pod) { p.Annotations[policy.IstioProxyConfigKey] = "a: [" },
-			want: "annotation proxy.istio.io/config: \"a: [\" is no YAML, so Istio cannot read it: yaml: line 1: did not find expected node content"},
+		"config that is not YAML": {pod: func(p *corev1.Pod) { p.Annotations[policy.IstioProxyConfigKey] = "a: [" },
+			want: "annotation proxy.istio.io/config: \"a: [\" is not YAML, so Istio cannot read it: yaml: line 1: did not find expected node content"},
 		"config that is a list": {pod: func(p *corev1.Pod) { p.Annotations[policy.IstioProxyConfigKey] = "[]" },
-			want: `annotation proxy.istio.io/config: "[]" is no mapping, so Istio cannot read it; want ProxyConfig as YAML`},
+			want: `annotation proxy.istio.io/config: "[]" is not a mapping, so Istio cannot read it; want ProxyConfig as YAML`},
 		"config with aliases": {pod: func(p *corev1.Pod) { p.Annotations[policy.IstioProxyConfigKey] = "proxyMetadata: &a {}\nx: *a" },
 			want: `annotation proxy.istio.io/config: it uses YAML aliases, which cannot be edited without changing their meaning; write the values out`},
 		"metadata that is a list": {pod: func(p *corev1.Pod) { p.Annotations[policy.IstioProxyConfigKey] = "proxyMetadata: []" },
-			want: `annotation proxy.istio.io/config: proxyMetadata is no mapping, so Istio cannot read it; want names and values`},
+			want: `annotation proxy.istio.io/config: proxyMetadata is not a mapping, so Istio cannot read it; want names and values`},
 		"another directory in the config": {pod: func(p *corev1.Pod) {
 			p.Annotations[policy.IstioProxyConfigKey], p.Annotations[policy.CertDirKey] = "proxyMetadata: {OUTPUT_CERTS: /a}", "/b"
 		}, want: `annotation proxy.istio.io/config sets OUTPUT_CERTS to "/a", but the certificate directory is "/b"; make them agree`},

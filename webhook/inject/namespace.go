@@ -18,7 +18,7 @@ type NamespaceReview struct {
 	Excluded bool
 	// Problems are sentences about values that are not allowed.
 	Problems []string
-	// Warnings are for the user and are no errors.
+	// Warnings are for the user. They are not errors.
 	Warnings []policy.Warning
 }
 
@@ -84,8 +84,8 @@ func (e *Engine) reviewMirror(r *NamespaceReview, ns policy.Namespace, o policy.
 }
 
 // reviewMesh checks that the mesh has the revision that the namespace names, and grants
-// the certificate lifetime. What the namespace does not set itself is no problem of the
-// namespace.
+// the certificate lifetime. A value that the namespace does not set itself is not
+// reported.
 func (e *Engine) reviewMesh(r *NamespaceReview, ns policy.Namespace, o policy.Options) {
 	mesh, err := e.meshFor(ns, o)
 	switch revision, chosen := ns.Labels[policy.IstioRevisionLabel]; {

@@ -32,19 +32,19 @@ func parseProxyConfig(text string) (*proxyConfig, error) {
 	}
 	c := &proxyConfig{raw: text}
 	if err := yaml.Unmarshal([]byte(text), &c.doc); err != nil {
-		return nil, fmt.Errorf("%q is no YAML, so Istio cannot read it: %w", text, err)
+		return nil, fmt.Errorf("%q is not YAML, so Istio cannot read it: %w", text, err)
 	}
 	if len(c.doc.Content) == 0 || c.doc.Content[0].Tag == "!!null" {
 		c.doc = yaml.Node{Kind: yaml.DocumentNode, Content: []*yaml.Node{{Kind: yaml.MappingNode}}}
 	}
 	if c.root().Kind != yaml.MappingNode {
-		return nil, fmt.Errorf("%q is no mapping, so Istio cannot read it; want ProxyConfig as YAML", text)
+		return nil, fmt.Errorf("%q is not a mapping, so Istio cannot read it; want ProxyConfig as YAML", text)
 	}
 	if hasAlias(&c.doc) {
 		return nil, errors.New("it uses YAML aliases, which cannot be edited without changing their meaning; write the values out")
 	}
 	if m := childNode(c.root(), "proxyMetadata"); m != nil && m.Kind != yaml.MappingNode && m.Tag != "!!null" {
-		return nil, errors.New("proxyMetadata is no mapping, so Istio cannot read it; want names and values")
+		return nil, errors.New("proxyMetadata is not a mapping, so Istio cannot read it; want names and values")
 	}
 	return c, nil
 }
@@ -178,12 +178,12 @@ func mergeMount(text, volume, dir string) (string, error) {
 	case first[0] == '[':
 		var list []json.RawMessage
 		if err := json.Unmarshal([]byte(text), &list); err != nil {
-			return "", fmt.Errorf("%q is no JSON list, so Istio cannot read it: %w", text, err)
+			return "", fmt.Errorf("%q is not a JSON list, so Istio cannot read it: %w", text, err)
 		}
 		for _, item := range list {
 			var m volumeMount
 			if err := json.Unmarshal(item, &m); err != nil {
-				return "", fmt.Errorf("%s is no volume mount: %w", item, err)
+				return "", fmt.Errorf("%s is not a volume mount: %w", item, err)
 			}
 			if m.Name == volume {
 				return text, checkPath(m)
@@ -198,7 +198,7 @@ func mergeMount(text, volume, dir string) (string, error) {
 		if raw, ok := mounts[volume]; ok {
 			var m volumeMount
 			if err := json.Unmarshal(raw, &m); err != nil {
-				return "", fmt.Errorf("%s is no volume mount: %w", raw, err)
+				return "", fmt.Errorf("%s is not a volume mount: %w", raw, err)
 			}
 			return text, checkPath(m)
 		}

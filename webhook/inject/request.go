@@ -30,7 +30,7 @@ type Result struct {
 	Denied bool
 	// Message is one sentence for the user. It is empty if there is nothing to say.
 	Message string
-	// Warnings are for the user and are no errors.
+	// Warnings are for the user. They are not errors.
 	Warnings []policy.Warning
 	// Profile and Mode are empty if the decision came before they were known.
 	Profile string

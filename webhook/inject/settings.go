@@ -29,7 +29,7 @@ type Settings struct {
 	// ExcludedNamespaces are never injected. Default kube-system.
 	ExcludedNamespaces []string `json:"excludedNamespaces,omitempty"`
 	// PublisherImage is the image with the in-pod publisher, which is the image of
-	// Isthmus. Default: the image of the release. A build that is no release has no
+	// Isthmus. Default: the image of the release. A build that is not a release has no
 	// default, and isthmus.dev/publish is then refused.
 	PublisherImage string `json:"publisherImage,omitempty"`
 	// ImagePullSecrets are appended to those of an injected pod. Default: none.

@@ -55,11 +55,11 @@ func TestModeIstioMatchesTheVendorsGuide(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, map[string]string{
 		// Isthmus requests these from Istio; the guide does not.
-		"metadata.annotations[proxy.istio.io/config].holdApplicationUntilProxyStarts":       "the edge starts when there are certificates",
+		"metadata.annotations[proxy.istio.io/config].holdApplicationUntilProxyStarts":       "the edge starts once the certificates exist",
 		"metadata.annotations[proxy.istio.io/config].proxyMetadata[ISTIO_META_DNS_CAPTURE]": "DNS of an edge is not captured",
 		"metadata.labels[security.istio.io/tlsMode]":                                        "peers must not send mTLS to the edge's ports, which do not terminate it",
 		"metadata.labels[sidecar.istio.io/inject]":                                          "makes Istio's injector add the sidecar",
-		"spec.volumes[istio-certs].emptyDir.sizeLimit":                                      "a limit, because memory counts as the pod's; certificates take a few KiB",
+		"spec.volumes[istio-certs].emptyDir.sizeLimit":                                      "a limit, because files in memory count as the pod's memory; certificates take a few KiB",
 		"spec.containers[aes].env[AMBASSADOR_ENVOY_BASE_ID]":                                "two Envoys in one pod must not share an ID",
 		"spec.containers[aes].volumeMounts[istio-certs].mountPath":                          "the same directory, without the trailing slash: Emissary compares directories as exact strings",
 		// These follow from the above in the output of Istio's injector.
@@ -69,7 +69,7 @@ func TestModeIstioMatchesTheVendorsGuide(t *testing.T) {
 		// Isthmus records these.
 		"metadata.annotations[isthmus.dev/status]":                  "records what Isthmus added, so that it can be reverted",
 		"metadata.labels[isthmus.dev/injected]":                     "records what Isthmus added, so that it can be reverted",
-		"metadata.annotations[consul.hashicorp.com/connect-inject]": "keeps Consul's injector away, as the vendors' manifests do",
+		"metadata.annotations[consul.hashicorp.com/connect-inject]": "opts the pod out of Consul's injector, as the vendors' manifests do",
 	}, differences(t, want, got))
 }
 
