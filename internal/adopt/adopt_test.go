@@ -364,7 +364,7 @@ func TestAdoptRefuses(t *testing.T) {
 		"a reference": {"sidecar", func(p *corev1.Pod) {
 			setEnv(&p.Spec.Containers[0], "ALSO", "$(AMBASSADOR_ISTIO_SECRET_DIR)/key.pem")
 		}, "spec.containers[0].env[ALSO]: it refers to AMBASSADOR_ISTIO_SECRET_DIR, which Isthmus adds after it"},
-		"a contradiction":    {"sidecar", func(p *corev1.Pod) { p.Annotations["isthmus.dev/mode"] = "secret" }, `metadata.annotations[isthmus.dev/mode]: it is "secret", and the integration by hand says "sidecar"; make them agree`},
+		"a contradiction":     {"sidecar", func(p *corev1.Pod) { p.Annotations["isthmus.dev/mode"] = "secret" }, `metadata.annotations[isthmus.dev/mode]: it is "secret", and the integration by hand says "sidecar"; make them agree`},
 		"config is not YAML":  {"annotations", func(p *corev1.Pod) { p.Annotations["proxy.istio.io/config"] = "OUTPUT_CERTS: [" }, "metadata.annotations[proxy.istio.io/config]: it is not a YAML mapping, so Istio does not read it; correct it"},
 		"mounts are not JSON": {"annotations", func(p *corev1.Pod) { p.Annotations["sidecar.istio.io/userVolumeMount"] = "[istio-certs]" }, "metadata.annotations[sidecar.istio.io/userVolumeMount]: it is not a JSON list: "},
 		"a mount that says more": {"annotations", func(p *corev1.Pod) {

@@ -56,8 +56,8 @@ func TestMergeMount(t *testing.T) {
 		"if ours is in the list, expect no change": {`[ {"name":"istio-certs","mountPath":"/etc/istio-certs"}]`, `[ {"name":"istio-certs","mountPath":"/etc/istio-certs"}]`, ""},
 		"if null, expect the map form":             {"null", `{"istio-certs":{"mountPath":"/etc/istio-certs"}}`, ""},
 		"if it mounts elsewhere, expect no":        {`{"istio-certs":{"mountPath":"/certs"}}`, "", `annotation sidecar.istio.io/userVolumeMount: mounts volume istio-certs at "/certs", but the certificate directory is "/etc/istio-certs"; make them agree`},
-		"if it is not JSON, expect no":              {`{istio`, "", `annotation sidecar.istio.io/userVolumeMount: "{istio" is neither a JSON object nor a list, so Istio cannot read it: invalid character 'i' looking for beginning of object key string`},
-		"if an item is not a mount, expect no":        {`["istio-certs"]`, "", `annotation sidecar.istio.io/userVolumeMount: "istio-certs" is not a volume mount: json: cannot unmarshal string into Go value of type inject.volumeMount`},
+		"if it is not JSON, expect no":             {`{istio`, "", `annotation sidecar.istio.io/userVolumeMount: "{istio" is neither a JSON object nor a list, so Istio cannot read it: invalid character 'i' looking for beginning of object key string`},
+		"if an item is not a mount, expect no":     {`["istio-certs"]`, "", `annotation sidecar.istio.io/userVolumeMount: "istio-certs" is not a volume mount: json: cannot unmarshal string into Go value of type inject.volumeMount`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod := annotated(policy.ModeKey, "istio")
