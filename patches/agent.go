@@ -36,8 +36,8 @@ type Fact struct {
 }
 
 // Facts returns everything that Isthmus relies on in Istio: the agent's settings in
-// sidecar.yaml, what else the pod needs of the agent, and the differences between
-// versions.
+// sidecar.yaml, the behaviour of the agent that the pod depends on, and the
+// differences between versions.
 func Facts() (settings, needs, differences []Fact) {
 	return agentSettings, agentBehaviour, versionDifferences
 }
@@ -47,14 +47,14 @@ var facts = slices.Concat(agentSettings, agentBehaviour, versionDifferences)
 // Agent is the pilot-agent in an image.
 type Agent struct {
 	// Version is the version in the image's tag, such as 1.20.8. It is empty if the
-	// tag is no version.
+	// tag is not a version.
 	Version string
 
 	version [3]int
 }
 
 // AgentFromImage reads the version of pilot-agent from an image's tag:
-// 1.24.3-distroless and v1.24.3 are 1.24.3. A tag that is no version of Istio
+// 1.24.3-distroless and v1.24.3 are 1.24.3. A tag that is not a version of Istio
 // (latest, a digest alone, another product's version) is unknown, and is treated as
 // the current version.
 func AgentFromImage(image string) (agent Agent, known bool) {

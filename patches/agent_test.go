@@ -59,7 +59,7 @@ func TestAgentSupports(t *testing.T) {
 			fact: NoInboundCapture, supporting: []string{":1.24.0", ":1.24", ":1.31.1", current}, others: []string{":1.20.8", ":1.23.6"},
 		},
 		"if it began with a patch, expect it from that on": {
-			fact: "new roots of istiod", supporting: []string{":1.20.1", ":1.21.0", current}, others: []string{":1.20.0"},
+			fact: "reconnect after a change of istiod's roots", supporting: []string{":1.20.1", ":1.21.0", current}, others: []string{":1.20.0"},
 		},
 		"if nobody knows it, expect it never": {fact: "ENABLE_TELEPATHY", others: []string{":1.20.0", ":1.31.1", current}},
 	} {
@@ -148,7 +148,7 @@ func TestDebugPort(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := Params{
-				Mesh: Mesh{ProxyImage: test.image}.Defaults(), CertDir: DefaultCertDir,
+				Mesh: Mesh{ProxyImage: test.image}.WithDefaults(), CertDir: DefaultCertDir,
 				HostNetwork: !test.podNetwork, Overrides: Overrides{Image: test.override},
 			}
 			sidecar, err := template.Render(p)

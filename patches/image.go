@@ -2,8 +2,8 @@ package patches
 
 import "strings"
 
-// repository cuts tag and digest off an image. A tag holds no slash. A text that is
-// no image is returned in some form that no profile matches.
+// repository returns an image without tag and digest. A tag holds no slash. For a
+// text that is not an image, the result is one that no profile matches.
 func repository(image string) string {
 	image, _, _ = strings.Cut(image, "@")
 	if i := strings.LastIndexByte(image, ':'); i > strings.LastIndexByte(image, '/') {

@@ -17,8 +17,8 @@ type Candidate struct {
 }
 
 // Candidates returns every pair of profile and container that match, in the order of
-// profiles and containers. A single candidate is the edge; several are a tie that the
-// caller must report.
+// profiles and containers. A single candidate is the edge; several are a conflict
+// that the caller must report.
 func (s *Profiles) Candidates(pod *corev1.Pod) []Candidate {
 	var found []Candidate
 	for _, p := range s.list {

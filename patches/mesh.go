@@ -13,7 +13,7 @@ import (
 
 // Mesh holds the mesh settings: what Isthmus must know about an Istio control plane to
 // give a pod an identity in its mesh. The zero value of a field means that the setting
-// is unknown; Defaults fills in the documented defaults.
+// is unknown; WithDefaults fills in the documented defaults.
 type Mesh struct {
 	// Revision is the control plane's revision, empty for the default one.
 	Revision string `json:"revision,omitempty"`
@@ -98,8 +98,8 @@ func (m Mesh) Overlay(over Mesh) Mesh {
 	return m
 }
 
-// Defaults returns m with the documented default in every empty field that has one.
-func (m Mesh) Defaults() Mesh {
+// WithDefaults returns m with the documented default in every empty field that has one.
+func (m Mesh) WithDefaults() Mesh {
 	host := "istiod.istio-system.svc:15012"
 	if m.Revision != "" && m.Revision != "default" {
 		host = "istiod-" + m.Revision + ".istio-system.svc:15012"

@@ -14,7 +14,7 @@ type Profile struct {
 	// Match recognises a container if one of its criteria holds. Required unless
 	// OnlyNamed.
 	Match []Criteria `json:"match,omitempty"`
-	// Not overrides Match: a container for which one of these holds is no edge.
+	// Not overrides Match: a container for which one of these holds is not an edge.
 	Not []Criteria `json:"not,omitempty"`
 	// Env is added to the edge container. A variable that the user has set stays.
 	Env []EnvVar `json:"env,omitempty"`
@@ -61,7 +61,7 @@ const (
 	// WhenFiles means that the edge reads its certificates from files: with delivery
 	// files, and in mode secret unless ReadsSecret.
 	WhenFiles When = "files"
-	// WhenEnvoy means that an Envoy of Istio's runs beside the edge.
+	// WhenEnvoy means that Istio's sidecar runs Envoy beside the edge.
 	WhenEnvoy When = "envoy"
 	// WhenAlways means every case.
 	WhenAlways When = "always"

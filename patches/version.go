@@ -7,7 +7,7 @@ import (
 )
 
 // isTagOlder reports whether the image's tag is a version below since. A tag that is
-// no version (latest, a digest alone) counts as current.
+// not a version (latest, a digest alone) counts as current.
 func isTagOlder(image, since string) bool {
 	v, ok := parseVersion(tag(image))
 	return ok && isBelow(v, since)

@@ -246,7 +246,7 @@ type watchedMesh struct {
 // addMeshWatchers adds the watchers of the mesh's settings and roots to the manager.
 // The readiness of the controller waits for both.
 func (f *controllerFlags) addMeshWatchers(mgr manager.Manager, kube kubernetes.Interface, explicit patches.Mesh, log logr.Logger) (watchedMesh, error) {
-	static := explicit.Defaults()
+	static := explicit.WithDefaults()
 	m := watchedMesh{settings: func(string) (patches.Mesh, error) { return static, nil }}
 	shared := func() (patches.Mesh, error) { return static, nil }
 	watcher, err := f.watcher(kube, explicit, log)

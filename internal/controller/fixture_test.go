@@ -115,7 +115,7 @@ func podClaim(name, account string, age time.Duration) claim {
 }
 
 func defaultMesh() map[string]meshSettings {
-	return map[string]meshSettings{"": {Mesh: patches.Mesh{}.Defaults()}}
+	return map[string]meshSettings{"": {Mesh: patches.Mesh{}.WithDefaults()}}
 }
 
 // described lists the Events of a decision: type, reason, object and note, or what

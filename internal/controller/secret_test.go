@@ -103,7 +103,7 @@ func newChecker(t *testing.T, ca authority) *checker {
 	o := Options{
 		Secrets: c.store, Clock: c.clock, Random: middle, CheckInterval: interval,
 		Roots:   rootsFunc(func() ([]*x509.Certificate, error) { return ca.roots(), nil }),
-		Mesh:    func(string) (patches.Mesh, error) { return patches.Mesh{}.Defaults(), nil },
+		Mesh:    func(string) (patches.Mesh, error) { return patches.Mesh{}.WithDefaults(), nil },
 		Sources: map[policy.Source]Source{policy.IstioCA: c.source, policy.CertManager: c.former},
 	}
 	c.reconciler = &reconciler{Options: o, rules: rulesOf(o), metrics: metrics, namespaces: map[string]*namespaceState{}}

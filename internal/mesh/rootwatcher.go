@@ -29,7 +29,7 @@ func (w *rootWatcher) ensureWatch(ctx context.Context) {
 		}
 		return
 	}
-	mesh = mesh.Defaults()
+	mesh = mesh.WithDefaults()
 	object := rootObject{namespace: w.options.Namespace, configMap: mesh.RootConfigMap}
 	if mesh.RootClusterTrustBundle != "" {
 		object = rootObject{bundle: mesh.RootClusterTrustBundle}

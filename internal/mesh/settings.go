@@ -69,7 +69,7 @@ func (s Settings) withExplicit(explicit patches.Mesh) Settings {
 		discovered.RootClusterTrustBundle = ""
 	}
 	settings := Settings{
-		Mesh:     discovered.Overlay(explicit).Defaults(),
+		Mesh:     discovered.Overlay(explicit).WithDefaults(),
 		Sources:  make(map[string]string),
 		Warnings: slices.Clone(s.Warnings),
 	}

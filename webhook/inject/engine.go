@@ -96,7 +96,7 @@ func New(o Options) (*Engine, error) {
 		e.settings.PublisherImage = publisherRepository + ":" + strings.TrimPrefix(e.version, "v")
 	}
 	if e.mesh == nil {
-		mesh := o.Settings.Mesh.Defaults()
+		mesh := o.Settings.Mesh.WithDefaults()
 		e.mesh = func(string) (patches.Mesh, error) { return mesh, nil }
 	}
 	if e.injector == nil {

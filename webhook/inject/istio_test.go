@@ -295,7 +295,7 @@ func TestModeIstioTakesTheUsersDirectory(t *testing.T) {
 
 func TestModeIstioRefusesTooLongLifetime(t *testing.T) {
 	engine := newEngine(t, inject.Options{Mesh: func(string) (patches.Mesh, error) {
-		return patches.Mesh{MaxCertTTL: patches.Duration(3600e9)}.Defaults(), nil
+		return patches.Mesh{MaxCertTTL: patches.Duration(3600e9)}.WithDefaults(), nil
 	}})
 	result := engine.Inject(inject.Request{Pod: annotated(policy.ModeKey, "istio", policy.CertTTLKey, "2h"), Namespace: labelled("edge")})
 	assert.Equal(t, policy.InvalidOverride, result.Reason)
@@ -307,7 +307,7 @@ func TestModeIstioRefusesTooLongLifetime(t *testing.T) {
 func TestModeIstioRespectsTheLimit(t *testing.T) {
 	for limit, want := range map[time.Duration]string{0: "", time.Hour: `SECRET_TTL: "1h0m0s"`, 48 * time.Hour: ""} {
 		engine := newEngine(t, inject.Options{Mesh: func(string) (patches.Mesh, error) {
-			return patches.Mesh{MaxCertTTL: patches.Duration(limit)}.Defaults(), nil
+			return patches.Mesh{MaxCertTTL: patches.Duration(limit)}.WithDefaults(), nil
 		}})
 		pod := annotated(policy.ModeKey, "istio")
 		result := engine.Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})

@@ -367,7 +367,7 @@ func TestUnknownRevision(t *testing.T) {
 		if revision != "" {
 			return patches.Mesh{}, assert.AnError
 		}
-		return patches.Mesh{}.Defaults(), nil
+		return patches.Mesh{}.WithDefaults(), nil
 	}})
 	pod := edge()
 	pod.Labels = map[string]string{policy.IstioRevisionLabel: "canary"}

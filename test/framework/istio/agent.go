@@ -140,7 +140,7 @@ func (a *Agent) render(o AgentOptions) (corev1.Container, error) {
 	sidecar, err := template.Render(patches.Params{
 		Mesh: patches.Mesh{
 			DiscoveryAddress: a.istiod.Address, TrustDomain: TrustDomain, ClusterID: ClusterID, ProxyImage: o.Image,
-		}.Defaults(),
+		}.WithDefaults(),
 		CertDir: a.Dir,
 		CertTTL: o.TTL,
 		// Only the status port is opened, so several agents can run on one machine.

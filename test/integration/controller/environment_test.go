@@ -89,7 +89,7 @@ func (env *environment) startController(change ...func(*controller.Options)) {
 		return mgr.GetClient().Create(ctx, event)
 	}, controller.Name, logr.Discard())
 	require.NoError(env.t, mgr.Add(recorder))
-	mesh := patches.Mesh{}.Defaults()
+	mesh := patches.Mesh{}.WithDefaults()
 	options := controller.Options{
 		Settings: settings, Engine: env.engine, Mesh: func(string) (patches.Mesh, error) { return mesh, nil },
 		Roots: env.mesh, Secrets: secrets, Dynamic: env.dynamic, Registerer: env.registry,

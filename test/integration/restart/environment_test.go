@@ -186,7 +186,7 @@ func (env *environment) startController(version string, change ...func(*restart.
 		}
 		restarter.Report(namespace, list)
 	}
-	mesh := settings(version).Mesh.Defaults()
+	mesh := settings(version).Mesh.WithDefaults()
 	require.NoError(env.t, controller.Add(mgr, controller.Options{
 		Settings: settings(version), Engine: engine(env.t, version), Mesh: func(string) (patches.Mesh, error) { return mesh, nil },
 		Roots: pendingMesh{}, Secrets: secrets, Dynamic: dynamicClient, Registerer: env.registry,

@@ -171,7 +171,7 @@ func TestAgentsFollowNewRoots(t *testing.T) {
 	const ns, ttl = "new-roots", 20 * time.Second
 	var all []program
 	for _, p := range programs(t) {
-		if agent, _ := patches.AgentFromImage(p.image()); agent.Supports("new roots of istiod") {
+		if agent, _ := patches.AgentFromImage(p.image()); agent.Supports("reconnect after a change of istiod's roots") {
 			all = append(all, p)
 		}
 	}
