@@ -43,7 +43,8 @@ func MinRemainingLife(lifetime time.Duration) time.Duration {
 }
 
 // New validates material and returns a Bundle. It is strict: an edge serves
-// whatever its Secret holds, so a torn pair or a foreign certificate is an outage.
+// whatever its Secret holds, so a mismatched key or another edge's certificate is an
+// outage.
 // These conditions have to hold:
 //
 //   - the PEM parses, with one key and at least one certificate;
@@ -131,7 +132,7 @@ func (b *Bundle) Chain() []byte { return EncodeCertificates(b.chain) }
 // not valid yet, expired, or not a CA's.
 func (b *Bundle) Roots() []byte { return EncodeCertificates(b.roots) }
 
-// Equal says whether both bundles are published as the same bytes.
+// Equal reports whether both bundles are published as the same bytes.
 func (b *Bundle) Equal(o *Bundle) bool {
 	same := func(a, b *x509.Certificate) bool { return a.Equal(b) }
 	return o != nil && b.id == o.id && bytes.Equal(b.key(), o.key()) &&

@@ -39,7 +39,7 @@ func checkIdentity(leaf *x509.Certificate, want spiffeid.ID) error {
 	}
 	got, err := spiffeid.FromURI(leaf.URIs[0])
 	if err != nil {
-		return reject(WrongIdentity, "URI SAN %.300q is no SPIFFE ID: %v", leaf.URIs[0], err)
+		return reject(WrongIdentity, "URI SAN %.300q is not a SPIFFE ID: %v", leaf.URIs[0], err)
 	}
 	if want.IsZero() || got != want {
 		return reject(WrongIdentity, "want SPIFFE ID %q, got %q", want, got)
@@ -128,8 +128,9 @@ func withoutRoot(chain []*x509.Certificate) []*x509.Certificate {
 	return slices.DeleteFunc(chain, func(c *x509.Certificate) bool { return c != chain[0] && isSelfSigned(c) })
 }
 
-// isSelfSigned accepts old hash functions too, which corporate roots still have:
-// nothing is trusted because of this signature.
+// isSelfSigned reports whether a certificate is self-signed. It also accepts old hash
+// functions, which corporate roots still have: nothing is trusted because of this
+// signature.
 func isSelfSigned(c *x509.Certificate) bool {
 	return bytes.Equal(c.RawIssuer, c.RawSubject) && c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
 }

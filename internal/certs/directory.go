@@ -13,9 +13,9 @@ import (
 )
 
 // The files of a certificate directory, in the order in which Istio's agent writes
-// them: one after the other, each by a rename (OutputKeyCertToDir in
-// security/pkg/nodeagent/util). So key and chain do not match for a moment in every
-// rotation.
+// them: one after the other, each with a rename (OutputKeyCertToDir in
+// security/pkg/nodeagent/util). So key and chain do not match for a short time during
+// every rotation.
 const (
 	KeyFile   = "key.pem"
 	ChainFile = "cert-chain.pem"
@@ -49,17 +49,17 @@ type DirectoryOptions struct {
 	// ID is the identity that the certificate has to have. Required.
 	ID spiffeid.ID
 	// Poll is how often the files are read although no change was seen. Default
-	// 30 s; at most one second while nothing can be watched, as when the node is
-	// out of inotify instances.
+	// 30 s; at most one second while nothing can be watched, for example because the
+	// node has no free inotify instance.
 	Poll time.Duration
 	// Now is the clock to check validity by. Default time.Now.
 	Now func() time.Time
-	// Rejected is called with the error when the files are no bundle: once for each
+	// Rejected is called with the error when the files hold no valid bundle: once for each
 	// content and Reason until there is a bundle again, and not while the files may
 	// be in the middle of a change. It is called from Run and must not block.
 	// Default: the error is logged.
 	Rejected func(error)
-	// Log gets everything that is no rejection: missing files, a failed watch.
+	// Log receives everything but rejections: missing files, a failed watch.
 	// Default: no logging.
 	Log logr.Logger
 }
@@ -153,7 +153,7 @@ func (d *Directory) Run(ctx context.Context) error {
 			if w.isRelevant(e) {
 				readSoon()
 			}
-		case err := <-w.errors(): // an overflow as well: events were lost
+		case err := <-w.errors(): // for example an overflow, after which events are lost
 			d.options.Log.V(1).Info("the watch of the certificate directory reports an error", "error", err.Error())
 			readSoon()
 		case <-poll.C:
@@ -180,8 +180,8 @@ func (d *Directory) Run(ctx context.Context) error {
 	}
 }
 
-// read reads and validates the files. The error says why they are no bundle, or why
-// the mesh's anchors could not be read.
+// read reads and validates the files. The error says why they hold no valid bundle, or
+// why the mesh's anchors could not be read.
 func (d *Directory) read() (content, error) {
 	c := d.files.read()
 	if c.err != nil {

@@ -2,9 +2,9 @@ package certs
 
 import "time"
 
-// readRetry decides whether a directory whose content is no bundle is read again
-// soon, because the files may be in the middle of a change, or whether its content
-// is reported.
+// readRetry decides whether a directory that holds no valid bundle is read again soon,
+// because the files may be in the middle of a change, or whether its content is
+// reported.
 type readRetry struct {
 	timeout time.Duration
 	since   time.Time // of the first of these reads; zero after a good one

@@ -14,8 +14,8 @@ type Reason string
 const (
 	// Malformed: no key or certificate, or PEM that does not parse.
 	Malformed Reason = "malformed"
-	// KeyMismatch: the key belongs to another certificate, as for a moment in every
-	// rotation of Istio's agent.
+	// KeyMismatch: the key belongs to another certificate. During every rotation of
+	// Istio's agent this is so for a short time.
 	KeyMismatch Reason = "key-mismatch"
 	// WrongIdentity: the leaf does not carry exactly the SPIFFE ID expected.
 	WrongIdentity Reason = "wrong-identity"
@@ -36,6 +36,7 @@ func Reasons() []Reason {
 
 // Rejection is the error of New.
 type Rejection struct {
+	// Reason is the kind of the rejection.
 	Reason Reason
 	// Detail is a phrase with the value that was found and the one wanted. It is at
 	// most 512 bytes long, since a certificate may hold names of any length, and it
@@ -43,6 +44,7 @@ type Rejection struct {
 	Detail string
 }
 
+// Error returns the reason and the detail.
 func (r *Rejection) Error() string { return string(r.Reason) + ": " + r.Detail }
 
 // ReasonOf returns the reason of the *Rejection in err's tree. It is empty when

@@ -27,5 +27,5 @@ type Request struct {
 }
 
 // ErrPending means that a source has requested the certificate and that it is not
-// issued yet. It is no failure; ask again soon.
+// issued yet. It is not a failure; request the bundle again soon.
 var ErrPending = errors.New("the certificate is not issued yet")

@@ -50,7 +50,7 @@ func newWatch(o DirectoryOptions, newWatcher func() (*fsnotify.Watcher, error)) 
 	return w
 }
 
-// isRelevant says whether an event may have changed the files. Events on temporary
+// isRelevant reports whether an event may have changed the files. Events on temporary
 // names of agents, editors and the kubelet have not.
 func (w *watch) isRelevant(e fsnotify.Event) bool {
 	if e.Op == fsnotify.Chmod { // an unlinked file causes one, too
@@ -59,7 +59,7 @@ func (w *watch) isRelevant(e fsnotify.Event) bool {
 	return slices.Contains(w.names, filepath.Base(e.Name))
 }
 
-// update watches the directories that exist now, and says whether it succeeded. It
+// update watches the directories that exist now, and reports whether it succeeded. It
 // is cheap when nothing has changed.
 func (w *watch) update() bool {
 	err := w.tryUpdate()

@@ -52,7 +52,7 @@ func parseSource(s Source) ([]*parsedDocument, error) {
 	return documents, nil
 }
 
-// isEmptyDocument says whether a document holds blank lines and comments only.
+// isEmptyDocument reports whether a document holds blank lines and comments only.
 func isEmptyDocument(d rawDocument) bool {
 	for rest := d.body; len(rest) > 0; {
 		n := lineLength(rest)
@@ -82,7 +82,7 @@ func (d *parsedDocument) decodeValue() error {
 	return dec.Decode(&d.value)
 }
 
-// isRelevant says whether a node is a mapping whose kind is a workload, a list of
+// isRelevant reports whether a node is a mapping whose kind is a workload, a list of
 // workloads, or a Namespace.
 func isRelevant(n *yaml.Node) bool {
 	if n == nil || n.Kind != yaml.MappingNode {

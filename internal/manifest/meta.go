@@ -47,7 +47,7 @@ func (k typeMeta) podTemplatePath() (keys []string, ok bool) {
 	return keys, ok
 }
 
-// isList says whether the kind is List or a typed list of workloads, such as
+// isList reports whether the kind is List or a typed list of workloads, such as
 // `kubectl get --raw` prints.
 func (k typeMeta) isList() bool {
 	if k == (typeMeta{"v1", "List"}) {

@@ -130,13 +130,13 @@ var (
 	keyword = regexp.MustCompile(`^(?i:y|n|yes|no|on|off|true|false|null|nan|inf)$`)
 )
 
-// isPlain says whether a string can be written as a plain scalar, because every
+// isPlain reports whether a string can be written as a plain scalar, because every
 // version of YAML reads it as a string. In doubt it returns false.
 func isPlain(s string) bool {
 	return (plainWord.MatchString(s) && !strings.HasSuffix(s, " ") || quantity.MatchString(s)) && !keyword.MatchString(s)
 }
 
-// isPrintable says whether a string is ASCII without control characters.
+// isPrintable reports whether a string is ASCII without control characters.
 func isPrintable(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if s[i] < ' ' || s[i] > '~' {

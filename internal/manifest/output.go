@@ -36,7 +36,7 @@ func separateSources(out *bytes.Buffer, next Document, afterJSON bool) {
 	out.WriteString("---\n")
 }
 
-// startsWithMarker says whether the first line that is not blank and not a comment is
+// startsWithMarker reports whether the first line that is not blank and not a comment is
 // a "---".
 func startsWithMarker(prefix []byte) bool {
 	for rest := bytes.TrimPrefix(prefix, byteOrderMark); len(rest) > 0; {

@@ -103,15 +103,15 @@ func (s *splicer) blockScalarEnd(scalar *yaml.Node, end int) int {
 	return last + 1
 }
 
-// isInserted says whether an edit has inserted a node.
+// isInserted reports whether an edit has inserted a node.
 func isInserted(n *yaml.Node) bool { return n.Line == 0 }
 
-// isSameNode says whether two nodes from two parses of the same text correspond.
+// isSameNode reports whether two nodes from two parses of the same text correspond.
 func isSameNode(before, after *yaml.Node) bool {
 	return !isInserted(after) && before.Kind == after.Kind && before.Line == after.Line && before.Column == after.Column
 }
 
-// isUnchanged says whether a node and everything below it is without an edit.
+// isUnchanged reports whether a node and everything below it is without an edit.
 func isUnchanged(before, after *yaml.Node) bool {
 	if !isSameNode(before, after) || len(before.Content) != len(after.Content) {
 		return false

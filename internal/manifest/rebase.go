@@ -29,7 +29,7 @@ func rebasePatch(patch []jsonpatch.Operation, keys []string, template any) []jso
 	return out
 }
 
-// emptiesMetadata says whether a patch removes the last field of a template's
+// emptiesMetadata reports whether a patch removes the last field of a template's
 // metadata. The patch that this one reverts has then added the metadata.
 func emptiesMetadata(patch []jsonpatch.Operation, template any) bool {
 	raw, err := json.Marshal(template)
@@ -43,7 +43,7 @@ func emptiesMetadata(patch []jsonpatch.Operation, template any) bool {
 	return json.Unmarshal(raw, &after) == nil && after.Metadata != nil && len(after.Metadata) == 0
 }
 
-// changesBelow says whether a patch has an operation below a path.
+// changesBelow reports whether a patch has an operation below a path.
 func changesBelow(patch []jsonpatch.Operation, below string) bool {
 	for _, op := range patch {
 		if strings.HasPrefix(op.Path, below) {

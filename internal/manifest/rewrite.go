@@ -77,7 +77,7 @@ func patchJSON(before []byte, patch []operations.Operation) ([]byte, error) {
 	return after, nil
 }
 
-// equalJSON says whether two JSON texts have equal values.
+// equalJSON reports whether two JSON texts have equal values.
 func equalJSON(a, b []byte) bool {
 	var values [2]any
 	for i, raw := range [][]byte{a, b} {

@@ -167,7 +167,7 @@ func (s *splicer) replaceEntry(before, after *yaml.Node, i, j, step, column, sta
 	return true
 }
 
-// matchesEntry says whether an entry of the edited tree is an entry of the parsed one.
+// matchesEntry reports whether an entry of the edited tree is an entry of the parsed one.
 func (s *splicer) matchesEntry(before, after *yaml.Node, step int) bool {
 	if step == 2 {
 		return before.Value == after.Value && !isInserted(after)

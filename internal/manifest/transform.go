@@ -71,7 +71,7 @@ type Document struct {
 	edits []textEdit
 }
 
-// Changed says whether the document was edited.
+// Changed reports whether the document was edited.
 func (d Document) Changed() bool { return !bytes.Equal(d.Before, d.After) }
 
 // Result holds the edited documents of all sources and the decisions on their

@@ -109,7 +109,7 @@ func (t *transformer) transformValues(document *parsedDocument) ([]jsonpatch.Ope
 	return patch, errors.Join(errs...)
 }
 
-// mentionsIstio says whether a node is a mapping that is not a Kubernetes object and
+// mentionsIstio reports whether a node is a mapping that is not a Kubernetes object and
 // contains the word Istio.
 func mentionsIstio(n *yaml.Node) bool {
 	if n == nil || n.Kind != yaml.MappingNode || mappingValue(n, "apiVersion") != nil || mappingValue(n, "kind") != nil {
@@ -144,7 +144,7 @@ func edgeSections(tree map[string]any, keys []string, namespace string) []Values
 	return found
 }
 
-// isEdgeSection says whether a mapping has keys of the edge's charts and also names an
+// isEdgeSection reports whether a mapping has keys of the edge's charts and also names an
 // edge: by its name, by enableAES, by an environment variable or by the image.
 func isEdgeSection(v map[string]any, keys []string) bool {
 	hasChartKey := false

@@ -69,7 +69,7 @@ func mergeInjectors(a, b inject.Injector) inject.Injector {
 	return a
 }
 
-// isReinvoked says whether the API server calls all webhooks of a configuration
+// isReinvoked reports whether the API server calls all webhooks of a configuration
 // again when a later one changes the pod. The default policy is Never.
 func isReinvoked(c *admissionv1.MutatingWebhookConfiguration) bool {
 	return !slices.ContainsFunc(c.Webhooks, func(w admissionv1.MutatingWebhook) bool {

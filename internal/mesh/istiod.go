@@ -24,7 +24,7 @@ func istiodEnvironment(istiod *appsv1.Deployment) map[string]string {
 	return env
 }
 
-// isSetFrom says whether a variable of istiod has a valueFrom.
+// isSetFrom reports whether a variable of istiod has a valueFrom.
 func isSetFrom(istiod *appsv1.Deployment, name string) bool {
 	return slices.ContainsFunc(discoveryEnv(istiod), func(e corev1.EnvVar) bool {
 		return e.Name == name && e.ValueFrom != nil
@@ -32,7 +32,7 @@ func isSetFrom(istiod *appsv1.Deployment, name string) bool {
 }
 
 // discoveryEnv returns the environment of istiod's container, which the chart calls
-// discovery. The pod can have other containers beside it.
+// discovery. The pod can have other containers too.
 func discoveryEnv(istiod *appsv1.Deployment) []corev1.EnvVar {
 	containers := istiod.Spec.Template.Spec.Containers
 	i := slices.IndexFunc(containers, func(c corev1.Container) bool { return c.Name == "discovery" })

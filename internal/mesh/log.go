@@ -42,7 +42,7 @@ func (w *Watcher) logRevision(name string, before, after revisionState) {
 	switch {
 	case after.err != nil && (before.err == nil || before.err.Error() != after.err.Error()):
 		if after.discovered == nil {
-			log.Error(after.err, "istio's settings cannot be read and never could: pods that need them are refused")
+			log.Error(after.err, "istio's settings cannot be read, and there are no earlier ones: pods that need them are refused")
 		} else {
 			log.Error(after.err, "istio's settings cannot be read: the last good ones are used")
 		}

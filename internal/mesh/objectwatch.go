@@ -123,7 +123,7 @@ func (w *objectWatch) configure(transform cache.TransformFunc, onChange func()) 
 	return err
 }
 
-// isAnswered says whether the API server has listed the objects or has refused to.
+// isAnswered reports whether the API server has listed the objects or has refused to.
 // An API server that cannot be reached has done neither. To treat that as "no
 // Istio" would give pods the identity of another mesh.
 func (w *objectWatch) isAnswered() bool {

@@ -131,7 +131,7 @@ func servedBundleVersion(ctx context.Context, client kubernetes.Interface) (stri
 			continue
 		}
 		if err != nil {
-			return "", fmt.Errorf("ask the API server for %s: %w", gv, err)
+			return "", fmt.Errorf("discover %s: %w", gv, err)
 		}
 		for _, resource := range found.APIResources {
 			if resource.Name == "clustertrustbundles" {

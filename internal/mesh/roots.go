@@ -91,7 +91,7 @@ func NewRoots(o RootsOptions) (*Roots, error) {
 // leader.
 func (r *Roots) NeedLeaderElection() bool { return false }
 
-// HasSynced says whether the API server has answered at least once: with roots,
+// HasSynced reports whether the API server has answered at least once: with roots,
 // without roots, or that they may not be read.
 func (r *Roots) HasSynced() bool { return r.state.Load() != nil }
 
@@ -161,7 +161,7 @@ func (r *Roots) storeRoots(roots []*x509.Certificate) {
 	r.state.Store(&rootState{roots: roots})
 	if before != nil && slices.EqualFunc(before.roots, roots, (*x509.Certificate).Equal) {
 		if before.err != nil {
-			r.options.Log.Info("the mesh's roots are good again")
+			r.options.Log.Info("the mesh's roots can be read again")
 		}
 		return
 	}
@@ -186,7 +186,7 @@ func (r *Roots) storeError(err error) {
 	switch {
 	case before != nil && before.err != nil && before.err.Error() == err.Error():
 	case len(after.roots) == 0:
-		r.options.Log.Error(err, "the mesh's roots cannot be read and never could: no certificate can be verified")
+		r.options.Log.Error(err, "the mesh's roots cannot be read, and there are no earlier ones: no certificate can be verified")
 	default:
 		r.options.Log.Error(err, "the mesh's roots cannot be read: the last good ones are used")
 	}

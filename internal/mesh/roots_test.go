@@ -68,7 +68,7 @@ func joinPEM(pairs ...*certtest.Pair) string {
 	return all.String()
 }
 
-// hasRoots says whether Roots returns exactly the wanted roots.
+// hasRoots reports whether Roots returns exactly the wanted roots.
 func hasRoots(r *Roots, want ...*certtest.Pair) bool {
 	got, err := r.Roots()
 	return err == nil && len(got) == len(want) && !slices.ContainsFunc(want, func(p *certtest.Pair) bool {
@@ -107,7 +107,7 @@ func TestRootsKeepTheLastGoodOnes(t *testing.T) {
 	require.NoError(t, err)
 	eventually(t, "the error is gone", func() bool { return r.Err() == nil })
 	assert.Equal(t, int32(2), changes.Load(), "the same roots in another order are no change")
-	assert.Equal(t, 1, log.count("good again"))
+	assert.Equal(t, 1, log.count("can be read again"))
 }
 
 func TestRootsAreMissingAtFirst(t *testing.T) {
@@ -118,7 +118,7 @@ func TestRootsAreMissingAtFirst(t *testing.T) {
 	_, err := r.Roots()
 	assert.EqualError(t, err, "ConfigMap istio-system/istio-ca-root-cert does not exist")
 	assert.Zero(t, changes.Load())
-	assert.Equal(t, 1, log.count("cannot be read and never could"))
+	assert.Equal(t, 1, log.count("cannot be read, and there are no earlier ones"))
 
 	_, err = c.CoreV1().ConfigMaps(DefaultNamespace).Create(t.Context(), newRootConfigMap(joinPEM(one)), metav1.CreateOptions{})
 	require.NoError(t, err)

@@ -43,7 +43,7 @@ func readTags(namespace string, configurations []*admissionv1.MutatingWebhookCon
 	return tags
 }
 
-// belongsTo says whether a configuration belongs to the Istio in a namespace. A
+// belongsTo reports whether a configuration belongs to the Istio in a namespace. A
 // configuration with a URL counts for every namespace.
 func belongsTo(namespace string, c *admissionv1.MutatingWebhookConfiguration) bool {
 	return slices.ContainsFunc(c.Webhooks, func(w admissionv1.MutatingWebhook) bool {

@@ -132,7 +132,7 @@ func (w *Watcher) Start(ctx context.Context) error {
 	}
 }
 
-// HasSynced says whether the API server has answered at least once: with Istio's
+// HasSynced reports whether the API server has answered at least once: with Istio's
 // objects, without any, or that they may not be read.
 func (w *Watcher) HasSynced() bool { return w.state.Load() != nil }
 

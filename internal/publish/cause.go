@@ -33,12 +33,12 @@ const (
 	// CauseUntrusted: the candidate's chain leads to no root of the mesh, so every
 	// other publisher would replace it.
 	CauseUntrusted Cause = "untrusted-candidate"
-	// CauseStale: the Secret's bundle is not valid yet by our clock, and outlives
-	// the candidate.
+	// CauseStale: the Secret's bundle is not valid yet by our clock, and expires later
+	// than the candidate.
 	CauseStale Cause = "stale-candidate"
-	// CauseWorthless: the candidate is no longer a valid bundle, or has another
+	// CauseInvalid: the candidate is no longer a valid bundle, or has another
 	// identity.
-	CauseWorthless Cause = "worthless-candidate"
+	CauseInvalid Cause = "worthless-candidate"
 	// CauseForeign: the Secret is not managed by Isthmus.
 	CauseForeign Cause = "foreign"
 	// CauseIdentity: the Secret holds a valid bundle of another identity.

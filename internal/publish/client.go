@@ -32,7 +32,7 @@ func NewClient(config *rest.Config) (*Client, error) {
 	config.ContentConfig.AcceptContentTypes = runtime.ContentTypeJSON
 	client, err := rest.RESTClientFor(config)
 	if err != nil {
-		return nil, fmt.Errorf("make client: %w", err)
+		return nil, fmt.Errorf("create client: %w", err)
 	}
 	return &Client{rest: client}, nil
 }

@@ -12,7 +12,7 @@ import (
 
 // Decision says what to do with a Secret.
 type Decision struct {
-	// Write says whether to write the Secret, with Bundle in it.
+	// Write is true if the Secret is to be written, with Bundle in it.
 	Write bool
 	// Cause says why the Secret is written, or why it is not.
 	Cause Cause
@@ -29,13 +29,13 @@ type Decision struct {
 	NextCheck time.Time
 }
 
-// Decide says whether to write the candidate into the observed Secret. It is
+// Decide decides whether to write the candidate into the observed Secret. It is
 // pure. A nil candidate means that there is none; then only roots, label and
 // annotations may change.
 //
 // A valid bundle is replaced at its renewal point, by a candidate whose remaining
-// life is at least a tenth longer. Rule WhenNewer replaces it earlier too. So one
-// of many publishers writes, and a publisher whose bundle is old never does.
+// life is at least a tenth longer. With rule WhenNewer it may be replaced earlier. So
+// only one of many publishers writes, and never one whose bundle is old.
 func Decide(o Observation, candidate *certs.Bundle, rule Rule, now time.Time) Decision {
 	switch o.State {
 	case Foreign:
@@ -54,7 +54,7 @@ func Decide(o Observation, candidate *certs.Bundle, rule Rule, now time.Time) De
 		return d
 	}
 	if err != nil && d.Cause == CauseNoCandidate { // otherwise no candidate is needed
-		d.Cause, d.Err = CauseWorthless, err
+		d.Cause, d.Err = CauseInvalid, err
 	}
 	if cause := o.refreshCause(c); cause != "" {
 		if b, err := o.refreshedBundle(c, now); err == nil {
@@ -69,7 +69,7 @@ func Decide(o Observation, candidate *certs.Bundle, rule Rule, now time.Time) De
 // of it.
 type candidate struct {
 	*certs.Bundle
-	// trusted says whether the chain leads to a root of the mesh, and not only to
+	// trusted is true if the chain leads to a root of the mesh, and not only to
 	// one that the bundle brings along.
 	trusted bool
 	roots   []*x509.Certificate
@@ -80,7 +80,7 @@ type candidate struct {
 // error.
 func (o Observation) validate(b *certs.Bundle, now time.Time) (*candidate, error) {
 	if b == nil {
-		return nil, nil // no candidate is no error
+		return nil, nil // the candidate is optional
 	}
 	m := certs.Material{Key: b.Key(), Chain: b.Chain(), Roots: b.Roots()}
 	want := certs.Want{ID: o.target.ID, Roots: o.target.Roots, Now: now}
@@ -98,7 +98,7 @@ func (o Observation) validate(b *certs.Bundle, now time.Time) (*candidate, error
 	return c, nil
 }
 
-// decideCandidate says whether the candidate replaces the Secret's content.
+// decideCandidate decides whether the candidate replaces the Secret's content.
 func (o Observation) decideCandidate(c *candidate, rule Rule, now time.Time) Decision {
 	switch {
 	case o.State == Absent && c != nil:
@@ -118,7 +118,7 @@ func (o Observation) decideCandidate(c *candidate, rule Rule, now time.Time) Dec
 // decideUntrusted decides when the mesh's roots verify neither the Secret's chain
 // nor the candidate's. If the candidate's own roots verify both, the rules for a
 // valid bundle apply. If they do not, the publisher of the other chain would
-// decide the same about ours, and the two would overwrite each other forever.
+// decide the same about ours, and the two would overwrite each other again and again.
 func (o Observation) decideUntrusted(c *candidate, rule Rule, now time.Time) Decision {
 	b, err := bundleIn(o.secret, o.target.ID, c.roots, now)
 	if err != nil {
@@ -128,7 +128,7 @@ func (o Observation) decideUntrusted(c *candidate, rule Rule, now time.Time) Dec
 	return o.decideRenewal(&candidate{Bundle: c.Bundle, roots: c.roots, trusted: true}, rule, now)
 }
 
-// decideRenewal says whether the candidate replaces a valid bundle.
+// decideRenewal decides whether the candidate replaces a valid bundle.
 func (o Observation) decideRenewal(c *candidate, rule Rule, now time.Time) Decision {
 	due := !now.Before(o.RenewAfter)
 	switch {

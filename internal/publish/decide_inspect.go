@@ -35,8 +35,8 @@ const (
 	Immutable State = "immutable"
 )
 
-// Observation is a Secret as it was read, checked against its target. Inspect
-// makes it.
+// Observation is a Secret as it was read, checked against its target. Inspect returns
+// it.
 type Observation struct {
 	// State sums up what the other fields say.
 	State State
@@ -71,7 +71,7 @@ type Observation struct {
 	conflictUntil time.Time
 }
 
-// NeedsCertificate says whether a new certificate is needed: the Secret is absent,
+// NeedsCertificate reports whether a new certificate is needed: the Secret is absent,
 // bad or due.
 func (o Observation) NeedsCertificate(now time.Time) bool {
 	switch o.State {
@@ -85,7 +85,8 @@ func (o Observation) NeedsCertificate(now time.Time) bool {
 }
 
 // Inspect checks a Secret, nil when there is none, against its target. It is pure.
-// Only the mesh's roots count: roots beside a certificate prove nothing about it.
+// Only the mesh's roots count: the roots in the Secret itself prove nothing about its
+// certificate.
 func Inspect(secret *corev1.Secret, target Target, now time.Time) Observation {
 	o := Observation{State: Absent, target: target, secret: secret}
 	if secret == nil {
@@ -117,7 +118,7 @@ func Inspect(secret *corev1.Secret, target Target, now time.Time) Observation {
 	return o
 }
 
-// mayWrite says whether the Secret is managed by Isthmus or was adopted: given to
+// mayWrite reports whether the Secret is managed by Isthmus or was adopted: given to
 // Isthmus by its owner.
 func mayWrite(secret *corev1.Secret) bool {
 	return policy.IsManaged(secret) || secret.Annotations[policy.AdoptKey] == "true"
@@ -139,9 +140,9 @@ func bundleIn(secret *corev1.Secret, id spiffeid.ID, roots []*x509.Certificate, 
 	}, certs.Want{ID: id, Roots: roots, Now: now})
 }
 
-// futureBundle returns the bundle that the Secret holds once its validity begins,
-// and nil when it never is valid. If there is one, some clock is wrong, perhaps
-// ours.
+// futureBundle returns the bundle of a Secret whose certificate becomes valid in the
+// future; nil when it never becomes valid. A certificate that is not valid yet means
+// that some clock is wrong, perhaps ours.
 func futureBundle(secret *corev1.Secret, target Target) *certs.Bundle {
 	chain, err := certs.ParseCertificates(secret.Data[corev1.TLSCertKey])
 	if err != nil {
@@ -204,7 +205,7 @@ func contains(list []*x509.Certificate, c *x509.Certificate) bool {
 	return slices.ContainsFunc(list, c.Equal)
 }
 
-// labelsDiffer says whether the label or the annotations, which are readable
+// labelsDiffer reports whether the label or the annotations, which are readable
 // without access to keys, do not match the bundle. renewAfter reads the renewal
 // point and tolerates any value.
 func labelsDiffer(secret *corev1.Secret, target Target, bundle *certs.Bundle) bool {

@@ -39,12 +39,13 @@ func renewAfterPublishing(b *certs.Bundle, now time.Time) time.Time {
 	return renew
 }
 
-// thirdsOfLife returns the time at which so many thirds of the life are over.
+// thirdsOfLife returns the time at which the given number of thirds of a bundle's life
+// are over.
 func thirdsOfLife(b *certs.Bundle, thirds time.Duration) time.Time {
 	return b.Issued().Add(b.NotAfter().Sub(b.Issued()) * thirds / 3)
 }
 
-// isNewer says whether the candidate was issued later, even for a shorter life, as
+// isNewer reports whether the candidate was issued later, even for a shorter life, as
 // after the lifetime was reduced. Of two that were issued at the same moment, the
 // one that lives longer is newer, or a different one that lives as long.
 func isNewer(candidate, current *certs.Bundle) bool {
@@ -59,7 +60,7 @@ func sameKeyAndChain(a, b *certs.Bundle) bool {
 	return bytes.Equal(a.Chain(), b.Chain()) && bytes.Equal(a.Key(), b.Key())
 }
 
-// livesLonger says whether the candidate's remaining life is at least a tenth
+// livesLonger reports whether the candidate's remaining life is at least a tenth
 // longer.
 func livesLonger(candidate, current *certs.Bundle, now time.Time) bool {
 	return 10*candidate.NotAfter().Sub(now) >= 11*current.NotAfter().Sub(now)

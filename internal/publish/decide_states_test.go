@@ -43,7 +43,7 @@ func TestDecideForEveryStateAndCandidate(t *testing.T) {
 	}
 	notWritten := []publish.Cause{
 		publish.CauseNotDue, publish.CauseNoBetter, publish.CauseNoCandidate, publish.CauseUntrusted, publish.CauseStale,
-		publish.CauseWorthless, publish.CauseForeign, publish.CauseIdentity, publish.CauseImmutable,
+		publish.CauseInvalid, publish.CauseForeign, publish.CauseIdentity, publish.CauseImmutable,
 	}
 	seen := map[publish.Cause]bool{}
 
@@ -56,7 +56,7 @@ func TestDecideForEveryStateAndCandidate(t *testing.T) {
 	}{
 		"absent": {nil, target(m), h, publish.Absent, map[string]causes{
 			none: both(publish.CauseNoCandidate), same: both(publish.CauseAbsent), longer: both(publish.CauseAbsent),
-			untrusted: both(publish.CauseAbsent), expired: both(publish.CauseWorthless),
+			untrusted: both(publish.CauseAbsent), expired: both(publish.CauseInvalid),
 		}},
 		"absent, and no root of the mesh is known": {nil, target(), h, publish.Absent, all(publish.CauseNoCandidate)},
 		"good and not due": {secret(nil), target(m), h, publish.Good, map[string]causes{
@@ -65,7 +65,7 @@ func TestDecideForEveryStateAndCandidate(t *testing.T) {
 		}},
 		"good and due": {secret(nil), target(m), 9 * h, publish.Good, map[string]causes{
 			none: both(publish.CauseNoCandidate), same: both(publish.CauseNoBetter), longer: {publish.CauseDue, publish.CauseNewer},
-			untrusted: both(publish.CauseUntrusted), expired: both(publish.CauseWorthless),
+			untrusted: both(publish.CauseUntrusted), expired: both(publish.CauseInvalid),
 		}},
 		"good and not due, a root is missing": {secret(nil), target(m, next), h, publish.Good, map[string]causes{
 			none: both(publish.CauseRoots), same: both(publish.CauseRoots), longer: {publish.CauseRoots, publish.CauseNewer},
@@ -81,19 +81,19 @@ func TestDecideForEveryStateAndCandidate(t *testing.T) {
 		}},
 		"bad, torn": {secret(func(s *corev1.Secret) { s.Data["tls.key"] = nil }), target(m), h, publish.Bad, map[string]causes{
 			none: both(publish.CauseNoCandidate), same: both(publish.CauseBad), longer: both(publish.CauseBad),
-			untrusted: both(publish.CauseBad), expired: both(publish.CauseWorthless),
+			untrusted: both(publish.CauseBad), expired: both(publish.CauseInvalid),
 		}},
 		"bad, not valid yet": {published(t, m.bundle(5*h, 29*h), target(m), 5*h, nil), target(m), h, publish.Bad, map[string]causes{
 			none: both(publish.CauseNoCandidate), same: both(publish.CauseStale), longer: both(publish.CauseBad),
-			untrusted: both(publish.CauseBad), expired: both(publish.CauseWorthless),
+			untrusted: both(publish.CauseBad), expired: both(publish.CauseInvalid),
 		}},
 		"bad, of another unknown root": {published(t, otherUnknown.bundle(0, 24*h), target(otherUnknown), 0, nil), target(m), h, publish.Bad, map[string]causes{
 			none: both(publish.CauseNoCandidate), same: both(publish.CauseBad), longer: both(publish.CauseBad),
-			untrusted: both(publish.CauseUntrusted), expired: both(publish.CauseWorthless),
+			untrusted: both(publish.CauseUntrusted), expired: both(publish.CauseInvalid),
 		}},
 		"bad, of the candidate's unknown root": {published(t, unknown.bundle(0, 24*h), target(unknown), 0, nil), target(m), 9 * h, publish.Bad, map[string]causes{
 			none: both(publish.CauseNoCandidate), same: both(publish.CauseBad), longer: both(publish.CauseBad),
-			untrusted: {publish.CauseDue, publish.CauseNewer}, expired: both(publish.CauseWorthless),
+			untrusted: {publish.CauseDue, publish.CauseNewer}, expired: both(publish.CauseInvalid),
 		}},
 		"foreign": {secret(func(s *corev1.Secret) { s.Labels = nil }), target(m), 9 * h, publish.Foreign, all(publish.CauseForeign)},
 		"of another identity": {

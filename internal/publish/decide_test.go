@@ -166,7 +166,7 @@ func TestDecideRefusesWithAnError(t *testing.T) {
 			published(t, m.bundleFor(other, 0, day, m), target(m), 0, nil), target(m), 23 * time.Hour, publish.CauseIdentity, "holds a certificate of " + other, day - time.Minute,
 		},
 		"if no root is known, expect that":                   {nil, target(), 0, publish.CauseNoCandidate, "no root certificate of the mesh is known", 0},
-		"if the candidate has expired, expect its rejection": {nil, target(m), 49 * time.Hour, publish.CauseWorthless, "secret edge/istio-certs: the candidate: expired: ", 0},
+		"if the candidate has expired, expect its rejection": {nil, target(m), 49 * time.Hour, publish.CauseInvalid, "secret edge/istio-certs: the candidate: expired: ", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := publish.Decide(publish.Inspect(test.secret, test.target, after(test.at)), b, publish.WhenNewer, after(test.at))

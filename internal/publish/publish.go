@@ -30,6 +30,7 @@ type Secrets interface {
 
 // Target says which Secret to write, and for which identity.
 type Target struct {
+	// Namespace and Name identify the Secret.
 	Namespace, Name string
 	// ID is the identity that the certificate has to have.
 	ID spiffeid.ID

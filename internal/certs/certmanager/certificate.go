@@ -107,13 +107,13 @@ func foreignError(kind string, o metav1.Object) error {
 		policy.ManagedByLabel, policy.ManagedBy)
 }
 
-// isStagingSecret says whether cert-manager wrote the Secret for our Certificate.
+// isStagingSecret reports whether cert-manager wrote the Secret for our Certificate.
 func isStagingSecret(staging *corev1.Secret, certificate string) bool {
 	return policy.IsManaged(staging) && staging.Annotations[cmapi.CertificateNameKey] == certificate
 }
 
-// specDiffers says whether a field that we set has another value. Fields that others
-// added are theirs, except elements of lists: a list has one owner.
+// specDiffers reports whether a field that Isthmus sets has another value. Fields that
+// others added do not count, except elements of lists: a list has one owner.
 func specDiffers(desired, current *cmapi.Certificate) bool {
 	return !equality.Semantic.DeepDerivative(desired.Spec, current.Spec) ||
 		len(desired.Spec.URIs) != len(current.Spec.URIs) || len(desired.Spec.Usages) != len(current.Spec.Usages) ||

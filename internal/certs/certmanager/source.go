@@ -50,7 +50,7 @@ type Options struct {
 	Issuer cmmeta.IssuerReference
 }
 
-// The errors that callers distinguish, beside certs.ErrPending and *certs.Rejection.
+// The errors that callers distinguish, besides certs.ErrPending and *certs.Rejection.
 var (
 	// ErrNoIssuer: Options.Issuer has no name.
 	ErrNoIssuer = errors.New("the source cert-manager needs an issuer: set the chart's value " + IssuerValue + ".name")
@@ -132,7 +132,7 @@ func (s *Source) validate(secret *corev1.Secret, want certs.Want) (*certs.Bundle
 }
 
 // Remove deletes the Certificate and the staging Secret of a Secret, if they are
-// managed by Isthmus. Absent ones are no error. Without an issuer there is nothing to
+// managed by Isthmus. It is not an error if they do not exist. Without an issuer there is nothing to
 // remove, and the chart grants no access to Certificates.
 func (s *Source) Remove(ctx context.Context, namespace, secret string) error {
 	if s.issuer.Name == "" {

@@ -49,6 +49,7 @@ func Reasons() []Reason {
 // Error says which step failed, for which service account, and what to do. It never
 // contains a token or a key.
 type Error struct {
+	// Reason is the kind of the failure.
 	Reason Reason
 	// Account is namespace/name of the service account.
 	Account string
@@ -60,6 +61,7 @@ type Error struct {
 	Err error
 }
 
+// Error returns the account, the authority's address, the cause and the hint.
 func (e *Error) Error() string {
 	text := fmt.Sprintf("certificate for service account %s from %s: %s: %v", e.Account, e.Address, e.Reason, e.Err)
 	if e.Hint != "" {

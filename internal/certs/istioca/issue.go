@@ -19,7 +19,7 @@ import (
 )
 
 // issue sends a certificate request and returns the chain as PEM, the leaf first. If
-// the authority refuses the lifetime, it is asked again without one.
+// the authority refuses the lifetime, the request is sent again without one.
 func (s *Source) issue(ctx context.Context, c *connection, r certs.Request, csr []byte, token string) ([]byte, error) {
 	ttl := r.TTL
 	if s.limits.refuses(r.CAAddress, ttl, s.options.Now()) {
@@ -64,7 +64,7 @@ func (s *Source) createCertificate(ctx context.Context, c *connection, r certs.R
 	return chain.Bytes(), nil
 }
 
-// refusesLifetime says whether an error may be the refusal of a lifetime above
+// refusesLifetime reports whether an error may be the refusal of a lifetime above
 // MAX_WORKLOAD_CERT_TTL. istiod answers InvalidArgument, "CSR signing error (requested
 // TTL 2h0m0s is greater than the max allowed TTL 1h0m0s)" (security/pkg/pki/ca). Only
 // the code is checked: Istio does not promise the text, and another call is cheap.
@@ -107,7 +107,7 @@ func sanitize(text, token string) string {
 	return text
 }
 
-// isVerificationError says whether a handshake failed because of the server's
+// isVerificationError reports whether a handshake failed because of the server's
 // certificate.
 func isVerificationError(err error) bool {
 	var unknownAuthority x509.UnknownAuthorityError

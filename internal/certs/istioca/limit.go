@@ -22,7 +22,7 @@ type lifetimeLimit struct {
 	expires time.Time
 }
 
-// refuses says whether the authority has refused this lifetime or a shorter one.
+// refuses reports whether the authority has refused this lifetime or a shorter one.
 func (l *lifetimeLimits) refuses(address string, ttl time.Duration, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -17,6 +17,7 @@ import (
 // Secrets reads Secrets. apierrors.IsNotFound and apierrors.IsForbidden have to
 // recognize its errors. publish.Client implements it.
 type Secrets interface {
+	// Get returns the Secret.
 	Get(ctx context.Context, namespace, name string) (*corev1.Secret, error)
 }
 
