@@ -18,13 +18,14 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
 	"github.com/isthmus-mesh/isthmus/internal/publish"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
 // requestTimeout limits a request to the API server.
 const requestTimeout = 10 * time.Second
 
-// source is the value of the Secret's source annotation.
-const source = "agent"
+// source is the value of the Secret's annotation policy.SourceKey.
+const source = string(policy.Agent)
 
 // options are the flags of the command line.
 type options struct {
@@ -85,7 +86,7 @@ func (o *options) validate() error {
 	return err
 }
 
-// publish follows the directory until ctx ends.
+// publish publishes the bundles of the directory until ctx ends.
 func (o *options) publish(ctx context.Context, stderr io.Writer) error {
 	id, err := certs.Identity(o.trustDomain, o.namespace, o.serviceAccount)
 	if err != nil {
@@ -111,7 +112,7 @@ func (o *options) publish(ctx context.Context, stderr io.Writer) error {
 		schedule:  schedule{checkInterval: o.checkInterval, random: rand.Float64},
 		log:       log,
 	}
-	log.Info("following", "version", version, "dir", o.dir, "spiffeID", id.String())
+	log.Info("watching the certificate directory", "version", version, "dir", o.dir, "spiffeID", id.String())
 	ended := make(chan error, 1)
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
@@ -121,7 +122,7 @@ func (o *options) publish(ctx context.Context, stderr io.Writer) error {
 	loop.run(ctx, directory)
 	cancel()
 	err = <-ended
-	log.Info("ended")
+	log.Info("stopped")
 	return err
 }
 

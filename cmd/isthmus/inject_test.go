@@ -194,6 +194,6 @@ func TestUninjectRefuses(t *testing.T) {
 	got := isthmus(t, changed, "uninject", "-f", "-")
 	assert.Equal(t, exitError, got.status)
 	assert.Empty(t, got.stdout)
-	assert.Contains(t, got.stderr, "error: <stdin>:1: document 1 (Pod default/edge): cannot be taken back: ")
+	assert.Contains(t, got.stderr, "error: <stdin>:1: document 1 (Pod default/edge): cannot be reverted: ")
 	assert.Contains(t, got.stderr, "istio-certs")
 }

@@ -106,7 +106,7 @@ func (f *manifestFlags) report(stderr io.Writer, sources []manifest.Source, resu
 	}
 	for _, d := range result.Decisions {
 		if !f.quiet {
-			_, _ = fmt.Fprintf(stderr, "%s: %s\n", d.Workload, d.Verdict)
+			_, _ = fmt.Fprintf(stderr, "%s: %s\n", d.Workload, d.Summary)
 			for _, line := range d.Details {
 				_, _ = fmt.Fprintf(stderr, "  %s\n", line)
 			}

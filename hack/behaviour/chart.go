@@ -14,7 +14,7 @@ import (
 // chartFolder is the chart, relative to the repository.
 const chartFolder = "charts/isthmus"
 
-// suite is as much of a helm-unittest suite as says what to render.
+// suite holds the fields of a helm-unittest suite that say what to render.
 type suite struct {
 	Release struct{ Name, Namespace string } `json:"release"`
 	Set     map[string]any                   `json:"set"`
@@ -75,7 +75,7 @@ func compareChart(ctx context.Context, r *report, helm string, before, after tre
 	return nil
 }
 
-// compareRenderings compares all objects, whatever their order.
+// compareRenderings compares all objects, in any order.
 func compareRenderings(before, after string) string {
 	a, err := parse(before)
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// compareGoldens compares every file of a testdata folder of the base with the one
-// that it became, wherever that is now.
+// compareGoldens compares every file of a testdata folder of the base with the same
+// file in the working tree, which may have been renamed.
 func compareGoldens(ctx context.Context, r *report, base string, before, after tree) error {
 	listed, err := output(ctx, before.folder, "git", "ls-files")
 	if err != nil {
@@ -48,8 +48,7 @@ func compareGoldens(ctx context.Context, r *report, base string, before, after t
 	return nil
 }
 
-// compareGolden compares documents by what they hold, and reports without their
-// wording.
+// compareGolden compares documents after parsing, and reports without their wording.
 func compareGolden(path, before, after string) string {
 	switch filepath.Ext(path) {
 	case ".report", ".golden":

@@ -1,7 +1,7 @@
 // Behaviour compares what Isthmus does at two commits: manifests that the command
 // line injects, reverts and adopts, the rendered chart, and golden files. A
 // refactoring must leave all of them as they are. Objects are compared after
-// parsing, and the wording of messages is excepted.
+// parsing, and the wording of messages is ignored.
 //
 //	go run ./hack/behaviour --base v0.1.0 --helm "$(go -C test/tools/cluster run . bin helm)"
 //

@@ -14,8 +14,8 @@ import (
 	"strings"
 )
 
-// compareManifests injects, reverts and adopts every manifest of the base. The
-// other modes are tried with those that the default mode injects.
+// compareManifests injects, reverts and adopts every manifest of the base. Manifests
+// that the default mode injects are also injected in the other modes.
 func compareManifests(ctx context.Context, r *report, before, after tree, more []string) error {
 	files, err := manifests(append([]string{
 		filepath.Join(before.folder, "samples"), filepath.Join(before.folder, "webhook"), filepath.Join(before.folder, "internal"),

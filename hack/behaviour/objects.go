@@ -12,7 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// isWording tells the fields that hold sentences for people.
+// isWording reports whether a field of this name holds a sentence for people.
 func isWording(key string) bool {
 	return slices.Contains([]string{"description", "summary", "message", "messageExpression", "title"}, key)
 }

@@ -29,9 +29,9 @@ const (
 	webhookName    = "isthmus-webhook"
 )
 
-// lookInterval is how often the demo's controller checks a Secret. The default of half a
-// minute is long for a spectator.
-const lookInterval = 2 * time.Second
+// checkInterval is how often the demo's controller checks a Secret. The default of half
+// a minute is too long to watch.
+const checkInterval = 2 * time.Second
 
 // startDeployment runs a Deployment of the chart as a process on this machine, because
 // the control plane has no node for the chart's pods.
@@ -93,7 +93,7 @@ func (d *demo) deploymentArguments(ctx context.Context, name string, r daemon) (
 	)
 	switch name {
 	case controllerName:
-		arguments = append(arguments, "--look-interval="+lookInterval.String())
+		arguments = append(arguments, "--look-interval="+checkInterval.String())
 	case webhookName:
 		arguments = append(arguments, "--host=127.0.0.1", fmt.Sprintf("--port=%d", r.Port), "--serving-name=127.0.0.1", "--shutdown-delay=0s")
 	}
@@ -190,7 +190,7 @@ func httpGet(ctx context.Context, url string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// A proxy of the environment must not be used for this machine.
+	// A proxy in the environment must not be used for this machine.
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Do(request)
 	if err != nil {

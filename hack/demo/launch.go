@@ -15,7 +15,7 @@ import (
 // daemon is a process that keeps running after this program exits, as recorded in a
 // file for make demo-down.
 type daemon struct {
-	identity
+	processID
 	// Port serves the webhook's reviews, Health /readyz, Metrics /metrics; all on
 	// 127.0.0.1. istiod chooses its own.
 	Port, Health, Metrics int
@@ -66,7 +66,7 @@ func (d *demo) launchDaemon(ctx context.Context, name string, r *daemon, command
 		}
 		ended <- err
 	}()
-	r.identity = processIdentity(command.Process.Pid)
+	r.processID = identifyProcess(command.Process.Pid)
 	content, err := json.Marshal(r)
 	if err != nil {
 		return errors.Join(err, r.terminate(time.Second))

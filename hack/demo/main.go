@@ -1,7 +1,7 @@
 // Command demo starts a Kubernetes control plane with istiod and Isthmus. It shows what
 // Isthmus injects into a real Emissary Deployment and why, which Secret the controller
 // publishes for it, and how the controller repairs that Secret. Everything keeps running
-// afterwards, to try.
+// afterwards, so that the user can try it.
 package main
 
 import (

@@ -13,35 +13,35 @@ import (
 	"time"
 )
 
-// identity identifies one process. The start time is part of it, because process ids are
+// processID identifies one process. The start time is part of it, because PIDs are
 // reused.
-type identity struct {
+type processID struct {
 	PID     int    `json:"pid"`
 	Started string `json:"started"`
 }
 
-func processIdentity(pid int) identity { return identity{PID: pid, Started: startTime(pid)} }
+func identifyProcess(pid int) processID { return processID{PID: pid, Started: startTime(pid)} }
 
-// isRunning reports whether this very process is running; a zombie is not.
-func (i identity) isRunning() bool {
-	return i.PID > 0 && i.Started != "" && startTime(i.PID) == i.Started
+// isRunning reports whether exactly this process is running; a zombie is not.
+func (p processID) isRunning() bool {
+	return p.PID > 0 && p.Started != "" && startTime(p.PID) == p.Started
 }
 
 // terminate sends SIGTERM, and SIGKILL when the process has not ended after timeout.
-func (i identity) terminate(timeout time.Duration) error {
+func (p processID) terminate(timeout time.Duration) error {
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-		if !i.isRunning() {
+		if !p.isRunning() {
 			return nil
 		}
-		if err := syscall.Kill(i.PID, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
-			return fmt.Errorf("terminate process %d: %w", i.PID, err)
+		if err := syscall.Kill(p.PID, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("terminate process %d: %w", p.PID, err)
 		}
-		for deadline := time.Now().Add(timeout); i.isRunning() && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(timeout); p.isRunning() && time.Now().Before(deadline); {
 			time.Sleep(20 * time.Millisecond)
 		}
 	}
-	if i.isRunning() {
-		return fmt.Errorf("process %d does not end after SIGKILL", i.PID)
+	if p.isRunning() {
+		return fmt.Errorf("process %d does not end after SIGKILL", p.PID)
 	}
 	return nil
 }

@@ -133,7 +133,7 @@ func (d *demo) installIsthmus(ctx context.Context, server string) error {
 	}
 	d.screen.printf("There is no node here to run the chart's pods: the same controller and webhook start as\n"+
 		"processes, with the chart's flags, settings and ServiceAccounts (the controller checks its Secrets\n"+
-		"every %s here, instead of every 30 s).", lookInterval)
+		"every %s here, instead of every 30 s).", checkInterval)
 	controller, err := d.startDeployment(ctx, server, controllerName)
 	if err != nil {
 		return fmt.Errorf("start the controller: %w", err)

@@ -32,7 +32,7 @@ func adoptWorkload(engine *inject.Engine, w Workload, o adopt.Options) Edit {
 	namespace := policy.Namespace{Name: w.Namespace, Labels: w.NamespaceLabels, Annotations: w.NamespaceAnnotations}
 	adoption, err := adopt.Adopt(engine, inject.Request{Pod: w.Pod, Template: true, Namespace: namespace}, o)
 	if err == nil {
-		err = foreignFields(w.template, adoption.Patch)
+		err = unknownFields(w.template, adoption.Patch)
 	}
 	if err != nil {
 		return Edit{Err: prefixErrors("cannot be adopted", err)}
@@ -57,9 +57,9 @@ func prefixErrors(words string, err error) error {
 func adoptionEdit(a adopt.Adoption, ns policy.Namespace, o adopt.Options) Edit {
 	switch {
 	case a.Reason == "":
-		return Edit{Verdict: "unchanged (not integrated by hand)"}
+		return Edit{Summary: "unchanged (not integrated by hand)"}
 	case a.Reason != policy.Injected:
-		return Edit{Verdict: fmt.Sprintf("unchanged (%s)", a.Reason), Warnings: a.Warnings}
+		return Edit{Summary: fmt.Sprintf("unchanged (%s)", a.Reason), Warnings: a.Warnings}
 	}
 	profile := "profile " + a.Profile + ", "
 	if a.Profile == "" {
@@ -67,7 +67,7 @@ func adoptionEdit(a adopt.Adoption, ns policy.Namespace, o adopt.Options) Edit {
 	}
 	edit := Edit{
 		Patch:    a.Patch,
-		Verdict:  fmt.Sprintf("adopted (%s; %smode %s)", a.Found, profile, a.Mode),
+		Summary:  fmt.Sprintf("adopted (%s; %smode %s)", a.Found, profile, a.Mode),
 		Warnings: slices.Clone(a.Warnings),
 	}
 	if o.ByNamespace && ns.Labels[policy.InjectionLabel] != policy.InjectionEnabled {
@@ -99,9 +99,9 @@ func truncated(value string) string {
 	return value
 }
 
-// foreignFields returns an error for each unknown field in the objects that a patch
+// unknownFields returns an error for each unknown field in the objects that a patch
 // removes. Adopt has not considered such fields.
-func foreignFields(template any, patch []jsonpatch.Operation) error {
+func unknownFields(template any, patch []jsonpatch.Operation) error {
 	var errs []error
 	for _, op := range patch {
 		if op.Operation != "remove" || !strings.HasPrefix(op.Path, "/spec/") {

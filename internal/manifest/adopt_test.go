@@ -48,7 +48,7 @@ func TestAdoptGolden(t *testing.T) {
 			require.NoError(t, err)
 			var report bytes.Buffer
 			for _, d := range result.Decisions {
-				_, _ = fmt.Fprintf(&report, "%s: %s\n", d.Workload, d.Verdict)
+				_, _ = fmt.Fprintf(&report, "%s: %s\n", d.Workload, d.Summary)
 				for _, line := range append(d.Details, d.Warnings...) {
 					_, _ = fmt.Fprintf(&report, "  %s\n", line)
 				}

@@ -122,7 +122,7 @@ func TestUninjectRefuses(t *testing.T) {
 	require.NotEqual(t, injected, changed)
 	_, err = Transform([]Source{{"in.yaml", []byte(changed)}}, "default", UninjectEditor(inject.Uninject))
 	require.Error(t, err)
-	assert.Contains(t, err.Error(), "in.yaml:1: document 1 (Pod default/edge): cannot be taken back: ")
+	assert.Contains(t, err.Error(), "in.yaml:1: document 1 (Pod default/edge): cannot be reverted: ")
 	assert.Contains(t, err.Error(), "securityContext")
 }
 

@@ -32,7 +32,7 @@ func InjectEditor(engine injector) Editor {
 		for _, warning := range result.Warnings {
 			warnings = append(warnings, warning.Text)
 		}
-		edit := Edit{Patch: result.Patch, Verdict: injectVerdict(result), Warnings: warnings}
+		edit := Edit{Patch: result.Patch, Summary: injectSummary(result), Warnings: warnings}
 		if result.Denied {
 			edit.Err = fmt.Errorf("denied (%s): %s", result.Reason, result.Message)
 		}
@@ -40,9 +40,9 @@ func InjectEditor(engine injector) Editor {
 	}
 }
 
-// injectVerdict summarizes a decision: "injected (profile emissary, mode sidecar)",
+// injectSummary summarizes a decision: "injected (profile emissary, mode sidecar)",
 // "unchanged (no-profile)".
-func injectVerdict(r inject.Result) string {
+func injectSummary(r inject.Result) string {
 	text, details := "injected", ""
 	if r.Reason != policy.Injected {
 		text, details = "unchanged", string(r.Reason)
@@ -74,10 +74,10 @@ func UninjectEditor(uninject func(*corev1.Pod) ([]jsonpatch.Operation, error)) E
 		ops, err := uninject(w.Pod)
 		switch {
 		case err != nil:
-			return Edit{Err: fmt.Errorf("cannot be taken back: %w", err)}
+			return Edit{Err: fmt.Errorf("cannot be reverted: %w", err)}
 		case len(ops) == 0:
-			return Edit{Verdict: "unchanged (not injected)"}
+			return Edit{Summary: "unchanged (not injected)"}
 		}
-		return Edit{Patch: ops, Verdict: "uninjected"}
+		return Edit{Patch: ops, Summary: "uninjected"}
 	}
 }

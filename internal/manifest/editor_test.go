@@ -40,19 +40,19 @@ func TestInjectEditorRequest(t *testing.T) {
 	assert.Equal(t, policy.Namespace{Name: "emissary", Labels: labels, Annotations: annotations}, e.request.Namespace)
 }
 
-func TestInjectEditorVerdict(t *testing.T) {
+func TestInjectEditorSummary(t *testing.T) {
 	warning := policy.Warning{Code: "code", Text: "mind the gap"}
 	patch := []jsonpatch.Operation{newOperation("add", "/a", 1)}
 	for name, test := range map[string]struct {
 		result inject.Result
 		want   Edit
 	}{
-		"injected":                {inject.Result{Reason: policy.Injected, Profile: "emissary", Mode: policy.Sidecar, Patch: patch}, Edit{Patch: patch, Verdict: "injected (profile emissary, mode sidecar)"}},
-		"with a warning":          {inject.Result{Reason: policy.Injected, Profile: "aes", Warnings: []policy.Warning{warning}}, Edit{Verdict: "injected (profile aes)", Warnings: []string{"mind the gap"}}},
-		"no edge":                 {inject.Result{Reason: policy.NoProfile}, Edit{Verdict: "unchanged (no-profile)"}},
-		"conflict":                {inject.Result{Reason: policy.Conflict, Profile: "aes", Message: "two of them"}, Edit{Verdict: "unchanged (conflict, profile aes): two of them"}},
-		"conflict with a warning": {inject.Result{Reason: policy.Conflict, Message: "two", Warnings: []policy.Warning{warning}}, Edit{Verdict: "unchanged (conflict)", Warnings: []string{"mind the gap"}}},
-		"denied":                  {inject.Result{Reason: policy.InvalidOverride, Denied: true, Message: "no"}, Edit{Verdict: "unchanged (invalid-override): no", Err: errors.New("denied (invalid-override): no")}},
+		"injected":                {inject.Result{Reason: policy.Injected, Profile: "emissary", Mode: policy.Sidecar, Patch: patch}, Edit{Patch: patch, Summary: "injected (profile emissary, mode sidecar)"}},
+		"with a warning":          {inject.Result{Reason: policy.Injected, Profile: "aes", Warnings: []policy.Warning{warning}}, Edit{Summary: "injected (profile aes)", Warnings: []string{"mind the gap"}}},
+		"no edge":                 {inject.Result{Reason: policy.NoProfile}, Edit{Summary: "unchanged (no-profile)"}},
+		"conflict":                {inject.Result{Reason: policy.Conflict, Profile: "aes", Message: "two of them"}, Edit{Summary: "unchanged (conflict, profile aes): two of them"}},
+		"conflict with a warning": {inject.Result{Reason: policy.Conflict, Message: "two", Warnings: []policy.Warning{warning}}, Edit{Summary: "unchanged (conflict)", Warnings: []string{"mind the gap"}}},
+		"denied":                  {inject.Result{Reason: policy.InvalidOverride, Denied: true, Message: "no"}, Edit{Summary: "unchanged (invalid-override): no", Err: errors.New("denied (invalid-override): no")}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := InjectEditor(&fakeEngine{result: test.result})(Workload{})
@@ -65,20 +65,20 @@ func TestInjectEditorVerdict(t *testing.T) {
 	}
 }
 
-func TestUninjectEditorVerdict(t *testing.T) {
+func TestUninjectEditorSummary(t *testing.T) {
 	patch := []jsonpatch.Operation{newOperation("remove", "/a", nil)}
 	for name, test := range map[string]struct {
 		ops  []jsonpatch.Operation
 		err  error
 		want Edit
 	}{
-		"injected":     {patch, nil, Edit{Patch: patch, Verdict: "uninjected"}},
-		"not injected": {nil, nil, Edit{Verdict: "unchanged (not injected)"}},
+		"injected":     {patch, nil, Edit{Patch: patch, Summary: "uninjected"}},
+		"not injected": {nil, nil, Edit{Summary: "unchanged (not injected)"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			assert.Equal(t, test.want, UninjectEditor(func(*corev1.Pod) ([]jsonpatch.Operation, error) { return test.ops, test.err })(Workload{}))
 		})
 	}
 	got := UninjectEditor(func(*corev1.Pod) ([]jsonpatch.Operation, error) { return nil, errors.New("volume x was changed") })(Workload{})
-	assert.EqualError(t, got.Err, "cannot be taken back: volume x was changed")
+	assert.EqualError(t, got.Err, "cannot be reverted: volume x was changed")
 }

@@ -11,7 +11,7 @@ import (
 // hard to write in YAML.
 func fakeEditor(w Workload) Edit {
 	if w.NamespaceLabels["isthmus.dev/injection"] == "disabled" {
-		return Edit{Verdict: "unchanged (excluded-namespace)"}
+		return Edit{Summary: "unchanged (excluded-namespace)"}
 	}
 	edge := -1
 	for i, c := range w.Pod.Spec.Containers {
@@ -20,7 +20,7 @@ func fakeEditor(w Workload) Edit {
 		}
 	}
 	if edge < 0 {
-		return Edit{Verdict: "unchanged (no-profile)"}
+		return Edit{Summary: "unchanged (no-profile)"}
 	}
 	var patch []jsonpatch.Operation
 	add := func(op, path string, value any) {
@@ -56,7 +56,7 @@ func fakeEditor(w Workload) Edit {
 	appendTo("/spec/initContainers", w.Pod.Spec.InitContainers == nil, map[string]any{
 		"name": "sidecar", "image": "proxy:1", "env": env, "securityContext": map[string]any{"runAsUser": 1337, "runAsNonRoot": true},
 	})
-	return Edit{Patch: patch, Verdict: "injected"}
+	return Edit{Patch: patch, Summary: "injected"}
 }
 
 // oddValues are strings that some version of YAML reads as another value if they are

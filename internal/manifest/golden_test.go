@@ -33,7 +33,7 @@ func TestGolden(t *testing.T) {
 			require.NoError(t, err)
 			var report bytes.Buffer
 			for _, d := range result.Decisions {
-				_, _ = fmt.Fprintf(&report, "%s: %s\n", d.Workload, d.Verdict)
+				_, _ = fmt.Fprintf(&report, "%s: %s\n", d.Workload, d.Summary)
 			}
 			for ext, got := range map[string][]byte{"out": result.Text(), "diff": result.Diff(false), "report": report.Bytes()} {
 				name := base + "." + ext

@@ -10,8 +10,8 @@ import (
 type typeMeta struct{ apiVersion, kind string }
 
 // group returns the API group; empty for the core group.
-func (k typeMeta) group() string {
-	if group, _, ok := strings.Cut(k.apiVersion, "/"); ok {
+func (t typeMeta) group() string {
+	if group, _, ok := strings.Cut(t.apiVersion, "/"); ok {
 		return group
 	}
 	return ""
@@ -21,16 +21,16 @@ func (k typeMeta) group() string {
 // kind; ok is false if the kind is not a workload. It ignores the version and accepts
 // every API group that the kind was ever served in. A custom resource of another group
 // that is called Deployment is not a workload.
-func (k typeMeta) podTemplatePath() (keys []string, ok bool) {
+func (t typeMeta) podTemplatePath() (keys []string, ok bool) {
 	inGroup := func(groups ...string) bool {
 		for _, g := range groups {
-			if k.group() == g {
+			if t.group() == g {
 				return true
 			}
 		}
 		return false
 	}
-	switch k.kind {
+	switch t.kind {
 	case "Pod":
 		return nil, inGroup("")
 	case "ReplicationController":
@@ -49,26 +49,26 @@ func (k typeMeta) podTemplatePath() (keys []string, ok bool) {
 
 // isList reports whether the kind is List or a typed list of workloads, such as
 // `kubectl get --raw` prints.
-func (k typeMeta) isList() bool {
-	if k == (typeMeta{"v1", "List"}) {
+func (t typeMeta) isList() bool {
+	if t == (typeMeta{"v1", "List"}) {
 		return true
 	}
-	item, found := strings.CutSuffix(k.kind, "List")
+	item, found := strings.CutSuffix(t.kind, "List")
 	if !found {
 		return false
 	}
-	_, ok := typeMeta{k.apiVersion, item}.podTemplatePath()
+	_, ok := typeMeta{t.apiVersion, item}.podTemplatePath()
 	return ok
 }
 
 // itemType returns the type of a list's item. The items of a typed list can omit
 // apiVersion and kind.
-func (k typeMeta) itemType(item typeMeta) typeMeta {
-	if item.kind == "" && k.kind != "List" {
-		item.kind = strings.TrimSuffix(k.kind, "List")
+func (t typeMeta) itemType(item typeMeta) typeMeta {
+	if item.kind == "" && t.kind != "List" {
+		item.kind = strings.TrimSuffix(t.kind, "List")
 	}
-	if item.apiVersion == "" && k.kind != "List" {
-		item.apiVersion = k.apiVersion
+	if item.apiVersion == "" && t.kind != "List" {
+		item.apiVersion = t.apiVersion
 	}
 	return item
 }

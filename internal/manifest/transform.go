@@ -24,9 +24,9 @@ type Source struct {
 type Edit struct {
 	// Patch has paths relative to the pod. If it is nil, the workload stays as it is.
 	Patch []jsonpatch.Operation
-	// Verdict is a short summary of the decision for the report.
-	Verdict string
-	// Details explain the verdict, one line each.
+	// Summary is the decision in a few words for the report.
+	Summary string
+	// Details explain the summary, one line each.
 	Details []string
 	// Warnings are sentences for the user.
 	Warnings []string
@@ -41,9 +41,9 @@ type Editor func(Workload) Edit
 type Decision struct {
 	// Workload names the workload: "deployment/emissary/edge".
 	Workload string
-	// Verdict is a short summary of the decision.
-	Verdict string
-	// Details explain the verdict, one line each.
+	// Summary is the decision in a few words.
+	Summary string
+	// Details explain the summary, one line each.
 	Details []string
 	// Warnings are sentences for the user.
 	Warnings []string
@@ -197,7 +197,7 @@ func (t *transformer) transformWorkload(document *parsedDocument, value map[stri
 		return nil, document.wrapError(name, err)
 	}
 	if template == nil {
-		t.result.Decisions = append(t.result.Decisions, Decision{Workload: w.String(), Verdict: "unchanged (no pod template)"})
+		t.result.Decisions = append(t.result.Decisions, Decision{Workload: w.String(), Summary: "unchanged (no pod template)"})
 		return nil, nil
 	}
 	if w.Pod, err = decodePod(template, keys); err != nil {
@@ -210,6 +210,6 @@ func (t *transformer) transformWorkload(document *parsedDocument, value map[stri
 		line := nodeAt(document.root, objectKeys).Line
 		return nil, document.wrapError(name, withLine(line, edit.Err))
 	}
-	t.result.Decisions = append(t.result.Decisions, Decision{w.String(), edit.Verdict, edit.Details, edit.Warnings})
+	t.result.Decisions = append(t.result.Decisions, Decision{w.String(), edit.Summary, edit.Details, edit.Warnings})
 	return rebasePatch(edit.Patch, keys, template), nil
 }

@@ -13,6 +13,7 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 
 	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
 // Values is a section of Helm values from which a chart renders the pod of an edge.
@@ -46,7 +47,7 @@ var rawKeys = []string{valuesEnvRaw, "volumesRaw", "volumeMountsRaw"}
 
 // manualIntegrationMarkers are strings that such text contains if it is part of a
 // manual integration.
-var manualIntegrationMarkers = []string{"AMBASSADOR_ISTIO_SECRET_DIR", "OUTPUT_CERTS", patches.CertsVolume}
+var manualIntegrationMarkers = []string{inject.SecretDirEnv, "OUTPUT_CERTS", patches.CertsVolume}
 
 // checkRawKeys returns an error for each part of a manual integration in template text.
 func (v Values) checkRawKeys() error {
@@ -100,7 +101,7 @@ func (t *transformer) transformValues(document *parsedDocument) ([]jsonpatch.Ope
 			errs = append(errs, document.wrapError(v.String(), withLine(nodeAt(document.root, v.Keys).Line, edit.Err)))
 			continue
 		}
-		t.result.Decisions = append(t.result.Decisions, Decision{v.String(), edit.Verdict, edit.Details, edit.Warnings})
+		t.result.Decisions = append(t.result.Decisions, Decision{v.String(), edit.Summary, edit.Details, edit.Warnings})
 		for _, op := range edit.Patch {
 			op.Path = jsonPointer(v.Keys) + op.Path
 			patch = append(patch, op)

@@ -33,7 +33,7 @@ func adoptValues(engine *inject.Engine, v Values, o adopt.Options) Edit {
 			adoption, err = adopt.Adopt(engine, inject.Request{Pod: pod, Template: true, Namespace: namespace}, o)
 		}
 		if err == nil {
-			err = foreignFields(template, adoption.Patch)
+			err = unknownFields(template, adoption.Patch)
 		}
 		if err != nil {
 			return Edit{Err: prefixErrors("cannot be adopted", err)}

@@ -25,7 +25,7 @@ func TestProcessFollowsTheAgent(t *testing.T) {
 	e := newEdge(t)
 	a, h := newAgent(t, e), e.watch()
 	p := a.start()
-	require.Eventually(t, p.hasLogged(func(l logLine) bool { return l.Msg == "following" }), timeout, pollInterval)
+	require.Eventually(t, p.hasLogged(func(l logLine) bool { return l.Msg == "watching the certificate directory" }), timeout, pollInterval)
 	var serials, keys []string
 	for range 10 {
 		leaf := a.next()
