@@ -45,14 +45,17 @@ type Params struct {
 // Overrides are the values of Istio's own annotations for the container. The
 // caller has checked them. Empty means not set.
 type Overrides struct {
-	Image         string
-	CPU           string
-	Memory        string
-	CPULimit      string
-	MemoryLimit   string
-	LogLevel      string
+	// Image is the image of the container.
+	Image string
+	// CPU and Memory are requests, CPULimit and MemoryLimit are limits, as quantities
+	// of Kubernetes.
+	CPU, Memory, CPULimit, MemoryLimit string
+	// LogLevel is Envoy's log level.
+	LogLevel string
+	// AgentLogLevel holds the log levels of the agent, by scope.
 	AgentLogLevel string
-	StatusPort    int32
+	// StatusPort is the port of the agent's probes. Zero means not set.
+	StatusPort int32
 }
 
 // Image returns the image that the sidecar runs: the pod's override, or the mesh's.

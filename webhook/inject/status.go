@@ -46,7 +46,9 @@ type Status struct {
 
 // Replaced is the value of an annotation or a label before and after the injection.
 type Replaced struct {
-	Was   string `json:"was"`
+	// Was is the value before the injection.
+	Was string `json:"was"`
+	// Value is the value that Isthmus wrote.
 	Value string `json:"value"`
 }
 

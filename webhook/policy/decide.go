@@ -21,11 +21,13 @@ const (
 
 // Verdict is the outcome of Decide.
 type Verdict struct {
+	// OptIn is who opted the pod in.
 	OptIn OptIn
 	// Reason is set when OptIn is NotOptedIn.
 	Reason Reason
-	// Denied is true when the pod must be refused, with Message.
-	Denied  bool
+	// Denied is true when the pod must be refused.
+	Denied bool
+	// Message says why the pod is denied; empty when it is not.
 	Message string
 }
 

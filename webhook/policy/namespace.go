@@ -9,9 +9,11 @@ import (
 
 // Namespace is the part of a namespace that decisions depend on.
 type Namespace struct {
-	Name        string
-	Labels      map[string]string
-	Annotations map[string]string
+	// Name is the name of the namespace.
+	Name string
+	// Labels and Annotations are all that decisions may depend on; others may be left
+	// out.
+	Labels, Annotations map[string]string
 }
 
 // NamespaceProblems lists every invalid value under the keys of Isthmus that a

@@ -12,8 +12,17 @@ import (
 // Proxy holds the values of Istio's own annotations for the sidecar. Empty means
 // not set.
 type Proxy struct {
-	Image, CPU, Memory, CPULimit, MemoryLimit, LogLevel, AgentLogLevel string
-	StatusPort                                                         int32
+	// Image is the sidecar's image.
+	Image string
+	// CPU and Memory are requests, CPULimit and MemoryLimit are limits, as quantities
+	// of Kubernetes.
+	CPU, Memory, CPULimit, MemoryLimit string
+	// LogLevel is Envoy's log level.
+	LogLevel string
+	// AgentLogLevel holds the log levels of the agent, by scope.
+	AgentLogLevel string
+	// StatusPort is the port of the agent's probes. Zero means not set.
+	StatusPort int32
 }
 
 // proxyLogLevels are the values of IstioLogLevelKey.
