@@ -53,7 +53,7 @@ type Criteria struct {
 	RestartPolicies []string `json:"restartPolicies,omitempty"`
 }
 
-// When is the case in which an environment variable of a profile is added.
+// When says in which case an environment variable of a profile is added.
 type When string
 
 // The cases of EnvVar.When.

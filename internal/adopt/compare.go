@@ -107,7 +107,7 @@ func (c *comparison) alignMovedContainers(before, after fieldMap) {
 }
 
 // compare compares two values recursively. A value that one side lacks is one difference,
-// unless it has named items, each of which is one difference.
+// unless it has named items: then each item is one difference.
 func (c *comparison) compare(field string, before, after any) {
 	if _, ok := after.(itemMap); ok && before == nil {
 		before = itemMap{}

@@ -43,7 +43,7 @@ func (c *comparison) reasonFor(d Difference) string {
 	return c.sidecarReason(d)
 }
 
-// fieldPattern makes a pattern of a path in which * stands for a name.
+// fieldPattern returns a pattern for a path, where * matches a name.
 func fieldPattern(field string) *regexp.Regexp {
 	parts := strings.Split(field, "*")
 	for i := range parts {
@@ -52,7 +52,7 @@ func fieldPattern(field string) *regexp.Regexp {
 	return regexp.MustCompile("^" + strings.Join(parts, `(.+?)`) + "$")
 }
 
-// edgeFieldPattern makes a pattern of a path within a container in spec.containers.
+// edgeFieldPattern returns a pattern for a path within a container in spec.containers.
 func edgeFieldPattern(field string) *regexp.Regexp {
 	return regexp.MustCompile(`^spec\.containers\[[^\]]+\]\.` + regexp.QuoteMeta(field) + "$")
 }

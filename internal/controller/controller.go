@@ -158,7 +158,7 @@ func (r *reconciler) forgetNamespace(namespace string) {
 	r.reportStale(namespace, nil)
 }
 
-// knownNamespaces lists the namespaces of which something is remembered.
+// knownNamespaces lists the namespaces that have a state.
 func (r *reconciler) knownNamespaces() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

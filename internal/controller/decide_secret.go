@@ -98,7 +98,7 @@ func decideSecret(o secretObservation, s secretState, r rules, now time.Time, ra
 	for _, loser := range losersOf(o.claims, d.holder) {
 		d.effects.results = append(d.effects.results, publish.RefusedIdentity)
 		d.effects.record(events.Warning(loser.reference(), EventConflict, fmt.Sprintf(
-			"secret %s is kept for service account %s, so service account %s gets none; give one of the two another name with annotation %s",
+			"secret %s serves service account %s, so service account %s has no Secret; choose another name for one of the two with annotation %s",
 			o.name, d.holder.serviceAccount, loser.serviceAccount, policy.SecretNameKey)))
 	}
 	d.observe(random)

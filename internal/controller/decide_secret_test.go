@@ -167,7 +167,7 @@ func TestDecideSecret(t *testing.T) {
 			},
 			step: stepDone, next: interval, results: []publish.Result{publish.RefusedIdentity, publish.RefusedIdentity},
 			events: append([]string{
-				"Warning Conflict Pod/back: secret istio-certs is kept for service account emissary, so service account a-second gets none",
+				"Warning Conflict Pod/back: secret istio-certs serves service account emissary, so service account a-second has no Secret",
 				"Warning Conflict Pod/back-2: ",
 			}, good...),
 		},

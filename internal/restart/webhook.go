@@ -13,8 +13,8 @@ const (
 	webhookDeployment    = "isthmus-webhook"
 )
 
-// settingsChecksum is the annotation by which the chart rolls its pods when the
-// settings change.
+// settingsChecksum is the annotation that the chart sets on its pods, so that they are
+// rolled out again when the settings change.
 const settingsChecksum = "checksum/settings"
 
 // CheckWebhook returns a check that succeeds when every replica of the webhook and

@@ -88,7 +88,7 @@ type Options struct {
 	Registerer prometheus.Registerer
 }
 
-// ServiceNames returns the DNS names by which clients in the cluster call a service,
+// ServiceNames returns the DNS names that clients in the cluster use for a service,
 // without the cluster's domain.
 func ServiceNames(service, namespace string) []string {
 	return []string{service + "." + namespace + ".svc", service + "." + namespace, service}

@@ -71,7 +71,7 @@ func (r roots) difference(others ...*x509.Certificate) roots {
 	return slices.DeleteFunc(slices.Clone(r), roots(others).contains)
 }
 
-// usable returns the roots by which a leaf can be verified at now.
+// usable returns the roots that can verify a leaf at now.
 func (r roots) usable(now time.Time) roots {
 	return slices.DeleteFunc(slices.Clone(r), func(c *x509.Certificate) bool {
 		return !c.IsCA || now.After(c.NotAfter)

@@ -9,7 +9,7 @@ import (
 )
 
 // configurationView is the part of a webhook configuration that is about trust: the
-// roots by which API servers verify the admission server.
+// roots that API servers use to verify the admission server.
 type configurationView struct {
 	found           bool
 	kind, name      string
