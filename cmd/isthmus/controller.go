@@ -136,7 +136,7 @@ func (f *controllerFlags) addAll(mgr manager.Manager, options inject.Options, lo
 		return err
 	}
 	reportStale, err := f.addRestarter(mgr, restart.Options{
-		Kube: c.kube, Namespaces: controller.Namespaces(mgr.GetClient(), options.Settings), Engine: engine, Events: recorder, Ready: m.ready,
+		Kube: c.kube, ReadNamespace: controller.NewNamespaceReader(mgr.GetClient(), options.Settings), Engine: engine, Events: recorder, Ready: m.ready,
 	})
 	if err != nil {
 		return err

@@ -127,5 +127,5 @@ func (f *webhookFlags) certificate(client kubernetes.Interface, log logr.Logger)
 			o.DNSNames = append(o.DNSNames, san)
 		}
 	}
-	return serving.New(o)
+	return serving.NewSource(o)
 }

@@ -77,7 +77,7 @@ func groupBySecret(claims []claim) map[string][]claim {
 	for _, g := range groups {
 		slices.SortFunc(g, func(a, b claim) int {
 			return cmp.Or(
-				cmp.Compare(rank(a), rank(b)),
+				cmp.Compare(precedence(a), precedence(b)),
 				a.created.Compare(b.created),
 				cmp.Compare(a.serviceAccount+"/"+a.pod.Name, b.serviceAccount+"/"+b.pod.Name),
 			)
@@ -86,7 +86,8 @@ func groupBySecret(claims []claim) map[string][]claim {
 	return groups
 }
 
-func rank(c claim) int {
+// precedence is 0 for a namespace's annotation, which comes before every pod.
+func precedence(c claim) int {
 	if c.uid == "" {
 		return 0
 	}

@@ -30,7 +30,7 @@ import (
 )
 
 // Name is the name of the controller in Events, logs and its Lease. Its field
-// manager is publish.Manager.
+// manager is publish.FieldManager.
 const Name = "isthmus-controller"
 
 // concurrency is how many namespaces are reconciled at once: most of the time is
@@ -68,7 +68,7 @@ func Add(mgr manager.Manager, o Options) error {
 	}
 	r := &reconciler{
 		Options: o, rules: rulesOf(o), metrics: metrics, namespaces: map[string]*namespaceState{},
-		readNamespace: Namespaces(mgr.GetClient(), o.Settings),
+		readNamespace: NewNamespaceReader(mgr.GetClient(), o.Settings),
 		cached:        mgr.GetClient(), live: mgr.GetAPIReader(), log: mgr.GetLogger().WithName(Name),
 	}
 	requeue := make(chan event.GenericEvent)

@@ -103,7 +103,7 @@ func (r *reconciler) applyOwned(ctx context.Context, s *namespaceState, k ownedK
 	o.SetNamespace(s.name)
 	o.SetName(k.name)
 	o.SetLabels(map[string]string{policy.ManagedByLabel: policy.ManagedBy})
-	_, err := r.Dynamic.Resource(k.GroupVersionResource).Namespace(s.name).Apply(ctx, k.name, o, metav1.ApplyOptions{FieldManager: publish.Manager, Force: true})
+	_, err := r.Dynamic.Resource(k.GroupVersionResource).Namespace(s.name).Apply(ctx, k.name, o, metav1.ApplyOptions{FieldManager: publish.FieldManager, Force: true})
 	switch {
 	case apierrors.IsNotFound(err) && k.optional:
 		s.events.Record(events.Warning(k.reference(s.name), EventFailed,

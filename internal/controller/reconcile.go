@@ -19,9 +19,9 @@ import (
 // it is opted in.
 type NamespaceReader func(ctx context.Context, name string) (ns policy.Namespace, enabled bool, err error)
 
-// Namespaces returns a NamespaceReader that reads from the cache of a manager that
+// NewNamespaceReader returns a NamespaceReader that reads from the cache of a manager that
 // CacheOptions configured: the cache holds opted-in namespaces and no others.
-func Namespaces(cached client.Reader, settings inject.Settings) NamespaceReader {
+func NewNamespaceReader(cached client.Reader, settings inject.Settings) NamespaceReader {
 	excluded := settings.WithDefaults().ExcludedNamespaces
 	return func(ctx context.Context, name string) (ns policy.Namespace, enabled bool, err error) {
 		o := metadataOf("Namespace")

@@ -91,7 +91,7 @@ func newEdges(t *testing.T) *edges {
 	o.ReportStale = func(namespace string, pods []StalePod) { e.stale[namespace] = pods }
 	o.Dynamic = dynamicfake.NewSimpleDynamicClient(runtime.NewScheme())
 	c.Options, c.rules = o, rulesOf(o)
-	c.readNamespace = Namespaces(e.cluster, o.Settings)
+	c.readNamespace = NewNamespaceReader(e.cluster, o.Settings)
 	c.cached, c.live = e.cluster, e.cluster
 	return e
 }
@@ -215,21 +215,21 @@ func TestReconcileForgetsAnUnclaimedSecretAndLeavesIt(t *testing.T) {
 
 func TestExcludedNamespacesAreNotOptedIn(t *testing.T) {
 	c := &cluster{namespace: &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled}}}}
-	_, enabled, err := Namespaces(c, inject.Settings{})(t.Context(), "kube-system")
+	_, enabled, err := NewNamespaceReader(c, inject.Settings{})(t.Context(), "kube-system")
 	require.NoError(t, err)
 	assert.False(t, enabled, "the webhook's defaults hold")
 	c.namespace.Name = "edge"
-	_, enabled, err = Namespaces(c, inject.Settings{ExcludedNamespaces: []string{"edge"}})(t.Context(), "edge")
+	_, enabled, err = NewNamespaceReader(c, inject.Settings{ExcludedNamespaces: []string{"edge"}})(t.Context(), "edge")
 	require.NoError(t, err)
 	assert.False(t, enabled, "it is excluded")
-	_, enabled, err = Namespaces(c, inject.Settings{})(t.Context(), "edge")
+	_, enabled, err = NewNamespaceReader(c, inject.Settings{})(t.Context(), "edge")
 	require.NoError(t, err)
 	assert.True(t, enabled)
 	c.namespace.DeletionTimestamp = &metav1.Time{Time: noon}
-	_, enabled, err = Namespaces(c, inject.Settings{})(t.Context(), "edge")
+	_, enabled, err = NewNamespaceReader(c, inject.Settings{})(t.Context(), "edge")
 	require.NoError(t, err)
 	assert.False(t, enabled, "it is being deleted")
-	_, enabled, err = Namespaces(c, inject.Settings{})(t.Context(), "other")
+	_, enabled, err = NewNamespaceReader(c, inject.Settings{})(t.Context(), "other")
 	require.NoError(t, err)
 	assert.False(t, enabled, "there is none")
 }

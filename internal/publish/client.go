@@ -56,7 +56,7 @@ func (c *Client) Apply(ctx context.Context, secret *corev1.Secret, force bool) (
 	}
 	applied := &corev1.Secret{}
 	err = c.rest.Patch(types.ApplyPatchType).Namespace(secret.Namespace).Resource("secrets").Name(secret.Name).
-		VersionedParams(&metav1.PatchOptions{FieldManager: Manager, Force: &force}, metav1.ParameterCodec).
+		VersionedParams(&metav1.PatchOptions{FieldManager: FieldManager, Force: &force}, metav1.ParameterCodec).
 		Body(body).Do(ctx).Into(applied)
 	if err != nil {
 		return nil, err

@@ -11,20 +11,19 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Manager is the field manager of every apply.
-const Manager = "isthmus"
+// FieldManager is the field manager of every apply.
+const FieldManager = "isthmus"
 
 // Secrets reads and applies Secrets. Client implements it for a cluster.
 type Secrets interface {
 	// Get returns the Secret. If there is none, apierrors.IsNotFound is true of the
 	// error.
 	Get(ctx context.Context, namespace, name string) (*corev1.Secret, error)
-	// Apply is one server-side apply by field manager Manager. With a
-	// resourceVersion in the Secret it fails with a conflict when the Secret has
-	// changed since; an absent Secret is created all the same. With a UID in the
-	// Secret it fails with a conflict when the Secret is absent or has another UID.
-	// force takes over fields of other field managers, and overrules neither
-	// resourceVersion nor UID.
+	// Apply is one server-side apply by FieldManager. With a resourceVersion in the
+	// Secret it fails with a conflict when the Secret has changed since; a Secret that
+	// does not exist is created nevertheless. With a UID in the Secret it fails with a
+	// conflict when the Secret does not exist or has another UID. force takes over
+	// fields of other field managers, but overrides neither resourceVersion nor UID.
 	Apply(ctx context.Context, secret *corev1.Secret, force bool) (*corev1.Secret, error)
 }
 

@@ -14,7 +14,7 @@ import (
 func (r *Restarter) observeCandidate(ctx context.Context, c candidate) (observation, error) {
 	var o observation
 	var err error
-	if o.namespace, o.enabled, err = r.Namespaces(ctx, c.Pod.Namespace); err != nil || !o.enabled {
+	if o.namespace, o.enabled, err = r.ReadNamespace(ctx, c.Pod.Namespace); err != nil || !o.enabled {
 		return o, err
 	}
 	kind, name, unsupported, err := workloadOf(ctx, r.Kube, o.namespace.Name, c.Owner)
@@ -31,7 +31,7 @@ func (r *Restarter) observeCandidate(ctx context.Context, c candidate) (observat
 func (r *Restarter) observeCurrent(ctx context.Context, current record) (observation, error) {
 	var o observation
 	var err error
-	if o.namespace, o.enabled, err = r.Namespaces(ctx, current.namespace); err != nil {
+	if o.namespace, o.enabled, err = r.ReadNamespace(ctx, current.namespace); err != nil {
 		return o, err
 	}
 	o.workload, err = readWorkload(ctx, r.Kube, current.kind, current.namespace, current.name)

@@ -33,9 +33,9 @@ type Options struct {
 	Kube kubernetes.Interface
 	// Pods reads pods from the API server, past any cache.
 	Pods client.Reader
-	// Namespaces returns the labels and annotations of a namespace, and whether it
+	// ReadNamespace returns the labels and annotations of a namespace, and whether it
 	// is opted in.
-	Namespaces func(ctx context.Context, name string) (ns policy.Namespace, enabled bool, err error)
+	ReadNamespace func(ctx context.Context, name string) (ns policy.Namespace, enabled bool, err error)
 	// Engine decides whether a pod is stale and what a new pod would get.
 	Engine *inject.Engine
 	// Events records Events.
@@ -93,7 +93,7 @@ func (o Options) validate() error {
 		name    string
 		missing bool
 	}{
-		{"client", o.Kube == nil}, {"reader of pods", o.Pods == nil}, {"reader of namespaces", o.Namespaces == nil},
+		{"client", o.Kube == nil}, {"reader of pods", o.Pods == nil}, {"reader of namespaces", o.ReadNamespace == nil},
 		{"engine", o.Engine == nil}, {"recorder of Events", o.Events == nil}, {"registerer", o.Registerer == nil},
 		{"readiness", o.Ready == nil}, {"namespace for the ConfigMap " + ConfigMapName, o.Namespace == ""},
 	} {

@@ -87,11 +87,11 @@ func newShop(t *testing.T) *shopWorld {
 	}
 	restarter, err := New(Options{
 		Kube: w.kube, Pods: w.reader, Engine: engine(t, "new"), Clock: w.clock, Namespace: "isthmus-system",
-		Namespaces:   func(context.Context, string) (policy.Namespace, bool, error) { return shop, true, nil },
-		Events:       events.NewRecorder(nil, "isthmus-controller", logr.Discard()),
-		Registerer:   prometheus.NewRegistry(),
-		Ready:        func() error { return nil },
-		CheckWebhook: func(context.Context) error { return w.webhook },
+		ReadNamespace: func(context.Context, string) (policy.Namespace, bool, error) { return shop, true, nil },
+		Events:        events.NewRecorder(nil, "isthmus-controller", logr.Discard()),
+		Registerer:    prometheus.NewRegistry(),
+		Ready:         func() error { return nil },
+		CheckWebhook:  func(context.Context) error { return w.webhook },
 	})
 	require.NoError(t, err)
 	w.Restarter = restarter

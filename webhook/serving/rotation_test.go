@@ -127,7 +127,7 @@ func TestLeafThatFallsDueAfterTheDecisionIsRenewedSoon(t *testing.T) {
 	options := s.options("replica")
 	options.Clock = steppingClock{s.clock}
 	for early := range 5 * time.Millisecond / time.Millisecond {
-		source, err := New(options)
+		source, err := NewSource(options)
 		require.NoError(t, err)
 		source.reconcile(t.Context())
 		before := source.leaf.Load()

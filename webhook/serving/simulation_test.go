@@ -80,7 +80,7 @@ func (s *simulation) newRotator() *Rotator {
 }
 
 func (s *simulation) newReplica() *replica {
-	source, err := New(s.options("replica"))
+	source, err := NewSource(s.options("replica"))
 	require.NoError(s.t, err)
 	return &replica{Source: source, name: fmt.Sprintf("replica-%d", s.created), verified: map[string]*x509.Certificate{}}
 }

@@ -28,8 +28,8 @@ type Source struct {
 	last rotationState
 }
 
-// New checks the options and returns a Source. It reads nothing before Start.
-func New(options Options) (*Source, error) {
+// NewSource checks the options and returns a Source. It reads nothing before Start.
+func NewSource(options Options) (*Source, error) {
 	options = options.withDefaults()
 	if err := errors.Join(options.validate(), options.validateLeaf()); err != nil {
 		return nil, fmt.Errorf("serving certificate: %w", err)

@@ -30,7 +30,7 @@ func (c *cluster) options() Options {
 // startSource starts a Source and stops it when the test ends.
 func startSource(t *testing.T, options Options) *Source {
 	t.Helper()
-	s, err := New(options)
+	s, err := NewSource(options)
 	require.NoError(t, err)
 	start(t, s)
 	return s
@@ -121,7 +121,7 @@ func TestReplicasRotateSideBySide(t *testing.T) {
 
 func TestReadyReportsWhatIsMissing(t *testing.T) {
 	t.Run("Start was not called", func(t *testing.T) {
-		s, err := New(newCluster(t).options())
+		s, err := NewSource(newCluster(t).options())
 		require.NoError(t, err)
 		assert.EqualError(t, s.Ready(), "no serving certificate yet: the Secret has not been read yet")
 		_, err = s.GetCertificate(&tls.ClientHelloInfo{})
@@ -200,7 +200,7 @@ func TestNewRefusesInvalidOptions(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := newCluster(t).options()
 			test.change(&o)
-			_, err := New(o)
+			_, err := NewSource(o)
 			assertRefused(t, source, test.sourceError, err)
 			_, err = NewRotator(o)
 			assertRefused(t, rotator, test.rotatorError, err)
@@ -244,7 +244,7 @@ func TestMetricsReportExpiry(t *testing.T) {
 	assert.InDelta(t, time.Now().Add(DefaultLeafTTL).Unix(), values["isthmus_webhook_serving_certificate_not_after_timestamp_seconds"], 60)
 	assert.InDelta(t, time.Now().Add(DefaultCATTL).Unix(), values["isthmus_webhook_serving_ca_not_after_timestamp_seconds"], 60)
 
-	_, err := New(o)
+	_, err := NewSource(o)
 	assert.ErrorContains(t, err, "serving certificate: register metrics: ")
 }
 

@@ -145,7 +145,7 @@ func (s *Source) applyCertificate(ctx context.Context, c *cmapi.Certificate, for
 	}
 	delete(content, "status") // cert-manager owns it
 	applied, err := s.certificates(c.Namespace).Apply(ctx, c.Name, &unstructured.Unstructured{Object: content},
-		metav1.ApplyOptions{FieldManager: publish.Manager, Force: force})
+		metav1.ApplyOptions{FieldManager: publish.FieldManager, Force: force})
 	if err != nil {
 		return nil, fmt.Errorf("apply certificate %s/%s: %w", c.Namespace, c.Name, err)
 	}

@@ -169,7 +169,7 @@ func (env *environment) startController(version string, change ...func(*restart.
 	require.NoError(env.t, mgr.Add(recorder))
 	ready := func() error { return nil }
 	options := restart.Options{
-		Kube: client, Pods: mgr.GetAPIReader(), Namespaces: controller.Namespaces(mgr.GetClient(), settings(version)), Engine: engine(env.t, version),
+		Kube: client, Pods: mgr.GetAPIReader(), ReadNamespace: controller.NewNamespaceReader(mgr.GetClient(), settings(version)), Engine: engine(env.t, version),
 		Events: recorder, Registerer: env.registry, Log: logr.Discard(), Ready: ready,
 		Namespace: release, Timeout: time.Hour, Settle: time.Millisecond, Interval: pollInterval,
 	}

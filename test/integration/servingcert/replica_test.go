@@ -58,7 +58,7 @@ func (i *installation) startRotator(t *testing.T, l lifetimes) func() {
 // startReplica starts a replica, which stops when the test ends.
 func (i *installation) startReplica(t *testing.T, l lifetimes) *replica {
 	t.Helper()
-	source, err := serving.New(serving.Options{
+	source, err := serving.NewSource(serving.Options{
 		Client: i.webhook, Namespace: i.namespace, SecretName: secretName, ConfigurationName: i.configuration,
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, LeafTTL: l.leaf, Log: testr.New(t),
 	})
