@@ -15,7 +15,7 @@ type Params struct {
 	// CertTTL is the certificate lifetime that is requested from the CA. Zero means
 	// the default: 24h, or less if the CA grants less.
 	CertTTL time.Duration
-	// Envoy runs the full proxy instead of the agent alone.
+	// Envoy runs the full proxy instead of only the agent.
 	Envoy bool
 	// OwnCertsVolume is true if the pod itself has the volume istio-certs.
 	OwnCertsVolume bool

@@ -54,7 +54,7 @@ the solution, no manifest is printed and the exit status is 1.`,
 	return cmd
 }
 
-// adoptFlags are the flags of adopt alone.
+// adoptFlags are the flags that only adopt has.
 type adoptFlags struct {
 	by        string
 	keepImage bool

@@ -234,11 +234,11 @@ func (a *adopter) adoptResources(at string) {
 			case name == corev1.ResourceMemory:
 				a.addAnnotation(l.memory, q.String(), "the sidecar's resources."+l.field)
 			default:
-				a.addError(fmt.Sprintf("%s.resources.%s[%s]", at, l.field, name), "Isthmus' sidecar asks for cpu and memory alone; remove it")
+				a.addError(fmt.Sprintf("%s.resources.%s[%s]", at, l.field, name), "the sidecar of Isthmus requests only cpu and memory; remove it")
 			}
 		}
 	}
 	if len(a.sidecar.Resources.Claims) > 0 {
-		a.addError(at+".resources.claims", "Isthmus' sidecar asks for cpu and memory alone; remove them")
+		a.addError(at+".resources.claims", "the sidecar of Isthmus requests only cpu and memory; remove them")
 	}
 }

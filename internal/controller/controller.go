@@ -182,8 +182,8 @@ func (r *reconciler) reportStale(namespace string, pods []StalePod) {
 	}
 }
 
-// metadataOf returns an empty object of a kind of the core API, for its metadata
-// alone.
+// metadataOf returns an empty object of a kind of the core API, to read the metadata
+// only.
 func metadataOf(kind string) *metav1.PartialObjectMetadata {
 	o := &metav1.PartialObjectMetadata{}
 	o.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind(kind))

@@ -11,7 +11,7 @@ import (
 const PublisherRole = "isthmus-publisher"
 
 // RootsSuffix follows the name of a Secret in the name of the Secret that holds
-// the mesh's roots alone, for the ca_secret of a TLSContext.
+// only the mesh's roots, for the ca_secret of a TLSContext.
 const RootsSuffix = "-roots"
 
 // ownership says who manages an object.
@@ -110,7 +110,7 @@ func desiredBinding(namespace string, claims []claim) map[string]any {
 	}
 }
 
-// desiredTLSContext is the TLSContext of a namespace whose annotation asks for one;
+// desiredTLSContext is the TLSContext of a namespace whose annotation requests one;
 // nil when there should be none. roots is the name of the Secret with the mesh's
 // roots that it refers to; empty when it refers to none.
 func desiredTLSContext(options policy.Options, claims []claim) (fields map[string]any, roots string) {

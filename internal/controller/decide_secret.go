@@ -46,7 +46,7 @@ type secretDecision struct {
 	holder holder
 	// request is for the source: with stepIssue.
 	request certs.Request
-	// bundle is what to publish; nil publishes roots and labels alone.
+	// bundle is what to publish; nil publishes only roots and labels.
 	bundle *certs.Bundle
 	// formerSource is the source of the Secret before it was published.
 	formerSource policy.Source

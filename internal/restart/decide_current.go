@@ -50,7 +50,7 @@ func decideRollout(o observation, r record, t timing, now time.Time) decision {
 	case !rollout.complete && !isLate && !rollout.failed:
 		return decision{action: actionFollow}
 	case !rollout.complete:
-		note := fmt.Sprintf("was restarted for template %s and is not rolled out: %s. Nothing else is restarted until it is. Look at its pods; roll back what made them fail, or set %s: \"false\" on it to let the others go on",
+		note := fmt.Sprintf("was restarted for template %s and is not rolled out: %s. No other workload is restarted until it is. Check its pods; roll back the change that made them fail, or set %s: \"false\" on it to let the other restarts continue",
 			r.template, rollout.waitsFor, policy.RestartKey)
 		if !rollout.failed {
 			note = fmt.Sprintf("%s (after %s)", note, t.timeout)
@@ -67,7 +67,7 @@ func decideRollout(o observation, r record, t timing, now time.Time) decision {
 		fault = "has pods that were not injected: " + describe(o.pods.notInjected)
 	}
 	return decision{action: actionReportFailed, note: fmt.Sprintf(
-		"was restarted for template %s and %s. Nothing else is restarted until that is fixed. Make sure that the webhook runs with the controller's settings, and recreate the pods, or set %s: \"false\" to let the others go on",
+		"was restarted for template %s and %s. No other workload is restarted until that is fixed. Make sure that the webhook runs with the controller's settings, and recreate the pods, or set %s: \"false\" to let the other restarts continue",
 		r.template, fault, policy.RestartKey)}
 }
 

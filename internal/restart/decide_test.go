@@ -253,7 +253,7 @@ func TestDecideCurrent(t *testing.T) {
 		},
 		"if its rollout takes too long, expect it to be stuck": {
 			func(o *observation) { o.workload.rollout = rolling }, limit.timeout,
-			decision{action: actionReportStuck}, `is not rolled out: 1 of 3 pods are updated. Nothing else is restarted until it is. Look at its pods; roll back what made them fail, or set isthmus.dev/restart-when-stale: "false" on it to let the others go on (after 15m0s)`,
+			decision{action: actionReportStuck}, `is not rolled out: 1 of 3 pods are updated. No other workload is restarted until it is. Check its pods; roll back the change that made them fail, or set isthmus.dev/restart-when-stale: "false" on it to let the other restarts continue (after 15m0s)`,
 		},
 		"if its own controller gave up, expect it to be stuck at once": {
 			func(o *observation) {

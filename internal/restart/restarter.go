@@ -248,7 +248,7 @@ func (r *Restarter) restart(ctx context.Context, w *workload, template string, b
 	}
 	r.metrics.count(resultStarted)
 	r.once.RecordFor(template+now.String(), events.Normal(w.reference(), EventRestarted,
-		fmt.Sprintf("its pods are stale: restarted for template %s; until it is rolled out nothing else is restarted", template)))
+		fmt.Sprintf("its pods are stale: restarted for template %s; no other workload is restarted until it is rolled out", template)))
 	return true, nil
 }
 

@@ -14,9 +14,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// Uninject returns the operations that revert an injection, from the pod's status alone.
-// A pod without a status needs none. It is an error, which names every field, if
-// something that Isthmus added has been changed or removed since.
+// Uninject returns the operations that revert an injection. It reads only the pod and
+// its status annotation. A pod without a status needs no operation. If something that
+// Isthmus added has been changed or removed since, the error names every such field.
 func Uninject(pod *corev1.Pod) ([]jsonpatch.Operation, error) {
 	text, ok := pod.Annotations[policy.StatusKey]
 	if !ok {

@@ -12,7 +12,7 @@
 // An API server verifies a leaf with the caBundle that it knows at that moment. The
 // CA is therefore never replaced in one step:
 //
-//	stable      tls.crt signs; ca.crt holds its root alone
+//	stable      tls.crt signs; ca.crt holds only its root
 //	announcing  next.crt exists and ca.crt holds both roots; no replica signs with it
 //	announced   the configurations carry both roots; wait until every API server knows them
 //	promoted    next.crt has become tls.crt and the replicas sign new leaves; ca.crt

@@ -117,7 +117,7 @@ func (s *Source) Bundle(ctx context.Context, r certs.Request) (*certs.Bundle, er
 }
 
 // validate returns the bundle that was issued. The issuer's own ca.crt is not trusted:
-// peers verify by the mesh's roots alone.
+// peers verify with the mesh's roots only.
 func (s *Source) validate(secret *corev1.Secret, want certs.Want) (*certs.Bundle, error) {
 	material, err := certs.FromSecret(secret.Data)
 	if err != nil {

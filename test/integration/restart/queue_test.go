@@ -164,7 +164,7 @@ func TestARolloutThatFailsStopsTheQueue(t *testing.T) {
 			first, others := env.first("a", "b")
 			note := env.awaitEvent("Deployment", first, "RestartStuck")
 			assert.Contains(t, note, c.note)
-			assert.Contains(t, note, "Nothing else is restarted")
+			assert.Contains(t, note, "No other workload is restarted")
 			env.awaitQueue(1, 0, 1)
 			env.awaitMetric("isthmus_restarts_total", "result", "stuck", 1)
 			assert.False(t, isRestarted(env.deployment(others[0])))
