@@ -154,7 +154,7 @@ func (p *Profile) validate(root *yaml.Node) error {
 		case !envName.MatchString(e.Name):
 			return fmt.Errorf("%d: env[%d].name %q: want the name of an environment variable", line("env"), i, e.Name)
 		case seen[e.Name]:
-			return fmt.Errorf("%d: env[%d].name %q is there twice", line("env"), i, e.Name)
+			return fmt.Errorf("%d: env[%d].name %q occurs twice", line("env"), i, e.Name)
 		case e.When != WhenFiles && e.When != WhenEnvoy && e.When != WhenAlways:
 			return fmt.Errorf("%d: env[%d].when %q: want files, envoy or always", line("env"), i, e.When)
 		case e.Since != "" && !isVersion(e.Since):

@@ -36,7 +36,7 @@ func TestAddErrors(t *testing.T) {
 		"image with tag":      {head + "match: [{images: ['nginx:1.29']}]\n", `own.yaml:3: match[0].images "nginx:1.29": want the end of a repository path such as datawire/aes, without tag or wildcard`},
 		"env without when":    {head + "onlyNamed: true\nenv: [{name: CERTS, value: x}]\n", `own.yaml:4: env[0].when "": want files, envoy or always`},
 		"env name":            {head + "onlyNamed: true\nenv: [{name: 'A B', value: x, when: always}]\n", `own.yaml:4: env[0].name "A B": want the name of an environment variable`},
-		"env twice":           {head + "onlyNamed: true\nenv: [{name: A, value: x, when: always}, {name: A, value: y, when: files}]\n", `own.yaml:4: env[1].name "A" is there twice`},
+		"env twice":           {head + "onlyNamed: true\nenv: [{name: A, value: x, when: always}, {name: A, value: y, when: files}]\n", `own.yaml:4: env[1].name "A" occurs twice`},
 		"env placeholder":     {head + "onlyNamed: true\nenv: [{name: A, value: '${podName}', when: always}]\n", "own.yaml:4: env[0].value: unknown placeholder ${podName}; only ${certDir} is known"},
 		"env since":           {head + "onlyNamed: true\nenv: [{name: A, value: x, when: files, since: soon}]\n", `own.yaml:4: env[0].since "soon": want a version such as 1.10`},
 		"reload":              {head + "onlyNamed: true\nfiles: {reloadSince: later}\n", `own.yaml:4: files.reloadSince "later": want a version such as 4.1, or never`},

@@ -320,8 +320,8 @@ func TestAdoptRefuses(t *testing.T) {
 		"refuses the injector":     {"annotations", func(p *corev1.Pod) { p.Labels["sidecar.istio.io/inject"] = "false" }, `metadata.labels[sidecar.istio.io/inject]: it is "false", so Istio's injector never sees the pod and its annotations do nothing; remove the label, or the annotations`},
 		"captures traffic": {"sidecar", func(p *corev1.Pod) {
 			p.Spec.InitContainers = []corev1.Container{{Name: "setup", Image: "istio/proxyv2:1.24.2", Args: []string{"istio-iptables", "-p", "15001"}}}
-		}, "spec.initContainers[0]: container setup sends the pod's traffic through the sidecar, and Isthmus captures nothing; remove it where the edge needs certificates only"},
-		"takes traffic":            {"sidecar", func(p *corev1.Pod) { agent(p).Ports[0].ContainerPort = 8443 }, "spec.containers[1].ports[0]: port 8443 is not one of the agent's own"},
+		}, "spec.initContainers[0]: container setup sends the pod's traffic through the sidecar, and Isthmus captures nothing; remove it if the edge needs only certificates"},
+		"takes traffic":            {"sidecar", func(p *corev1.Pod) { agent(p).Ports[0].ContainerPort = 8443 }, "spec.containers[1].ports[0]: port 8443 is not a port of the agent"},
 		"a port of the node":       {"sidecar", func(p *corev1.Pod) { agent(p).Ports[0].HostPort = 15090 }, "spec.containers[1].ports[0].hostPort: port 15090 of the node leads to the agent, and Isthmus opens none; remove hostPort"},
 		"another program":          {"sidecar", func(p *corev1.Pod) { agent(p).Command = []string{"/bin/sh", "-c"} }, `spec.containers[1].command: it runs "/bin/sh" and not pilot-agent, so its behaviour is unknown; use the image's own entrypoint`},
 		"a router":                 {"sidecar", func(p *corev1.Pod) { agent(p).Args[1] = "router" }, `spec.containers[1].args: the agent runs "router", want proxy sidecar`},
@@ -329,7 +329,7 @@ func TestAdoptRefuses(t *testing.T) {
 		"a token server":           {"sidecar", func(p *corev1.Pod) { agent(p).Args = append(agent(p).Args, "--stsPort=15463") }, "spec.containers[1].args[--stsPort]: the agent serves tokens to others (15463), and the agent of Isthmus does not"},
 		"an unknown variable":      {"sidecar", func(p *corev1.Pod) { setEnv(agent(p), "TZ", "UTC") }, "spec.containers[1].env[13]: TZ is an unknown variable of Istio's agent"},
 		"given certificates":       {"sidecar", func(p *corev1.Pod) { setEnv(agent(p), "FILE_MOUNTED_CERTS", "true") }, "spec.containers[1].env[13]: FILE_MOUNTED_CERTS: the agent takes certificates that are given to it"},
-		"another CA":               {"sidecar", func(p *corev1.Pod) { setEnv(agent(p), "CA_PROVIDER", "GoogleCAS") }, `spec.containers[1].env[13]: CA_PROVIDER is "GoogleCAS", and Isthmus' agent asks istiod; leave the pod as it is`},
+		"another CA":               {"sidecar", func(p *corev1.Pod) { setEnv(agent(p), "CA_PROVIDER", "GoogleCAS") }, `spec.containers[1].env[13]: CA_PROVIDER is "GoogleCAS", and the agent of Isthmus uses istiod; leave the pod as it is`},
 		"a short life":             {"sidecar", func(p *corev1.Pod) { setEnv(agent(p), "SECRET_TTL", "10s") }, `SECRET_TTL is "10s", and isthmus.dev/cert-ttl wants a Go duration of at least one minute such as 12h`},
 		"variables from elsewhere": {"sidecar", func(p *corev1.Pod) { agent(p).EnvFrom = []corev1.EnvFromSource{{Prefix: "X_"}} }, "spec.containers[1].envFrom: the sidecar of Isthmus has no such field"},
 		"a hook": {"sidecar", func(p *corev1.Pod) {
@@ -340,10 +340,10 @@ func TestAdoptRefuses(t *testing.T) {
 		}, "spec.containers[1].volumeMounts[5]: volume pod-info at /info is not needed by the agent"},
 		"a root in a Secret": {"sidecar", func(p *corev1.Pod) {
 			p.Spec.Volumes[4].VolumeSource = corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "root"}}
-		}, "spec.volumes[istiod-ca-cert]: the agent takes /var/run/secrets/istio from a volume of kind secret"},
+		}, "spec.volumes[istiod-ca-cert]: the agent reads /var/run/secrets/istio from a volume of kind secret"},
 		"the edge has the token too": {"sidecar", func(p *corev1.Pod) {
 			p.Spec.Containers[0].VolumeMounts = append(p.Spec.Containers[0].VolumeMounts, corev1.VolumeMount{Name: "istio-token", MountPath: "/token"})
-		}, "spec.containers[1].volumeMounts[1]: volume istio-token is also mounted in spec.containers[0] (emissary-ingress), and Isthmus would add one of that name; give theirs a volume of its own"},
+		}, "spec.containers[1].volumeMounts[1]: volume istio-token is also mounted in spec.containers[0] (emissary-ingress), and Isthmus would add one of that name; mount another volume there"},
 		"certificates in a Secret": {"sidecar", func(p *corev1.Pod) {
 			p.Spec.Volumes[1].VolumeSource = corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "istio.default"}}
 		}, "spec.volumes[istio-certs]: the certificates come from a volume of kind secret; isthmus.dev/mode: secret has Isthmus keep a Secret and mount it"},
@@ -358,7 +358,7 @@ func TestAdoptRefuses(t *testing.T) {
 		"a shared volume of another name": {"sidecar", func(p *corev1.Pod) {
 			p.Spec.Volumes[1].Name, agent(p).VolumeMounts[4].Name, p.Spec.Containers[0].VolumeMounts[1].Name = "x", "x", "x"
 			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "reader", VolumeMounts: []corev1.VolumeMount{{Name: "x", MountPath: "/x"}}})
-		}, "spec.volumes[x]: it is also mounted in spec.containers[2] (reader), and Isthmus' agent writes into volume istio-certs; rename it to that"},
+		}, "spec.volumes[x]: the volume is also mounted in spec.containers[2] (reader), and the agent of Isthmus writes into volume istio-certs; give the volume that name"},
 		"a part of the volume":   {"sidecar", func(p *corev1.Pod) { p.Spec.Containers[0].VolumeMounts[1].SubPath = "a" }, "spec.containers[0].volumeMounts[istio-certs].subPath: the edge mounts a part of the volume, and Isthmus mounts the whole; remove subPath"},
 		"a directory of others'": {"annotations", func(p *corev1.Pod) { p.Spec.Containers[0].VolumeMounts[0].MountPath = "/tmp" }, `spec.containers[0].volumeMounts[istio-certs].mountPath: the certificates are in "/tmp": a mount there would hide`},
 		"a reference": {"sidecar", func(p *corev1.Pod) {

@@ -28,7 +28,7 @@ func (a *adopter) adoptCertsVolume() {
 	case len(users) == 0:
 		a.dropVolumes = append(a.dropVolumes, a.volume)
 	case a.volume != patches.CertsVolume:
-		a.addError("spec.volumes["+a.volume+"]", "it is also mounted in %s, and Isthmus' agent writes into volume %s; rename it to that", joinAnd(users), patches.CertsVolume)
+		a.addError("spec.volumes["+a.volume+"]", "the volume is also mounted in %s, and the agent of Isthmus writes into volume %s; give the volume that name", joinAnd(users), patches.CertsVolume)
 	default:
 		a.warn("volume %s stays, because it is also mounted in %s", a.volume, joinAnd(users))
 	}

@@ -34,7 +34,7 @@ func (a *adopter) adoptMounts(at string) {
 			continue // the API server refuses such a pod
 		}
 		if v.EmptyDir == nil && v.ConfigMap == nil && v.Projected == nil && v.DownwardAPI == nil {
-			a.addError("spec.volumes["+m.Name+"]", "the agent takes %s from %s, but Isthmus mounts that of the mesh; use the volume of Istio's own templates, or leave the pod as it is", m.MountPath, volumeKind(v))
+			a.addError("spec.volumes["+m.Name+"]", "the agent reads %s from %s, but Isthmus mounts the one of the mesh; use the volume of Istio's own templates, or leave the pod as it is", m.MountPath, volumeKind(v))
 			continue
 		}
 		users := a.otherUsers(m.Name)
@@ -42,7 +42,7 @@ func (a *adopter) adoptMounts(at string) {
 			users = append(users, edgeAt+" ("+edge.Name+")")
 		}
 		if len(users) > 0 {
-			a.addError(field, "volume %s is also mounted in %s, and Isthmus would add one of that name; give theirs a volume of its own", m.Name, joinAnd(users))
+			a.addError(field, "volume %s is also mounted in %s, and Isthmus would add one of that name; mount another volume there", m.Name, joinAnd(users))
 			continue
 		}
 		a.dropVolumes = append(a.dropVolumes, m.Name)

@@ -47,7 +47,7 @@ func (a *adopter) checkCapture() {
 			return w == "istio-init" || w == "istio-validation" || w == "istio-iptables"
 		})
 		if c != a.sidecar && captures {
-			a.addError(fmt.Sprintf("spec.initContainers[%d]", i), "container %s sends the pod's traffic through the sidecar, and Isthmus captures nothing; remove it where the edge needs certificates only", c.Name)
+			a.addError(fmt.Sprintf("spec.initContainers[%d]", i), "container %s sends the pod's traffic through the sidecar, and Isthmus captures nothing; remove it if the edge needs only certificates", c.Name)
 		}
 	}
 }
@@ -148,11 +148,11 @@ func (a *adopter) adoptVariables(at string) {
 		isSet := e.ValueFrom != nil || e.Value != "" && e.Value != "false"
 		switch {
 		case unsupportedVariables[e.Name] != "" && isSet:
-			a.addError(field, "%s: %s, and that of Isthmus does not; remove it if it is not needed, otherwise leave the pod as it is", e.Name, unsupportedVariables[e.Name])
+			a.addError(field, "%s: %s, and the agent of Isthmus does not; remove it if it is not needed, otherwise leave the pod as it is", e.Name, unsupportedVariables[e.Name])
 		case unsupportedVariables[e.Name] == "" && variableReason(e.Name) == "":
 			a.addError(field, "%s is an unknown variable of Istio's agent; remove it if it is not needed, otherwise leave the pod as it is", e.Name)
 		case e.Name == "CA_PROVIDER" && isSet && !strings.EqualFold(e.Value, "citadel") && !strings.EqualFold(e.Value, "istiod"):
-			a.addError(field, "CA_PROVIDER is %q, and Isthmus' agent asks istiod; leave the pod as it is", e.Value)
+			a.addError(field, "CA_PROVIDER is %q, and the agent of Isthmus uses istiod; leave the pod as it is", e.Value)
 		case e.Name == "OUTPUT_CERTS" && e.ValueFrom != nil:
 			a.addError(field, "its value comes from elsewhere (valueFrom), so the certificates' directory is not known; write it out")
 		case e.Name == "SECRET_TTL" && e.Value != "":
@@ -164,7 +164,7 @@ func (a *adopter) adoptVariables(at string) {
 		}
 	}
 	if v := inject.FindEnv(a.sidecar, "OUTPUT_CERTS"); v == nil && a.dir == "" {
-		a.warn("container %s writes certificates nowhere (no OUTPUT_CERTS); the agent that Isthmus adds will", a.sidecar.Name)
+		a.warn("container %s writes no certificates (OUTPUT_CERTS is not set); the agent that Isthmus adds will", a.sidecar.Name)
 	}
 }
 
@@ -186,7 +186,7 @@ func (a *adopter) checkPorts(at string) {
 	for i, p := range a.sidecar.Ports {
 		switch {
 		case !policy.IsSidecarPort(p.ContainerPort) && strconv.Itoa(int(p.ContainerPort)) != status:
-			a.addError(fmt.Sprintf("%s.ports[%d]", at, i), "port %d is not one of the agent's own: traffic goes through the sidecar there, and that of Isthmus takes none; remove it, or leave the pod as it is", p.ContainerPort)
+			a.addError(fmt.Sprintf("%s.ports[%d]", at, i), "port %d is not a port of the agent: it receives traffic for the edge, and the sidecar of Isthmus receives none; remove the port, or leave the pod as it is", p.ContainerPort)
 		case p.HostPort != 0 && !a.pod.Spec.HostNetwork:
 			a.addError(fmt.Sprintf("%s.ports[%d].hostPort", at, i), "port %d of the node leads to the agent, and Isthmus opens none; remove hostPort", p.HostPort)
 		}

@@ -148,9 +148,9 @@ func TestDirectoryKeepsTheLastValidBundle(t *testing.T) {
 			},
 			`: untrusted: issuer "CN=strange root": x509: certificate signed by unknown authority`},
 		"if the key is cut off, expect malformed": {write(certs.KeyFile, cutOff(leaf.KeyPEM)),
-			": malformed: private key: PEM is cut off or damaged: of 1 blocks that begin, 0 are whole"},
+			": malformed: private key: PEM is truncated or damaged: 1 blocks begin, 0 are complete"},
 		"if the chain is cut off, expect malformed": {write(certs.ChainFile, cutOff(joined(leaf, root))),
-			": malformed: certificate chain: PEM is cut off or damaged: of 2 blocks that begin, 1 are whole"},
+			": malformed: certificate chain: PEM is truncated or damaged: 2 blocks begin, 1 are complete"},
 		"if the disk was full, expect malformed": {func(t *testing.T, dir folder) {
 			for _, name := range []string{certs.KeyFile, certs.ChainFile, certs.RootFile} {
 				dir.put(t, name, nil)

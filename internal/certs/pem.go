@@ -66,7 +66,7 @@ func decodeBlocks(data []byte) ([]*pem.Block, error) {
 		}
 	}
 	if begun != len(found) {
-		return nil, fmt.Errorf("PEM is cut off or damaged: of %d blocks that begin, %d are whole", begun, len(found))
+		return nil, fmt.Errorf("PEM is truncated or damaged: %d blocks begin, %d are complete", begun, len(found))
 	}
 	return found, nil
 }

@@ -14,7 +14,7 @@ func (s *subject) warnAgentVersion(p plan) {
 	}
 	switch agent, known := patches.AgentFromImage(image); {
 	case !known:
-		s.warn("proxy-version-unknown", "the tag of image %s is not a version of Istio, so its agent is treated as a current one; name it by version, such as %s", image, patches.DefaultProxyImage)
+		s.warn("proxy-version-unknown", "the tag of image %s is not a version of Istio, so its agent is treated as the current version; use an image with a version as its tag, such as %s", image, patches.DefaultProxyImage)
 	case agent.TooOld():
 		s.warn("proxy-too-old", "image %s is of Istio %s, and the oldest that Isthmus supports is %s: Isthmus is not tested with its agent; upgrade Istio, or choose another image with %s",
 			image, agent.Version, patches.OldestIstio, policy.IstioProxyImageKey)

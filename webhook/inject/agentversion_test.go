@@ -13,7 +13,7 @@ import (
 
 func TestVersionWarnings(t *testing.T) {
 	const (
-		unknown = "the tag of image istio/proxyv2:latest is not a version of Istio, so its agent is treated as a current one; name it by version, such as docker.io/istio/proxyv2:1.31.1"
+		unknown = "the tag of image istio/proxyv2:latest is not a version of Istio, so its agent is treated as the current version; use an image with a version as its tag, such as docker.io/istio/proxyv2:1.31.1"
 		old     = "image istio/proxyv2:1.19.10 is of Istio 1.19.10, and the oldest that Isthmus supports is 1.20: Isthmus is not tested with its agent; " +
 			"upgrade Istio, or choose another image with sidecar.istio.io/proxyImage"
 	)

@@ -37,7 +37,7 @@ func (s *subject) planAmbient() (p plan, message string) {
 	}
 	if mesh, err := s.engine.mesh(s.options.Revision); err == nil {
 		if agent, _ := patches.AgentFromImage(mesh.ProxyImage); !agent.Supports(patches.NoInboundCapture) {
-			s.warn("bypass-too-old", "annotation %s takes effect from Istio %s on, and the mesh's Istio is older (%s): if mutual TLS is STRICT, it refuses clients outside the mesh",
+			s.warn("bypass-too-old", "annotation %s takes effect from Istio %s on, and the mesh's Istio is older (%s): if mutual TLS is STRICT, ztunnel refuses clients outside the mesh",
 				policy.AmbientInboundKey, patches.SupportedSince(patches.NoInboundCapture), mesh.ProxyImage)
 		}
 	}

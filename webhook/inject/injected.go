@@ -21,7 +21,7 @@ func (s *subject) decideInjected(text string) Result {
 		return s.refuse(policy.Conflict, fmt.Sprintf("%v; remove the annotation to have the pod injected", err))
 	}
 	if missing := st.findMissing(s.Pod); missing != "" {
-		return s.refuse(policy.Conflict, fmt.Sprintf("annotation %s says that Isthmus added %s, which is not there; remove the annotation to have the pod injected", policy.StatusKey, missing))
+		return s.refuse(policy.Conflict, fmt.Sprintf("annotation %s says that Isthmus added %s, which is missing; remove the annotation to have the pod injected", policy.StatusKey, missing))
 	}
 	s.profile = s.engine.profiles.ByName(st.Profile)
 	hash := s.currentHash(st)

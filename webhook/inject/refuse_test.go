@@ -220,7 +220,7 @@ func TestRefused(t *testing.T) {
 		},
 		"status without its marker": {
 			pod:    annotated(policy.StatusKey, `{"schema":1,"mode":"secret","container":"emissary","added":{"labels":{"isthmus.dev/injected":"secret"}}}`),
-			reason: policy.Conflict, want: `annotation isthmus.dev/status says that Isthmus added label isthmus.dev/injected=secret, which is not there; remove the annotation to have the pod injected`,
+			reason: policy.Conflict, want: `annotation isthmus.dev/status says that Isthmus added label isthmus.dev/injected=secret, which is missing; remove the annotation to have the pod injected`,
 		},
 		"status of mode sidecar without a container": {
 			pod:    annotated(policy.StatusKey, `{"schema":1,"mode":"sidecar","container":"emissary","added":{}}`),
@@ -232,7 +232,7 @@ func TestRefused(t *testing.T) {
 		},
 		"status without its container": {
 			pod:    annotated(policy.StatusKey, `{"schema":1,"mode":"sidecar","container":"emissary","added":{"initContainers":{"istio-proxy":{}}}}`),
-			reason: policy.Conflict, want: `annotation isthmus.dev/status says that Isthmus added init container istio-proxy, which is not there; remove the annotation to have the pod injected`,
+			reason: policy.Conflict, want: `annotation isthmus.dev/status says that Isthmus added init container istio-proxy, which is missing; remove the annotation to have the pod injected`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

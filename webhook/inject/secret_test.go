@@ -200,7 +200,7 @@ func TestInjectedPodWithoutItsPublisher(t *testing.T) {
 	pod.Spec.Containers = pod.Spec.Containers[:1]
 	result := newEngine(t, withPublisher).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
 	assert.Equal(t, policy.Conflict, result.Reason)
-	assert.Equal(t, "annotation isthmus.dev/status says that Isthmus added container isthmus-publish, which is not there; remove the annotation to have the pod injected", result.Message)
+	assert.Equal(t, "annotation isthmus.dev/status says that Isthmus added container isthmus-publish, which is missing; remove the annotation to have the pod injected", result.Message)
 }
 
 // TestResizedPublisher shows that a resized publisher does not change the pod's quality of

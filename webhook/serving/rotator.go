@@ -157,7 +157,7 @@ func (r *Rotator) patchCABundle(ctx context.Context, c configuration, v configur
 			return nil // it is optional
 		}
 		r.lastMismatch = r.clock.Now()
-		return fmt.Errorf("%s: API servers send no pod to the webhook until it is created again", v.notFound())
+		return fmt.Errorf("%s: API servers send no pods to the webhook; run helm upgrade to create it again", v.notFound())
 	}
 	patch, err := v.caBundlePatch(bundle.encode())
 	if err != nil || patch == nil {
