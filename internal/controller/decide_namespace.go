@@ -7,7 +7,7 @@ const readyRetry = 500 * time.Millisecond
 
 // namespaceObservation is what is known of a namespace before a decision.
 type namespaceObservation struct {
-	// isReady is true once the mesh's settings and roots have been requested.
+	// isReady is true once Options.Ready has returned nil.
 	isReady bool
 	// isOptedIn is true for a labelled namespace that is neither excluded nor being
 	// deleted.

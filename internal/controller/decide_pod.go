@@ -35,7 +35,8 @@ type StalePod struct {
 type podClass string
 
 const (
-	// podIgnored: the pod is not an edge, or it was not injected and is terminating.
+	// podIgnored: the pod is not an edge, or it was not injected and has ended or is
+	// terminating.
 	podIgnored podClass = "ignored"
 	// podMissing: the pod would be injected today and is not.
 	podMissing podClass = "missing"

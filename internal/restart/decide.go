@@ -100,7 +100,8 @@ const (
 	actionComplete action = "complete"
 	// actionRelease: other workloads no longer wait for it; empty the journal.
 	actionRelease action = "release"
-	// actionDiscard: the recorded restart did not take place; empty the journal.
+	// actionDiscard: the workload does not carry the recorded restart; empty the
+	// journal.
 	actionDiscard action = "discard"
 )
 
@@ -114,8 +115,8 @@ type decision struct {
 	// note is the note of the Event: with actionPostpone, actionReportStuck,
 	// actionReportFailed and actionComplete.
 	note string
-	// refused says why a workload that is being restarted is not restarted again for
-	// a newer template; empty when it is, or when there is no newer template.
+	// refused says why a workload that is being restarted is not restarted again,
+	// although its template has changed; empty otherwise.
 	refused string
 }
 
