@@ -20,10 +20,10 @@ import (
 // in the cluster can be a client: a NetworkPolicy cannot select the API server, whose
 // address is not known, and the API server presents no client certificate.
 const (
-	// maxReviewConnections are open at once, at about 40 KiB each. Every API server
+	// maxReviewConnections are open at the same time, at about 40 KiB each. Every API server
 	// keeps one.
 	maxReviewConnections = 512
-	// maxMonitoringConnections are open at once on the port of probes or metrics.
+	// maxMonitoringConnections are open at the same time on the port of probes or metrics.
 	maxMonitoringConnections = 64
 	// maxHeaderBytes limits a request line and its headers.
 	maxHeaderBytes = 16 << 10

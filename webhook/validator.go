@@ -27,7 +27,7 @@ const (
 const defaultValidatorTimeout = 3 * time.Second
 
 // Validator answers reviews of workload templates and of namespaces. The user who
-// applies them gets at once the warnings and denials that a controller would get
+// applies them immediately gets the warnings and denials that a controller would get
 // later, when it creates the pods. A Validator changes nothing. A problem that it
 // misses is found when the pods are created.
 type Validator struct {

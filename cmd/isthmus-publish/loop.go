@@ -27,7 +27,7 @@ type bundles interface {
 	Changed() <-chan struct{}
 }
 
-// run publishes until ctx ends: at once when the directory has another bundle, when
+// run publishes until ctx ends: immediately when the directory has another bundle, when
 // the Secret's certificate is due, and at the check interval, because the Secret may
 // have been deleted or damaged. Errors do not end it.
 func (l *publishLoop) run(ctx context.Context, directory bundles) {

@@ -115,7 +115,7 @@ func interruptOnCancel(command *exec.Cmd) {
 var errExited = errors.New("ended")
 
 // waitFor calls check until it returns nil. It returns the last error after timeout, and
-// errExited at once.
+// errExited immediately.
 func waitFor(ctx context.Context, timeout time.Duration, check func() error) error {
 	deadline := time.Now().Add(timeout)
 	for {

@@ -33,7 +33,7 @@ import (
 // manager is publish.FieldManager.
 const Name = "isthmus-controller"
 
-// concurrency is how many namespaces are reconciled at once: most of the time is
+// concurrency is how many namespaces are reconciled concurrently: most of the time is
 // spent waiting for the certificate authority.
 const concurrency = 8
 

@@ -32,7 +32,7 @@ const (
 	// queueLength is how many Events wait at most. Record drops the rest, because a
 	// slow API server must not block its callers.
 	queueLength = 8192
-	// writers is how many Events are written at once.
+	// writers is how many Events are written concurrently.
 	writers = 4
 	// maxNote is the longest note that the events API accepts.
 	maxNote = 1024

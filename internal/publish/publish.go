@@ -51,7 +51,7 @@ const (
 	// WhenDue replaces a bundle at its renewal point, by one that lives at least a
 	// tenth longer. So the publishers of many replicas make one write per rotation.
 	WhenDue Rule = iota
-	// WhenNewer replaces a bundle at once, by one that was issued later; if both
+	// WhenNewer replaces a bundle immediately, by one that was issued later; if both
 	// were issued at the same moment, by one that lives longer, or that differs and
 	// lives as long. It suits a source that has one certificate at a time.
 	WhenNewer

@@ -85,7 +85,7 @@ func (o *observer) run(ctx context.Context, reconcile func(context.Context) time
 	}
 }
 
-// requeue makes run reconcile at once.
+// requeue makes run reconcile immediately.
 func (o *observer) requeue() {
 	select {
 	case o.queue <- struct{}{}:

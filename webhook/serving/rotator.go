@@ -16,20 +16,20 @@ import (
 // fieldManager is the field manager of all writes.
 const fieldManager = "isthmus-controller"
 
-// maxConflicts is how many conflicts in a row are retried at once. A former leader
+// maxConflicts is how many conflicts in a row are retried immediately. A former leader
 // that still runs causes fewer.
 const maxConflicts = 10
 
 var (
-	// errWritten requeues at once after a write, to read its result.
+	// errWritten requeues immediately after a write, to read its result.
 	errWritten = errors.New("written")
-	// errConflict requeues at once too: the object changed since it was read.
+	// errConflict requeues immediately too: the object changed since it was read.
 	errConflict = errors.New("the object changed since it was read")
 )
 
 // Rotator maintains the authority in the Secret, and the trust bundle in both
 // configurations. It is a controller-runtime Runnable for a leader. One is enough, and
-// two at once do no harm: every write carries the resourceVersion that was read.
+// two at the same time do no harm: every write carries the resourceVersion that was read.
 type Rotator struct {
 	*observer
 	writes flowcontrol.PassiveRateLimiter

@@ -78,7 +78,7 @@ func (s *Source) reconcile(ctx context.Context) time.Duration {
 	if current := s.leaf.Load(); current != nil {
 		due = current.renewAt()
 		if err == nil {
-			// A leaf that became due just after the decision is renewed at once.
+			// A leaf that became due just after the decision is renewed immediately.
 			due = laterOf(due, o.now.Add(minBackoff))
 		}
 	}
