@@ -91,7 +91,7 @@ func TestRootsKeepTheLastGoodOnes(t *testing.T) {
 	c.set(t, "istio-ca-root-cert", keyRoots, joinPEM(one)+"-----BEGIN CERTIFICATE-----\nMII")
 	eventually(t, "the mistake is seen", func() bool { return r.Err() != nil })
 	assert.ErrorContains(t, r.Err(), "ConfigMap istio-system/istio-ca-root-cert root-cert.pem: ")
-	assert.ErrorContains(t, r.Err(), "cut off")
+	assert.ErrorContains(t, r.Err(), "truncated or damaged")
 	assert.True(t, hasRoots(r, one, two), "the last good ones are kept")
 
 	c.set(t, "istio-ca-root-cert", "another", "value")
@@ -100,7 +100,7 @@ func TestRootsKeepTheLastGoodOnes(t *testing.T) {
 		return errorText(r.Err()) == "ConfigMap istio-system/istio-ca-root-cert does not exist"
 	})
 	assert.True(t, hasRoots(r, one, two))
-	assert.Equal(t, 1, log.count("cut off"), "%s", log.all)
+	assert.Equal(t, 1, log.count("truncated or damaged"), "%s", log.all)
 	assert.Equal(t, 2, log.count("the last good ones are used"), "%s", log.all)
 
 	_, err := c.CoreV1().ConfigMaps(DefaultNamespace).Create(t.Context(), newRootConfigMap(joinPEM(two, one)), metav1.CreateOptions{})
