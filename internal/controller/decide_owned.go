@@ -3,6 +3,9 @@ package controller
 import (
 	"slices"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
@@ -27,6 +30,20 @@ const (
 	// unmanaged: someone else does.
 	unmanaged ownership = "unmanaged"
 )
+
+// ownershipOf interprets the answer to a read.
+func ownershipOf(current metav1.Object, err error) (ownership, error) {
+	switch {
+	case apierrors.IsNotFound(err):
+		return absent, nil
+	case err != nil:
+		return notObserved, err
+	case policy.IsManaged(current):
+		return managed, nil
+	default:
+		return unmanaged, nil
+	}
+}
 
 // ownedObservation is what is known of an object other than the edges' Secrets.
 type ownedObservation struct {

@@ -82,20 +82,6 @@ func (r *reconciler) reconcileObject(ctx context.Context, s *namespaceState, k o
 	}
 }
 
-// ownershipOf interprets the answer to a read.
-func ownershipOf(current metav1.Object, err error) (ownership, error) {
-	switch {
-	case apierrors.IsNotFound(err):
-		return absent, nil
-	case err != nil:
-		return notObserved, err
-	case policy.IsManaged(current):
-		return managed, nil
-	default:
-		return unmanaged, nil
-	}
-}
-
 // applyOwned applies an object. When the cluster has no such kind an Event says so.
 func (r *reconciler) applyOwned(ctx context.Context, s *namespaceState, k ownedKind, fields map[string]any) error {
 	o := &unstructured.Unstructured{Object: fields}

@@ -2,7 +2,6 @@ package restart
 
 import (
 	"maps"
-	"slices"
 	"sync"
 	"time"
 )
@@ -52,51 +51,9 @@ func (r *reports) templateSince(namespace, template string) time.Time {
 	return r.since[namespacedTemplate{namespace, template}]
 }
 
-// candidate is the owner of a stale pod, or a stale pod without an owner.
-type candidate struct {
-	StalePod
-	key string
-}
-
 // candidates returns the owners of all stale pods, each once, in a fixed order.
 func (r *reports) candidates() []candidate {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	owners := map[string]candidate{}
-	for namespace, pods := range r.pods {
-		for _, p := range pods {
-			if p.Template == "" {
-				continue
-			}
-			key := namespace + "/Pod/" + p.Pod.Name
-			if p.Owner != nil {
-				key = namespace + "/" + p.Owner.Kind + "/" + p.Owner.Name
-			}
-			owners[key] = candidate{StalePod: p, key: key}
-		}
-	}
-	list := make([]candidate, 0, len(owners))
-	for _, key := range slices.Sorted(maps.Keys(owners)) {
-		list = append(list, owners[key])
-	}
-	return list
-}
-
-// batchSize is how many candidates are considered in one step. Each costs two or
-// three requests, so thousands of candidates that request no restart cost a few
-// requests a second.
-const batchSize = 20
-
-// nextBatch returns the indices of the candidates to consider in this step, from
-// the cursor on. Up to batchSize candidates are all considered, in their order;
-// more of them take turns.
-func nextBatch(candidates, cursor int) []int {
-	if candidates <= batchSize {
-		cursor = 0
-	}
-	batch := make([]int, 0, batchSize)
-	for i := range min(candidates, batchSize) {
-		batch = append(batch, (cursor+i)%candidates)
-	}
-	return batch
+	return candidatesOf(r.pods)
 }
