@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -31,7 +30,7 @@ import (
 
 // Name is the name of the controller in Events, logs and its Lease. Its field
 // manager is publish.FieldManager.
-const Name = "isthmus-controller"
+const Name = policy.ControllerName
 
 // concurrency is how many namespaces are reconciled concurrently: most of the time is
 // spent waiting for the certificate authority.
@@ -47,7 +46,6 @@ type reconciler struct {
 	cached client.Reader
 	// live reads pods from the API server.
 	live    client.Reader
-	log     logr.Logger
 	metrics *controllerMetrics
 
 	mu         sync.Mutex
@@ -69,7 +67,7 @@ func Add(mgr manager.Manager, o Options) error {
 	r := &reconciler{
 		Options: o, rules: rulesOf(o), metrics: metrics, namespaces: map[string]*namespaceState{},
 		readNamespace: NewNamespaceReader(mgr.GetClient(), o.Settings),
-		cached:        mgr.GetClient(), live: mgr.GetAPIReader(), log: mgr.GetLogger().WithName(Name),
+		cached:        mgr.GetClient(), live: mgr.GetAPIReader(),
 	}
 	requeue := make(chan event.GenericEvent)
 	if err := mgr.Add(&rootsFollower{roots: o.Roots, namespaces: r.knownNamespaces, requeue: requeue}); err != nil {

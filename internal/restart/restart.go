@@ -24,7 +24,7 @@ import (
 )
 
 // fieldManager is the field manager of all writes.
-const fieldManager = "isthmus-controller"
+const fieldManager = policy.ControllerName
 
 // Options configure a Restarter. Every field without a default is required.
 type Options struct {

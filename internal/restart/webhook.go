@@ -5,11 +5,13 @@ import (
 	"fmt"
 
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
 // The chart's Deployments; their names are fixed.
 const (
-	controllerDeployment = "isthmus-controller"
+	controllerDeployment = policy.ControllerName
 	webhookDeployment    = "isthmus-webhook"
 )
 
