@@ -47,6 +47,17 @@ type secretObservation struct {
 	mesh map[string]meshSettings
 	// interval is the time between two checks.
 	interval time.Duration
+	// inspect checks the Secret against a target. Default: publish.Inspect on secret. A
+	// simulation has one that reads no PEM.
+	inspect func(publish.Target, time.Time) publish.Observation
+}
+
+// observe checks the Secret against a target.
+func (o secretObservation) observe(t publish.Target, now time.Time) publish.Observation {
+	if o.inspect != nil {
+		return o.inspect(t, now)
+	}
+	return publish.Inspect(o.secret, t, now)
 }
 
 // holder is the claim that a Secret serves, and the Secret as observed for it.
@@ -90,7 +101,7 @@ func chooseHolder(o secretObservation, former string, now time.Time) (holder, er
 		h := holder{claim: c, source: source, mesh: mesh.Mesh, target: publish.Target{
 			Namespace: o.namespace, Name: o.name, ID: id, Source: string(source), Roots: o.roots,
 		}}
-		h.observation = publish.Inspect(o.secret, h.target, now)
+		h.observation = o.observe(h.target, now)
 		if h.observation.State == publish.Good {
 			return h, nil
 		}

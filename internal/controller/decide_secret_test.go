@@ -547,6 +547,7 @@ func TestPendingBundleIsKeptOnce(t *testing.T) {
 func TestSecretLivesInVirtualTime(t *testing.T) {
 	ca, store := newAuthority(t), &memory{}
 	s, now := secretState{}, noon
+	clock := func() time.Time { return now }
 	random := sequence(0.1, 0.9, 0.3, 0.7)
 	var serials []string
 	var failures, total int
@@ -556,27 +557,25 @@ func TestSecretLivesInVirtualTime(t *testing.T) {
 			namespace: "edge", name: "istio-certs", claims: []claim{podClaim("front", "emissary", time.Hour)}, roots: ca.roots(), mesh: defaultMesh(), interval: 10 * time.Minute,
 		}
 		o.secret, _ = store.Get(t.Context(), "edge", "istio-certs")
-		d := decideSecret(o, s, testRules(), now, random)
-		for d.step != stepDone {
-			switch d.step {
-			case stepIssue:
+		d := takeSecretSteps(decideSecret(o, s, testRules(), now, random), secretSteps{
+			now: clock, random: random,
+			apply: func(d secretDecision) { s = d.state },
+			issue: func(secretDecision) (*certs.Bundle, error) {
 				if isAway() {
-					d = decideIssuance(d, nil, errors.New("istiod is away"), now, random)
-					continue
+					return nil, errors.New("istiod is away")
 				}
-				d = decideIssuance(d, ca.bundle(t, "emissary", now, now.Add(24*time.Hour)), nil, now, random)
-			case stepPublish:
-				p := publish.Publisher{Secrets: store, Now: func() time.Time { return now }}
+				return ca.bundle(t, "emissary", now, now.Add(24*time.Hour)), nil
+			},
+			publish: func(d secretDecision) (publish.Outcome, error) {
+				p := publish.Publisher{Secrets: store, Now: clock}
 				outcome, err := p.Publish(t.Context(), d.holder.target, d.bundle, publish.WhenNewer)
 				if outcome.Result == publish.Published {
 					serials = append(serials, outcome.Observation.Bundle.Serial())
 				}
-				d = decideOutcome(d, outcome, err, now, random)
-			default:
-				t.Fatalf("unexpected step %s", d.step)
-			}
-		}
-		s = d.state
+				return outcome, err
+			},
+			remove: func(secretDecision) error { return errors.New("there is one source") },
+		})
 		if d.err != nil {
 			failures, total = failures+1, total+1
 			now = now.Add(retryAfter(failures, 5*time.Minute, random))

@@ -18,22 +18,17 @@ import (
 func (r *reconciler) checkSecret(ctx context.Context, s *namespaceState, name string, claims []claim) (time.Time, error) {
 	state := r.secretState(s, name)
 	o := r.observeSecret(ctx, s.name, name, claims)
-	d := decideSecret(o, *state, r.rules, r.Clock.Now(), r.Random)
-	for {
-		*state = d.state
-		r.apply(s, d)
-		switch d.step {
-		case stepIssue:
-			d = r.issue(ctx, d)
-		case stepPublish:
-			d = r.publish(ctx, d, o.secret)
-		case stepRemove:
-			err := r.removeFrom(ctx, d)
-			d = decideRemoval(d, err, r.Clock.Now())
-		default:
-			return d.next, d.err
-		}
-	}
+	d := takeSecretSteps(decideSecret(o, *state, r.rules, r.Clock.Now(), r.Random), secretSteps{
+		now: r.Clock.Now, random: r.Random,
+		apply: func(d secretDecision) {
+			*state = d.state
+			r.apply(s, d)
+		},
+		issue:   func(d secretDecision) (*certs.Bundle, error) { return r.issue(ctx, d) },
+		publish: func(d secretDecision) (publish.Outcome, error) { return r.publish(ctx, d, o.secret) },
+		remove:  func(d secretDecision) error { return r.removeFrom(ctx, d) },
+	})
+	return d.next, d.err
 }
 
 // observeSecret reads a Secret, the mesh's roots, and the settings of the revisions
@@ -58,24 +53,24 @@ func (r *reconciler) observeSecret(ctx context.Context, namespace, name string, 
 	return o
 }
 
-// issue sends the request to the source, and decides on its answer.
-func (r *reconciler) issue(ctx context.Context, d secretDecision) secretDecision {
+// issue sends the request to the source.
+func (r *reconciler) issue(ctx context.Context, d secretDecision) (*certs.Bundle, error) {
 	bundle, err := r.Sources[d.holder.source].Bundle(ctx, d.request)
 	if errors.Is(err, certs.ErrPending) {
 		log.FromContext(ctx).V(1).Info("certificate is not issued yet", "secret", d.request.Secret, "why", err.Error())
 	}
-	return decideIssuance(d, bundle, err, r.Clock.Now(), r.Random)
+	return bundle, err
 }
 
-// publish writes the Secret, and decides on the outcome. current is the Secret as
-// it was read; nil when there was none.
-func (r *reconciler) publish(ctx context.Context, d secretDecision, current *corev1.Secret) secretDecision {
+// publish writes the Secret. current is the Secret as it was read; nil when there
+// was none.
+func (r *reconciler) publish(ctx context.Context, d secretDecision, current *corev1.Secret) (publish.Outcome, error) {
 	publisher := &publish.Publisher{Secrets: &readOnce{Secrets: r.Secrets, current: current}, Now: r.Clock.Now}
 	outcome, err := publisher.Publish(ctx, d.holder.target, d.bundle, publish.WhenNewer)
 	if outcome.Result == publish.Published && err == nil {
 		log.FromContext(ctx).Info("published", "secret", d.holder.target.Name, "bundle", outcome.Observation.Bundle, "cause", outcome.Cause, "source", d.holder.source)
 	}
-	return decideOutcome(d, outcome, err, r.Clock.Now(), r.Random)
+	return outcome, err
 }
 
 // removeFrom removes what the former source of a Secret left in the cluster.
