@@ -1,6 +1,11 @@
 package controller
 
-import "time"
+import (
+	"fmt"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
 
 // readyRetry is how long a namespace waits for the mesh's settings at start.
 const readyRetry = 500 * time.Millisecond
@@ -49,6 +54,17 @@ func decideNamespace(o namespaceObservation) namespaceAction {
 	}
 }
 
+// scanBasisOf describes the labels and annotations of a namespace by which its pods
+// are classified.
+func scanBasisOf(ns policy.Namespace) string { return fmt.Sprint(ns.Labels, ns.Annotations) }
+
+// needsScan reports whether the pods of a namespace are to be listed and classified
+// again: when that is due, or when the pods were classified by other labels and
+// annotations.
+func needsScan(before, basis string, scanned time.Time, interval time.Duration, now time.Time) bool {
+	return before != basis || isScanDue(scanned, interval, now)
+}
+
 // isScanDue reports whether the pods of a namespace are to be listed again. The
 // tolerance of a tenth goes with the jitter of nextReconciliation.
 func isScanDue(scanned time.Time, interval time.Duration, now time.Time) bool {
@@ -75,4 +91,26 @@ func nextReconciliation(scanned time.Time, interval time.Duration, checks []time
 		}
 	}
 	return max(next.Sub(now), time.Millisecond)
+}
+
+// namespaceDesire is what the annotations of a namespace request, apart from its
+// pods.
+type namespaceDesire struct {
+	options policy.Options
+	// isValid is false when the annotations are invalid. Then the TLSContext is left as
+	// it is.
+	isValid bool
+	// claims holds the claim of the service account that an annotation names, if it
+	// names one. Its Secret is maintained even while no pod of it exists.
+	claims []claim
+}
+
+// desireOf reads the annotations of a namespace.
+func desireOf(ns policy.Namespace, r rules) namespaceDesire {
+	options, problem := policy.Resolve(nil, nil, ns, r.defaults, r.secretNames)
+	d := namespaceDesire{options: options, isValid: problem == nil}
+	if d.isValid && options.ServiceAccount != "" {
+		d.claims = []claim{{mode: options.Mode, serviceAccount: options.ServiceAccount, options: options}}
+	}
+	return d
 }

@@ -6,6 +6,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/isthmus-mesh/isthmus/internal/publish"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
@@ -149,6 +150,16 @@ func desiredTLSContext(options policy.Options, claims []claim) (fields map[strin
 		spec["ambassador_id"] = ids
 	}
 	return map[string]any{"spec": spec}, roots
+}
+
+// desiredRoots is the content of the Secret with the mesh's roots that belongs to a
+// Secret: the roots of its bundle. It is empty while the Secret holds no valid
+// bundle. s is nil for a Secret that no edge claims.
+func desiredRoots(s *secretState) string {
+	if s == nil || s.state != publish.Good {
+		return ""
+	}
+	return s.roots.Value()
 }
 
 // ambassadorIDs are the IDs of the edges; nil when no edge has one. An Emissary

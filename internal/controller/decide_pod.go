@@ -54,7 +54,8 @@ type podObservation struct {
 	namespace policy.Namespace
 	// result is the injection engine's, if needsInjectionResult.
 	result inject.Result
-	// isKnown is true when the pod is among the claims already.
+	// before is the pod's claim so far. isKnown is false when it has none.
+	before  claim
 	isKnown bool
 }
 
@@ -63,8 +64,13 @@ type podDecision struct {
 	class podClass
 	// mode is the mode that the pod would be injected in: with podMissing.
 	mode policy.Mode
-	// claim is the pod's: with podClaiming.
-	claim claim
+	// claim is the pod's from now on, if isClaiming. It stays as it was when the
+	// annotations have become invalid.
+	claim      claim
+	isClaiming bool
+	// isIdle is true for an injected pod that claims nothing: it is not read again
+	// before the next scan.
+	isIdle bool
 	// stale is nil when the pod has the current template.
 	stale *StalePod
 	// events are recorded once each.
@@ -92,15 +98,17 @@ func isInjected(pod *corev1.Pod) bool {
 // decidePod classifies a pod.
 func decidePod(o podObservation, r rules, now time.Time) podDecision {
 	pod := o.pod
+	d := podDecision{claim: o.before, isClaiming: o.isKnown}
 	switch {
 	case !isInjected(pod) && needsInjectionResult(pod) && o.result.Reason == policy.Injected:
-		return podDecision{class: podMissing, mode: o.result.Mode}
+		d.class, d.mode = podMissing, o.result.Mode
+		return d
 	case !isInjected(pod):
-		return podDecision{class: podIgnored}
+		d.class = podIgnored
+		return d
 	case hasEnded(pod):
-		return podDecision{class: podEnded}
+		return podDecision{class: podEnded, isIdle: true}
 	}
-	var d podDecision
 	if s := o.result.Staleness(); s.Stale {
 		d.stale = &StalePod{
 			Pod: types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, UID: pod.UID,
@@ -110,11 +118,11 @@ func decidePod(o podObservation, r rules, now time.Time) podDecision {
 	}
 	c, problem := claimOf(pod, o.namespace, r)
 	if problem != nil {
-		d.class = podInvalid
+		d.class, d.isIdle = podInvalid, !o.isKnown
 		d.events = append(d.events, events.Warning(c.reference(), string(policy.InvalidOverride), problem.Message))
 		return d
 	}
-	d.class, d.claim = podClaiming, c
+	d.class, d.claim, d.isClaiming = podClaiming, c, true
 	d.repeatsWarnings = !o.isKnown && now.Sub(c.created) < recentPod
 	return d
 }

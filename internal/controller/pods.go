@@ -21,8 +21,8 @@ const pageSize = 500
 // syncPods brings what is remembered of the pods up to date: by a scan when one is
 // due, otherwise by reading the pods that are new.
 func (r *reconciler) syncPods(ctx context.Context, ns policy.Namespace, s *namespaceState) error {
-	basis := fmt.Sprint(ns.Labels, ns.Annotations)
-	if s.scanBasis == basis && !isScanDue(s.scanned, r.ScanInterval, r.Clock.Now()) {
+	basis := scanBasisOf(ns)
+	if !needsScan(s.scanBasis, basis, s.scanned, r.ScanInterval, r.Clock.Now()) {
 		return r.readNewPods(ctx, ns, s)
 	}
 	if err := r.scanPods(ctx, ns, s); err != nil {
@@ -46,11 +46,7 @@ func (r *reconciler) scanPods(ctx context.Context, ns policy.Namespace, s *names
 			return fmt.Errorf("list the pods of namespace %s: %w", ns.Name, err)
 		}
 		for i := range list.Items {
-			pod := &list.Items[i]
-			if c, known := before[pod.UID]; known {
-				s.claims[pod.UID] = c // stays if the namespace's annotations have become invalid
-			}
-			r.classifyPod(ns, s, pod)
+			r.classifyPod(ns, s, &list.Items[i], before)
 		}
 		if list.Continue == "" {
 			s.forgetApplied()
@@ -80,7 +76,7 @@ func (r *reconciler) readNewPods(ctx context.Context, ns policy.Namespace, s *na
 		case err != nil:
 			return fmt.Errorf("read pod %s/%s: %w", ns.Name, name, err)
 		}
-		r.classifyPod(ns, s, pod)
+		r.classifyPod(ns, s, pod, s.claims)
 	}
 	return nil
 }
@@ -99,24 +95,23 @@ func (r *reconciler) injectedPods(ctx context.Context, namespace string) (map[ty
 	return present, nil
 }
 
-// classifyPod decides on a pod, remembers what it needs, and reports.
-func (r *reconciler) classifyPod(ns policy.Namespace, s *namespaceState, pod *corev1.Pod) {
+// classifyPod decides on a pod, remembers what it needs, and reports. before are the
+// claims so far.
+func (r *reconciler) classifyPod(ns policy.Namespace, s *namespaceState, pod *corev1.Pod, before map[types.UID]claim) {
 	o := podObservation{pod: pod, namespace: ns}
-	_, o.isKnown = s.claims[pod.UID]
+	o.before, o.isKnown = before[pod.UID]
 	if needsInjectionResult(pod) {
 		o.result = r.Engine.Inject(inject.Request{Pod: pod, Namespace: ns})
 	}
 	d := decidePod(o, r.rules, r.Clock.Now())
-	switch d.class {
-	case podMissing:
+	if d.class == podMissing {
 		s.missing[d.mode]++
-	case podEnded:
-		delete(s.claims, pod.UID)
-		s.idle[pod.UID] = true
-	case podInvalid:
-		s.idle[pod.UID] = !o.isKnown
-	case podClaiming:
+	}
+	if d.isClaiming {
 		s.claims[pod.UID] = d.claim
+	}
+	if d.isIdle {
+		s.idle[pod.UID] = true
 	}
 	if d.stale != nil {
 		s.stale[pod.UID] = *d.stale

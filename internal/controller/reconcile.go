@@ -80,12 +80,8 @@ func (r *reconciler) reconcileEdges(ctx context.Context, ns policy.Namespace) (t
 		return 0, err
 	}
 	r.reportStale(ns.Name, slices.Collect(maps.Values(s.stale)))
-	claims := slices.Collect(maps.Values(s.claims))
-	options, problem := policy.Resolve(nil, nil, ns, r.Settings.Defaults, r.Settings.SecretNames)
-	if problem == nil && options.ServiceAccount != "" {
-		// The Secret of this service account is maintained even while it has no pod.
-		claims = append(claims, claim{mode: options.Mode, serviceAccount: options.ServiceAccount, options: options})
-	}
+	desire := desireOf(ns, r.rules)
+	claims := slices.AppendSeq(desire.claims, maps.Values(s.claims))
 	groups := groupBySecret(claims)
 	var errs []error
 	var checks []time.Time
@@ -96,8 +92,8 @@ func (r *reconciler) reconcileEdges(ctx context.Context, ns policy.Namespace) (t
 	}
 	r.forgetUnclaimed(s, groups)
 	errs = append(errs, r.reconcileObject(ctx, s, publisherBinding, desiredBinding(ns.Name, claims)))
-	if problem == nil {
-		errs = append(errs, r.reconcileTLSContext(ctx, s, options, claims))
+	if desire.isValid {
+		errs = append(errs, r.reconcileTLSContext(ctx, s, desire.options, claims))
 	}
 	r.metrics.setEdgePods(s)
 	if err := errors.Join(errs...); err != nil {

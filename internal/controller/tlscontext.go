@@ -9,7 +9,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/isthmus-mesh/isthmus/internal/events"
-	"github.com/isthmus-mesh/isthmus/internal/publish"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
@@ -35,15 +34,16 @@ func (r *reconciler) reconcileTLSContext(ctx context.Context, s *namespaceState,
 // and acts. It returns false while the roots are unknown, or when the Secret is not
 // managed by Isthmus.
 func (r *reconciler) reconcileRoots(ctx context.Context, s *namespaceState, secret string) (isApplied bool, err error) {
-	known, ok := s.secrets[secret]
-	if !ok || known.state != publish.Good {
+	name := secret + RootsSuffix
+	o := ownedObservation{wanted: desiredRoots(s.secrets[secret]), rescanned: s.rescanned}
+	if o.wanted == "" {
 		return false, nil
 	}
-	name := secret + RootsSuffix
-	o := ownedObservation{wanted: known.roots.Value(), rescanned: s.rescanned}
 	o.applied, o.isKnown = s.applied[name]
 	for {
-		switch decideOwned(o) {
+		switch action := decideOwned(o); action {
+		case ownedKeep:
+			return true, nil
 		case ownedObserve:
 			current, err := r.Secrets.Get(ctx, s.name, name)
 			if o.current, err = ownershipOf(current, err); err != nil {
@@ -65,7 +65,7 @@ func (r *reconciler) reconcileRoots(ctx context.Context, s *namespaceState, secr
 			s.applied[name] = o.wanted
 			return true, nil
 		default:
-			return true, nil
+			return false, fmt.Errorf("secret %s/%s: unexpected action %q", s.name, name, action)
 		}
 	}
 }
