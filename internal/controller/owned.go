@@ -51,7 +51,7 @@ func (r *reconciler) reconcileObject(ctx context.Context, s *namespaceState, k o
 	}
 	o.applied, o.isKnown = s.applied[k.name]
 	for {
-		switch decideOwned(o) {
+		switch action := decideOwned(o); action {
 		case ownedKeep:
 			return nil
 		case ownedObserve:
@@ -78,6 +78,8 @@ func (r *reconciler) reconcileObject(ctx context.Context, s *namespaceState, k o
 		case ownedForget:
 			s.applied[k.name] = ""
 			return nil
+		default:
+			return fmt.Errorf("%s in namespace %s: unexpected action %q", k, s.name, action)
 		}
 	}
 }

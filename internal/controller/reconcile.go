@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -47,7 +48,7 @@ func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		}
 	}
 	for {
-		switch decideNamespace(o) {
+		switch action := decideNamespace(o); action {
 		case actionAwaitMesh:
 			return ctrl.Result{RequeueAfter: jitter(readyRetry, 0.5, r.Random)}, nil
 		case actionReconcile:
@@ -68,6 +69,8 @@ func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 			return ctrl.Result{}, nil
 		case actionCleanUp:
 			return ctrl.Result{}, r.cleanUp(ctx, request.Name)
+		default:
+			return ctrl.Result{}, fmt.Errorf("namespace %s: unexpected action %q", request.Name, action)
 		}
 	}
 }

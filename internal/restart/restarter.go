@@ -200,8 +200,10 @@ func (r *Restarter) checkCurrent(ctx context.Context, current record) (queueStat
 		case actionReportFailed:
 			r.recordCounted(basis, resultFailed, events.Warning(o.workload.reference(), EventFailed, d.note))
 			return queueStopped, nil
-		default:
+		case actionComplete, actionRelease, actionDiscard:
 			return r.finish(ctx, o, current, d)
+		default:
+			return queueRolling, fmt.Errorf("restart of %s %s/%s: unexpected action %q", current.kind, current.namespace, current.name, d.action)
 		}
 	}
 }
