@@ -20,6 +20,10 @@ func TestChooseHolder(t *testing.T) {
 	damaged := expired.DeepCopy()
 	damaged.Annotations = nil
 	others := ca.secretOf(t, ca.bundle(t, "account-c", noon.Add(-time.Hour), noon.Add(time.Hour)), policy.IstioCA, noon.Add(-time.Hour))
+	unknown := podClaim("pod-c", "account-c", 3*time.Hour)
+	unknown.options.Revision = "canary"
+	oneRevision := defaultMesh()
+	oneRevision["canary"] = meshSettings{err: errors.New("no revision canary")}
 	for name, test := range map[string]struct {
 		o      secretObservation
 		former string
@@ -37,6 +41,17 @@ func TestChooseHolder(t *testing.T) {
 		"if the Secret lost its annotations, expect the one before":            {o: secretObservation{secret: damaged, claims: []claim{a, b}}, former: idOf("account-b").String(), want: "account-b", state: publish.Bad},
 		"if the Secret serves none of them, expect a conflict of the first":    {o: secretObservation{secret: others, claims: []claim{a, b}}, want: "account-a", state: publish.OtherIdentity},
 		"if the roots are unknown, expect that":                                {o: secretObservation{claims: []claim{a}, rootsErr: errors.New("no ConfigMap")}, err: "roots of the mesh: no ConfigMap"},
+		// Today's behaviour: a claim whose revision is unknown fails the check, unless the
+		// Secret is valid for a claim before it.
+		"if the revision of a later claim is unknown and the Secret is valid, expect the one that it serves": {
+			o: secretObservation{secret: valid, claims: []claim{b, unknown}, mesh: oneRevision}, want: "account-b", state: publish.Good,
+		},
+		"if the revision of an earlier claim is unknown and the Secret is valid, expect that": {
+			o: secretObservation{secret: valid, claims: []claim{unknown, b}, mesh: oneRevision}, err: "no revision canary",
+		},
+		"if the revision of a later claim is unknown and the Secret is not valid, expect that": {
+			o: secretObservation{secret: expired, claims: []claim{b, unknown}, mesh: oneRevision}, err: "no revision canary",
+		},
 		"if a revision is unknown, expect that": {
 			o: secretObservation{claims: []claim{a}, mesh: map[string]meshSettings{"": {err: errors.New("no revision")}}}, err: "no revision",
 		},
@@ -58,6 +73,24 @@ func TestChooseHolder(t *testing.T) {
 			assert.Equal(t, test.state, h.observation.State)
 		})
 	}
+}
+
+// A simulation inspects Secrets without PEM.
+func TestChooseHolderWithAnotherInspection(t *testing.T) {
+	var inspected []string
+	o := secretObservation{namespace: "edge", name: "istio-certs", mesh: defaultMesh(), claims: []claim{podClaim("pod-a", "account-a", time.Hour), podClaim("pod-b", "account-b", 0)}}
+	o.inspect = func(target publish.Target, now time.Time) publish.Observation {
+		assert.Equal(t, noon, now)
+		inspected = append(inspected, target.ID.String())
+		if target.ID == idOf("account-b") {
+			return publish.Observation{State: publish.Good}
+		}
+		return publish.Observation{State: publish.OtherIdentity}
+	}
+	h, err := chooseHolder(o, "", noon)
+	require.NoError(t, err)
+	assert.Equal(t, "account-b", h.serviceAccount)
+	assert.Equal(t, []string{idOf("account-a").String(), idOf("account-b").String()}, inspected)
 }
 
 func TestClaimsByPrecedence(t *testing.T) {

@@ -6,6 +6,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"k8s.io/utils/ptr"
+
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
 func TestDecideNamespace(t *testing.T) {
@@ -54,6 +56,65 @@ func TestNextReconciliation(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			assert.Equal(t, test.want, nextReconciliation(noon.Add(-2*time.Minute), every, test.checks, noon, sequence(test.random)))
+		})
+	}
+}
+
+func TestNeedsScan(t *testing.T) {
+	const every = 10 * time.Minute
+	before := policy.Namespace{Name: "edge", Labels: map[string]string{"a": "1", "b": "2"}, Annotations: map[string]string{policy.ModeKey: "sidecar"}}
+	for name, test := range map[string]struct {
+		now   policy.Namespace
+		after time.Duration
+		want  bool
+	}{
+		"if nothing changed, expect none":          {before, time.Minute, false},
+		"if an interval has passed, expect a scan": {before, every, true},
+		"if an annotation changed, expect a scan": {
+			policy.Namespace{Name: "edge", Labels: before.Labels, Annotations: map[string]string{policy.ModeKey: "certs"}}, time.Minute, true,
+		},
+		"if an annotation was removed, expect a scan": {policy.Namespace{Name: "edge", Labels: before.Labels}, time.Minute, true},
+		"if a label changed, expect a scan": {
+			policy.Namespace{Name: "edge", Labels: map[string]string{"a": "1", "b": "3"}, Annotations: before.Annotations}, time.Minute, true,
+		},
+		"if the same keys are in another order, expect none": {
+			policy.Namespace{Name: "edge", Labels: map[string]string{"b": "2", "a": "1"}, Annotations: before.Annotations}, time.Minute, false,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			assert.Equal(t, test.want, needsScan(scanBasisOf(before), scanBasisOf(test.now), noon, every, noon.Add(test.after)))
+		})
+	}
+	assert.True(t, needsScan("", scanBasisOf(before), time.Time{}, every, noon), "nothing was scanned")
+}
+
+func TestDesireOfANamespace(t *testing.T) {
+	for name, test := range map[string]struct {
+		annotations map[string]string
+		isValid     bool
+		accounts    []string
+		tlsContext  bool
+	}{
+		"if it has no annotations, expect nothing":        {nil, true, nil, false},
+		"if it names a service account, expect its claim": {map[string]string{policy.ServiceAccountKey: "emissary"}, true, []string{"emissary"}, false},
+		"if it requests a TLSContext, expect that":        {map[string]string{policy.TLSContextKey: "true"}, true, nil, true},
+		"if an annotation is invalid, expect no claim and no TLSContext": {
+			map[string]string{policy.ServiceAccountKey: "emissary", policy.TLSContextKey: "true", policy.DeliveryKey: "pigeon"}, false, nil, false,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := desireOf(policy.Namespace{Name: "edge", Annotations: test.annotations}, testRules())
+			assert.Equal(t, test.isValid, d.isValid)
+			var accounts []string
+			for _, c := range d.claims {
+				accounts = append(accounts, c.serviceAccount)
+				assert.Empty(t, c.uid, "it is no pod's")
+				assert.Equal(t, "istio-certs", c.options.SecretName)
+			}
+			assert.Equal(t, test.accounts, accounts)
+			if test.isValid {
+				assert.Equal(t, test.tlsContext, d.options.TLSContext)
+			}
 		})
 	}
 }

@@ -4,12 +4,14 @@ import (
 	"errors"
 	"testing"
 	"time"
+	"unique"
 
 	"github.com/stretchr/testify/assert"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/isthmus-mesh/isthmus/internal/publish"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
@@ -109,5 +111,23 @@ func TestDesiredTLSContext(t *testing.T) {
 			test.want["secret"], test.want["alpn_protocols"], test.want["secret_namespacing"] = "istio-certs", "istio", false
 			assert.Equal(t, map[string]any{"spec": test.want}, got)
 		})
+	}
+}
+
+func TestDesiredRoots(t *testing.T) {
+	good := &secretState{state: publish.Good, roots: unique.Make("the roots")}
+	bad := &secretState{state: publish.Bad, roots: good.roots}
+	for name, test := range map[string]struct {
+		s    *secretState
+		want string
+	}{
+		"if the Secret is good, expect its roots":        {good, "the roots"},
+		"if the Secret has become bad, expect none":      {bad, ""},
+		"if there is no Secret, expect none":             {&secretState{state: publish.Absent}, ""},
+		"if the Secret is not writable, expect none":     {&secretState{state: publish.Foreign}, ""},
+		"if the Secret was not checked yet, expect none": {&secretState{}, ""},
+		"if no edge claims the Secret, expect none":      {nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) { assert.Equal(t, test.want, desiredRoots(test.s)) })
 	}
 }

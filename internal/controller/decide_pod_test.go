@@ -101,6 +101,44 @@ func TestDecidePod(t *testing.T) {
 	}
 }
 
+// A pod keeps its claim, and with it its Secret, when annotations become invalid.
+func TestPodsKeepTheirClaim(t *testing.T) {
+	invalid := func(o *podObservation) { o.namespace.Annotations = map[string]string{policy.DeliveryKey: "pigeon"} }
+	for name, test := range map[string]struct {
+		change  func(*podObservation)
+		isKnown bool
+		// account is the service account of the claim afterwards; empty when there is none.
+		account string
+		isIdle  bool
+	}{
+		"if it is new, expect its claim":                                 {func(*podObservation) {}, false, "emissary", false},
+		"if it is known, expect the present claim":                       {func(*podObservation) {}, true, "emissary", false},
+		"if it is new and invalid, expect no claim and no further reads": {invalid, false, "", true},
+		"if it is known and has become invalid, expect the claim before": {invalid, true, "former", false},
+		"if it is new and ended, expect no claim and no further reads":   {func(o *podObservation) { o.pod.Status.Phase = corev1.PodFailed }, false, "", true},
+		"if it is known and has ended, expect no claim":                  {func(o *podObservation) { o.pod.Status.Phase = corev1.PodSucceeded }, true, "", true},
+		"if it is not injected, expect no claim":                         {func(o *podObservation) { o.pod.Labels = nil }, false, "", false},
+		"if it misses the injection, expect no claim":                    {missing, false, "", false},
+		// Its label was removed. The cache no longer holds it, so the next reconciliation
+		// forgets the claim.
+		"if it is known and no longer injected, expect the claim before": {func(o *podObservation) { o.pod.Labels = nil }, true, "former", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := podObservation{
+				pod: injectedPod(), namespace: policy.Namespace{Name: "edge"}, result: inject.Result{Reason: policy.AlreadyInjected}, isKnown: test.isKnown,
+			}
+			if test.isKnown {
+				o.before = podClaim("front", "former", time.Minute)
+			}
+			test.change(&o)
+			d := decidePod(o, testRules(), noon)
+			assert.Equal(t, test.account != "", d.isClaiming)
+			assert.Equal(t, test.account, d.claim.serviceAccount)
+			assert.Equal(t, test.isIdle, d.isIdle)
+		})
+	}
+}
+
 func setAge(o *podObservation, age time.Duration) {
 	o.pod.CreationTimestamp = metav1.NewTime(noon.Add(-age))
 }

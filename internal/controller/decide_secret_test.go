@@ -12,6 +12,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
+	"github.com/isthmus-mesh/isthmus/internal/events"
 	"github.com/isthmus-mesh/isthmus/internal/publish"
 	"github.com/isthmus-mesh/isthmus/patches"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
@@ -218,6 +219,53 @@ func TestDecideSecret(t *testing.T) {
 			},
 			step: stepPublish, events: []string{"resolve Conflict " + secret},
 		},
+		"if it is due and a bundle is pending, expect that to be published": {
+			change: func(t *testing.T, c *secretCase) {
+				c.s.pending, c.s.pendingUntil = c.ca.bundle(t, "emissary", noon, noon.Add(24*time.Hour)), noon.Add(12*time.Hour)
+			},
+			at: 7*time.Hour + 48*time.Minute, step: stepPublish, events: good,
+		},
+		"if it is good, not due and a bundle is pending, expect the regular check": {
+			change: func(t *testing.T, c *secretCase) {
+				c.s.pending, c.s.pendingUntil = c.ca.bundle(t, "emissary", noon, noon.Add(24*time.Hour)), noon.Add(12*time.Hour)
+			},
+			step: stepDone, next: interval, events: good,
+		},
+		"if its certificate is not valid yet, expect the source to be asked": {
+			at: -90 * time.Minute, step: stepIssue, rejected: []certs.Reason{certs.NotYetValid},
+			events: []string{"Warning Rejected " + secret + ": the content of the Secret: not-yet-valid: ", "resolve Conflict " + secret},
+		},
+		"if the pod publishes it and it is good, expect the regular check": {
+			change: func(_ *testing.T, c *secretCase) { c.setSource(policy.Agent) },
+			step:   stepDone, next: interval, events: good,
+		},
+		"if the pod publishes it and it is due, expect the regular check": {
+			change: func(_ *testing.T, c *secretCase) { c.setSource(policy.Agent) },
+			at:     8 * time.Hour, step: stepDone, next: interval, events: good,
+		},
+		"if the pod publishes it and it is bad, expect an Event and the regular check": {
+			change: func(_ *testing.T, c *secretCase) { c.setSource(policy.Agent); c.o.secret.Data["tls.key"] = nil },
+			step:   stepDone, next: interval, rejected: []certs.Reason{certs.Malformed},
+			events: []string{"Warning Rejected " + secret, "resolve Conflict " + secret},
+		},
+		"if the pod publishes it and it is someone else's, expect a conflict": {
+			change: func(_ *testing.T, c *secretCase) { c.setSource(policy.Agent); c.o.secret.Labels = nil },
+			step:   stepDone, next: interval, results: []publish.Result{publish.RefusedForeign},
+			events: []string{"Warning Conflict " + secret + ": secret edge/istio-certs "},
+		},
+		"if the pod publishes it and it is immutable, expect a conflict": {
+			change: func(_ *testing.T, c *secretCase) { c.setSource(policy.Agent); c.o.secret.Immutable = ptr.To(true) },
+			step:   stepDone, next: interval, results: []publish.Result{publish.RefusedImmutable},
+			events: []string{"Warning Conflict " + secret + ": secret edge/istio-certs is immutable"},
+		},
+		"if the pod publishes it and it holds another identity, expect a conflict": {
+			change: func(_ *testing.T, c *secretCase) {
+				c.setSource(policy.Agent)
+				c.o.claims[0].serviceAccount = "other"
+			},
+			step: stepDone, next: interval, results: []publish.Result{publish.RefusedIdentity},
+			events: []string{"Warning Conflict " + secret + ": secret edge/istio-certs holds a certificate of spiffe://cluster.local/ns/edge/sa/emissary"},
+		},
 		"if a pending bundle is half over, expect the source to be asked": {
 			change: func(_ *testing.T, c *secretCase) {
 				c.o.secret = nil
@@ -243,6 +291,9 @@ func TestDecideSecret(t *testing.T) {
 			assert.Equal(t, test.step, d.step)
 			if test.step == stepDone && test.next != 0 {
 				assert.Equal(t, test.next, d.next.Sub(now))
+			}
+			if test.step == stepPublish {
+				assert.Same(t, c.s.pending, d.bundle, "the pending bundle, or none")
 			}
 			assertEvents(t, test.events, d)
 			assert.Equal(t, test.results, d.effects.results)
@@ -289,6 +340,121 @@ func TestDecideSecretRemembersWhatItSaw(t *testing.T) {
 	if assert.NotNil(t, third.effects.formerTarget) {
 		assert.Equal(t, "istio-ca", third.effects.formerTarget.Source, "its gauges have another source now")
 	}
+}
+
+func TestDecideSecretNamesTheFormerTarget(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*secretCase)
+		id     string
+		source policy.Source
+	}{
+		"if nothing changed, expect none":                   {func(*secretCase) {}, "", ""},
+		"if its source changed, expect the former source":   {func(c *secretCase) { c.setSource(policy.Mirror) }, "emissary", policy.IstioCA},
+		"if its holder changed, expect the former identity": {func(c *secretCase) { c.o.secret, c.o.claims[0].serviceAccount = nil, "other" }, "emissary", policy.IstioCA},
+		"if it cannot be read, expect none":                 {func(c *secretCase) { c.o.readErr = errors.New("timeout"); c.setSource(policy.Mirror) }, "", ""},
+		"if it was never checked, expect none":              {func(c *secretCase) { c.s = secretState{}; c.setSource(policy.Mirror) }, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newSecretCase(t)
+			c.remembered()
+			test.change(c)
+			former := decideSecret(c.o, c.s, c.rules, noon, middle).effects.formerTarget
+			if test.id == "" {
+				assert.Nil(t, former)
+				return
+			}
+			require.NotNil(t, former)
+			assert.Equal(t, idOf(test.id), former.ID)
+			assert.Equal(t, string(test.source), former.Source)
+		})
+	}
+}
+
+func TestRenewalIsDueAgainAfterTheRenewalPointMoved(t *testing.T) {
+	c := newSecretCase(t)
+	c.remembered()
+	before := c.s.due
+	// Someone else published another certificate.
+	renewed := c.ca.bundle(t, "emissary", noon, noon.Add(48*time.Hour))
+	c.o.secret = c.ca.secretOf(t, renewed, policy.IstioCA, noon)
+	d := decideSecret(c.o, c.s, c.rules, noon.Add(interval), middle)
+	assert.Equal(t, noon.Add(16*time.Hour), d.state.renewAfter)
+	assert.Equal(t, noon.Add(16*time.Hour+96*time.Minute), d.state.due)
+	assert.True(t, d.state.due.After(before))
+	assert.Equal(t, stepDone, d.step)
+
+	// A bad Secret has no renewal point; the next good one has a new one.
+	c.o.secret.Data["tls.key"] = nil
+	bad := decideSecret(c.o, d.state, c.rules, noon.Add(interval), middle)
+	assert.Zero(t, bad.state.renewAfter)
+	assert.Equal(t, d.state.due, bad.state.due)
+}
+
+// A mirrored Secret that is due while its source repeats the old bundle is checked
+// at the regular interval, and not every millisecond.
+func TestSecretThatIsDueWaitsForItsSource(t *testing.T) {
+	for _, source := range []policy.Source{policy.Mirror, policy.CertManager} {
+		c := newSecretCase(t)
+		c.setSource(source)
+		c.o.secret = c.ca.secretOf(t, c.bundle, source, noon.Add(-time.Hour))
+		now := noon.Add(9 * time.Hour)
+		d := decideSecret(c.o, c.s, c.rules, now, middle)
+		require.Equal(t, stepIssue, d.step)
+		d = decideIssuance(d, c.bundle, nil, now, middle)
+		require.Equal(t, stepPublish, d.step)
+		require.False(t, d.state.due.After(now))
+		outcome := publish.Outcome{Result: publish.Unchanged, Observation: d.holder.observation}
+		d = decideOutcome(d, outcome, nil, now, middle)
+		assert.Equal(t, stepDone, d.step)
+		assert.Equal(t, now.Add(interval), d.next)
+
+		atOnce := secretDecision{regular: now.Add(interval)}.done(now, now)
+		assert.Equal(t, now.Add(interval), atOnce.next, "what is due now was just asked for")
+	}
+}
+
+// The source of a Secret that is good and due fails, and the roots change meanwhile.
+// This is today's behaviour: the new roots wait for the new certificate, and the
+// Event Failed is recorded at every retry, because a good Secret resolves it.
+func TestSourceOfAGoodSecretFails(t *testing.T) {
+	c := newSecretCase(t)
+	c.remembered()
+	c.o.roots = append(c.o.roots, newAuthority(t).Certificate)
+	var recorded []string
+	once := events.NewOnce(func(e events.Event) { recorded = append(recorded, e.Reason) })
+	apply := func(d secretDecision) {
+		c.s = d.state
+		for _, change := range d.effects.events {
+			if change.isResolved {
+				once.Resolve(change.Regarding, change.Reason)
+				continue
+			}
+			once.Record(change.Event)
+		}
+	}
+	now := noon.Add(8 * time.Hour)
+	check := func(answer error) secretDecision {
+		return takeSecretSteps(decideSecret(c.o, c.s, c.rules, now, middle), secretSteps{
+			now: func() time.Time { return now }, random: middle, apply: apply,
+			issue: func(d secretDecision) (*certs.Bundle, error) {
+				assert.True(t, d.holder.observation.RootsDiffer)
+				return nil, answer
+			},
+		})
+	}
+	for range 3 {
+		d := check(errors.New("istiod is away"))
+		require.ErrorContains(t, d.err, "istiod is away")
+		assert.Equal(t, publish.Good, d.state.state)
+		assert.Nil(t, d.state.pending)
+		now = now.Add(time.Minute)
+	}
+	assert.Equal(t, []string{EventRootChanged, EventFailed, EventFailed, EventFailed}, recorded)
+
+	d := check(certs.ErrPending)
+	require.NoError(t, d.err)
+	assert.Equal(t, now.Add(pendingRetry), d.next)
+	assert.Len(t, recorded, 4, "a pending certificate is no failure yet")
 }
 
 func TestPendingBundleIsForgottenWithTheRightToWrite(t *testing.T) {
@@ -443,23 +609,31 @@ func TestDecideOutcome(t *testing.T) {
 	const secret = "Secret/istio-certs"
 	away := errors.New("write secret edge/istio-certs: connection refused")
 	for name, test := range map[string]struct {
-		result  publish.Result
-		err     error
-		former  policy.Source
-		step    secretStep
-		events  []string
-		pending bool
+		result publish.Result
+		err    error
+		former policy.Source
+		// isBad is true when the Secret holds no valid bundle after it was written.
+		isBad bool
+		step  secretStep
+		// next is the time until the next check: with stepDone.
+		next   time.Duration
+		events []string
+		// rejected are the reasons that are counted.
+		rejected []certs.Reason
+		// pending is the bundle that is kept. Before, a bundle is pending that is half
+		// over.
+		pending string
 		failure bool
 	}{
 		"if it was written, expect an Event": {
-			result: publish.Published, step: stepDone,
+			result: publish.Published, step: stepDone, next: interval,
 			events: []string{
 				"resolve Failed " + secret, "resolve Rejected " + secret, "resolve RootChanged " + secret, "resolve Rejected " + secret, "resolve Failed " + secret,
 				"Normal Published " + secret + ": spiffe://cluster.local/ns/edge/sa/emissary, serial ",
 			},
 		},
 		"if it was written and had the same source before, expect an Event": {
-			result: publish.Published, former: policy.IstioCA, step: stepDone,
+			result: publish.Published, former: policy.IstioCA, step: stepDone, next: interval,
 			events: []string{
 				"resolve Failed " + secret, "resolve Rejected " + secret, "resolve RootChanged " + secret, "resolve Rejected " + secret, "resolve Failed " + secret,
 				"Normal Published " + secret,
@@ -469,23 +643,43 @@ func TestDecideOutcome(t *testing.T) {
 			result: publish.Published, former: policy.CertManager, step: stepRemove,
 			events: []string{"resolve Failed " + secret, "resolve Rejected " + secret, "resolve RootChanged " + secret, "resolve Rejected " + secret, "resolve Failed " + secret},
 		},
-		"if it was as good before, expect nothing": {result: publish.Unchanged, step: stepDone},
+		"if it was as good before, expect nothing": {result: publish.Unchanged, step: stepDone, next: interval},
 		"if it could not be written, expect the bundle to be kept": {
-			result: publish.Failed, err: away, step: stepDone, pending: true, failure: true, events: []string{"Warning Failed " + secret + ": write secret"},
+			result: publish.Failed, err: away, step: stepDone, next: interval, pending: "issued", failure: true, events: []string{"Warning Failed " + secret + ": write secret"},
 		},
+		// What was pending before stays until the next check, which sees the conflict and
+		// forgets it: see TestPendingBundleIsForgottenWithTheRightToWrite.
 		"if it became someone else's, expect the bundle to be dropped": {
-			result: publish.RefusedForeign, err: errors.New("is not ours"), step: stepDone, failure: true, events: []string{"Warning Failed " + secret + ": is not ours"},
+			result: publish.RefusedForeign, err: errors.New("is not ours"), step: stepDone, next: interval, pending: "former", failure: true, events: []string{"Warning Failed " + secret + ": is not ours"},
+		},
+		"if it got another identity, expect the bundle to be dropped": {
+			result: publish.RefusedIdentity, err: errors.New("holds another"), step: stepDone, next: interval, pending: "former", failure: true, events: []string{"Warning Failed " + secret + ": holds another"},
+		},
+		"if it became immutable, expect the bundle to be dropped": {
+			result: publish.RefusedImmutable, err: errors.New("is immutable"), step: stepDone, next: interval, pending: "former", failure: true, events: []string{"Warning Failed " + secret + ": is immutable"},
+		},
+		"if it was written and is bad, expect an Event, a count and the regular check": {
+			result: publish.Published, isBad: true, step: stepDone, next: interval, rejected: []certs.Reason{certs.Malformed},
+			events: []string{
+				"resolve Failed " + secret, "resolve Rejected " + secret, "resolve RootChanged " + secret, "Warning Rejected " + secret + ": the content of the Secret: malformed", "Normal Published " + secret,
+			},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newSecretCase(t)
 			c.s.pendingSince = noon.Add(-time.Second)
+			former := c.ca.bundle(t, "emissary", noon.Add(-2*time.Hour), noon.Add(2*time.Hour))
+			c.s = c.s.keepPending(former, noon.Add(-2*time.Hour))
+			require.Equal(t, noon, c.s.pendingUntil)
 			d := decideIssuance(issuing(t, c), c.bundle, nil, noon, middle)
 			require.Equal(t, stepPublish, d.step)
 			d.holder.observation.Source = string(test.former)
 			outcome := publish.Outcome{Result: test.result}
 			if test.err == nil {
 				secret := c.ca.secretOf(t, c.bundle, policy.IstioCA, noon)
+				if test.isBad {
+					secret.Data["tls.key"] = nil
+				}
 				outcome.Observation, outcome.Cause = publish.Inspect(secret, d.holder.target, noon), publish.CauseAbsent
 			}
 			d = decideOutcome(d, outcome, test.err, noon, middle)
@@ -493,8 +687,12 @@ func TestDecideOutcome(t *testing.T) {
 			assertEvents(t, test.events, d)
 			assert.Equal(t, []publish.Result{test.result}, d.effects.results)
 			assert.Equal(t, test.result == publish.Published, d.effects.isPublished)
-			assert.Equal(t, test.pending, d.state.pending != nil)
-			if test.pending {
+			assert.Equal(t, test.rejected, d.effects.rejected)
+			if test.step == stepDone {
+				assert.Equal(t, test.next, d.next.Sub(noon))
+			}
+			assert.Same(t, map[string]*certs.Bundle{"issued": c.bundle, "former": former}[test.pending], d.state.pending)
+			if test.pending == "issued" {
 				assert.Equal(t, noon.Add(c.bundle.NotAfter().Sub(noon)/2), d.state.pendingUntil)
 			}
 			if test.failure {
@@ -503,6 +701,10 @@ func TestDecideOutcome(t *testing.T) {
 			}
 			require.NoError(t, d.err)
 			assert.Zero(t, d.state.pendingSince)
+			if test.isBad {
+				assert.Equal(t, publish.Bad, d.state.state)
+				return
+			}
 			if test.result == publish.Published {
 				assert.Equal(t, publish.Good, d.state.state)
 				assert.True(t, d.state.due.After(noon))
@@ -522,13 +724,28 @@ func TestDecideRemoval(t *testing.T) {
 
 	done := decideRemoval(d, nil, noon)
 	assert.Equal(t, stepDone, done.step)
+	assert.Equal(t, noon.Add(interval), done.next)
 	assert.NoError(t, done.err)
 	assertEvents(t, []string{"Normal Published Secret/istio-certs: spiffe://cluster.local/ns/edge/sa/emissary"}, done)
 
 	failed := decideRemoval(d, errors.New("forbidden"), noon)
 	assert.Equal(t, stepDone, failed.step)
+	assert.Equal(t, noon.Add(interval), failed.next)
 	assert.EqualError(t, failed.err, "forbidden")
 	assert.Empty(t, failed.effects.events)
+
+	// The renewal of a short certificate comes before the regular check.
+	d.state.due = noon.Add(interval / 2)
+	assert.Equal(t, noon.Add(interval/2), decideRemoval(d, nil, noon).next)
+	d.state.due = noon
+	assert.Equal(t, noon.Add(interval), decideRemoval(d, nil, noon).next, "what is due now was just published")
+}
+
+func TestSecretStepsEndAtAnUnknownStep(t *testing.T) {
+	d := takeSecretSteps(secretDecision{step: "dance", regular: noon.Add(interval)}, secretSteps{apply: func(secretDecision) {}})
+	assert.Equal(t, stepDone, d.step)
+	assert.Equal(t, noon.Add(interval), d.next)
+	assert.ErrorContains(t, d.err, `unexpected step "dance"`)
 }
 
 func TestPendingBundleIsKeptOnce(t *testing.T) {
