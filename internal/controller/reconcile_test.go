@@ -99,9 +99,18 @@ func newEdges(t *testing.T) *edges {
 // edgePod returns a pod that an engine with this image of the sidecar injected.
 func (e *edges) edgePod(name, image string) corev1.Pod {
 	e.t.Helper()
+	pod := e.injectedPod(corev1.PodSpec{ServiceAccountName: "emissary", Containers: []corev1.Container{{Name: "ambassador", Image: "docker.io/emissaryingress/emissary:4.1.0"}}}, image)
+	pod.Name = name
+	return pod
+}
+
+// injectedPod returns a pod with this spec that an engine with this image of the
+// sidecar injected.
+func (e *edges) injectedPod(spec corev1.PodSpec, image string) corev1.Pod {
+	e.t.Helper()
 	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "edge", Name: name, UID: "uid-1", CreationTimestamp: metav1.NewTime(noon.Add(-time.Minute))},
-		Spec:       corev1.PodSpec{ServiceAccountName: "emissary", Containers: []corev1.Container{{Name: "ambassador", Image: "docker.io/emissaryingress/emissary:4.1.0"}}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "edge", Name: "front", UID: "uid-1", CreationTimestamp: metav1.NewTime(noon.Add(-time.Minute))},
+		Spec:       spec,
 	}
 	settings := inject.Settings{}
 	settings.Mesh.ProxyImage = image
