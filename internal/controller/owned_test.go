@@ -18,7 +18,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// ownedObject is an API server with at most one object beside the Secrets.
+// ownedObject is an API server with at most one TLSContext.
 type ownedObject struct {
 	current *unstructured.Unstructured
 	// fail are the errors by verb.
@@ -31,7 +31,7 @@ type ownedObject struct {
 func newOwnedObject(c *checker) *ownedObject {
 	o := &ownedObject{fail: map[string]error{}}
 	fake := dynamicfake.NewSimpleDynamicClient(runtime.NewScheme())
-	fake.PrependReactor("*", "*", func(action clienttesting.Action) (bool, runtime.Object, error) {
+	fake.PrependReactor("*", tlsContext.Resource, func(action clienttesting.Action) (bool, runtime.Object, error) {
 		o.requests = append(o.requests, action.GetVerb())
 		if err := o.fail[action.GetVerb()]; err != nil {
 			return true, nil, err

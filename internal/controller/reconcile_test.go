@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	dynamicfake "k8s.io/client-go/dynamic/fake"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -167,6 +168,43 @@ func TestReconcileServesTheFirstPod(t *testing.T) {
 	assert.Equal(t, 2, e.cluster.lists, "a scan is due")
 	assert.Equal(t, 1, e.source.asked)
 	assert.Equal(t, 1, e.store.applies)
+}
+
+func TestReconcileRescansWhenAnnotationsChange(t *testing.T) {
+	e := newEdges(t)
+	e.cluster.pods = []corev1.Pod{e.edgePod("front", "")}
+	e.reconcile()
+	e.clock.SetTime(noon.Add(time.Second))
+	e.reconcile()
+	require.Equal(t, 1, e.cluster.lists)
+
+	e.cluster.namespace.Annotations = map[string]string{policy.DeliveryKey: "pigeon"}
+	e.reconcile()
+	assert.Equal(t, 2, e.cluster.lists, "the annotations changed")
+	assert.Equal(t, 1, e.secrets, "the pod keeps its claim although they are invalid")
+	e.reconcile()
+	assert.Equal(t, 2, e.cluster.lists)
+}
+
+// While annotations are invalid the TLSContext stays as it is.
+func TestReconcileLeavesTheTLSContextWhileAnnotationsAreInvalid(t *testing.T) {
+	e := newEdges(t)
+	o := newOwnedObject(e.checker)
+	pod := e.edgePod("front", "")
+	e.cluster.pods = []corev1.Pod{pod}
+	e.cluster.namespace.Annotations = map[string]string{policy.TLSContextKey: "true"}
+	e.reconcile()
+	require.Equal(t, []string{"get", "patch"}, o.requests)
+	o.requests, o.current = nil, &unstructured.Unstructured{Object: o.applied}
+
+	e.cluster.namespace.Annotations[policy.DeliveryKey] = "pigeon"
+	e.reconcile()
+	assert.NotContains(t, o.requests, "delete")
+	assert.NotContains(t, o.requests, "patch")
+
+	o.requests, e.cluster.namespace.Annotations = nil, nil
+	e.reconcile()
+	assert.Contains(t, o.requests, "delete")
 }
 
 func TestReconcileReportsStaleAndMissingPods(t *testing.T) {
