@@ -2,7 +2,6 @@ package restart
 
 import (
 	"context"
-	"fmt"
 
 	"k8s.io/client-go/kubernetes"
 
@@ -14,10 +13,6 @@ const (
 	controllerDeployment = policy.ControllerName
 	webhookDeployment    = "isthmus-webhook"
 )
-
-// settingsChecksum is the annotation that the chart sets on its pods, so that they are
-// rolled out again when the settings change.
-const settingsChecksum = "checksum/settings"
 
 // CheckWebhook returns a check that succeeds when every replica of the webhook and
 // of the controller runs the same image with the same settings. While they are
@@ -31,20 +26,12 @@ func CheckWebhook(kube kubernetes.Interface, namespace string) func(context.Cont
 			if err != nil {
 				return err
 			}
-			if !w.rollout.complete {
-				return fmt.Errorf("%s is not rolled out: %s", w, w.rollout.waitsFor)
+			version, err := versionOf(w)
+			if err != nil {
+				return err
 			}
-			if w.available == 0 {
-				return fmt.Errorf("%s has no pod that is available", w)
-			}
-			if len(w.template.Spec.Containers) == 0 {
-				return fmt.Errorf("%s has no container", w)
-			}
-			versions = append(versions, w.template.Spec.Containers[0].Image+", settings "+w.template.Annotations[settingsChecksum])
+			versions = append(versions, version)
 		}
-		if versions[0] != versions[1] {
-			return fmt.Errorf("the controller runs %s and the webhook %s", versions[0], versions[1])
-		}
-		return nil
+		return compareVersions(versions[0], versions[1])
 	}
 }
