@@ -66,6 +66,9 @@ func TestStatefulSetRollout(t *testing.T) {
 		"if one is not available, expect to wait": {
 			appsv1.StatefulSetStatus{ObservedGeneration: 2, Replicas: 3, AvailableReplicas: 2, CurrentRevision: "b", UpdateRevision: "b"}, rollout{waitsFor: "2 of 3 pods are available"},
 		},
+		"if it was scaled down and a pod is left, expect to wait": {
+			appsv1.StatefulSetStatus{ObservedGeneration: 2, Replicas: 4, AvailableReplicas: 4, CurrentRevision: "b", UpdateRevision: "b"}, rollout{waitsFor: "1 pods have not been removed yet"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &appsv1.StatefulSet{ObjectMeta: generation(2), Spec: appsv1.StatefulSetSpec{Replicas: ptr.To[int32](3)}, Status: c.status}
@@ -95,6 +98,41 @@ func TestDaemonSetRollout(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			assert.Equal(t, c.want, daemonSetRollout(&appsv1.DaemonSet{ObjectMeta: generation(2), Status: c.status}))
+		})
+	}
+}
+
+func TestObstacleOfAWorkload(t *testing.T) {
+	deploymentOf := func(paused bool) string {
+		return obstacleOfDeployment(&appsv1.Deployment{Spec: appsv1.DeploymentSpec{Paused: paused}})
+	}
+	statefulSetOf := func(u appsv1.StatefulSetUpdateStrategy) string {
+		return obstacleOfStatefulSet(&appsv1.StatefulSet{Spec: appsv1.StatefulSetSpec{UpdateStrategy: u}})
+	}
+	daemonSetOf := func(u appsv1.DaemonSetUpdateStrategy) string {
+		return obstacleOfDaemonSet(&appsv1.DaemonSet{Spec: appsv1.DaemonSetSpec{UpdateStrategy: u}})
+	}
+	partition := func(n *int32) appsv1.StatefulSetUpdateStrategy {
+		return appsv1.StatefulSetUpdateStrategy{Type: appsv1.RollingUpdateStatefulSetStrategyType, RollingUpdate: &appsv1.RollingUpdateStatefulSetStrategy{Partition: n}}
+	}
+	for name, test := range map[string]struct{ got, want string }{
+		"if a Deployment rolls, expect none":                 {deploymentOf(false), ""},
+		"if a Deployment is paused, expect that":             {deploymentOf(true), "it is paused; resume it (kubectl rollout resume)"},
+		"if a StatefulSet has the default, expect none":      {statefulSetOf(appsv1.StatefulSetUpdateStrategy{}), ""},
+		"if a StatefulSet has no partition, expect none":     {statefulSetOf(partition(nil)), ""},
+		"if a StatefulSet has the partition 0, expect none":  {statefulSetOf(partition(ptr.To[int32](0))), ""},
+		"if a StatefulSet has a partition, expect that":      {statefulSetOf(partition(ptr.To[int32](2))), "its update strategy has partition 2,"},
+		"if a StatefulSet is updated on delete, expect that": {statefulSetOf(appsv1.StatefulSetUpdateStrategy{Type: appsv1.OnDeleteStatefulSetStrategyType}), "its update strategy is OnDelete;"},
+		"if a DaemonSet has the default, expect none":        {daemonSetOf(appsv1.DaemonSetUpdateStrategy{}), ""},
+		"if a DaemonSet rolls, expect none":                  {daemonSetOf(appsv1.DaemonSetUpdateStrategy{Type: appsv1.RollingUpdateDaemonSetStrategyType}), ""},
+		"if a DaemonSet is updated on delete, expect that":   {daemonSetOf(appsv1.DaemonSetUpdateStrategy{Type: appsv1.OnDeleteDaemonSetStrategyType}), "its update strategy is OnDelete;"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if test.want == "" {
+				assert.Empty(t, test.got)
+				return
+			}
+			assert.Contains(t, test.got, test.want)
 		})
 	}
 }

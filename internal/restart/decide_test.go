@@ -2,6 +2,7 @@ package restart
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -92,6 +93,29 @@ func TestDecideCandidate(t *testing.T) {
 			func(o *observation) { annotate(o, policy.RestartKey, "maybe") }, nil,
 			decision{action: actionRefuse, reason: `annotation isthmus.dev/restart-when-stale: "maybe" is not allowed; want "true" or "false"`}, false,
 		},
+		"if it asks with another word while another is being restarted, expect the allowed ones": {
+			func(o *observation) { annotate(o, policy.RestartKey, "maybe") }, other,
+			decision{action: actionRefuse, reason: `annotation isthmus.dev/restart-when-stale: "maybe" is not allowed; want "true" or "false"`}, false,
+		},
+		"if its namespace asks with another word, expect the allowed ones": {
+			func(o *observation) {
+				o.namespace.Annotations = map[string]string{policy.RestartKey: "maybe"}
+				o.workload.SetAnnotations(nil)
+			}, nil,
+			decision{action: actionRefuse, reason: `namespace shop: annotation isthmus.dev/restart-when-stale: "maybe" is not allowed; want "true" or "false"`}, false,
+		},
+		"if its namespace asks with another word and it asks itself, expect a restart": {
+			func(o *observation) { o.namespace.Annotations = map[string]string{policy.RestartKey: "maybe"} }, nil,
+			decision{action: actionStart, template: "new"}, true,
+		},
+		"if there is no workload and the namespace asks with another word, expect nothing": {
+			func(o *observation) {
+				o.workload, o.unsupported, o.namespace.Annotations = nil, "its owner is the Job job", map[string]string{policy.RestartKey: "maybe"}
+			}, nil, decision{action: actionIgnore}, false,
+		},
+		"if it declines while another is being restarted, expect nothing": {
+			func(o *observation) { annotate(o, policy.RestartKey, "false") }, other, decision{action: actionIgnore}, false,
+		},
 		"if another is being restarted, expect it to wait": {func(*observation) {}, other, decision{action: actionWait}, true},
 		"if another is being restarted, expect no requests": {
 			func(o *observation) { o.webhook, o.pods = nil, nil }, other, decision{action: actionWait}, true,
@@ -136,6 +160,17 @@ func TestDecideCandidate(t *testing.T) {
 		"if another rollout is under way, expect it to be postponed": {
 			func(o *observation) { o.workload.rollout = rollout{waitsFor: "1 of 3 pods are updated"} }, nil,
 			decision{action: actionPostpone, template: "new", note: "is stale and asks to be restarted, and waits for the rollout that is under way: 1 of 3 pods are updated"}, true,
+		},
+		"if it cannot be rolled and another rollout is under way, expect the reason": {
+			func(o *observation) {
+				o.workload.obstacle, o.workload.rollout = "it is paused", rollout{waitsFor: "1 of 3 pods are updated"}
+			}, nil, decision{action: actionRefuse, reason: "it is paused"}, false,
+		},
+		"if another rollout is under way and failed, expect it to be postponed": {
+			func(o *observation) {
+				o.workload.rollout = rollout{failed: true, waitsFor: "its progress deadline is exceeded"}
+			}, nil,
+			decision{action: actionPostpone, template: "new", note: "is stale and asks to be restarted, and waits for the rollout that is under way: its progress deadline is exceeded"}, true,
 		},
 		"if two templates are current at once, expect the same one every time": {
 			func(o *observation) {
@@ -270,6 +305,37 @@ func TestDecideCurrent(t *testing.T) {
 			func(o *observation) { o.pods.notInjected = []string{"front-b", "front-a"} }, time.Minute,
 			decision{action: actionReportFailed}, "has pods that were not injected: [front-a front-b].",
 		},
+		"if its new pods are stale and it is late, expect it to have failed": {
+			func(o *observation) { o.pods.stale = map[string][]string{"new": {"front-a"}} }, time.Hour,
+			decision{action: actionReportFailed}, "was restarted for template new and still has stale pods: [front-a].",
+		},
+		"if some new pods are stale and others not injected, expect those that are not injected": {
+			func(o *observation) {
+				o.pods.stale = map[string][]string{"new": {"front-a"}}
+				o.pods.notInjected = []string{"front-b"}
+			}, time.Minute, decision{action: actionReportFailed}, "has pods that were not injected: [front-b].",
+		},
+		"if the restart was never written and its pods are not injected, expect the record to be discarded": {
+			func(o *observation) {
+				o.workload.SetAnnotations(map[string]string{policy.RestartKey: "true"})
+				o.pods.notInjected = []string{"front-a"}
+			}, time.Minute, decision{action: actionDiscard}, "",
+		},
+		"if the restart was never written and it is late, expect the record to be discarded": {
+			func(o *observation) {
+				annotate(o, policy.RestartedForKey, "old")
+				o.pods.stale = map[string][]string{"new": {"front-a"}}
+			}, time.Hour, decision{action: actionDiscard}, "",
+		},
+		"if its annotation was removed and no pod is stale, expect it to be complete": {
+			func(o *observation) { o.workload.SetAnnotations(map[string]string{policy.RestartKey: "true"}) }, time.Minute,
+			decision{action: actionComplete}, "is rolled out, and 3 pods are of template new",
+		},
+		"if its own controller gave up and it is late, expect it to be stuck": {
+			func(o *observation) {
+				o.workload.rollout = rollout{failed: true, waitsFor: "its progress deadline is exceeded"}
+			}, time.Hour, decision{action: actionReportStuck}, "is not rolled out: its progress deadline is exceeded.",
+		},
 		"if the restart was never written, expect the record to be discarded": {
 			func(o *observation) {
 				annotate(o, policy.RestartedForKey, "old")
@@ -314,6 +380,20 @@ func TestDecideCurrent(t *testing.T) {
 				o.webhook = &webhookState{since: noon.Add(-time.Hour)}
 			}, time.Minute, decision{action: actionFollow, refused: "it is paused"}, "",
 		},
+		"if the template changed, a restart would not help and it is late, expect the reason and that it is stuck": {
+			func(o *observation) {
+				o.workload.rollout, o.workload.obstacle = rolling, "it is paused"
+				o.pods.stale = map[string][]string{"newer": {"front-a"}}
+				o.webhook = &webhookState{since: noon.Add(-time.Hour)}
+			}, time.Hour, decision{action: actionReportStuck, refused: "it is paused"}, "is not rolled out: 1 of 3 pods are updated.",
+		},
+		"if the template changed, a restart would not help and it is rolled out, expect the reason and that it has failed": {
+			func(o *observation) {
+				o.workload.obstacle = "it is paused"
+				o.pods.stale = map[string][]string{"newer": {"front-a"}}
+				o.webhook = &webhookState{since: noon.Add(-time.Hour)}
+			}, time.Minute, decision{action: actionReportFailed, refused: "it is paused"}, "was restarted for template new and still has stale pods: [front-a].",
+		},
 		"if the template changed and the restart for it was rejected, expect it to be followed": {
 			func(o *observation) {
 				o.workload.rollout, o.rejected = rolling, true
@@ -339,6 +419,17 @@ func TestDecideCurrent(t *testing.T) {
 			}
 			assert.Equal(t, test.want, got)
 		})
+	}
+}
+
+// The timeout is not the cause when the workload's own controller gave up.
+func TestStuckNoteNamesTheTimeoutUnlessTheRolloutFailed(t *testing.T) {
+	for _, failed := range []bool{false, true} {
+		o := restarted()
+		o.workload.rollout = rollout{failed: failed, waitsFor: "1 of 3 pods are updated"}
+		d := decideCurrent(o, record{uid: "front-1", template: "new", at: noon.Add(-time.Hour)}, limit, noon)
+		assert.Equal(t, actionReportStuck, d.action)
+		assert.Equal(t, !failed, strings.HasSuffix(d.note, "(after 15m0s)"), d.note)
 	}
 }
 
@@ -375,4 +466,23 @@ func TestDecidePatch(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { assert.Equal(t, test.want, decidePatch(test.err)) })
 	}
+}
+
+func TestPodsAreSortedByTheirInjection(t *testing.T) {
+	pod := func(name string, injected bool) *corev1.Pod {
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		if injected {
+			p.Labels = map[string]string{policy.InjectedLabel: "sidecar"}
+		}
+		return p
+	}
+	stale := inject.Result{Reason: policy.AlreadyInjected, Template: "new", Warnings: []policy.Warning{{Code: inject.StaleTemplate}}}
+	s := &podSummary{stale: map[string][]string{}}
+	assert.Empty(t, s.template())
+	s.add(pod("current", true), inject.Result{Reason: policy.AlreadyInjected, Template: "new"})
+	s.add(pod("stale", true), stale)
+	s.add(pod("changed by hand", true), inject.Result{Reason: policy.Conflict})
+	s.add(pod("bare", false), inject.Result{Reason: policy.Injected})
+	assert.Equal(t, &podSummary{current: 1, notInjected: []string{"bare"}, stale: map[string][]string{"new": {"stale"}}}, s)
+	assert.Equal(t, "new", s.template())
 }
