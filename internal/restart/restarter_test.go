@@ -283,6 +283,49 @@ func TestARestartWithoutAnAnswerIsDiscardedIfItNeverHappened(t *testing.T) {
 	w.assertCount(resultStarted, 1)
 }
 
+func TestATemplateThatChangesDuringARestartIsTheNext(t *testing.T) {
+	w := newShop(t)
+	w.injected("old")
+	w.steps(DefaultSettle)
+	first := w.record()["template"]
+	require.NotEmpty(t, first)
+	w.setRollout(false)
+	w.Engine = engine(t, "newer")
+	w.injected("new")
+	w.steps(time.Second)
+	assert.Equal(t, first, w.record()["template"], "the template is too new")
+	w.assertQueue(0, 1, 0)
+
+	w.kube.PrependReactor("patch", "daemonsets", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil, apierrors.NewForbidden(appsv1.Resource("daemonsets"), "front", errors.New("policy"))
+	})
+	w.steps(DefaultSettle)
+	assert.Equal(t, first, w.record()["template"], "the record is again what it was before")
+	w.assertQueue(0, 1, 0)
+	w.assertCount(resultRefused, 1)
+
+	w.kube.ReactionChain = w.kube.ReactionChain[1:]
+	w.steps()
+	assert.NotEqual(t, first, w.record()["template"])
+	assert.Equal(t, w.record()["template"], w.daemonSet().Annotations[policy.RestartedForKey])
+	w.assertCount(resultStarted, 2)
+	assert.Equal(t, []string{EventRestarted, EventRefused, EventRestarted}, w.recorded)
+}
+
+func TestAWorkloadThatDeclinesIsReleased(t *testing.T) {
+	w := newShop(t)
+	w.injected("old")
+	w.steps(DefaultSettle)
+	d := w.daemonSet()
+	d.Annotations[policy.RestartKey] = "false"
+	_, err := w.kube.AppsV1().DaemonSets("shop").Update(t.Context(), d, metav1.UpdateOptions{})
+	require.NoError(t, err)
+	w.steps()
+	assert.Empty(t, w.record())
+	assert.Equal(t, []string{EventRestarted, EventReleased}, w.recorded)
+	w.assertQueue(0, 0, 0)
+}
+
 func TestAWorkloadThatIsGoneIsReleased(t *testing.T) {
 	w := newShop(t)
 	w.injected("old")
@@ -310,6 +353,81 @@ func TestTheNextLeaderGoesOn(t *testing.T) {
 	next.assertCount(resultStarted, 0)
 	next.assertQueue(0, 0, 1)
 	assert.Equal(t, []string{EventStuck}, next.recorded)
+}
+
+// Only pods of the workload count, and only while they run.
+func TestPodsOfAWorkload(t *testing.T) {
+	w := newShop(t)
+	w.injected("old")
+	pod := func(name string, change func(*corev1.Pod)) corev1.Pod {
+		p := w.reader.pods[0].DeepCopy()
+		p.Name, p.UID = name, types.UID(name)
+		change(p)
+		return *p
+	}
+	w.reader.pods = append(w.reader.pods,
+		pod("terminating", func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: noon} }),
+		pod("succeeded", func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }),
+		pod("failed", func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }),
+		pod("another's", func(p *corev1.Pod) { p.OwnerReferences[0].UID = "other-1" }),
+		pod("nobody's", func(p *corev1.Pod) { p.OwnerReferences = nil }),
+		pod("bare", func(p *corev1.Pod) { p.Labels = map[string]string{"app": "front"} }),
+	)
+	workload, err := readWorkload(t.Context(), w.kube, daemonSet, "shop", "front")
+	require.NoError(t, err)
+	pods, err := w.summarizePods(t.Context(), shop, workload)
+	require.NoError(t, err)
+	assert.Equal(t, &podSummary{notInjected: []string{"bare"}, stale: map[string][]string{pods.template(): {"front-a"}}}, pods)
+}
+
+func TestNothingIsReadWhileTheMeshIsUnknown(t *testing.T) {
+	w := newShop(t)
+	w.injected("old")
+	ready := errors.New("not read yet")
+	w.Ready = func() error { return ready }
+	w.kube.ClearActions()
+	w.steps(DefaultSettle, DefaultSettle)
+	assert.Empty(t, w.kube.Actions())
+	assert.False(t, w.isRestarted())
+
+	ready = nil
+	w.steps()
+	assert.False(t, w.isRestarted(), "the time counts from the first observation of the webhook")
+	w.steps(DefaultSettle)
+	assert.True(t, w.isRestarted())
+}
+
+// Events are recorded again for the next template: nothing is remembered of the last
+// one when no pod is stale and nothing is being restarted.
+func TestRefusalsAreForgottenWhenTheQueueIsEmpty(t *testing.T) {
+	w := newShop(t)
+	d := w.daemonSet()
+	d.Spec.UpdateStrategy.Type = appsv1.OnDeleteDaemonSetStrategyType
+	_, err := w.kube.AppsV1().DaemonSets("shop").Update(t.Context(), d, metav1.UpdateOptions{})
+	require.NoError(t, err)
+	w.injected("old")
+	w.steps(DefaultSettle, time.Second, time.Second)
+	assert.Equal(t, []string{EventRefused}, w.recorded, "once")
+
+	w.Report("shop", nil)
+	w.steps(time.Second)
+	w.injected("old")
+	w.steps(DefaultSettle, time.Second)
+	assert.Equal(t, []string{EventRefused, EventRefused}, w.recorded, "again")
+	w.assertCount(resultRefused, 2)
+}
+
+// While a restart is under way nothing is forgotten, although no pod is stale.
+func TestEventsAreRememberedDuringARestart(t *testing.T) {
+	w := newShop(t)
+	w.injected("old")
+	w.steps(DefaultSettle)
+	require.True(t, w.isRestarted())
+	w.setRollout(false)
+	w.Report("shop", nil)
+	w.steps(DefaultTimeout, time.Second, time.Second)
+	assert.Equal(t, []string{EventRestarted, EventStuck}, w.recorded)
+	w.assertCount(resultStuck, 1)
 }
 
 func TestJournal(t *testing.T) {
