@@ -125,8 +125,10 @@ func TestOrphanCollectorEndsWithItsContext(t *testing.T) {
 				done := make(chan error)
 				go func() { done <- c.Start(ctx) }()
 				synctest.Wait()
+				began := time.Now()
 				cancel()
 				assert.NoError(t, <-done)
+				assert.Zero(t, time.Since(began))
 			})
 		})
 	}

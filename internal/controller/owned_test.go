@@ -158,3 +158,38 @@ func TestReconcileObject(t *testing.T) {
 		})
 	}
 }
+
+func TestDeleteOwned(t *testing.T) {
+	away := errors.New("connection refused")
+	for name, test := range map[string]struct {
+		current  map[string]string
+		fail     map[string]error
+		requests []string
+		err      string
+	}{
+		"if there is none, expect no deletion":          {requests: []string{"get"}},
+		"if it is ours, expect it to be deleted":        {current: map[string]string{policy.ManagedByLabel: policy.ManagedBy}, requests: []string{"get", "delete"}},
+		"if it is someone else's, expect it to be left": {current: map[string]string{policy.ManagedByLabel: "helm"}, requests: []string{"get"}},
+		"if it cannot be read, expect the error": {
+			fail: map[string]error{"get": away}, requests: []string{"get"}, err: "read TLSContext istio-upstream in namespace edge: connection refused",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newChecker(t, newAuthority(t))
+			o := newOwnedObject(c)
+			if test.current != nil {
+				o.setCurrent(test.current)
+			}
+			if test.fail != nil {
+				o.fail = test.fail
+			}
+			err := c.deleteOwned(t.Context(), "edge", tlsContext)
+			if test.err == "" {
+				require.NoError(t, err)
+			} else {
+				require.EqualError(t, err, test.err)
+			}
+			assert.Equal(t, test.requests, o.requests)
+		})
+	}
+}

@@ -32,6 +32,8 @@ type cluster struct {
 	namespace *corev1.Namespace
 	pods      []corev1.Pod
 	lists     int
+	// reads counts the pods that were read by name.
+	reads int
 }
 
 func (c *cluster) Get(_ context.Context, key client.ObjectKey, o client.Object, _ ...client.GetOption) error {
@@ -42,6 +44,7 @@ func (c *cluster) Get(_ context.Context, key client.ObjectKey, o client.Object, 
 			return nil
 		}
 	case *corev1.Pod:
+		c.reads++
 		for i := range c.pods {
 			if c.pods[i].Name == key.Name {
 				c.pods[i].DeepCopyInto(o)
@@ -168,6 +171,20 @@ func TestReconcileServesTheFirstPod(t *testing.T) {
 	assert.Equal(t, 2, e.cluster.lists, "a scan is due")
 	assert.Equal(t, 1, e.source.asked)
 	assert.Equal(t, 1, e.store.applies)
+}
+
+// An injected pod that claims nothing is read once between two scans.
+func TestReconcileReadsAnIdlePodOnce(t *testing.T) {
+	e := newEdges(t)
+	e.reconcile()
+	ended, invalid := e.edgePod("ended", ""), e.edgePod("invalid", "")
+	ended.Status.Phase = corev1.PodSucceeded
+	invalid.UID, invalid.Annotations[policy.SecretNameKey] = "uid-2", "theirs"
+	e.cluster.pods = []corev1.Pod{ended, invalid}
+	e.reconcile()
+	e.reconcile()
+	assert.Equal(t, 2, e.cluster.reads)
+	assert.Zero(t, e.secrets)
 }
 
 func TestReconcileRescansWhenAnnotationsChange(t *testing.T) {
