@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -30,16 +29,6 @@ type workload struct {
 	// available is the number of available pods.
 	available int32
 }
-
-// The kinds of workloads that can be restarted.
-const (
-	deployment  = "Deployment"
-	statefulSet = "StatefulSet"
-	daemonSet   = "DaemonSet"
-)
-
-// appsVersion is the API version of these kinds and of ReplicaSets.
-var appsVersion = appsv1.SchemeGroupVersion.String()
 
 // readWorkload reads a workload from the API server.
 func readWorkload(ctx context.Context, kube kubernetes.Interface, kind, namespace, name string) (*workload, error) {
@@ -122,26 +111,16 @@ func patchRestart(ctx context.Context, kube kubernetes.Interface, w *workload, t
 // workloadOf names the workload behind a pod's controller. The kind is empty when
 // the pod belongs to no workload that can be restarted; unsupported then says why.
 func workloadOf(ctx context.Context, kube kubernetes.Interface, namespace string, owner *metav1.OwnerReference) (kind, name, unsupported string, err error) {
-	switch {
-	case owner == nil:
-		return "", "", "the pod has no controller that would recreate it; delete and recreate it yourself", nil
-	case owner.APIVersion == appsVersion && (owner.Kind == statefulSet || owner.Kind == daemonSet):
-		return owner.Kind, owner.Name, "", nil
-	case owner.APIVersion != appsVersion || owner.Kind != "ReplicaSet":
-		return "", "", fmt.Sprintf("its owner is the %s %s, and only the pods of a Deployment, StatefulSet or DaemonSet can be rolled", owner.Kind, owner.Name), nil
+	kind, name, unsupported = workloadOfOwner(owner)
+	if kind != replicaSet {
+		return kind, name, unsupported, nil
 	}
-	rs, err := kube.AppsV1().ReplicaSets(namespace).Get(ctx, owner.Name, metav1.GetOptions{})
+	rs, err := kube.AppsV1().ReplicaSets(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		return "", "", "", fmt.Errorf("read ReplicaSet %s/%s: %w", namespace, owner.Name, err)
+		return "", "", "", fmt.Errorf("read ReplicaSet %s/%s: %w", namespace, name, err)
 	}
-	above := metav1.GetControllerOf(rs)
-	switch {
-	case above == nil:
-		return "", "", fmt.Sprintf("its ReplicaSet %s belongs to no Deployment; delete the pods one by one", owner.Name), nil
-	case above.APIVersion == appsVersion && above.Kind == deployment:
-		return deployment, above.Name, "", nil
-	}
-	return "", "", fmt.Sprintf("its ReplicaSet belongs to the %s %s (%s), which has its own way to restart", above.Kind, above.Name, above.APIVersion), nil
+	kind, name, unsupported = workloadOfReplicaSet(name, metav1.GetControllerOf(rs))
+	return kind, name, unsupported, nil
 }
 
 // isPodOf reports whether a pod's controller is the workload, or a ReplicaSet of
