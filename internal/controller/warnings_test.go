@@ -60,7 +60,7 @@ func TestWarningsOf(t *testing.T) {
 			if test.change != nil {
 				test.change(t, e, &pod)
 			}
-			warnings := e.warningsOf(policy.Namespace{Name: "edge", Labels: e.cluster.namespace.Labels}, &pod)
+			warnings := warningsOf(e.Engine, policy.Namespace{Name: "edge", Labels: e.cluster.namespace.Labels}, &pod)
 			var codes []string
 			for i, w := range warnings {
 				codes = append(codes, w.Code)
