@@ -52,8 +52,8 @@ type secretObservation struct {
 	inspect func(publish.Target, time.Time) publish.Observation
 }
 
-// observe checks the Secret against a target.
-func (o secretObservation) observe(t publish.Target, now time.Time) publish.Observation {
+// inspectFor checks the Secret against a target.
+func (o secretObservation) inspectFor(t publish.Target, now time.Time) publish.Observation {
 	if o.inspect != nil {
 		return o.inspect(t, now)
 	}
@@ -101,7 +101,7 @@ func chooseHolder(o secretObservation, former string, now time.Time) (holder, er
 		h := holder{claim: c, source: source, mesh: mesh.Mesh, target: publish.Target{
 			Namespace: o.namespace, Name: o.name, ID: id, Source: string(source), Roots: o.roots,
 		}}
-		h.observation = o.observe(h.target, now)
+		h.observation = o.inspectFor(h.target, now)
 		if h.observation.State == publish.Good {
 			return h, nil
 		}
