@@ -73,17 +73,17 @@ func TestOrphanCollectorRequeuesNamespacesThatAreNotOptedIn(t *testing.T) {
 		fail       []error
 		want       []string
 		continued  []string
-		takes      time.Duration
+		duration   time.Duration
 	}{
 		"if there are several pages, expect every namespace once": {
-			namespaces: all, want: []string{"a", "c", "d", "e"}, continued: []string{"", "d"}, takes: 4 * orphanInterval,
+			namespaces: all, want: []string{"a", "c", "d", "e"}, continued: []string{"", "d"}, duration: 4 * orphanInterval,
 		},
 		"if all are opted in, expect none": {namespaces: all[1:2], continued: []string{""}},
 		"if the list fails, expect another attempt later": {
-			namespaces: all[:1], fail: []error{errors.New("timeout")}, want: []string{"a"}, continued: []string{"", ""}, takes: lastRetry + orphanInterval,
+			namespaces: all[:1], fail: []error{errors.New("timeout")}, want: []string{"a"}, continued: []string{"", ""}, duration: lastRetry + orphanInterval,
 		},
 		"if a later page fails, expect the list from its beginning": {
-			namespaces: all, fail: []error{nil, errors.New("expired")}, want: []string{"a", "c", "a", "c", "d", "e"}, continued: []string{"", "d", "", "d"}, takes: lastRetry + 6*orphanInterval,
+			namespaces: all, fail: []error{nil, errors.New("expired")}, want: []string{"a", "c", "a", "c", "d", "e"}, continued: []string{"", "d", "", "d"}, duration: lastRetry + 6*orphanInterval,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -107,7 +107,7 @@ func TestOrphanCollectorRequeuesNamespacesThatAreNotOptedIn(t *testing.T) {
 				}
 				assert.Equal(t, test.want, got)
 				assert.Equal(t, test.continued, pages.continued)
-				assert.InDelta(t, test.takes, time.Since(began), float64(orphanInterval))
+				assert.InDelta(t, test.duration, time.Since(began), float64(orphanInterval))
 			})
 		})
 	}

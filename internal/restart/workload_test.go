@@ -86,7 +86,7 @@ func TestWorkloadOf(t *testing.T) {
 }
 
 func TestIsPodOf(t *testing.T) {
-	front := &workload{Object: &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "front", UID: "front-1"}}, kind: deployment}
+	frontend := &workload{Object: &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "front", UID: "front-1"}}, kind: deployment}
 	db := &workload{Object: &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "db", UID: "db-1"}}, kind: statefulSet}
 	for name, test := range map[string]struct {
 		w     *workload
@@ -94,13 +94,13 @@ func TestIsPodOf(t *testing.T) {
 		want  bool
 		gets  int
 	}{
-		"if it has no owner, expect no":                        {front, nil, false, 0},
+		"if it has no owner, expect no":                        {frontend, nil, false, 0},
 		"if its StatefulSet is the workload, expect yes":       {db, ownerOf("apps/v1", "StatefulSet", "db"), true, 0},
 		"if its StatefulSet is another, expect no":             {db, ownerOf("apps/v1", "StatefulSet", "other"), false, 0},
-		"if its ReplicaSet is the workload's, expect yes":      {front, ownerOf("apps/v1", "ReplicaSet", "front-abc"), true, 1},
-		"if its ReplicaSet is another workload's, expect no":   {front, ownerOf("apps/v1", "ReplicaSet", "canary-abc"), false, 1},
-		"if its ReplicaSet belongs to no workload, expect no":  {front, ownerOf("apps/v1", "ReplicaSet", "bare-abc"), false, 1},
-		"if its ReplicaSet is gone, expect no and a read each": {front, ownerOf("apps/v1", "ReplicaSet", "gone-abc"), false, 2},
+		"if its ReplicaSet is the workload's, expect yes":      {frontend, ownerOf("apps/v1", "ReplicaSet", "front-abc"), true, 1},
+		"if its ReplicaSet is another workload's, expect no":   {frontend, ownerOf("apps/v1", "ReplicaSet", "canary-abc"), false, 1},
+		"if its ReplicaSet belongs to no workload, expect no":  {frontend, ownerOf("apps/v1", "ReplicaSet", "bare-abc"), false, 1},
+		"if its ReplicaSet is gone, expect no and a read each": {frontend, ownerOf("apps/v1", "ReplicaSet", "gone-abc"), false, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			kube := replicaSets()
@@ -118,17 +118,17 @@ func TestIsPodOf(t *testing.T) {
 	kube.PrependReactor("get", "replicasets", func(clienttesting.Action) (bool, runtime.Object, error) {
 		return true, nil, errors.New("connection refused")
 	})
-	_, err := isPodOf(t.Context(), kube, front, ownerOf("apps/v1", "ReplicaSet", "front-abc"), map[types.UID]bool{})
+	_, err := isPodOf(t.Context(), kube, frontend, ownerOf("apps/v1", "ReplicaSet", "front-abc"), map[types.UID]bool{})
 	assert.EqualError(t, err, "read ReplicaSet shop/front-abc: connection refused")
 }
 
 func TestReadWorkload(t *testing.T) {
 	selector := &metav1.LabelSelector{MatchLabels: map[string]string{"app": "front"}}
-	meta := metav1.ObjectMeta{Namespace: "shop", Name: "front", UID: "front-1"}
+	objectMeta := metav1.ObjectMeta{Namespace: "shop", Name: "front", UID: "front-1"}
 	kube := fake.NewClientset(
-		&appsv1.Deployment{ObjectMeta: meta, Spec: appsv1.DeploymentSpec{Selector: selector, Paused: true}, Status: appsv1.DeploymentStatus{AvailableReplicas: 1}},
-		&appsv1.StatefulSet{ObjectMeta: meta, Spec: appsv1.StatefulSetSpec{Selector: selector, UpdateStrategy: appsv1.StatefulSetUpdateStrategy{Type: appsv1.OnDeleteStatefulSetStrategyType}}, Status: appsv1.StatefulSetStatus{AvailableReplicas: 2}},
-		&appsv1.DaemonSet{ObjectMeta: meta, Spec: appsv1.DaemonSetSpec{Selector: selector, UpdateStrategy: appsv1.DaemonSetUpdateStrategy{Type: appsv1.OnDeleteDaemonSetStrategyType}}, Status: appsv1.DaemonSetStatus{NumberAvailable: 3}},
+		&appsv1.Deployment{ObjectMeta: objectMeta, Spec: appsv1.DeploymentSpec{Selector: selector, Paused: true}, Status: appsv1.DeploymentStatus{AvailableReplicas: 1}},
+		&appsv1.StatefulSet{ObjectMeta: objectMeta, Spec: appsv1.StatefulSetSpec{Selector: selector, UpdateStrategy: appsv1.StatefulSetUpdateStrategy{Type: appsv1.OnDeleteStatefulSetStrategyType}}, Status: appsv1.StatefulSetStatus{AvailableReplicas: 2}},
+		&appsv1.DaemonSet{ObjectMeta: objectMeta, Spec: appsv1.DaemonSetSpec{Selector: selector, UpdateStrategy: appsv1.DaemonSetUpdateStrategy{Type: appsv1.OnDeleteDaemonSetStrategyType}}, Status: appsv1.DaemonSetStatus{NumberAvailable: 3}},
 	)
 	for kind, available := range map[string]int32{deployment: 1, statefulSet: 2, daemonSet: 3} {
 		w, err := readWorkload(t.Context(), kube, kind, "shop", "front")

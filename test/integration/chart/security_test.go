@@ -16,11 +16,11 @@ import (
 	"k8s.io/pod-security-admission/policy"
 )
 
-func podSecurityViolations(t *testing.T, level api.Level, meta metav1.ObjectMeta, spec corev1.PodSpec) string {
+func podSecurityViolations(t *testing.T, level api.Level, objectMeta metav1.ObjectMeta, spec corev1.PodSpec) string {
 	t.Helper()
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
 	require.NoError(t, err)
-	result := policy.AggregateCheckResults(evaluator.EvaluatePod(api.LevelVersion{Level: level, Version: api.LatestVersion()}, &meta, &spec))
+	result := policy.AggregateCheckResults(evaluator.EvaluatePod(api.LevelVersion{Level: level, Version: api.LatestVersion()}, &objectMeta, &spec))
 	return result.ForbiddenDetail()
 }
 
