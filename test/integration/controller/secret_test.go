@@ -158,7 +158,7 @@ func TestTwoEdgesWithOneSecretName(t *testing.T) {
 	env.createEdge(ns, edgePod("front-two", "two", nil))
 
 	note := env.awaitEvent(ns, "Pod", "front-two", "Conflict")
-	assert.Contains(t, note, "kept for service account one")
+	assert.Contains(t, note, "serves service account one")
 	assert.Contains(t, note, policy.SecretNameKey)
 	refused := map[string]string{"result": "conflict"}
 	require.Eventually(t, func() bool { got, _ := env.metric("isthmus_publish_total", refused); return got >= 10 }, waitTimeout, pollInterval, "many checks")
