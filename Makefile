@@ -37,6 +37,10 @@ UNIT := ./cmd/... ./docs/... ./hack/... ./internal/... ./patches/... ./webhook/.
 # A folder with a file .norace is tested without the race detector; the file says why.
 NORACE = $(patsubst ./%/.norace,$(MODULE)/%,$(shell find . -name .norace))
 
+# A folder with a file .alone is tested while no other package is; the file says why.
+ALONE = $(patsubst ./%/.alone,$(MODULE)/%,$(shell find . -name .alone))
+MESH = $(shell $(GO) list ./test/mesh/...)
+
 # $(call go-test,FOLDERS) tests folders with the race detector, except those above. Go's
 # cache of test results does not see the programs that tests build and run: hence -count=1.
 go-test = $(call go-test-packages,$(or $(shell $(GO) list $(1)),$(error go list finds no package in $(1))))
@@ -98,7 +102,10 @@ test-integration: control-plane ## Run test/integration, beside an API server
 
 .PHONY: test-mesh
 test-mesh: control-plane ## Run test/mesh, beside istiod, pilot-agent, cert-manager and Prometheus
-	$(GO) test -p 2 -count=1 $(TESTFLAGS) -timeout 15m ./test/mesh/...
+	@status=0; \
+	$(GO) test -p 2 -count=1 $(TESTFLAGS) -timeout 15m $(filter-out $(ALONE),$(MESH)) || status=1; \
+	$(GO) test -p 1 -count=1 $(TESTFLAGS) -timeout 15m $(ALONE) || status=1; \
+	exit $$status
 
 # PAGE=weights runs one page.
 .PHONY: test-guides
@@ -141,7 +148,8 @@ test-ci: control-plane stand-ins node-parts ## Run what CI runs of test-mesh, te
 	@status=0; \
 	echo "=== mesh, guides, soak with $(CI_ROTATIONS) rotations"; \
 	ISTHMUS_ROTATIONS=$(CI_ROTATIONS) $(GO) test -tags soak,guides -p 3 -parallel 8 -count=1 $(TESTFLAGS) -v -timeout 30m \
-		./test/mesh/... ./test/guides ./test/soak/... || status=1; \
+		$(filter-out $(ALONE),$(MESH)) ./test/guides ./test/soak/... || status=1; \
+	$(GO) test -p 1 -count=1 $(TESTFLAGS) -v -timeout 15m $(ALONE) || status=1; \
 	echo "=== e2e, on a node"; \
 	$(GO) test -tags e2e -count=1 $(TESTFLAGS) -v -parallel 6 -timeout 30m -run '$(CI_E2E)' ./test/e2e/lifecycle || status=1; \
 	echo "=== chaos, on a node"; \
