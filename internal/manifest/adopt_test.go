@@ -109,7 +109,7 @@ func TestAdoptCorpus(t *testing.T) {
 			require.NoError(t, err)
 			want, err := sigsyaml.YAMLToJSON([]byte(out))
 			require.NoError(t, err)
-			assert.JSONEq(t, string(want), adopted(t, string(asJSON)), "YAML and JSON are edited alike")
+			assert.JSONEq(t, string(want), adopted(t, string(asJSON)), "YAML and JSON are edited in the same way")
 		})
 	}
 	assert.GreaterOrEqual(t, count, 9)

@@ -61,7 +61,7 @@ func TestCorpus(t *testing.T) {
 				if form == "compact" {
 					want, err := sigsyaml.YAMLToJSON([]byte(injected))
 					require.NoError(t, err)
-					assert.JSONEq(t, string(want), edited, "YAML and JSON are edited alike")
+					assert.JSONEq(t, string(want), edited, "YAML and JSON are edited in the same way")
 				}
 			}
 		})
