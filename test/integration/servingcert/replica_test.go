@@ -31,6 +31,8 @@ type replica struct {
 	address     string
 	cancel      context.CancelFunc
 	ended       sync.WaitGroup
+	mu          sync.Mutex // guards stopping, and the first Add of connections against their Wait
+	stopping    bool
 	connections sync.WaitGroup // those that the service forwards to it
 	reviews     atomic.Int64
 	leaves      sync.Map // serial number -> true
@@ -84,14 +86,29 @@ func (i *installation) startReplica(t *testing.T, l lifetimes) *replica {
 	return r
 }
 
-// stop stops a replica that is no longer an endpoint, after its connections have ended.
+// stop takes no more connections, and stops the replica after those that it has have ended.
 func (r *replica) stop() {
+	r.mu.Lock()
+	r.stopping = true
+	r.mu.Unlock()
 	r.connections.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	_ = r.server.Shutdown(ctx)
 	r.cancel()
 	r.ended.Wait()
+}
+
+// connect says whether the replica takes one more connection. The caller calls
+// connections.Done when it has ended.
+func (r *replica) connect() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopping || r.source.Ready() != nil {
+		return false
+	}
+	r.connections.Add(1)
+	return true
 }
 
 func (r *replica) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -168,8 +185,7 @@ func (s *service) nextReady() *replica {
 	defer s.mu.Unlock()
 	for range s.replicas {
 		s.next++
-		if r := s.replicas[s.next%len(s.replicas)]; r.source.Ready() == nil {
-			r.connections.Add(1)
+		if r := s.replicas[s.next%len(s.replicas)]; r.connect() {
 			return r
 		}
 	}
