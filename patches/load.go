@@ -172,5 +172,5 @@ func (p *Profile) validate(root *yaml.Node) error {
 
 func (k Criteria) isEmpty() bool {
 	return len(k.Images)+len(k.Containers)+len(k.Commands)+len(k.FirstWords)+len(k.Words)+len(k.Env)+len(k.WithoutEnv)+
-		len(k.ProbePaths)+len(k.Labels)+len(k.RestartPolicies) == 0
+		len(k.ProbePaths)+len(k.OtherProbePaths)+len(k.Labels)+len(k.WithoutLabels)+len(k.RestartPolicies) == 0
 }

@@ -23,7 +23,7 @@ func TestAddErrors(t *testing.T) {
 		"no YAML":             {"name: [", "own.yaml: line 1: did not find expected node content"},
 		"nothing":             {"", "own.yaml: no profile in it"},
 		"a list":              {"- name: x\n", "own.yaml:1: want a mapping with the fields of a profile"},
-		"unknown field":       {head + "match:\n- image: [nginx]\n", `own.yaml:4: match[0] has no field "image"; known are commands, containers, env, firstWords, images, labels, probePaths, restartPolicies, withoutEnv, words`},
+		"unknown field":       {head + "match:\n- image: [nginx]\n", `own.yaml:4: match[0] has no field "image"; known are commands, containers, env, firstWords, images, labels, otherProbePaths, probePaths, restartPolicies, withoutEnv, withoutLabels, words`},
 		"forbidden field":     {head + "securityContext: {}\n", `own.yaml:3: a profile has no field "securityContext"; known are description, env, files, match, name, not, onlyNamed, readsSecret`},
 		"in second document":  {head + "onlyNamed: true\n---\nname: b\nsummary: x\n", `own.yaml:6: a profile has no field "summary"`},
 		"field twice":         {head + "name: again\n", `own.yaml:3: a profile has the field "name" twice`},

@@ -1,6 +1,7 @@
 package patches
 
 import (
+	"net/netip"
 	"path"
 	"slices"
 	"strings"
@@ -85,11 +86,24 @@ func (k Criteria) match(pod *corev1.Pod, c *corev1.Container) bool {
 		return false
 	}
 	for key, value := range k.Labels {
-		if v, ok := pod.Labels[key]; !ok || v != value {
+		if !hasLabel(pod, key, value) {
 			return false
 		}
 	}
-	return len(k.ProbePaths) == 0 || hasProbe(c, k.ProbePaths)
+	for key, value := range k.WithoutLabels {
+		if hasLabel(pod, key, value) {
+			return false
+		}
+	}
+	if len(k.OtherProbePaths) > 0 && !hasProbe(c, k.OtherProbePaths, isOtherHost) {
+		return false
+	}
+	return len(k.ProbePaths) == 0 || hasProbe(c, k.ProbePaths, isPod)
+}
+
+func hasLabel(pod *corev1.Pod, key, value string) bool {
+	v, ok := pod.Labels[key]
+	return ok && v == value
 }
 
 // firstWord returns the base name of the first word, or "" if there is none. If the
@@ -116,9 +130,11 @@ func hasEnv(c *corev1.Container, names []string) bool {
 	return slices.ContainsFunc(c.Env, func(e corev1.EnvVar) bool { return slices.Contains(names, e.Name) })
 }
 
-func hasProbe(c *corev1.Container, prefixes []string) bool {
+// hasProbe reports whether an HTTP probe has a path with one of the prefixes, and a
+// host that the caller wants.
+func hasProbe(c *corev1.Container, prefixes []string, wanted func(host string) bool) bool {
 	for _, p := range []*corev1.Probe{c.ReadinessProbe, c.LivenessProbe, c.StartupProbe} {
-		if p == nil || p.HTTPGet == nil {
+		if p == nil || p.HTTPGet == nil || !wanted(p.HTTPGet.Host) {
 			continue
 		}
 		if slices.ContainsFunc(prefixes, func(s string) bool { return strings.HasPrefix(p.HTTPGet.Path, s) }) {
@@ -126,4 +142,19 @@ func hasProbe(c *corev1.Container, prefixes []string) bool {
 		}
 	}
 	return false
+}
+
+// isPod reports whether a probe of this host reaches the pod itself: the field is
+// empty.
+func isPod(host string) bool { return host == "" }
+
+// isOtherHost reports whether a probe of this host reaches something else. A loopback
+// address is the node's: with the host's network that may be the pod, so it is no sign
+// of either.
+func isOtherHost(host string) bool {
+	if host == "" || host == "localhost" {
+		return false
+	}
+	address, err := netip.ParseAddr(host)
+	return err != nil || !address.IsLoopback()
 }

@@ -43,6 +43,14 @@ func TestCandidates(t *testing.T) {
 		"injector":                     {`containers: [{image: "datawire/aes:1.8.1", command: [aes-injector]}]`, ""},
 		"traffic manager":              {`containers: [{image: "datawire/aes:1.8.1", command: [/usr/bin/traffic-manager], env: [{name: AMBASSADOR_NAMESPACE}]}]`, ""},
 		"traffic agent":                {`containers: [{image: hello}, {name: agent, image: "datawire/aes:1.12.4", env: [{name: AGENT_SERVICE}, {name: AMBASSADOR_NAMESPACE}]}]`, ""},
+		"pro":                          {`containers: [{image: "quay.io/datawire/ambassador_pro:amb-core-0.4.0", env: [{name: AMBASSADOR_NAMESPACE}], livenessProbe: {httpGet: {path: /ambassador/v0/check_alive, port: 8877}}}]`, "ambassador"},
+		"pro's sidecar":                {`containers: [{image: "quay.io/datawire/ambassador_pro:amb-sidecar-0.4.0", env: [{name: AMBASSADOR_NAMESPACE}, {name: REDIS_URL}]}]`, ""},
+		"a variable of both products":  {`containers: [{image: "corp/edge:7", env: [{name: AES_LOG_LEVEL}], livenessProbe: {httpGet: {path: /ambassador/v0/check_alive, port: 8877}}}]`, "emissary"},
+		"agent by its variable":        {`containers: [{image: "datawire/aes:3.9.1", env: [{name: AGENT_NAMESPACE}]}]`, ""},
+		"edge that an agent reports":   {`containers: [{image: "datawire/aes:3.9.1", env: [{name: AGENT_CONFIG_RESOURCE_NAME}]}]`, "aes"},
+		"a watcher of an edge":         {`containers: [{image: corp/watch, env: [{name: AMBASSADOR_NAMESPACE}], livenessProbe: {httpGet: {host: edge.corp, path: /ambassador/v0/check_alive, port: 8877}}}]`, ""},
+		"a watcher by name":            {`containers: [{image: corp/ambassador, env: [{name: AMBASSADOR_NAMESPACE}], startupProbe: {httpGet: {host: 10.1.2.3, path: /ambassador/v0/check_alive, port: 8877}}}]`, ""},
+		"edge that probes its node":    {`{hostNetwork: true, containers: [{image: "datawire/aes:3.9.1", readinessProbe: {httpGet: {host: 127.0.0.1, path: /ambassador/v0/check_ready, port: 8877}}}]}`, "aes"},
 		"pro's auth service":           {`containers: [{image: "quay.io/datawire/ambassador_pro:auth-0.0.6"}]`, ""},
 		"job":                          {`{restartPolicy: Never, containers: [{image: "emissaryingress/emissary:3.9.1"}]}`, ""},
 		"job that retries":             {`{restartPolicy: OnFailure, containers: [{image: "datawire/aes:3.9.1"}]}`, ""},
@@ -54,6 +62,52 @@ func TestCandidates(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pod := &corev1.Pod{}
 			require.NoError(t, yaml.UnmarshalStrict([]byte(c.spec), &pod.Spec))
+			found := set.Candidates(pod)
+			if c.want == "" {
+				assert.Empty(t, found)
+				return
+			}
+			require.Len(t, found, 1)
+			assert.Equal(t, c.want, found[0].Profile.Name)
+		})
+	}
+}
+
+// TestCandidatesOfRenamedImages shows how an image under another name is told apart by
+// the labels that the charts of Emissary and Edge Stack share.
+func TestCandidatesOfRenamedImages(t *testing.T) {
+	set, err := patches.BuiltIn()
+	require.NoError(t, err)
+	const (
+		both     = `product: aes, profile: main`
+		emissary = both + `, app.kubernetes.io/name: emissary-ingress`
+		probe    = `readinessProbe: {httpGet: {path: /ambassador/v0/check_ready, port: 8877}}`
+		tcp      = `readinessProbe: {tcpSocket: {port: 8877}}`
+		variable = `env: [{name: AMBASSADOR_NAMESPACE}]`
+		redis    = `env: [{name: AMBASSADOR_NAMESPACE}, {name: REDIS_URL}]`
+	)
+	for name, c := range map[string]struct{ labels, container, want string }{
+		"variables from elsewhere":           {both, probe, "aes"},
+		"TCP probe":                          {both, tcp + ", " + variable, "aes"},
+		"without Redis":                      {both, probe + ", " + variable, "aes"},
+		"canary of the chart":                {`product: aes, profile: canary`, probe, "aes"},
+		"Edge Stack by its chart":            {`product: aes, app.kubernetes.io/name: edge-stack`, probe + ", " + redis, "aes"},
+		"Emissary by its chart":              {emissary, probe + ", " + variable, "emissary"},
+		"Emissary, variables from elsewhere": {emissary, probe, "emissary"},
+		"Emissary, TCP probe":                {emissary, tcp + ", " + variable, "emissary"},
+		"Edge Stack called like Emissary":    {emissary, probe + ", " + redis, "aes"},
+		"labels alone":                       {both, tcp, ""},
+		"Emissary's labels alone":            {emissary, tcp, ""},
+		"labels and a command":               {both, tcp + ", command: [/bin/migrate], " + variable, ""},
+		"another product's labels":           {`product: shop`, tcp + ", " + variable, ""},
+		"the name of a Service":              {`service: ambassador`, `image: corp/team/ambassador:1`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := &corev1.Pod{}
+			require.NoError(t, yaml.UnmarshalStrict([]byte("metadata: {labels: {"+c.labels+"}}\nspec: {containers: [{name: ambassador, "+c.container+"}]}"), pod))
+			if pod.Spec.Containers[0].Image == "" {
+				pod.Spec.Containers[0].Image = "corp/gateway:3.9.1"
+			}
 			found := set.Candidates(pod)
 			if c.want == "" {
 				assert.Empty(t, found)
@@ -80,6 +134,12 @@ func TestVersionFacts(t *testing.T) {
 		"corp:5000/emissary":                      {true, true},
 		"corp/emissary:latest":                    {true, true},
 		"corp/emissary:2024":                      {true, true},
+		"corp/emissary:2026.11":                   {true, true},
+		"corp/emissary:2026.11.1":                 {true, true},
+		"corp/emissary:20261130":                  {true, true},
+		"corp/emissary:24.04":                     {true, true},
+		"corp/emissary:1.04":                      {true, true},
+		"corp/ambassador_pro:amb-core-0.11.0":     {false, false},
 		"corp/emissary@sha256:00":                 {true, true},
 	} {
 		assert.Equal(t, want.reads, secretDir.Reads(image), image)

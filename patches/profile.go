@@ -45,10 +45,16 @@ type Criteria struct {
 	Env []string `json:"env,omitempty"`
 	// WithoutEnv are names of environment variables that are all absent.
 	WithoutEnv []string `json:"withoutEnv,omitempty"`
-	// ProbePaths are prefixes of the path of an HTTP probe.
+	// ProbePaths are prefixes of the path of an HTTP probe of the container itself. A
+	// probe that names a host is no sign of what the container is.
 	ProbePaths []string `json:"probePaths,omitempty"`
+	// OtherProbePaths are prefixes of the path of an HTTP probe that names another
+	// host: the container watches an edge.
+	OtherProbePaths []string `json:"otherProbePaths,omitempty"`
 	// Labels must all be on the pod, with these values.
 	Labels map[string]string `json:"labels,omitempty"`
+	// WithoutLabels must all be absent from the pod, or have other values.
+	WithoutLabels map[string]string `json:"withoutLabels,omitempty"`
 	// RestartPolicies are restart policies of the pod.
 	RestartPolicies []string `json:"restartPolicies,omitempty"`
 }
