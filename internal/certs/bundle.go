@@ -24,6 +24,9 @@ type Bundle struct {
 	key   func() []byte
 	chain []*x509.Certificate
 	roots []*x509.Certificate
+	// path leads from the leaf to a root. Of several paths it is the one that stays
+	// valid longest.
+	path []*x509.Certificate
 }
 
 // Want is what material has to satisfy to become a Bundle.
@@ -51,10 +54,10 @@ func MinRemainingLife(lifetime time.Duration) time.Duration {
 //   - key and leaf match;
 //   - the leaf carries exactly one URI, the wanted SPIFFE ID, is for clients and
 //     servers, and is not a CA;
-//   - the leaf is valid now, and MinRemainingLife of its life, counted from its
-//     issue, is left;
 //   - the chain leads to a root of the mesh or of the material itself, for
-//     clients and for servers.
+//     clients and for servers;
+//   - leaf, intermediates and root are valid now, and MinRemainingLife of the life
+//     that they leave, counted from the leaf's issue, is left.
 //
 // Every error is a *Rejection.
 func New(m Material, want Want) (*Bundle, error) {
@@ -78,14 +81,20 @@ func New(m Material, want Want) (*Bundle, error) {
 	for _, err := range []error{
 		checkIdentity(leaf, want.ID),
 		checkUsage(leaf),
-		checkValidity(leaf, want.Now),
-		verifyChain(chain, roots, want.Now),
+		checkValidity(chain[:1], want.Now),
 	} {
 		if err != nil {
 			return nil, err
 		}
 	}
-	return &Bundle{id: want.ID, key: func() []byte { return key }, chain: chain, roots: roots}, nil
+	path, err := verifyChain(chain, roots, want.Now)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkValidity(path, want.Now); err != nil {
+		return nil, err
+	}
+	return &Bundle{id: want.ID, key: func() []byte { return key }, chain: chain, roots: roots, path: path}, nil
 }
 
 // ID is the SPIFFE ID of the leaf.
@@ -105,10 +114,22 @@ func (b *Bundle) Issued() time.Time { return issued(b.chain[0]) }
 
 // UsefulUntil is when less than MinRemainingLife is left, so that New would reject
 // the certificate.
-func (b *Bundle) UsefulUntil() time.Time { return usefulUntil(b.chain[0]) }
+func (b *Bundle) UsefulUntil() time.Time { return usefulUntil(b.path) }
 
-// NotAfter is the end of the leaf's validity.
-func (b *Bundle) NotAfter() time.Time { return b.chain[0].NotAfter }
+// NotAfter is the end of the bundle's validity: the first end among leaf,
+// intermediates and root. A leaf often outlives an intermediate that is about to be
+// replaced.
+func (b *Bundle) NotAfter() time.Time { return firstToExpire(b.path).NotAfter }
+
+// Limit names the intermediate or root that expires before the leaf, and when. It is
+// empty if the leaf expires first.
+func (b *Bundle) Limit() string {
+	c := firstToExpire(b.path)
+	if c == b.path[0] {
+		return ""
+	}
+	return fmt.Sprintf("%s, valid until %s", describe(b.path, c), c.NotAfter.UTC().Format(time.RFC3339))
+}
 
 // RootNotAfter is when the first of the roots expires.
 func (b *Bundle) RootNotAfter() time.Time {
@@ -144,7 +165,11 @@ func (b Bundle) String() string {
 	if len(b.chain) == 0 {
 		return "no bundle"
 	}
-	return fmt.Sprintf("%s, serial %s, until %s", b.id, Serial(b.chain[0]), b.chain[0].NotAfter.UTC().Format(time.RFC3339))
+	limit := ""
+	if c := firstToExpire(b.path); c != b.path[0] {
+		limit = fmt.Sprintf(" (the end of %s)", describe(b.path, c))
+	}
+	return fmt.Sprintf("%s, serial %s, until %s%s", b.id, Serial(b.chain[0]), b.NotAfter().UTC().Format(time.RFC3339), limit)
 }
 
 // Format prints no key for any verb.

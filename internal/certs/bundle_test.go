@@ -322,6 +322,75 @@ func TestBundleDescribesItself(t *testing.T) {
 	assert.Equal(t, "no bundle", certs.Bundle{}.String())
 }
 
+func TestBundleEndsWithTheFirstCertificateOfItsPath(t *testing.T) {
+	const day = 24 * time.Hour
+	lasting := authority(t, "mesh root", around(day, 10*day))
+	leaving := authority(t, "leaving root", around(day, 2*time.Hour))
+	next := authority(t, "next root", around(day, 20*day))
+	middle := lasting.Intermediate(t, certtest.CommonName("middle"), around(time.Hour, 2*time.Hour))
+	lower := middle.Intermediate(t, certtest.CommonName("lower"), around(time.Hour, 3*time.Hour))
+	late := lasting.Intermediate(t, certtest.CommonName("late"), around(time.Hour, 2*day))
+	clients := lasting.Intermediate(t, certtest.CommonName("short"), around(time.Hour, 2*time.Hour), certtest.Usages(x509.ExtKeyUsageClientAuth))
+	servers := lasting.CrossSign(t, clients, around(time.Hour, 2*day), certtest.Usages(x509.ExtKeyUsageServerAuth))
+	bridge := lasting.CrossSign(t, next, around(time.Hour, 2*time.Hour))
+	renewed := leaving.CrossSign(t, leaving, around(time.Hour, 10*day))
+	leaf := func(issuer *certtest.Pair) *certtest.Pair { return leafOf(t, issuer, around(2*time.Minute, day)) }
+	withChain := func(leaf *certtest.Pair, above ...*certtest.Pair) certs.Material {
+		return certs.Material{Key: leaf.KeyPEM, Chain: slices.Concat(leaf.CertificatePEM, joined(above...))}
+	}
+	subject := func(kind string, p *certtest.Pair) string {
+		return fmt.Sprintf("%s %q, serial %s, valid until %s", kind, p.Certificate.Subject, serial(p), p.Certificate.NotAfter.Format(time.RFC3339))
+	}
+
+	for name, test := range map[string]struct {
+		material certs.Material
+		want     certs.Want
+		end      time.Duration
+		limit    string
+	}{
+		"if the leaf ends first, expect its end":                        {withChain(leaf(late), late), wanted(lasting), day, ""},
+		"if an intermediate ends first, expect its end":                 {withChain(leaf(middle), middle), wanted(lasting), 2 * time.Hour, subject("intermediate", middle)},
+		"if two intermediates end before the leaf, expect the first":    {withChain(leaf(lower), lower, middle), wanted(lasting), 2 * time.Hour, subject("intermediate", middle)},
+		"if the root ends first, expect its end":                        {withChain(leaf(leaving)), wanted(leaving), 2 * time.Hour, subject("root", leaving)},
+		"if another root ends first, expect no limit":                   {withChain(leaf(lasting)), wanted(lasting, leaving), day, ""},
+		"if the root was renewed, expect the later end":                 {withChain(leaf(leaving)), wanted(leaving, renewed), day, ""},
+		"if the material brings the renewed root, expect the later end": {material(leaf(leaving), renewed), wanted(leaving), day, ""},
+		"if a bridge ends and its root is known, expect no limit":       {withChain(leaf(next), bridge), wanted(lasting, next), day, ""},
+		"if a bridge ends and its root is not known, expect its end":    {withChain(leaf(next), bridge), wanted(lasting), 2 * time.Hour, subject("intermediate", bridge)},
+		"if an intermediate is not on the path, expect no limit":        {withChain(leaf(late), late, middle), wanted(lasting), day, ""},
+		"if the path of clients ends first, expect its end":             {withChain(leaf(clients), clients, servers), wanted(lasting), 2 * time.Hour, subject("intermediate", clients)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, err := certs.New(test.material, test.want)
+			require.NoError(t, err)
+			assert.Equal(t, noon.Add(test.end), b.NotAfter())
+			assert.Equal(t, test.limit, b.Limit())
+			assert.Equal(t, noon, b.Issued(), "the life counts from the issue of the leaf")
+			assert.Equal(t, noon.Add(test.end-time.Minute), b.UsefulUntil())
+			before, _, _ := strings.Cut(test.limit, ", valid until")
+			assert.Contains(t, b.String(), ", until "+noon.Add(test.end).Format(time.RFC3339))
+			assert.Contains(t, b.String(), before)
+		})
+	}
+	for name, test := range map[string]struct {
+		material certs.Material
+		at       time.Duration
+		expect   string
+	}{
+		"if an intermediate is about to end, expect expired": {withChain(leaf(middle), middle), 2*time.Hour - 59*time.Second,
+			fmt.Sprintf(`expired: intermediate "CN=middle", serial %s: valid until 2026-03-01T14:00:00Z only, and it is 2026-03-01T13:59:01Z`, serial(middle))},
+		"if the root is about to end, expect expired": {withChain(leaf(leaving)), 2*time.Hour - time.Second,
+			fmt.Sprintf(`expired: root "CN=leaving root", serial %s: valid until 2026-03-01T14:00:00Z only, and it is 2026-03-01T13:59:59Z`, serial(leaving))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			want := wanted(lasting, leaving)
+			want.Now = noon.Add(test.at)
+			_, err := certs.New(test.material, want)
+			assert.EqualError(t, err, test.expect)
+		})
+	}
+}
+
 func TestBundleIsImmutable(t *testing.T) {
 	root := authority(t, "mesh root")
 	leaf := leafOf(t, root)

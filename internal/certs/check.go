@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"slices"
 	"time"
 
@@ -79,39 +80,71 @@ func issued(leaf *x509.Certificate) time.Time {
 	return leaf.NotBefore.Add(min(backdating, leaf.NotAfter.Sub(leaf.NotBefore)*2/3))
 }
 
-func usefulUntil(leaf *x509.Certificate) time.Time {
-	return leaf.NotAfter.Add(-MinRemainingLife(leaf.NotAfter.Sub(issued(leaf))))
+// usefulUntil returns when less than MinRemainingLife is left of what path allows.
+// The life counts from the issue of the leaf; an intermediate is older.
+func usefulUntil(path []*x509.Certificate) time.Time {
+	end := firstToExpire(path).NotAfter
+	return end.Add(-MinRemainingLife(end.Sub(issued(path[0]))))
 }
 
-func checkValidity(leaf *x509.Certificate, now time.Time) error {
-	at := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-	rest := leaf.NotAfter.Sub(now)
+// firstToExpire returns the certificate of a path that expires first; of several, the
+// one nearest to the leaf.
+func firstToExpire(path []*x509.Certificate) *x509.Certificate {
+	return slices.MinFunc(path, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
+}
+
+// describe names a certificate of a path.
+func describe(path []*x509.Certificate, c *x509.Certificate) string {
 	switch {
-	case now.Before(leaf.NotBefore):
-		return reject(NotYetValid, "valid from %s, and it is %s", at(leaf.NotBefore), at(now))
-	case rest <= 0:
-		return reject(Expired, "valid until %s, and it is %s", at(leaf.NotAfter), at(now))
-	case now.After(usefulUntil(leaf)):
-		return reject(Expired, "valid until %s only, and it is %s", at(leaf.NotAfter), at(now))
+	case c == path[0]:
+		return "the certificate with serial " + Serial(c)
+	case c == path[len(path)-1]:
+		return fmt.Sprintf("root %.200q, serial %s", c.Subject, Serial(c))
+	}
+	return fmt.Sprintf("intermediate %.200q, serial %s", c.Subject, Serial(c))
+}
+
+// checkValidity checks that every certificate of a path from a leaf is valid now, and
+// for long enough to be worth publishing.
+func checkValidity(path []*x509.Certificate, now time.Time) error {
+	at := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+	first, which := firstToExpire(path), ""
+	if first != path[0] {
+		which = describe(path, first) + ": "
+	}
+	switch {
+	case now.Before(path[0].NotBefore):
+		return reject(NotYetValid, "valid from %s, and it is %s", at(path[0].NotBefore), at(now))
+	case !now.Before(first.NotAfter):
+		return reject(Expired, "%svalid until %s, and it is %s", which, at(first.NotAfter), at(now))
+	case now.After(usefulUntil(path)):
+		return reject(Expired, "%svalid until %s only, and it is %s", which, at(first.NotAfter), at(now))
 	}
 	return nil
 }
 
 // verifyChain verifies the chain up to a root, once for a client and once for a
 // server: an intermediate may be for one of them only. checkIdentity checks the
-// identity.
-func verifyChain(chain, roots []*x509.Certificate, now time.Time) error {
+// identity. It returns the path to a root that stays valid longest; if the path of
+// clients differs from that of servers, the one that expires first.
+func verifyChain(chain, roots []*x509.Certificate, now time.Time) ([]*x509.Certificate, error) {
 	if len(roots) == 0 {
-		return reject(Untrusted, "no root certificate that is valid now")
+		return nil, reject(Untrusted, "no root certificate that is valid now")
 	}
+	byEnd := func(a, b []*x509.Certificate) int {
+		return firstToExpire(a).NotAfter.Compare(firstToExpire(b).NotAfter)
+	}
+	var paths [][]*x509.Certificate
 	options := x509.VerifyOptions{Roots: certPool(roots), Intermediates: certPool(chain[1:]), CurrentTime: now}
 	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth} {
 		options.KeyUsages = []x509.ExtKeyUsage{usage}
-		if _, err := chain[0].Verify(options); err != nil {
-			return reject(Untrusted, "issuer %.200q: %v", chain[0].Issuer, err)
+		found, err := chain[0].Verify(options)
+		if err != nil {
+			return nil, reject(Untrusted, "issuer %.200q: %v", chain[0].Issuer, err)
 		}
+		paths = append(paths, slices.MaxFunc(found, byEnd))
 	}
-	return nil
+	return slices.MinFunc(paths, byEnd), nil
 }
 
 func certPool(list []*x509.Certificate) *x509.CertPool {

@@ -72,7 +72,11 @@ type candidate struct {
 	// trusted is true if the chain leads to a root of the mesh, and not only to
 	// one that the bundle brings along.
 	trusted bool
-	roots   []*x509.Certificate
+	// byMesh is the candidate with the mesh's roots alone if trusted, and otherwise the
+	// candidate itself. Its end compares with that of an observed bundle, because the
+	// end of a chain depends on the roots.
+	byMesh *certs.Bundle
+	roots  []*x509.Certificate
 }
 
 // validate checks a candidate against the target and the time: it was valid when
@@ -88,13 +92,14 @@ func (o Observation) validate(b *certs.Bundle, now time.Time) (*candidate, error
 	if err != nil {
 		return nil, fmt.Errorf("secret %s: the candidate: %w", o.target, err)
 	}
-	c := &candidate{Bundle: valid}
+	c := &candidate{Bundle: valid, byMesh: valid}
 	if c.roots, err = certs.ParseCertificates(valid.Roots()); err != nil {
 		return nil, fmt.Errorf("secret %s: the candidate's roots: %w", o.target, err)
 	}
 	m.Roots = nil
-	_, err = certs.New(m, want)
-	c.trusted = err == nil
+	if b, err := certs.New(m, want); err == nil {
+		c.trusted, c.byMesh = true, b
+	}
 	return c, nil
 }
 
@@ -109,7 +114,7 @@ func (o Observation) decideCandidate(c *candidate, rule Rule, now time.Time) Dec
 		return Decision{Cause: CauseNoCandidate}
 	case !c.trusted && certs.ReasonOf(o.Err) == certs.Untrusted:
 		return o.decideUntrusted(c, rule, now)
-	case o.future != nil && !c.NotAfter().After(o.future.NotAfter()):
+	case o.future != nil && !c.byMesh.NotAfter().After(o.future.NotAfter()):
 		return Decision{Cause: CauseStale, NextCheck: o.future.NotBefore()}
 	}
 	return writeCandidate(CauseBad, c, now)
@@ -125,7 +130,7 @@ func (o Observation) decideUntrusted(c *candidate, rule Rule, now time.Time) Dec
 		return Decision{Cause: CauseUntrusted}
 	}
 	o.State, o.Bundle, o.RenewAfter = Good, b, renewAfter(o.secret, b)
-	return o.decideRenewal(&candidate{Bundle: c.Bundle, roots: c.roots, trusted: true}, rule, now)
+	return o.decideRenewal(&candidate{Bundle: c.Bundle, byMesh: c.Bundle, roots: c.roots, trusted: true}, rule, now)
 }
 
 // decideRenewal decides whether the candidate replaces a valid bundle.
@@ -140,14 +145,14 @@ func (o Observation) decideRenewal(c *candidate, rule Rule, now time.Time) Decis
 		return Decision{Cause: CauseUntrusted, NextCheck: o.Bundle.UsefulUntil()}
 	case !c.trusted:
 		return Decision{Cause: CauseUntrusted, NextCheck: o.RenewAfter}
-	case rule == WhenNewer && isNewer(c.Bundle, o.Bundle):
+	case rule == WhenNewer && isNewer(c.byMesh, o.Bundle):
 		return writeCandidate(CauseNewer, c, now)
 	case !due:
 		return Decision{Cause: CauseNotDue, NextCheck: o.RenewAfter}
-	case livesLonger(c.Bundle, o.Bundle, now):
+	case livesLonger(c.byMesh, o.Bundle, now):
 		return writeCandidate(CauseDue, c, now)
 	}
-	return Decision{Cause: CauseNoBetter, NextCheck: whenLivesLonger(c.Bundle, o.Bundle, now)}
+	return Decision{Cause: CauseNoBetter, NextCheck: whenLivesLonger(c.byMesh, o.Bundle, now)}
 }
 
 func writeCandidate(cause Cause, c *candidate, now time.Time) Decision {

@@ -103,7 +103,7 @@ func Inspect(secret *corev1.Secret, target Target, now time.Time) Observation {
 		o.State, o.Bundle = Good, bundle
 		o.RenewAfter = renewAfter(secret, bundle)
 		o.compareRoots()
-		o.LabelsDiffer = labelsDiffer(secret, target, bundle)
+		o.LabelsDiffer = labelsDiffer(secret, target, bundle, now)
 	case certs.ReasonOf(err) == certs.NotYetValid:
 		o.State, o.Err = Bad, err
 		o.future = futureBundle(secret, target)
@@ -208,16 +208,32 @@ func contains(list []*x509.Certificate, c *x509.Certificate) bool {
 // labelsDiffer reports whether the label or the annotations, which are readable
 // without access to keys, do not match the bundle. renewAfter reads the renewal
 // point and tolerates any value.
-func labelsDiffer(secret *corev1.Secret, target Target, bundle *certs.Bundle) bool {
+func labelsDiffer(secret *corev1.Secret, target Target, bundle *certs.Bundle, now time.Time) bool {
 	if !policy.IsManaged(secret) {
 		return true
 	}
 	for key, want := range certificateAnnotations(target.ID, bundle) {
-		if secret.Annotations[key] != want {
+		if got := secret.Annotations[key]; got != want && (key != policy.NotAfterKey || got != notAfterOfOwnRoots(secret, target, now)) {
 			return true
 		}
 	}
 	return false
+}
+
+// notAfterOfOwnRoots returns the end of the Secret's certificate as the roots in the
+// Secret give it. The end depends on the roots: writers that know different roots
+// would correct each other's annotation in turns. The publishing writer knew the
+// roots in the Secret. Empty if they do not verify the certificate.
+func notAfterOfOwnRoots(secret *corev1.Secret, target Target, now time.Time) string {
+	roots, err := certs.ParseCertificates(secret.Data[corev1.ServiceAccountRootCAKey])
+	if err != nil {
+		return ""
+	}
+	bundle, err := bundleIn(secret, target.ID, roots, now)
+	if err != nil {
+		return ""
+	}
+	return formatTime(bundle.NotAfter())
 }
 
 // errNoRoots: a Secret cannot be checked without the mesh's roots.
