@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -16,7 +17,7 @@ import (
 )
 
 // CacheOptions returns the options of the cache of the manager that Add is called
-// with: only opted-in namespaces and injected pods are watched, and only a little of
+// with: only opted-in namespaces and injected pods that have not ended are watched, and only a little of
 // their metadata is cached.
 func CacheOptions() (cache.Options, error) {
 	injected, err := labels.NewRequirement(policy.InjectedLabel, selection.Exists, nil)
@@ -30,6 +31,12 @@ func CacheOptions() (cache.Options, error) {
 		},
 		&corev1.Pod{}: {
 			Label: labels.NewSelector().Add(*injected),
+			// Evicted and finished pods count as gone: the API server sends their end as a
+			// deletion.
+			Field: fields.AndSelectors(
+				fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)),
+				fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
+			),
 			// The controller reads the labels and annotations of a pod from the API server.
 			Transform: stripMetadata(nil),
 		},

@@ -36,6 +36,38 @@ func TestOptOut(t *testing.T) {
 	env.awaitSecret(other, "istio-certs", anySecret)
 }
 
+// A pod that has ended needs nothing: everything is removed although the object of the
+// pod is still there, as after an eviction.
+func TestOptOutWithEndedPods(t *testing.T) {
+	for name, phase := range map[string]corev1.PodPhase{"evicted": corev1.PodFailed, "finished": corev1.PodSucceeded} {
+		end := func(env *environment, pod *corev1.Pod) {
+			pod.Status.Phase, pod.Status.Reason = phase, "Evicted"
+			_, err := env.kube.CoreV1().Pods(pod.Namespace).UpdateStatus(t.Context(), pod, metav1.UpdateOptions{})
+			require.NoError(t, err)
+		}
+		t.Run(name+" after the namespace opted out", func(t *testing.T) {
+			env := newEnvironment(t)
+			ns := env.createNamespace(map[string]string{policy.PublishKey: "true"}, "edge")
+			pod := env.createEdge(ns, edgePod("front", "edge", nil))
+			env.awaitBinding(ns)
+			env.setLabel(ns, "")
+			end(env, pod)
+			env.awaitNoBinding(ns)
+		})
+		t.Run(name+" while no controller ran", func(t *testing.T) {
+			env := newEnvironment(t)
+			ns := env.createNamespace(nil, "edge")
+			pod := env.createEdge(ns, edgePod("front", "edge", nil))
+			env.awaitSecret(ns, "istio-certs", anySecret)
+			env.stop()
+			env.setLabel(ns, "")
+			end(env, pod)
+			env.startController()
+			env.awaitNoSecret(ns, "istio-certs")
+		})
+	}
+}
+
 func TestOptOutWhileNoControllerRuns(t *testing.T) {
 	env := newEnvironment(t)
 	ns := env.createNamespace(nil, "edge")
@@ -65,20 +97,32 @@ func TestPublisherBinding(t *testing.T) {
 	env := newEnvironment(t)
 	ns := env.createNamespace(map[string]string{policy.SourceKey: "agent"}, "edge", "other")
 	pod := env.createEdge(ns, edgePod("front", "edge", nil))
-	var binding *rbacv1.RoleBinding
-	require.Eventually(t, func() bool {
-		var err error
-		binding, err = env.kube.RbacV1().RoleBindings(ns).Get(t.Context(), "isthmus-publisher", metav1.GetOptions{})
-		return err == nil
-	}, waitTimeout, pollInterval)
+	binding := env.awaitBinding(ns)
 	assert.Equal(t, rbacv1.RoleRef{APIGroup: "rbac.authorization.k8s.io", Kind: "ClusterRole", Name: "isthmus-publisher"}, binding.RoleRef)
 	assert.Equal(t, []rbacv1.Subject{{Kind: "ServiceAccount", Name: "edge", Namespace: ns}}, binding.Subjects)
 	assert.Zero(t, env.mesh.issuedCount(ns), "what the pod publishes, the controller does not")
 
 	env.setLabel(ns, "")
 	env.deletePod(pod)
-	require.Eventually(t, func() bool {
-		_, err := env.kube.RbacV1().RoleBindings(ns).Get(t.Context(), "isthmus-publisher", metav1.GetOptions{})
+	env.awaitNoBinding(ns)
+}
+
+// awaitBinding waits for the RoleBinding of the publishers.
+func (env *environment) awaitBinding(namespace string) (binding *rbacv1.RoleBinding) {
+	env.t.Helper()
+	require.Eventually(env.t, func() bool {
+		var err error
+		binding, err = env.kube.RbacV1().RoleBindings(namespace).Get(env.t.Context(), "isthmus-publisher", metav1.GetOptions{})
+		return err == nil
+	}, waitTimeout, pollInterval)
+	return binding
+}
+
+// awaitNoBinding waits until there is no RoleBinding of the publishers.
+func (env *environment) awaitNoBinding(namespace string) {
+	env.t.Helper()
+	require.Eventually(env.t, func() bool {
+		_, err := env.kube.RbacV1().RoleBindings(namespace).Get(env.t.Context(), "isthmus-publisher", metav1.GetOptions{})
 		return apierrors.IsNotFound(err)
-	}, waitTimeout, pollInterval, "the RoleBinding is deleted with the opt-in")
+	}, waitTimeout, pollInterval, "the RoleBinding is still there")
 }
