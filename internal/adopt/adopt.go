@@ -59,7 +59,7 @@ type Adoption struct {
 // no error.
 func Adopt(engine *inject.Engine, req inject.Request, o Options) (Adoption, error) {
 	settings := engine.Settings()
-	options, problem := policy.Resolve(req.Pod.Labels, req.Pod.Annotations, req.Namespace, settings.Defaults, settings.SecretNames)
+	options, problem := policy.Resolve(req.Pod.Labels, req.Pod.Annotations, req.Namespace, settings.Defaults, settings.Names())
 	verdict := policy.Decide(req.Pod.Labels, req.Pod.Annotations, policy.Namespace{Name: req.Namespace.Name, Labels: withInjectionLabel(nil)}, settings.ExcludedNamespaces)
 	if verdict.OptIn == policy.NotOptedIn && !verdict.Denied {
 		return Adoption{Reason: verdict.Reason}, nil

@@ -97,7 +97,7 @@ func rulesOf(o Options) rules {
 		sources[name] = true
 	}
 	return rules{
-		sources: sources, mirrorSecrets: o.Settings.MirrorSecretNames, defaults: o.Settings.Defaults, secretNames: o.Settings.SecretNames,
+		sources: sources, mirrorSecrets: o.Settings.MirrorSecretNames, defaults: o.Settings.Defaults, names: o.Settings.Names(), labels: o.Settings.SecretLabels,
 		restarts: o.ReportStale != nil,
 	}
 }

@@ -36,7 +36,7 @@ func (c claim) reference() corev1.ObjectReference {
 // API server has checked; nothing is taken from Isthmus' own annotations, which its
 // author may have written.
 func claimOf(pod *corev1.Pod, ns policy.Namespace, r rules) (claim, *policy.Problem) {
-	options, problem := policy.Resolve(pod.Labels, pod.Annotations, ns, r.defaults, r.secretNames)
+	options, problem := policy.Resolve(pod.Labels, pod.Annotations, ns, r.defaults, r.names)
 	c := claim{
 		pod: types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, uid: pod.UID, mode: knownMode(pod.Labels[policy.InjectedLabel]),
 		created: pod.CreationTimestamp.Time, serviceAccount: pod.Spec.ServiceAccountName,

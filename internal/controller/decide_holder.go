@@ -19,9 +19,10 @@ type rules struct {
 	sources map[policy.Source]bool
 	// mirrorSecrets are the Secrets that may be mirrored.
 	mirrorSecrets []string
-	// defaults and secretNames are those of the settings.
-	defaults    policy.Defaults
-	secretNames []string
+	// defaults, names and labels are those of the settings.
+	defaults policy.Defaults
+	names    policy.Names
+	labels   map[string]string
 	// restarts is true when stale workloads are restarted on demand.
 	restarts bool
 }

@@ -107,7 +107,7 @@ type namespaceDesire struct {
 
 // desireOf reads the annotations of a namespace.
 func desireOf(ns policy.Namespace, r rules) namespaceDesire {
-	options, problem := policy.Resolve(nil, nil, ns, r.defaults, r.secretNames)
+	options, problem := policy.Resolve(nil, nil, ns, r.defaults, r.names)
 	d := namespaceDesire{options: options, isValid: problem == nil}
 	if d.isValid && options.ServiceAccount != "" {
 		d.claims = []claim{{mode: options.Mode, serviceAccount: options.ServiceAccount, options: options}}

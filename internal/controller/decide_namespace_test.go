@@ -113,7 +113,7 @@ func TestDesireOfANamespace(t *testing.T) {
 			}
 			assert.Equal(t, test.accounts, accounts)
 			if test.isValid {
-				assert.Equal(t, test.tlsContext, d.options.TLSContext)
+				assert.Equal(t, test.tlsContext, d.options.TLSContext != "")
 			}
 		})
 	}

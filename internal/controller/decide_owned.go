@@ -132,7 +132,7 @@ func desiredBinding(namespace string, claims []claim) map[string]any {
 // nil when there should be none. roots is the name of the Secret with the mesh's
 // roots that it refers to; empty when it refers to none.
 func desiredTLSContext(options policy.Options, claims []claim) (fields map[string]any, roots string) {
-	if !options.TLSContext || len(claims) == 0 {
+	if options.TLSContext == "" || len(claims) == 0 {
 		return nil, ""
 	}
 	spec := map[string]any{

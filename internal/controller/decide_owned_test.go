@@ -80,7 +80,7 @@ func TestDesiredBinding(t *testing.T) {
 }
 
 func TestDesiredTLSContext(t *testing.T) {
-	options := policy.Options{SecretName: "istio-certs", TLSContext: true}
+	options := policy.Options{SecretName: "istio-certs", TLSContext: "istio-upstream"}
 	files, fromSecret := podClaim("files", "emissary", time.Hour), podClaim("secret", "emissary", time.Hour)
 	fromSecret.options.Delivery = policy.DeliverySecret
 	withIDs := podClaim("named", "emissary", time.Hour)

@@ -21,7 +21,7 @@ import (
 func testRules() rules {
 	return rules{
 		sources:       map[policy.Source]bool{policy.IstioCA: true, policy.Mirror: true, policy.CertManager: true},
-		mirrorSecrets: []string{"istio.emissary"}, secretNames: []string{"istio-certs"},
+		mirrorSecrets: []string{"istio.emissary"}, names: policy.Names{Secrets: []string{"istio-certs"}, TLSContexts: []string{"istio-upstream"}},
 	}
 }
 

@@ -73,7 +73,7 @@ func TestReconcileRoots(t *testing.T) {
 func TestTLSContextWaitsForItsRoots(t *testing.T) {
 	c := newChecker(t, newAuthority(t))
 	o := newOwnedObject(c)
-	options := policy.Options{SecretName: "istio-certs", TLSContext: true}
+	options := policy.Options{SecretName: "istio-certs", TLSContext: "istio-upstream"}
 	claims := []claim{podClaim("front", "emissary", time.Hour)}
 	require.NoError(t, c.reconcileTLSContext(t.Context(), c.state, options, claims))
 	assert.Empty(t, o.requests, "there is no certificate yet")

@@ -25,7 +25,7 @@ func (s *subject) decide() Result {
 	if status, ok := s.Pod.Annotations[policy.StatusKey]; ok {
 		return s.decideInjected(status)
 	}
-	options, problem := policy.Resolve(s.Pod.Labels, s.Pod.Annotations, s.Namespace, s.engine.settings.Defaults, s.engine.settings.SecretNames)
+	options, problem := policy.Resolve(s.Pod.Labels, s.Pod.Annotations, s.Namespace, s.engine.settings.Defaults, s.engine.settings.Names())
 	s.options = options
 	if problem != nil && !problem.OfNamespace {
 		return denied(policy.InvalidOverride, problem.Message)

@@ -34,7 +34,7 @@ func (s *subject) decideInjected(text string) Result {
 // currentHash returns the hash of the template that the pod would get today, or "" if
 // it cannot be computed.
 func (s *subject) currentHash(st *Status) string {
-	options, problem := policy.Resolve(s.Pod.Labels, s.Pod.Annotations, s.Namespace, s.engine.settings.Defaults, s.engine.settings.SecretNames)
+	options, problem := policy.Resolve(s.Pod.Labels, s.Pod.Annotations, s.Namespace, s.engine.settings.Defaults, s.engine.settings.Names())
 	if problem != nil {
 		return ""
 	}

@@ -31,7 +31,7 @@ func (e *Engine) ReviewNamespace(ns policy.Namespace) NamespaceReview {
 	}
 	r := NamespaceReview{
 		Warnings: policy.UnknownKeys(nil, nil, ns),
-		Problems: policy.NamespaceProblems(ns, e.settings.Defaults, e.settings.SecretNames),
+		Problems: policy.NamespaceProblems(ns, e.settings.Defaults, e.settings.Names()),
 	}
 	if name, ok := ns.Annotations[policy.ProfileKey]; ok && e.profiles.ByName(name) == nil {
 		r.Problems = append(r.Problems, e.unknownProfileMessage(ns, name))
@@ -39,7 +39,7 @@ func (e *Engine) ReviewNamespace(ns policy.Namespace) NamespaceReview {
 	if len(r.Problems) > 0 {
 		return r // the combination of the keys is unknown
 	}
-	o, _ := policy.Resolve(nil, nil, ns, e.settings.Defaults, e.settings.SecretNames)
+	o, _ := policy.Resolve(nil, nil, ns, e.settings.Defaults, e.settings.Names())
 	e.reviewMirror(&r, ns, o)
 	e.reviewMesh(&r, ns, o)
 	if _, ok := ns.Annotations[policy.PublishKey]; ok && o.Publish && e.settings.PublisherImage == "" {

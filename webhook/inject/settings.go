@@ -3,10 +3,13 @@ package inject
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/distribution/reference"
 	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/isthmus-mesh/isthmus/patches"
 	"github.com/isthmus-mesh/isthmus/patches/strict"
@@ -23,6 +26,17 @@ type Settings struct {
 	// SecretNames are the allowed values of isthmus.dev/secret-name. Default
 	// istio-certs.
 	SecretNames []string `json:"secretNames,omitempty"`
+	// TLSContextNames are the allowed names of TLSContexts. The value "true" of
+	// isthmus.dev/tls-context stands for istio-upstream, or for the first of them when
+	// that name is not allowed. Default istio-upstream.
+	TLSContextNames []string `json:"tlsContextNames,omitempty"`
+	// TLSContextALPN is what a TLSContext offers as alpn_protocols: names separated by
+	// commas, without blanks. Default istio-http/1.1,istio: then Istio's sidecars also
+	// apply rules about paths at ports without a declared protocol.
+	TLSContextALPN string `json:"tlsContextALPN,omitempty"`
+	// SecretLabels are labels of every Secret and TLSContext that the controller keeps,
+	// for edges that select by label. Default: none.
+	SecretLabels map[string]string `json:"secretLabels,omitempty"`
 	// MirrorSecretNames are the Secrets that the source mirror may read. Default:
 	// none.
 	MirrorSecretNames []string `json:"mirrorSecretNames,omitempty"`
@@ -73,7 +87,7 @@ func (s Settings) Validate() error {
 		field string
 		names []string
 	}{
-		{"secretNames", s.SecretNames}, {"mirrorSecretNames", s.MirrorSecretNames}, {"imagePullSecrets", s.ImagePullSecrets},
+		{"secretNames", s.SecretNames}, {"tlsContextNames", s.TLSContextNames}, {"mirrorSecretNames", s.MirrorSecretNames}, {"imagePullSecrets", s.ImagePullSecrets},
 	} {
 		for i, name := range list.names {
 			if problem := policy.SecretNameProblem(name); problem != "" {
@@ -81,7 +95,11 @@ func (s Settings) Validate() error {
 			}
 		}
 	}
-	if _, problem := policy.Resolve(nil, nil, policy.Namespace{}, s.Defaults, s.SecretNames); problem != nil {
+	if strings.ContainsFunc(s.TLSContextALPN, func(r rune) bool { return r <= ' ' || r > '~' }) || slices.Contains(strings.Split(s.TLSContextALPN, ","), "") {
+		errs = append(errs, fmt.Errorf("tlsContextALPN %q: want names separated by commas, without blanks, such as istio-http/1.1,istio", s.TLSContextALPN))
+	}
+	errs = append(errs, s.validateTLSContextNames(), s.validateSecretLabels())
+	if _, problem := policy.Resolve(nil, nil, policy.Namespace{}, s.Defaults, s.Names()); problem != nil {
 		errs = append(errs, fmt.Errorf("defaults: %s", problem.Message))
 	}
 	return errors.Join(errs...)
@@ -92,8 +110,49 @@ func (s Settings) WithDefaults() Settings {
 	if len(s.SecretNames) == 0 {
 		s.SecretNames = []string{"istio-certs"}
 	}
+	if len(s.TLSContextNames) == 0 {
+		s.TLSContextNames = []string{policy.DefaultTLSContext}
+	}
+	if s.TLSContextALPN == "" {
+		s.TLSContextALPN = "istio-http/1.1,istio"
+	}
 	if !slices.Contains(s.ExcludedNamespaces, "kube-system") {
 		s.ExcludedNamespaces = append(slices.Clone(s.ExcludedNamespaces), "kube-system")
 	}
 	return s
+}
+
+// Names returns the names that the settings allow.
+func (s Settings) Names() policy.Names {
+	return policy.Names{Secrets: s.SecretNames, TLSContexts: s.TLSContextNames}
+}
+
+// validateTLSContextNames refuses names that are values of the annotation, and names
+// that another name's companion has.
+func (s Settings) validateTLSContextNames() error {
+	for i, name := range s.TLSContextNames {
+		switch {
+		case name == "true" || name == "false":
+			return fmt.Errorf("tlsContextNames[%d] %q: it is a value of %s with another meaning; choose another name", i, name, policy.TLSContextKey)
+		case slices.Contains(s.TLSContextNames, name+policy.TCPSuffix):
+			return fmt.Errorf("tlsContextNames[%d] %q: its companion for TCP has the name %s, which is in the list too; choose another name", i, name, name+policy.TCPSuffix)
+		}
+	}
+	return nil
+}
+
+// validateSecretLabels refuses what Kubernetes refuses as a label, and the labels that
+// have a meaning for Isthmus.
+func (s Settings) validateSecretLabels() error {
+	var errs []error
+	for _, key := range slices.Sorted(maps.Keys(s.SecretLabels)) {
+		value := s.SecretLabels[key]
+		switch problems := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...); {
+		case len(problems) > 0:
+			errs = append(errs, fmt.Errorf("secretLabels: %s=%s: %s", key, value, strings.Join(problems, "; ")))
+		case key == policy.ManagedByLabel || strings.HasPrefix(key, policy.Domain):
+			errs = append(errs, fmt.Errorf("secretLabels: %s=%s: Isthmus itself sets labels of that name; choose another", key, value))
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -26,7 +26,7 @@ func TestParseSettingsErrors(t *testing.T) {
 	for name, c := range map[string]struct{ yaml, want string }{
 		"no YAML":            {"mesh: [", "s.yaml: line 1: did not find expected node content"},
 		"a list":             {"- a\n", "s.yaml:1: want a mapping with the fields of a settings file"},
-		"unknown field":      {"defaults: {}\nmessh: {}\n", `s.yaml:2: a settings file has no field "messh"; known are defaults, excludedNamespaces, imagePullSecrets, mesh, mirrorSecretNames, publisherImage, secretNames`},
+		"unknown field":      {"defaults: {}\nmessh: {}\n", `s.yaml:2: a settings file has no field "messh"; known are defaults, excludedNamespaces, imagePullSecrets, mesh, mirrorSecretNames, publisherImage, secretLabels, secretNames, tlsContextALPN, tlsContextNames`},
 		"unknown mesh field": {"mesh:\n  trustDomian: x\n", `s.yaml:2: mesh has no field "trustDomian"; known are caAddress, certProvider, clusterDomain, clusterID, discoveryAddress, imagePullPolicy, maxCertTTL, meshID, network, proxyImage, revision, rootClusterTrustBundle, rootConfigMap, tokenAudience, trustDomain`},
 		"field twice":        {"mesh: {}\nmesh: {}\n", `s.yaml:2: a settings file has the field "mesh" twice`},
 		"wrong type":         {"secretNames: istio-certs\n", "s.yaml:1: json: cannot unmarshal string"},
@@ -39,6 +39,13 @@ func TestParseSettingsErrors(t *testing.T) {
 		"source":             {"defaults: {source: vault}\n", `s.yaml: defaults: default for isthmus.dev/source: "vault" is not allowed; want istio-ca, agent, cert-manager or mirror`},
 		"secret name":        {"secretNames: [A_B]\n", `s.yaml: secretNames[0] "A_B": a lowercase RFC 1123 subdomain`},
 		"mirrored secret":    {"mirrorSecretNames: [A_B]\n", `s.yaml: mirrorSecretNames[0] "A_B": a lowercase RFC 1123 subdomain`},
+		"TLSContext name":    {"tlsContextNames: [A_B]\n", `s.yaml: tlsContextNames[0] "A_B": a lowercase RFC 1123 subdomain`},
+		"TLSContext true":    {"tlsContextNames: [mesh, \"true\"]\n", `s.yaml: tlsContextNames[1] "true": it is a value of isthmus.dev/tls-context with another meaning; choose another name`},
+		"companion's name":   {"tlsContextNames: [mesh-tcp, mesh]\n", `s.yaml: tlsContextNames[1] "mesh": its companion for TCP has the name mesh-tcp, which is in the list too; choose another name`},
+		"blank in ALPN":      {"tlsContextALPN: istio, h2\n", `s.yaml: tlsContextALPN "istio, h2": want names separated by commas, without blanks`},
+		"empty ALPN":         {"tlsContextALPN: \"istio,\"\n", `s.yaml: tlsContextALPN "istio,": want names separated`},
+		"no label":           {"secretLabels: {edge: not a label}\n", `s.yaml: secretLabels: edge=not a label: a valid label must be`},
+		"our own label":      {"secretLabels: {app.kubernetes.io/managed-by: helm}\n", `s.yaml: secretLabels: app.kubernetes.io/managed-by=helm: Isthmus itself sets labels of that name; choose another`},
 		"default secret":     {"defaults: {secretName: x}\n", `s.yaml: defaults: default for isthmus.dev/secret-name: "x" is not allowed; want one of the names that the chart allows: istio-certs`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -48,8 +48,8 @@ const (
 	// MirrorSecretKey is an annotation of a namespace: the Secret that source mirror
 	// follows. Default istio.<service account>.
 	MirrorSecretKey = Domain + "mirror-secret"
-	// TLSContextKey is an annotation of a namespace: "true" requests the TLSContext
-	// istio-upstream. Default "false".
+	// TLSContextKey is an annotation of a namespace: "true" requests a TLSContext, and
+	// a name that the settings allow requests one of that name. Default "false".
 	TLSContextKey = Domain + "tls-context"
 
 	// RestartKey is an annotation of a workload or namespace: with "true" the

@@ -57,6 +57,6 @@ func (r *resolver) applyMode(o *Options, podLabels map[string]string) {
 				r.reportPod(key, v, "mode ambient gives the pod neither certificate nor sidecar; remove the annotation, or choose another mode")
 			}
 		}
-		o.Delivery, o.Envoy, o.Publish, o.TLSContext, o.CertTTL = "", false, false, false, 0
+		o.Delivery, o.Envoy, o.Publish, o.TLSContext, o.CertTTL = "", false, false, "", 0
 	}
 }

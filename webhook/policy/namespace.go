@@ -18,7 +18,7 @@ type Namespace struct {
 
 // NamespaceProblems lists every invalid value under the keys of Isthmus that a
 // namespace carries: one sentence each, in a fixed order.
-func NamespaceProblems(ns Namespace, d Defaults, secretNames []string) []string {
+func NamespaceProblems(ns Namespace, d Defaults, names Names) []string {
 	var problems []string
 	if v, ok := ns.Labels[InjectionLabel]; ok && v != InjectionEnabled && v != InjectionDisabled {
 		problems = append(problems, fmt.Sprintf("namespace %s: label %s: %q is not allowed; want %s or %s", ns.Name, InjectionLabel, v, InjectionEnabled, InjectionDisabled))
@@ -27,7 +27,7 @@ func NamespaceProblems(ns Namespace, d Defaults, secretNames []string) []string 
 		problems = append(problems, problem)
 	}
 	firstProblem := func(annotations map[string]string) string {
-		if _, problem := Resolve(nil, nil, Namespace{Name: ns.Name, Labels: ns.Labels, Annotations: annotations}, d, secretNames); problem != nil {
+		if _, problem := Resolve(nil, nil, Namespace{Name: ns.Name, Labels: ns.Labels, Annotations: annotations}, d, names); problem != nil {
 			return problem.Message
 		}
 		return ""

@@ -28,7 +28,7 @@ func TestNamespaceProblems(t *testing.T) {
 				`namespace shop: label isthmus.dev/injection: "" is not allowed; want enabled or disabled`,
 				`namespace shop: annotation isthmus.dev/restart-when-stale: "always" is not allowed; want "true" or "false"`,
 				`namespace shop: annotation isthmus.dev/delivery: "pigeon" is not allowed; want files or secret`,
-				`namespace shop: annotation isthmus.dev/tls-context: "yes" is not allowed; want "true" or "false"`,
+				`namespace shop: annotation isthmus.dev/tls-context: "yes" is not allowed; want "true", "false" or one of the names that the chart allows: istio-upstream, mesh-upstream`,
 				`namespace shop: annotation isthmus.dev/cert-ttl: "soon" is not allowed; want a Go duration of at least one minute, such as 12h`,
 			},
 		},
@@ -43,14 +43,14 @@ func TestNamespaceProblems(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			ns := Namespace{Name: "shop", Labels: c.labels, Annotations: c.annotations}
-			assert.Equal(t, c.want, NamespaceProblems(ns, Defaults{}, []string{"istio-certs"}))
+			assert.Equal(t, c.want, NamespaceProblems(ns, Defaults{}, Names{Secrets: []string{"istio-certs"}, TLSContexts: []string{"istio-upstream", "mesh-upstream"}}))
 		})
 	}
 }
 
 // An invalid default is reported once: removing annotations does not help.
 func TestNamespaceProblemsReportsAnInvalidDefaultOnce(t *testing.T) {
-	got := NamespaceProblems(Namespace{Name: "shop"}, Defaults{CertTTL: "soon"}, []string{"istio-certs"})
+	got := NamespaceProblems(Namespace{Name: "shop"}, Defaults{CertTTL: "soon"}, Names{Secrets: []string{"istio-certs"}})
 	assert.Equal(t, []string{`default for isthmus.dev/cert-ttl: "soon" is not allowed; want a Go duration of at least one minute, such as 12h`}, got)
 }
 

@@ -1,6 +1,9 @@
 package policy
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Delivery is how the edge reads its certificate.
 type Delivery string
@@ -33,8 +36,31 @@ type Defaults struct {
 	// Source defaults to istio-ca. Agent adds the publisher to every pod that does
 	// not opt out of it.
 	Source Source `json:"source,omitempty"`
-	// TLSContext requests the TLSContext istio-upstream. Default false.
+	// TLSContext requests a TLSContext of the default name. Default false.
 	TLSContext bool `json:"tlsContext,omitempty"`
+}
+
+// Names are the names that the settings allow.
+type Names struct {
+	// Secrets are the allowed names of Secrets.
+	Secrets []string
+	// TLSContexts are the allowed names of TLSContexts.
+	TLSContexts []string
+}
+
+// DefaultTLSContext is the name of a TLSContext for which no other name is chosen.
+const DefaultTLSContext = "istio-upstream"
+
+// TCPSuffix follows the name of a TLSContext in the name of its companion for
+// TCPMappings.
+const TCPSuffix = "-tcp"
+
+// defaultTLSContext is the name that the value "true" stands for.
+func (n Names) defaultTLSContext() string {
+	if len(n.TLSContexts) == 0 || slices.Contains(n.TLSContexts, DefaultTLSContext) {
+		return DefaultTLSContext
+	}
+	return n.TLSContexts[0]
 }
 
 // Options is the combination of what pod, namespace and defaults set. It is
@@ -70,8 +96,9 @@ type Options struct {
 	// ServiceAccount is the service account whose Secret is maintained even while no
 	// edge pod uses it. It is empty when the namespace names none.
 	ServiceAccount string
-	// TLSContext requests the TLSContext istio-upstream.
-	TLSContext bool
+	// TLSContext is the name of the TLSContext that is requested. It is empty when none
+	// is.
+	TLSContext string
 	// CertTTL is the certificate lifetime to request. Zero means that neither pod,
 	// namespace nor chart set it.
 	CertTTL time.Duration

@@ -17,7 +17,7 @@ import (
 // controller calls it with the labels and annotations of a running edge pod, or
 // with nil for the options that the namespace sets. The settings are validated by
 // calling it with the defaults only.
-func Resolve(podLabels, podAnnotations map[string]string, ns Namespace, d Defaults, secretNames []string) (Options, *Problem) {
+func Resolve(podLabels, podAnnotations map[string]string, ns Namespace, d Defaults, names Names) (Options, *Problem) {
 	r := resolver{podAnnotations: podAnnotations, ns: ns}
 	o := Options{
 		Mode:       Sidecar,
@@ -41,14 +41,14 @@ func Resolve(podLabels, podAnnotations map[string]string, ns Namespace, d Defaul
 	})
 	r.read(SecretNameKey, d.SecretName, func(v string) string {
 		o.SecretName = v
-		if !slices.Contains(secretNames, v) {
-			return "want one of the names that the chart allows: " + strings.Join(secretNames, ", ")
+		if !slices.Contains(names.Secrets, v) {
+			return "want one of the names that the chart allows: " + strings.Join(names.Secrets, ", ")
 		}
 		return ""
 	})
 	r.read(EnvoyKey, "", parseBool(&o.Envoy))
 	r.readSource(&o, d)
-	r.readNamespaceOnly(&o, d)
+	r.readNamespaceOnly(&o, d, names)
 	r.read(CertTTLKey, d.CertTTL, func(v string) string {
 		ttl, err := time.ParseDuration(v)
 		o.CertTTL = ttl

@@ -13,7 +13,7 @@ import (
 func TestPrecedence(t *testing.T) {
 	ns := policy.Namespace{Name: "shop", Annotations: map[string]string{policy.CertDirKey: "/namespace/", policy.DeliveryKey: "secret"}}
 	defaults := policy.Defaults{CertDir: "/chart", Delivery: policy.DeliveryFiles, CertTTL: "2h"}
-	names := []string{"istio-certs"}
+	names := policy.Names{Secrets: []string{"istio-certs"}}
 	options, problem := policy.Resolve(nil, map[string]string{policy.CertDirKey: "/pod/./certs/"}, ns, defaults, names)
 	assert.Nil(t, problem)
 	assert.Equal(t, "/pod/certs", options.CertDir)
@@ -35,7 +35,7 @@ func TestPrecedence(t *testing.T) {
 
 // In mode secret the Secret is the only delivery.
 func TestModeSecretDeliversTheSecret(t *testing.T) {
-	names := []string{"istio-certs"}
+	names := policy.Names{Secrets: []string{"istio-certs"}}
 	secret := annotations{policy.ModeKey: "secret", policy.EnvoyKey: "true"}
 	options, problem := policy.Resolve(nil, secret, policy.Namespace{Name: "shop"}, policy.Defaults{Delivery: policy.DeliveryFiles, Envoy: true}, names)
 	assert.Nil(t, problem, "a default does not contradict the mode")
@@ -49,4 +49,24 @@ func TestModeSecretDeliversTheSecret(t *testing.T) {
 		OfNamespace: true,
 		Message:     `namespace shop: annotation isthmus.dev/delivery: "files" is not allowed; mode secret has no agent that writes files; want secret`,
 	}, problem)
+}
+
+// "true" stands for istio-upstream where that name is allowed, otherwise for the first
+// allowed name.
+func TestDefaultNameOfTheTLSContext(t *testing.T) {
+	ns := policy.Namespace{Name: "shop", Annotations: map[string]string{policy.TLSContextKey: "true"}}
+	for name, c := range map[string]struct {
+		allowed []string
+		want    string
+	}{
+		"if nothing is set, expect istio-upstream":                        {nil, "istio-upstream"},
+		"if istio-upstream is not the first, expect it nevertheless":      {[]string{"mesh", "istio-upstream"}, "istio-upstream"},
+		"if istio-upstream is not allowed, expect the first allowed name": {[]string{"mesh", "other"}, "mesh"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, problem := policy.Resolve(nil, nil, ns, policy.Defaults{}, policy.Names{Secrets: []string{"istio-certs"}, TLSContexts: c.allowed})
+			assert.Nil(t, problem)
+			assert.Equal(t, c.want, got.TLSContext)
+		})
+	}
 }

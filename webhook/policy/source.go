@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 )
@@ -65,7 +66,7 @@ func (r *resolver) readSource(o *Options, d Defaults) {
 }
 
 // readNamespaceOnly reads the options that a pod cannot set.
-func (r *resolver) readNamespaceOnly(o *Options, d Defaults) {
+func (r *resolver) readNamespaceOnly(o *Options, d Defaults, names Names) {
 	if o.Source == Mirror {
 		r.readNamespace(MirrorSecretKey, "", func(v string) string {
 			o.MirrorSecret = v
@@ -79,8 +80,22 @@ func (r *resolver) readNamespaceOnly(o *Options, d Defaults) {
 		o.ServiceAccount = v
 		return nameProblem(v, "a service account")
 	})
-	o.TLSContext = d.TLSContext
-	r.readNamespace(TLSContextKey, "", parseBool(&o.TLSContext))
+	if d.TLSContext {
+		o.TLSContext = names.defaultTLSContext()
+	}
+	r.readNamespace(TLSContextKey, "", func(v string) string {
+		switch {
+		case v == "true":
+			o.TLSContext = names.defaultTLSContext()
+		case v == "false":
+			o.TLSContext = ""
+		case slices.Contains(names.TLSContexts, v):
+			o.TLSContext = v
+		default:
+			return `want "true", "false" or one of the names that the chart allows: ` + strings.Join(names.TLSContexts, ", ")
+		}
+		return ""
+	})
 }
 
 // hasAnnotation reports whether pod or namespace has the annotation.

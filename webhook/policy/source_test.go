@@ -62,7 +62,13 @@ func TestSource(t *testing.T) {
 		},
 		"if the namespace names a service account, expect that name": {
 			namespace: annotations{policy.ServiceAccountKey: "emissary.edge", policy.TLSContextKey: "true"},
-			want:      options{Source: policy.IstioCA, ServiceAccount: "emissary.edge", TLSContext: true},
+			want:      options{Source: policy.IstioCA, ServiceAccount: "emissary.edge", TLSContext: "istio-upstream"},
+		},
+		"if the namespace names an allowed TLSContext, expect that name": {
+			namespace: annotations{policy.TLSContextKey: "mesh-upstream"}, want: options{Source: policy.IstioCA, TLSContext: "mesh-upstream"},
+		},
+		"if the chart requests a TLSContext, expect the default name": {
+			defaults: policy.Defaults{TLSContext: true}, want: options{Source: policy.IstioCA, TLSContext: "istio-upstream"},
 		},
 		"if the namespace wants no TLSContext, expect the namespace to win": {
 			namespace: annotations{policy.TLSContextKey: "false"}, defaults: policy.Defaults{TLSContext: true}, want: options{Source: policy.IstioCA},
@@ -116,14 +122,14 @@ func TestSource(t *testing.T) {
 			namespace: annotations{policy.ServiceAccountKey: ""}, ofNamespace: true,
 			problem: `namespace shop: annotation isthmus.dev/service-account: "" is not allowed; want the name of a service account: lower case letters, digits, dashes and dots`,
 		},
-		"if tls-context is not a boolean, expect a problem": {
+		"if the TLSContext's name is not allowed, expect the allowed names": {
 			namespace: annotations{policy.TLSContextKey: "on"}, ofNamespace: true,
-			problem: `namespace shop: annotation isthmus.dev/tls-context: "on" is not allowed; want "true" or "false"`,
+			problem: `namespace shop: annotation isthmus.dev/tls-context: "on" is not allowed; want "true", "false" or one of the names that the chart allows: istio-upstream, mesh-upstream`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ns := policy.Namespace{Name: "shop", Annotations: c.namespace}
-			got, problem := policy.Resolve(nil, c.pod, ns, c.defaults, []string{"istio-certs"})
+			got, problem := policy.Resolve(nil, c.pod, ns, c.defaults, policy.Names{Secrets: []string{"istio-certs"}, TLSContexts: []string{"istio-upstream", "mesh-upstream"}})
 			if c.problem != "" {
 				assert.Equal(t, &policy.Problem{OfNamespace: c.ofNamespace, Message: c.problem}, problem)
 				return

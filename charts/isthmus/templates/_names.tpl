@@ -152,6 +152,16 @@ each a Secret that holds only the mesh's roots, for a TLSContext. */}}
 {{- $names | uniq | toJson -}}
 {{- end }}
 
+{{/* The TLSContexts that the controller keeps, as a JSON list: the allowed names, and
+for each its companion for TCPMappings. */}}
+{{- define "isthmus.keptTLSContexts" -}}
+{{- $names := list -}}
+{{- range .Values.tlsContextNames -}}
+{{- $names = append (append $names .) (printf "%s-tcp" .) -}}
+{{- end -}}
+{{- $names | uniq | toJson -}}
+{{- end }}
+
 {{/* The Secrets that cert-manager issues into, as a JSON list. */}}
 {{- define "isthmus.issuedSecrets" -}}
 {{- $names := list -}}

@@ -40,6 +40,20 @@ contradict each other.
 {{- fail (printf "defaults.secretName %q is not one of secretNames (%s): add it there or choose one of them" .defaults.secretName (join ", " .secretNames)) -}}
 {{- end -}}
 
+{{- range .tlsContextNames -}}
+{{- if has . (list "true" "false") -}}
+{{- fail (printf "tlsContextNames: %q is a value of isthmus.dev/tls-context with another meaning: choose another name" .) -}}
+{{- end -}}
+{{- if has (printf "%s-tcp" .) $.Values.tlsContextNames -}}
+{{- fail (printf "tlsContextNames: %q is also the name of the companion of %q for TCPMappings: choose another name" (printf "%s-tcp" .) .) -}}
+{{- end -}}
+{{- end -}}
+{{- range $key, $_ := .secretLabels -}}
+{{- if or (eq $key "app.kubernetes.io/managed-by") (hasPrefix "isthmus.dev/" $key) -}}
+{{- fail (printf "secretLabels: %q is a label that Isthmus itself sets: choose another" $key) -}}
+{{- end -}}
+{{- end -}}
+
 {{- if .controller.enabled -}}
 {{- range .secretNames -}}
 {{- if or (hasSuffix "-roots" .) (hasSuffix "-issued" .) -}}

@@ -182,6 +182,9 @@ mesh:
 defaults: {mode: sidecar, delivery: secret, envoy: true, certDir: /run/certs, certTTL: 6h, secretName: front-certs, source: mirror, tlsContext: true}
 controller: {mirrorSecretNames: [istio.default]}
 secretNames: [istio-certs, front-certs]
+secretLabels: {edge: blue}
+tlsContextNames: [mesh-upstream]
+tlsContextALPN: istio
 sidecar: {imagePullSecrets: [{name: registry}]}
 webhook: {excludedNamespaces: [vault]}
 `)

@@ -177,7 +177,7 @@ var namedObjects = map[string][]string{
 	"deployments.apps":             {"istiod", "isthmus-controller"},
 	"leases.coordination.k8s.io":   {"isthmus-controller"},
 	"certificates.cert-manager.io": {"istio-certs"},
-	"tlscontexts.getambassador.io": {"istio-upstream"},
+	"tlscontexts.getambassador.io": {"istio-upstream", "istio-upstream-tcp", "other-upstream"},
 	"mutatingwebhookconfigurations.admissionregistration.k8s.io":     {"isthmus-injector", "istio-sidecar-injector"},
 	"validatingwebhookconfigurations.admissionregistration.k8s.io":   {"isthmus-injector", "istio-validator-istio-system"},
 	"validatingadmissionpolicies.admissionregistration.k8s.io":       {"isthmus-controller-tokens", "isthmus-controller-restarts"},
