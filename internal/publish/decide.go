@@ -29,6 +29,10 @@ type Decision struct {
 	NextCheck time.Time
 }
 
+// keepsCertificate reports whether the Secret is written with the key and the chain
+// that it has.
+func (d Decision) keepsCertificate() bool { return d.Cause == CauseRoots || d.Cause == CauseLabels }
+
 // Decide decides whether to write the candidate into the observed Secret. It is
 // pure. A nil candidate means that there is none; then only roots, label and
 // annotations may change.
@@ -56,10 +60,11 @@ func Decide(o Observation, candidate *certs.Bundle, rule Rule, now time.Time) De
 	if err != nil && d.Cause == CauseNoCandidate { // otherwise no candidate is needed
 		d.Cause, d.Err = CauseInvalid, err
 	}
-	if cause := o.refreshCause(c); cause != "" {
-		if b, err := o.refreshedBundle(c, now); err == nil {
-			// The renewal point of the certificate does not move.
-			return Decision{Write: true, Cause: cause, Bundle: b, RenewAfter: o.RenewAfter, NextCheck: o.RenewAfter}
+	if cause := o.refreshCause(c, rule); cause != "" {
+		if b, err := o.refreshedBundle(c, rule, now); err == nil {
+			// The renewal point of the certificate does not move, and what waits for it or
+			// for a better candidate goes on waiting.
+			return Decision{Write: true, Cause: cause, Bundle: b, RenewAfter: o.RenewAfter, NextCheck: d.NextCheck}
 		}
 	}
 	return d
@@ -163,11 +168,12 @@ func writeCandidate(cause Cause, c *candidate, now time.Time) Decision {
 // refreshCause says why to write a valid Secret again with the key and the chain
 // that it has, and is empty when there is no reason. A root that only the
 // candidate brings along is no reason to remove that root.
-func (o Observation) refreshCause(c *candidate) Cause {
+func (o Observation) refreshCause(c *candidate, rule Rule) Cause {
 	if o.State != Good {
 		return ""
 	}
-	if o.lacksRoot || slices.ContainsFunc(o.extraRoots, func(r *x509.Certificate) bool { return c == nil || !contains(c.roots, r) }) {
+	gone := o.goneRoots(rule)
+	if o.LacksRoot || slices.ContainsFunc(gone, func(r *x509.Certificate) bool { return c == nil || !contains(c.roots, r) }) {
 		return CauseRoots
 	}
 	if o.LabelsDiffer {
@@ -176,12 +182,27 @@ func (o Observation) refreshCause(c *candidate) Cause {
 	return ""
 }
 
+// goneRoots are the roots that are taken out of a valid Secret. One of many
+// publishers may be the last to learn of a new root, so it takes out only those that
+// it knows to be gone.
+func (o Observation) goneRoots(rule Rule) []*x509.Certificate {
+	if rule == WhenDue {
+		return o.removedRoots
+	}
+	return o.extraRoots
+}
+
 // refreshedBundle is the Secret's key and chain with the roots of the mesh and of
-// the candidate.
-func (o Observation) refreshedBundle(c *candidate, now time.Time) (*certs.Bundle, error) {
+// the candidate, and with those in the Secret that are not known to be gone.
+func (o Observation) refreshedBundle(c *candidate, rule Rule, now time.Time) (*certs.Bundle, error) {
 	m := certs.Material{Key: o.Bundle.Key(), Chain: o.Bundle.Chain()}
+	gone := o.goneRoots(rule)
+	kept := slices.DeleteFunc(slices.Clone(o.extraRoots), func(r *x509.Certificate) bool { return contains(gone, r) })
 	if c != nil {
-		m.Roots = c.Roots()
+		kept = append(kept, c.roots...)
+	}
+	if len(kept) > 0 {
+		m.Roots = certs.EncodeCertificates(kept)
 	}
 	b, err := certs.New(m, certs.Want{ID: o.target.ID, Roots: o.target.Roots, Now: now})
 	if err != nil {

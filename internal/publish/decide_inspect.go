@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"bytes"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -47,11 +48,15 @@ type Observation struct {
 	// says what to do. Nil otherwise.
 	Err error
 	// RenewAfter is when the bundle is due to be replaced: at a third of its life,
-	// counted from its publication. Zero without Bundle.
-	RenewAfter time.Time
+	// counted from its publication. LatestRenewal is two thirds of its whole life:
+	// whoever renews has failed to do so by then. Both are zero without Bundle.
+	RenewAfter, LatestRenewal time.Time
 	// RootsDiffer says that State is Good, but ca.crt or root-cert.pem lacks a root
 	// of the mesh or holds one that is not a root of the mesh.
 	RootsDiffer bool
+	// LacksRoot says that State is Good, but a root of the mesh is missing from ca.crt or
+	// root-cert.pem.
+	LacksRoot bool
 	// LabelsDiffer says that State is Good, but label or annotations do not
 	// describe what the Secret holds.
 	LabelsDiffer bool
@@ -60,10 +65,15 @@ type Observation struct {
 
 	target Target
 	secret *corev1.Secret // nil when there is none
-	// lacksRoot says that a root of the mesh is missing.
-	lacksRoot bool
-	// extraRoots are the roots in the Secret that are not roots of the mesh.
-	extraRoots []*x509.Certificate
+	// ownRoots are the mesh's roots that are valid now, and extraRoots the roots in the
+	// Secret that are not among them. heldRoots are the own roots that the Secret holds.
+	ownRoots, extraRoots, heldRoots []*x509.Certificate
+	// rootsDamaged says that ca.crt and root-cert.pem do not hold the same roots, as
+	// Isthmus writes them.
+	rootsDamaged bool
+	// removedRoots are the extra roots that a publisher knows to be gone. See
+	// rootMemory.
+	removedRoots []*x509.Certificate
 	// future is the Secret's bundle when it is not valid yet by our clock.
 	future *certs.Bundle
 	// conflictUntil is when the bundle of another identity is no longer useful.
@@ -101,7 +111,7 @@ func Inspect(secret *corev1.Secret, target Target, now time.Time) Observation {
 	switch {
 	case err == nil:
 		o.State, o.Bundle = Good, bundle
-		o.RenewAfter = renewAfter(secret, bundle)
+		o.RenewAfter, o.LatestRenewal = renewAfter(secret, bundle), thirdsOfLife(bundle, 2)
 		o.compareRoots()
 		o.LabelsDiffer = labelsDiffer(secret, target, bundle, now)
 	case certs.ReasonOf(err) == certs.NotYetValid:
@@ -156,7 +166,9 @@ func futureBundle(secret *corev1.Secret, target Target) *certs.Bundle {
 }
 
 // detectOtherIdentity sets OtherIdentity when a Bad Secret holds a bundle that is
-// valid for the identity in it.
+// valid for the identity in it. The same service account in another trust domain is
+// the same owner, as after a migration of the mesh: that Secret stays Bad, and is
+// replaced.
 func (o *Observation) detectOtherIdentity(now time.Time) {
 	if certs.ReasonOf(o.Err) != certs.WrongIdentity {
 		return
@@ -166,7 +178,7 @@ func (o *Observation) detectOtherIdentity(now time.Time) {
 		return
 	}
 	id, err := spiffeid.FromURI(chain[0].URIs[0])
-	if err != nil {
+	if err != nil || id.Path() == o.target.ID.Path() {
 		return
 	}
 	bundle, err := bundleIn(o.secret, id, o.target.Roots, now)
@@ -181,24 +193,26 @@ func (o *Observation) detectOtherIdentity(now time.Time) {
 // compareRoots compares ca.crt and root-cert.pem with the mesh's roots. State has
 // to be Good.
 func (o *Observation) compareRoots() {
-	want, err := certs.ParseCertificates(o.Bundle.Roots()) // the mesh's roots that are valid now
+	own, err := certs.ParseCertificates(o.Bundle.Roots()) // the mesh's roots that are valid now
 	if err != nil {
 		return // impossible: a bundle has a root
 	}
-	for _, key := range rootKeys() {
+	o.ownRoots, o.heldRoots = own, slices.Clone(own)
+	for i, key := range rootKeys() {
+		o.rootsDamaged = o.rootsDamaged || i > 0 && !bytes.Equal(o.secret.Data[key], o.secret.Data[rootKeys()[0]])
 		got, err := certs.ParseCertificates(o.secret.Data[key])
 		if err != nil {
-			o.lacksRoot = true
-			continue
+			got, o.rootsDamaged = nil, true
 		}
-		o.lacksRoot = o.lacksRoot || slices.ContainsFunc(want, func(c *x509.Certificate) bool { return !contains(got, c) })
+		o.heldRoots = slices.DeleteFunc(o.heldRoots, func(c *x509.Certificate) bool { return !contains(got, c) })
 		for _, c := range got {
-			if !contains(want, c) && !contains(o.extraRoots, c) {
+			if !contains(own, c) && !contains(o.extraRoots, c) {
 				o.extraRoots = append(o.extraRoots, c)
 			}
 		}
 	}
-	o.RootsDiffer = o.lacksRoot || len(o.extraRoots) > 0
+	o.LacksRoot = len(o.heldRoots) < len(own)
+	o.RootsDiffer = o.LacksRoot || len(o.extraRoots) > 0
 }
 
 func contains(list []*x509.Certificate, c *x509.Certificate) bool {

@@ -39,6 +39,15 @@ func renewAfterPublishing(b *certs.Bundle, now time.Time) time.Time {
 	return renew
 }
 
+// renewBy brings the renewal point of a certificate that stays forward, when its roots
+// change and at is not zero.
+func (d Decision) renewBy(at time.Time) Decision {
+	if d.Cause == CauseRoots && !at.IsZero() && at.Before(d.RenewAfter) {
+		d.RenewAfter, d.NextCheck = at, at
+	}
+	return d
+}
+
 // thirdsOfLife returns the time at which the given number of thirds of a bundle's life
 // are over.
 func thirdsOfLife(b *certs.Bundle, thirds time.Duration) time.Time {

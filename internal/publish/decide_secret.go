@@ -37,10 +37,14 @@ const createVersion = "1"
 // desiredSecret is the Secret to apply: everything in one apply. It carries the
 // resourceVersion that was observed, or createVersion. The UID keeps an apply from
 // creating a Secret that was deleted since.
-func (o Observation) desiredSecret(b *certs.Bundle, renew time.Time) *corev1.Secret {
+func (o Observation) desiredSecret(d Decision) *corev1.Secret {
+	b := d.Bundle
 	annotations := certificateAnnotations(o.target.ID, b)
-	annotations[policy.RenewAfterKey] = formatTime(renew)
+	annotations[policy.RenewAfterKey] = formatTime(d.RenewAfter)
 	annotations[policy.SourceKey] = o.target.Source
+	if d.keepsCertificate() && policy.Source(o.Source).Known() {
+		annotations[policy.SourceKey] = o.Source // the certificate's, which stays
+	}
 	secret := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: o.target.Namespace, Name: o.target.Name, ResourceVersion: createVersion,

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -100,7 +101,7 @@ func TestDecideWhetherToWriteTheCandidate(t *testing.T) {
 }
 
 func TestDecideRefreshesRoots(t *testing.T) {
-	old, next := newMesh(t), newMesh(t)
+	old, next, third := newMesh(t), newMesh(t), newMesh(t)
 	leaf := old.bundle(0, 24*time.Hour)
 	young := old.bundle(time.Hour, 25*time.Hour)
 	before, both := published(t, leaf, target(old), 0, nil), published(t, leaf, target(old, next), 0, nil)
@@ -117,7 +118,13 @@ func TestDecideRefreshesRoots(t *testing.T) {
 		"if a root is new and another leaf too, expect the current leaf": {before, target(old, next), young, publish.WhenDue, publish.CauseRoots, 2},
 		"if the rule is newer, expect both in one write":                 {before, target(old, next), young, publish.WhenNewer, publish.CauseNewer, 2},
 		"if nothing has changed, expect nothing":                         {both, target(next, old), leaf, publish.WhenDue, publish.CauseNotDue, 0},
-		"if a root has left, expect it gone":                             {both, target(old), leaf, publish.WhenDue, publish.CauseRoots, 1},
+		"if a root has left, expect it gone":                             {both, target(old), leaf, publish.WhenNewer, publish.CauseRoots, 1},
+		"if one of many publishers does not know a root, expect that it stays": {
+			both, target(old), leaf, publish.WhenDue, publish.CauseNotDue, 0,
+		},
+		"if one of many publishers knows another root, expect it beside the others": {
+			both, target(old, third), leaf, publish.WhenDue, publish.CauseRoots, 3,
+		},
 		"if it holds a root of the candidate's own, expect that it stays": {
 			both, target(old), old.bundleFor(edge, 0, 24*time.Hour, old, next), publish.WhenDue, publish.CauseNotDue, 0,
 		},
@@ -145,6 +152,50 @@ func TestDecideRefreshesRoots(t *testing.T) {
 				assert.Equal(t, after(8*time.Hour).UTC(), got.RenewAfter.UTC(), "so its renewal point stays")
 			}
 		})
+	}
+}
+
+// A Secret that is due keeps waiting for a better candidate when only its roots are
+// written: the next check is never in the past.
+func TestNextCheckAfterRootsAreIsNotPast(t *testing.T) {
+	old, next := newMesh(t), newMesh(t)
+	leaf := old.bundle(0, 24*time.Hour)
+	before := published(t, leaf, target(old), 0, nil)
+	for name, test := range map[string]struct {
+		candidate *certs.Bundle
+		at, want  time.Duration
+	}{
+		"if it is not due, expect the renewal point":                      {leaf, time.Hour, 8 * time.Hour},
+		"if it is due and there is no candidate, expect its end":          {nil, 9 * time.Hour, 24*time.Hour - time.Minute},
+		"if it is due and the candidate is the same, expect its end":      {leaf, 9 * time.Hour, 24*time.Hour - time.Minute},
+		"if the candidate lives longer soon enough, expect the time then": {old.bundle(0, 25*time.Hour), 9 * time.Hour, 14 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := after(test.at)
+			got := publish.Decide(publish.Inspect(before, target(old, next), now), test.candidate, publish.WhenDue, now)
+			require.Equal(t, publish.CauseRoots, got.Cause)
+			assert.Equal(t, after(test.want).UTC(), got.NextCheck.UTC())
+		})
+	}
+}
+
+// The same service account in another trust domain is the same owner.
+func TestInspectAfterAMigrationOfTheTrustDomain(t *testing.T) {
+	m := newMesh(t)
+	current := published(t, m.bundle(0, 24*time.Hour), target(m), 0, nil)
+	for id, want := range map[string]publish.State{
+		"spiffe://new.example/ns/edge/sa/emissary": publish.Bad,
+		"spiffe://new.example/ns/edge/sa/other":    publish.OtherIdentity,
+		"spiffe://cluster.local/ns/edge/sa/other":  publish.OtherIdentity,
+	} {
+		moved := target(m)
+		moved.ID = spiffeid.RequireFromString(id)
+		o := publish.Inspect(current, moved, after(time.Hour))
+		assert.Equal(t, want, o.State, id)
+		if want == publish.Bad {
+			d := publish.Decide(o, m.bundleFor(id, time.Hour, 25*time.Hour, m), publish.WhenDue, after(time.Hour))
+			assert.Equal(t, publish.CauseBad, d.Cause, "it is replaced at once")
+		}
 	}
 }
 

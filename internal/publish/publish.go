@@ -49,11 +49,13 @@ type Rule int
 
 const (
 	// WhenDue replaces a bundle at its renewal point, by one that lives at least a
-	// tenth longer. So the publishers of many replicas make one write per rotation.
+	// tenth longer. So the publishers of many replicas make one write per rotation. A
+	// root in the Secret that the publisher does not know stays until then.
 	WhenDue Rule = iota
 	// WhenNewer replaces a bundle immediately, by one that was issued later; if both
 	// were issued at the same moment, by one that lives longer, or that differs and
-	// lives as long. It suits a source that has one certificate at a time.
+	// lives as long. It suits a source that has one certificate at a time, and a writer
+	// that knows the mesh's roots at once: roots that are not among them are taken out.
 	WhenNewer
 )
 

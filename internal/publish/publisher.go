@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -17,12 +18,20 @@ import (
 // written there is nothing left to do, so more than two attempts are rare.
 const maxAttempts = 6
 
-// Publisher writes bundles into Secrets.
+// Publisher writes bundles into Secrets. It is safe for concurrent use.
 type Publisher struct {
 	// Secrets reads and applies the Secrets. Required.
 	Secrets Secrets
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
+	// RenewBy brings the renewal point of a Secret of which only the roots are written
+	// forward to this time. Default: the renewal point stays. Some edges notice new roots
+	// only together with a new certificate.
+	RenewBy time.Time
+
+	mu sync.Mutex
+	// memory is what is remembered of the roots of each Secret, for Rule WhenDue.
+	memory map[string]rootMemory
 }
 
 // Outcome is how an attempt to publish ended.
@@ -60,7 +69,8 @@ func (p *Publisher) Observe(ctx context.Context, target Target) (Observation, er
 // with the resourceVersion that was inspected. After every conflict it reads and
 // decides again. It takes over fields of another field manager only if the Secret,
 // read again after that conflict, still has to be written. A nil bundle changes
-// roots, label and annotations only.
+// roots, label and annotations only. With Rule WhenDue a Publisher that lasts
+// remembers the roots that it has seen, and takes out those that it knows to be gone.
 //
 // The error is nil when the Result is Published or Unchanged. When the Result is a
 // refusal, the error says why and what to do.
@@ -73,15 +83,19 @@ func (p *Publisher) Publish(ctx context.Context, target Target, bundle *certs.Bu
 			out.Result = Failed
 			return out, err
 		}
-		d := Decide(o, bundle, rule, p.now())
+		if rule == WhenDue {
+			o = p.rememberRoots(o)
+		}
+		d := Decide(o, bundle, rule, p.now()).renewBy(p.RenewBy)
 		out.Observation, out.Cause, out.NextCheck = o, d.Cause, d.NextCheck
 		if !d.Write {
 			out.Result = resultOf(d)
 			return out, d.Err
 		}
-		applied, err := p.Secrets.Apply(ctx, o.desiredSecret(d.Bundle, d.RenewAfter), force)
+		applied, err := p.Secrets.Apply(ctx, o.desiredSecret(d), force)
 		if err == nil {
 			out.Result, out.Observation = Published, Inspect(applied, target, p.now())
+			p.rememberRoots(out.Observation)
 			return out, nil
 		}
 		out.Result = Failed
@@ -94,6 +108,18 @@ func (p *Publisher) Publish(ctx context.Context, target Target, bundle *certs.Bu
 		}
 		force = isFieldManagerConflict(err)
 	}
+}
+
+// rememberRoots applies what is remembered of the Secret's roots to an observation.
+func (p *Publisher) rememberRoots(o Observation) Observation {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.memory == nil {
+		p.memory = map[string]rootMemory{}
+	}
+	name := o.target.String()
+	o, p.memory[name] = p.memory[name].apply(o, p.now())
+	return o
 }
 
 func (p *Publisher) now() time.Time {

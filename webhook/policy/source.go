@@ -26,6 +26,9 @@ const (
 
 var sources = []Source{IstioCA, Agent, CertManager, Mirror}
 
+// Known reports whether s is one of the sources.
+func (s Source) Known() bool { return slices.Contains(sources, s) }
+
 // readSource decides where the Secret's certificate comes from. The annotations
 // source and publish overlap, so they have to agree: the source is agent exactly
 // when the publisher is in the pod.
@@ -35,7 +38,7 @@ func (r *resolver) readSource(o *Options, d Defaults) {
 	r.readNamespace(SourceKey, string(d.Source), func(v string) string {
 		o.Source = Source(v)
 		switch {
-		case !slices.Contains(sources, o.Source):
+		case !o.Source.Known():
 			return "want istio-ca, agent, cert-manager or mirror"
 		case o.Source == Agent && o.Mode != Sidecar && (isExplicit || !r.hasAnnotation(ModeKey)):
 			return o.Mode.noAgentReason() + "; want istio-ca, cert-manager or mirror"
@@ -54,7 +57,7 @@ func (r *resolver) readSource(o *Options, d Defaults) {
 		switch {
 		case o.Publish && o.Mode != Sidecar:
 			return o.Mode.noAgentReason() + `, so there are no files to publish; want "false"`
-		case isExplicit && slices.Contains(sources, o.Source) && o.Publish != (o.Source == Agent):
+		case isExplicit && o.Source.Known() && o.Publish != (o.Source == Agent):
 			return fmt.Sprintf(`namespace %s has the annotation %s: %q, and publish must be "true" with source agent and "false" with any other source; change one of the two`, r.ns.Name, SourceKey, explicit)
 		case o.Publish:
 			o.Source = Agent
