@@ -2,6 +2,7 @@ package events
 
 import (
 	"maps"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,46 +29,61 @@ func (l *Latest) Replace(key, text string) (changed bool) {
 // Delete forgets the text under key, so that the same text counts as new again.
 func (l *Latest) Delete(key string) { delete(l.texts, key) }
 
-// Once records an Event unless it repeats the last one with the same object and
-// reason. It is not safe for concurrent use.
+// Once records an Event unless it repeats an earlier one with the same object and
+// reason: conditions that take turns are recorded once each. It is not safe for
+// concurrent use.
 type Once struct {
 	record func(Event)
-	latest Latest
+	// bases are those of the latest Events of each object and reason, the last at the
+	// end.
+	bases map[string][]string
 }
+
+// maxBases is how many Events with the same object and reason a Once remembers.
+const maxBases = 8
 
 // NewOnce returns a Once that passes new Events to record, which is the Record
 // method of a Recorder outside of tests.
 func NewOnce(record func(Event)) Once { return Once{record: record} }
 
-// Record records the Event unless the last one with the same object and reason
+// Record records the Event unless an earlier one with the same object and reason
 // had the same note. It reports whether the Event is new.
 func (o *Once) Record(e Event) bool { return o.RecordFor(e.Note, e) }
 
-// RecordFor records the Event unless the last one with the same object and
+// RecordFor records the Event unless an earlier one with the same object and
 // reason had the same basis, whatever its note. It reports whether the Event
 // is new.
 func (o *Once) RecordFor(basis string, e Event) bool {
-	if !o.latest.Replace(keyOf(e.Regarding, e.Reason), basis) {
+	key := keyOf(e.Regarding, e.Reason)
+	if slices.Contains(o.bases[key], basis) {
 		return false
 	}
+	if o.bases == nil {
+		o.bases = map[string][]string{}
+	}
+	kept := o.bases[key]
+	if len(kept) == maxBases {
+		kept = slices.Delete(kept, 0, 1)
+	}
+	o.bases[key] = append(kept, basis)
 	o.record(e)
 	return true
 }
 
-// Resolve forgets the last Event with this object and each of the reasons, so
-// that the condition is recorded again when it comes back.
+// Resolve forgets the Events with this object and each of the reasons, so that the
+// condition is recorded again when it comes back.
 func (o *Once) Resolve(regarding corev1.ObjectReference, reasons ...string) {
 	for _, reason := range reasons {
-		o.latest.Delete(keyOf(regarding, reason))
+		delete(o.bases, keyOf(regarding, reason))
 	}
 }
 
 // Reset forgets all Events.
-func (o *Once) Reset() { clear(o.latest.texts) }
+func (o *Once) Reset() { clear(o.bases) }
 
 // DeleteFunc forgets the Events about the objects for which gone is true.
 func (o *Once) DeleteFunc(gone func(kind, name string) bool) {
-	maps.DeleteFunc(o.latest.texts, func(key, _ string) bool {
+	maps.DeleteFunc(o.bases, func(key string, _ []string) bool {
 		kind, rest, _ := strings.Cut(key, "/")
 		_, rest, _ = strings.Cut(rest, "/")
 		name, _, _ := strings.Cut(rest, "/")
