@@ -16,19 +16,19 @@ func TestOnceRecordsWhatIsNew(t *testing.T) {
 		second  Event
 		isNew   bool
 	}{
-		"if nothing changed, expect silence":                 {func(*Once) {}, failed, false},
-		"if the note changed, expect an Event":               {func(*Once) {}, Warning(certsSecret, "Failed", "istiod refuses"), true},
-		"if the reason differs, expect an Event":             {func(*Once) {}, Warning(certsSecret, "Conflict", failed.Note), true},
-		"if the object differs, expect an Event":             {func(*Once) {}, Warning(pod, "Failed", failed.Note), true},
-		"if it was resolved, expect an Event":                {func(o *Once) { o.Resolve(certsSecret, "Conflict", "Failed") }, failed, true},
-		"if another reason was resolved, expect silence":     {func(o *Once) { o.Resolve(certsSecret, "Conflict") }, failed, false},
-		"if another object was resolved, expect silence":     {func(o *Once) { o.Resolve(pod, "Failed") }, failed, false},
-		"if all was forgotten, expect an Event":              {func(o *Once) { o.Reset() }, failed, true},
-		"if the object is gone, expect an Event":             {func(o *Once) { o.DeleteFunc(isCertsSecret) }, failed, true},
-		"if another object is gone, expect silence":          {func(o *Once) { o.DeleteFunc(func(kind, name string) bool { return !isCertsSecret(kind, name) }) }, failed, false},
-		"if another Event was between, expect silence":       {func(o *Once) { o.Record(Normal(certsSecret, "Issued", "a note")) }, failed, false},
-		"if the note changed in between, expect silence":     {func(o *Once) { o.Record(Warning(certsSecret, "Failed", "istiod refuses")) }, failed, false},
-		"if the basis changed in between, expect silence":    {func(o *Once) { o.RecordFor("another basis", failed) }, failed, false},
+		"if nothing changed, expect silence":              {func(*Once) {}, failed, false},
+		"if the note changed, expect an Event":            {func(*Once) {}, Warning(certsSecret, "Failed", "istiod refuses"), true},
+		"if the reason differs, expect an Event":          {func(*Once) {}, Warning(certsSecret, "Conflict", failed.Note), true},
+		"if the object differs, expect an Event":          {func(*Once) {}, Warning(pod, "Failed", failed.Note), true},
+		"if it was resolved, expect an Event":             {func(o *Once) { o.Resolve(certsSecret, "Conflict", "Failed") }, failed, true},
+		"if another reason was resolved, expect silence":  {func(o *Once) { o.Resolve(certsSecret, "Conflict") }, failed, false},
+		"if another object was resolved, expect silence":  {func(o *Once) { o.Resolve(pod, "Failed") }, failed, false},
+		"if all was forgotten, expect an Event":           {func(o *Once) { o.Reset() }, failed, true},
+		"if the object is gone, expect an Event":          {func(o *Once) { o.DeleteFunc(isCertsSecret) }, failed, true},
+		"if another object is gone, expect silence":       {func(o *Once) { o.DeleteFunc(func(kind, name string) bool { return !isCertsSecret(kind, name) }) }, failed, false},
+		"if another Event was between, expect silence":    {func(o *Once) { o.Record(Normal(certsSecret, "Issued", "a note")) }, failed, false},
+		"if the note changed in between, expect silence":  {func(o *Once) { o.Record(Warning(certsSecret, "Failed", "istiod refuses")) }, failed, false},
+		"if the basis changed in between, expect silence": {func(o *Once) { o.RecordFor("another basis", failed) }, failed, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var recorded []Event
