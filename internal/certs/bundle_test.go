@@ -156,13 +156,13 @@ func TestNewRejectsWithAReasonAndTheValue(t *testing.T) {
 		"if the key must not sign, expect wrong-usage": {leafWith(certtest.KeyUsage(x509.KeyUsageKeyEncipherment)), want, "wrong-usage: the key usage lacks digital signature"},
 		"if it is a CA's, expect wrong-usage":          {leafWith(func(c *x509.Certificate) { c.IsCA = true }), want, "wrong-usage: the first certificate is a CA's"},
 		"if it is not valid yet, expect not-yet-valid": {leafWith(around(-time.Second, time.Hour)), want,
-			"not-yet-valid: valid from 2026-03-01T12:00:01Z, and it is 2026-03-01T12:00:00Z"},
-		"if it ends now, expect expired": {leafWith(around(time.Hour, 0)), want, "expired: valid until 2026-03-01T12:00:00Z, and it is 2026-03-01T12:00:00Z"},
-		"if it ended, expect expired":    {leafWith(around(time.Hour, -time.Minute)), want, "expired: valid until 2026-03-01T11:59:00Z, and it is 2026-03-01T12:00:00Z"},
+			"not-yet-valid: valid from 2026-03-01T12:00:01Z"},
+		"if it ends now, expect expired": {leafWith(around(time.Hour, 0)), want, "expired: valid until 2026-03-01T12:00:00Z, and the last 1m0s do not count"},
+		"if it ended, expect expired":    {leafWith(around(time.Hour, -time.Minute)), want, "expired: valid until 2026-03-01T11:59:00Z, and the last 1m0s do not count"},
 		"if less than a minute of two hours is left, expect expired": {leafWith(around(2*time.Hour, 59*time.Second)), want,
-			"expired: valid until 2026-03-01T12:00:59Z only, and it is 2026-03-01T12:00:00Z"},
+			"expired: valid until 2026-03-01T12:00:59Z, and the last 1m0s do not count"},
 		"if less than a tenth of the minute that istiod gave is left, expect expired": {leafWith(around(175*time.Second, 5*time.Second)), want,
-			"expired: valid until 2026-03-01T12:00:05Z only, and it is 2026-03-01T12:00:00Z"},
+			"expired: valid until 2026-03-01T12:00:05Z, and the last 6s do not count"},
 		"if the mesh has another root, expect untrusted": {material(good), wanted(stranger), `untrusted: issuer "CN=mesh root": x509: certificate signed by unknown authority`},
 		"if there is no root, expect untrusted":          {material(good), wanted(), "untrusted: no root certificate that is valid now"},
 		"if the root expired, expect untrusted":          {material(leafOf(t, dead)), wanted(dead), "untrusted: no root certificate that is valid now"},
@@ -378,15 +378,45 @@ func TestBundleEndsWithTheFirstCertificateOfItsPath(t *testing.T) {
 		expect   string
 	}{
 		"if an intermediate is about to end, expect expired": {withChain(leaf(middle), middle), 2*time.Hour - 59*time.Second,
-			fmt.Sprintf(`expired: intermediate "CN=middle", serial %s: valid until 2026-03-01T14:00:00Z only, and it is 2026-03-01T13:59:01Z`, serial(middle))},
+			fmt.Sprintf(`expired: intermediate "CN=middle", serial %s: valid until 2026-03-01T14:00:00Z, and the last 1m0s do not count`, serial(middle))},
 		"if the root is about to end, expect expired": {withChain(leaf(leaving)), 2*time.Hour - time.Second,
-			fmt.Sprintf(`expired: root "CN=leaving root", serial %s: valid until 2026-03-01T14:00:00Z only, and it is 2026-03-01T13:59:59Z`, serial(leaving))},
+			fmt.Sprintf(`expired: root "CN=leaving root", serial %s: valid until 2026-03-01T14:00:00Z, and the last 1m0s do not count`, serial(leaving))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			want := wanted(lasting, leaving)
 			want.Now = noon.Add(test.at)
 			_, err := certs.New(test.material, want)
 			assert.EqualError(t, err, test.expect)
+		})
+	}
+}
+
+// A certificate that stays as it is keeps its error, so that it is reported once.
+func TestRejectionsDoNotContainThePresentTime(t *testing.T) {
+	root := certtest.NewAuthority(t, certtest.Validity(noon.Add(-time.Hour), noon.Add(100*time.Hour)))
+	middle := root.Intermediate(t, certtest.Validity(noon.Add(-time.Hour), noon.Add(time.Hour)))
+	const id = "spiffe://cluster.local/ns/edge/sa/emissary"
+	day := certtest.Validity(noon.Add(-time.Hour), noon.Add(24*time.Hour))
+	for name, test := range map[string]struct {
+		leaf *certtest.Pair
+		at   time.Duration
+		err  string
+	}{
+		"if it is not valid yet":      {root.SPIFFELeaf(t, id, day), -2 * time.Hour, "not-yet-valid: "},
+		"if it expired":               {root.SPIFFELeaf(t, id, day), 23*time.Hour + 59*time.Minute + time.Second, "expired: "},
+		"if its intermediate expired": {middle.SPIFFELeaf(t, id, day), 2 * time.Hour, "untrusted: issuer \"CN=test intermediate\": certificate \"CN=test intermediate\" is valid from "},
+	} {
+		t.Run(name+", expect the same text a minute later", func(t *testing.T) {
+			rejection := func(at time.Duration) string {
+				_, err := certs.New(certs.Material{Key: test.leaf.KeyPEM, Chain: test.leaf.ChainPEM}, certs.Want{
+					ID: spiffeid.RequireFromString(id), Roots: []*x509.Certificate{root.Certificate}, Now: noon.Add(at),
+				})
+				require.Error(t, err)
+				return err.Error()
+			}
+			first := rejection(test.at)
+			assert.True(t, strings.HasPrefix(first, test.err), first)
+			assert.Equal(t, first, rejection(test.at+time.Minute))
 		})
 	}
 }

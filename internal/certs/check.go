@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -105,7 +106,8 @@ func describe(path []*x509.Certificate, c *x509.Certificate) string {
 }
 
 // checkValidity checks that every certificate of a path from a leaf is valid now, and
-// for long enough to be worth publishing.
+// for long enough to be worth publishing. The texts do not contain the present time, so
+// that a certificate that stays expired is reported once.
 func checkValidity(path []*x509.Certificate, now time.Time) error {
 	at := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 	first, which := firstToExpire(path), ""
@@ -114,11 +116,9 @@ func checkValidity(path []*x509.Certificate, now time.Time) error {
 	}
 	switch {
 	case now.Before(path[0].NotBefore):
-		return reject(NotYetValid, "valid from %s, and it is %s", at(path[0].NotBefore), at(now))
-	case !now.Before(first.NotAfter):
-		return reject(Expired, "%svalid until %s, and it is %s", which, at(first.NotAfter), at(now))
+		return reject(NotYetValid, "valid from %s", at(path[0].NotBefore))
 	case now.After(usefulUntil(path)):
-		return reject(Expired, "%svalid until %s only, and it is %s", which, at(first.NotAfter), at(now))
+		return reject(Expired, "%svalid until %s, and the last %s do not count", which, at(first.NotAfter), first.NotAfter.Sub(usefulUntil(path)))
 	}
 	return nil
 }
@@ -140,11 +140,22 @@ func verifyChain(chain, roots []*x509.Certificate, now time.Time) ([]*x509.Certi
 		options.KeyUsages = []x509.ExtKeyUsage{usage}
 		found, err := chain[0].Verify(options)
 		if err != nil {
-			return nil, reject(Untrusted, "issuer %.200q: %v", chain[0].Issuer, err)
+			return nil, reject(Untrusted, "issuer %.200q: %s", chain[0].Issuer, verifyText(err))
 		}
 		paths = append(paths, slices.MaxFunc(found, byEnd))
 	}
 	return slices.MinFunc(paths, byEnd), nil
+}
+
+// verifyText is the text of a failed verification. That of the standard library
+// contains the present time when an intermediate or a root has expired.
+func verifyText(err error) string {
+	var invalid x509.CertificateInvalidError
+	if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
+		return fmt.Sprintf("certificate %.200q is valid from %s until %s", invalid.Cert.Subject,
+			invalid.Cert.NotBefore.UTC().Format(time.RFC3339), invalid.Cert.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return err.Error()
 }
 
 func certPool(list []*x509.Certificate) *x509.CertPool {
