@@ -8,12 +8,14 @@ package controller
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/metadata"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -47,6 +49,8 @@ type reconciler struct {
 	// live reads pods from the API server.
 	live    client.Reader
 	metrics *controllerMetrics
+	// versions knows which changes of Secrets are somebody else's.
+	versions *secretVersions
 
 	mu         sync.Mutex
 	namespaces map[string]*namespaceState
@@ -64,8 +68,14 @@ func Add(mgr manager.Manager, o Options) error {
 	if err != nil {
 		return err
 	}
+	versions := newSecretVersions(o.Clock.Now, metrics.observeRepair)
+	o.Secrets = trackedSecrets{Secrets: o.Secrets, versions: versions}
+	secretMetadata, err := metadata.NewForConfigAndClient(metadata.ConfigFor(mgr.GetConfig()), mgr.GetHTTPClient())
+	if err != nil {
+		return fmt.Errorf("create client of metadata: %w", err)
+	}
 	r := &reconciler{
-		Options: o, rules: rulesOf(o), metrics: metrics, namespaces: map[string]*namespaceState{},
+		Options: o, rules: rulesOf(o), metrics: metrics, versions: versions, namespaces: map[string]*namespaceState{},
 		readNamespace: NewNamespaceReader(mgr.GetClient(), o.Settings),
 		cached:        mgr.GetClient(), live: mgr.GetAPIReader(),
 	}
@@ -83,8 +93,18 @@ func Add(mgr manager.Manager, o Options) error {
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(namespaceOf),
 			builder.OnlyMetadata, builder.WithPredicates(predicate.Funcs{UpdateFunc: func(event.UpdateEvent) bool { return false }})).
 		WatchesRawSource(source.Channel(requeue, &handler.EnqueueRequestForObject{})).
+		WatchesRawSource(&secretWatches{client: secretMetadata, names: writtenSecrets(o.Settings.SecretNames), versions: versions}).
 		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency, RateLimiter: limiter}).
 		Complete(r)
+}
+
+// writtenSecrets are the names of all Secrets that the controller writes.
+func writtenSecrets(allowed []string) []string {
+	var names []string
+	for _, name := range allowed {
+		names = append(names, name, name+RootsSuffix)
+	}
+	return names
 }
 
 func namespaceOf(_ context.Context, pod client.Object) []ctrl.Request {
@@ -137,6 +157,7 @@ func (r *reconciler) forgetUnclaimed(s *namespaceState, claimed map[string][]cla
 			continue
 		}
 		delete(s.secrets, name)
+		r.versions.forget(s.name, name)
 		r.metrics.deleteSecret(state.target)
 		r.mu.Lock()
 		r.secrets--
@@ -152,6 +173,7 @@ func (r *reconciler) forgetNamespace(namespace string) {
 		r.secrets -= len(s.secrets)
 		delete(r.namespaces, namespace)
 	}
+	r.versions.forgetNamespace(namespace)
 	r.metrics.deleteNamespace(namespace)
 	r.reportStale(namespace, nil)
 }

@@ -26,6 +26,7 @@ type controllerMetrics struct {
 	lastSuccess                     prometheus.Gauge
 	rejections                      *prometheus.CounterVec
 	edgePods                        *prometheus.GaugeVec
+	repairs                         prometheus.Histogram
 }
 
 func newMetrics(registerer prometheus.Registerer) (*controllerMetrics, error) {
@@ -52,9 +53,14 @@ func newMetrics(registerer prometheus.Registerer) (*controllerMetrics, error) {
 		edgePods: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "isthmus_edge_pods", Help: "Edge pods of opted-in namespaces: injected, missing the injection, or with a stale template.",
 		}, []string{"namespace", "mode", "state"}),
+		repairs: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "isthmus_secret_repair_duration_seconds",
+			Help:    "Time from the notice that a Secret was deleted or changed by somebody else until it was written again.",
+			Buckets: []float64{.05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
+		}),
 	}
 	for _, c := range []prometheus.Collector{
-		m.notAfter, m.notBefore, m.renewAfter, m.rootNotAfter, m.publishes, m.lastSuccess, m.rejections, m.edgePods,
+		m.notAfter, m.notBefore, m.renewAfter, m.rootNotAfter, m.publishes, m.lastSuccess, m.rejections, m.edgePods, m.repairs,
 	} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
@@ -109,6 +115,8 @@ func (m *controllerMetrics) countResult(result publish.Result) {
 func (m *controllerMetrics) countRejection(reason certs.Reason) {
 	m.rejections.WithLabelValues(string(reason)).Inc()
 }
+
+func (m *controllerMetrics) observeRepair(d time.Duration) { m.repairs.Observe(d.Seconds()) }
 
 func (m *controllerMetrics) setLastSuccess(now time.Time) { m.lastSuccess.Set(seconds(now)) }
 

@@ -8,10 +8,12 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
+	"github.com/isthmus-mesh/isthmus/internal/publish"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
@@ -34,8 +36,15 @@ func NewNamespaceReader(cached client.Reader, settings inject.Settings) Namespac
 	}
 }
 
-// Reconcile observes one namespace, decides and acts.
+// Reconcile observes one namespace, decides and acts. The next reconciliation has the
+// normal priority, also after one that a changed Secret caused.
 func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	next, err := r.reconcile(ctx, request)
+	return ctrl.Result{RequeueAfter: next, Priority: ptr.To(0)}, err
+}
+
+// reconcile returns the time until the next reconciliation; zero when there is none.
+func (r *reconciler) reconcile(ctx context.Context, request ctrl.Request) (time.Duration, error) {
 	var o namespaceObservation
 	var ns policy.Namespace
 	err := r.Ready()
@@ -44,33 +53,29 @@ func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	} else {
 		o.isReady = true
 		if ns, o.isOptedIn, err = r.readNamespace(ctx, request.Name); err != nil {
-			return ctrl.Result{}, err
+			return 0, err
 		}
 	}
 	for {
 		switch action := decideNamespace(o); action {
 		case actionAwaitMesh:
-			return ctrl.Result{RequeueAfter: jitter(readyRetry, 0.5, r.Random)}, nil
+			return jitter(readyRetry, 0.5, r.Random), nil
 		case actionReconcile:
-			next, err := r.reconcileEdges(ctx, ns)
-			if err != nil {
-				return ctrl.Result{}, err
-			}
-			return ctrl.Result{RequeueAfter: next}, nil
+			return r.reconcileEdges(ctx, ns)
 		case actionCountPods:
 			present, err := r.injectedPods(ctx, request.Name)
 			if err != nil {
-				return ctrl.Result{}, err
+				return 0, err
 			}
 			count := len(present)
 			o.injectedPods = &count
 		case actionAwaitLastPod:
 			log.FromContext(ctx).V(1).Info("edge pods still run in a namespace that is not opted in", "pods", *o.injectedPods)
-			return ctrl.Result{}, nil
+			return 0, nil
 		case actionCleanUp:
-			return ctrl.Result{}, r.cleanUp(ctx, request.Name)
+			return 0, r.cleanUp(ctx, request.Name)
 		default:
-			return ctrl.Result{}, fmt.Errorf("namespace %s: unexpected action %q", request.Name, action)
+			return 0, fmt.Errorf("namespace %s: unexpected action %q", request.Name, action)
 		}
 	}
 }
@@ -78,7 +83,10 @@ func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 // reconcileEdges reconciles the objects that the edges of an opted-in namespace
 // need, and returns the time until the next reconciliation.
 func (r *reconciler) reconcileEdges(ctx context.Context, ns policy.Namespace) (time.Duration, error) {
-	s := r.state(ns.Name)
+	s, began := r.state(ns.Name), r.Clock.Now()
+	for _, secret := range r.versions.changed(ns.Name) {
+		delete(s.applied, secret)
+	}
 	if err := r.syncPods(ctx, ns, s); err != nil {
 		return 0, err
 	}
@@ -102,7 +110,19 @@ func (r *reconciler) reconcileEdges(ctx context.Context, ns policy.Namespace) (t
 	if err := errors.Join(errs...); err != nil {
 		return 0, err
 	}
+	r.settleChanges(s, began)
 	return nextReconciliation(s.scanned, r.ScanInterval, checks, r.Clock.Now(), r.Random), nil
+}
+
+// settleChanges notes that the changes of Secrets that were known when a
+// reconciliation began have been dealt with. A Secret that still waits for its
+// certificate is not settled: its repair ends when it is written.
+func (r *reconciler) settleChanges(s *namespaceState, began time.Time) {
+	for _, name := range r.versions.changed(s.name) {
+		if state := s.secrets[name]; state == nil || state.state != publish.Absent && state.state != publish.Bad {
+			r.versions.settle(s.name, name, began)
+		}
+	}
 }
 
 // cleanUp removes the objects that Isthmus manages in a namespace that is not opted in.

@@ -297,3 +297,34 @@ func TestExcludedNamespacesAreNotOptedIn(t *testing.T) {
 	require.NoError(t, err)
 	assert.False(t, enabled, "there is none")
 }
+
+// A changed Secret, and one that belongs to it, are read again at once; the
+// reconciliation after that has the normal priority.
+func TestReconcileDealsWithChangedSecrets(t *testing.T) {
+	e := newEdges(t)
+	e.cluster.pods = []corev1.Pod{e.edgePod("front", "")}
+	var requeues int
+	e.versions.start(func(namespace string, _ time.Duration) {
+		assert.Equal(t, "edge", namespace)
+		requeues++
+	})
+	e.reconcile()
+	require.Equal(t, 1, e.store.applies)
+	e.versions.announce("edge", "istio-certs", e.store.secret.ResourceVersion)
+	assert.Zero(t, requeues, "its own write")
+
+	e.reconciler.state("edge").applied["istio-certs-roots"] = "the roots"
+	e.versions.begin("edge", "istio-certs-roots")
+	e.versions.end("edge", "istio-certs-roots", answer{resourceVersion: "7", isKnown: true})
+	e.versions.announce("edge", "istio-certs-roots", "")
+	e.store.secret = nil
+	e.versions.announce("edge", "istio-certs", "")
+	assert.Equal(t, 2, requeues)
+	result, err := e.Reconcile(t.Context(), ctrl.Request{NamespacedName: client.ObjectKey{Name: "edge"}})
+	require.NoError(t, err)
+	assert.Equal(t, 0, *result.Priority)
+	assert.Equal(t, 2, e.store.applies)
+	assert.NotContains(t, e.reconciler.state("edge").applied, "istio-certs-roots")
+	assert.Empty(t, e.versions.changed("edge"))
+	assert.Equal(t, 1, testutil.CollectAndCount(e.metrics.repairs))
+}

@@ -106,7 +106,9 @@ func newChecker(t *testing.T, ca authority) *checker {
 		Mesh:    func(string) (patches.Mesh, error) { return patches.Mesh{}.WithDefaults(), nil },
 		Sources: map[policy.Source]Source{policy.IstioCA: c.source, policy.CertManager: c.former},
 	}
-	c.reconciler = &reconciler{Options: o, rules: rulesOf(o), metrics: metrics, namespaces: map[string]*namespaceState{}}
+	versions := newSecretVersions(c.clock.Now, metrics.observeRepair)
+	o.Secrets = trackedSecrets{Secrets: c.store, versions: versions}
+	c.reconciler = &reconciler{Options: o, rules: rulesOf(o), metrics: metrics, versions: versions, namespaces: map[string]*namespaceState{}}
 	c.state = newNamespaceState("edge", events.NewOnce(func(e events.Event) { c.recorded = append(c.recorded, e.Reason) }))
 	return c
 }

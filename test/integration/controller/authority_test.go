@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
@@ -102,11 +103,20 @@ func (a *authority) currentSigner() *certtest.Pair {
 // current roots.
 func (a *authority) requireBundle(t testing.TB, data map[string][]byte, id string) *certs.Bundle {
 	t.Helper()
-	m, err := certs.FromSecret(data)
-	require.NoError(t, err)
-	roots, err := a.Roots()
-	require.NoError(t, err)
-	b, err := certs.New(m, certs.Want{ID: parseID(t, id), Roots: roots, Now: time.Now()})
+	b, err := a.bundle(data, parseID(t, id))
 	require.NoError(t, err)
 	return b
+}
+
+// bundle returns the bundle of a Secret's data, or why there is none.
+func (a *authority) bundle(data map[string][]byte, id spiffeid.ID) (*certs.Bundle, error) {
+	m, err := certs.FromSecret(data)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := a.Roots()
+	if err != nil {
+		return nil, err
+	}
+	return certs.New(m, certs.Want{ID: id, Roots: roots, Now: time.Now()})
 }

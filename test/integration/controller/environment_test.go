@@ -275,6 +275,19 @@ func (env *environment) metric(name string, labels map[string]string) (float64, 
 	return 0, false
 }
 
+// observations returns the number of observations of a histogram.
+func (env *environment) observations(name string) uint64 {
+	env.t.Helper()
+	families, err := env.registry.Gather()
+	require.NoError(env.t, err)
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetHistogram().GetSampleCount()
+		}
+	}
+	return 0
+}
+
 // awaitMetric waits until a metric has a value.
 func (env *environment) awaitMetric(name string, labels map[string]string, want float64) {
 	env.t.Helper()
