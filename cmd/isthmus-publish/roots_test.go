@@ -1,8 +1,10 @@
 package main
 
 import (
+	"crypto/x509"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -24,6 +26,17 @@ func TestRootsFileKeepsTheLastValidRoots(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, root.CertificatePEM, certs.EncodeCertificates(roots))
 
+	next := certtest.NewAuthority(t)
+	damaged := slices.Concat(root.CertificatePEM[:100], []byte("\n"), next.CertificatePEM)
+	require.NoError(t, os.WriteFile(r.path, damaged, 0o600))
+	roots, err = r.read()
+	assert.ErrorContains(t, err, r.path+": block 1 of 2: ")
+	assert.ElementsMatch(t, []*x509.Certificate{root.Certificate, next.Certificate}, roots, "the damaged one may be the one that was there")
+
+	require.NoError(t, os.WriteFile(r.path, root.CertificatePEM, 0o600))
+	roots, err = r.read()
+	require.NoError(t, err)
+	assert.Len(t, roots, 1)
 	require.NoError(t, os.WriteFile(r.path, root.CertificatePEM[:100], 0o600))
 	roots, err = r.read()
 	assert.ErrorContains(t, err, r.path+": ")

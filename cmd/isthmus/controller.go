@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -186,19 +187,20 @@ func (f *controllerFlags) addMeshWatchers(mgr manager.Manager, kube kubernetes.I
 	static := explicit.WithDefaults()
 	m := watchedMesh{settings: func(string) (patches.Mesh, error) { return static, nil }}
 	shared := func() (patches.Mesh, error) { return static, nil }
+	var extra func() ([]*x509.Certificate, error)
 	watcher, err := f.watcher(kube, explicit, log)
 	if err != nil {
 		return m, err
 	}
 	if watcher != nil {
-		m.settings, m.injector, shared = watcher.Mesh, watcher.Injector, watcher.SharedMesh
+		m.settings, m.injector, shared, extra = watcher.Mesh, watcher.Injector, watcher.SharedMesh, watcher.ExtraRoots
 		if err := mgr.Add(watcher); err != nil {
 			return m, err
 		}
 	}
 	m.roots, err = mesh.NewRoots(mesh.RootsOptions{
 		Client: kube, Namespace: cmp.Or(f.rootsNamespace, f.istioNamespace, mesh.DefaultNamespace), Log: log.WithName("roots"),
-		Mesh: shared,
+		Mesh: shared, Extra: extra,
 	})
 	if err != nil {
 		return m, err
@@ -233,7 +235,7 @@ func (f *controllerFlags) addCARotation(mgr manager.Manager, kube kubernetes.Int
 
 // sources creates the sources of certificates.
 func (f *controllerFlags) sources(c clients, roots *mesh.Roots, log logr.Logger) (map[policy.Source]controller.Source, error) {
-	ca, err := istioca.New(istioca.Options{Client: c.kube, Roots: roots.Roots, Log: log.WithName("istio-ca")})
+	ca, err := istioca.New(istioca.Options{Client: c.kube, Roots: roots.Published, Log: log.WithName("istio-ca")})
 	if err != nil {
 		return nil, err
 	}

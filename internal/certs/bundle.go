@@ -67,7 +67,7 @@ func New(m Material, want Want) (*Bundle, error) {
 	}
 	var ownRoots []*x509.Certificate
 	if len(m.Roots) > 0 {
-		if ownRoots, err = ParseCertificates(m.Roots); err != nil {
+		if ownRoots, err = parseOwnRoots(m.Roots); err != nil {
 			return nil, reject(Malformed, "root certificates: %v", err)
 		}
 	}
@@ -77,7 +77,7 @@ func New(m Material, want Want) (*Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	roots := validAnchors(mergeRoots(want.Roots, ownRoots), want.Now)
+	roots := validAnchors(MergeRoots(want.Roots, ownRoots), want.Now)
 	for _, err := range []error{
 		checkIdentity(leaf, want.ID),
 		checkUsage(leaf),
@@ -95,6 +95,19 @@ func New(m Material, want Want) (*Bundle, error) {
 		return nil, err
 	}
 	return &Bundle{id: want.ID, key: func() []byte { return key }, chain: chain, roots: roots, path: path}, nil
+}
+
+// parseOwnRoots parses the roots of the material. It leaves out those that cannot be
+// read, unless none can. A truncated file is an error: its writer is not done.
+func parseOwnRoots(data []byte) ([]*x509.Certificate, error) {
+	if _, err := decodeBlocks(data); err != nil {
+		return nil, err
+	}
+	roots, err := ParseRoots(data)
+	if len(roots) == 0 {
+		return nil, err
+	}
+	return roots, nil
 }
 
 // ID is the SPIFFE ID of the leaf.

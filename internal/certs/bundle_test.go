@@ -212,6 +212,7 @@ func TestNewAcceptsEveryValidForm(t *testing.T) {
 	dead := authority(t, "dead root", around(48*time.Hour, -time.Hour))
 	old := authority(t, "old root", func(c *x509.Certificate) { c.SignatureAlgorithm = x509.ECDSAWithSHA1 })
 	oldLeaf := leafOf(t, old)
+	noCertificate := []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
 	parameters := []byte("-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n")
 
 	tests := map[string]struct {
@@ -220,23 +221,26 @@ func TestNewAcceptsEveryValidForm(t *testing.T) {
 		chain    []*certtest.Pair
 		roots    []*certtest.Pair
 	}{
-		"if the mesh's root signed the leaf, expect both":              {material(leaf), wanted(root), list(leaf), list(root)},
-		"if the material brings the root, expect it":                   {material(leaf, root), wanted(), list(leaf), list(root)},
-		"if both have the root, expect it once":                        {material(leaf, root, root), wanted(root, root), list(leaf), list(root)},
-		"if the mesh has the next root already, expect both":           {material(leaf, root), wanted(next), list(leaf), list(root, next)},
-		"if the agent has the next root already, expect both":          {material(young, next), wanted(root), list(young), list(root, next)},
-		"if a root expired beside the good one, expect the good":       {material(leaf, dead), wanted(root), list(leaf), list(root)},
-		"if a leaf is among the roots, expect it gone":                 {material(leaf, young, root), wanted(), list(leaf), list(root)},
-		"if intermediates are there, expect them":                      {material(deep), wanted(root), list(deep, lower, middle), list(root)},
-		"if the root ends the chain, expect it dropped":                {certs.Material{Key: deep.KeyPEM, Chain: joined(deep, lower, middle, root)}, wanted(root), list(deep, lower, middle), list(root)},
-		"if a cross-signed root ends the chain, expect it kept":        {certs.Material{Key: young.KeyPEM, Chain: joined(young, bridge)}, wanted(root), list(young, bridge), list(root)},
-		"if it leads to both roots, expect both":                       {certs.Material{Key: young.KeyPEM, Chain: joined(young, bridge, next)}, wanted(root, next), list(young, bridge), list(root, next)},
-		"if there is text around the blocks, expect it ignored":        {certs.Material{Key: text(leaf.KeyPEM), Chain: text(leaf.ChainPEM), Roots: text(root.CertificatePEM)}, wanted(), list(leaf), list(root)},
-		"if lines end as on Windows, expect no difference":             {certs.Material{Key: leaf.KeyPEM, Chain: bytes.ReplaceAll(leaf.ChainPEM, []byte("\n"), []byte("\r\n"))}, wanted(root), list(leaf), list(root)},
-		"if the key is RSA in PKCS#8, expect PKCS#8":                   {material(rsaLeaf), wanted(rsaRoot), list(rsaLeaf), list(rsaRoot)},
-		"if the key is RSA in PKCS#1, expect PKCS#8":                   {certs.Material{Key: rsaLeaf.PKCS1PEM(t), Chain: rsaLeaf.ChainPEM}, wanted(rsaRoot), list(rsaLeaf), list(rsaRoot)},
-		"if the key is EC in SEC 1, expect PKCS#8":                     {certs.Material{Key: leaf.SEC1PEM(t), Chain: leaf.ChainPEM}, wanted(root), list(leaf), list(root)},
-		"if the key is Ed25519, expect PKCS#8":                         {material(edLeaf), wanted(root), list(edLeaf), list(root)},
+		"if the mesh's root signed the leaf, expect both":        {material(leaf), wanted(root), list(leaf), list(root)},
+		"if the material brings the root, expect it":             {material(leaf, root), wanted(), list(leaf), list(root)},
+		"if both have the root, expect it once":                  {material(leaf, root, root), wanted(root, root), list(leaf), list(root)},
+		"if the mesh has the next root already, expect both":     {material(leaf, root), wanted(next), list(leaf), list(root, next)},
+		"if the agent has the next root already, expect both":    {material(young, next), wanted(root), list(young), list(root, next)},
+		"if a root expired beside the good one, expect the good": {material(leaf, dead), wanted(root), list(leaf), list(root)},
+		"if a leaf is among the roots, expect it gone":           {material(leaf, young, root), wanted(), list(leaf), list(root)},
+		"if intermediates are there, expect them":                {material(deep), wanted(root), list(deep, lower, middle), list(root)},
+		"if the root ends the chain, expect it dropped":          {certs.Material{Key: deep.KeyPEM, Chain: joined(deep, lower, middle, root)}, wanted(root), list(deep, lower, middle), list(root)},
+		"if a cross-signed root ends the chain, expect it kept":  {certs.Material{Key: young.KeyPEM, Chain: joined(young, bridge)}, wanted(root), list(young, bridge), list(root)},
+		"if it leads to both roots, expect both":                 {certs.Material{Key: young.KeyPEM, Chain: joined(young, bridge, next)}, wanted(root, next), list(young, bridge), list(root, next)},
+		"if there is text around the blocks, expect it ignored":  {certs.Material{Key: text(leaf.KeyPEM), Chain: text(leaf.ChainPEM), Roots: text(root.CertificatePEM)}, wanted(), list(leaf), list(root)},
+		"if lines end as on Windows, expect no difference":       {certs.Material{Key: leaf.KeyPEM, Chain: bytes.ReplaceAll(leaf.ChainPEM, []byte("\n"), []byte("\r\n"))}, wanted(root), list(leaf), list(root)},
+		"if the key is RSA in PKCS#8, expect PKCS#8":             {material(rsaLeaf), wanted(rsaRoot), list(rsaLeaf), list(rsaRoot)},
+		"if the key is RSA in PKCS#1, expect PKCS#8":             {certs.Material{Key: rsaLeaf.PKCS1PEM(t), Chain: rsaLeaf.ChainPEM}, wanted(rsaRoot), list(rsaLeaf), list(rsaRoot)},
+		"if the key is EC in SEC 1, expect PKCS#8":               {certs.Material{Key: leaf.SEC1PEM(t), Chain: leaf.ChainPEM}, wanted(root), list(leaf), list(root)},
+		"if the key is Ed25519, expect PKCS#8":                   {material(edLeaf), wanted(root), list(edLeaf), list(root)},
+		"if one of its own roots cannot be read, expect the others": {
+			certs.Material{Key: leaf.KeyPEM, Chain: leaf.ChainPEM, Roots: slices.Concat(root.CertificatePEM, noCertificate, next.CertificatePEM)},
+			wanted(), list(leaf), list(root, next)},
 		"if there is no limit to the key's usage, expect it":           {material(leafOf(t, root, certtest.KeyUsage(0))), wanted(root), nil, list(root)},
 		"if any extended usage is allowed, expect it":                  {material(leafOf(t, root, certtest.Usages(x509.ExtKeyUsageAny))), wanted(root), nil, list(root)},
 		"if a minute of two hours is left, expect it":                  {material(leafOf(t, root, around(2*time.Hour, time.Minute))), wanted(root), nil, list(root)},

@@ -179,8 +179,8 @@ func isSelfSigned(c *x509.Certificate) bool {
 	return bytes.Equal(c.RawIssuer, c.RawSubject) && c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
 }
 
-// mergeRoots returns every root of the lists once, in a stable order.
-func mergeRoots(lists ...[]*x509.Certificate) []*x509.Certificate {
+// MergeRoots returns every root of the lists once, in a stable order.
+func MergeRoots(lists ...[]*x509.Certificate) []*x509.Certificate {
 	all := slices.Concat(lists...)
 	slices.SortFunc(all, func(a, b *x509.Certificate) int { return bytes.Compare(a.Raw, b.Raw) })
 	return slices.CompactFunc(all, func(a, b *x509.Certificate) bool { return a.Equal(b) })

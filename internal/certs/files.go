@@ -31,7 +31,8 @@ type content struct {
 	// err says why there is no material. It is a *Rejection unless a file is
 	// missing.
 	err error
-	// rootsErr says why roots are those of an earlier read.
+	// rootsErr says what of rootsFile cannot be read; roots hold the rest, and what an
+	// earlier read found.
 	rootsErr error
 	// digest is equal for equal files and errors.
 	digest string
@@ -70,8 +71,10 @@ func (f *files) readRoots(sum hash.Hash) error {
 	if err != nil {
 		return err
 	}
-	roots, err := ParseCertificates(data)
+	roots, err := ParseRoots(data)
 	if err != nil {
+		// An earlier root may be the one that cannot be read now.
+		f.roots = MergeRoots(f.roots, roots)
 		return fmt.Errorf("%s: %w", f.rootsFile, reject(Malformed, "root certificates: %v", err))
 	}
 	f.roots = roots

@@ -15,7 +15,7 @@ type Material struct {
 	// at its end is dropped: Istio's agent appends one.
 	Chain []byte
 	// Roots are the source's own trust anchors, trusted in addition to those of the
-	// mesh. May be empty.
+	// mesh. Those that cannot be read are left out. May be empty.
 	Roots []byte
 }
 

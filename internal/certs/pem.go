@@ -21,7 +21,7 @@ func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 		return nil, err
 	}
 	if len(found) == 0 {
-		return nil, errors.New("want at least one certificate in PEM, got none")
+		return nil, errNoCertificate
 	}
 	list := make([]*x509.Certificate, 0, len(found))
 	for i, block := range found {
@@ -35,6 +35,57 @@ func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 		list = append(list, c)
 	}
 	return list, nil
+}
+
+// ParseRoots parses trust anchors in PEM. Unlike ParseCertificates it leaves out the
+// blocks that cannot be read, because anchors do not depend on each other. It returns
+// the others together with an error that names the first of those blocks.
+func ParseRoots(data []byte) ([]*x509.Certificate, error) {
+	var roots []*x509.Certificate
+	var first error
+	blocks, unreadable := splitBlocks(data), 0
+	for i, text := range blocks {
+		found, err := ParseCertificates(text)
+		if err == nil {
+			roots = append(roots, found...)
+			continue
+		}
+		if unreadable++; first == nil {
+			first = fmt.Errorf("block %d of %d: %w", i+1, len(blocks), err)
+		}
+	}
+	switch {
+	case len(blocks) == 0:
+		return nil, errNoCertificate
+	case unreadable > 1:
+		return roots, fmt.Errorf("%w (and %d more blocks)", first, unreadable-1)
+	default:
+		return roots, first
+	}
+}
+
+var errNoCertificate = errors.New("want at least one certificate in PEM, got none")
+
+// splitBlocks splits PEM before every line that begins a block. It drops the text
+// before the first one.
+func splitBlocks(data []byte) [][]byte {
+	var blocks [][]byte
+	for line := range bytes.Lines(data) {
+		switch {
+		case beginsBlock(line):
+			blocks = append(blocks, bytes.Clone(line))
+		case len(blocks) > 0:
+			blocks[len(blocks)-1] = append(blocks[len(blocks)-1], line...)
+		}
+	}
+	return blocks
+}
+
+// beginsBlock reports whether a line begins a block. The last line of a truncated file
+// may be a prefix of the marker.
+func beginsBlock(line []byte) bool {
+	begin := []byte("-----BEGIN")
+	return bytes.HasPrefix(line, begin) || bytes.HasPrefix(begin, line)
 }
 
 // EncodeCertificates is the inverse of ParseCertificates.
@@ -58,10 +109,9 @@ func decodeBlocks(data []byte) ([]*pem.Block, error) {
 		}
 		found = append(found, block)
 	}
-	begin, begun := []byte("-----BEGIN"), 0
+	begun := 0
 	for line := range bytes.Lines(data) {
-		// Only the last line may be truncated, and so be a prefix of the marker.
-		if bytes.HasPrefix(line, begin) || bytes.HasPrefix(begin, line) {
+		if beginsBlock(line) {
 			begun++
 		}
 	}

@@ -45,6 +45,7 @@ func (p ControlPlane) Settings() (Settings, error) {
 	r.readIdentity()
 	r.readImage()
 	r.readRootLocation()
+	r.readExtraRoots()
 	r.readMaxCertTTL()
 	if err := errors.Join(r.errs...); err != nil {
 		return Settings{}, err

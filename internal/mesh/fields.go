@@ -1,12 +1,14 @@
 package mesh
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/isthmus-mesh/isthmus/internal/certs"
 	"github.com/isthmus-mesh/isthmus/patches"
 )
 
@@ -123,6 +125,27 @@ func (r *settingsReader) readRootLocation() {
 	}
 	bundle.value = "istio.io:istiod-ca:" + bundle.value
 	r.setField("rootClusterTrustBundle", bundle)
+}
+
+// readExtraRoots reads the roots in MeshConfig.caCertificates.
+func (r *settingsReader) readExtraRoots() {
+	s, problems := &r.settings, []error(nil)
+	for i, c := range r.mesh.CACertificates {
+		source := configMapPath(r.MeshConfig, fmt.Sprintf("%s.caCertificates[%d]", keyMesh, i))
+		if c.PEM == "" {
+			if c.SPIFFEBundleURL != "" {
+				r.warn("%s.spiffeBundleUrl is not read: put the roots of %s into pem", source, c.SPIFFEBundleURL)
+			}
+			continue
+		}
+		roots, err := certs.ParseRoots([]byte(c.PEM))
+		if err != nil {
+			problems = append(problems, fmt.Errorf("%s.pem: %w", source, err))
+		}
+		s.ExtraRoots = certs.MergeRoots(s.ExtraRoots, roots)
+		s.Sources[fieldExtraRoots] = configMapPath(r.MeshConfig, keyMesh+".caCertificates")
+	}
+	s.ExtraRootsErr = errors.Join(problems...)
 }
 
 // readMaxCertTTL reads the maximum certificate lifetime that istiod grants.

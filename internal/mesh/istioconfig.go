@@ -61,7 +61,14 @@ type injectorValues struct {
 // the protos of half of Istio's API into the webhook for these few fields.
 type meshConfig struct {
 	// TrustDomain is nil when it is not set: Istio then uses cluster.local.
-	TrustDomain   *string `json:"trustDomain"`
+	TrustDomain *string `json:"trustDomain"`
+	// CACertificates are roots beside that of istiod's own CA. istiod distributes
+	// all of them, whatever trust domains and signers they name
+	// (pilot/pkg/trustbundle).
+	CACertificates []struct {
+		PEM             string `json:"pem"`
+		SPIFFEBundleURL string `json:"spiffeBundleUrl"`
+	} `json:"caCertificates"`
 	DefaultConfig struct {
 		DiscoveryAddress string `json:"discoveryAddress"`
 		MeshID           string `json:"meshId"`
@@ -71,12 +78,16 @@ type meshConfig struct {
 		// ProxyMetadata becomes environment variables of the sidecar. They come
 		// after those of the injection template and override them.
 		ProxyMetadata struct {
-			CAAddr       string `json:"CA_ADDR"`
-			CertProvider string `json:"PILOT_CERT_PROVIDER"`
-			ClusterID    string `json:"ISTIO_META_CLUSTER_ID"`
-			MeshID       string `json:"ISTIO_META_MESH_ID"`
-			Network      string `json:"ISTIO_META_NETWORK"`
-			TrustDomain  string `json:"TRUST_DOMAIN"`
+			CAAddr             string `json:"CA_ADDR"`
+			CertProvider       string `json:"PILOT_CERT_PROVIDER"`
+			ClusterID          string `json:"ISTIO_META_CLUSTER_ID"`
+			ECCCurve           string `json:"ECC_CURVE"`
+			IstiodSAN          string `json:"ISTIOD_SAN"`
+			MeshID             string `json:"ISTIO_META_MESH_ID"`
+			Network            string `json:"ISTIO_META_NETWORK"`
+			RSAKeySize         scalar `json:"WORKLOAD_RSA_KEY_SIZE"`
+			SignatureAlgorithm string `json:"ECC_SIGNATURE_ALGORITHM"`
+			TrustDomain        string `json:"TRUST_DOMAIN"`
 		} `json:"proxyMetadata"`
 	} `json:"defaultConfig"`
 }

@@ -16,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/isthmus-mesh/isthmus/internal/certs"
 )
 
 // rootObject names the object that holds the roots.
@@ -41,7 +43,8 @@ func (r rootObject) pemField() string {
 	return keyRoots
 }
 
-// parseFrom parses the roots from the object in the cache of a watch.
+// parseFrom parses the roots from the object in the cache of a watch. With an error
+// it returns the roots that can be read.
 func (r rootObject) parseFrom(w *objectWatch) ([]*x509.Certificate, error) {
 	if err := w.accessError(); err != nil {
 		return nil, fmt.Errorf("%s: %w", r, err)
@@ -50,11 +53,11 @@ func (r rootObject) parseFrom(w *objectWatch) ([]*x509.Certificate, error) {
 	if len(objects) == 0 {
 		return nil, fmt.Errorf("%s does not exist", r)
 	}
-	roots, err := parseRoots(rootPEM(objects[0])) // the watch selects one name
+	roots, err := certs.ParseRoots([]byte(rootPEM(objects[0]))) // the watch selects one name
 	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w", r, r.pemField(), err)
+		err = fmt.Errorf("%s %s: %w", r, r.pemField(), err)
 	}
-	return roots, nil
+	return certs.MergeRoots(roots), err
 }
 
 // newWatch returns a watch of one object by name. It needs permission to get and

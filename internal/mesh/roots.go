@@ -1,7 +1,6 @@
 package mesh
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -22,7 +21,8 @@ const (
 	// keyRoots is the key of the ConfigMap that holds the roots.
 	keyRoots = "root-cert.pem"
 	// settingsPollInterval is the interval at which the mesh settings are polled for
-	// the object that holds the roots. Polling sends no request.
+	// the object that holds the roots, and for the extra roots. Polling sends no
+	// request.
 	settingsPollInterval = time.Second
 	// retryInterval is the time between two requests that ask the API server
 	// whether it serves ClusterTrustBundles.
@@ -45,6 +45,10 @@ type RootsOptions struct {
 	// must not block. Default: the documented defaults, which name the ConfigMap
 	// istio-ca-root-cert.
 	Mesh func() (patches.Mesh, error)
+	// Extra returns trust anchors that the mesh has beside those in the object, and
+	// which of them cannot be read. Watcher.ExtraRoots is one implementation. Roots
+	// calls it as often as Mesh. Default: none.
+	Extra func() ([]*x509.Certificate, error)
 	// Log receives a line when the roots change, become invalid or become valid
 	// again. Default: no logging.
 	Log logr.Logger
@@ -52,10 +56,11 @@ type RootsOptions struct {
 
 // Roots watches the trust anchors of the mesh: the key root-cert.pem of a ConfigMap
 // in Istio's namespace, which istiod maintains, or the ClusterTrustBundle that the
-// mesh settings name. Create it with NewRoots and run it with Start. It is safe for
-// concurrent use.
+// mesh settings name, and the extra roots. Create it with NewRoots and run it with
+// Start. It is safe for concurrent use.
 //
-// When the roots become invalid or disappear, the last good roots stay in use.
+// Roots that cannot be read are left out. While there are such roots, and when the
+// object disappears, the last good roots stay in use beside those that can be read.
 type Roots struct {
 	options RootsOptions
 	updates chan struct{}
@@ -67,9 +72,11 @@ type Roots struct {
 
 // rootState holds the roots at one moment. It is immutable.
 type rootState struct {
-	// roots are the last good roots; empty if there never were any.
+	// published are the last good roots of the object; empty if there never were any.
+	published []*x509.Certificate
+	// roots are published and the extra roots. Empty if published is.
 	roots []*x509.Certificate
-	// err says why the roots cannot be read now; nil if they can.
+	// err says what of the roots cannot be read now; nil if all can.
 	err error
 }
 
@@ -83,6 +90,9 @@ func NewRoots(o RootsOptions) (*Roots, error) {
 	}
 	if o.Mesh == nil {
 		o.Mesh = func() (patches.Mesh, error) { return patches.Mesh{}, nil }
+	}
+	if o.Extra == nil {
+		o.Extra = func() ([]*x509.Certificate, error) { return nil, nil }
 	}
 	return &Roots{options: o, updates: make(chan struct{}, 1)}, nil
 }
@@ -99,18 +109,28 @@ func (r *Roots) HasSynced() bool { return r.state.Load() != nil }
 // caller must not change the slice. If there never were good roots, it returns an
 // error that says why.
 func (r *Roots) Roots() ([]*x509.Certificate, error) {
+	return r.load(func(s *rootState) []*x509.Certificate { return s.roots })
+}
+
+// Published returns what Roots returns without the extra roots. istiod's own
+// certificate is verified with these alone.
+func (r *Roots) Published() ([]*x509.Certificate, error) {
+	return r.load(func(s *rootState) []*x509.Certificate { return s.published })
+}
+
+func (r *Roots) load(roots func(*rootState) []*x509.Certificate) ([]*x509.Certificate, error) {
 	switch s := r.state.Load(); {
 	case s == nil:
 		return nil, errRootsNotRead
-	case len(s.roots) == 0:
+	case len(s.published) == 0:
 		return nil, s.err
 	default:
-		return s.roots, nil
+		return roots(s), nil
 	}
 }
 
-// Err returns why the roots cannot be read at the moment. It is nil when they can,
-// and before HasSynced.
+// Err returns which roots cannot be read at the moment, and why. It is nil when all
+// can, and before HasSynced.
 func (r *Roots) Err() error {
 	if s := r.state.Load(); s != nil {
 		return s.err
@@ -140,6 +160,9 @@ func (r *Roots) Start(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-ticks.C:
+			if watcher.readExtra() {
+				watcher.readRoots()
+			}
 		case <-r.updates:
 			watcher.readRoots()
 		}
@@ -155,52 +178,34 @@ func (r *Roots) queueUpdate() {
 	}
 }
 
-// storeRoots stores the roots and calls the handlers if they changed.
-func (r *Roots) storeRoots(roots []*x509.Certificate) {
+// storeState stores the roots that were read. It calls the handlers if the roots
+// changed, and logs what cannot be read, unless that is the same as before.
+func (r *Roots) storeState(after rootState) {
 	before := r.state.Load()
-	r.state.Store(&rootState{roots: roots})
-	if before != nil && slices.EqualFunc(before.roots, roots, (*x509.Certificate).Equal) {
-		if before.err != nil {
-			r.options.Log.Info("the mesh's roots can be read again")
-		}
+	if before == nil {
+		before = &rootState{}
+	}
+	r.state.Store(&after)
+	changed := !slices.EqualFunc(before.roots, after.roots, (*x509.Certificate).Equal)
+	switch {
+	case after.err != nil && before.err != nil && before.err.Error() == after.err.Error():
+	case after.err != nil && len(after.roots) == 0:
+		r.options.Log.Error(after.err, "the mesh's roots cannot be read, and there are no earlier ones: no certificate can be verified")
+	case after.err != nil:
+		r.options.Log.Error(after.err, "some of the mesh's roots cannot be read: the last good ones are used")
+	case before.err != nil && !changed:
+		r.options.Log.Info("the mesh's roots can be read again")
+	}
+	if !changed {
 		return
 	}
-	r.options.Log.Info("the mesh's roots", "roots", describeRoots(roots))
+	r.options.Log.Info("the mesh's roots", "roots", describeRoots(after.roots))
 	r.mu.Lock()
 	handlers := slices.Clone(r.handlers)
 	r.mu.Unlock()
 	for _, handler := range handlers {
 		handler()
 	}
-}
-
-// storeError keeps the last good roots and logs the error, unless it is the same
-// error as before.
-func (r *Roots) storeError(err error) {
-	after := &rootState{err: err}
-	before := r.state.Load()
-	if before != nil {
-		after.roots = before.roots
-	}
-	r.state.Store(after)
-	switch {
-	case before != nil && before.err != nil && before.err.Error() == err.Error():
-	case len(after.roots) == 0:
-		r.options.Log.Error(err, "the mesh's roots cannot be read, and there are no earlier ones: no certificate can be verified")
-	default:
-		r.options.Log.Error(err, "the mesh's roots cannot be read: the last good ones are used")
-	}
-}
-
-// parseRoots parses certificates in PEM, sorts them and removes duplicates, so that
-// the same roots in another order compare as equal.
-func parseRoots(text string) ([]*x509.Certificate, error) {
-	roots, err := certs.ParseCertificates([]byte(text))
-	if err != nil {
-		return nil, err
-	}
-	slices.SortFunc(roots, func(a, b *x509.Certificate) int { return bytes.Compare(a.Raw, b.Raw) })
-	return slices.CompactFunc(roots, (*x509.Certificate).Equal), nil
 }
 
 func describeRoots(roots []*x509.Certificate) []string {

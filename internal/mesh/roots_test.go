@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
@@ -108,6 +109,86 @@ func TestRootsKeepTheLastGoodOnes(t *testing.T) {
 	eventually(t, "the error is gone", func() bool { return r.Err() == nil })
 	assert.Equal(t, int32(2), changes.Load(), "the same roots in another order are no change")
 	assert.Equal(t, 1, log.count("can be read again"))
+}
+
+func TestRootsLeaveOutWhatCannotBeRead(t *testing.T) {
+	one, two, three := certtest.NewAuthority(t), certtest.NewAuthority(t), certtest.NewAuthority(t)
+	const unreadable = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+	c, log := newCluster(newRootConfigMap(joinPEM(one)+unreadable+joinPEM(two))), &logLines{}
+	r, changes := startRoots(t, RootsOptions{Client: c, Log: log.logger()})
+	eventually(t, "both good roots are read", func() bool { return hasRoots(r, one, two) })
+	const where = "ConfigMap istio-system/istio-ca-root-cert root-cert.pem: "
+	assert.EqualError(t, r.Err(), where+"block 2 of 3: certificate 1: x509: malformed certificate")
+	assert.Equal(t, 1, log.count("some of the mesh's roots cannot be read"), "%s", log.all)
+
+	c.set(t, "istio-ca-root-cert", keyRoots, unreadable+joinPEM(three))
+	eventually(t, "a root beside the unreadable one is read", func() bool { return hasRoots(r, one, two, three) })
+	assert.EqualError(t, r.Err(), where+"block 1 of 2: certificate 1: x509: malformed certificate", "either of the others may be the unreadable one")
+
+	c.set(t, "istio-ca-root-cert", keyRoots, unreadable)
+	eventually(t, "the mistake is seen", func() bool { return strings.HasPrefix(errorText(r.Err()), where+"block 1 of 1: ") })
+	assert.True(t, hasRoots(r, one, two, three))
+
+	c.set(t, "istio-ca-root-cert", keyRoots, joinPEM(three))
+	eventually(t, "what is not there any more is gone", func() bool { return hasRoots(r, three) })
+	assert.NoError(t, r.Err())
+	assert.Equal(t, int32(3), changes.Load())
+}
+
+func TestRootsOfMeshConfigAreAdded(t *testing.T) {
+	one, two, three := certtest.NewAuthority(t), certtest.NewAuthority(t), certtest.NewAuthority(t)
+	config := func(roots ...string) string {
+		text := "trustDomain: cluster.local\ncaCertificates:\n"
+		for _, pem := range roots {
+			text += "- pem: |\n    " + strings.ReplaceAll(pem, "\n", "\n    ") + "\n"
+		}
+		return text
+	}
+	// The watch of one name would get both objects from the same fake API server.
+	c := newCluster(&corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: DefaultNamespace, Name: "istio"},
+		Data:       map[string]string{keyMesh: config(joinPEM(two))},
+	})
+	w := startWatcher(t, Options{Client: c})
+	r, changes := startRoots(t, RootsOptions{Client: newCluster(newRootConfigMap(joinPEM(one))), Mesh: w.SharedMesh, Extra: w.ExtraRoots})
+	eventually(t, "both roots are read", func() bool { return hasRoots(r, one, two) })
+	assert.Equal(t, int32(1), changes.Load(), "both are known from the beginning")
+	published, err := r.Published()
+	require.NoError(t, err)
+	assert.Equal(t, []*x509.Certificate{one.Certificate}, published)
+
+	c.set(t, "istio", keyMesh, config(joinPEM(two, three)))
+	eventually(t, "a new root is added", func() bool { return hasRoots(r, one, two, three) })
+	c.set(t, "istio", keyMesh, config(joinPEM(two), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"))
+	eventually(t, "the mistake is seen", func() bool { return r.Err() != nil })
+	assert.EqualError(t, r.Err(), "ConfigMap istio-system/istio mesh.caCertificates[1].pem: block 1 of 1: certificate 1: x509: malformed certificate")
+	assert.True(t, hasRoots(r, one, two, three), "the last good ones are kept")
+
+	c.set(t, "istio", keyMesh, "trustDomain: cluster.local\n")
+	eventually(t, "the roots are removed with the setting", func() bool { return hasRoots(r, one) && r.Err() == nil })
+}
+
+func TestExtraRootsAreThoseOfAllRevisions(t *testing.T) {
+	one, two := certtest.NewAuthority(t), certtest.NewAuthority(t)
+	plane := func(revision string, pem string) ControlPlane {
+		quoted, err := json.Marshal(pem)
+		require.NoError(t, err)
+		return ControlPlane{Namespace: DefaultNamespace, Revision: revision, MeshConfig: &corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Namespace: DefaultNamespace, Name: objectName("istio", revision)},
+			Data: map[string]string{keyMesh: `{"caCertificates": [{"pem": ` + string(quoted) + `, "trustDomains": ["elsewhere"]},
+				{"spiffeBundleUrl": "https://spire.example/bundle"}]}`},
+		}}
+	}
+	state := (&meshState{namespace: DefaultNamespace}).next(map[string]ControlPlane{"": plane("", joinPEM(one)), "canary": plane("canary", joinPEM(two, one))}, injectors{})
+	assert.ElementsMatch(t, []*x509.Certificate{one.Certificate, two.Certificate}, state.extraRoots)
+	assert.NoError(t, state.extraRootsErr)
+
+	settings, err := state.settings("canary")
+	require.NoError(t, err)
+	assert.Contains(t, settings.Warnings, "ConfigMap istio-system/istio-canary mesh.caCertificates[1].spiffeBundleUrl is not read: put the roots of https://spire.example/bundle into pem")
+	described := strings.Join(settings.Describe(), "\n")
+	assert.Contains(t, described, "caCertificates=CN=test root, serial ")
+	assert.Contains(t, described, "(ConfigMap istio-system/istio-canary mesh.caCertificates)")
 }
 
 func TestRootsAreMissingAtFirst(t *testing.T) {

@@ -2,10 +2,14 @@ package mesh
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/internal/certs"
 )
 
 // rootWatcher watches the object that holds the roots. It moves to another object
@@ -16,6 +20,10 @@ type rootWatcher struct {
 	watch        *objectWatch
 	stopInformer func()
 	retryAfter   time.Time
+	// extra are the last good extra roots, and extraErr says what of them could not be
+	// read when they were read last.
+	extra    []*x509.Certificate
+	extraErr error
 }
 
 // ensureWatch watches the object that the mesh settings name. It does nothing if
@@ -67,15 +75,40 @@ func (w *rootWatcher) stopWatch() {
 	w.watch, w.stopInformer = nil, nil
 }
 
-// readRoots stores the roots that the watched object holds now.
+// readRoots stores the roots that the watched object and the mesh settings hold now.
 func (w *rootWatcher) readRoots() {
+	w.readExtra()
 	if w.watch == nil || !w.watch.isAnswered() {
 		return
 	}
-	roots, err := w.object.parseFrom(w.watch)
-	if err != nil {
-		w.storeError(err)
-		return
+	published, err := w.object.parseFrom(w.watch)
+	if before := w.state.Load(); err != nil && before != nil {
+		// An earlier root may be the one that cannot be read now.
+		published = certs.MergeRoots(before.published, published)
 	}
-	w.storeRoots(roots)
+	after := rootState{published: published, err: errors.Join(err, w.extraErr)}
+	if len(published) > 0 {
+		after.roots = certs.MergeRoots(published, w.extra)
+	}
+	w.storeState(after)
+}
+
+// readExtra reads the extra roots and reports whether they changed.
+func (w *rootWatcher) readExtra() (changed bool) {
+	extra, err := w.options.Extra()
+	if err != nil {
+		extra = certs.MergeRoots(w.extra, extra)
+	}
+	changed = !slices.EqualFunc(w.extra, extra, (*x509.Certificate).Equal) || fmt.Sprint(w.extraErr) != fmt.Sprint(err)
+	w.extra, w.extraErr = extra, err
+	return changed
+}
+
+// storeError stores why the roots cannot be read. The last good roots stay in use.
+func (w *rootWatcher) storeError(err error) {
+	after := rootState{err: err}
+	if before := w.state.Load(); before != nil {
+		after.published, after.roots = before.published, before.roots
+	}
+	w.storeState(after)
 }

@@ -8,8 +8,10 @@
 package mesh
 
 import (
+	"crypto/x509"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/isthmus-mesh/isthmus/patches"
 )
@@ -30,6 +32,12 @@ type Settings struct {
 	// name in JSON: SourceExplicit, SourceDefault, or an object of the cluster with
 	// the path inside it.
 	Sources map[string]string
+	// ExtraRoots are the trust anchors in MeshConfig.caCertificates. Other clusters
+	// and CAs of the mesh sign with them.
+	ExtraRoots []*x509.Certificate
+	// ExtraRootsErr names what of MeshConfig.caCertificates cannot be read; nil if
+	// all can.
+	ExtraRootsErr error
 	// Warnings are sentences about values that were found and could not be used.
 	// The settings are valid without those values.
 	Warnings []string
@@ -53,6 +61,7 @@ func (s Settings) Describe() []string {
 	if s.Mesh.MaxCertTTL != 0 {
 		line(fieldMaxCertTTL, s.Mesh.MaxCertTTL.String())
 	}
+	line(fieldExtraRoots, strings.Join(describeRoots(s.ExtraRoots), "; "))
 	return lines
 }
 
@@ -72,6 +81,8 @@ func (s Settings) withExplicit(explicit patches.Mesh) Settings {
 		Mesh:     discovered.Overlay(explicit).WithDefaults(),
 		Sources:  make(map[string]string),
 		Warnings: slices.Clone(s.Warnings),
+
+		ExtraRoots: s.ExtraRoots, ExtraRootsErr: s.ExtraRootsErr,
 	}
 	source := func(name string, isExplicit, isSet bool) {
 		switch {
@@ -87,6 +98,7 @@ func (s Settings) withExplicit(explicit patches.Mesh) Settings {
 	for _, f := range textFields() {
 		source(f.name, *f.in(&explicit) != "", *f.in(&settings.Mesh) != "")
 	}
+	source(fieldExtraRoots, false, len(s.ExtraRoots) > 0)
 	source(fieldMaxCertTTL, explicit.MaxCertTTL != 0, settings.Mesh.MaxCertTTL != 0)
 	return settings
 }
@@ -96,6 +108,7 @@ const (
 	fieldRevision      = "revision"
 	fieldRootConfigMap = "rootConfigMap"
 	fieldMaxCertTTL    = "maxCertTTL"
+	fieldExtraRoots    = "caCertificates" // of MeshConfig, not of patches.Mesh
 )
 
 // textField is one field of patches.Mesh that holds text.

@@ -1,11 +1,13 @@
 package mesh
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 
+	"github.com/isthmus-mesh/isthmus/internal/certs"
 	"github.com/isthmus-mesh/isthmus/patches"
 )
 
@@ -19,6 +21,10 @@ type meshState struct {
 	absentReason string
 	revisions    map[string]revisionState
 	injectors    injectors
+	// extraRoots are those of all revisions, and extraRootsErr says which of them
+	// cannot be read.
+	extraRoots    []*x509.Certificate
+	extraRootsErr error
 }
 
 // revisionState holds the settings of one revision.
@@ -46,7 +52,20 @@ func (s *meshState) next(planes map[string]ControlPlane, injectors injectors) *m
 		}
 		next.revisions[name] = revisionState{discovered: &discovered, effective: discovered.withExplicit(s.explicit)}
 	}
+	next.mergeExtraRoots()
 	return next
+}
+
+// mergeExtraRoots sets the extra roots to those of all revisions.
+func (s *meshState) mergeExtraRoots() {
+	var problems []error
+	for _, name := range slices.Sorted(maps.Keys(s.revisions)) {
+		if d := s.revisions[name].discovered; d != nil {
+			s.extraRoots = certs.MergeRoots(s.extraRoots, d.ExtraRoots)
+			problems = append(problems, d.ExtraRootsErr)
+		}
+	}
+	s.extraRootsErr = errors.Join(problems...)
 }
 
 // settings returns the settings of the requested revision or tag.

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
@@ -196,6 +197,17 @@ func (w *Watcher) SharedMesh() (patches.Mesh, error) {
 		}
 	}
 	return mesh, err
+}
+
+// ExtraRoots returns the trust anchors in MeshConfig.caCertificates of all revisions:
+// istiods of several revisions serve one mesh. The error names what cannot be read of
+// them; the others are returned with it.
+func (w *Watcher) ExtraRoots() ([]*x509.Certificate, error) {
+	s := w.state.Load()
+	if s == nil {
+		return nil, errSettingsNotRead
+	}
+	return s.extraRoots, s.extraRootsErr
 }
 
 // Settings returns the settings that Mesh returns, with the source of each field.
