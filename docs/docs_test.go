@@ -93,7 +93,7 @@ func TestEveryFieldOfAProfileIsExplained(t *testing.T) {
 	profiles := page(t, "profiles.md")
 	for _, match := range fields {
 		field := match[1]
-		assert.Regexp(t, "`(?:env\\[\\]\\.|files\\.)?"+field+"`", profiles)
+		assert.Regexp(t, "`(?:env\\[\\]\\.|files\\.|secret\\.)?"+field+"`", profiles)
 	}
 }
 

@@ -148,6 +148,19 @@ func (p *Profile) validate(root *yaml.Node) error {
 			}
 		}
 	}
+	for i, form := range p.Secret.Forms {
+		if form != FormTLS && form != FormRoots {
+			return fmt.Errorf("%d: secret.forms[%d] %q: want tls or roots", line("secret"), i, form)
+		}
+	}
+	for _, variable := range []struct{ field, name string }{
+		{"labels", p.Secret.Selectors.Labels}, {"fields", p.Secret.Selectors.Fields},
+		{"singleNamespace", p.Secret.Selectors.SingleNamespace}, {"namespace", p.Secret.Selectors.Namespace},
+	} {
+		if variable.name != "" && !envName.MatchString(variable.name) {
+			return fmt.Errorf("%d: secret.selectors.%s %q: want the name of an environment variable", line("secret"), variable.field, variable.name)
+		}
+	}
 	seen := map[string]bool{}
 	for i, e := range p.Env {
 		switch {

@@ -39,6 +39,8 @@ func TestAddErrors(t *testing.T) {
 		"env twice":           {head + "onlyNamed: true\nenv: [{name: A, value: x, when: always}, {name: A, value: y, when: files}]\n", `own.yaml:4: env[1].name "A" occurs twice`},
 		"env placeholder":     {head + "onlyNamed: true\nenv: [{name: A, value: '${podName}', when: always}]\n", "own.yaml:4: env[0].value: unknown placeholder ${podName}; only ${certDir} is known"},
 		"env since":           {head + "onlyNamed: true\nenv: [{name: A, value: x, when: files, since: soon}]\n", `own.yaml:4: env[0].since "soon": want a version such as 1.10`},
+		"form":                {head + "onlyNamed: true\nsecret: {forms: [tls, pem]}\n", `own.yaml:4: secret.forms[1] "pem": want tls or roots`},
+		"selector":            {head + "onlyNamed: true\nsecret: {selectors: {fields: A-B}}\n", `own.yaml:4: secret.selectors.fields "A-B": want the name of an environment variable`},
 		"reload":              {head + "onlyNamed: true\nfiles: {reloadSince: later}\n", `own.yaml:4: files.reloadSince "later": want a version such as 4.1, or never`},
 		"name taken":          {"name: emissary\ndescription: x\nonlyNamed: true\n", `own.yaml:1: profile "emissary" is defined already; choose another name`},
 	} {

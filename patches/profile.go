@@ -1,5 +1,7 @@
 package patches
 
+import "slices"
+
 // Profile describes how one kind of edge is recognised and what it needs. A profile is
 // data only: it cannot add images, commands, security contexts, host paths or
 // containers to a pod.
@@ -24,6 +26,51 @@ type Profile struct {
 	// secret mounts nothing. Default false: mode secret mounts the Secret at the
 	// certificate directory and sets the variables of WhenFiles.
 	ReadsSecret bool `json:"readsSecret,omitempty"`
+	// Secret are facts about an edge that reads Secrets through the API.
+	Secret SecretFacts `json:"secret,omitempty"`
+}
+
+// SecretForm is a form in which the controller keeps an edge's certificate.
+type SecretForm string
+
+// The forms.
+const (
+	// FormTLS is the Secret of the certificate itself. It is always kept.
+	FormTLS SecretForm = "tls"
+	// FormRoots is a second Secret, NAME-roots, of type Opaque, which holds the mesh's
+	// roots in tls.crt and ca.crt, and no key.
+	FormRoots SecretForm = "roots"
+)
+
+// SecretFacts are facts about an edge that reads Secrets through the API.
+type SecretFacts struct {
+	// Forms are the forms that the edge reads, in addition to tls.
+	Forms []SecretForm `json:"forms,omitempty"`
+	// IgnoresRoots is true if the edge does not notice new roots in the Secret of its
+	// certificate while key and certificate stay the same. Default false.
+	IgnoresRoots bool `json:"ignoresRoots,omitempty"`
+	// MissesChanges is true if the edge may miss a change of a Secret that comes
+	// together with other changes, so that it is nudged afterwards. Default false.
+	MissesChanges bool `json:"missesChanges,omitempty"`
+	// Selectors name the variables that limit which objects the edge sees.
+	Selectors Selectors `json:"selectors,omitempty"`
+}
+
+// Has reports whether the edge reads a form.
+func (f SecretFacts) Has(form SecretForm) bool { return slices.Contains(f.Forms, form) }
+
+// Selectors are the names of environment variables of an edge. An empty name means that
+// the edge has no such variable.
+type Selectors struct {
+	// Labels is the variable that holds a label selector.
+	Labels string `json:"labels,omitempty"`
+	// Fields is the variable that holds a field selector.
+	Fields string `json:"fields,omitempty"`
+	// SingleNamespace is the variable that, with any value, limits the edge to the
+	// namespace that the variable Namespace holds.
+	SingleNamespace string `json:"singleNamespace,omitempty"`
+	// Namespace is the variable that holds the edge's own namespace.
+	Namespace string `json:"namespace,omitempty"`
 }
 
 // Criteria holds for a container of a pod if every field that is set holds. Within a

@@ -14,10 +14,6 @@ import (
 // and of the RoleBindings to it.
 const PublisherRole = "isthmus-publisher"
 
-// RootsSuffix follows the name of a Secret in the name of the Secret that holds
-// only the mesh's roots, for the ca_secret of a TLSContext.
-const RootsSuffix = "-roots"
-
 // ownership says who manages an object.
 type ownership string
 
@@ -143,7 +139,7 @@ func desiredTLSContext(options policy.Options, claims []claim) (fields map[strin
 	}
 	if slices.ContainsFunc(claims, func(c claim) bool { return c.options.Delivery == policy.DeliveryFiles }) {
 		// Emissary reads only key and chain from files, and would not verify peers.
-		roots = options.SecretName + RootsSuffix
+		roots = options.SecretName + policy.RootsSuffix
 		spec["ca_secret"] = roots
 	}
 	if ids := ambassadorIDs(claims); len(ids) > 0 {

@@ -34,7 +34,7 @@ func (r *reconciler) reconcileTLSContext(ctx context.Context, s *namespaceState,
 // and acts. It returns false while the roots are unknown, or when the Secret is not
 // managed by Isthmus.
 func (r *reconciler) reconcileRoots(ctx context.Context, s *namespaceState, secret string) (isApplied bool, err error) {
-	name := secret + RootsSuffix
+	name := secret + policy.RootsSuffix
 	o := ownedObservation{wanted: desiredRoots(s.secrets[secret]), rescanned: s.rescanned}
 	if o.wanted == "" {
 		return false, nil
@@ -76,7 +76,7 @@ func (r *reconciler) deleteTLSContext(ctx context.Context, namespace string) err
 		return err
 	}
 	for _, name := range r.Settings.SecretNames {
-		if err := r.deleteSecret(ctx, namespace, name+RootsSuffix); err != nil {
+		if err := r.deleteSecret(ctx, namespace, name+policy.RootsSuffix); err != nil {
 			return err
 		}
 	}

@@ -60,6 +60,7 @@ func (s *subject) decide() Result {
 		return s.refuse(reason, message)
 	}
 	s.warnAgentVersion(plan)
+	s.warnHidden()
 	return s.inject(plan)
 }
 

@@ -17,6 +17,8 @@ type Edge struct {
 	Profile string
 	// Container is its index in spec.containers.
 	Container int
+	// Secret are the profile's facts about Secrets.
+	Secret patches.SecretFacts
 }
 
 // FindEdge finds the edge in a pod. The options are what policy.Resolve returns for the
@@ -26,7 +28,7 @@ func (e *Engine) FindEdge(req Request, options policy.Options) (edge Edge, reaso
 	if r := s.findEdge(); r != nil {
 		return Edge{}, r.Reason, r.Message
 	}
-	return Edge{Profile: s.profile.Name, Container: s.edge}, "", ""
+	return Edge{Profile: s.profile.Name, Container: s.edge, Secret: s.profile.Secret}, "", ""
 }
 
 // findEdge sets profile and edge container. It returns the decision if there is no

@@ -51,6 +51,10 @@ type Names struct {
 // DefaultTLSContext is the name of a TLSContext for which no other name is chosen.
 const DefaultTLSContext = "istio-upstream"
 
+// RootsSuffix follows the name of a Secret in the name of the Secret that holds only
+// the mesh's roots, for the ca_secret of a TLSContext.
+const RootsSuffix = "-roots"
+
 // TCPSuffix follows the name of a TLSContext in the name of its companion for
 // TCPMappings.
 const TCPSuffix = "-tcp"

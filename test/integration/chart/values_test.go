@@ -209,6 +209,7 @@ profiles:
     not: [{containers: [ingress-controller]}]
     env: [{name: KONG_CERTS, value: "${certDir}", when: files, since: "3.4"}]
     files: {reloadSince: never}
+    secret: {forms: [tls, roots], ignoresRoots: true, missesChanges: true, selectors: {labels: A, fields: B, singleNamespace: C, namespace: D}}
   apisix: {description: Another., onlyNamed: true}
 `)
 	profiles, err := patches.BuiltIn()
@@ -220,6 +221,7 @@ profiles:
 	}
 	require.NotNil(t, profiles.ByName("42"))
 	assert.Equal(t, "${certDir}", profiles.ByName("42").Env[0].Value)
+	assert.Equal(t, "B", profiles.ByName("42").Secret.Selectors.Fields)
 	assert.True(t, profiles.ByName("apisix").OnlyNamed)
 }
 
