@@ -8,8 +8,6 @@ import (
 
 	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admission/v1"
-	corev1 "k8s.io/api/core/v1"
-	kjson "sigs.k8s.io/json"
 
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
@@ -57,33 +55,32 @@ type Handler struct {
 
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	reviewHandler{h, h.Memory, h.Log, h.Timeout}.serve(w, r)
+	reviewHandler[podFields]{h, h.Memory, h.Log, h.Timeout}.serve(w, r)
 }
 
-func (h *Handler) countError(*admissionv1.AdmissionRequest) {
+func (h *Handler) countError(*request[podFields]) {
 	h.Metrics.countAdmission(inject.Result{Reason: policy.InternalError}, "error")
 }
 
-func (h *Handler) review(ctx context.Context, req *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, error) {
+func (h *Handler) review(ctx context.Context, req *request[podFields]) (*admissionv1.AdmissionResponse, error) {
 	if req.Resource.Resource != "pods" || req.Resource.Group != "" || req.SubResource != "" || req.Operation != admissionv1.Create {
 		return nil, fmt.Errorf("review of %s %s/%s: the webhook configuration must send CREATE of pods only", req.Operation, req.Resource.Resource, req.SubResource)
 	}
-	pod := &corev1.Pod{}
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(req.Object.Raw, pod); err != nil {
-		return nil, fmt.Errorf("decode pod: %w", err)
+	if !req.Object.present {
+		return nil, fmt.Errorf("review of pod %s/%s: it holds no object", clip(req.Namespace), clip(req.Name))
 	}
 	ns, err := h.Namespaces.Namespace(ctx, req.Namespace, h.Labelled)
 	if err != nil {
 		return nil, fmt.Errorf("read namespace %s: %w", req.Namespace, err)
 	}
-	result := h.Engine.Inject(inject.Request{Pod: pod, Namespace: ns})
-	h.record(req, pod, result)
+	result := h.Engine.Inject(inject.Request{Pod: req.Object.value.toPod(), Namespace: ns})
+	h.record(req, result)
 	return podResponse(result), nil
 }
 
 // record counts and logs the decision. A pod that is already injected was counted
 // when it was injected: with reinvocation the API server sends two reviews of a pod.
-func (h *Handler) record(req *admissionv1.AdmissionRequest, pod *corev1.Pod, result inject.Result) {
+func (h *Handler) record(req *request[podFields], result inject.Result) {
 	level, outcome := 1, "allowed"
 	switch {
 	case result.Denied:
@@ -100,11 +97,7 @@ func (h *Handler) record(req *admissionv1.AdmissionRequest, pod *corev1.Pod, res
 	if !log.Enabled() {
 		return
 	}
-	name := pod.Name
-	if name == "" {
-		name = pod.GenerateName
-	}
-	log.Info("reviewed pod", "namespace", req.Namespace, "pod", clip(name), "uid", clip(string(req.UID)), "outcome", outcome, "reason", result.Reason,
+	log.Info("reviewed pod", "namespace", req.Namespace, "pod", clip(req.Object.value.Metadata.nameOrPrefix()), "uid", clip(string(req.UID)), "outcome", outcome, "reason", result.Reason,
 		"profile", result.Profile, "mode", result.Mode, "message", clip(result.Message), "warnings", warningCodes(result.Warnings))
 }
 

@@ -12,18 +12,17 @@ import (
 
 	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admission/v1"
-	kjson "sigs.k8s.io/json"
 
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// reviewer decides one kind of review.
-type reviewer interface {
+// reviewer decides one kind of review, whose objects are decoded into T.
+type reviewer[T any] interface {
 	// review decides on a request. An error means that there is no decision.
-	review(ctx context.Context, req *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, error)
+	review(ctx context.Context, req *request[T]) (*admissionv1.AdmissionResponse, error)
 	// countError counts a review without a decision. req is nil if the request was
 	// not decoded.
-	countError(req *admissionv1.AdmissionRequest)
+	countError(req *request[T])
 }
 
 // reviewHandler is the HTTP side of a review: it reads the request, asks the
@@ -31,8 +30,8 @@ type reviewer interface {
 // admission.Webhook, for two reasons: an internal error must be HTTP 500, so that the
 // failurePolicy decides (controller-runtime answers with a denial), and its typed
 // codec costs as much time as everything else together.
-type reviewHandler struct {
-	reviewer reviewer
+type reviewHandler[T any] struct {
+	reviewer reviewer[T]
 	// memory is shared with the other handlers of the server.
 	memory *MemoryBudget
 	log    logr.Logger
@@ -41,11 +40,11 @@ type reviewHandler struct {
 	timeout time.Duration
 }
 
-func (h reviewHandler) serve(w http.ResponseWriter, r *http.Request) {
-	var review admissionv1.AdmissionReview
+func (h reviewHandler[T]) serve(w http.ResponseWriter, r *http.Request) {
+	var req *request[T]
 	defer func() {
 		if p := recover(); p != nil {
-			h.respondError(w, review.Request, fmt.Errorf("panic: %v", p), "stack", string(debug.Stack()))
+			h.respondError(w, req, fmt.Errorf("panic: %v", p), "stack", string(debug.Stack()))
 		}
 	}()
 	if !acceptsRequest(w, r) {
@@ -73,31 +72,37 @@ func (h reviewHandler) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer releaseDecoding()
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(buffers.request.Bytes(), &review); err != nil {
-		http.Error(w, "decode AdmissionReview: "+clip(err.Error()), http.StatusBadRequest)
+	review, err := decodeReview[T](buffers.request.Bytes())
+	if err != nil && !errors.As(err, &objectError{}) {
+		http.Error(w, clip(err.Error()), http.StatusBadRequest)
 		return
 	}
 	if review.Kind != "AdmissionReview" || review.Request == nil {
 		http.Error(w, fmt.Sprintf("got kind %q: want an AdmissionReview with a request", clip(review.Kind)), http.StatusBadRequest)
 		return
 	}
-	response, err := h.reviewer.review(ctx, review.Request)
+	req = review.Request
+	if err != nil {
+		h.respondError(w, req, err, "uid", clip(string(req.UID)), "namespace", clip(req.Namespace))
+		return
+	}
+	response, err := h.reviewer.review(ctx, req)
 	if errors.Is(err, errOverloaded) {
 		respondReadError(w, err)
 		return
 	}
 	if err != nil {
-		h.respondError(w, review.Request, err, "uid", clip(string(review.Request.UID)), "namespace", clip(review.Request.Namespace))
+		h.respondError(w, req, err, "uid", clip(string(req.UID)), "namespace", clip(req.Namespace))
 		return
 	}
-	response.UID = review.Request.UID
+	response.UID = req.UID
 	w.Header().Set("Content-Type", "application/json")
 	if buffers.response, err = appendReview(buffers.response[:0], review.APIVersion, response); err != nil {
-		h.respondError(w, review.Request, err, "uid", clip(string(review.Request.UID)))
+		h.respondError(w, req, err, "uid", clip(string(req.UID)))
 		return
 	}
 	if _, err := w.Write(buffers.response); err != nil {
-		h.log.Error(err, "write response", "uid", clip(string(review.Request.UID)))
+		h.log.Error(err, "write response", "uid", clip(string(req.UID)))
 	}
 }
 
@@ -142,7 +147,7 @@ func respondTooLarge(w http.ResponseWriter) {
 }
 
 // respondError answers with HTTP 500, so that the failurePolicy decides.
-func (h reviewHandler) respondError(w http.ResponseWriter, req *admissionv1.AdmissionRequest, err error, logKeys ...any) {
+func (h reviewHandler[T]) respondError(w http.ResponseWriter, req *request[T], err error, logKeys ...any) {
 	h.reviewer.countError(req)
 	if text := err.Error(); len(text) > maxText { // it may quote the request
 		err = errors.New(clip(text))

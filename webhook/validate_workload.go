@@ -1,15 +1,14 @@
 package webhook
 
 import (
+	"bytes"
 	"context"
 	"fmt"
-	"maps"
+	"reflect"
 
+	"github.com/go-json-experiment/json"
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	kjson "sigs.k8s.io/json"
 
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
@@ -17,24 +16,14 @@ import (
 
 // validateWorkload reviews the pod template of a workload as its pods will be
 // reviewed.
-func (v *Validator) validateWorkload(ctx context.Context, req *admissionv1.AdmissionRequest) (decision, error) {
-	workload, err := decodeWorkload(req.Object.Raw)
-	if err != nil {
-		return decision{}, err
+func (v *Validator) validateWorkload(ctx context.Context, req *request[validatedObject]) (decision, error) {
+	workload := &req.Object.value
+	template, isUpdate := workload.template(), req.Operation == admissionv1.Update
+	oldTemplate := req.OldObject.value.template()
+	if isUpdate && (workload.isDeleted() || bytes.Equal(oldTemplate.text, template.text)) {
+		return decision{unchanged: true}, nil
 	}
-	template, isRestart := workload.template(), false
-	if req.Operation == admissionv1.Update {
-		old, err := decodeWorkload(req.OldObject.Raw)
-		if err != nil {
-			return decision{}, err
-		}
-		oldTemplate := old.template()
-		if workload.Metadata.DeletionTimestamp != nil || equality.Semantic.DeepEqual(oldTemplate, template) {
-			return decision{unchanged: true}, nil
-		}
-		isRestart = equality.Semantic.DeepEqual(withoutRestartedAt(oldTemplate), withoutRestartedAt(template))
-	}
-	pod := &corev1.Pod{ObjectMeta: template.ObjectMeta, Spec: template.Spec}
+	pod := template.fields.toPod()
 	// A template without the key is only sent because of its namespace's label.
 	ns, err := v.Namespaces.Namespace(ctx, req.Namespace, !hasInjectKey(pod))
 	if err != nil {
@@ -48,55 +37,14 @@ func (v *Validator) validateWorkload(ctx context.Context, req *admissionv1.Admis
 	if !d.denied {
 		return d, nil
 	}
-	d.message = fmt.Sprintf("pod template of %s %s: %s", req.Kind.Kind, workload.name(), result.Message)
-	if isRestart {
+	d.message = fmt.Sprintf("pod template of %s %s: %s", req.Kind.Kind, workload.Metadata.nameOrPrefix(), result.Message)
+	if isUpdate && isRestart(oldTemplate, template) {
 		// The restarted template was invalid before, and its running pods stay until
 		// new ones are refused.
 		d.denied = false
 		d.warnings = append(d.warnings, policy.Warning{Code: string(d.reason), Text: "new pods will be refused: " + string(d.reason) + ": " + d.message})
 	}
 	return d, nil
-}
-
-// podWorkload is the part of a workload of any kind that its review reads. The
-// template of a CronJob is nested deeper than that of other kinds.
-type podWorkload struct {
-	Metadata struct {
-		Name              string       `json:"name"`
-		GenerateName      string       `json:"generateName"`
-		DeletionTimestamp *metav1.Time `json:"deletionTimestamp"`
-	} `json:"metadata"`
-	Spec struct {
-		Template    corev1.PodTemplateSpec `json:"template"`
-		JobTemplate *struct {
-			Spec struct {
-				Template corev1.PodTemplateSpec `json:"template"`
-			} `json:"spec"`
-		} `json:"jobTemplate"`
-	} `json:"spec"`
-}
-
-func decodeWorkload(raw []byte) (*podWorkload, error) {
-	workload := &podWorkload{}
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(raw, workload); err != nil {
-		return nil, fmt.Errorf("decode workload: %w", err)
-	}
-	return workload, nil
-}
-
-func (w *podWorkload) template() *corev1.PodTemplateSpec {
-	if w.Spec.JobTemplate != nil {
-		return &w.Spec.JobTemplate.Spec.Template
-	}
-	return &w.Spec.Template
-}
-
-// name is the name of the workload, or its generateName before it has a name.
-func (w *podWorkload) name() string {
-	if w.Metadata.Name == "" {
-		return w.Metadata.GenerateName
-	}
-	return w.Metadata.Name
 }
 
 // hasInjectKey reports whether a pod carries the key that opts it in or out.
@@ -106,9 +54,28 @@ func hasInjectKey(pod *corev1.Pod) bool {
 	return asLabel || asAnnotation
 }
 
-func withoutRestartedAt(template *corev1.PodTemplateSpec) *corev1.PodTemplateSpec {
-	other := *template
-	other.Annotations = maps.Clone(template.Annotations)
-	delete(other.Annotations, policy.RestartedAtKey)
-	return &other
+// isRestart reports whether the templates are the same apart from the annotation with
+// which kubectl rollout restart changes a template.
+func isRestart(old, template *podTemplate) bool {
+	before, err := old.withoutRestartedAt()
+	if err != nil {
+		return false
+	}
+	after, err := template.withoutRestartedAt()
+	return err == nil && reflect.DeepEqual(before, after)
+}
+
+// withoutRestartedAt returns all values of the template except for the annotation.
+func (t *podTemplate) withoutRestartedAt() (map[string]any, error) {
+	var values map[string]any
+	if err := json.Unmarshal(t.text, &values, decoding); err != nil {
+		return nil, err
+	}
+	metadata, _ := values["metadata"].(map[string]any)
+	annotations, _ := metadata["annotations"].(map[string]any)
+	delete(annotations, policy.RestartedAtKey)
+	if len(annotations) == 0 {
+		delete(metadata, "annotations")
+	}
+	return values, nil
 }

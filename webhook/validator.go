@@ -49,7 +49,7 @@ type Validator struct {
 
 // ServeHTTP implements http.Handler.
 func (v *Validator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	reviewHandler{v, v.Memory, v.Log, cmp.Or(v.Timeout, defaultValidatorTimeout)}.serve(w, r)
+	reviewHandler[validatedObject]{v, v.Memory, v.Log, cmp.Or(v.Timeout, defaultValidatorTimeout)}.serve(w, r)
 }
 
 // validatedKinds maps the resources that are reviewed to their kinds, as the metric
@@ -66,12 +66,12 @@ var validatedKinds = map[metav1.GroupResource]string{
 }
 
 // validatedKind returns the kind for the metric, "none" if it is not reviewed.
-func validatedKind(req *admissionv1.AdmissionRequest) (kind string, ok bool) {
+func validatedKind(req *request[validatedObject]) (kind string, ok bool) {
 	kind, ok = validatedKinds[metav1.GroupResource{Group: req.Resource.Group, Resource: req.Resource.Resource}]
 	return cmp.Or(kind, "none"), ok
 }
 
-func (v *Validator) countError(req *admissionv1.AdmissionRequest) {
+func (v *Validator) countError(req *request[validatedObject]) {
 	kind := "none"
 	if req != nil {
 		kind, _ = validatedKind(req)
@@ -79,15 +79,18 @@ func (v *Validator) countError(req *admissionv1.AdmissionRequest) {
 	v.Metrics.countValidation(kind, "error", policy.InternalError)
 }
 
-func (v *Validator) review(ctx context.Context, req *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, error) {
+func (v *Validator) review(ctx context.Context, req *request[validatedObject]) (*admissionv1.AdmissionResponse, error) {
 	kind, ok := validatedKind(req)
 	if !ok || req.SubResource != "" || req.Operation != admissionv1.Create && req.Operation != admissionv1.Update {
 		return nil, fmt.Errorf("review of %s %s/%s: the webhook configuration must send CREATE and UPDATE of namespaces and workloads only", req.Operation, req.Resource.Resource, req.SubResource)
 	}
+	if !req.Object.present || req.Operation == admissionv1.Update && !req.OldObject.present {
+		return nil, fmt.Errorf("review of %s %s %s/%s: an object is missing", req.Operation, kind, clip(req.Namespace), clip(req.Name))
+	}
 	var d decision
 	var err error
 	if kind == "namespace" {
-		d, err = v.validateNamespace(req)
+		d = v.validateNamespace(req)
 	} else {
 		d, err = v.validateWorkload(ctx, req)
 	}
@@ -127,7 +130,7 @@ func (d decision) auditAnnotations() map[string]string {
 }
 
 // record counts and logs the outcome.
-func (v *Validator) record(req *admissionv1.AdmissionRequest, kind string, d decision) {
+func (v *Validator) record(req *request[validatedObject], kind string, d decision) {
 	level, outcome := 0, "warned"
 	switch {
 	case d.denied:
