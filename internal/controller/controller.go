@@ -102,7 +102,7 @@ func Add(mgr manager.Manager, o Options) error {
 func writtenSecrets(allowed []string) []string {
 	var names []string
 	for _, name := range allowed {
-		names = append(names, name, name+RootsSuffix)
+		names = append(names, name, name+policy.RootsSuffix)
 	}
 	return names
 }
