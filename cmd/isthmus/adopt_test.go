@@ -22,7 +22,7 @@ func TestAdopt(t *testing.T) {
 	require.NoError(t, err)
 	shown := isthmus(t, string(in), "adopt", "-f", "-")
 	require.Equal(t, exitOK, shown.status, shown.stderr)
-	assert.True(t, strings.HasPrefix(shown.stdout, "--- <stdin>\tdocument 2 (Deployment emissary/emissary-ingress)\n"), shown.stdout)
+	assert.True(t, strings.HasPrefix(shown.stdout, "--- <stdin>\n+++ <stdin>\n@@ -29,6 +29,12 @@ Deployment emissary/emissary-ingress\n"), shown.stdout)
 	assert.Contains(t, shown.stdout, "\n-        - name: istio-proxy\n")
 	assert.Contains(t, shown.stdout, "\n+        isthmus.dev/inject: \"true\"\n")
 	assert.True(t, strings.HasPrefix(shown.stderr, defaults+

@@ -73,7 +73,7 @@ func TestInjectOutputs(t *testing.T) {
 	t.Run("diff", func(t *testing.T) {
 		got := isthmus(t, in, "inject", "-f", "-", "-o", "diff")
 		require.Equal(t, exitOK, got.status, got.stderr)
-		assert.True(t, strings.HasPrefix(got.stdout, "--- <stdin>\tdocument 2 (Pod default/edge)\n+++ <stdin>\tdocument 2 (Pod default/edge)\n@@ -6,"), got.stdout)
+		assert.True(t, strings.HasPrefix(got.stdout, "--- <stdin>\n+++ <stdin>\n@@ -6,7 +6,"), got.stdout)
 		assert.Contains(t, got.stdout, "\n+  - name: istio-proxy\n")
 		assert.NotContains(t, got.stdout, "\x1b[", "no colour without a terminal")
 		assert.NotContains(t, got.stdout, "\n-", "nothing is removed")

@@ -89,7 +89,7 @@ func (f *manifestFlags) render(result manifest.Result, stdout io.Writer) ([]byte
 	case "json":
 		return result.JSON()
 	case "diff":
-		return result.Diff(wantsColour(stdout)), nil
+		return result.Diff(wantsColour(stdout))
 	}
 	return result.Text(), nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	udiff "github.com/aymanbagabas/go-udiff"
 	"os"
 	"strings"
 )
@@ -28,11 +29,7 @@ func (d *demo) explainInjection(ctx context.Context, before, after pod) error {
 			return err
 		}
 	}
-	text, err := unifiedDiff(original, injected, "pod without the label\t"+before.name(), "pod with the label\t"+after.name())
-	if err != nil {
-		return err
-	}
-	d.screen.diff(text)
+	d.screen.diff(udiff.Unified("pod without the label\t"+before.name(), "pod with the label\t"+after.name(), original, injected))
 	d.screen.printf("")
 	reasons, err := describeStatus(after)
 	if err != nil {

@@ -4,10 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 
-	"github.com/pmezard/go-difflib/difflib"
 	"sigs.k8s.io/yaml"
 )
 
@@ -106,14 +104,6 @@ func truncate(text string, length int) string {
 		return text
 	}
 	return text[:length] + "..."
-}
-
-// unifiedDiff returns the unified diff of two texts, with three lines of context.
-func unifiedDiff(before, after, beforeName, afterName string) (string, error) {
-	return difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
-		A: slices.Collect(strings.Lines(before)), B: slices.Collect(strings.Lines(after)),
-		FromFile: beforeName, ToFile: afterName, Context: 3,
-	})
 }
 
 // podList is the output of kubectl get pods --output json.

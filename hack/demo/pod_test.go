@@ -69,9 +69,3 @@ func TestDescribeStatus(t *testing.T) {
 	_, err = describeStatus(parse(t, `{"metadata": {"name": "plain"}}`))
 	assert.ErrorContains(t, err, "status of pod plain: ")
 }
-
-func TestUnifiedDiff(t *testing.T) {
-	text, err := unifiedDiff("a\nb\n", "a\nc\n", "before", "after")
-	require.NoError(t, err)
-	assert.Equal(t, "--- before\n+++ after\n@@ -1,2 +1,2 @@\n a\n-b\n+c\n", text)
-}

@@ -4,21 +4,26 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
+
+	udiff "github.com/aymanbagabas/go-udiff"
 )
 
-// contextLines is the number of unchanged lines that a diff shows around a change.
-const contextLines = 3
-
-// Diff returns the edits as a unified diff that patch(1) can apply. It has one section
-// per changed document, with the line numbers of its source.
-func (r Result) Diff(colour bool) []byte {
+// Diff returns the edits as a unified diff that patch(1) and git apply can apply. It has
+// one section per changed source, because the context of a hunk can reach into the next
+// document.
+func (r Result) Diff(colour bool) ([]byte, error) {
 	out := diffWriter{colour: colour}
-	for _, d := range r.Documents {
-		if d.Changed() {
-			out.writeDocument(d)
+	for first := 0; first < len(r.Documents); {
+		next := first + 1
+		for next < len(r.Documents) && !r.Documents[next].startsSource {
+			next++
 		}
+		if err := out.writeSource(r.Documents[first:next]); err != nil {
+			return nil, fmt.Errorf("%s: diff: %w", r.Documents[first].Source, err)
+		}
+		first = next
 	}
-	return out.Bytes()
+	return out.Bytes(), nil
 }
 
 type diffWriter struct {
@@ -46,57 +51,96 @@ func (w *diffWriter) writeLine(colour, text string) {
 	}
 }
 
-func (w *diffWriter) writeDocument(d Document) {
-	// For patch(1), a tab ends the file name.
-	name := fmt.Sprintf("%s\tdocument %d (%s)\n", d.Source, d.Number, d.DisplayName)
-	w.writeLine(bold, "--- "+name)
-	w.writeLine(bold, "+++ "+name)
-	before, after := splitLines(d.withFullLines(d.Before)), splitLines(d.withFullLines(d.After))
-	for _, group := range groupHunks(opCodes(before, after, d.edits)) {
-		first, last := group[0], group[len(group)-1]
-		offset := d.Line - 1
-		w.writeLine(cyan, fmt.Sprintf("@@ -%s +%s @@\n", hunkRange(first.I1, last.I2, offset), hunkRange(first.J1, last.J2, offset)))
-		for _, op := range group {
-			if op.Tag == 'e' {
-				for _, l := range before[op.I1:op.I2] {
-					w.writeLine("", " "+l)
-				}
-				continue
-			}
-			for _, l := range before[op.I1:op.I2] {
-				w.writeLine(red, "-"+l)
-			}
-			for _, l := range after[op.J1:op.J2] {
-				w.writeLine(green, "+"+l)
-			}
+// writeSource writes the diff of the documents of one source.
+func (w *diffWriter) writeSource(documents []Document) error {
+	var source strings.Builder
+	var edits []udiff.Edit
+	for _, d := range documents {
+		source.Write(d.Prefix)
+		for _, e := range d.edits {
+			edits = append(edits, refineEdit(string(d.Before), e, source.Len())...)
+		}
+		source.Write(d.Before)
+		source.Write(d.Suffix)
+	}
+	name := documents[0].Source
+	unified, err := udiff.ToUnifiedDiff(name, name, source.String(), edits, udiff.DefaultContextLines)
+	if err != nil || len(unified.Hunks) == 0 {
+		return err
+	}
+	if strings.ContainsAny(name, " \t") {
+		name += "\t" // a tab ends a file name with blanks
+	}
+	w.writeLine(bold, "--- "+name+"\n")
+	w.writeLine(bold, "+++ "+name+"\n")
+	for _, hunk := range unified.Hunks {
+		w.writeHunk(hunk, documents)
+	}
+	return nil
+}
+
+// refineEdit returns an edit of a document as edits of its source. An edit of several lines
+// becomes one edit for each line that differs. start is the offset of the document.
+func refineEdit(before string, e udiff.Edit, start int) []udiff.Edit {
+	edits := []udiff.Edit{e}
+	if old := before[e.Start:e.End]; strings.Contains(old, "\n") && strings.Contains(e.New, "\n") {
+		edits = udiff.Lines(old, e.New)
+		start += e.Start
+	}
+	for i := range edits {
+		edits[i].Start += start
+		edits[i].End += start
+	}
+	return edits
+}
+
+// writeHunk writes one hunk. Its heading names the document of the first change.
+func (w *diffWriter) writeHunk(hunk *udiff.Hunk, documents []Document) {
+	removed, added, first := 0, 0, -1
+	for i, l := range hunk.Lines {
+		if l.Kind != udiff.Insert {
+			removed++
+		}
+		if l.Kind != udiff.Delete {
+			added++
+		}
+		if first < 0 && l.Kind != udiff.Equal {
+			first = hunk.FromLine + i
+		}
+	}
+	heading := fmt.Sprintf("@@ -%d,%d +%d,%d @@", hunk.FromLine, removed, hunk.ToLine, added)
+	name := ""
+	for _, d := range documents {
+		if d.Line <= first && d.Changed() {
+			name = d.DisplayName
+		}
+	}
+	w.writeLine(cyan, strings.TrimRight(heading+" "+name, " ")+"\n")
+	for _, l := range removedFirst(hunk.Lines) {
+		switch l.Kind {
+		case udiff.Delete:
+			w.writeLine(red, "-"+l.Content)
+		case udiff.Insert:
+			w.writeLine(green, "+"+l.Content)
+		default:
+			w.writeLine("", " "+l.Content)
 		}
 	}
 }
 
-// withFullLines completes the first and the last line of a document. A JSON document
-// can start and end in the middle of a line.
-func (d Document) withFullLines(text []byte) []byte {
-	before := d.Prefix[bytes.LastIndexByte(d.Prefix, '\n')+1:]
-	after := d.Suffix[:bytes.IndexByte(d.Suffix, '\n')+1]
-	if len(text) > 0 && text[len(text)-1] == '\n' {
-		after = nil
+// removedFirst sorts the lines between two unchanged ones: the removed lines, then the
+// added ones.
+func removedFirst(lines []udiff.Line) []udiff.Line {
+	var out, added []udiff.Line
+	for _, l := range lines {
+		if l.Kind == udiff.Insert {
+			added = append(added, l)
+			continue
+		}
+		if l.Kind == udiff.Equal {
+			out, added = append(out, added...), nil
+		}
+		out = append(out, l)
 	}
-	return concat(concat(before, text), after)
-}
-
-// hunkRange formats a range of lines for the header of a hunk.
-func hunkRange(from, to, offset int) string {
-	if from == to {
-		return fmt.Sprintf("%d,0", from+offset)
-	}
-	return fmt.Sprintf("%d,%d", from+1+offset, to-from)
-}
-
-// splitLines splits text into lines that keep their line breaks.
-func splitLines(text []byte) []string {
-	lines := strings.SplitAfter(string(text), "\n")
-	if lines[len(lines)-1] == "" {
-		lines = lines[:len(lines)-1]
-	}
-	return lines
+	return append(out, added...)
 }

@@ -15,7 +15,9 @@ type parsedDocument struct {
 	// number is the position among the documents of the source that are not empty,
 	// from 1.
 	number int
-	raw    rawDocument
+	// startsSource is true for the first document of a source.
+	startsSource bool
+	raw          rawDocument
 	// root is the top node; nil if the document holds comments only.
 	root *yaml.Node
 	// err says why the document cannot be read; nil if it can.
@@ -36,11 +38,11 @@ func parseSource(s Source) ([]*parsedDocument, error) {
 	}
 	var documents []*parsedDocument
 	number := 0
-	for _, raw := range splitDocuments(s.Data) {
+	for i, raw := range splitDocuments(s.Data) {
 		if !isEmptyDocument(raw) {
 			number++
 		}
-		document := &parsedDocument{source: s.Name, number: number, raw: raw}
+		document := &parsedDocument{source: s.Name, number: number, startsSource: i == 0, raw: raw}
 		var err error
 		if document.root, err = parseDocument(raw); err != nil {
 			document.err = document.wrapError("", err)

@@ -49,13 +49,13 @@ type lineError struct {
 
 func (e *lineError) Error() string { return e.text }
 
-// yamlLine matches the line number in an error of the YAML library, which has it only
+// parserPrefix matches the line number in an error of the YAML library, which has it only
 // in the text.
-var yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?`)
+var parserPrefix = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?`)
 
 func newLineError(err error) error {
 	text := err.Error()
-	at := yamlLine.FindStringSubmatch(text)
+	at := parserPrefix.FindStringSubmatch(text)
 	line, _ := strconv.Atoi(at[1])
 	return &lineError{line: line, text: "does not parse: " + strings.TrimPrefix(text, at[0])}
 }

@@ -2,12 +2,12 @@ package manifest
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
-
-	sigsyaml "sigs.k8s.io/yaml"
 )
 
 func addSeeds(f *testing.F) {
@@ -72,12 +72,18 @@ func FuzzTransform(f *testing.F) {
 		if _, err := result.JSON(); err != nil {
 			t.Logf("no JSON: %v", err)
 		}
-		_ = result.Diff(true)
+		if _, err := result.Diff(true); err != nil {
+			t.Fatalf("%q: %v", data, err)
+		}
 		for _, d := range result.Documents {
 			if !d.Changed() {
 				continue
 			}
-			if _, err := sigsyaml.YAMLToJSON(d.After); err != nil {
+			raw, err := toJSON(rawDocument{body: d.After, isJSON: d.JSON})
+			if err == nil && !json.Valid(raw) {
+				err = errors.New("invalid JSON")
+			}
+			if err != nil {
 				t.Fatalf("%q became %q: %v", d.Before, d.After, err)
 			}
 		}

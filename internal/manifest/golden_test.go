@@ -35,7 +35,7 @@ func TestGolden(t *testing.T) {
 			for _, d := range result.Decisions {
 				_, _ = fmt.Fprintf(&report, "%s: %s\n", d.Workload, d.Summary)
 			}
-			for ext, got := range map[string][]byte{"out": result.Text(), "diff": result.Diff(false), "report": report.Bytes()} {
+			for ext, got := range map[string][]byte{"out": result.Text(), "diff": diff(t, result), "report": report.Bytes()} {
 				name := base + "." + ext
 				expected[name] = true
 				if *updateGoldens {

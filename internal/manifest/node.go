@@ -18,14 +18,21 @@ func newNode(value any) (*yaml.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parseJSON(raw)
+	n, err := readJSON(raw, 0)
+	if err == nil {
+		clearPositions(n)
+	}
+	return n, err
 }
 
-// parseJSON parses one JSON value into nodes. Numbers keep their spelling.
-func parseJSON(raw []byte) (*yaml.Node, error) {
+// parseJSON parses one JSON value into nodes in flow style. Numbers keep their spelling.
+func parseJSON(raw []byte) (*yaml.Node, error) { return readJSON(raw, yaml.FlowStyle) }
+
+func readJSON(raw []byte, style yaml.Style) (*yaml.Node, error) {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.UseNumber()
-	r := jsonReader{dec: dec, raw: raw}
+	r := jsonReader{dec: dec, lineIndex: newLineIndex(raw), style: style}
+	r.byteColumns = true
 	n, err := r.value()
 	if err != nil {
 		return nil, err
@@ -37,22 +44,25 @@ func parseJSON(raw []byte) (*yaml.Node, error) {
 }
 
 type jsonReader struct {
+	lineIndex
 	dec *json.Decoder
-	raw []byte
+	// style is that of mappings and lists.
+	style yaml.Style
 }
 
 // line returns the current line of the reader, from 1.
-func (r jsonReader) line() int { return 1 + countLines(r.raw[:r.dec.InputOffset()]) }
+func (r jsonReader) line() int { return r.lineOf(int(r.dec.InputOffset())) }
 
 func (r jsonReader) value() (*yaml.Node, error) {
+	begin := int(r.dec.InputOffset())
 	token, err := r.dec.Token()
 	if err != nil {
 		return nil, &lineError{line: r.line(), text: "does not parse: " + err.Error()}
 	}
-	line := r.line()
+	begin += len(r.text[begin:]) - len(bytes.TrimLeft(r.text[begin:], " \t\r\n,:"))
 	n, err := r.node(token)
 	if n != nil {
-		n.Line = line
+		n.Line, n.Column = r.position(begin)
 	}
 	return n, err
 }
@@ -77,7 +87,7 @@ func (r jsonReader) node(token json.Token) (*yaml.Node, error) {
 }
 
 func (r jsonReader) container(open json.Delim) (*yaml.Node, error) {
-	n := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
+	n := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Style: r.style}
 	if open == '[' {
 		n.Kind, n.Tag = yaml.SequenceNode, "!!seq"
 	}

@@ -73,16 +73,10 @@ func checkKeys(n *yaml.Node, firstLine int) error {
 // mappingValue returns the value of a key of a mapping; nil if there is none. It
 // resolves aliases.
 func mappingValue(n *yaml.Node, key string) *yaml.Node {
-	n = resolveAlias(n)
-	if n == nil || n.Kind != yaml.MappingNode {
+	if n = resolveAlias(n); n == nil || n.Kind != yaml.MappingNode {
 		return nil
 	}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		if n.Content[i].Kind == yaml.ScalarNode && n.Content[i].Value == key {
-			return n.Content[i+1]
-		}
-	}
-	return nil
+	return childNode(n, key)
 }
 
 // resolveAlias returns the node that an alias refers to, and any other node as it is.

@@ -9,16 +9,58 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 )
 
-// applyOperation applies one JSON Patch operation to a tree of nodes. The tree must
-// have no aliases and merge keys: see expandAliases.
-func applyOperation(root *yaml.Node, op jsonpatch.Operation) error {
+// change is an edit of a document.
+type change struct {
+	patch []jsonpatch.Operation
+	// spellings are the texts of fields that are null or empty after the edit, by their
+	// JSON pointers. A field without one is spelled as usual.
+	spellings map[string]string
+}
+
+// applyChange parses a document and applies a change to its tree. It returns the top node
+// and the spellings of nodes that are null or empty.
+func applyChange(d rawDocument, c change) (*yaml.Node, map[*yaml.Node]string, error) {
+	root, err := parseDocument(d)
+	if err != nil {
+		return nil, nil, err
+	}
+	e := treeEditor{root: root}
+	for _, op := range c.patch {
+		if err := e.apply(op); err != nil {
+			return nil, nil, err
+		}
+	}
+	spellings := map[*yaml.Node]string{}
+	for path, text := range c.spellings {
+		keys, err := parsePointer(path)
+		if err != nil {
+			return nil, nil, err
+		}
+		n := root
+		for _, key := range keys {
+			if n = childNode(n, key); n == nil {
+				break
+			}
+		}
+		if n != nil && isEmptyNode(n) {
+			spellings[n] = text
+		}
+	}
+	return root, spellings, nil
+}
+
+// apply applies one JSON Patch operation.
+func (e *treeEditor) apply(op jsonpatch.Operation) error {
 	keys, err := parsePointer(op.Path)
 	if err != nil || len(keys) == 0 {
 		return fmt.Errorf("patch %s %q: want a path below the document", op.Operation, op.Path)
 	}
-	parent := root
+	parent := e.root
 	for i, key := range keys[:len(keys)-1] {
-		if parent = childNode(parent, key); parent == nil {
+		if parent, err = e.descend(parent, key); err != nil {
+			return fmt.Errorf("patch %s %q: %w", op.Operation, op.Path, err)
+		}
+		if parent == nil {
 			return fmt.Errorf("patch %s %q: nothing at %q", op.Operation, op.Path, "/"+strings.Join(keys[:i+1], "/"))
 		}
 	}
@@ -31,11 +73,14 @@ func applyOperation(root *yaml.Node, op jsonpatch.Operation) error {
 		if value, err = newNode(op.Value); err != nil {
 			return fmt.Errorf("patch %s %q: %w", op.Operation, op.Path, err)
 		}
-		clearPositions(value)
 	default:
 		return fmt.Errorf("patch %s %q: want add, replace or remove", op.Operation, op.Path)
 	}
-	if err := editEntry(parent, keys[len(keys)-1], op.Operation, value); err != nil {
+	last := keys[len(keys)-1]
+	if err := e.release(parent, last, op.Operation); err != nil {
+		return fmt.Errorf("patch %s %q: %w", op.Operation, op.Path, err)
+	}
+	if err := editEntry(parent, last, op.Operation, value); err != nil {
 		return fmt.Errorf("patch %s %q: %w", op.Operation, op.Path, err)
 	}
 	return nil
@@ -45,12 +90,7 @@ func applyOperation(root *yaml.Node, op jsonpatch.Operation) error {
 func editEntry(parent *yaml.Node, key, op string, value *yaml.Node) error {
 	switch parent.Kind {
 	case yaml.MappingNode:
-		keyIndex := -1
-		for i := 0; i+1 < len(parent.Content); i += 2 {
-			if parent.Content[i].Value == key {
-				keyIndex = i
-			}
-		}
+		keyIndex := childIndex(parent, key) - 1
 		switch {
 		case op == "remove" && keyIndex >= 0:
 			parent.Content = append(parent.Content[:keyIndex], parent.Content[keyIndex+2:]...)
@@ -109,13 +149,28 @@ func keepQuotes(old, value *yaml.Node) {
 // childNode returns the entry of a mapping or sequence that one key of a JSON pointer
 // names; nil if there is none.
 func childNode(n *yaml.Node, key string) *yaml.Node {
-	if n.Kind == yaml.SequenceNode {
-		if i, err := parseIndex(key); err == nil && i < len(n.Content) {
-			return n.Content[i]
-		}
-		return nil
+	if i := childIndex(n, key); i >= 0 {
+		return n.Content[i]
 	}
-	return mappingValue(n, key)
+	return nil
+}
+
+// childIndex returns the index of an entry's value in the content of a mapping or
+// sequence; -1 if there is none. Of a key that occurs twice the last value counts.
+func childIndex(n *yaml.Node, key string) int {
+	switch n.Kind {
+	case yaml.SequenceNode:
+		if i, err := parseIndex(key); err == nil && i < len(n.Content) {
+			return i
+		}
+	case yaml.MappingNode:
+		for i := len(n.Content) - 2; i >= 0; i -= 2 {
+			if n.Content[i].Kind == yaml.ScalarNode && n.Content[i].Value == key {
+				return i + 1
+			}
+		}
+	}
+	return -1
 }
 
 // nodeAt returns the node at a path of keys, or its closest ancestor if the path does

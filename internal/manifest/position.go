@@ -10,14 +10,14 @@ import (
 // determined.
 func (s *splicer) entryStart(n *yaml.Node, i, step, column int) int {
 	line := n.Content[i].Line
-	if line < 1 || line > len(s.lines) {
+	if line < 1 || line >= len(s.starts) {
 		return 0
 	}
 	if step == 2 {
 		return line
 	}
 	for ; line >= n.Line; line-- {
-		text := s.lines[line-1]
+		text := s.line(line)
 		if len(text) >= column && text[column-1] == '-' {
 			return line
 		}
@@ -34,7 +34,7 @@ func (s *splicer) commentStart(start, previous, column int) int {
 		return start
 	}
 	lead := strings.Repeat(" ", column-1) + "#"
-	for start > previous && strings.HasPrefix(s.lines[start-2], lead) {
+	for start > previous && strings.HasPrefix(s.line(start-1), lead) {
 		start--
 	}
 	return start
@@ -44,19 +44,19 @@ func (s *splicer) commentStart(start, previous, column int) int {
 // position of a sequence with an anchor or tag is that of the anchor or tag, on the
 // line above.
 func (s *splicer) dashColumn(n *yaml.Node) int {
-	if n.Line > len(s.lines) {
+	if n.Line >= len(s.starts) {
 		return n.Column
 	}
-	if text := s.lines[n.Line-1]; len(text) >= n.Column && text[n.Column-1] == '-' {
+	if text := s.line(n.Line); len(text) >= n.Column && text[n.Column-1] == '-' {
 		return n.Column
 	}
-	text := s.lines[min(n.Line, len(s.lines)-1)]
+	text := s.line(min(n.Line+1, len(s.starts)-1))
 	return 1 + len(text) - len(strings.TrimLeft(text, " "))
 }
 
 // linePrefix returns the text of a line before a column.
 func (s *splicer) linePrefix(line, column int) string {
-	if text := s.lines[line-1]; len(text) >= column {
+	if text := s.line(line); len(text) >= column {
 		return text[:column-1]
 	}
 	return ""
@@ -72,7 +72,7 @@ func (s *splicer) contentEnd(n *yaml.Node, start, end int) int {
 	if last.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 && last.Line >= start && last.Line < end {
 		return s.blockScalarEnd(last, end)
 	}
-	for end-1 > start && isBlankOrComment([]byte(s.lines[end-2])) {
+	for end-1 > start && isBlankOrComment([]byte(s.line(end-1))) {
 		end--
 	}
 	return end
@@ -81,10 +81,10 @@ func (s *splicer) contentEnd(n *yaml.Node, start, end int) int {
 // blockScalarEnd returns the line after a block scalar. A line that looks like a
 // comment belongs to the scalar if it is indented like the scalar.
 func (s *splicer) blockScalarEnd(scalar *yaml.Node, end int) int {
-	keepsBlankLines := strings.Contains(s.lines[scalar.Line-1], "|+") || strings.Contains(s.lines[scalar.Line-1], ">+")
+	keepsBlankLines := strings.Contains(s.line(scalar.Line), "|+") || strings.Contains(s.line(scalar.Line), ">+")
 	last, indent := scalar.Line, -1
 	for line := scalar.Line + 1; line < end; line++ {
-		text := strings.TrimRight(s.lines[line-1], "\r\n")
+		text := strings.TrimRight(s.line(line), "\r\n")
 		lineIndent := len(text) - len(strings.TrimLeft(text, " "))
 		switch {
 		case isBlank(text):
@@ -101,6 +101,18 @@ func (s *splicer) blockScalarEnd(scalar *yaml.Node, end int) int {
 		last = line
 	}
 	return last + 1
+}
+
+// lineOf returns the line of an offset.
+func (x lineIndex) lineOf(offset int) int {
+	line, _ := x.position(offset)
+	return line
+}
+
+// breakLength returns the length of the line break that ends a line.
+func (x lineIndex) breakLength(line int) int {
+	content, length := yamlLine(x.text[x.starts[line-1]:])
+	return length - content
 }
 
 // isInserted reports whether an edit has inserted a node.

@@ -8,44 +8,56 @@ import (
 	"reflect"
 	"strings"
 
+	udiff "github.com/aymanbagabas/go-udiff"
 	jsonpatch "github.com/evanphx/json-patch/v5"
-	yamlv3 "go.yaml.in/yaml/v3"
 	operations "gomodules.xyz/jsonpatch/v2"
 	"sigs.k8s.io/yaml"
 )
 
-// rewriteDocument applies a patch to the text of one document. It tries three ways to
-// write the result: the first preserves most of the layout, the last none. It accepts
-// a result only if Kubernetes' own YAML library reads it as the patched object.
-func rewriteDocument(d rawDocument, patch []operations.Operation) ([]byte, []textEdit, error) {
+// rewriteDocument returns the edits that apply a change to the text of one document. It
+// tries three ways to write the result: the first preserves all of the layout that is not
+// edited, the last none. It accepts a result only if Kubernetes' own YAML library reads it
+// as the patched object.
+func rewriteDocument(d rawDocument, c change) ([]udiff.Edit, error) {
 	before, err := toJSON(d)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	want, err := patchJSON(before, patch)
+	want, err := patchJSON(before, c.patch)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	isPatched := func(text []byte) bool {
 		got, err := toJSON(rawDocument{body: text, isJSON: d.isJSON})
 		return err == nil && equalJSON(got, want)
 	}
-	if text, edits, err := spliceDocument(d, patch); err == nil && text != nil && isPatched(text) {
-		return text, edits, nil
+	if edits, ok := spliceDocument(d, c); ok {
+		if text, err := udiff.ApplyBytes(d.body, edits); err == nil && isPatched(text) {
+			return edits, nil
+		}
 	}
-	if text, err := reencodeDocument(d, patch); err == nil && isPatched(text) {
-		return text, nil, nil
+	if text, err := reencodeDocument(d, c); err == nil && isPatched(text) {
+		return wholeDocument(d, text), nil
 	}
 	text := want
 	if !d.isJSON {
 		if text, err = yaml.JSONToYAML(want); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	if !isPatched(text) {
-		return nil, nil, errors.New("the edit cannot be written without a change in the document's meaning")
+		return nil, errors.New("the edit cannot be written without a change in the document's meaning")
 	}
-	return text, nil, nil
+	return wholeDocument(d, text), nil
+}
+
+// wholeDocument returns the edits that replace a whole document, line by line. A document
+// that shared the line of its "---" gets lines of its own.
+func wholeDocument(d rawDocument, text []byte) []udiff.Edit {
+	if n := len(d.prefix); !d.isJSON && n > 0 && d.prefix[n-1] != '\n' && d.prefix[n-1] != '\r' && !bytes.HasSuffix(d.prefix, byteOrderMark) {
+		text = concat([]byte("\n"), text)
+	}
+	return udiff.Lines(string(d.body), string(text))
 }
 
 // toJSON converts a document to JSON as Kubernetes does.
@@ -90,56 +102,35 @@ func equalJSON(a, b []byte) bool {
 	return reflect.DeepEqual(values[0], values[1])
 }
 
-// spliceDocument applies a patch and changes only the lines that it affects. The text
-// is nil for JSON, and if the layout does not allow the edit.
-func spliceDocument(d rawDocument, patch []operations.Operation) ([]byte, []textEdit, error) {
-	if d.isJSON {
-		return nil, nil, nil
-	}
-	before, err := parseYAML(d.body)
+// spliceDocument applies a change and returns the edits of what it affects. ok is false if
+// the layout does not allow the edits.
+func spliceDocument(d rawDocument, c change) (edits []udiff.Edit, ok bool) {
+	before, err := parseDocument(d)
 	if err != nil {
-		return nil, nil, err
+		return nil, false
 	}
-	after, err := applyPatch(d, patch)
+	after, spellings, err := applyChange(d, c)
 	if err != nil {
-		return nil, nil, err
+		return nil, false
 	}
-	text, edits := spliceText(d.body, before, after, detectLayout(d.body, before))
-	return text, edits, nil
+	flow := flowStyleOf(d.body, before, d.isJSON)
+	flow.spellings = spellings
+	return spliceText(d.body, before, after, detectLayout(d.body, before), flow)
 }
 
-// applyPatch parses a document and applies a patch to its tree.
-func applyPatch(d rawDocument, patch []operations.Operation) (*yamlv3.Node, error) {
+// reencodeDocument applies a change to a YAML document and encodes the whole document
+// again, with its comments and the order of its keys.
+func reencodeDocument(d rawDocument, c change) ([]byte, error) {
+	if d.isJSON {
+		return nil, errors.New("JSON is edited in place")
+	}
 	root, err := parseDocument(d)
 	if err != nil {
 		return nil, err
 	}
-	if err := expandAliases(root); err != nil {
-		return nil, err
-	}
-	for _, op := range patch {
-		if err := applyOperation(root, op); err != nil {
-			return nil, err
-		}
-	}
-	return root, nil
-}
-
-// reencodeDocument applies a patch and encodes the whole document again, with its
-// comments and the order of its keys.
-func reencodeDocument(d rawDocument, patch []operations.Operation) ([]byte, error) {
-	root, err := parseDocument(d)
+	after, _, err := applyChange(d, c)
 	if err != nil {
 		return nil, err
-	}
-	after, err := applyPatch(d, patch)
-	if err != nil {
-		return nil, err
-	}
-	if d.isJSON {
-		var out bytes.Buffer
-		jsonStyleOf(d.body).writeNode(&out, after, 0)
-		return out.Bytes(), nil
 	}
 	layout := detectLayout(d.body, root)
 	text, err := layout.encode(after)

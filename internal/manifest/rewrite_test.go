@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	udiff "github.com/aymanbagabas/go-udiff"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
@@ -13,6 +14,15 @@ import (
 
 func newOperation(operation, path string, value any) jsonpatch.Operation {
 	return jsonpatch.NewOperation(operation, path, value)
+}
+
+// rewrite returns a document after a patch.
+func rewrite(d rawDocument, patch []jsonpatch.Operation) ([]byte, error) {
+	edits, err := rewriteDocument(d, change{patch: patch})
+	if err != nil {
+		return nil, err
+	}
+	return udiff.ApplyBytes(d.body, edits)
 }
 
 // TestSpliceDocument shows that an edit changes its own lines and no others.
@@ -48,19 +58,25 @@ func TestSpliceDocument(t *testing.T) {
 		"an edit of an edit":                             {"a: 1\n", []jsonpatch.Operation{newOperation("add", "/b", map[string]any{}), newOperation("add", "/b/c", []any{}), newOperation("add", "/b/c/-", "x")}, "a: 1\nb:\n  c:\n  - x\n"},
 		"a sibling alias keeps its value":                {"a: &a\n  b: 1\nc: *a\nd:   1\n", []jsonpatch.Operation{newOperation("add", "/a/x", 1)}, "a: &a\n  b: 1\n  x: 1\nc:\n  b: 1\nd:   1\n"},
 		"an alias becomes a copy":                        {"a: &a\n  b: 1\nc: *a\nd:   1\n", []jsonpatch.Operation{newOperation("add", "/c/x", 1)}, "a: &a\n  b: 1\nc:\n  b: 1\n  x: 1\nd:   1\n"},
-		"a merge key overrides what is above it":         {"a: &a\n  b: 1\n  e: 1\nc:\n  b: 2\n  <<: *a\n", []jsonpatch.Operation{newOperation("add", "/c/x", 1)}, "a: &a\n  b: 1\n  e: 1\nc:\n  b: 1\n  e: 1\n  x: 1\n"},
-		"merged keys are written out":                    {"a: &a\n  b: 1\n  e: 1\nc:\n  <<: *a\n  b: 2\n", []jsonpatch.Operation{newOperation("add", "/c/x", 1)}, "a: &a\n  b: 1\n  e: 1\nc:\n  b: 2\n  e: 1\n  x: 1\n"},
+		"a merge key stays":                              {"a: &a\n  b: 1\n  e: 1\nc:\n  b: 2\n  <<: *a\n", []jsonpatch.Operation{newOperation("add", "/c/x", 1)}, "a: &a\n  b: 1\n  e: 1\nc:\n  b: 2\n  <<: *a\n  x: 1\n"},
+		"merged keys are written out":                    {"a: &a\n  b: 1\n  e: [1]\nc:\n  <<: *a\n  b: 2\n", []jsonpatch.Operation{newOperation("add", "/c/e/-", 2)}, "a: &a\n  b: 1\n  e: [1]\nc:\n  b: 2\n  e: [1, 2]\n"},
+		"a merged key is removed":                        {"a: &a\n  b: 1\n  e: 1\nc:\n  d: 1\n  <<: *a\n", []jsonpatch.Operation{newOperation("remove", "/c/b", nil)}, "a: &a\n  b: 1\n  e: 1\nc:\n  d: 1\n  e: 1\n"},
+		"an anchor that is merged is edited":             {"a: &a\n  b: 1\nc:\n  <<: *a\n  d: 1\n", []jsonpatch.Operation{newOperation("add", "/a/x", 2)}, "a: &a\n  b: 1\n  x: 2\nc:\n  d: 1\n  b: 1\n"},
+		"an alias beside the edit stays":                 {"a: &a\n  b: 1\nc: *a\nd:\n  e: 1\n", []jsonpatch.Operation{newOperation("add", "/d/x", 1)}, "a: &a\n  b: 1\nc: *a\nd:\n  e: 1\n  x: 1\n"},
+		"an anchor that is removed":                      {"a: &a\n  b: 1\nc: *a\nd:   1\n", []jsonpatch.Operation{newOperation("remove", "/a", nil)}, "c:\n  b: 1\nd:   1\n"},
 		"a list with an anchor":                          {"a: &a\n- 1\nc: 2\n", []jsonpatch.Operation{newOperation("add", "/a/-", 1)}, "a: &a\n- 1\n- 1\nc: 2\n"},
-		"the first merged mapping wins":                  {"a: &a {x: 1}\nb: &b {x: 2, y: 2}\nc:\n  d: 1\n  <<: [*a, *b]\n", []jsonpatch.Operation{newOperation("add", "/c/z", 1)}, "a: &a {x: 1}\nb: &b {x: 2, y: 2}\nc:\n  d: 1\n  x: 1\n  y: 2\n  z: 1\n"},
+		"the first merged mapping wins":                  {"a: &a {x: 1}\nb: &b {x: 2, w: 2}\nc:\n  d: 1\n  <<: [*a, *b]\n", []jsonpatch.Operation{newOperation("replace", "/c/w", 3)}, "a: &a {x: 1}\nb: &b {x: 2, w: 2}\nc:\n  d: 1\n  x: 1\n  w: 3\n"},
 		"Windows newlines":                               {"a:\r\n  b: 1\r\n", []jsonpatch.Operation{newOperation("add", "/a/d", "x")}, "a:\r\n  b: 1\r\n  d: x\r\n"},
 		"no final newline":                               {"a:\n  b: 1", []jsonpatch.Operation{newOperation("add", "/a/d", "x")}, "a:\n  b: 1\n  d: x"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := rawDocument{body: []byte(test.in)}
-			text, _, err := spliceDocument(d, test.patch)
+			edits, ok := spliceDocument(d, change{patch: test.patch})
+			require.True(t, ok)
+			text, err := udiff.ApplyBytes(d.body, edits)
 			require.NoError(t, err)
 			assert.Equal(t, test.want, string(text))
-			whole, _, err := rewriteDocument(d, test.patch)
+			whole, err := rewrite(d, test.patch)
 			require.NoError(t, err)
 			assert.Equal(t, test.want, string(whole), "the spliced text has the right meaning")
 		})
@@ -80,7 +96,7 @@ func TestRewriteFallsBack(t *testing.T) {
 		"everything is removed":  {"a: 1\n", "{}\n", []jsonpatch.Operation{newOperation("remove", "/a", nil)}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, _, err := rewriteDocument(rawDocument{body: []byte(test.in)}, test.patch)
+			got, err := rewrite(rawDocument{body: []byte(test.in)}, test.patch)
 			require.NoError(t, err)
 			assert.Equal(t, test.want, string(got))
 		})
@@ -101,7 +117,7 @@ func TestRewriteKeepsMeaning(t *testing.T) {
 			}
 			in := "v: " + scalar + "\nlist:\n- " + scalar + "\n" + "inner:\n  v: " + scalar + "\n"
 			before, err := sigsyaml.YAMLToJSON([]byte(in))
-			got, _, editErr := rewriteDocument(rawDocument{body: []byte(in)}, []jsonpatch.Operation{newOperation("add", "/inner/new", "yes"), newOperation("add", "/list/-", "0777")})
+			got, editErr := rewrite(rawDocument{body: []byte(in)}, []jsonpatch.Operation{newOperation("add", "/inner/new", "yes"), newOperation("add", "/list/-", "0777")})
 			if err != nil {
 				assert.Error(t, editErr)
 				return
@@ -162,7 +178,8 @@ func TestApplyErrors(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			root, err := parseYAML([]byte("a: 1\nlist: [1]\n"))
 			require.NoError(t, err)
-			assert.EqualError(t, applyOperation(root, test.op), test.want)
+			e := treeEditor{root: root}
+			assert.EqualError(t, e.apply(test.op), test.want)
 		})
 	}
 }

@@ -2,83 +2,124 @@ package manifest
 
 import (
 	"bytes"
-	"sort"
 	"strings"
 
+	udiff "github.com/aymanbagabas/go-udiff"
 	"go.yaml.in/yaml/v3"
 )
 
-// spliceText writes the difference between two trees of the same text into that text
-// and changes no other line. before is the parsed tree. after is another parse with
-// edits, where inserted nodes have no line. The result is nil if the layout does not
-// allow the edit.
+// spliceText returns the edits that write the difference between two trees of the same
+// text into that text. No other byte changes. before is the parsed tree. after is another
+// parse with edits, where inserted nodes have no line. ok is false if the layout does not
+// allow the edits.
 //
-// spliceText relies on the positions of the parser and guesses where a node ends. The
-// caller must check that the result has the intended meaning.
-func spliceText(text []byte, before, after *yaml.Node, layout layout) ([]byte, []textEdit) {
-	s := splicer{layout: layout}
-	for rest := text; len(rest) > 0; {
-		n := lineLength(rest)
-		s.lines = append(s.lines, string(rest[:n]))
-		rest = rest[n:]
+// spliceText relies on the positions of the parser and finds itself where a node ends.
+// The caller must check that the result has the intended meaning.
+func spliceText(text []byte, before, after *yaml.Node, layout layout, flow flowStyle) (edits []udiff.Edit, ok bool) {
+	complete := text
+	lineBreak := ""
+	if content, length := yamlLine(lastLine(text)); content == length {
+		lineBreak = layout.lineBreak
+		complete = concat(text, []byte(lineBreak))
 	}
-	finalBreak := bytes.HasSuffix(text, []byte("\n"))
-	if !finalBreak && len(s.lines) > 0 {
-		s.lines[len(s.lines)-1] += layout.lineBreak
+	s := splicer{lineIndex: newLineIndex(complete), layout: layout, flow: flow}
+	s.byteColumns = flow.json
+	if !isSameNode(before, after) || !s.spliceNode(before, after, len(s.starts)) {
+		return nil, false
 	}
-	if !isSameNode(before, after) || !s.spliceNode(before, after, len(s.lines)+1) {
-		return nil, nil
+	udiff.SortEdits(s.edits)
+	s.alignLines()
+	return withoutLineBreak(s.edits, len(text), lineBreak), true
+}
+
+// alignLines moves edits that begin with a line break and end before one to the lines that
+// they change. A diff would otherwise show the line before as changed.
+func (s *splicer) alignLines() {
+	for i := range s.edits {
+		e := &s.edits[i]
+		content, length := yamlLine(s.text[e.End:])
+		lineBreak := string(s.text[e.End : e.End+length])
+		old := string(s.text[e.Start:e.End])
+		starts := func(text string) bool { return text == "" || strings.HasPrefix(text, lineBreak) }
+		isFree := i+1 == len(s.edits) || s.edits[i+1].Start >= e.End+length
+		if content == 0 && length > 0 && starts(old) && starts(e.New) && isFree {
+			e.Start, e.End = e.Start+length, e.End+length
+			if e.New != "" {
+				e.New = e.New[length:] + lineBreak
+			}
+		}
 	}
-	out := s.text()
-	if !finalBreak {
-		out = bytes.TrimSuffix(out, []byte(layout.lineBreak))
+}
+
+// lastLine returns the last line of a text, with its line break.
+func lastLine(text []byte) []byte {
+	for len(text) > 0 {
+		_, length := yamlLine(text)
+		if length == len(text) {
+			break
+		}
+		text = text[length:]
 	}
-	return out, s.edits
+	return text
+}
+
+// withoutLineBreak converts edits of a text that was completed by a line break into edits
+// of the text itself.
+func withoutLineBreak(edits []udiff.Edit, length int, lineBreak string) []udiff.Edit {
+	for i, e := range edits {
+		switch {
+		case e.End <= length:
+			continue
+		case e.Start > length || e.Start == length && e.End == e.Start:
+			e.New = lineBreak + strings.TrimSuffix(e.New, lineBreak)
+			e.Start = length
+		case e.New == "":
+			e.Start -= len(lineBreak) // the line break before the last line goes instead
+		default:
+			e.New = strings.TrimSuffix(e.New, lineBreak)
+		}
+		e.End = length
+		edits[i] = e
+	}
+	return edits
 }
 
 type splicer struct {
-	lines  []string
+	lineIndex
 	layout layout
-	edits  []textEdit
+	flow   flowStyle
+	edits  []udiff.Edit
 }
 
-// textEdit replaces the lines from begin up to, but not including, end. Lines count
-// from 1.
-type textEdit struct {
-	begin, end int
-	lines      []string
+// line returns the text of a line, counted from 1, with its line break.
+func (s *splicer) line(number int) string {
+	return string(s.text[s.starts[number-1]:s.starts[number]])
 }
 
-func (s *splicer) text() []byte {
-	sort.SliceStable(s.edits, func(i, j int) bool { return s.edits[i].begin < s.edits[j].begin })
-	var out bytes.Buffer
-	next := 1
-	for _, e := range s.edits {
-		for ; next < e.begin; next++ {
-			out.WriteString(s.lines[next-1])
-		}
-		for _, l := range e.lines {
-			out.WriteString(l)
-		}
-		next = max(next, e.end)
+// replaceLines replaces the lines from begin up to, but not including, end.
+func (s *splicer) replaceLines(begin, end int, lines ...string) {
+	s.replaceText(s.starts[begin-1], s.starts[end-1], strings.Join(lines, ""))
+}
+
+func (s *splicer) replaceText(begin, end int, text string) {
+	if begin == end && text == "" {
+		return
 	}
-	for ; next <= len(s.lines); next++ {
-		out.WriteString(s.lines[next-1])
-	}
-	return out.Bytes()
+	s.edits = append(s.edits, udiff.Edit{Start: begin, End: end, New: text})
 }
 
 // spliceNode splices the edits inside a node that is in both trees. end is the line
 // after the last one that can belong to the node. It returns false if the layout does
 // not allow the edits.
 func (s *splicer) spliceNode(before, after *yaml.Node, end int) bool {
-	if before.Kind == yaml.ScalarNode || isUnchanged(before, after) {
+	switch {
+	case before.Kind == yaml.ScalarNode || isUnchanged(before, after):
 		return true
-	}
-	if before.Style&yaml.FlowStyle != 0 || len(before.Content) == 0 || len(after.Content) == 0 {
+	case before.Kind == yaml.AliasNode || len(before.Content) == 0 || len(after.Content) == 0:
 		return false
-	}
-	if before.Kind == yaml.MappingNode {
+	case before.Style&yaml.FlowStyle != 0:
+		return s.spliceFlow(before, after)
+	case before.Kind == yaml.MappingNode:
 		return s.spliceEntries(before, after, end, 2)
 	}
 	return s.spliceEntries(before, after, end, 1)
@@ -110,7 +151,7 @@ func (s *splicer) spliceEntries(before, after *yaml.Node, end, step int) bool {
 		b := before.Content[i*step+step-1]
 		last := s.contentEnd(b, old[i].start, old[i].end)
 		switch {
-		case j < len(after.Content) && s.matchesEntry(before.Content[i*step], after.Content[j], step):
+		case j < len(after.Content) && matchesEntry(before.Content[i*step], after.Content[j], step):
 			a := after.Content[j+step-1]
 			mark := len(s.edits)
 			if !isSameNode(b, a) || !s.spliceNode(b, a, old[i].end) {
@@ -123,7 +164,7 @@ func (s *splicer) spliceEntries(before, after *yaml.Node, end, step int) bool {
 		case i == 0 && !isBlank(s.linePrefix(old[i].start, column)):
 			return false // the line also holds the parent's "- "
 		default:
-			s.edits = append(s.edits, textEdit{begin: s.commentStart(old[i].start, previous, column), end: last})
+			s.replaceLines(s.commentStart(old[i].start, previous, column), last)
 		}
 		previous = last
 		if j == 0 && (i+1 == len(old)) {
@@ -137,7 +178,7 @@ func (s *splicer) spliceEntries(before, after *yaml.Node, end, step int) bool {
 			if !ok {
 				return false
 			}
-			s.edits = append(s.edits, textEdit{begin: last, end: last, lines: text})
+			s.replaceLines(last, last, text...)
 		}
 	}
 	return j == len(after.Content)
@@ -145,6 +186,9 @@ func (s *splicer) spliceEntries(before, after *yaml.Node, end, step int) bool {
 
 // replaceEntry replaces the lines of an entry with its new rendering.
 func (s *splicer) replaceEntry(before, after *yaml.Node, i, j, step, column, start, end int) bool {
+	if step == 2 && s.replaceEmpty(before.Content[i*2], before.Content[i*2+1], after.Content[j+1], column, end) {
+		return true
+	}
 	if v := after.Content[j+step-1]; v.LineComment == "" && v.Kind == yaml.ScalarNode {
 		v.LineComment = before.Content[i*step+step-1].LineComment
 	}
@@ -163,12 +207,53 @@ func (s *splicer) replaceEntry(before, after *yaml.Node, i, j, step, column, sta
 		return false
 	}
 	text[0] = lead + text[0][len(lead):]
-	s.edits = append(s.edits, textEdit{begin: start, end: end, lines: text})
+	s.replaceLines(start, end, text...)
+	return true
+}
+
+// replaceEmpty edits an entry whose value becomes a block instead of null or empty, or the
+// other way round. Key and comment on its first line stay. It returns false for any other
+// entry.
+func (s *splicer) replaceEmpty(key, before, after *yaml.Node, column, end int) bool {
+	at := s.offset(key)
+	if at < 0 || key.Kind != yaml.ScalarNode || isEmptyNode(before) == isEmptyNode(after) {
+		return false
+	}
+	colon := s.keyEnd(at)
+	if colon < 0 {
+		return false
+	}
+	rest := s.lineEnd(colon)
+	if isEmptyNode(after) {
+		// The block starts on the next line.
+		if first := s.offset(before); before.Style&yaml.FlowStyle != 0 || first < rest || !isBlankOrComment(s.text[colon:rest]) {
+			return false
+		}
+		s.replaceText(colon, colon, s.emptyText(after))
+		s.replaceText(rest, s.starts[end-1]-s.breakLength(end-1), "")
+		return true
+	}
+	spelling, ok := s.spelling(key, before)
+	if !ok || after.Kind == yaml.ScalarNode || after.Kind == yaml.AliasNode {
+		return false
+	}
+	at = colon + len(spelling)
+	if !isBlankOrComment(s.text[at:s.lineEnd(at)]) {
+		return false
+	}
+	pair := &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{stringNode("k"), after}}
+	text, ok := s.renderEntry(pair, 0, 2, column)
+	if !ok || strings.TrimSpace(text[0]) != "k:" {
+		return false
+	}
+	s.replaceText(colon, at, "")
+	after.LineComment = ""
+	s.replaceLines(s.lineOf(at)+1, s.lineOf(at)+1, text[1:]...)
 	return true
 }
 
 // matchesEntry reports whether an entry of the edited tree is an entry of the parsed one.
-func (s *splicer) matchesEntry(before, after *yaml.Node, step int) bool {
+func matchesEntry(before, after *yaml.Node, step int) bool {
 	if step == 2 {
 		return before.Value == after.Value && !isInserted(after)
 	}
@@ -184,14 +269,12 @@ func (s *splicer) renderEntry(n *yaml.Node, i, step, column int) ([]string, bool
 	}
 	indent := strings.Repeat(" ", column-1)
 	var out []string
-	for rest := text; len(rest) > 0; {
-		l := lineLength(rest)
-		line := strings.TrimRight(string(rest[:l]), "\n")
-		if line != "" {
-			line = indent + line
+	for line := range bytes.Lines(text) {
+		content := strings.TrimRight(string(line), "\n")
+		if content != "" {
+			content = indent + content
 		}
-		out = append(out, line+s.layout.lineBreak)
-		rest = rest[l:]
+		out = append(out, content+s.layout.lineBreak)
 	}
 	return out, len(out) > 0
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 
+	udiff "github.com/aymanbagabas/go-udiff"
 	"gomodules.xyz/jsonpatch/v2"
 )
 
@@ -66,9 +67,10 @@ type Document struct {
 	Before, After []byte
 	// JSON is true if the document is written in JSON.
 	JSON bool
-	// edits are the edits of the lines of Before; empty if the document was encoded
-	// as a whole.
-	edits []textEdit
+	// startsSource is true for the first document of a source.
+	startsSource bool
+	// edits turn Before into After.
+	edits []udiff.Edit
 }
 
 // Changed reports whether the document was edited.
@@ -121,7 +123,8 @@ type transformer struct {
 func (t *transformer) transformDocument(document *parsedDocument) error {
 	result := Document{
 		Source: document.source, Number: document.number, Line: document.raw.line, JSON: document.raw.isJSON,
-		Prefix: document.raw.prefix, Suffix: document.raw.suffix, Before: document.raw.body, After: document.raw.body,
+		startsSource: document.startsSource,
+		Prefix:       document.raw.prefix, Suffix: document.raw.suffix, Before: document.raw.body, After: document.raw.body,
 	}
 	if document.err != nil {
 		return document.err
@@ -138,7 +141,10 @@ func (t *transformer) transformDocument(document *parsedDocument) error {
 		return err
 	}
 	if len(patch) > 0 {
-		if result.After, result.edits, err = rewriteDocument(document.raw, patch); err != nil {
+		if result.edits, err = rewriteDocument(document.raw, change{patch: patch}); err == nil {
+			result.After, err = udiff.ApplyBytes(document.raw.body, result.edits)
+		}
+		if err != nil {
 			return document.wrapError(result.DisplayName, err)
 		}
 	}

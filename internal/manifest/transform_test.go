@@ -69,7 +69,7 @@ func TestTransformKeepsBytes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			result := transform(t, fakeEditor, text)
 			assert.Equal(t, text, string(result.Text()))
-			assert.Empty(t, string(result.Diff(false)))
+			assert.Empty(t, string(diff(t, result)))
 		})
 	}
 }
