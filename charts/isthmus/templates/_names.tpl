@@ -37,11 +37,19 @@ restart (the program uses this name), and the policy that restricts restarts. */
 isthmus-controller-restarts
 {{- end }}
 
-{{/* CEL: two maps are equal, except for the keys in a list. Arguments: the two maps and the list. */}}
-{{- define "isthmus.sameBut" -}}
-{{- $new := index . 0 }}{{ $old := index . 1 }}{{ $but := index . 2 -}}
-{{ $new }}.all(k, k in {{ $but }} || (k in {{ $old }} && {{ $new }}[k] == {{ $old }}[k])) &&
-{{ $old }}.all(k, k in {{ $but }} || k in {{ $new }})
+{{/* The policy that restricts which Secrets the controller and the publishers write. */}}
+{{- define "isthmus.secretPolicy" -}}
+isthmus-secrets
+{{- end }}
+
+{{/* The policy that restricts the controller's RoleBindings, TLSContexts and Certificates. */}}
+{{- define "isthmus.objectPolicy" -}}
+isthmus-controller-objects
+{{- end }}
+
+{{/* The policy that restricts the controller's changes of webhook configurations. */}}
+{{- define "isthmus.webhookPolicy" -}}
+isthmus-controller-webhooks
 {{- end }}
 
 {{/* The Secret that holds the self-managed CA. The chart creates the Secret empty, the
@@ -158,6 +166,15 @@ for each its companion for TCPMappings. */}}
 {{- $names := list -}}
 {{- range .Values.tlsContextNames -}}
 {{- $names = append (append $names .) (printf "%s-tcp" .) -}}
+{{- end -}}
+{{- $names | uniq | toJson -}}
+{{- end }}
+
+{{/* The Secrets of the mesh's roots among them, as a JSON list. */}}
+{{- define "isthmus.rootsSecrets" -}}
+{{- $names := list -}}
+{{- range .Values.secretNames -}}
+{{- $names = append $names (printf "%s-roots" .) -}}
 {{- end -}}
 {{- $names | uniq | toJson -}}
 {{- end }}

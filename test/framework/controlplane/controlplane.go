@@ -72,9 +72,10 @@ func Start(ctx context.Context, arguments ...string) (*Plane, error) {
 }
 
 // Main runs the tests of a package with a control plane and returns the exit status. It
-// calls setUp with the administrator's configuration first.
-func Main(tests interface{ Run() int }, setUp func(admin *rest.Config)) int {
-	p, err := Start(context.Background())
+// calls setUp with the administrator's configuration first. The arguments are those of
+// Start.
+func Main(tests interface{ Run() int }, setUp func(admin *rest.Config), arguments ...string) int {
+	p, err := Start(context.Background(), arguments...)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

@@ -105,8 +105,10 @@ func TestClusterScopedNamesAreShared(t *testing.T) {
 		"ValidatingWebhookConfiguration isthmus-injector",
 		"ClusterRole isthmus-controller", "ClusterRoleBinding isthmus-controller", "ClusterRole isthmus-publisher",
 		"ClusterRole isthmus-mesh-reader", "ClusterRoleBinding isthmus-mesh-reader",
-		"ValidatingAdmissionPolicy isthmus-controller-tokens", "ValidatingAdmissionPolicyBinding isthmus-controller-tokens",
 	)
+	for _, policy := range []string{"isthmus-controller-tokens", "isthmus-secrets", "isthmus-controller-objects", "isthmus-controller-webhooks"} {
+		want.Insert("ValidatingAdmissionPolicy "+policy, "ValidatingAdmissionPolicyBinding "+policy)
+	}
 	for name, release := range releases() {
 		t.Run(name, func(t *testing.T) {
 			assert.Equal(t, want, withoutNamespace(renderObjects(t, release[0], release[1], "")))

@@ -1,6 +1,7 @@
 package rbac
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
@@ -46,7 +48,9 @@ func (c *cluster) bindPublisher(namespace string) {
 	}, metav1.CreateOptions{})
 	require.NoError(c.t, err)
 	c.t.Cleanup(func() {
-		_ = c.admin.RbacV1().RoleBindings(namespace).Delete(c.t.Context(), publisherName, metav1.DeleteOptions{})
+		if err := c.admin.RbacV1().RoleBindings(namespace).Delete(context.Background(), publisherName, metav1.DeleteOptions{}); !apierrors.IsNotFound(err) {
+			assert.NoError(c.t, err)
+		}
 	})
 }
 
@@ -170,6 +174,8 @@ func allAttributes(kinds []schema.GroupResource) []authorizationv1.ResourceAttri
 	return all
 }
 
+var policyNames = []string{secretPolicy, objectPolicy, webhookPolicy, "isthmus-controller-tokens", "isthmus-controller-restarts"}
+
 // namedObjects are objects that a role names, or that an attacker would like it to name.
 var namedObjects = map[string][]string{
 	"secrets":                      {"istio-certs", "istio-certs-roots", "istio-certs-issued", "istio.default", "isthmus-webhook-ca", "istio-ca-secret"},
@@ -180,8 +186,8 @@ var namedObjects = map[string][]string{
 	"tlscontexts.getambassador.io": {"istio-upstream", "istio-upstream-tcp", "other-upstream"},
 	"mutatingwebhookconfigurations.admissionregistration.k8s.io":     {"isthmus-injector", "istio-sidecar-injector"},
 	"validatingwebhookconfigurations.admissionregistration.k8s.io":   {"isthmus-injector", "istio-validator-istio-system"},
-	"validatingadmissionpolicies.admissionregistration.k8s.io":       {"isthmus-controller-tokens", "isthmus-controller-restarts"},
-	"validatingadmissionpolicybindings.admissionregistration.k8s.io": {"isthmus-controller-tokens", "isthmus-controller-restarts"},
+	"validatingadmissionpolicies.admissionregistration.k8s.io":       policyNames,
+	"validatingadmissionpolicybindings.admissionregistration.k8s.io": policyNames,
 	"rolebindings.rbac.authorization.k8s.io":                         {"isthmus-publisher"},
 	"clusterrolebindings.rbac.authorization.k8s.io":                  {"isthmus-controller"},
 	"clusterroles.rbac.authorization.k8s.io":                         {"isthmus-publisher", "isthmus-controller", "cluster-admin"},

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/require"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -21,9 +22,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
@@ -39,8 +42,11 @@ const (
 // admin is the administrator's client configuration. TestMain sets it.
 var admin *rest.Config
 
+// The kube-controller-manager runs the controller that fills in Secrets with tokens.
 func TestMain(m *testing.M) {
-	os.Exit(controlplane.Main(m, func(config *rest.Config) { admin = config }))
+	ctrllog.SetLogger(logr.Discard())
+	rest.SetDefaultWarningHandler(rest.NoWarnings{}) // the tests' certificates are none
+	os.Exit(controlplane.Main(m, func(config *rest.Config) { admin = config }, "--controller-manager"))
 }
 
 // render renders the chart with values as YAML, without the hooks of helm test.
@@ -76,8 +82,7 @@ type cluster struct {
 	admin kubernetes.Interface
 }
 
-// install creates the chart's objects until the test ends. No controller manager runs, so
-// there are no pods.
+// install creates the chart's objects until the test ends. No node runs their pods.
 func install(t *testing.T, values string) *cluster {
 	t.Helper()
 	objectClient, err := client.New(admin, client.Options{})
@@ -98,8 +103,8 @@ func install(t *testing.T, values string) *cluster {
 	return c
 }
 
-// namespace creates a namespace with a service account "edge". Without a controller
-// manager it is never deleted, so the next test uses it again.
+// namespace creates a namespace with a service account "edge". It is not deleted, so the
+// next test uses it again.
 func (c *cluster) namespace(name string, labels map[string]string) {
 	c.t.Helper()
 	ctx := c.t.Context()
@@ -117,6 +122,21 @@ func (c *cluster) namespace(name string, labels map[string]string) {
 // would have it.
 func (c *cluster) clientFor(namespace, name string) *kubernetes.Clientset {
 	c.t.Helper()
+	kube, err := kubernetes.NewForConfig(c.configFor(namespace, name))
+	require.NoError(c.t, err)
+	return kube
+}
+
+// dynamicFor is clientFor for kinds that the program does not know.
+func (c *cluster) dynamicFor(namespace, name string) dynamic.Interface {
+	c.t.Helper()
+	client, err := dynamic.NewForConfig(c.configFor(namespace, name))
+	require.NoError(c.t, err)
+	return client
+}
+
+func (c *cluster) configFor(namespace, name string) *rest.Config {
+	c.t.Helper()
 	seconds := int64(3600)
 	token, err := c.admin.CoreV1().ServiceAccounts(namespace).CreateToken(c.t.Context(), name,
 		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}, metav1.CreateOptions{})
@@ -124,9 +144,7 @@ func (c *cluster) clientFor(namespace, name string) *kubernetes.Clientset {
 	config := rest.AnonymousClientConfig(admin)
 	config.BearerToken = token.Status.Token
 	config.QPS = -1
-	kube, err := kubernetes.NewForConfig(config)
-	require.NoError(c.t, err)
-	return kube
+	return config
 }
 
 // userName is the user name of a service account in RBAC.
@@ -143,4 +161,19 @@ func checkForbidden(err error) error {
 		return nil
 	}
 	return err
+}
+
+// userOf returns the user whom the API server takes the bearer of a token for.
+func userOf(ctx context.Context, token string) (string, error) {
+	config := rest.AnonymousClientConfig(admin)
+	config.BearerToken = token
+	kube, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return "", err
+	}
+	review, err := kube.AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	if err != nil {
+		return "", err
+	}
+	return review.Status.UserInfo.Username, nil
 }

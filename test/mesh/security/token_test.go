@@ -134,8 +134,7 @@ func TestStolenPublisherToken(t *testing.T) {
 	require.Eventually(t, func() bool { return len(permissions(t, edge, ns)) > 0 }, timeout, pollInterval, "the controller binds it")
 	assert.Equal(t, []string{"create,get,patch secrets istio-certs"}, permissions(t, edge, ns))
 	assert.Empty(t, permissions(t, edge, other), "and in its own namespace alone")
-	_, err := edge.CoreV1().Secrets(ns).Apply(t.Context(), corev1apply.Secret("istio-certs", ns).WithData(map[string][]byte{"a": []byte("b")}), metav1.ApplyOptions{FieldManager: "isthmus", Force: true, DryRun: []string{"All"}})
-	assert.NoError(t, err, "what a publisher does")
+	assert.NoError(t, applySecret(ns, "kubernetes.io/tls", map[string]string{"isthmus.dev/source": "agent"})(t.Context(), edge), "what a publisher does")
 	expectAllForbidden(t, edge, map[string]attempt{
 		"list Secrets":                listSecrets(ns),
 		"read the roots' Secret":      readSecret(ns, "istio-certs-roots"),
@@ -147,9 +146,29 @@ func TestStolenPublisherToken(t *testing.T) {
 			_, err := k.CoreV1().Secrets(ns).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "istio-certs"}}, metav1.CreateOptions{})
 			return err
 		},
+		"mint a token through its Secret":  mintToken(ns, "default"),
+		"write another type":               applySecret(ns, "Opaque", nil),
 		"bind its role to another account": createBinding(ns, "mine", "isthmus-publisher"),
 		"create a token for itself":        createToken(ns, "edge", nil, "istio-ca"),
 	})
+}
+
+// applySecret applies istio-certs as publishers do, with this type and these annotations.
+func applySecret(namespace, secretType string, annotations map[string]string) attempt {
+	return func(ctx context.Context, k *kubernetes.Clientset) error {
+		secret := corev1apply.Secret("istio-certs", namespace).WithType(corev1.SecretType(secretType)).
+			WithLabels(map[string]string{"app.kubernetes.io/managed-by": "isthmus"}).WithAnnotations(annotations)
+		if secretType == string(corev1.SecretTypeTLS) {
+			secret.WithData(map[string][]byte{"tls.crt": nil, "tls.key": nil})
+		}
+		_, err := k.CoreV1().Secrets(namespace).Apply(ctx, secret, metav1.ApplyOptions{FieldManager: "isthmus", Force: true, DryRun: dryRun})
+		return err
+	}
+}
+
+// mintToken creates a Secret that Kubernetes fills in with a token of the account.
+func mintToken(namespace, account string) attempt {
+	return applySecret(namespace, string(corev1.SecretTypeServiceAccountToken), map[string]string{corev1.ServiceAccountNameKey: account})
 }
 
 func readSecret(namespace, name string) attempt {

@@ -1,0 +1,196 @@
+package rbac
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/utils/ptr"
+)
+
+var (
+	bindingsResource     = schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "rolebindings"}
+	tlsContextsResource  = schema.GroupVersionResource{Group: "getambassador.io", Version: "v3alpha1", Resource: "tlscontexts"}
+	certificatesResource = schema.GroupVersionResource{Group: "cert-manager.io", Version: "v1", Resource: "certificates"}
+)
+
+// serveKind makes the API server serve a kind with any fields, as long as the cluster runs.
+func serveKind(t *testing.T, resource schema.GroupVersionResource, kind, singular string) {
+	t.Helper()
+	client, err := dynamic.NewForConfig(admin)
+	require.NoError(t, err)
+	name := resource.Resource + "." + resource.Group
+	definition := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": map[string]any{"name": name},
+		"spec": map[string]any{
+			"group": resource.Group, "scope": "Namespaced",
+			"names": map[string]any{"kind": kind, "plural": resource.Resource, "singular": singular, "listKind": kind + "List"},
+			"versions": []any{map[string]any{
+				"name": resource.Version, "served": true, "storage": true,
+				"schema": map[string]any{"openAPIV3Schema": map[string]any{"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
+			}},
+		},
+	}}
+	definitions := client.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
+	_, err = definitions.Create(t.Context(), definition, metav1.CreateOptions{})
+	if !apierrors.IsAlreadyExists(err) {
+		require.NoError(t, err)
+	}
+	require.EventuallyWithT(t, func(collect *assert.CollectT) {
+		_, err := client.Resource(resource).List(t.Context(), metav1.ListOptions{})
+		assert.NoError(collect, err)
+	}, 30*time.Second, 50*time.Millisecond, "the API server serves %s", name)
+}
+
+// Only the RoleBindings, TLSContexts and Certificates that the controller needs pass.
+func TestObjectsAreFenced(t *testing.T) {
+	serveKind(t, tlsContextsResource, "TLSContext", "tlscontext")
+	serveKind(t, certificatesResource, "Certificate", "certificate")
+	c := install(t, everyOption+"\n"+excludedValues)
+	ctx := t.Context()
+	c.namespace(fenced, enabledNamespace)
+	c.namespace(unlabelled, map[string]string{"team": "edge"})
+	c.namespace(excluded, enabledNamespace)
+	administrator, err := dynamic.NewForConfig(admin)
+	require.NoError(t, err)
+	attacker := c.dynamicFor(releaseNamespace, controllerName)
+
+	apply := func(client dynamic.Interface, resource schema.GroupVersionResource, namespace string, f fields, dryRun ...string) error {
+		_, err := client.Resource(resource).Namespace(namespace).Patch(ctx, f.at("metadata")["name"].(string), types.ApplyPatchType, f.json(t),
+			metav1.PatchOptions{FieldManager: "isthmus", Force: ptr.To(true), DryRun: dryRun})
+		return err
+	}
+	subjects := func(all ...any) func(fields) { return func(f fields) { f["subjects"] = all } }
+	set := func(key string, value any) func(fields) { return func(f fields) { f.at("spec")[key] = value } }
+	metadata := func(key string, value any) func(fields) {
+		return func(f fields) { f.at("metadata")[key] = value }
+	}
+	binding := func(change func(fields)) fields {
+		f := fields{
+			"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": fields{"name": publisherName, "labels": managedLabels()},
+			"roleRef":  fields{"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": publisherName},
+			"subjects": []any{fields{"kind": "ServiceAccount", "name": "edge", "namespace": fenced}},
+		}
+		if change != nil {
+			change(f)
+		}
+		return f
+	}
+	tlsContext := func(change func(fields)) fields {
+		f := fields{
+			"apiVersion": "getambassador.io/v3alpha1", "kind": "TLSContext", "metadata": fields{"name": "istio-upstream", "labels": managedLabels()},
+			"spec": fields{"secret": "istio-certs", "ca_secret": "istio-certs-roots", "secret_namespacing": false, "alpn_protocols": "istio", "ambassador_id": []string{"edge"}},
+		}
+		if change != nil {
+			change(f)
+		}
+		return f
+	}
+	certificate := func(change func(fields)) fields {
+		f := fields{
+			"apiVersion": "cert-manager.io/v1", "kind": "Certificate", "metadata": fields{"name": "istio-certs", "labels": managedLabels()},
+			"spec": fields{
+				"secretName": "istio-certs-issued", "secretTemplate": fields{"labels": managedLabels()}, "issuerRef": fields{"name": "mesh-ca", "kind": "ClusterIssuer"},
+				"uris": []string{"spiffe://cluster.local/ns/" + fenced + "/sa/edge"}, "usages": []string{"digital signature", "client auth", "server auth"},
+				"privateKey": fields{"algorithm": "ECDSA"}, "duration": "24h0m0s", "renewBeforePercentage": 67, "revisionHistoryLimit": 1,
+			},
+		}
+		if change != nil {
+			change(f)
+		}
+		return f
+	}
+	awaitDenial(t, objectPolicy, func() error {
+		return apply(attacker, bindingsResource, fenced, binding(subjects(fields{"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "system:authenticated"})), dryRun...)
+	})
+
+	const (
+		wantMetadata = "and no other label, annotation, owner or finalizer"
+		wantSubjects = "the controller may bind ServiceAccounts of namespace " + fenced + " to ClusterRole isthmus-publisher, and nobody else"
+		wantContext  = "the controller may write secret, ca_secret (Secrets of secretNames, and their roots), secret_namespacing false, alpn_protocols and ambassador_id, and nothing else"
+		wantIssued   = "the controller may ask ClusterIssuer mesh-ca for one SPIFFE ID of namespace " + fenced + ", into Secret istio-certs-issued, and for nothing else"
+	)
+	edge := fields{"kind": "ServiceAccount", "name": "edge", "namespace": fenced}
+	tests := map[string]struct {
+		resource schema.GroupVersionResource
+		object   fields
+		want     string // the refusal; empty if it is allowed
+	}{
+		"if it binds accounts of the namespace, expect no refusal":    {bindingsResource, binding(nil), ""},
+		"if it binds an account of another one, expect a refusal":     {bindingsResource, binding(subjects(edge, fields{"kind": "ServiceAccount", "name": "edge", "namespace": unlabelled})), wantSubjects},
+		"if it binds a user, expect a refusal":                        {bindingsResource, binding(subjects(fields{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "thief"})), wantSubjects},
+		"if it binds all accounts of the namespace, expect a refusal": {bindingsResource, binding(subjects(fields{"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "system:serviceaccounts:" + fenced})), wantSubjects},
+		"if it labels the binding, expect a refusal":                  {bindingsResource, binding(metadata("labels", managedLabels("x", "y"))), wantMetadata},
+		"if it claims another manager, expect a refusal":              {bindingsResource, binding(metadata("labels", fields{"app.kubernetes.io/managed-by": "Helm"})), wantMetadata},
+		"if it annotates the binding, expect a refusal":               {bindingsResource, binding(metadata("annotations", fields{"x": "y"})), wantMetadata},
+		"if it adds a finalizer, expect a refusal":                    {bindingsResource, binding(metadata("finalizers", []string{"example.com/x"})), wantMetadata},
+		"if it writes the TLSContext, expect no refusal":              {tlsContextsResource, tlsContext(nil), ""},
+		"if the context names another Secret, expect a refusal":       {tlsContextsResource, tlsContext(set("secret", "other")), wantContext},
+		"if it names one of another namespace, expect a refusal":      {tlsContextsResource, tlsContext(set("secret", "istio-certs.kube-system")), wantContext},
+		"if dots separate namespaces, expect a refusal":               {tlsContextsResource, tlsContext(set("secret_namespacing", true)), wantContext},
+		"if it trusts other roots, expect a refusal":                  {tlsContextsResource, tlsContext(set("ca_secret", "other")), wantContext},
+		"if it terminates TLS of clients, expect a refusal":           {tlsContextsResource, tlsContext(set("hosts", []string{"*"})), wantContext},
+		"if it names a file, expect a refusal":                        {tlsContextsResource, tlsContext(set("private_key_file", "/etc/x")), wantContext},
+		"if it asks for a certificate, expect no refusal":             {certificatesResource, certificate(nil), ""},
+		"if it overwrites another Secret, expect a refusal":           {certificatesResource, certificate(set("secretName", "other")), wantIssued},
+		"if it asks another issuer, expect a refusal":                 {certificatesResource, certificate(set("issuerRef", fields{"name": "public", "kind": "ClusterIssuer"})), wantIssued},
+		"if it asks an issuer of the namespace, expect a refusal":     {certificatesResource, certificate(set("issuerRef", fields{"name": "mesh-ca"})), wantIssued},
+		"if it asks for another namespace, expect a refusal":          {certificatesResource, certificate(set("uris", []string{"spiffe://cluster.local/ns/kube-system/sa/edge"})), wantIssued},
+		"if it asks for two identities, expect a refusal":             {certificatesResource, certificate(set("uris", []string{"spiffe://a/ns/" + fenced + "/sa/a", "spiffe://a/ns/" + fenced + "/sa/b"})), wantIssued},
+		"if it asks for no identity, expect a refusal":                {certificatesResource, certificate(set("uris", []string{})), wantIssued},
+		"if it asks for a DNS name, expect a refusal":                 {certificatesResource, certificate(set("dnsNames", []string{"example.com"})), wantIssued},
+		"if it asks for a CA, expect a refusal":                       {certificatesResource, certificate(set("isCA", true)), wantIssued},
+		"if it asks to sign code, expect a refusal":                   {certificatesResource, certificate(set("usages", []string{"code signing"})), wantIssued},
+		"if it annotates the Secret, expect a refusal":                {certificatesResource, certificate(set("secretTemplate", fields{"labels": managedLabels(), "annotations": fields{"kubernetes.io/service-account.name": "x"}})), wantIssued},
+		"if it wants a keystore, expect a refusal":                    {certificatesResource, certificate(set("keystores", fields{"pkcs12": fields{"create": true}})), wantIssued},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			attempt := func() {
+				t.Helper()
+				err := apply(attacker, test.resource, fenced, test.object, dryRun...)
+				if test.want == "" {
+					assert.NoError(t, err)
+					return
+				}
+				assert.NoError(t, checkForbidden(err))
+				assert.ErrorContains(t, err, test.want)
+			}
+			attempt()
+			good := map[schema.GroupVersionResource]fields{bindingsResource: binding(nil), tlsContextsResource: tlsContext(nil), certificatesResource: certificate(nil)}[test.resource]
+			require.NoError(t, apply(administrator, test.resource, fenced, good))
+			attempt()
+			require.NoError(t, administrator.Resource(test.resource).Namespace(fenced).Delete(ctx, good.at("metadata")["name"].(string), metav1.DeleteOptions{}))
+			assert.NoError(t, apply(administrator, test.resource, fenced, test.object, dryRun...), "the administrator is not restricted")
+		})
+	}
+
+	for kind, object := range map[schema.GroupVersionResource]fields{bindingsResource: binding(nil), tlsContextsResource: tlsContext(nil), certificatesResource: certificate(nil)} {
+		t.Run(kind.Resource+" elsewhere and of somebody else", func(t *testing.T) {
+			for _, namespace := range []string{unlabelled, excluded, releaseNamespace, "kube-system"} {
+				err := apply(attacker, kind, namespace, object, dryRun...)
+				assert.NoError(t, checkForbidden(err), namespace)
+				assert.ErrorContains(t, err, "the controller may write in namespaces with the label isthmus.dev/injection=enabled that are not excluded, and "+namespace+" is none")
+			}
+			name := object.at("metadata")["name"].(string)
+			object.at("metadata")["labels"] = fields{"team": "edge"}
+			require.NoError(t, apply(administrator, kind, fenced, object))
+			remove := func(client dynamic.Interface) error {
+				return client.Resource(kind).Namespace(fenced).Delete(context.WithoutCancel(ctx), name, metav1.DeleteOptions{})
+			}
+			t.Cleanup(func() { assert.NoError(t, remove(administrator)) })
+			const want = "the controller may change and delete objects with the label app.kubernetes.io/managed-by=isthmus, and this one has not got it"
+			assert.ErrorContains(t, remove(attacker), want)
+			object.at("metadata")["labels"] = managedLabels("team", "edge")
+			assert.ErrorContains(t, apply(attacker, kind, fenced, object), want)
+		})
+	}
+}
