@@ -9,6 +9,8 @@ package controller
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,8 +37,10 @@ import (
 const Name = policy.ControllerName
 
 // concurrency is how many namespaces are reconciled concurrently: most of the time is
-// spent waiting for the certificate authority.
-const concurrency = 8
+// spent waiting for the API server and the certificate authority. It is a multiple of
+// the requests that one authority gets at a time, so that an authority that does not
+// answer leaves workers for the others.
+const concurrency = 12
 
 // reconciler reconciles one namespace at a time.
 type reconciler struct {
@@ -56,6 +60,8 @@ type reconciler struct {
 	namespaces map[string]*namespaceState
 	// secrets is the number of Secrets that are checked, in all namespaces.
 	secrets int
+	// waiting are the namespaces whose last request to a source failed.
+	waiting map[string]bool
 }
 
 // Add adds the controller to a manager whose cache CacheOptions configured.
@@ -75,13 +81,23 @@ func Add(mgr manager.Manager, o Options) error {
 		return fmt.Errorf("create client of metadata: %w", err)
 	}
 	r := &reconciler{
-		Options: o, rules: rulesOf(o), metrics: metrics, versions: versions, namespaces: map[string]*namespaceState{},
+		Options: o, rules: rulesOf(o), metrics: metrics, versions: versions,
+		namespaces: map[string]*namespaceState{}, waiting: map[string]bool{},
 		readNamespace: NewNamespaceReader(mgr.GetClient(), o.Settings),
 		cached:        mgr.GetClient(), live: mgr.GetAPIReader(),
 	}
 	requeue := make(chan event.GenericEvent)
-	if err := mgr.Add(&rootsFollower{roots: o.Roots, namespaces: r.knownNamespaces, requeue: requeue}); err != nil {
+	if err := mgr.Add(&follower{onChange: o.Roots.OnChange, namespaces: r.knownNamespaces, requeue: requeue}); err != nil {
 		return err
+	}
+	for _, source := range o.Sources {
+		reconnecting, ok := source.(Reconnecting)
+		if !ok {
+			continue
+		}
+		if err := mgr.Add(&follower{onChange: reconnecting.OnAvailable, namespaces: r.waitingNamespaces, pause: availablePause, requeue: requeue}); err != nil {
+			return err
+		}
 	}
 	if err := mgr.Add(&orphanCollector{reader: mgr.GetAPIReader(), requeue: requeue}); err != nil {
 		return err
@@ -173,9 +189,28 @@ func (r *reconciler) forgetNamespace(namespace string) {
 		r.secrets -= len(s.secrets)
 		delete(r.namespaces, namespace)
 	}
+	delete(r.waiting, namespace)
 	r.versions.forgetNamespace(namespace)
 	r.metrics.deleteNamespace(namespace)
 	r.reportStale(namespace, nil)
+}
+
+// setWaiting notes whether a namespace waits for a source.
+func (r *reconciler) setWaiting(namespace string, isWaiting bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if isWaiting {
+		r.waiting[namespace] = true
+		return
+	}
+	delete(r.waiting, namespace)
+}
+
+// waitingNamespaces lists the namespaces that wait for a source.
+func (r *reconciler) waitingNamespaces() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Keys(r.waiting))
 }
 
 // knownNamespaces lists the namespaces that have a state.

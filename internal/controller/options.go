@@ -21,8 +21,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// Source delivers a certificate for a Secret. It may take as long as ctx allows,
-// and returns certs.ErrPending when there is no certificate yet.
+// Source delivers a certificate for a Secret. It returns certs.ErrPending when there is
+// no certificate yet. It does not wait for a server that does not answer: a worker that
+// waits is missing elsewhere.
 type Source interface {
 	// Bundle returns the certificate for a request.
 	Bundle(ctx context.Context, r certs.Request) (*certs.Bundle, error)
@@ -33,6 +34,12 @@ type Source interface {
 type Remover interface {
 	// Remove removes the objects that the source created for a Secret.
 	Remove(ctx context.Context, namespace, secret string) error
+}
+
+// Reconnecting is a Source that may be unavailable.
+type Reconnecting interface {
+	// OnAvailable makes f be called whenever the source is available again.
+	OnAvailable(f func())
 }
 
 // Roots are the trust anchors of the mesh.

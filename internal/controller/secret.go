@@ -56,6 +56,7 @@ func (r *reconciler) observeSecret(ctx context.Context, namespace, name string, 
 // issue sends the request to the source.
 func (r *reconciler) issue(ctx context.Context, d secretDecision) (*certs.Bundle, error) {
 	bundle, err := r.Sources[d.holder.source].Bundle(ctx, d.request)
+	r.setWaiting(d.request.Namespace, err != nil)
 	if errors.Is(err, certs.ErrPending) {
 		log.FromContext(ctx).V(1).Info("certificate is not issued yet", "secret", d.request.Secret, "why", err.Error())
 	}

@@ -108,7 +108,7 @@ func newChecker(t *testing.T, ca authority) *checker {
 	}
 	versions := newSecretVersions(c.clock.Now, metrics.observeRepair)
 	o.Secrets = trackedSecrets{Secrets: c.store, versions: versions}
-	c.reconciler = &reconciler{Options: o, rules: rulesOf(o), metrics: metrics, versions: versions, namespaces: map[string]*namespaceState{}}
+	c.reconciler = &reconciler{Options: o, rules: rulesOf(o), metrics: metrics, versions: versions, namespaces: map[string]*namespaceState{}, waiting: map[string]bool{}}
 	c.state = newNamespaceState("edge", events.NewOnce(func(e events.Event) { c.recorded = append(c.recorded, e.Reason) }))
 	return c
 }

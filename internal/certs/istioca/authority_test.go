@@ -185,8 +185,8 @@ func (a *authority) source(t *testing.T, change ...func(*Options)) *Source {
 	t.Helper()
 	client, _ := tokens(nil)
 	o := Options{
-		Client: client,
-		Roots:  func() ([]*x509.Certificate, error) { return []*x509.Certificate{a.root.Certificate}, nil },
+		Client: client, Patience: 15 * time.Second,
+		Roots: func() ([]*x509.Certificate, error) { return []*x509.Certificate{a.root.Certificate}, nil },
 	}
 	for _, c := range change {
 		c(&o)

@@ -18,11 +18,10 @@ import (
 	pb "istio.io/api/security/v1alpha1"
 )
 
-// serviceConfig makes calls wait for a connection until their deadline, and retries
-// calls that were interrupted: two certificates for one request do no harm.
+// serviceConfig retries calls that were interrupted: two certificates for one request
+// do no harm. A call does not wait for a connection: see connection.await.
 const serviceConfig = `{"methodConfig": [{
 	"name": [{"service": "istio.v1.auth.IstioCertificateService"}],
-	"waitForReady": true,
 	"retryPolicy": {"maxAttempts": 4, "initialBackoff": "0.2s", "maxBackoff": "2s", "backoffMultiplier": 2,
 		"retryableStatusCodes": ["UNAVAILABLE"]}
 }]}`
@@ -30,9 +29,15 @@ const serviceConfig = `{"methodConfig": [{
 // connectionPool has one connection to each authority, verified by the roots that
 // were last given.
 type connectionPool struct {
-	mu     sync.Mutex
-	open   map[string]*connection
-	closed bool
+	// patience is Options.Patience.
+	patience time.Duration
+
+	mu sync.Mutex
+	// onAvailable is called when an authority answers that did not answer before.
+	// Nil for nobody.
+	onAvailable func()
+	open        map[string]*connection
+	closed      bool
 }
 
 // connection is a gRPC connection, which reconnects when the server restarts. It is
@@ -44,6 +49,8 @@ type connection struct {
 	roots  []*x509.Certificate
 	// lastHandshake is how the last TLS handshake ended.
 	lastHandshake *atomic.Pointer[error]
+	// gate limits the calls.
+	gate gate
 	// calls and retired are guarded by the pool's mutex.
 	calls   int
 	retired bool
@@ -70,11 +77,22 @@ func (p *connectionPool) acquire(address, serverName string, roots []*x509.Certi
 			p.open = make(map[string]*connection)
 		}
 		dialed.pool = p
+		dialed.gate.onAvailable, dialed.gate.patience = p.available, p.patience
 		p.open[address] = dialed
 		c = dialed
 	}
 	c.calls++
 	return c, nil
+}
+
+// available tells that an authority answers again.
+func (p *connectionPool) available() {
+	p.mu.Lock()
+	onAvailable := p.onAvailable
+	p.mu.Unlock()
+	if onAvailable != nil {
+		onAvailable()
+	}
 }
 
 func (c *connection) release() {

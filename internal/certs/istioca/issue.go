@@ -80,16 +80,8 @@ func (s *Source) callError(ctx context.Context, c *connection, r certs.Request, 
 	switch answer.Code() {
 	case codes.Unauthenticated:
 		return newError(r, Unauthenticated, cause)
-	case codes.Canceled:
-		if errors.Is(context.Cause(ctx), context.Canceled) {
-			return newError(r, Canceled, cause)
-		}
-		return newError(r, Unavailable, cause)
-	case codes.Unavailable, codes.DeadlineExceeded:
-		if untrusted := c.verificationError(); untrusted != nil {
-			return newError(r, Untrusted, untrusted)
-		}
-		return newError(r, Unavailable, cause)
+	case codes.Canceled, codes.Unavailable, codes.DeadlineExceeded:
+		return c.unavailable(ctx, r, cause)
 	default:
 		return newError(r, Refused, cause)
 	}

@@ -19,6 +19,9 @@ import (
 // DefaultTimeout limits each attempt to get a token or a certificate.
 const DefaultTimeout = 10 * time.Second
 
+// DefaultPatience is the default of Options.Patience.
+const DefaultPatience = 250 * time.Millisecond
+
 // Options configure a Source.
 type Options struct {
 	// Client creates tokens (create on serviceaccounts/token). Required.
@@ -32,6 +35,10 @@ type Options struct {
 	// Timeout limits each attempt to get a token or a certificate. Default
 	// DefaultTimeout.
 	Timeout time.Duration
+	// Patience is how long a request waits for a connection that is being established
+	// for the first time, or for its turn at a busy authority. It is short, because
+	// whoever waits holds up others. Default DefaultPatience.
+	Patience time.Duration
 	// Log receives a line when an authority refuses a lifetime. Default: no logging.
 	Log logr.Logger
 	// Now is the clock. Default time.Now.
@@ -56,13 +63,18 @@ func New(o Options) (*Source, error) {
 	if o.Timeout <= 0 {
 		o.Timeout = DefaultTimeout
 	}
+	if o.Patience <= 0 {
+		o.Patience = DefaultPatience
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Source{options: o}, nil
+	return &Source{options: o, connections: connectionPool{patience: o.Patience}}, nil
 }
 
-// Bundle requests a certificate. If the authority refuses the lifetime, Bundle requests
+// Bundle requests a certificate. While there is no connection to the authority, or the
+// authority does not answer, Bundle fails without waiting for it, and makes neither a
+// key nor a token; OnAvailable says when to try again. If the authority refuses the lifetime, Bundle requests
 // another one whose lifetime the authority chooses. The certificate has to satisfy
 // Want at the time of the answer, not at Want.Now. Every error is an *Error.
 func (s *Source) Bundle(ctx context.Context, r certs.Request) (*certs.Bundle, error) {
@@ -74,6 +86,19 @@ func (s *Source) Bundle(ctx context.Context, r certs.Request) (*certs.Bundle, er
 		return nil, err
 	}
 	defer c.release()
+	if err := c.await(ctx); err != nil {
+		return nil, c.unavailable(ctx, r, err)
+	}
+	if err := c.gate.enter(ctx); err != nil {
+		return nil, c.unavailable(ctx, r, err)
+	}
+	bundle, err := s.request(ctx, c, r)
+	c.gate.leave(err)
+	return bundle, err
+}
+
+// request makes a key, a token and the call. The connection stands.
+func (s *Source) request(ctx context.Context, c *connection, r certs.Request) (*certs.Bundle, error) {
 	key, csr, err := newKey(r.Want.ID)
 	if err != nil {
 		return nil, newError(r, Internal, err)
@@ -111,6 +136,14 @@ func (s *Source) connect(r certs.Request) (*connection, error) {
 		return nil, newError(r, Unavailable, err)
 	}
 	return c, nil
+}
+
+// OnAvailable makes f be called whenever an authority answers that did not answer
+// before. It replaces the function of an earlier call.
+func (s *Source) OnAvailable(f func()) {
+	s.connections.mu.Lock()
+	defer s.connections.mu.Unlock()
+	s.connections.onAvailable = f
 }
 
 // Close closes the connections once their calls have ended. The Source must not be

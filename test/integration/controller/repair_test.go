@@ -38,10 +38,12 @@ func TestChangedSecretIsRepairedAtOnce(t *testing.T) {
 		return err == nil && bytes.Equal(s.Data["root-cert.pem"], s.Data["ca.crt"])
 	}
 	for name, damage := range map[string]func(){
-		"deleted":     func() { require.NoError(t, api.Delete(t.Context(), "istio-certs", metav1.DeleteOptions{})) },
-		"another key": func() { update("istio-certs", func(s *corev1.Secret) { s.Data["tls.key"] = certtest.NewAuthority(t).KeyPEM }) },
-		"no chain":    func() { update("istio-certs", func(s *corev1.Secret) { s.Data["tls.crt"] = []byte{} }) },
-		"no roots":    func() { update("istio-certs", func(s *corev1.Secret) { delete(s.Data, "root-cert.pem") }) },
+		"deleted": func() { require.NoError(t, api.Delete(t.Context(), "istio-certs", metav1.DeleteOptions{})) },
+		"another key": func() {
+			update("istio-certs", func(s *corev1.Secret) { s.Data["tls.key"] = certtest.NewAuthority(t).KeyPEM })
+		},
+		"no chain": func() { update("istio-certs", func(s *corev1.Secret) { s.Data["tls.crt"] = []byte{} }) },
+		"no roots": func() { update("istio-certs", func(s *corev1.Secret) { delete(s.Data, "root-cert.pem") }) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			env := &environment{t: t, kube: env.kube, mesh: env.mesh}

@@ -52,8 +52,9 @@ func (e edge) roots(ctx context.Context) ([]*x509.Certificate, error) {
 func (e edge) source(t *testing.T, change ...func(*istioca.Options)) *istioca.Source {
 	t.Helper()
 	o := istioca.Options{
-		Client: istiod.Client,
-		Roots:  func() ([]*x509.Certificate, error) { return e.roots(context.WithoutCancel(t.Context())) },
+		Patience: 10 * time.Second,
+		Client:   istiod.Client,
+		Roots:    func() ([]*x509.Certificate, error) { return e.roots(context.WithoutCancel(t.Context())) },
 	}
 	for _, c := range change {
 		c(&o)

@@ -164,7 +164,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-func TestRequestWaitsForARestartOfIstiod(t *testing.T) {
+func TestRequestsFollowARestartOfIstiod(t *testing.T) {
 	e := newEdge(t, "restart")
 	s, r := e.source(t), e.request(t)
 	requestBundle(t, s, r)
@@ -172,15 +172,21 @@ func TestRequestWaitsForARestartOfIstiod(t *testing.T) {
 	require.NoError(t, istiod.Restart(t.Context()))
 	requestBundle(t, s, r)
 
-	// While istiod is down, the request waits until istiod is back.
+	// While istiod is down, requests fail at once. The source says when it is back.
+	available := make(chan struct{}, 10)
+	s.OnAvailable(func() { available <- struct{}{} })
 	istiod.Kill()
-	done := make(chan error, 1)
-	go func() {
+	require.Eventually(t, func() bool {
 		_, err := s.Bundle(t.Context(), r)
-		done <- err
-	}()
+		return istioca.ReasonOf(err) == istioca.Unavailable
+	}, time.Minute, 10*time.Millisecond)
 	require.NoError(t, istiod.Restart(t.Context()))
-	assert.NoError(t, <-done)
+	select {
+	case <-available:
+	case <-time.After(time.Minute):
+		t.Fatal("the source did not say that istiod is back")
+	}
+	requestBundle(t, s, r)
 }
 
 func TestUnreachableIstiodIsReportedAsUnavailable(t *testing.T) {

@@ -2,21 +2,31 @@ package controller
 
 import (
 	"context"
+	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/event"
 )
 
-// rootsFollower requeues every known namespace when the mesh's roots change.
-type rootsFollower struct {
-	roots      Roots
+// availablePause is the time between two namespaces that are requeued because their
+// source is available again: thousands of them must not send their requests at the
+// same time.
+const availablePause = 50 * time.Millisecond
+
+// follower requeues namespaces whenever something changes that they depend on.
+type follower struct {
+	// onChange makes its argument be called at every change.
+	onChange func(f func())
+	// namespaces lists those to requeue.
 	namespaces func() []string
-	requeue    chan<- event.GenericEvent
+	// pause is the time between two of them.
+	pause   time.Duration
+	requeue chan<- event.GenericEvent
 }
 
 // Start implements manager.Runnable.
-func (f *rootsFollower) Start(ctx context.Context) error {
+func (f *follower) Start(ctx context.Context) error {
 	changed := make(chan struct{}, 1)
-	f.roots.OnChange(func() {
+	f.onChange(func() {
 		select {
 		case changed <- struct{}{}:
 		default:
@@ -31,6 +41,11 @@ func (f *rootsFollower) Start(ctx context.Context) error {
 		for _, namespace := range f.namespaces() {
 			if !enqueue(ctx, f.requeue, namespace) {
 				return nil
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(f.pause):
 			}
 		}
 	}

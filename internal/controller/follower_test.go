@@ -1,0 +1,64 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+)
+
+func TestFollowerRequeuesOneAfterTheOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var change func()
+		requeue := make(chan event.GenericEvent, 10)
+		f := &follower{
+			onChange: func(f func()) { change = f }, namespaces: func() []string { return []string{"a", "b", "c"} },
+			pause: availablePause, requeue: requeue,
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- f.Start(ctx) }()
+		synctest.Wait()
+		assert.Empty(t, requeue, "nothing has changed yet")
+		change()
+		change() // more changes at once count once
+		change()
+		for i, name := range []string{"a", "b", "c", "a", "b", "c"} {
+			began := time.Now()
+			assert.Equal(t, name, (<-requeue).Object.GetName())
+			if i > 0 {
+				assert.Equal(t, availablePause, time.Since(began))
+			}
+		}
+		time.Sleep(time.Hour)
+		assert.Empty(t, requeue)
+		cancel()
+		require.NoError(t, <-ended)
+	})
+}
+
+func TestNamespacesThatWaitForASource(t *testing.T) {
+	ca := newAuthority(t)
+	c := newChecker(t, ca)
+	c.source.err = errors.New("connection refused")
+	_, err := c.check(t)
+	require.Error(t, err)
+	assert.Equal(t, []string{"edge"}, c.waitingNamespaces())
+	c.source.bundle, c.source.err = ca.bundle(t, "emissary", noon, noon.Add(24*time.Hour)), nil
+	_, err = c.check(t)
+	require.NoError(t, err)
+	assert.Empty(t, c.waitingNamespaces())
+
+	c.source.err = errors.New("connection refused")
+	c.store.secret = nil
+	_, err = c.check(t)
+	require.Error(t, err)
+	c.namespaces["edge"] = c.state
+	c.forgetNamespace("edge")
+	assert.Empty(t, c.waitingNamespaces())
+}
