@@ -102,7 +102,7 @@ func Add(mgr manager.Manager, o Options) error {
 	if err := mgr.Add(&orphanCollector{reader: mgr.GetAPIReader(), requeue: requeue}); err != nil {
 		return err
 	}
-	limiter := newBackoff(func() time.Duration { return r.checkInterval() / 2 }, o.Random)
+	limiter := newBackoff(func() time.Duration { return r.checkInterval() / 2 }, r.lifeLeft, o.Random)
 	return builder.ControllerManagedBy(mgr).
 		Named(Name).
 		For(&corev1.Namespace{}, builder.OnlyMetadata).
@@ -229,6 +229,31 @@ func (r *reconciler) checkInterval() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return stretchInterval(r.CheckInterval, r.secrets)
+}
+
+// leafSpread is spreadLeaves for the present number of Secrets.
+func (r *reconciler) leafSpread() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return spreadLeaves(r.secrets)
+}
+
+// lifeLeft is what is left of the life of the certificate in a namespace that ends
+// first; zero when there is none. Only the worker that has the namespace calls it.
+func (r *reconciler) lifeLeft(namespace string) time.Duration {
+	r.mu.Lock()
+	s, ok := r.namespaces[namespace]
+	r.mu.Unlock()
+	if !ok {
+		return 0
+	}
+	now, first := r.Clock.Now(), time.Duration(0)
+	for _, secret := range s.secrets {
+		if left := secret.lifeLeft(now); left > 0 && (first == 0 || left < first) {
+			first = left
+		}
+	}
+	return first
 }
 
 func (r *reconciler) reportStale(namespace string, pods []StalePod) {

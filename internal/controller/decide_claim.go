@@ -94,8 +94,9 @@ func precedence(c claim) int {
 	return 1
 }
 
-// sourceOf returns the source of a Secret. It is agent when any of the pods has the
-// publisher, so that the controller and a pod never both write the Secret.
+// sourceOf returns the source of a Secret from the claims of the service account that
+// it serves. It is agent when any of the pods has the publisher, so that the controller
+// and a pod do not both renew the Secret.
 func sourceOf(claims []claim) policy.Source {
 	for _, c := range claims {
 		if c.options.Source == policy.Agent {

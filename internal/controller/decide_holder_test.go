@@ -1,14 +1,18 @@
 package controller
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/isthmus-mesh/isthmus/internal/publish"
+	"github.com/isthmus-mesh/isthmus/patches"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
@@ -22,35 +26,47 @@ func TestChooseHolder(t *testing.T) {
 	others := ca.secretOf(t, ca.bundle(t, "account-c", noon.Add(-time.Hour), noon.Add(time.Hour)), policy.IstioCA, noon.Add(-time.Hour))
 	unknown := podClaim("pod-c", "account-c", 3*time.Hour)
 	unknown.options.Revision = "canary"
+	sameAccount := podClaim("pod-d", "account-c", time.Hour)
+	otherDomain := map[string]meshSettings{"": {Mesh: patches.Mesh{TrustDomain: "new.example"}.WithDefaults()}}
 	oneRevision := defaultMesh()
 	oneRevision["canary"] = meshSettings{err: errors.New("no revision canary")}
 	for name, test := range map[string]struct {
 		o      secretObservation
-		former string
+		former spiffeid.ID
 		want   string
 		state  publish.State
-		err    string
+		// ignored are the service accounts whose claims are left out.
+		ignored []string
+		domain  string
+		err     string
 	}{
 		"if there is one claim, expect it":                                     {o: secretObservation{claims: []claim{a}}, want: "account-a", state: publish.Absent},
 		"if there is no Secret, expect the first":                              {o: secretObservation{claims: []claim{a, b}}, want: "account-a", state: publish.Absent},
-		"if the Secret was deleted, expect the one that it served":             {o: secretObservation{claims: []claim{a, b}}, former: idOf("account-b").String(), want: "account-b", state: publish.Absent},
-		"if the one that it served is gone, expect the first":                  {o: secretObservation{claims: []claim{a}}, former: idOf("account-b").String(), want: "account-a", state: publish.Absent},
+		"if the Secret was deleted, expect the one that it served":             {o: secretObservation{claims: []claim{a, b}}, former: idOf("account-b"), want: "account-b", state: publish.Absent},
+		"if the one that it served is gone, expect the first":                  {o: secretObservation{claims: []claim{a}}, former: idOf("account-b"), want: "account-a", state: publish.Absent},
 		"if the Secret is valid, expect the one that it serves":                {o: secretObservation{secret: valid, claims: []claim{a, b}}, want: "account-b", state: publish.Good},
-		"if the Secret is valid and served another before, expect the one now": {o: secretObservation{secret: valid, claims: []claim{a, b}}, former: idOf("account-a").String(), want: "account-b", state: publish.Good},
+		"if the Secret is valid and served another before, expect the one now": {o: secretObservation{secret: valid, claims: []claim{a, b}}, former: idOf("account-a"), want: "account-b", state: publish.Good},
 		"if the Secret expired, expect the one that it served":                 {o: secretObservation{secret: expired, claims: []claim{a, b}}, want: "account-b", state: publish.Bad},
-		"if the Secret lost its annotations, expect the one before":            {o: secretObservation{secret: damaged, claims: []claim{a, b}}, former: idOf("account-b").String(), want: "account-b", state: publish.Bad},
+		"if the Secret lost its annotations, expect the one before":            {o: secretObservation{secret: damaged, claims: []claim{a, b}}, former: idOf("account-b"), want: "account-b", state: publish.Bad},
 		"if the Secret serves none of them, expect a conflict of the first":    {o: secretObservation{secret: others, claims: []claim{a, b}}, want: "account-a", state: publish.OtherIdentity},
 		"if the roots are unknown, expect that":                                {o: secretObservation{claims: []claim{a}, rootsErr: errors.New("no ConfigMap")}, err: "roots of the mesh: no ConfigMap"},
-		// Today's behaviour: a claim whose revision is unknown fails the check, unless the
-		// Secret is valid for a claim before it.
 		"if the revision of a later claim is unknown and the Secret is valid, expect the one that it serves": {
 			o: secretObservation{secret: valid, claims: []claim{b, unknown}, mesh: oneRevision}, want: "account-b", state: publish.Good,
 		},
-		"if the revision of an earlier claim is unknown and the Secret is valid, expect that": {
-			o: secretObservation{secret: valid, claims: []claim{unknown, b}, mesh: oneRevision}, err: "no revision canary",
+		"if the revision of an earlier claim is unknown and the Secret is valid, expect it to be left out": {
+			o: secretObservation{secret: valid, claims: []claim{unknown, b}, mesh: oneRevision}, want: "account-b", state: publish.Good, ignored: []string{"account-c"},
 		},
-		"if the revision of a later claim is unknown and the Secret is not valid, expect that": {
-			o: secretObservation{secret: expired, claims: []claim{b, unknown}, mesh: oneRevision}, err: "no revision canary",
+		"if the revision of a later claim is unknown and the Secret is not valid, expect it to be left out": {
+			o: secretObservation{secret: expired, claims: []claim{b, unknown}, mesh: oneRevision}, want: "account-b", state: publish.Bad, ignored: []string{"account-c"},
+		},
+		"if a later pod of the same account names a revision that is known, expect that": {
+			o: secretObservation{claims: []claim{unknown, sameAccount}, mesh: oneRevision}, want: "account-c", state: publish.Absent, ignored: []string{"account-c"},
+		},
+		"if the trust domain changed, expect the one that it served": {
+			o: secretObservation{secret: valid, claims: []claim{a, b}, mesh: otherDomain}, want: "account-b", state: publish.Bad, domain: "new.example",
+		},
+		"if the trust domain changed and the Secret is gone, expect the one that it served": {
+			o: secretObservation{claims: []claim{a, b}, mesh: otherDomain}, former: idOf("account-b"), want: "account-b", state: publish.Absent, domain: "new.example",
 		},
 		"if a revision is unknown, expect that": {
 			o: secretObservation{claims: []claim{a}, mesh: map[string]meshSettings{"": {err: errors.New("no revision")}}}, err: "no revision",
@@ -62,14 +78,19 @@ func TestChooseHolder(t *testing.T) {
 			if o.mesh == nil {
 				o.mesh = defaultMesh()
 			}
-			h, err := chooseHolder(o, test.former, noon)
+			h, ignored, err := chooseHolder(o, test.former, noon)
 			if test.err != "" {
 				assert.EqualError(t, err, test.err)
 				return
 			}
 			require.NoError(t, err)
 			assert.Equal(t, test.want, h.serviceAccount)
-			assert.Equal(t, idOf(test.want), h.target.ID)
+			assert.Equal(t, spiffeid.RequireFromString(fmt.Sprintf("spiffe://%s/ns/edge/sa/%s", cmp.Or(test.domain, "cluster.local"), test.want)), h.target.ID)
+			var accounts []string
+			for _, i := range ignored {
+				accounts = append(accounts, i.serviceAccount)
+			}
+			assert.Equal(t, test.ignored, accounts)
 			assert.Equal(t, test.state, h.observation.State)
 		})
 	}
@@ -87,7 +108,7 @@ func TestChooseHolderWithAnotherInspection(t *testing.T) {
 		}
 		return publish.Observation{State: publish.OtherIdentity}
 	}
-	h, err := chooseHolder(o, "", noon)
+	h, _, err := chooseHolder(o, spiffeid.ID{}, noon)
 	require.NoError(t, err)
 	assert.Equal(t, "account-b", h.serviceAccount)
 	assert.Equal(t, []string{idOf("account-a").String(), idOf("account-b").String()}, inspected)
@@ -111,9 +132,32 @@ func TestClaimsByPrecedence(t *testing.T) {
 	assert.Len(t, groups, 2)
 }
 
+// The claims of the service account that holds the Secret decide on its source.
 func TestSourceOfSeveralClaims(t *testing.T) {
-	ca, agent := podClaim("a", "a", time.Hour), podClaim("b", "b", time.Hour)
-	agent.options.Source = policy.Agent
+	ca, agent, other := podClaim("a", "a", time.Hour), podClaim("b", "a", time.Hour), podClaim("c", "c", time.Hour)
+	agent.options.Source, other.options.Source = policy.Agent, policy.Agent
 	assert.Equal(t, policy.IstioCA, sourceOf([]claim{ca}))
-	assert.Equal(t, policy.Agent, sourceOf([]claim{ca, agent}), "the controller and a pod never both write")
+	assert.Equal(t, policy.Agent, sourceOf([]claim{ca, agent}), "the controller and a pod do not both renew")
+
+	o := secretObservation{namespace: "edge", name: "istio-certs", claims: []claim{ca, other}, roots: newAuthority(t).roots(), mesh: defaultMesh()}
+	h, _, err := chooseHolder(o, spiffeid.ID{}, noon)
+	require.NoError(t, err)
+	assert.Equal(t, policy.IstioCA, h.source, "a claim that loses changes nothing")
+	o.claims = []claim{ca, other, agent}
+	h, _, err = chooseHolder(o, spiffeid.ID{}, noon)
+	require.NoError(t, err)
+	assert.Equal(t, policy.Agent, h.source)
+}
+
+// The publisher of a service account that the Secret does not serve may not write it.
+func TestHoldingClaims(t *testing.T) {
+	front, back, elsewhere := podClaim("front", "emissary", time.Hour), podClaim("back", "other", 0), podClaim("c", "c", 0)
+	groups := map[string][]claim{"istio-certs": {front, back}, "istio-other": {elsewhere}}
+	secrets := map[string]*secretState{"istio-certs": {account: "emissary", target: publish.Target{Name: "istio-certs"}}, "istio-other": {}}
+	_, isKnown := holdingClaims(groups, secrets)
+	assert.False(t, isKnown, "one was not checked")
+	secrets["istio-other"] = &secretState{account: "c", target: publish.Target{Name: "istio-other"}}
+	holding, isKnown := holdingClaims(groups, secrets)
+	assert.True(t, isKnown)
+	assert.ElementsMatch(t, []claim{front, elsewhere}, holding)
 }

@@ -98,17 +98,15 @@ func isInjected(pod *corev1.Pod) bool {
 // decidePod classifies a pod.
 func decidePod(o podObservation, r rules, now time.Time) podDecision {
 	pod := o.pod
-	d := podDecision{claim: o.before, isClaiming: o.isKnown}
 	switch {
 	case !isInjected(pod) && needsInjectionResult(pod) && o.result.Reason == policy.Injected:
-		d.class, d.mode = podMissing, o.result.Mode
-		return d
+		return podDecision{class: podMissing, mode: o.result.Mode}
 	case !isInjected(pod):
-		d.class = podIgnored
-		return d
+		return podDecision{class: podIgnored}
 	case hasEnded(pod):
 		return podDecision{class: podEnded, isIdle: true}
 	}
+	d := podDecision{claim: o.before, isClaiming: o.isKnown}
 	if s := o.result.Staleness(); s.Stale {
 		d.stale = &StalePod{
 			Pod: types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, UID: pod.UID,

@@ -119,9 +119,7 @@ func TestPodsKeepTheirClaim(t *testing.T) {
 		"if it is known and has ended, expect no claim":                  {func(o *podObservation) { o.pod.Status.Phase = corev1.PodSucceeded }, true, "", true},
 		"if it is not injected, expect no claim":                         {func(o *podObservation) { o.pod.Labels = nil }, false, "", false},
 		"if it misses the injection, expect no claim":                    {missing, false, "", false},
-		// Its label was removed. The cache no longer holds it, so the next reconciliation
-		// forgets the claim.
-		"if it is known and no longer injected, expect the claim before": {func(o *podObservation) { o.pod.Labels = nil }, true, "former", false},
+		"if it is known and its label was removed, expect no claim":      {func(o *podObservation) { o.pod.Labels = nil }, true, "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := podObservation{

@@ -16,9 +16,10 @@ type secretSteps struct {
 	// apply is called with every decision, the last included, before its step: it
 	// remembers the state and applies the effects.
 	apply func(d secretDecision)
-	// issue sends d.request to the source of d.holder.
+	// issue sends d.request to d.source.
 	issue func(d secretDecision) (*certs.Bundle, error)
-	// publish writes d.bundle for d.holder.target.
+	// publish writes d.bundle for d.target, by d.rule. Without a bundle it writes roots
+	// and labels, and brings the renewal point forward to d.renewBy.
 	publish func(d secretDecision) (publish.Outcome, error)
 	// remove removes the objects that d.formerSource created.
 	remove func(d secretDecision) error
@@ -40,7 +41,7 @@ func takeSecretSteps(d secretDecision, s secretSteps) secretDecision {
 			d = decideOutcome(d, outcome, err, s.now(), s.random)
 		case stepRemove:
 			err := s.remove(d)
-			d = decideRemoval(d, err, s.now())
+			d = decideRemoval(d, err, s.now(), s.random)
 		default:
 			return d.fail(fmt.Errorf("secret %s/%s: unexpected step %q", d.holder.target.Namespace, d.holder.target.Name, d.step))
 		}

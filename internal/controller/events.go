@@ -20,6 +20,16 @@ const (
 	// EventConflict: the Secret, the TLSContext or the RoleBinding is not managed by
 	// Isthmus, or the Secret holds another identity.
 	EventConflict = "Conflict"
+	// EventClaimIgnored: what a pod, or the namespace, needs cannot be resolved, as when
+	// the revision of Istio that it names is gone.
+	EventClaimIgnored = "ClaimIgnored"
+	// EventPublisherSilent: no publisher in a pod wrote the Secret in time, so the
+	// controller requests a certificate.
+	EventPublisherSilent = "PublisherSilent"
+	// EventLifetimeChanged: certificates do not live as long as an annotation asks for.
+	EventLifetimeChanged = "LifetimeChanged"
+	// EventLeftBehind: what a former source of the Secret created cannot be removed.
+	EventLeftBehind = "LeftBehind"
 	// EventFailed: a request to a source or to the API server failed.
 	EventFailed = "Failed"
 )

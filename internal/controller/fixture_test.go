@@ -131,3 +131,8 @@ func described(changes []eventChange) []string {
 	}
 	return list
 }
+
+// certtestDay is the validity of a certificate for a day, dated back as Istio's CA does.
+func certtestDay(issued time.Time) certtest.Option {
+	return certtest.Validity(issued.Add(-2*time.Minute), issued.Add(24*time.Hour))
+}

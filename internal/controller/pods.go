@@ -34,19 +34,18 @@ func (r *reconciler) syncPods(ctx context.Context, ns policy.Namespace, s *names
 }
 
 // scanPods lists the pods of an opted-in namespace, past the cache, and classifies
-// each.
+// each. A list that fails changes nothing that is remembered.
 func (r *reconciler) scanPods(ctx context.Context, ns policy.Namespace, s *namespaceState) error {
-	before := s.claims
-	s.claims, s.idle = map[types.UID]claim{}, map[types.UID]bool{}
-	s.stale, s.missing = map[types.UID]StalePod{}, map[policy.Mode]int{}
+	before := s.podState
+	s.podState = newPodState()
 	list := &corev1.PodList{}
 	for {
 		if err := r.live.List(ctx, list, client.InNamespace(ns.Name), client.Limit(pageSize), client.Continue(list.Continue)); err != nil {
-			s.claims = before
+			s.podState = before
 			return fmt.Errorf("list the pods of namespace %s: %w", ns.Name, err)
 		}
 		for i := range list.Items {
-			r.classifyPod(ns, s, &list.Items[i], before)
+			r.classifyPod(ns, s, &list.Items[i], before.claims)
 		}
 		if list.Continue == "" {
 			s.forgetApplied()
@@ -63,9 +62,10 @@ func (r *reconciler) readNewPods(ctx context.Context, ns policy.Namespace, s *na
 		return err
 	}
 	maps.DeleteFunc(s.claims, func(uid types.UID, _ claim) bool { _, exists := present[uid]; return !exists })
+	maps.DeleteFunc(s.idle, func(uid types.UID, _ string) bool { _, exists := present[uid]; return !exists })
 	maps.DeleteFunc(s.stale, func(uid types.UID, _ StalePod) bool { _, exists := present[uid]; return !exists })
 	for uid, name := range present {
-		if _, known := s.claims[uid]; known || s.idle[uid] {
+		if _, known := s.claims[uid]; known || s.idle[uid] != "" {
 			continue
 		}
 		pod := &corev1.Pod{}
@@ -111,7 +111,7 @@ func (r *reconciler) classifyPod(ns policy.Namespace, s *namespaceState, pod *co
 		s.claims[pod.UID] = d.claim
 	}
 	if d.isIdle {
-		s.idle[pod.UID] = true
+		s.idle[pod.UID] = pod.Name
 	}
 	if d.stale != nil {
 		s.stale[pod.UID] = *d.stale

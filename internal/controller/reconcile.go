@@ -102,7 +102,9 @@ func (r *reconciler) reconcileEdges(ctx context.Context, ns policy.Namespace) (t
 		checks = append(checks, next)
 	}
 	r.forgetUnclaimed(s, groups)
-	errs = append(errs, r.reconcileObject(ctx, s, publisherBinding, desiredBinding(ns.Name, claims)))
+	if holding, isKnown := holdingClaims(groups, s.secrets); isKnown {
+		errs = append(errs, r.reconcileObject(ctx, s, publisherBinding, desiredBinding(ns.Name, holding)))
+	}
 	if desire.isValid {
 		errs = append(errs, r.reconcileTLSContext(ctx, s, desire.options, claims))
 	}

@@ -34,6 +34,8 @@ type cluster struct {
 	lists     int
 	// reads counts the pods that were read by name.
 	reads int
+	// listErr is the answer to a list of pods.
+	listErr error
 }
 
 func (c *cluster) Get(_ context.Context, key client.ObjectKey, o client.Object, _ ...client.GetOption) error {
@@ -67,6 +69,7 @@ func (c *cluster) List(_ context.Context, list client.ObjectList, _ ...client.Li
 	case *corev1.PodList:
 		c.lists++
 		list.Items = c.pods
+		return c.listErr
 	}
 	return nil
 }
@@ -237,6 +240,43 @@ func TestReconcileReportsStaleAndMissingPods(t *testing.T) {
 	}
 	assert.InDelta(t, 1, e.edgePods(stateStale), 0)
 	assert.InDelta(t, 1, e.edgePods(stateMissing), 0)
+}
+
+// A list of the pods that fails changes nothing that is known of them.
+func TestReconcileRemembersThePodsWhenAListFails(t *testing.T) {
+	e := newEdges(t)
+	ended := e.edgePod("ended", "")
+	ended.UID, ended.Status.Phase = "uid-2", corev1.PodSucceeded
+	e.cluster.pods = []corev1.Pod{e.edgePod("front", "docker.io/istio/proxyv2:1.20.0"), ended}
+	e.reconcile()
+	s := e.reconciler.state("edge")
+	before := s.podState
+	require.Len(t, before.stale, 1)
+	require.Len(t, before.idle, 1)
+
+	e.clock.SetTime(noon.Add(10 * time.Minute))
+	e.cluster.listErr = errors.New("the server is overloaded")
+	request := ctrl.Request{}
+	request.Name = "edge"
+	_, err := e.Reconcile(t.Context(), request)
+	require.ErrorContains(t, err, "the server is overloaded")
+	assert.Equal(t, before, s.podState)
+}
+
+// What was said of a pod without a claim is not said again at the next scan.
+func TestReconcileReportsAnInvalidPodOnce(t *testing.T) {
+	e := newEdges(t)
+	invalid := e.edgePod("invalid", "")
+	invalid.Annotations[policy.SecretNameKey] = "theirs"
+	e.cluster.pods = []corev1.Pod{invalid}
+	recorded := 0
+	e.reconciler.state("edge").events = events.NewOnce(func(events.Event) { recorded++ })
+	for i := range 4 {
+		e.clock.SetTime(noon.Add(time.Duration(i) * 10 * time.Minute))
+		e.reconcile()
+	}
+	assert.Equal(t, 4, e.cluster.lists)
+	assert.Equal(t, 1, recorded)
 }
 
 func TestReconcileKeepsTheSecretOfANamedServiceAccount(t *testing.T) {

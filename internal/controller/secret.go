@@ -34,7 +34,7 @@ func (r *reconciler) checkSecret(ctx context.Context, s *namespaceState, name st
 // observeSecret reads a Secret, the mesh's roots, and the settings of the revisions
 // that the claims name.
 func (r *reconciler) observeSecret(ctx context.Context, namespace, name string, claims []claim) secretObservation {
-	o := secretObservation{namespace: namespace, name: name, claims: claims, mesh: map[string]meshSettings{}, interval: r.checkInterval()}
+	o := secretObservation{namespace: namespace, name: name, claims: claims, mesh: map[string]meshSettings{}, interval: r.checkInterval(), leafSpread: r.leafSpread()}
 	secret, err := r.Secrets.Get(ctx, namespace, name)
 	switch {
 	case err == nil:
@@ -55,7 +55,7 @@ func (r *reconciler) observeSecret(ctx context.Context, namespace, name string, 
 
 // issue sends the request to the source.
 func (r *reconciler) issue(ctx context.Context, d secretDecision) (*certs.Bundle, error) {
-	bundle, err := r.Sources[d.holder.source].Bundle(ctx, d.request)
+	bundle, err := r.Sources[d.source].Bundle(ctx, d.request)
 	r.setWaiting(d.request.Namespace, err != nil)
 	if errors.Is(err, certs.ErrPending) {
 		log.FromContext(ctx).V(1).Info("certificate is not issued yet", "secret", d.request.Secret, "why", err.Error())
@@ -66,20 +66,25 @@ func (r *reconciler) issue(ctx context.Context, d secretDecision) (*certs.Bundle
 // publish writes the Secret. current is the Secret as it was read; nil when there
 // was none.
 func (r *reconciler) publish(ctx context.Context, d secretDecision, current *corev1.Secret) (publish.Outcome, error) {
-	publisher := &publish.Publisher{Secrets: &readOnce{Secrets: r.Secrets, current: current}, Now: r.Clock.Now}
-	outcome, err := publisher.Publish(ctx, d.holder.target, d.bundle, publish.WhenNewer)
+	publisher := &publish.Publisher{Secrets: &readOnce{Secrets: r.Secrets, current: current}, Now: r.Clock.Now, RenewBy: d.renewBy}
+	outcome, err := publisher.Publish(ctx, d.target, d.bundle, d.rule)
 	if outcome.Result == publish.Published && err == nil {
-		log.FromContext(ctx).Info("published", "secret", d.holder.target.Name, "bundle", outcome.Observation.Bundle, "cause", outcome.Cause, "source", d.holder.source)
+		log.FromContext(ctx).Info("published", "secret", d.holder.target.Name, "bundle", outcome.Observation.Bundle, "cause", outcome.Cause, "source", d.target.Source)
 	}
 	return outcome, err
 }
 
 // removeFrom removes what the former source of a Secret left in the cluster.
 func (r *reconciler) removeFrom(ctx context.Context, d secretDecision) error {
-	if remover, ok := r.Sources[d.formerSource].(Remover); ok {
-		return remover.Remove(ctx, d.holder.target.Namespace, d.holder.target.Name)
+	remover, ok := r.Sources[d.formerSource].(Remover)
+	if !ok {
+		return nil
 	}
-	return nil
+	err := remover.Remove(ctx, d.holder.target.Namespace, d.holder.target.Name)
+	if err != nil {
+		log.FromContext(ctx).Error(err, "what the former source created stays", "secret", d.holder.target.Name, "source", d.formerSource)
+	}
+	return err
 }
 
 // apply updates the metrics and records the Events of a decision.

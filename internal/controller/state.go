@@ -14,20 +14,13 @@ import (
 // reconciliations. It is not persisted: a new leader observes everything again.
 type namespaceState struct {
 	name string
-	// claims are those of the pods, by their UID. idle are the pods that were read
-	// and claim nothing.
-	claims map[types.UID]claim
-	idle   map[types.UID]bool
+	podState
 	// scanned is when the pods were last listed, and scanBasis the labels and
 	// annotations of the namespace by which they were classified.
 	scanned   time.Time
 	scanBasis string
 	// rescanned is true from the second scan on.
 	rescanned bool
-	// stale are the pods that were stale when they were read, by their UID. missing
-	// counts the pods without an injection at the last scan, by mode.
-	stale   map[types.UID]StalePod
-	missing map[policy.Mode]int
 	// secrets are the Secrets that are checked, by name.
 	secrets map[string]*secretState
 	// applied is the content that is known to be applied to objects other than the
@@ -38,8 +31,24 @@ type namespaceState struct {
 	events events.Once
 }
 
+// podState is what is remembered of the pods of a namespace, by their UID.
+type podState struct {
+	// claims are those of the pods. idle has the names of the pods that were read and
+	// claim nothing.
+	claims map[types.UID]claim
+	idle   map[types.UID]string
+	// stale are the pods that were stale when they were read. missing counts the pods
+	// without an injection at the last scan, by mode.
+	stale   map[types.UID]StalePod
+	missing map[policy.Mode]int
+}
+
+func newPodState() podState {
+	return podState{claims: map[types.UID]claim{}, idle: map[types.UID]string{}, stale: map[types.UID]StalePod{}, missing: map[policy.Mode]int{}}
+}
+
 func newNamespaceState(name string, once events.Once) *namespaceState {
-	return &namespaceState{name: name, claims: map[types.UID]claim{}, secrets: map[string]*secretState{}, applied: map[string]string{}, events: once}
+	return &namespaceState{name: name, podState: newPodState(), secrets: map[string]*secretState{}, applied: map[string]string{}, events: once}
 }
 
 // forgetApplied makes the next reconciliation check the objects other than the
@@ -47,6 +56,9 @@ func newNamespaceState(name string, once events.Once) *namespaceState {
 func (s *namespaceState) forgetApplied() {
 	maps.DeleteFunc(s.applied, func(_, content string) bool { return content != "" })
 	names := make(map[string]bool, len(s.claims))
+	for _, name := range s.idle {
+		names[name] = true
+	}
 	for _, c := range s.claims {
 		names[c.pod.Name] = true
 		if c.owner != nil {

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"slices"
+	"time"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -117,3 +118,7 @@ func nameProblem(v, kind string) string {
 	}
 	return ""
 }
+
+// MinCertManagerTTL is the shortest lifetime that cert-manager issues
+// (MinimumCertificateDuration of its API).
+const MinCertManagerTTL = time.Hour

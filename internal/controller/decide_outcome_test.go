@@ -1,0 +1,140 @@
+package controller
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/isthmus-mesh/isthmus/internal/certs"
+	"github.com/isthmus-mesh/isthmus/internal/publish"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
+)
+
+func TestDecideOutcome(t *testing.T) {
+	const secret = "Secret/istio-certs"
+	away := errors.New("write secret edge/istio-certs: connection refused")
+	published := []string{
+		"resolve RootChanged " + secret, "Normal Published " + secret + ": spiffe://cluster.local/ns/edge/sa/emissary, serial ",
+		"resolve Failed " + secret, "resolve Rejected " + secret,
+	}
+	for name, test := range map[string]struct {
+		result publish.Result
+		err    error
+		former policy.Source
+		// isBad is true when the Secret holds no valid bundle after it was written.
+		isBad bool
+		step  secretStep
+		// next is the time until the next check: with stepDone.
+		next   time.Duration
+		events []string
+		// rejected are the reasons that are counted.
+		rejected []certs.Reason
+		// isKept is true if the bundle is published again at the next check.
+		isKept  bool
+		failure string
+	}{
+		"if it was written, expect an Event": {result: publish.Published, step: stepDone, next: interval, events: published},
+		"if it was written and had the same source before, expect an Event": {
+			result: publish.Published, former: policy.IstioCA, step: stepDone, next: interval, events: published,
+		},
+		"if it was written and had another source before, expect an Event and that one to be cleaned up": {
+			result: publish.Published, former: policy.CertManager, step: stepRemove, events: published[:2],
+		},
+		"if it was as good before, expect no Event": {
+			result: publish.Unchanged, step: stepDone, next: interval, events: []string{"resolve Failed " + secret, "resolve Rejected " + secret},
+		},
+		"if it could not be written, expect the bundle to be kept": {
+			result: publish.Failed, err: away, step: stepDone, next: interval, isKept: true, failure: "connection refused", events: []string{"Warning Failed " + secret + ": write secret"},
+		},
+		"if it became someone else's, expect the bundle to be dropped": {
+			result: publish.RefusedForeign, err: errors.New("is not ours"), step: stepDone, next: interval, failure: "is not ours", events: []string{"Warning Conflict " + secret + ": is not ours"},
+		},
+		"if it got another identity, expect the bundle to be dropped": {
+			result: publish.RefusedIdentity, err: errors.New("holds another"), step: stepDone, next: interval, failure: "holds another", events: []string{"Warning Conflict " + secret + ": holds another"},
+		},
+		"if it became immutable, expect the bundle to be dropped": {
+			result: publish.RefusedImmutable, err: errors.New("is immutable"), step: stepDone, next: interval, failure: "is immutable", events: []string{"Warning Conflict " + secret + ": is immutable"},
+		},
+		"if it was written and is bad, expect an Event, a count, and the bundle to be kept": {
+			result: publish.Published, isBad: true, step: stepDone, next: interval, rejected: []certs.Reason{certs.Malformed}, isKept: true,
+			failure: "secret edge/istio-certs was written, and somebody changed it meanwhile: malformed: ",
+			events:  []string{"resolve RootChanged " + secret, "Warning Rejected " + secret + ": the content of the Secret: malformed"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newSecretCase(t)
+			former := c.ca.bundle(t, "emissary", noon.Add(-2*time.Hour), noon.Add(2*time.Hour))
+			c.s = c.s.keepPending(former, noon.Add(-2*time.Hour))
+			require.Equal(t, noon, c.s.pendingUntil)
+			d := decideIssuance(issuing(t, c), c.bundle, nil, noon, middle)
+			require.Equal(t, stepPublish, d.step)
+			d.holder.observation.Source = string(test.former)
+			outcome := publish.Outcome{Result: test.result}
+			if test.err == nil {
+				secret := c.ca.secretOf(t, c.bundle, policy.IstioCA, noon)
+				if test.isBad {
+					secret.Data["tls.key"] = nil
+				}
+				outcome.Observation, outcome.Cause = publish.Inspect(secret, d.holder.target, noon), publish.CauseAbsent
+			}
+			d = decideOutcome(d, outcome, test.err, noon, middle)
+			assert.Equal(t, test.step, d.step)
+			assertEvents(t, test.events, d)
+			assert.Equal(t, []publish.Result{test.result}, d.effects.results)
+			assert.Equal(t, test.result == publish.Published, d.effects.isPublished)
+			assert.Equal(t, test.rejected, d.effects.rejected)
+			if test.step == stepDone {
+				assert.Equal(t, test.next, d.next.Sub(noon))
+			}
+			if test.isKept {
+				assert.Same(t, c.bundle, d.state.pending)
+				assert.Equal(t, noon.Add(c.bundle.NotAfter().Sub(noon)/2), d.state.pendingUntil)
+			} else {
+				assert.Nil(t, d.state.pending)
+			}
+			if test.failure != "" {
+				assert.ErrorContains(t, d.err, test.failure)
+				return
+			}
+			require.NoError(t, d.err)
+			if test.result == publish.Published {
+				assert.Equal(t, publish.Good, d.state.state)
+				assert.True(t, d.state.due.After(noon))
+			}
+		})
+	}
+}
+
+// A removal that fails is tried again with growing pauses, and does not keep the Secret
+// from its checks.
+func TestRemovalThatFailsIsTriedAgain(t *testing.T) {
+	l := newLife(t)
+	l.hold(l.ca.bundle(t, "emissary", noon.Add(-23*time.Hour), noon.Add(time.Hour)), policy.CertManager, noon.Add(-23*time.Hour))
+	l.removeErr = errors.New("certificates.cert-manager.io is forbidden")
+	var removals []time.Duration
+	for l.now.Before(noon.Add(3 * time.Hour)) {
+		before := len(l.removed)
+		d := l.check()
+		require.NoError(t, d.err)
+		if len(l.removed) > before {
+			removals = append(removals, l.now.Sub(noon))
+		}
+		l.now = d.next
+	}
+	assert.Equal(t, policy.CertManager, l.removed[0])
+	assert.InDelta(t, 9, len(removals), 1, "%v", removals)
+	assert.Equal(t, 1, l.store.applies)
+	assert.Equal(t, []string{EventIssued, EventPublished, EventLeftBehind}, l.reasons())
+	assert.Equal(t, "what source cert-manager created for the Secret cannot be removed and stays: certificates.cert-manager.io is forbidden", l.recorded[2].Note)
+
+	l.removeErr = nil
+	l.now = l.now.Add(time.Hour)
+	l.check()
+	tries := len(l.removed)
+	l.now = l.now.Add(time.Hour)
+	l.check()
+	assert.Len(t, l.removed, tries, "nothing is left")
+}
