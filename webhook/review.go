@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"strings"
 	"runtime/debug"
 	"time"
 
@@ -164,5 +165,5 @@ func clip(s string) string {
 	if len(s) <= maxText {
 		return s
 	}
-	return s[:maxText] + "..."
+	return strings.ToValidUTF8(s[:maxText], "") + "..."
 }

@@ -186,6 +186,32 @@ func TestInjectWarns(t *testing.T) {
 	assert.Contains(t, got.stderr, "isthmus.dev/delivery", "the nearest key is named, and --quiet keeps warnings")
 }
 
+// A warning is printed once: with the objects that it concerns, or about their namespace.
+func TestInjectGroupsWarnings(t *testing.T) {
+	namespace := "apiVersion: v1\nkind: Namespace\nmetadata: {name: default, annotations: {isthmus.dev/moed: x}}\n"
+	in := namespace
+	for _, name := range []string{"a", "b", "c", "d", "e", "f", "g"} {
+		in += "---\n" + strings.Replace(edgePod, "spec:", "  annotations: {isthmus.dev/delivry: secret}\nspec:", 1)
+		in = strings.Replace(in, "name: edge ", "name: "+name+" ", 1)
+	}
+	got := isthmus(t, in, "inject", "-q", "-f", "-")
+	require.Equal(t, exitOK, got.status, got.stderr)
+	lines := strings.Split(strings.TrimSpace(got.stderr), "\n")
+	require.Len(t, lines, 2, got.stderr)
+	assert.True(t, strings.HasPrefix(lines[0], "warning: pod/default/a, pod/default/b, pod/default/c, pod/default/d, pod/default/e and 2 more: "), lines[0])
+	assert.Equal(t, "warning: namespace/default: annotation isthmus.dev/moed is not known and has no effect; did you mean isthmus.dev/mode?", lines[1])
+}
+
+// What can hold an edge and is not looked into has a line, which -q keeps quiet.
+func TestInjectNamesWhatIsLeftAlone(t *testing.T) {
+	in := "apiVersion: helm.toolkit.fluxcd.io/v2\nkind: HelmRelease\nmetadata: {name: edge}\n---\n- kind: Pod\n"
+	got := isthmus(t, in, "inject", "-f", "-")
+	assert.Equal(t, output{exitOK, in, defaults +
+		"helmrelease/edge: not looked into (its workloads are rendered in the cluster; give inject what is rendered, such as the output of helm template)\n" +
+		"<stdin>: document 2: not looked into (a list is no Kubernetes object; write its items as documents of their own, or below items: of a List)\n"}, got)
+	assert.Equal(t, output{exitOK, in, ""}, isthmus(t, in, "inject", "-q", "-f", "-"))
+}
+
 func TestUninjectRefuses(t *testing.T) {
 	injected := isthmus(t, edgePod, "inject", "-q", "-f", "-")
 	require.Equal(t, exitOK, injected.status, injected.stderr)

@@ -104,6 +104,7 @@ func (f *manifestFlags) report(stderr io.Writer, sources []manifest.Source, resu
 			_, _ = fmt.Fprintf(stderr, "warning: %s: contains no objects\n", s.Name)
 		}
 	}
+	var warnings warningList
 	for _, d := range result.Decisions {
 		if !f.quiet {
 			_, _ = fmt.Fprintf(stderr, "%s: %s\n", d.Workload, d.Summary)
@@ -112,8 +113,45 @@ func (f *manifestFlags) report(stderr io.Writer, sources []manifest.Source, resu
 			}
 		}
 		for _, w := range d.Warnings {
-			_, _ = fmt.Fprintf(stderr, "warning: %s: %s\n", d.Workload, w)
+			warnings.add(d.Workload, w)
 		}
+	}
+	for _, w := range result.Warnings {
+		warnings.add(w.Object, w.Text)
+	}
+	warnings.write(stderr)
+}
+
+// maxNamed is how many objects a warning names.
+const maxNamed = 5
+
+// warningList collects warnings. A text that concerns several objects is written once.
+type warningList struct {
+	texts   []string
+	objects map[string][]string
+}
+
+func (l *warningList) add(object, text string) {
+	if l.objects == nil {
+		l.objects = map[string][]string{}
+	}
+	objects, known := l.objects[text]
+	if !known {
+		l.texts = append(l.texts, text)
+	}
+	if len(objects) == 0 || !slices.Contains(objects, object) {
+		l.objects[text] = append(objects, object)
+	}
+}
+
+func (l *warningList) write(w io.Writer) {
+	for _, text := range l.texts {
+		objects := l.objects[text]
+		named := strings.Join(objects[:min(len(objects), maxNamed)], ", ")
+		if more := len(objects) - maxNamed; more > 0 {
+			named += fmt.Sprintf(" and %d more", more)
+		}
+		_, _ = fmt.Fprintf(w, "warning: %s: %s\n", named, text)
 	}
 }
 

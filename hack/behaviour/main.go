@@ -147,7 +147,7 @@ func quote(value any) string {
 		return err.Error()
 	}
 	if len(data) > 300 {
-		return string(data[:300]) + "..."
+		return strings.ToValidUTF8(string(data[:300]), "") + "..."
 	}
 	return string(data)
 }

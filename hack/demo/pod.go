@@ -103,7 +103,7 @@ func truncate(text string, length int) string {
 	if len(text) <= length {
 		return text
 	}
-	return text[:length] + "..."
+	return strings.ToValidUTF8(text[:length], "") + "..."
 }
 
 // podList is the output of kubectl get pods --output json.

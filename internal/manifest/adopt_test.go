@@ -258,12 +258,17 @@ func TestAdoptValuesInText(t *testing.T) {
 		"in.yaml:1: document 1 (values): cannot be adopted: volumesRaw: istio-certs is in text that the chart renders as a template, which adopt cannot edit; move it to volumes, which all of these charts have", err.Error())
 }
 
-// TestAdoptValuesDuplicateKey shows that a duplicate key is an error. The edit would
-// lose one of its values.
+// TestAdoptValuesDuplicateKey shows that a duplicate key stops an edit if its values differ:
+// the one that its author reads is perhaps not the one that Helm uses.
 func TestAdoptValuesDuplicateKey(t *testing.T) {
-	_, err := adoptText(t, "emissary-ingress:\n  podAnnotations:\n    sidecar.istio.io/inject: 'true'\n  podAnnotations: {}\n", adopt.Options{})
+	const volumes = "emissary-ingress:\n  env: {AMBASSADOR_ID: a}\n  podAnnotations:\n    proxy.istio.io/config: '{proxyMetadata: {OUTPUT_CERTS: /etc/istio-certs}}'\n"
+	_, err := adoptText(t, strings.Replace(volumes, "  env:", "  podAnnotations: {}\n  env:", 1), adopt.Options{})
 	require.Error(t, err)
-	assert.Contains(t, err.Error(), `duplicate key "podAnnotations", first on line 2: remove one of them`)
+	assert.Contains(t, err.Error(), `in.yaml:4: document 1 (values/emissary-ingress): duplicate key "podAnnotations" with another value, first on line 2: remove one of them`)
+
+	result, err := adoptText(t, volumes+"  podAnnotations: {}\n", adopt.Options{})
+	require.NoError(t, err)
+	assert.Contains(t, report(result), `warning: values/emissary-ingress: in.yaml:5: duplicate key "podAnnotations", first on line 3 with another value: Kubernetes uses the last one`)
 }
 
 // FuzzAdoptText looks for panics, for text that a second run changes again, and for

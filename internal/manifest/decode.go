@@ -1,20 +1,26 @@
 package manifest
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	kjson "sigs.k8s.io/json"
 )
 
-// decodePod decodes the pod in a pod or pod template. It ignores unknown fields,
-// because they stay in the text.
+// decodePod decodes the pod in a pod or pod template, with the defaults of the API server
+// that the engine relies on. It ignores unknown fields, because they stay in the text.
 func decodePod(template any, keys []string) (*corev1.Pod, error) {
 	mapping, ok := template.(map[string]any)
 	if !ok {
@@ -30,7 +36,7 @@ func decodePod(template any, keys []string) (*corev1.Pod, error) {
 		if !ok {
 			continue
 		}
-		raw, err := json.Marshal(value)
+		raw, err := json.Marshal(withWholeNumbers(value))
 		if err != nil {
 			return nil, err
 		}
@@ -38,7 +44,7 @@ func decodePod(template any, keys []string) (*corev1.Pod, error) {
 			path := append(append([]string{}, keys...), part.key)
 			fieldErr := findFieldErrors(reflect.TypeOf(part.into).Elem(), value, path)
 			if fieldErr == nil {
-				fieldErr = &fieldError{path, err.Error()}
+				fieldErr = &fieldError{path, "does not decode: " + err.Error()}
 			}
 			errs = append(errs, fieldErr)
 		}
@@ -46,7 +52,53 @@ func decodePod(template any, keys []string) (*corev1.Pod, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
+	setDefaults(&pod)
 	return &pod, nil
+}
+
+// setDefaults sets what the API server sets before the webhook sees a pod.
+func setDefaults(pod *corev1.Pod) {
+	for i := range pod.Spec.Volumes {
+		if v := &pod.Spec.Volumes[i]; v.VolumeSource == (corev1.VolumeSource{}) {
+			v.EmptyDir = &corev1.EmptyDirVolumeSource{}
+		}
+	}
+}
+
+// withWholeNumbers returns a value with every number that is whole written as an integer:
+// programs without integers write 30.0 or 3e1, and kubectl takes both.
+func withWholeNumbers(value any) any {
+	switch v := value.(type) {
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for key, inner := range v {
+			out[key] = withWholeNumbers(inner)
+		}
+		return out
+	case []any:
+		out := make([]any, len(v))
+		for i, inner := range v {
+			out[i] = withWholeNumbers(inner)
+		}
+		return out
+	case json.Number:
+		return wholeNumber(v)
+	}
+	return value
+}
+
+// maxExactFloat is the largest whole number up to which a float64 holds all of them.
+const maxExactFloat = 1 << 53
+
+func wholeNumber(n json.Number) json.Number {
+	if !strings.ContainsAny(n.String(), ".eE") {
+		return n
+	}
+	f, err := n.Float64()
+	if err != nil || f != math.Trunc(f) || math.Abs(f) > maxExactFloat {
+		return n
+	}
+	return json.Number(strconv.FormatInt(int64(f), 10))
 }
 
 // findFieldErrors returns an error for each field of value that prevents decoding
@@ -55,7 +107,7 @@ func findFieldErrors(t reflect.Type, value any, keys []string) error {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	raw, err := json.Marshal(value)
+	raw, err := json.Marshal(withWholeNumbers(value))
 	if err != nil {
 		return &fieldError{keys, err.Error()}
 	}
@@ -91,27 +143,41 @@ func findFieldErrors(t reflect.Type, value any, keys []string) error {
 	if inner := errors.Join(errs...); inner != nil {
 		return inner
 	}
-	return &fieldError{keys, describeTypeError(t, value, err, hasUnmarshaler)}
+	return &fieldError{keys, describeTypeError(t, value)}
+}
+
+// wantedValues says what a type with a decoder of its own wants.
+var wantedValues = map[reflect.Type]string{
+	reflect.TypeFor[intstr.IntOrString](): "a whole number or a string",
+	reflect.TypeFor[resource.Quantity]():  "a quantity such as 100m or 1Gi",
+	reflect.TypeFor[metav1.Time]():        "a time such as 2006-01-02T15:04:05Z",
+	reflect.TypeFor[metav1.MicroTime]():   "a time such as 2006-01-02T15:04:05.000000Z",
+	reflect.TypeFor[metav1.Duration]():    "a duration such as 30s",
+	reflect.TypeFor[metav1.FieldsV1]():    "a mapping",
+}
+
+// wantedKinds says what a type wants that is decoded by its kind.
+var wantedKinds = map[reflect.Kind]string{
+	reflect.Struct: "a mapping", reflect.Map: "a mapping", reflect.Slice: "a list",
+	reflect.String: "a string", reflect.Bool: "true or false",
 }
 
 // describeTypeError says in the words of YAML why value cannot be decoded into t.
-func describeTypeError(t reflect.Type, value any, err error, hasUnmarshaler bool) string {
+func describeTypeError(t reflect.Type, value any) string {
 	shown, _ := json.Marshal(value)
 	if len(shown) > 60 {
-		shown = append(shown[:57], "..."...)
+		shown = append(bytes.ToValidUTF8(shown[:57], nil), "..."...)
 	}
-	if hasUnmarshaler {
-		return fmt.Sprintf("%s: %v", shown, err)
+	want := wantedValues[t]
+	if want == "" {
+		want = wantedKinds[t.Kind()]
 	}
-	want := map[reflect.Kind]string{
-		reflect.Struct: "a mapping", reflect.Map: "a mapping", reflect.Slice: "a list",
-		reflect.String: "a string", reflect.Bool: "true or false",
-	}[t.Kind()]
 	if want == "" {
 		want = "a whole number"
 	}
-	text := fmt.Sprintf("want %s, got %s %s", want, describeType(value), shown)
-	if want == "a string" && (describeType(value) == "a number" || describeType(value) == "a boolean") {
+	got := describeType(value)
+	text := fmt.Sprintf("want %s, got %s %s", want, got, shown)
+	if want == "a string" && (got == "a number" || got == "a boolean") {
 		text += `: quote it`
 	}
 	return text

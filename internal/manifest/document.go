@@ -20,6 +20,8 @@ type parsedDocument struct {
 	raw          rawDocument
 	// root is the top node; nil if the document holds comments only.
 	root *yaml.Node
+	// duplicates are the keys that its mappings hold twice.
+	duplicates []duplicateKey
 	// err says why the document cannot be read; nil if it can.
 	err error
 	// value is the decoded object; nil unless it is a workload, a list or a
@@ -45,7 +47,7 @@ func parseSource(s Source) ([]*parsedDocument, error) {
 		document := &parsedDocument{source: s.Name, number: number, startsSource: i == 0, raw: raw}
 		var err error
 		if document.root, err = parseDocument(raw); err != nil {
-			document.err = document.wrapError("", err)
+			document.err = document.wrapError("", withNotesHint(raw, err))
 		} else if err := document.decodeValue(); err != nil {
 			document.err = document.wrapError(document.nodeDisplayName(), err)
 		}
@@ -72,9 +74,11 @@ func (d *parsedDocument) decodeValue() error {
 	if !isRelevant(d.root) {
 		return nil
 	}
-	if err := checkKeys(d.root, d.raw.line); err != nil {
+	duplicates, err := checkKeys(d.root, nil)
+	if err != nil {
 		return err
 	}
+	d.duplicates = duplicates
 	raw, err := toJSON(d.raw)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package manifest
 import (
 	"fmt"
 	"maps"
+	"strings"
 
 	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -28,11 +29,14 @@ func InjectEditor(engine injector) Editor {
 			Template:  true, // the API server has not added what the service account brings
 			Namespace: policy.Namespace{Name: w.Namespace, Labels: labels, Annotations: w.NamespaceAnnotations},
 		})
-		var warnings []string
+		edit := Edit{Patch: result.Patch, Summary: injectSummary(result)}
 		for _, warning := range result.Warnings {
-			warnings = append(warnings, warning.Text)
+			if text, ok := strings.CutPrefix(warning.Text, "namespace "+w.Namespace+": "); ok {
+				edit.NamespaceWarnings = append(edit.NamespaceWarnings, text)
+				continue
+			}
+			edit.Warnings = append(edit.Warnings, warning.Text)
 		}
-		edit := Edit{Patch: result.Patch, Summary: injectSummary(result), Warnings: warnings}
 		if result.Denied {
 			edit.Err = fmt.Errorf("denied (%s): %s", result.Reason, result.Message)
 		}

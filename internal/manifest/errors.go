@@ -102,5 +102,12 @@ func (d *parsedDocument) lineOf(err error) int {
 	case errors.As(err, &fieldErr) && d.root != nil:
 		line = max(1, nodeAt(d.root, fieldErr.keys).Line)
 	}
-	return d.raw.line + line - 1
+	return d.sourceLine(line)
+}
+
+// sourceLine converts a line of the parser, which counts more line breaks than editors do,
+// into a line of the source.
+func (d *parsedDocument) sourceLine(line int) int {
+	starts := newLineIndex(d.raw.body).starts
+	return d.raw.line + countLines(d.raw.body[:starts[min(line, len(starts))-1]])
 }

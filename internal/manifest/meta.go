@@ -37,6 +37,10 @@ func (t typeMeta) podTemplatePath() (keys []string, ok bool) {
 		keys, ok = []string{"spec", "template"}, inGroup("")
 	case "Deployment", "DaemonSet", "ReplicaSet":
 		keys, ok = []string{"spec", "template"}, inGroup("apps", "extensions")
+	case "Rollout":
+		keys, ok = []string{"spec", "template"}, inGroup("argoproj.io")
+	case "DeploymentConfig":
+		keys, ok = []string{"spec", "template"}, inGroup("apps.openshift.io", "")
 	case "StatefulSet":
 		keys, ok = []string{"spec", "template"}, inGroup("apps")
 	case "Job":
@@ -152,7 +156,7 @@ func namespacesIn(documents []*parsedDocument) map[string]objectMeta {
 			}
 		}
 		items, _ := value["items"].([]any)
-		if !objectType.isList() || depth > maxDepth {
+		if !objectType.isList() || depth >= maxListDepth {
 			return
 		}
 		for _, item := range items {

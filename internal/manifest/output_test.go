@@ -39,6 +39,7 @@ func TestKinds(t *testing.T) {
 		{"v1", "Pod"}: "", {"v1", "ReplicationController"}: "/spec/template",
 		{"apps/v1", "Deployment"}: "/spec/template", {"apps/v1beta1", "Deployment"}: "/spec/template", {"apps/v1beta2", "Deployment"}: "/spec/template", {"extensions/v1beta1", "Deployment"}: "/spec/template",
 		{"apps/v1", "DaemonSet"}: "/spec/template", {"extensions/v1beta1", "DaemonSet"}: "/spec/template", {"apps/v1", "ReplicaSet"}: "/spec/template", {"extensions/v1beta1", "ReplicaSet"}: "/spec/template",
+		{"argoproj.io/v1alpha1", "Rollout"}: "/spec/template", {"apps.openshift.io/v1", "DeploymentConfig"}: "/spec/template", {"v1", "DeploymentConfig"}: "/spec/template",
 		{"apps/v1", "StatefulSet"}: "/spec/template", {"apps/v1beta1", "StatefulSet"}: "/spec/template",
 		{"batch/v1", "Job"}: "/spec/template", {"extensions/v1beta1", "Job"}: "/spec/template",
 		{"batch/v1", "CronJob"}: "/spec/jobTemplate/spec/template", {"batch/v1beta1", "CronJob"}: "/spec/jobTemplate/spec/template", {"batch/v2alpha1", "CronJob"}: "/spec/jobTemplate/spec/template", {"batch/v2alpha1", "ScheduledJob"}: "/spec/jobTemplate/spec/template",
@@ -47,7 +48,7 @@ func TestKinds(t *testing.T) {
 		assert.True(t, ok, k)
 		assert.Equal(t, want, jsonPointer(keys), k)
 	}
-	for _, k := range []typeMeta{{"v1", "Deployment"}, {"apps/v1", "Pod"}, {"extensions/v1beta1", "StatefulSet"}, {"batch.volcano.sh/v1alpha1", "Job"}, {"apps.openshift.io/v1", "DeploymentConfig"}, {"v1", "PodTemplate"}, {"", ""}, {"apps", "Deployment"}} {
+	for _, k := range []typeMeta{{"v1", "Deployment"}, {"apps/v1", "Pod"}, {"extensions/v1beta1", "StatefulSet"}, {"batch.volcano.sh/v1alpha1", "Job"}, {"example.com/v1", "DeploymentConfig"}, {"example.com/v1", "Rollout"}, {"v1", "PodTemplate"}, {"", ""}, {"apps", "Deployment"}} {
 		_, ok := k.podTemplatePath()
 		assert.False(t, ok, k)
 	}

@@ -3,8 +3,9 @@ package manifest
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
+	"slices"
+	"strconv"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -40,34 +41,72 @@ func parseYAML(text []byte) (*yaml.Node, error) {
 	return doc.Content[0], nil
 }
 
-// checkKeys returns an error for each duplicate key in the mappings at and below n,
-// because Kubernetes silently drops one of the values, and for each key that is not a
-// scalar. firstLine is the line of the source on which the document starts.
-func checkKeys(n *yaml.Node, firstLine int) error {
+// duplicateKey is a key that a mapping holds twice. Kubernetes uses the last value.
+type duplicateKey struct {
+	// keys is the path of the mapping.
+	keys []string
+	key  string
+	// first and line are the lines of the two, as the parser counts them.
+	first, line int
+	// same is true if both values are the same.
+	same bool
+	// reported is true if a warning about a workload names it.
+	reported bool
+}
+
+// checkKeys returns the duplicate keys in the mappings at and below n, and an error for each
+// key that is not a scalar.
+func checkKeys(n *yaml.Node, keys []string) ([]duplicateKey, error) {
+	var found []duplicateKey
 	var errs []error
+	below := func(child *yaml.Node, key string) {
+		duplicates, err := checkKeys(child, append(keys[:len(keys):len(keys)], key))
+		found, errs = append(found, duplicates...), append(errs, err)
+	}
+	if n.Kind == yaml.SequenceNode {
+		for i, child := range n.Content {
+			below(child, strconv.Itoa(i))
+		}
+	}
 	if n.Kind == yaml.MappingNode {
 		seen := make(map[string]int, len(n.Content)/2)
 		for i := 0; i+1 < len(n.Content); i += 2 {
-			key := n.Content[i]
+			key, value := n.Content[i], n.Content[i+1]
 			if resolveAlias(key).Kind != yaml.ScalarNode {
-				text := "a key is not a scalar: render the template first"
-				errs = append(errs, &lineError{line: key.Line, text: text})
+				errs = append(errs, &lineError{line: key.Line, text: "a key is not a scalar: render the template first"})
 			}
+			below(value, key.Value)
 			if key.Kind != yaml.ScalarNode || isMergeKey(key) {
 				continue
 			}
 			if first, twice := seen[key.Value]; twice {
-				text := fmt.Sprintf("duplicate key %q, first on line %d: remove one of them", key.Value, firstLine+first-1)
-				errs = append(errs, &lineError{line: key.Line, text: text})
-				continue
+				found = append(found, duplicateKey{
+					keys: keys, key: key.Value, first: n.Content[first].Line, line: key.Line,
+					same: sameValue(n.Content[first+1], value),
+				})
 			}
-			seen[key.Value] = key.Line
+			seen[key.Value] = i
 		}
 	}
-	for _, child := range n.Content {
-		errs = append(errs, checkKeys(child, firstLine))
+	return found, errors.Join(errs...)
+}
+
+// sameValue reports whether two nodes hold the same value. In doubt it returns false.
+func sameValue(a, b *yaml.Node) bool {
+	if a.Kind == yaml.AliasNode || b.Kind == yaml.AliasNode {
+		return resolveAlias(a) == resolveAlias(b)
 	}
-	return errors.Join(errs...)
+	return a.Kind == b.Kind && a.ShortTag() == b.ShortTag() && a.Value == b.Value && slices.EqualFunc(a.Content, b.Content, sameValue)
+}
+
+// concerns reports whether a duplicate key is in the object at a path, or around it.
+func (k duplicateKey) concerns(object []string) bool {
+	return isBelow(k.keys, object) || isBelow(object, append(k.keys[:len(k.keys):len(k.keys)], k.key))
+}
+
+// isBelow reports whether a path is at or below another one.
+func isBelow(path, parent []string) bool {
+	return len(path) >= len(parent) && slices.Equal(path[:len(parent)], parent)
 }
 
 // mappingValue returns the value of a key of a mapping; nil if there is none. It

@@ -3,6 +3,7 @@ package manifest
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strconv"
 
 	udiff "github.com/aymanbagabas/go-udiff"
@@ -31,6 +32,8 @@ type Edit struct {
 	Details []string
 	// Warnings are sentences for the user.
 	Warnings []string
+	// NamespaceWarnings are sentences about the workload's namespace.
+	NamespaceWarnings []string
 	// Err says why the workload cannot be edited; nil if it can.
 	Err error
 }
@@ -81,9 +84,15 @@ func (d Document) Changed() bool { return !bytes.Equal(d.Before, d.After) }
 type Result struct {
 	// Documents are in the order of the input.
 	Documents []Document
-	// Decisions has one entry per workload and section of Helm values.
+	// Decisions has one entry per workload and section of Helm values, and one for each
+	// object that is left alone although it can hold an edge.
 	Decisions []Decision
+	// Warnings are about other objects.
+	Warnings []Warning
 }
+
+// Warning is a sentence for the user about an object.
+type Warning struct{ Object, Text string }
 
 // Transform calls the editor for every workload in the sources and applies its edits.
 // Workloads that name no namespace are in the given one. The error joins the errors of
@@ -129,16 +138,14 @@ func (t *transformer) transformDocument(document *parsedDocument) error {
 	if document.err != nil {
 		return document.err
 	}
-	if document.value != nil {
-		result.DisplayName = displayName(typeMetaOf(document.value), t.namespace, document.value)
-	}
-	patch, err := t.transformObject(document, document.value, typeMeta{}, nil, 0)
-	if document.value == nil && t.editValues != nil {
-		result.DisplayName = "values"
-		patch, err = t.transformValues(document)
-	}
+	patch, err := t.transformRoot(document, &result.DisplayName)
 	if err != nil {
 		return err
+	}
+	for _, k := range document.duplicates {
+		if !k.reported {
+			t.result.Warnings = append(t.result.Warnings, Warning{result.DisplayName, document.describeDuplicate(k)})
+		}
 	}
 	if len(patch) > 0 {
 		if result.edits, err = rewriteDocument(document.raw, change{patch: patch}); err == nil {
@@ -152,8 +159,24 @@ func (t *transformer) transformDocument(document *parsedDocument) error {
 	return nil
 }
 
-// maxDepth limits the depth of lists in lists.
-const maxDepth = 8
+// transformRoot edits the object, the list or the Helm values in a document.
+func (t *transformer) transformRoot(document *parsedDocument, name *string) ([]jsonpatch.Operation, error) {
+	if document.value != nil {
+		*name = displayName(typeMetaOf(document.value), t.namespace, document.value)
+		return t.transformObject(document, document.value, typeMeta{}, nil, 0)
+	}
+	if t.editValues != nil {
+		*name = "values"
+		if patch, found, err := t.transformValues(document); found || err != nil {
+			return patch, err
+		}
+	}
+	t.reportLeftAlone(document, document.root)
+	return nil, nil
+}
+
+// maxListDepth limits the depth of lists in lists, which kubectl unfolds.
+const maxListDepth = 64
 
 // transformObject edits an object or, if it is a list, its items. The paths of the
 // returned patch are relative to the document.
@@ -162,9 +185,15 @@ func (t *transformer) transformObject(document *parsedDocument, value map[string
 	if path, ok := objectType.podTemplatePath(); ok {
 		return t.transformWorkload(document, value, objectType, append(keys[:len(keys):len(keys)], path...), path)
 	}
-	if !objectType.isList() || depth > maxDepth {
+	if !objectType.isList() {
+		t.reportLeftAlone(document, nodeAt(document.root, keys))
 		return nil, nil
 	}
+	if depth >= maxListDepth {
+		text := fmt.Sprintf("lists are in one another %d deep: at most %d are read; put the objects into one list", depth+listDepth(value), maxListDepth)
+		return nil, document.wrapError(objectType.kind, &lineError{line: nodeAt(document.root, keys).Line, text: text})
+	}
+	t.warnOfUnknownFields(document, objectType, value, keys)
 	items, ok := value["items"].([]any)
 	if !ok && value["items"] != nil {
 		return nil, document.wrapError(objectType.kind, &fieldError{append(keys, "items"), "want a list, got " + describeType(value["items"])})
@@ -183,17 +212,36 @@ func (t *transformer) transformObject(document *parsedDocument, value map[string
 	return patch, errors.Join(errs...)
 }
 
+// listDepth returns how many lists are in one another.
+func listDepth(value map[string]any) int {
+	deepest := 0
+	items, _ := value["items"].([]any)
+	for _, item := range items {
+		if object, ok := item.(map[string]any); ok {
+			deepest = max(deepest, listDepth(object))
+		}
+	}
+	if typeMetaOf(value).isList() {
+		deepest++
+	}
+	return deepest
+}
+
 // transformWorkload edits one workload. path is the path from the object to the pod,
 // keys the path from the document to the pod.
 func (t *transformer) transformWorkload(document *parsedDocument, value map[string]any, objectType typeMeta, keys, path []string) ([]jsonpatch.Operation, error) {
 	name, objectKeys := displayName(objectType, t.namespace, value), keys[:len(keys)-len(path)]
 	metadata, err := objectMetaOf(value, objectKeys)
-	if err != nil {
-		return nil, document.wrapError(name, err)
-	}
 	w := Workload{Kind: objectType.kind, Namespace: metadata.namespace, Name: metadata.name}
 	if w.Namespace == "" {
 		w.Namespace = t.namespace
+	}
+	if key := patchDirective(value); key != "" {
+		t.decide(w.String(), fmt.Sprintf("unchanged (a strategic merge patch with %s, which is left alone)", key))
+		return nil, nil
+	}
+	if err != nil {
+		return nil, document.wrapError(name, err)
 	}
 	if ns, ok := t.namespaces[w.Namespace]; ok {
 		w.NamespaceLabels, w.NamespaceAnnotations = ns.labels, ns.annotations
@@ -203,7 +251,7 @@ func (t *transformer) transformWorkload(document *parsedDocument, value map[stri
 		return nil, document.wrapError(name, err)
 	}
 	if template == nil {
-		t.result.Decisions = append(t.result.Decisions, Decision{Workload: w.String(), Summary: "unchanged (no pod template)"})
+		t.decide(w.String(), "unchanged (no pod template)")
 		return nil, nil
 	}
 	if w.Pod, err = decodePod(template, keys); err != nil {
@@ -216,6 +264,18 @@ func (t *transformer) transformWorkload(document *parsedDocument, value map[stri
 		line := nodeAt(document.root, objectKeys).Line
 		return nil, document.wrapError(name, withLine(line, edit.Err))
 	}
-	t.result.Decisions = append(t.result.Decisions, Decision{w.String(), edit.Summary, edit.Details, edit.Warnings})
+	warnings, err := document.checkDuplicates(objectKeys, len(edit.Patch) > 0)
+	if err != nil {
+		return nil, document.wrapError(name, err)
+	}
+	warnings = append(warnings, document.unknownFields(objectType, value, objectKeys)...)
+	for _, text := range edit.NamespaceWarnings {
+		t.result.Warnings = append(t.result.Warnings, Warning{"namespace/" + w.Namespace, text})
+	}
+	t.result.Decisions = append(t.result.Decisions, Decision{w.String(), edit.Summary, edit.Details, append(edit.Warnings, warnings...)})
 	return rebasePatch(edit.Patch, keys, template), nil
+}
+
+func (t *transformer) decide(object, summary string) {
+	t.result.Decisions = append(t.result.Decisions, Decision{Workload: object, Summary: summary})
 }

@@ -137,9 +137,9 @@ func TestTransformErrors(t *testing.T) {
 		"UTF-16":         {"\xff\xfea\x00", []string{"in.yaml: is UTF-16: save it as UTF-8 (PowerShell: Out-File -Encoding utf8)"}},
 		"binary":         {"\x80\x81", []string{"in.yaml: is not UTF-8 text"}},
 		"duplicate key": {"---\n" + edgePod + "  hostNetwork: true\n  hostNetwork: false\n", []string{
-			`in.yaml:11: document 1 (Pod edge): duplicate key "hostNetwork", first on line 10: remove one of them`}},
-		"duplicate key in JSON": {"{\"apiVersion\": \"v1\",\n\"kind\": \"Pod\",\n\"kind\": \"Pod\"}", []string{
-			`in.yaml:3: document 1 (Pod): duplicate key "kind", first on line 2: remove one of them`}},
+			`in.yaml:11: document 1 (Pod default/edge): duplicate key "hostNetwork" with another value, first on line 10: remove one of them`}},
+		"duplicate key in JSON": {"{\"apiVersion\": \"v1\", \"kind\": \"Pod\",\n\"spec\": {},\n\"spec\": {\"containers\": [{\"name\": \"edge\"}]}}", []string{
+			`in.yaml:3: document 1 (Pod): duplicate key "spec" with another value, first on line 2: remove one of them`}},
 		"template that is a string": {"apiVersion: apps/v1\nkind: Deployment\nspec:\n  template: text\n", []string{
 			"in.yaml:4: document 1 (Deployment): spec.template: want a mapping, got the string"}},
 		"spec that is a list": {"apiVersion: apps/v1\nkind: Deployment\nspec: []\n", []string{
@@ -153,7 +153,7 @@ func TestTransformErrors(t *testing.T) {
 		"every wrong field is named": {deployment("    metadata:\n      annotations: {a/b: true}\n    spec:\n      hostNetwork: 'yes'\n      containers:\n      - ports: [{containerPort: x}]\n        resources: {limits: {cpu: 1x}}\n"), []string{
 			`in.yaml:7: document 1 (Deployment emissary/edge): spec.template.metadata.annotations[a/b]: want a string, got a boolean true: quote it`,
 			`in.yaml:11: document 1 (Deployment emissary/edge): spec.template.spec.containers[0].ports[0].containerPort: want a whole number, got the string "x"`,
-			`in.yaml:12: document 1 (Deployment emissary/edge): spec.template.spec.containers[0].resources.limits.cpu: "1x": quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'`,
+			`in.yaml:12: document 1 (Deployment emissary/edge): spec.template.spec.containers[0].resources.limits.cpu: want a quantity such as 100m or 1Gi, got the string "1x"`,
 			`in.yaml:9: document 1 (Deployment emissary/edge): spec.template.spec.hostNetwork: want true or false, got the string "yes"`}},
 		"item of a list": {"apiVersion: v1\nkind: List\nitems:\n- a: b\n- apiVersion: batch/v1\n  kind: CronJob\n  metadata: {name: job}\n  spec:\n    jobTemplate:\n      spec: 5\n", []string{
 			"in.yaml:10: document 1 (CronJob default/job): items[1].spec.jobTemplate.spec: want a mapping, got a number"}},

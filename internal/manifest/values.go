@@ -70,45 +70,52 @@ func (v Values) checkRawKeys() error {
 var edgeCharts = []string{"emissary-ingress", "emissary", "ambassador", "edge-stack", "aes"}
 
 // transformValues edits a document that may hold Helm values: a mapping that is not a
-// Kubernetes object.
-func (t *transformer) transformValues(document *parsedDocument) ([]jsonpatch.Operation, error) {
+// Kubernetes object. found is true if it holds values of an edge.
+func (t *transformer) transformValues(document *parsedDocument) (patch []jsonpatch.Operation, found bool, err error) {
 	if !mentionsIstio(document.root) {
-		return nil, nil
+		return nil, false, nil
 	}
 	// Text that cannot be parsed is not Helm values.
 	raw, err := toJSON(document.raw)
 	if err != nil {
-		return nil, nil
+		return nil, false, nil
 	}
 	var tree map[string]any
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.UseNumber()
 	if dec.Decode(&tree) != nil {
-		return nil, nil
+		return nil, false, nil
 	}
-	found := edgeSections(tree, nil, t.namespace)
-	if len(found) == 0 {
-		return nil, nil
+	sections := edgeSections(tree, nil, t.namespace)
+	if len(sections) == 0 {
+		return nil, false, nil
 	}
-	if err := checkKeys(document.root, document.raw.line); err != nil {
-		return nil, document.wrapError("values", err)
+	if document.duplicates, err = checkKeys(document.root, nil); err != nil {
+		return nil, true, document.wrapError("values", err)
 	}
-	var patch []jsonpatch.Operation
 	var errs []error
-	for _, v := range found {
+	for _, v := range sections {
 		edit := t.editValues(v)
 		if edit.Err != nil {
 			errs = append(errs, document.wrapError(v.String(), withLine(nodeAt(document.root, v.Keys).Line, edit.Err)))
 			continue
 		}
-		t.result.Decisions = append(t.result.Decisions, Decision{v.String(), edit.Summary, edit.Details, edit.Warnings})
+		warnings, err := document.checkDuplicates(v.Keys, len(edit.Patch) > 0)
+		if err != nil {
+			errs = append(errs, document.wrapError(v.String(), err))
+			continue
+		}
+		t.result.Decisions = append(t.result.Decisions, Decision{v.String(), edit.Summary, edit.Details, append(edit.Warnings, warnings...)})
 		for _, op := range edit.Patch {
 			op.Path = jsonPointer(v.Keys) + op.Path
 			patch = append(patch, op)
 		}
 	}
-	return patch, errors.Join(errs...)
+	return patch, true, errors.Join(errs...)
 }
+
+// maxDepth limits the depth of sections in sections.
+const maxDepth = 8
 
 // mentionsIstio reports whether a node is a mapping that is not a Kubernetes object and
 // contains the word Istio.
