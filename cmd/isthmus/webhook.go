@@ -113,7 +113,10 @@ func (f *webhookFlags) run(cmd *cobra.Command) error {
 func (f *webhookFlags) certificate(client kubernetes.Interface, log logr.Logger) (webhook.Certificate, error) {
 	log = log.WithName("serving")
 	if f.tlsCertDir != "" {
-		return serving.NewFileSource(filepath.Join(f.tlsCertDir, "tls.crt"), filepath.Join(f.tlsCertDir, "tls.key"), log)
+		return serving.NewFileSource(serving.FileOptions{
+			CertFile: filepath.Join(f.tlsCertDir, "tls.crt"), KeyFile: filepath.Join(f.tlsCertDir, "tls.key"),
+			Client: client, ConfigurationName: f.configuration, Log: log,
+		})
 	}
 	o := serving.Options{
 		Client: client, Namespace: f.namespace, SecretName: f.caSecret, ConfigurationName: f.configuration,

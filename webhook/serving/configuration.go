@@ -76,7 +76,7 @@ func (c configuration) read(ctx context.Context) (configurationView, error) {
 func mutatingView(found *admissionregistrationv1.MutatingWebhookConfiguration) configurationView {
 	v := configurationView{found: true, kind: mutating, name: found.Name, resourceVersion: found.ResourceVersion}
 	for _, webhook := range found.Webhooks {
-		v.addWebhook(webhook.Name, webhook.ClientConfig.CABundle)
+		v.addWebhook(webhook.Name, webhook.ClientConfig)
 	}
 	return v
 }
@@ -84,7 +84,7 @@ func mutatingView(found *admissionregistrationv1.MutatingWebhookConfiguration) c
 func validatingView(found *admissionregistrationv1.ValidatingWebhookConfiguration) configurationView {
 	v := configurationView{found: true, kind: validating, name: found.Name, resourceVersion: found.ResourceVersion}
 	for _, webhook := range found.Webhooks {
-		v.addWebhook(webhook.Name, webhook.ClientConfig.CABundle)
+		v.addWebhook(webhook.Name, webhook.ClientConfig)
 	}
 	return v
 }

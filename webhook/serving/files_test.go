@@ -3,16 +3,21 @@ package serving
 import (
 	"context"
 	"crypto/x509"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
 	"github.com/go-logr/logr/testr"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
@@ -49,9 +54,22 @@ func (m *mount) write(certificate, key []byte) {
 	}
 }
 
-func (m *mount) start() *FileSource {
+// start starts a source of the files, in a cluster whose configurations trust the root;
+// with nil they have no caBundle yet.
+func (m *mount) start(trusted *certtest.Pair) *FileSource {
 	m.t.Helper()
-	f, err := NewFileSource(m.file("tls.crt"), m.file("tls.key"), testr.New(m.t))
+	c := newCluster(m.t)
+	if trusted != nil {
+		c.trust(trusted, mutating, validating)
+	}
+	return m.startIn(c, testr.New(m.t))
+}
+
+func (m *mount) startIn(c *cluster, log logr.Logger) *FileSource {
+	m.t.Helper()
+	f, err := NewFileSource(FileOptions{
+		CertFile: m.file("tls.crt"), KeyFile: m.file("tls.key"), Client: c, ConfigurationName: testConfiguration, Log: log,
+	})
 	require.NoError(m.t, err)
 	f.interval = 10 * time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
@@ -64,6 +82,37 @@ func (m *mount) start() *FileSource {
 	return f
 }
 
+// trust writes the root, or nothing, as caBundle into all webhooks of the configurations.
+func (c *cluster) trust(root *certtest.Pair, kinds ...string) {
+	c.t.Helper()
+	var bundle []byte
+	if root != nil {
+		bundle = root.CertificatePEM
+	}
+	client, ctx := c.AdmissionregistrationV1(), c.t.Context()
+	if slices.Contains(kinds, mutating) {
+		found, err := client.MutatingWebhookConfigurations().Get(ctx, testConfiguration, metav1.GetOptions{})
+		require.NoError(c.t, err)
+		for i := range found.Webhooks {
+			found.Webhooks[i].ClientConfig.CABundle = bundle
+		}
+		_, err = client.MutatingWebhookConfigurations().Update(ctx, found, metav1.UpdateOptions{})
+		require.NoError(c.t, err)
+	}
+	if slices.Contains(kinds, validating) {
+		found, err := client.ValidatingWebhookConfigurations().Get(ctx, testConfiguration, metav1.GetOptions{})
+		require.NoError(c.t, err)
+		for i := range found.Webhooks {
+			found.Webhooks[i].ClientConfig.CABundle = bundle
+		}
+		_, err = client.ValidatingWebhookConfigurations().Update(ctx, found, metav1.UpdateOptions{})
+		require.NoError(c.t, err)
+	}
+}
+
+// served are the options of a leaf for the URL of newCluster's webhooks.
+func served() certtest.Option { return certtest.IPAddresses(net.IPv4(127, 0, 0, 1)) }
+
 func serves(f *FileSource, want *x509.Certificate) func() bool {
 	return func() bool {
 		pair, err := f.GetCertificate(nil)
@@ -73,12 +122,12 @@ func serves(f *FileSource, want *x509.Certificate) func() bool {
 
 func TestFileSourceReloadsChangedFiles(t *testing.T) {
 	root := certtest.NewAuthority(t)
-	first, second := root.Leaf(t, certtest.DNSNames("isthmus")), root.Leaf(t, certtest.DNSNames("isthmus"))
+	first, second := root.Leaf(t, served()), root.Leaf(t, served())
 	m := newMount(t)
 	m.write(first.ChainPEM, first.KeyPEM)
-	f := m.start()
+	f := m.start(root)
 	require.Eventually(t, serves(f, first.Certificate), 5*time.Second, 5*time.Millisecond)
-	assert.NoError(t, f.Ready())
+	assert.EventuallyWithT(t, func(c *assert.CollectT) { assert.NoError(c, f.Ready()) }, 5*time.Second, 5*time.Millisecond)
 
 	m.write(second.ChainPEM, second.KeyPEM)
 	// certwatcher polls every ten seconds, in case the swap raced with its watch.
@@ -90,7 +139,7 @@ func TestFileSourceKeepsTheLastGoodPair(t *testing.T) {
 	good, other, last := root.Leaf(t), root.Leaf(t), root.Leaf(t)
 	m := newMount(t)
 	m.write(good.ChainPEM, good.KeyPEM)
-	f := m.start()
+	f := m.start(nil)
 	require.Eventually(t, serves(f, good.Certificate), 5*time.Second, 5*time.Millisecond)
 
 	m.write(other.ChainPEM, good.KeyPEM)
@@ -100,11 +149,15 @@ func TestFileSourceKeepsTheLastGoodPair(t *testing.T) {
 }
 
 func TestFileSourceReportsMissingAndExpiredFiles(t *testing.T) {
-	_, err := NewFileSource("tls.crt", "", logr.Discard())
+	_, err := NewFileSource(FileOptions{CertFile: "tls.crt"})
 	assert.EqualError(t, err, `serving certificate: want a certificate file and a key file, got "tls.crt" and ""`)
+	_, err = NewFileSource(FileOptions{CertFile: "tls.crt", KeyFile: "tls.key"})
+	assert.EqualError(t, err, "serving certificate: no client given")
+	_, err = NewFileSource(FileOptions{CertFile: "tls.crt", KeyFile: "tls.key", Client: newCluster(t)})
+	assert.EqualError(t, err, "serving certificate: no configuration name given")
 
 	m := newMount(t)
-	f := m.start()
+	f := m.start(nil)
 	assert.EventuallyWithT(t, func(c *assert.CollectT) {
 		assert.EqualError(c, f.Ready(), "no serving certificate yet: open "+m.file("tls.crt")+": no such file or directory")
 	}, 5*time.Second, 5*time.Millisecond)
@@ -114,4 +167,56 @@ func TestFileSourceReportsMissingAndExpiredFiles(t *testing.T) {
 	assert.EventuallyWithT(t, func(c *assert.CollectT) {
 		assert.EqualError(c, f.Ready(), "the serving certificate in "+m.file("tls.crt")+" expired at 2026-01-01T00:00:00Z")
 	}, 5*time.Second, 5*time.Millisecond)
+}
+
+// A replica is ready when API servers can verify it for the first time, and as long as
+// they can for pods.
+func TestFileSourceIsReadyWhenAPIServersTrustIt(t *testing.T) {
+	root, other := certtest.NewAuthority(t), certtest.NewAuthority(t)
+	leaf, next := root.Leaf(t, served()), other.Leaf(t, served())
+	m, c, log := newMount(t), newCluster(t), &lines{}
+	m.write(leaf.ChainPEM, leaf.KeyPEM)
+	f := m.startIn(c, funcr.New(log.add, funcr.Options{}))
+	require.Eventually(t, serves(f, leaf.Certificate), 5*time.Second, 5*time.Millisecond)
+	expect := func(want string) {
+		t.Helper()
+		require.EventuallyWithT(t, func(c *assert.CollectT) {
+			if want == "" {
+				assert.NoError(c, f.Ready())
+				return
+			}
+			assert.ErrorContains(c, f.Ready(), strings.ReplaceAll(want, `\`, ""))
+			assert.Contains(c, log.String(), want, "the log says so too")
+		}, 15*time.Second, 5*time.Millisecond)
+	}
+
+	expect(`not ready: webhook \"namespace.isthmus.dev\" of mutatingwebhookconfiguration \"isthmus-webhook\" has no caBundle yet`)
+	c.trust(root, mutating)
+	expect(`not ready: webhook \"template.isthmus.dev\" of validatingwebhookconfiguration \"isthmus-webhook\" has no caBundle yet`)
+	c.trust(root, validating)
+	expect("")
+	c.trust(other, validating)
+	assert.Never(t, func() bool { return f.Ready() != nil }, 200*time.Millisecond, 5*time.Millisecond, "pods are reviewed all the same")
+	c.trust(other, mutating)
+	expect(`not ready: the caBundle of webhook \"namespace.isthmus.dev\" of mutatingwebhookconfiguration \"isthmus-webhook\" does not verify the serving certificate`)
+	m.write(next.ChainPEM, next.KeyPEM)
+	expect("")
+}
+
+// lines collects the lines of a log.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) add(_, arguments string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text.WriteString(arguments + "\n")
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }

@@ -28,13 +28,14 @@ const (
 // errSecretNotFound says how to create the Secret again.
 var errSecretNotFound = errors.New("only the chart creates it, empty: run helm upgrade to create it again")
 
-// observer reads the Secret and the configurations by name, watches them, and calls a
-// reconciler when they may have changed.
+// observer reads the Secret, if one is named, and the configurations by name, watches
+// them, and calls a reconciler when they may have changed.
 type observer struct {
 	secrets        corev1.SecretInterface
 	configurations []configuration
 	options        Options
 	log            logr.Logger
+	subject        string // what the log is about
 	clock          clock.Clock
 	queue          chan struct{} // of length one: a pending reconcile sees every change before it
 
@@ -48,15 +49,20 @@ type observer struct {
 }
 
 func newObserver(o Options, configurations ...configuration) *observer {
+	log, subject, unread := o.Log.WithValues("configuration", o.ConfigurationName), "serving certificate", "the configurations have not been read yet"
+	if o.SecretName != "" {
+		log, subject, unread = log.WithValues("secret", o.Namespace+"/"+o.SecretName), "certificate authority", "the Secret has not been read yet"
+	}
 	return &observer{
 		secrets:        o.Client.CoreV1().Secrets(o.Namespace),
 		configurations: configurations,
 		options:        o,
-		log:            o.Log.WithValues("secret", o.Namespace+"/"+o.SecretName, "configuration", o.ConfigurationName),
+		log:            log,
+		subject:        subject,
 		clock:          o.Clock,
 		queue:          make(chan struct{}, 1),
 		published:      configurationView{kind: mutating, name: o.ConfigurationName},
-		lastError:      errors.New("the Secret has not been read yet"),
+		lastError:      errors.New(unread),
 	}
 }
 
@@ -65,7 +71,10 @@ func newObserver(o Options, configurations ...configuration) *observer {
 func (o *observer) run(ctx context.Context, reconcile func(context.Context) time.Duration) {
 	var running sync.WaitGroup
 	defer running.Wait()
-	watches := []objectWatch{{log: o.log, name: o.options.SecretName, watch: o.secrets.Watch, requeue: o.requeue}}
+	var watches []objectWatch
+	if o.options.SecretName != "" {
+		watches = append(watches, objectWatch{log: o.log, name: o.options.SecretName, watch: o.secrets.Watch, requeue: o.requeue})
+	}
 	for _, c := range o.configurations {
 		watches = append(watches, objectWatch{log: o.log, name: c.name, watch: c.watch, requeue: o.requeue})
 	}
@@ -148,10 +157,10 @@ func (o *observer) recordError(err error) {
 	o.mu.Unlock()
 	switch {
 	case err == nil && o.loggedError != "":
-		o.log.Info("certificate authority: the error is resolved", "was", o.loggedError)
+		o.log.Info(o.subject+": the error is resolved", "was", o.loggedError)
 		o.loggedError = ""
 	case err != nil && err.Error() != o.loggedError:
-		o.log.Error(err, "certificate authority: retrying")
+		o.log.Error(err, o.subject+": retrying")
 		o.loggedError = err.Error()
 	}
 }

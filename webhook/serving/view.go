@@ -5,7 +5,10 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"slices"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 )
 
 // configurationView is the part of a webhook configuration that is about trust: the
@@ -18,14 +21,29 @@ type configurationView struct {
 }
 
 type webhookView struct {
-	name     string
-	caBundle []byte
-	roots    roots
+	name string
+	// serverName is the name that API servers expect in the certificate.
+	serverName string
+	caBundle   []byte
+	roots      roots
 }
 
-func (v *configurationView) addWebhook(name string, caBundle []byte) {
-	trusted, _ := parseRoots(caBundle)
-	v.webhooks = append(v.webhooks, webhookView{name: name, caBundle: caBundle, roots: trusted})
+func (v *configurationView) addWebhook(name string, client admissionregistrationv1.WebhookClientConfig) {
+	trusted, _ := parseRoots(client.CABundle)
+	v.webhooks = append(v.webhooks, webhookView{name: name, serverName: serverName(client), caBundle: client.CABundle, roots: trusted})
+}
+
+// serverName is the name by which API servers verify the server of a webhook.
+func serverName(client admissionregistrationv1.WebhookClientConfig) string {
+	switch {
+	case client.Service != nil:
+		return client.Service.Name + "." + client.Service.Namespace + ".svc"
+	case client.URL != nil:
+		if u, err := url.Parse(*client.URL); err == nil {
+			return u.Hostname()
+		}
+	}
+	return ""
 }
 
 // mergeViews returns one view with the webhooks of all: it trusts a root when every

@@ -171,7 +171,7 @@ var variants = map[string]struct {
 		"", "certificate.mode self-managed", "istio.discovery", "controller.mirrorSecretNames", "controller.certManager.issuerRef", "mesh.rootClusterTrustBundle", "controller.restartStale.enabled",
 	}},
 	"neither discovery nor a self-managed certificate": {
-		"{istio: {discovery: false}, certificate: {mode: cert-manager}}", []string{"", "no istio.discovery"},
+		"{istio: {discovery: false}, certificate: {mode: cert-manager}}", []string{"", "no istio.discovery", "certificate.mode cert-manager or existing"},
 	},
 }
 

@@ -55,9 +55,9 @@ func install(t *testing.T, address string) *installation {
 	i.createMutatingConfiguration(address)
 	i.createValidatingConfiguration(address)
 	i.allow(webhookUser, "secrets", "", secretName, "get", "watch")
-	i.allow(webhookUser, "mutatingwebhookconfigurations", "admissionregistration.k8s.io", i.configuration, "get", "watch")
 	i.allow(controllerUser, "secrets", "", secretName, "get", "watch", "update")
 	for _, kind := range configurations {
+		i.allow(webhookUser, kind, "admissionregistration.k8s.io", i.configuration, "get", "watch")
 		i.allow(controllerUser, kind, "admissionregistration.k8s.io", i.configuration, "get", "watch", "patch")
 	}
 	i.webhook, i.controller = i.clientAs(webhookUser), i.clientAs(controllerUser)

@@ -8,11 +8,13 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/testr"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -24,9 +26,16 @@ import (
 // lifetimes are the durations that a test shortens, to see several rotations.
 type lifetimes struct{ ca, leaf, delay time.Duration }
 
+// certificateSource is serving.Source or serving.FileSource.
+type certificateSource interface {
+	Start(ctx context.Context) error
+	GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
+	Ready() error
+}
+
 // replica is a server that allows every review, with its own serving certificate.
 type replica struct {
-	source      *serving.Source
+	source      certificateSource
 	server      *http.Server
 	address     string
 	cancel      context.CancelFunc
@@ -57,7 +66,7 @@ func (i *installation) startRotator(t *testing.T, l lifetimes) func() {
 	return stop
 }
 
-// startReplica starts a replica, which stops when the test ends.
+// startReplica starts a replica that signs its own certificate.
 func (i *installation) startReplica(t *testing.T, l lifetimes) *replica {
 	t.Helper()
 	source, err := serving.NewSource(serving.Options{
@@ -65,6 +74,24 @@ func (i *installation) startReplica(t *testing.T, l lifetimes) *replica {
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, LeafTTL: l.leaf, Log: testr.New(t),
 	})
 	require.NoError(t, err)
+	return startServer(t, source)
+}
+
+// startFileReplica starts a replica whose certificate is in the files tls.crt and tls.key
+// of a folder.
+func (i *installation) startFileReplica(t *testing.T, folder string, logger logr.Logger) *replica {
+	t.Helper()
+	source, err := serving.NewFileSource(serving.FileOptions{
+		CertFile: filepath.Join(folder, "tls.crt"), KeyFile: filepath.Join(folder, "tls.key"),
+		Client: i.webhook, ConfigurationName: i.configuration, Log: logger,
+	})
+	require.NoError(t, err)
+	return startServer(t, source)
+}
+
+// startServer starts the server of a replica, which stops when the test ends.
+func startServer(t *testing.T, source certificateSource) *replica {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 
