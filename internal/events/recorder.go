@@ -3,7 +3,6 @@ package events
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"sync"
 	"time"
@@ -34,8 +33,6 @@ const (
 	queueLength = 8192
 	// writers is how many Events are written concurrently.
 	writers = 4
-	// maxNote is the longest note that the events API accepts.
-	maxNote = 1024
 	// action is the action that every Event names; the API requires one.
 	action = "Keep"
 )
@@ -47,7 +44,7 @@ func NewRecorder(create func(context.Context, *eventsv1.Event) error, controller
 	if err != nil {
 		host = "unknown"
 	}
-	return &Recorder{create: create, controller: controller, instance: controller + "-" + host, log: log, queue: make(chan *eventsv1.Event, queueLength)}
+	return &Recorder{create: create, controller: controller, instance: limitText(controller+"-"+host, maxInstance), log: log, queue: make(chan *eventsv1.Event, queueLength)}
 }
 
 // Start writes Events until ctx ends. It implements manager.Runnable of
@@ -91,16 +88,13 @@ func (r *Recorder) write(ctx context.Context, event *eventsv1.Event) {
 
 // Record logs the Event and queues it. It never blocks.
 func (r *Recorder) Record(e Event) {
-	if len(e.Note) > maxNote {
-		e.Note = e.Note[:maxNote-3] + "..."
-	}
+	e.Note = limitText(e.Note, maxNote)
 	r.log.Info("event", "kind", e.Regarding.Kind, "namespace", e.Regarding.Namespace, "name", e.Regarding.Name, "type", e.Type, "reason", e.Reason, "note", e.Note)
 	now := time.Now()
 	event := &eventsv1.Event{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: e.Regarding.Namespace,
-			// client-go names Events the same way.
-			Name: fmt.Sprintf("%s.%x", e.Regarding.Name, now.UnixNano()),
+			Name:      nameOf(e.Regarding.Name, now),
 		},
 		EventTime: metav1.NewMicroTime(now), ReportingController: r.controller, ReportingInstance: r.instance,
 		Action: action, Reason: e.Reason, Regarding: e.Regarding, Note: e.Note, Type: e.Type,

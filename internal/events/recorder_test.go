@@ -7,6 +7,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/assert"
@@ -14,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // apiServer answers the creation of Events.
@@ -80,11 +82,38 @@ func TestRecorderDoesNotBlock(t *testing.T) {
 	assert.Len(t, r.queue, queueLength)
 }
 
-func TestRecorderCutsLongNotes(t *testing.T) {
-	r := NewRecorder((&apiServer{}).create, "isthmus-controller", logr.Discard())
-	r.Record(Warning(certsSecret, "Failed", strings.Repeat("n", maxNote+1)))
-	event := <-r.queue
-	assert.Len(t, event.Note, maxNote)
-	assert.True(t, strings.HasSuffix(event.Note, "n..."), event.Note)
-	assert.Equal(t, corev1.EventTypeWarning, event.Type)
+func TestRecorderCutsWhatTheAPIWouldRefuse(t *testing.T) {
+	long := func(n int) string { return strings.Repeat("n", n) }
+	for name, test := range map[string]struct {
+		object, note         string
+		wantPrefix, wantNote string
+	}{
+		"if all is short, expect it as it is":                {"front-1", "a note", "front-1.", "a note"},
+		"if the note has the maximum, expect it as it is":    {"front-1", long(1024), "front-1.", long(1024)},
+		"if the note is too long, expect it cut":             {"front-1", long(1025), "front-1.", long(1021) + "..."},
+		"if a character would be cut, expect it left out":    {"front-1", long(1020) + "ééé", "front-1.", long(1020) + "..."},
+		"if all are of three bytes, expect a multiple":       {"front-1", strings.Repeat("…", 400), "front-1.", strings.Repeat("…", 340) + "..."},
+		"if the note is no UTF-8, expect it replaced":        {"front-1", "a \xff note", "front-1.", "a ? note"},
+		"if the name has the maximum, expect it cut":         {long(253), "a note", long(236) + ".", "a note"},
+		"if the cut is after a dot, expect a label":          {long(235) + "." + long(17), "a note", long(235) + ".", "a note"},
+		"if the cut is after dashes, expect a label":         {long(233) + "---" + long(17), "a note", long(233) + ".", "a note"},
+		"if the object's name is no subdomain, expect one":   {"system:front", "a note", "event.", "a note"},
+		"if the object has no name, expect one all the same": {"", "a note", "event.", "a note"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := NewRecorder((&apiServer{}).create, "isthmus-controller", logr.Discard())
+			regarding := certsSecret
+			regarding.Name = test.object
+			r.Record(Warning(regarding, "Failed", test.note))
+			event := <-r.queue
+			assert.Equal(t, test.wantNote, event.Note)
+			assert.LessOrEqual(t, len(event.Note), 1024)
+			assert.True(t, utf8.ValidString(event.Note))
+			assert.True(t, strings.HasPrefix(event.Name, test.wantPrefix), event.Name)
+			assert.Empty(t, validation.IsDNS1123Subdomain(event.Name))
+			assert.Equal(t, test.object, event.Regarding.Name, "the object keeps its name")
+			assert.LessOrEqual(t, len(event.ReportingInstance), 128)
+			assert.Equal(t, corev1.EventTypeWarning, event.Type)
+		})
+	}
 }

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -56,4 +57,19 @@ func TestEndedPodsClaimNothing(t *testing.T) {
 	env.createEdge(ns, edgePod("front", "edge", map[string]string{policy.SecretNameKey: "istio-other"}))
 	env.mesh.requireBundle(t, env.awaitSecret(ns, "istio-other", anySecret).Data, spiffeID(ns, "edge"))
 	env.awaitMetric("isthmus_edge_pods", map[string]string{"namespace": ns, "state": "injected"}, 1)
+}
+
+// Names of pods may be as long as those of Events, and notes in other scripts than Latin are
+// cut between two characters.
+func TestEventsOfLongNamesArrive(t *testing.T) {
+	env := newEnvironment(t)
+	ns := env.createNamespace(nil, "edge")
+	for _, name := range []string{strings.Repeat("e", 253), strings.Repeat("e", 235) + "." + strings.Repeat("f", 17)} {
+		pod := edgePod(name, "edge", map[string]string{policy.CertTTLKey: strings.Repeat("é", 1000)})
+		pod.Labels = map[string]string{policy.InjectedLabel: string(policy.Sidecar)}
+		env.createPod(ns, pod)
+		note := env.awaitEvent(ns, "Pod", name, string(policy.InvalidOverride))
+		assert.Contains(t, note, policy.CertTTLKey)
+		assert.NotContains(t, note, "\ufffd")
+	}
 }
