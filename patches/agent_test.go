@@ -162,3 +162,32 @@ func TestDebugPort(t *testing.T) {
 		})
 	}
 }
+
+func TestAgentGetsTheKeysAndTheNameOfTheMesh(t *testing.T) {
+	template, err := LoadSidecar()
+	require.NoError(t, err)
+	agent := func(m Mesh) map[string]string {
+		s, err := template.Render(Params{Mesh: m.WithDefaults(), CertDir: DefaultCertDir})
+		require.NoError(t, err)
+		env := map[string]string{}
+		for _, e := range s.Container.Env {
+			env[e.Name] = e.Value
+		}
+		return env
+	}
+	env := agent(Mesh{})
+	for _, name := range []string{"ECC_SIGNATURE_ALGORITHM", "ECC_CURVE", "WORKLOAD_RSA_KEY_SIZE", "ISTIOD_SAN"} {
+		assert.NotContains(t, env, name)
+	}
+	env = agent(Mesh{ECCSignatureAlgorithm: "ECDSA", ECCCurve: "P384", WorkloadRSAKeySize: "4096"})
+	assert.Equal(t, "ECDSA", env["ECC_SIGNATURE_ALGORITHM"])
+	assert.Equal(t, "P384", env["ECC_CURVE"])
+	assert.Equal(t, "4096", env["WORKLOAD_RSA_KEY_SIZE"])
+
+	env = agent(Mesh{DiscoveryAddress: "192.0.2.10:15012", CAServerName: "istiod.istio-system.svc"})
+	assert.Equal(t, "istiod.istio-system.svc", env["ISTIOD_SAN"])
+	assert.NotContains(t, env, "CA_ADDR", "the agent expects the name of its default authority only")
+	env = agent(Mesh{CAAddress: "192.0.2.11:443", CAServerName: "ca.example.org"})
+	assert.Equal(t, "192.0.2.11:443", env["CA_ADDR"])
+	assert.NotContains(t, env, "ISTIOD_SAN", "it would be the name of istiod, which is elsewhere")
+}

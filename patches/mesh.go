@@ -24,6 +24,9 @@ type Mesh struct {
 	// CAAddress is host:port of the certificate authority. Default:
 	// DiscoveryAddress.
 	CAAddress string `json:"caAddress,omitempty"`
+	// CAServerName is the DNS name in the certificate of the authority (ISTIOD_SAN).
+	// Default: the host in CAAddress.
+	CAServerName string `json:"caServerName,omitempty"`
 	// TrustDomain is the SPIFFE trust domain. Default cluster.local.
 	TrustDomain string `json:"trustDomain,omitempty"`
 	// ClusterDomain is the cluster's DNS suffix. Default cluster.local.
@@ -45,6 +48,15 @@ type Mesh struct {
 	// TokenAudience is the audience of the projected service account token.
 	// Default istio-ca.
 	TokenAudience string `json:"tokenAudience,omitempty"`
+	// ECCSignatureAlgorithm is ECC_SIGNATURE_ALGORITHM of Istio's agent: ECDSA. No
+	// default: Istio's agent then creates RSA keys, Isthmus ECDSA keys of P-256.
+	ECCSignatureAlgorithm string `json:"eccSignatureAlgorithm,omitempty"`
+	// ECCCurve is ECC_CURVE: P256 or P384. It applies with ECCSignatureAlgorithm only.
+	// No default: Istio's agent then uses P256.
+	ECCCurve string `json:"eccCurve,omitempty"`
+	// WorkloadRSAKeySize is WORKLOAD_RSA_KEY_SIZE, the size of RSA keys in bits. No
+	// default.
+	WorkloadRSAKeySize string `json:"workloadRSAKeySize,omitempty"`
 	// RootConfigMap is the ConfigMap that holds the mesh's root certificate in
 	// every namespace. Default istio-ca-root-cert.
 	RootConfigMap string `json:"rootConfigMap,omitempty"`

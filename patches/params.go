@@ -82,6 +82,10 @@ func (p Params) placeholders() map[string]string {
 		"clusterDomain":   p.Mesh.ClusterDomain,
 		"certDir":         p.CertDir,
 		"caAddress":       p.Mesh.CAAddress,
+		"istiodSAN":       "",
+		"eccAlgorithm":    p.Mesh.ECCSignatureAlgorithm,
+		"eccCurve":        p.Mesh.ECCCurve,
+		"rsaKeySize":      p.Mesh.WorkloadRSAKeySize,
 		"certProvider":    p.Mesh.CertProvider,
 		"secretTTL":       p.secretTTL().String(),
 		"trustDomain":     p.Mesh.TrustDomain,
@@ -100,6 +104,11 @@ func (p Params) placeholders() map[string]string {
 	}
 	if p.Envoy {
 		v["disableEnvoy"] = ""
+	}
+	// The agent expects the name of ISTIOD_SAN only of the authority at its default
+	// address, istiod's own.
+	if p.Mesh.CAServerName != "" && p.Mesh.CAAddress == p.Mesh.DiscoveryAddress {
+		v["istiodSAN"], v["caAddress"] = p.Mesh.CAServerName, ""
 	}
 	// An agent of unknown version gets the variable too: it does no harm.
 	if agent, known := AgentFromImage(p.Image()); p.HostNetwork && (!known || agent.Supports(DebugPortEnv)) {

@@ -15,6 +15,11 @@ type Request struct {
 	MirrorSecret string
 	// CAAddress is host:port of the certificate authority.
 	CAAddress string
+	// CAServerName is the DNS name that the authority's own certificate has to carry.
+	// Default: the host of CAAddress.
+	CAServerName string
+	// Key is what the mesh wants of the private key.
+	Key KeySettings
 	// TokenAudience is the audience that the authority requires of tokens. Default
 	// istio-ca.
 	TokenAudience string

@@ -97,7 +97,9 @@ func requestOf(h holder, source policy.Source, now time.Time) certs.Request {
 	}
 	return certs.Request{
 		Namespace: h.target.Namespace, ServiceAccount: h.serviceAccount, Secret: h.target.Name, MirrorSecret: mirror,
-		CAAddress: h.mesh.CAAddress, TokenAudience: h.mesh.TokenAudience, ClusterID: h.mesh.ClusterID, TTL: ttl,
+		CAAddress: h.mesh.CAAddress, CAServerName: h.mesh.CAServerName,
+		Key:           certs.KeySettings{SignatureAlgorithm: h.mesh.ECCSignatureAlgorithm, Curve: h.mesh.ECCCurve, RSASize: h.mesh.WorkloadRSAKeySize},
+		TokenAudience: h.mesh.TokenAudience, ClusterID: h.mesh.ClusterID, TTL: ttl,
 		Want: certs.Want{ID: h.target.ID, Roots: h.target.Roots, Now: now},
 	}
 }

@@ -43,6 +43,7 @@ func (p ControlPlane) Settings() (Settings, error) {
 	r.setField(fieldRevision, sourcedValue{p.Revision, r.revisionSource()})
 	r.readAddresses()
 	r.readIdentity()
+	r.readKeySettings()
 	r.readImage()
 	r.readRootLocation()
 	r.readExtraRoots()

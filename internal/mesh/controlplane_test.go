@@ -155,6 +155,65 @@ func TestTrustDomainFollowsIstiod(t *testing.T) {
 	}
 }
 
+func TestISTIODSANNamesTheAuthority(t *testing.T) {
+	const named = "ISTIOD_SAN: istiod.istio-system.svc"
+	for name, tt := range map[string]struct {
+		metadata string
+		explicit patches.Mesh
+		want     string
+	}{
+		"if the authority is istiod, expect the name":                {named, patches.Mesh{}, "istiod.istio-system.svc"},
+		"if CA_ADDR is an IP address, expect the name":               {named + ", CA_ADDR: '192.0.2.10:15012'", patches.Mesh{}, "istiod.istio-system.svc"},
+		"if CA_ADDR is an IPv6 address, expect the name":             {named + ", CA_ADDR: '[2001:db8::1]:15012'", patches.Mesh{}, "istiod.istio-system.svc"},
+		"if CA_ADDR is another's host, expect none":                  {named + ", CA_ADDR: 'istio-csr.cert-manager.svc:443'", patches.Mesh{}, ""},
+		"if an explicit address is another's host, expect none":      {named, patches.Mesh{CAAddress: "istio-csr.cert-manager.svc:443"}, ""},
+		"if an explicit address is an IP address, expect the name":   {named, patches.Mesh{CAAddress: "192.0.2.10:15012"}, "istiod.istio-system.svc"},
+		"if an explicit name is given, expect it":                    {named, patches.Mesh{CAServerName: "ours"}, "ours"},
+		"if an explicit name is given with an address, expect it":    {named, patches.Mesh{CAServerName: "ours", CAAddress: "ca.example:443"}, "ours"},
+		"if no name is set, expect none and so the address' own one": {"CA_ADDR: '192.0.2.10:15012'", patches.Mesh{}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := controlPlane(t, "testdata/default.yaml")
+			p.MeshConfig.Data[keyMesh] = "defaultConfig: {proxyMetadata: {" + tt.metadata + "}}"
+			s, err := p.Settings()
+			require.NoError(t, err)
+			assert.Equal(t, tt.want, s.withExplicit(tt.explicit).Mesh.CAServerName)
+		})
+	}
+}
+
+func TestKeySettingsAreRead(t *testing.T) {
+	const metadata = "ConfigMap istio-system/istio mesh.defaultConfig.proxyMetadata"
+	for name, tt := range map[string]struct {
+		metadata string
+		want     patches.Mesh
+		warning  string
+	}{
+		"if nothing is set, expect nothing": {"", patches.Mesh{}, ""},
+		"if ECDSA of P384 is set, expect it": {
+			"ECC_SIGNATURE_ALGORITHM: ECDSA, ECC_CURVE: P384", patches.Mesh{ECCSignatureAlgorithm: "ECDSA", ECCCurve: "P384"}, "",
+		},
+		"if a size of RSA keys is set, expect it":         {"WORKLOAD_RSA_KEY_SIZE: '4096'", patches.Mesh{WorkloadRSAKeySize: "4096"}, ""},
+		"if it is set without quotes, expect it as well":  {"WORKLOAD_RSA_KEY_SIZE: 4096", patches.Mesh{WorkloadRSAKeySize: "4096"}, ""},
+		"if the curve is not known, expect a warning too": {"ECC_SIGNATURE_ALGORITHM: ECDSA, ECC_CURVE: P521", patches.Mesh{ECCSignatureAlgorithm: "ECDSA", ECCCurve: "P521"}, `ECC_CURVE "P521": want P256 or P384`},
+		"if the size is not known, expect a warning too":  {"WORKLOAD_RSA_KEY_SIZE: '512'", patches.Mesh{WorkloadRSAKeySize: "512"}, `WORKLOAD_RSA_KEY_SIZE "512": want a number of bits from 2048 to 8192`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := controlPlane(t, "testdata/default.yaml")
+			p.MeshConfig.Data[keyMesh] = "defaultConfig: {proxyMetadata: {" + tt.metadata + "}}"
+			s, err := p.Settings()
+			require.NoError(t, err)
+			m := s.Mesh
+			assert.Equal(t, tt.want, patches.Mesh{ECCSignatureAlgorithm: m.ECCSignatureAlgorithm, ECCCurve: m.ECCCurve, WorkloadRSAKeySize: m.WorkloadRSAKeySize})
+			if tt.warning == "" {
+				assert.Empty(t, s.Warnings)
+			} else {
+				assert.Equal(t, []string{metadata + ": " + tt.warning + ": the controller requests no certificate with it"}, s.Warnings)
+			}
+		})
+	}
+}
+
 func TestProxyImage(t *testing.T) {
 	tests := map[string]struct {
 		values, imageType string

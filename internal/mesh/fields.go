@@ -3,6 +3,7 @@ package mesh
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -36,6 +37,35 @@ func (r *settingsReader) readAddresses() {
 		r.fromMetadata("CA_ADDR", metadata.CAAddr),
 		r.fromValues("global.caAddress", global.CAAddress),
 		composedCA)
+	if hasIstiodName(r.settings.Mesh) {
+		r.setField(fieldCAServerName, r.fromMetadata("ISTIOD_SAN", metadata.IstiodSAN))
+	}
+}
+
+// hasIstiodName reports whether ISTIOD_SAN is the name in the certificate of the
+// authority. Istio's agent expects it of istiod's own authority. An authority at an IP
+// address needs a name too. Any other authority has a name of its own.
+func hasIstiodName(m patches.Mesh) bool {
+	if m.CAAddress == "" || m.CAAddress == m.DiscoveryAddress {
+		return true
+	}
+	host, _, err := net.SplitHostPort(m.CAAddress)
+	return err == nil && net.ParseIP(host) != nil
+}
+
+// readKeySettings reads what the mesh wants of its workloads' keys. A value that Istio
+// does not know is kept: it concerns certificates alone, and whoever requests one
+// reports it.
+func (r *settingsReader) readKeySettings() {
+	metadata := r.mesh.DefaultConfig.ProxyMetadata
+	r.setField("eccSignatureAlgorithm", r.fromMetadata("ECC_SIGNATURE_ALGORITHM", metadata.SignatureAlgorithm))
+	r.setField("eccCurve", r.fromMetadata("ECC_CURVE", metadata.ECCCurve))
+	r.setField("workloadRSAKeySize", r.fromMetadata("WORKLOAD_RSA_KEY_SIZE", string(metadata.RSAKeySize)))
+	m := r.settings.Mesh
+	settings := certs.KeySettings{SignatureAlgorithm: m.ECCSignatureAlgorithm, Curve: m.ECCCurve, RSASize: m.WorkloadRSAKeySize}
+	if _, err := settings.Algorithm(); err != nil {
+		r.warn("%s: %v: the controller requests no certificate with it", configMapPath(r.MeshConfig, keyMesh+".defaultConfig.proxyMetadata"), err)
+	}
 }
 
 // revisionSource names the object that shows that the revision is installed.

@@ -77,6 +77,9 @@ func (s Settings) withExplicit(explicit patches.Mesh) Settings {
 		// override the explicit ConfigMap.
 		discovered.RootClusterTrustBundle = ""
 	}
+	if explicit.CAAddress != "" && !hasIstiodName(discovered.Overlay(explicit)) {
+		discovered.CAServerName = ""
+	}
 	settings := Settings{
 		Mesh:     discovered.Overlay(explicit).WithDefaults(),
 		Sources:  make(map[string]string),
@@ -107,6 +110,7 @@ func (s Settings) withExplicit(explicit patches.Mesh) Settings {
 const (
 	fieldRevision      = "revision"
 	fieldRootConfigMap = "rootConfigMap"
+	fieldCAServerName  = "caServerName"
 	fieldMaxCertTTL    = "maxCertTTL"
 	fieldExtraRoots    = "caCertificates" // of MeshConfig, not of patches.Mesh
 )

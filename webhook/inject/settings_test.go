@@ -27,7 +27,7 @@ func TestParseSettingsErrors(t *testing.T) {
 		"no YAML":            {"mesh: [", "s.yaml: line 1: did not find expected node content"},
 		"a list":             {"- a\n", "s.yaml:1: want a mapping with the fields of a settings file"},
 		"unknown field":      {"defaults: {}\nmessh: {}\n", `s.yaml:2: a settings file has no field "messh"; known are defaults, excludedNamespaces, imagePullSecrets, mesh, mirrorSecretNames, publisherImage, secretLabels, secretNames, tlsContextALPN, tlsContextNames`},
-		"unknown mesh field": {"mesh:\n  trustDomian: x\n", `s.yaml:2: mesh has no field "trustDomian"; known are caAddress, certProvider, clusterDomain, clusterID, discoveryAddress, imagePullPolicy, maxCertTTL, meshID, network, proxyImage, revision, rootClusterTrustBundle, rootConfigMap, tokenAudience, trustDomain`},
+		"unknown mesh field": {"mesh:\n  trustDomian: x\n", `s.yaml:2: mesh has no field "trustDomian"; known are caAddress, caServerName, certProvider, clusterDomain, clusterID, discoveryAddress, eccCurve, eccSignatureAlgorithm, imagePullPolicy, maxCertTTL, meshID, network, proxyImage, revision, rootClusterTrustBundle, rootConfigMap, tokenAudience, trustDomain, workloadRSAKeySize`},
 		"field twice":        {"mesh: {}\nmesh: {}\n", `s.yaml:2: a settings file has the field "mesh" twice`},
 		"wrong type":         {"secretNames: istio-certs\n", "s.yaml:1: json: cannot unmarshal string"},
 		"bad duration":       {"mesh: {maxCertTTL: 1 day}\n", `s.yaml:1: "1 day" is not a duration such as 24h`},

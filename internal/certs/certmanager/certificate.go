@@ -38,8 +38,8 @@ func Lifetime(ttl time.Duration) (time.Duration, error) {
 		fmt.Errorf("cert-manager issues certificates for an hour or more: the requested lifetime of %s is raised to %s", ttl, cmapi.MinimumCertificateDuration)
 }
 
-// desiredCertificate is the Certificate for a request.
-func (s *Source) desiredCertificate(r certs.Request) *cmapi.Certificate {
+// desiredCertificate is the Certificate for a request, with a key of an algorithm.
+func (s *Source) desiredCertificate(r certs.Request, key certs.KeyAlgorithm) *cmapi.Certificate {
 	labels := map[string]string{policy.ManagedByLabel: policy.ManagedBy}
 	c := &cmapi.Certificate{
 		TypeMeta:   metav1.TypeMeta{APIVersion: cmapi.SchemeGroupVersion.String(), Kind: cmapi.CertificateKind},
@@ -49,9 +49,9 @@ func (s *Source) desiredCertificate(r certs.Request) *cmapi.Certificate {
 			SecretTemplate: &cmapi.CertificateSecretTemplate{Labels: labels},
 			IssuerRef:      s.issuer,
 			URIs:           []string{r.Want.ID.String()},
-			// Key encipherment applies to RSA keys only; an elliptic-curve key signs.
+			// Key encipherment is for RSA key exchange, which TLS 1.3 does not have.
 			Usages:                []cmapi.KeyUsage{cmapi.UsageDigitalSignature, cmapi.UsageClientAuth, cmapi.UsageServerAuth},
-			PrivateKey:            &cmapi.CertificatePrivateKey{RotationPolicy: cmapi.RotationPolicyAlways, Algorithm: cmapi.ECDSAKeyAlgorithm, Size: 256},
+			PrivateKey:            &cmapi.CertificatePrivateKey{RotationPolicy: cmapi.RotationPolicyAlways, Algorithm: cmapi.PrivateKeyAlgorithm(key.Type), Size: key.Size},
 			RenewBeforePercentage: ptr.To[int32](renewBeforePercentage),
 			RevisionHistoryLimit:  ptr.To[int32](1),
 		},
@@ -69,7 +69,11 @@ func (s *Source) ensureCertificate(ctx context.Context, r certs.Request) (*cmapi
 	if err != nil {
 		return nil, err
 	}
-	desired := s.desiredCertificate(r)
+	key, err := r.Key.Algorithm()
+	if err != nil {
+		return nil, err
+	}
+	desired := s.desiredCertificate(r, key)
 	switch {
 	case current == nil:
 		// cert-manager overwrites any Secret that has the name of the staging Secret.

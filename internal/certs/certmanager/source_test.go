@@ -19,6 +19,8 @@ import (
 
 // test/mesh/certmanagersource tests the rest beside cert-manager.
 
+var p256 = certs.KeyAlgorithm{Type: certs.ECDSA, Size: 256}
+
 type unused struct{}
 
 func (unused) Get(context.Context, string, string) (*corev1.Secret, error) { panic("unexpected call") }
@@ -90,16 +92,18 @@ func TestDesiredCertificateIsForTheEdge(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			assert.Equal(t, test.want, newSource(t, test.issuer).desiredCertificate(r).Spec.IssuerRef)
+			assert.Equal(t, test.want, newSource(t, test.issuer).desiredCertificate(r, p256).Spec.IssuerRef)
 		})
 	}
 
-	c := newSource(t, cmmeta.IssuerReference{Name: "ca"}).desiredCertificate(r)
+	c := newSource(t, cmmeta.IssuerReference{Name: "ca"}).desiredCertificate(r, p256)
 	assert.Equal(t, "istio-certs", c.Name)
 	assert.Equal(t, "istio-certs-issued", c.Spec.SecretName)
 	assert.Equal(t, []string{"spiffe://cluster.local/ns/ingress/sa/emissary-ingress"}, c.Spec.URIs)
 	assert.Equal(t, []cmapi.KeyUsage{"digital signature", "client auth", "server auth"}, c.Spec.Usages)
 	assert.Equal(t, &cmapi.CertificatePrivateKey{RotationPolicy: "Always", Algorithm: "ECDSA", Size: 256}, c.Spec.PrivateKey)
+	rsa := newSource(t, cmmeta.IssuerReference{Name: "ca"}).desiredCertificate(r, certs.KeyAlgorithm{Type: certs.RSA, Size: 3072})
+	assert.Equal(t, &cmapi.CertificatePrivateKey{RotationPolicy: "Always", Algorithm: "RSA", Size: 3072}, rsa.Spec.PrivateKey)
 	assert.Nil(t, c.Spec.Duration, "left to cert-manager")
 	assert.Equal(t, int32(1), *c.Spec.RevisionHistoryLimit)
 }
@@ -118,15 +122,16 @@ func TestSpecDiffersInTheFieldsThatAreSet(t *testing.T) {
 		"if a URI was added, expect a difference":          {func(c *cmapi.CertificateSpec) { c.URIs = append(c.URIs, "spiffe://x/y") }, true},
 		"if a usage was added, expect a difference":        {func(c *cmapi.CertificateSpec) { c.Usages = append(c.Usages, cmapi.UsageCertSign) }, true},
 		"if the issuer changed, expect a difference":       {func(c *cmapi.CertificateSpec) { c.IssuerRef.Name = "other" }, true},
+		"if the key's size changed, expect a difference":   {func(c *cmapi.CertificateSpec) { c.PrivateKey.Size = 384 }, true},
 		"if keys are kept, expect a difference":            {func(c *cmapi.CertificateSpec) { c.PrivateKey.RotationPolicy = cmapi.RotationPolicyNever }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			current := s.desiredCertificate(r)
+			current := s.desiredCertificate(r, p256)
 			test.change(&current.Spec)
-			assert.Equal(t, test.want, specDiffers(s.desiredCertificate(r), current))
+			assert.Equal(t, test.want, specDiffers(s.desiredCertificate(r, p256), current))
 		})
 	}
 	noTTL := r
 	noTTL.TTL = 0
-	assert.True(t, specDiffers(s.desiredCertificate(noTTL), s.desiredCertificate(r)), "a lifetime that is no longer requested")
+	assert.True(t, specDiffers(s.desiredCertificate(noTTL, p256), s.desiredCertificate(r, p256)), "a lifetime that is no longer requested")
 }

@@ -57,13 +57,20 @@ type authority struct {
 
 func newAuthority(t *testing.T) *authority {
 	t.Helper()
+	return newAuthorityWithNames(t, certtest.IPAddresses(net.IPv4(127, 0, 0, 1)))
+}
+
+// newAuthorityWithNames is an authority at 127.0.0.1 whose own certificate has these
+// names.
+func newAuthorityWithNames(t *testing.T, names certtest.Option) *authority {
+	t.Helper()
 	a := &authority{root: certtest.NewAuthority(t)}
 	a.answer = a.sign
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	a.address = listener.Addr().String()
 	server := grpc.NewServer(grpc.StatsHandler(a), grpc.Creds(credentials.NewTLS(&tls.Config{
-		Certificates: []tls.Certificate{a.root.Leaf(t, certtest.IPAddresses(net.IPv4(127, 0, 0, 1))).TLS(t)},
+		Certificates: []tls.Certificate{a.root.Leaf(t, names).TLS(t)},
 		MinVersion:   tls.VersionTLS12,
 	})))
 	pb.RegisterIstioCertificateServiceServer(server, a)

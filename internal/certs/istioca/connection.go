@@ -1,6 +1,7 @@
 package istioca
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -46,7 +47,9 @@ type connection struct {
 	pool   *connectionPool
 	conn   *grpc.ClientConn
 	client pb.IstioCertificateServiceClient
-	roots  []*x509.Certificate
+	// serverName and roots are what the server's certificate was verified with.
+	serverName string
+	roots      []*x509.Certificate
 	// lastHandshake is how the last TLS handshake ended.
 	lastHandshake *atomic.Pointer[error]
 	// gate limits the calls.
@@ -65,7 +68,7 @@ func (p *connectionPool) acquire(address, serverName string, roots []*x509.Certi
 		return nil, net.ErrClosed
 	}
 	c := p.open[address]
-	if c == nil || !slices.EqualFunc(c.roots, roots, (*x509.Certificate).Equal) {
+	if c == nil || c.serverName != serverName || !slices.EqualFunc(c.roots, roots, (*x509.Certificate).Equal) {
 		dialed, err := dial(address, serverName, roots)
 		if err != nil {
 			return nil, err
@@ -139,9 +142,7 @@ func dial(address, serverName string, roots []*x509.Certificate) (*connection, e
 	if err != nil || host == "" {
 		return nil, fmt.Errorf("address %q: want host:port", address)
 	}
-	if serverName == "" {
-		serverName = host
-	}
+	expectedName := cmp.Or(serverName, host)
 	trusted := x509.NewCertPool()
 	for _, root := range roots {
 		trusted.AddCert(root)
@@ -149,7 +150,7 @@ func dial(address, serverName string, roots []*x509.Certificate) (*connection, e
 	lastHandshake := &atomic.Pointer[error]{}
 	conn, err := grpc.NewClient(address,
 		grpc.WithTransportCredentials(&handshakeRecorder{
-			TransportCredentials: credentials.NewTLS(&tls.Config{RootCAs: trusted, ServerName: serverName, MinVersion: tls.VersionTLS12}),
+			TransportCredentials: credentials.NewTLS(&tls.Config{RootCAs: trusted, ServerName: expectedName, MinVersion: tls.VersionTLS12}),
 			lastHandshake:        lastHandshake,
 		}),
 		grpc.WithDefaultServiceConfig(serviceConfig),
@@ -167,7 +168,7 @@ func dial(address, serverName string, roots []*x509.Certificate) (*connection, e
 	if err != nil {
 		return nil, err
 	}
-	return &connection{conn: conn, client: pb.NewIstioCertificateServiceClient(conn), roots: roots, lastHandshake: lastHandshake}, nil
+	return &connection{conn: conn, client: pb.NewIstioCertificateServiceClient(conn), serverName: serverName, roots: roots, lastHandshake: lastHandshake}, nil
 }
 
 // handshakeRecorder is TLS that records how the last handshake ended: the error of a

@@ -1,8 +1,10 @@
 package istioca
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
 )
@@ -34,6 +36,8 @@ const (
 	Rejected Reason = "rejected"
 	// Canceled: the caller canceled the request.
 	Canceled Reason = "canceled"
+	// UnknownKey: the mesh settings ask for a key that Istio does not have.
+	UnknownKey Reason = "unknown-key"
 	// Internal: no key could be created.
 	Internal Reason = "internal"
 )
@@ -42,7 +46,7 @@ const (
 func Reasons() []Reason {
 	return []Reason{
 		TokenForbidden, AccountMissing, TokenFailed, NoRoots, Unavailable, Untrusted, Unauthenticated, Refused,
-		Rejected, Canceled, Internal,
+		Rejected, Canceled, UnknownKey, Internal,
 	}
 }
 
@@ -89,13 +93,13 @@ func newError(r certs.Request, reason Reason, err error) error {
 		Reason:  reason,
 		Account: r.Namespace + "/" + r.ServiceAccount,
 		Address: r.CAAddress,
-		Hint:    hint(r, reason),
+		Hint:    hint(r, reason, err),
 		Err:     err,
 	}
 }
 
 // hint says what to check.
-func hint(r certs.Request, reason Reason) string {
+func hint(r certs.Request, reason Reason, err error) string {
 	switch reason {
 	case TokenForbidden:
 		return fmt.Sprintf("the chart's ValidatingAdmissionPolicy allows tokens only in namespaces labelled isthmus.dev/injection=enabled, "+
@@ -107,7 +111,14 @@ func hint(r certs.Request, reason Reason) string {
 	case Unavailable:
 		return "check that this is the address of istiod and that istiod is running"
 	case Untrusted:
+		var mismatch x509.HostnameError
+		if errors.As(err, &mismatch) {
+			return fmt.Sprintf("its certificate is for %s: set the chart's value mesh.caServerName, or ISTIOD_SAN in proxyMetadata of Istio's MeshConfig, to one of these names",
+				nameList(mismatch.Certificate))
+		}
 		return "check that this is the address of istiod and that the mesh's roots are istiod's"
+	case UnknownKey:
+		return "correct it in proxyMetadata of Istio's MeshConfig, or in the chart's value mesh"
 	case Unauthenticated:
 		id := "none"
 		if r.ClusterID != "" {
@@ -118,4 +129,23 @@ func hint(r certs.Request, reason Reason) string {
 	default:
 		return ""
 	}
+}
+
+// nameList lists the DNS names and addresses that a server's certificate is for.
+func nameList(c *x509.Certificate) string {
+	const maxNames = 5
+	names := make([]string, 0, len(c.DNSNames))
+	for _, name := range c.DNSNames {
+		names = append(names, fmt.Sprintf("%.100s", name))
+	}
+	for _, ip := range c.IPAddresses {
+		names = append(names, ip.String())
+	}
+	if len(names) == 0 {
+		return "no name"
+	}
+	if more := len(names) - maxNames; more > 0 {
+		names = append(names[:maxNames], fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(names, ", ")
 }

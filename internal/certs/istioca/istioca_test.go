@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -134,6 +135,79 @@ func TestBundleReportsTheAuthoritysAnswer(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestKeysAreWhatTheMeshAsksFor(t *testing.T) {
+	a := newAuthority(t)
+	s := a.source(t)
+	for name, test := range map[string]struct {
+		settings certs.KeySettings
+		want     string
+	}{
+		"if nothing is set, expect P-256":           {certs.KeySettings{}, "ECDSA 256"},
+		"if the curve is P384, expect it":           {certs.KeySettings{SignatureAlgorithm: "ECDSA", Curve: "P384"}, "ECDSA 384"},
+		"if a size of RSA keys is set, expect it":   {certs.KeySettings{RSASize: "2048"}, "RSA 2048"},
+		"if it is a large one, expect it":           {certs.KeySettings{RSASize: "3072"}, "RSA 3072"},
+		"if algorithm and size are set, expect EC":  {certs.KeySettings{SignatureAlgorithm: "ECDSA", RSASize: "2048"}, "ECDSA 256"},
+		"if the curve alone is set, expect P-256":   {certs.KeySettings{Curve: "P384"}, "ECDSA 256"},
+		"if the algorithm alone is set, expect 256": {certs.KeySettings{SignatureAlgorithm: "ECDSA"}, "ECDSA 256"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := a.request(t)
+			r.Key = test.settings
+			b, err := s.Bundle(t.Context(), r)
+			require.NoError(t, err)
+			asked := a.received()
+			block, _ := pem.Decode([]byte(asked[len(asked)-1].Csr))
+			csr, err := x509.ParseCertificateRequest(block.Bytes)
+			require.NoError(t, err)
+			assert.Equal(t, test.want, describeKey(t, csr.PublicKey))
+			chain, err := certs.ParseCertificates(b.Chain())
+			require.NoError(t, err)
+			assert.Equal(t, test.want, describeKey(t, chain[0].PublicKey))
+		})
+	}
+
+	before := len(a.received())
+	r := a.request(t)
+	r.Key = certs.KeySettings{SignatureAlgorithm: "ECDSA", Curve: "P521"}
+	_, err := s.Bundle(t.Context(), r)
+	assert.Equal(t, UnknownKey, ReasonOf(err))
+	assert.EqualError(t, err, "certificate for service account front/edge from "+a.address+
+		`: unknown-key: ECC_CURVE "P521": want P256 or P384 (correct it in proxyMetadata of Istio's MeshConfig, or in the chart's value mesh)`)
+	assert.Len(t, a.received(), before, "nothing was requested")
+}
+
+func describeKey(t *testing.T, key any) string {
+	t.Helper()
+	switch key := key.(type) {
+	case *ecdsa.PublicKey:
+		return fmt.Sprintf("ECDSA %d", key.Curve.Params().BitSize)
+	case *rsa.PublicKey:
+		return fmt.Sprintf("RSA %d", key.N.BitLen())
+	default:
+		require.Fail(t, "unexpected key", "%T", key)
+		return ""
+	}
+}
+
+func TestAuthorityAtAnIPAddressHasAName(t *testing.T) {
+	a := newAuthorityWithNames(t, certtest.DNSNames("istiod.istio-system.svc", "istiod-remote.istio-system.svc"))
+	s := a.source(t, func(o *Options) { o.Timeout = time.Second })
+	r := a.request(t)
+	_, err := s.Bundle(t.Context(), r)
+	assert.Equal(t, Untrusted, ReasonOf(err))
+	assert.ErrorContains(t, err, "from "+a.address+": untrusted: ")
+	assert.ErrorContains(t, err, "127.0.0.1")
+	assert.ErrorContains(t, err, "(its certificate is for istiod.istio-system.svc, istiod-remote.istio-system.svc: "+
+		"set the chart's value mesh.caServerName, or ISTIOD_SAN in proxyMetadata of Istio's MeshConfig, to one of these names)")
+
+	r.CAServerName = "istiod.istio-system.svc"
+	_, err = s.Bundle(t.Context(), r)
+	require.NoError(t, err, "a new name applies to the address at once")
+	r.CAServerName = "istiod.elsewhere.svc"
+	_, err = s.Bundle(t.Context(), r)
+	assert.ErrorContains(t, err, "not istiod.elsewhere.svc")
 }
 
 func TestBundleReportsWhyThereIsNoToken(t *testing.T) {

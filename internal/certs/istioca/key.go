@@ -1,8 +1,6 @@
 package istioca
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
@@ -10,13 +8,15 @@ import (
 	"net/url"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/isthmus-mesh/isthmus/internal/certs"
 )
 
 // newKey creates a private key and a certificate signing request for a SPIFFE ID, both
 // as PEM. istiod takes the identity from the token and uses only the key of the
 // request; other authorities (istio-csr) require the identity in the request too.
-func newKey(id spiffeid.ID) (key, csr []byte, err error) {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+func newKey(id spiffeid.ID, algorithm certs.KeyAlgorithm) (key, csr []byte, err error) {
+	private, err := algorithm.Generate()
 	if err != nil {
 		return nil, nil, fmt.Errorf("generate a private key: %w", err)
 	}

@@ -29,9 +29,6 @@ type Options struct {
 	// Roots returns the trust anchors that verify the authority's own certificate.
 	// Required.
 	Roots func() ([]*x509.Certificate, error)
-	// ServerName is the DNS name that the authority's certificate has to carry.
-	// Default: the host of the address.
-	ServerName string
 	// Timeout limits each attempt to get a token or a certificate. Default
 	// DefaultTimeout.
 	Timeout time.Duration
@@ -74,12 +71,17 @@ func New(o Options) (*Source, error) {
 
 // Bundle requests a certificate. While there is no connection to the authority, or the
 // authority does not answer, Bundle fails without waiting for it, and makes neither a
-// key nor a token; OnAvailable says when to try again. If the authority refuses the lifetime, Bundle requests
-// another one whose lifetime the authority chooses. The certificate has to satisfy
-// Want at the time of the answer, not at Want.Now. Every error is an *Error.
+// key nor a token; OnAvailable says when to try again. If the authority refuses the
+// lifetime, Bundle requests another one whose lifetime the authority chooses. The
+// certificate has to satisfy Want at the time of the answer, not at Want.Now. Every
+// error is an *Error.
 func (s *Source) Bundle(ctx context.Context, r certs.Request) (*certs.Bundle, error) {
 	if r.TokenAudience == "" {
 		r.TokenAudience = DefaultAudience
+	}
+	algorithm, err := r.Key.Algorithm()
+	if err != nil {
+		return nil, newError(r, UnknownKey, err)
 	}
 	c, err := s.connect(r)
 	if err != nil {
@@ -92,14 +94,14 @@ func (s *Source) Bundle(ctx context.Context, r certs.Request) (*certs.Bundle, er
 	if err := c.gate.enter(ctx); err != nil {
 		return nil, c.unavailable(ctx, r, err)
 	}
-	bundle, err := s.request(ctx, c, r)
+	bundle, err := s.request(ctx, c, r, algorithm)
 	c.gate.leave(err)
 	return bundle, err
 }
 
 // request makes a key, a token and the call. The connection stands.
-func (s *Source) request(ctx context.Context, c *connection, r certs.Request) (*certs.Bundle, error) {
-	key, csr, err := newKey(r.Want.ID)
+func (s *Source) request(ctx context.Context, c *connection, r certs.Request, algorithm certs.KeyAlgorithm) (*certs.Bundle, error) {
+	key, csr, err := newKey(r.Want.ID, algorithm)
 	if err != nil {
 		return nil, newError(r, Internal, err)
 	}
@@ -131,7 +133,7 @@ func (s *Source) connect(r certs.Request) (*connection, error) {
 	if err != nil {
 		return nil, newError(r, NoRoots, err)
 	}
-	c, err := s.connections.acquire(r.CAAddress, s.options.ServerName, roots)
+	c, err := s.connections.acquire(r.CAAddress, r.CAServerName, roots)
 	if err != nil {
 		return nil, newError(r, Unavailable, err)
 	}

@@ -113,7 +113,7 @@ func assertRestricted(t *testing.T, role string, rule rbacv1.PolicyRule) {
 	require.Len(t, rule.Resources, 1)
 	reads := sets.New("get", "list", "watch").HasAll(rule.Verbs...)
 	switch resource := rule.Resources[0]; {
-	case reads && (resource == "tlscontexts" || resource == "namespaces" || resource == "pods"):
+	case reads && slices.Contains([]string{"namespaces", "pods", "tlscontexts", "clustertrustbundles"}, resource):
 	case resource == "events", resource == "serviceaccounts/token":
 		assert.Equal(t, "isthmus-controller", role)
 	default:

@@ -167,6 +167,7 @@ mesh:
   revision: 1-31
   discoveryAddress: istiod-1-31.istio-system.svc:15012
   caAddress: cert-manager-istio-csr.cert-manager.svc:443
+  caServerName: ca.example.org
   trustDomain: example.org
   clusterDomain: cluster.example.org
   clusterID: "0123"
@@ -176,6 +177,9 @@ mesh:
   imagePullPolicy: Always
   certProvider: custom
   tokenAudience: mesh-ca
+  eccSignatureAlgorithm: ECDSA
+  eccCurve: P384
+  workloadRSAKeySize: "3072"
   rootConfigMap: mesh-root
   rootClusterTrustBundle: istio.io:istiod-ca:root-cert
   maxCertTTL: 12h

@@ -166,7 +166,7 @@ var variants = map[string]struct {
 	values string
 	needs  []string
 }{
-	"the defaults": {"", []string{"", "certificate.mode self-managed", "istio.discovery"}},
+	"the defaults": {"", []string{"", "certificate.mode self-managed", "istio.discovery", "istio.discovery, no mesh.rootClusterTrustBundle"}},
 	"everything": {everyOption, []string{
 		"", "certificate.mode self-managed", "istio.discovery", "controller.mirrorSecretNames", "controller.certManager.issuerRef", "mesh.rootClusterTrustBundle", "controller.restartStale.enabled",
 	}},

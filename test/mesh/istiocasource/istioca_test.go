@@ -3,6 +3,9 @@ package istiocasource_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/tls"
 	"crypto/x509"
 	"slices"
 	"strings"
@@ -119,7 +122,8 @@ func TestRefusals(t *testing.T) {
 			message: "certificate signed by unknown authority",
 		},
 		"if the name is not istiod's, expect untrusted": {
-			options: func(o *istioca.Options) { o.Timeout, o.ServerName = time.Second, "istiod.elsewhere.svc" },
+			request: func(r *certs.Request) { r.CAServerName = "istiod.elsewhere.svc" },
+			options: func(o *istioca.Options) { o.Timeout = time.Second },
 			reason:  istioca.Untrusted,
 			message: "certificate is valid for",
 		},
@@ -224,8 +228,9 @@ func TestBundlesFollowARotationOfTheRoot(t *testing.T) {
 	}
 	installCA(istio.NewCA(before.Intermediate(t), before))
 	s := e.source(t)
-	withServerName := e.source(t, func(o *istioca.Options) { o.ServerName = istio.ServerName })
-	requestBundle(t, withServerName, e.request(t))
+	named := e.request(t)
+	named.CAServerName = istio.ServerName
+	requestBundle(t, e.source(t), named)
 	first := requestBundle(t, s, e.request(t))
 	chain, err := certs.ParseCertificates(first.Chain())
 	require.NoError(t, err)
@@ -276,4 +281,32 @@ func TestConcurrentRequestsGetDifferentCertificates(t *testing.T) {
 	group.Wait()
 	assert.Len(t, serials, many)
 	t.Logf("%d certificates in %s", many, time.Since(start))
+}
+
+// istiod signs keys of every kind and size that Istio's agent may be told to create.
+func TestIstiodSignsTheKeysOfItsAgents(t *testing.T) {
+	e := newEdge(t, "keys")
+	s := e.source(t)
+	for name, settings := range map[string]certs.KeySettings{
+		"P-256": {SignatureAlgorithm: "ECDSA"}, "P-384": {SignatureAlgorithm: "ECDSA", Curve: "P384"},
+		"RSA 2048": {RSASize: "2048"}, "RSA 4096": {RSASize: "4096"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := e.request(t)
+			r.Key = settings
+			b := requestBundle(t, s, r)
+			pair, err := tls.X509KeyPair(b.Chain(), b.Key())
+			require.NoError(t, err)
+			want, err := settings.Algorithm()
+			require.NoError(t, err)
+			switch key := pair.PrivateKey.(type) {
+			case *ecdsa.PrivateKey:
+				assert.Equal(t, want, certs.KeyAlgorithm{Type: certs.ECDSA, Size: key.Curve.Params().BitSize})
+			case *rsa.PrivateKey:
+				assert.Equal(t, want, certs.KeyAlgorithm{Type: certs.RSA, Size: key.N.BitLen()})
+			default:
+				assert.Fail(t, "unexpected key", "%T", key)
+			}
+		})
+	}
 }

@@ -2,6 +2,9 @@ package renewal
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/tls"
 	"crypto/x509"
 	"slices"
 	"strings"
@@ -43,6 +46,23 @@ func awaitSecret(t *testing.T, namespace, description string, condition func(*co
 		s, err := env.Kube.CoreV1().Secrets(namespace).Get(t.Context(), "istio-certs", metav1.GetOptions{})
 		return err == nil && condition(s)
 	}, time.Minute, 50*time.Millisecond, description)
+}
+
+func TestKeysFollowMeshConfig(t *testing.T) {
+	addToMeshConfig(t, "  proxyMetadata:\n    ECC_SIGNATURE_ALGORITHM: ECDSA\n    ECC_CURVE: P384\n")
+	controller, err := env.StartController(t.Context(), "--look-interval=1s")
+	require.NoError(t, err)
+	t.Cleanup(controller.Stop)
+	ns := env.CreateNamespace(t, nil, "edge")
+	env.CreateEdge(t, ns, "front", "edge")
+	awaitSecret(t, ns, "the Secret has a key of P-384", func(s *corev1.Secret) bool {
+		pair, err := tls.X509KeyPair(s.Data["tls.crt"], s.Data["tls.key"])
+		if err != nil {
+			return false
+		}
+		key, ok := pair.PrivateKey.(*ecdsa.PrivateKey)
+		return ok && key.Curve == elliptic.P384()
+	})
 }
 
 func TestRootsOfMeshConfigReachTheSecret(t *testing.T) {
