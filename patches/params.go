@@ -2,6 +2,7 @@ package patches
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 )
 
@@ -24,8 +25,11 @@ type Params struct {
 	// Guaranteed makes requests equal to limits, so that the pod stays in the
 	// Guaranteed class.
 	Guaranteed bool
-	// NoUID sets no user and group, because OpenShift assigns them.
-	NoUID bool
+	// PodResources are the resources of the pod itself.
+	PodResources PodResources
+	// OpenShift is true if OpenShift's security context constraints give the pod user,
+	// group and seccomp profile.
+	OpenShift bool
 	// Overrides are the pod's overrides of the container.
 	Overrides Overrides
 	// PublisherImage is the image of the in-pod publisher. Empty means that there
@@ -56,6 +60,29 @@ type Overrides struct {
 	AgentLogLevel string
 	// StatusPort is the port of the agent's probes. Zero means not set.
 	StatusPort int32
+}
+
+// Clone returns a copy whose overrides and directories share no memory with a pod's.
+func (p Params) Clone() Params {
+	for _, s := range p.ofPod() {
+		*s = strings.Clone(*s)
+	}
+	return p
+}
+
+// Size returns the length in bytes of what the author of a pod has chosen.
+func (p Params) Size() int {
+	n := 0
+	for _, s := range p.ofPod() {
+		n += len(*s)
+	}
+	return n
+}
+
+// ofPod returns the texts that come from a pod.
+func (p *Params) ofPod() []*string {
+	o := &p.Overrides
+	return []*string{&p.CertDir, &p.SecretName, &o.Image, &o.CPU, &o.Memory, &o.CPULimit, &o.MemoryLimit, &o.LogLevel, &o.AgentLogLevel}
 }
 
 // Image returns the image that the sidecar runs: the pod's override, or the mesh's.

@@ -57,14 +57,15 @@ func (t *SidecarTemplate) Render(p Params) (*Sidecar, error) {
 	if p.HostNetwork {
 		c.Ports[0].HostPort = port
 	}
-	if p.NoUID {
-		c.SecurityContext.RunAsUser, c.SecurityContext.RunAsGroup = nil, nil
+	if p.OpenShift {
+		leaveToConstraints(c)
 	}
 	resources, err := t.resources(p)
 	if err != nil {
 		return nil, err
 	}
 	c.Resources = resources
+	dropMemoryLimitEnv(c)
 
 	for _, v := range t.Volumes {
 		if v.Name == CertsVolume && p.OwnCertsVolume {
@@ -96,13 +97,19 @@ func (t *SidecarTemplate) renderPublisher(p Params, fill func(string) string) *c
 	for i := range c.VolumeMounts {
 		c.VolumeMounts[i].MountPath = fill(c.VolumeMounts[i].MountPath)
 	}
-	if p.NoUID {
-		c.SecurityContext.RunAsUser, c.SecurityContext.RunAsGroup = nil, nil
+	if p.OpenShift {
+		leaveToConstraints(c)
 	}
-	if p.Guaranteed {
-		c.Resources.Requests = c.Resources.Limits.DeepCopy()
-	}
+	fitPod(&c.Resources, p)
+	dropMemoryLimitEnv(c)
 	return c
+}
+
+// leaveToConstraints removes what OpenShift's security context constraints set
+// themselves. They refuse a user outside of the namespace's range, and the constraint
+// anyuid refuses any seccomp profile.
+func leaveToConstraints(c *corev1.Container) {
+	c.SecurityContext.RunAsUser, c.SecurityContext.RunAsGroup, c.SecurityContext.SeccompProfile = nil, nil, nil
 }
 
 // renderWithoutSidecar renders the modes in which Isthmus adds no sidecar: the

@@ -221,7 +221,7 @@ func TestDecisionsAreRecorded(t *testing.T) {
 		# TYPE isthmus_admission_total counter
 		isthmus_admission_total{mode="sidecar",outcome="patched",profile="emissary",reason="injected"} 1
 		isthmus_admission_total{mode="none",outcome="allowed",profile="none",reason="no-profile"} 1
-		isthmus_admission_total{mode="none",outcome="denied",profile="none",reason="invalid-override"} 1
+		isthmus_admission_total{mode="none",outcome="denied",profile="emissary",reason="invalid-override"} 1
 	`), "isthmus_admission_total"))
 	require.Len(t, lines, 4)
 	assert.Contains(t, lines[0], `"msg"="reviewed pod" "namespace"="emissary" "pod"="emissary-ingress-7c9d8f6b54-"`)

@@ -26,8 +26,8 @@ func podResponse(result inject.Result) *admissionv1.AdmissionResponse {
 
 func allowedResponse(warnings []policy.Warning, auditAnnotations map[string]string) *admissionv1.AdmissionResponse {
 	r := &admissionv1.AdmissionResponse{Allowed: true, AuditAnnotations: auditAnnotations}
-	for _, w := range warnings {
-		r.Warnings = append(r.Warnings, "isthmus: "+clip(w.Text))
+	for _, w := range policy.BoundWarnings(warnings, 0) {
+		r.Warnings = append(r.Warnings, policy.WarningPrefix+w.Text)
 	}
 	return r
 }

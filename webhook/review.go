@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
-	"strings"
 	"runtime/debug"
 	"time"
 
@@ -161,9 +160,4 @@ func (h reviewHandler[T]) respondError(w http.ResponseWriter, req *request[T], e
 const maxText = 1024
 
 // clip keeps clients from filling logs and responses with long text.
-func clip(s string) string {
-	if len(s) <= maxText {
-		return s
-	}
-	return strings.ToValidUTF8(s[:maxText], "") + "..."
-}
+func clip(s string) string { return policy.Clip(s, maxText) }

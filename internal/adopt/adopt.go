@@ -67,7 +67,7 @@ func Adopt(engine *inject.Engine, req inject.Request, o Options) (Adoption, erro
 	if inject.IsWindows(&req.Pod.Spec) {
 		return Adoption{Reason: policy.UnsupportedOS}, nil
 	}
-	edge, reason, message := engine.FindEdge(req, options)
+	edge, reason, message := engine.FindEdge(req)
 	if reason != "" {
 		if reason == policy.NoProfile {
 			return Adoption{Reason: reason, Warnings: warnUnrecognised(req.Pod)}, nil

@@ -29,8 +29,8 @@ func (s *subject) agentImage(p plan) string {
 	case policy.Sidecar:
 		return p.params.Image()
 	case policy.Istio:
-		if s.options.Proxy.Image != "" {
-			return s.options.Proxy.Image
+		if s.proxy.Image != "" {
+			return s.proxy.Image
 		}
 		if mesh, err := s.engine.mesh(s.options.Revision); err == nil {
 			return mesh.ProxyImage

@@ -27,6 +27,9 @@ func (s *subject) locateCerts() (location certLocation, message string) {
 	edge := &s.Pod.Spec.Containers[s.edge]
 	dir := s.options.CertDir
 	volume := FindVolume(s.Pod, patches.CertsVolume)
+	if volume != nil && volume.EmptyDir == nil {
+		return location, fmt.Sprintf("volume %s of the pod is no emptyDir, so nothing can write certificates there; rename it, or make it an emptyDir with medium: Memory", patches.CertsVolume)
+	}
 	if volume != nil && volume.EmptyDir.Medium != corev1.StorageMediumMemory {
 		s.warn("certs-on-disk", "volume %s of the pod is an emptyDir on disk, so keys reach the node's disk; set medium: Memory, or leave the volume out", patches.CertsVolume)
 	}

@@ -51,22 +51,44 @@ func (s *subject) checkRestartPolicy(p *plan) string {
 	return ""
 }
 
-// checkPort finds containers that listen on the agent's port. All containers share the
-// pod's network.
-func (s *subject) checkPort(p *plan) string {
-	port := p.params.StatusPort()
+// checkPorts finds containers that listen on a port of the sidecar. All containers share
+// the pod's network, and the sidecar's ports are TCP ports.
+func (s *subject) checkPorts(p *plan) string {
+	status := s.statusPort()
+	taken := []int32{status}
+	if s.options.Envoy {
+		taken = append(taken, policy.EnvoyPorts()...)
+	}
 	for n, list := range [][]corev1.Container{s.Pod.Spec.Containers, s.Pod.Spec.InitContainers} {
 		for i := range list {
 			c := &list[i]
 			if n == 1 && c.RestartPolicy == nil {
-				continue // ends before the agent starts
+				continue // ends before the sidecar starts
 			}
-			if slices.ContainsFunc(c.Ports, func(q corev1.ContainerPort) bool { return q.ContainerPort == port }) {
-				return fmt.Sprintf("container %s listens on port %d, which the agent needs; give the agent another one with annotation %s", c.Name, port, policy.IstioStatusPortKey)
+			if s.options.Mode == policy.Istio && c.Name == patches.SidecarName {
+				continue // Istio's own
+			}
+			for _, port := range c.Ports {
+				if port.Protocol != "" && port.Protocol != corev1.ProtocolTCP || !slices.Contains(taken, port.ContainerPort) {
+					continue
+				}
+				if port.ContainerPort == status {
+					return fmt.Sprintf("container %s listens on port %d, which the agent needs; give the agent another one with annotation %s", c.Name, status, policy.IstioStatusPortKey)
+				}
+				wayOut := policy.EnvoyKey + `: "false"`
+				if s.options.Mode == policy.Istio {
+					wayOut = policy.ModeKey + ": sidecar"
+				}
+				return fmt.Sprintf("container %s listens on port %d, which the sidecar's Envoy needs; let it listen on another one, or set %s", c.Name, port.ContainerPort, wayOut)
 			}
 		}
 	}
 	return ""
+}
+
+// statusPort returns the port of the agent's probes.
+func (s *subject) statusPort() int32 {
+	return patches.Params{Overrides: patches.Overrides{StatusPort: s.proxy.StatusPort}}.StatusPort()
 }
 
 // checkHostNetwork finds pods that cannot resolve istiod's name. The host's network is
@@ -78,6 +100,9 @@ func (s *subject) checkHostNetwork(p *plan) string {
 			s.warn("dns-policy", "dnsPolicy is %q: unless istiod's name resolves there, the edge will wait for its certificate", dns)
 		}
 		return ""
+	}
+	if dns == "" { // a template in a file, before the API server's defaults
+		return fmt.Sprintf("the pod is on the host's network and sets no dnsPolicy, and the default %s does not resolve istiod's name there; set dnsPolicy: %s", corev1.DNSClusterFirst, corev1.DNSClusterFirstWithHostNet)
 	}
 	if dns != corev1.DNSClusterFirstWithHostNet {
 		return fmt.Sprintf("the pod is on the host's network with dnsPolicy %q, so istiod's name would not resolve; set dnsPolicy: %s", dns, corev1.DNSClusterFirstWithHostNet)

@@ -16,29 +16,37 @@ type subject struct {
 	Request
 	optIn    policy.OptIn
 	options  policy.Options
+	proxy    policy.Proxy
 	profile  *patches.Profile
 	edge     int // the index of the edge in spec.containers
 	warnings []policy.Warning
+	// keyWarnings are about keys that have no effect; omittedKeys is the number of keys
+	// beyond them.
+	keyWarnings []policy.Warning
+	omittedKeys int
 }
 
+// decide recognises the edge before it reads anything else that the pod's author wrote:
+// a pod that is no edge is none of Isthmus' business.
 func (s *subject) decide() Result {
 	if status, ok := s.Pod.Annotations[policy.StatusKey]; ok {
 		return s.decideInjected(status)
 	}
-	options, problem := policy.Resolve(s.Pod.Labels, s.Pod.Annotations, s.Namespace, s.engine.settings.Defaults, s.engine.settings.Names())
-	s.options = options
-	if problem != nil && !problem.OfNamespace {
-		return denied(policy.InvalidOverride, problem.Message)
-	}
 	if s.optIn == policy.OptedInByPod && IsWindows(&s.Pod.Spec) {
 		return denied(policy.UnsupportedOS, windowsMessage)
 	}
-	if r := s.findEdge(); r != nil {
+	r := s.findEdge()
+	if r != nil && r.Reason == policy.NoProfile && !r.Denied {
 		return *r
 	}
-	if problem != nil {
-		return s.refuse(policy.InvalidOverride, problem.Message)
+	s.keyWarnings, s.omittedKeys = policy.UnknownKeys(s.Pod.Labels, s.Pod.Annotations, s.Namespace)
+	if r != nil {
+		return *r
 	}
+	if r := s.readOptions(); r != nil {
+		return *r
+	}
+	options := s.options
 	if IsWindows(&s.Pod.Spec) {
 		return s.refuse(policy.UnsupportedOS, windowsMessage)
 	}
@@ -62,6 +70,49 @@ func (s *subject) decide() Result {
 	s.warnAgentVersion(plan)
 	s.warnHidden()
 	return s.inject(plan)
+}
+
+// readOptions reads the options of an edge. It returns the decision if a value is not
+// allowed, else nil. Istio's keys are read for the modes in which they have an effect.
+func (s *subject) readOptions() *Result {
+	for _, size := range []struct {
+		kind  string
+		pairs map[string]string
+	}{{"labels", s.Pod.Labels}, {"annotations", s.Pod.Annotations}} {
+		if n := totalLength(size.pairs); n > maxMetadataBytes {
+			r := s.refuse(policy.InvalidOverride, fmt.Sprintf("%s hold %d bytes; Kubernetes takes at most %d of a pod", size.kind, n, maxMetadataBytes))
+			return &r
+		}
+	}
+	options, problem := policy.Resolve(s.Pod.Labels, s.Pod.Annotations, s.Namespace, s.engine.settings.Defaults, s.engine.settings.Names())
+	s.options = options
+	if problem != nil && !problem.OfNamespace {
+		r := denied(policy.InvalidOverride, problem.Message)
+		return &r
+	}
+	if problem != nil {
+		r := s.refuse(policy.InvalidOverride, problem.Message)
+		return &r
+	}
+	if message := s.readProxy(); message != "" {
+		r := s.refuse(policy.InvalidOverride, message)
+		return &r
+	}
+	return nil
+}
+
+// readProxy reads Istio's own keys, for the modes in which they have an effect. It
+// returns what is wrong with one, or "".
+func (s *subject) readProxy() (message string) {
+	if s.options.Mode != policy.Sidecar && s.options.Mode != policy.Istio {
+		return ""
+	}
+	proxy, warnings, message := policy.ReadProxy(s.Pod.Annotations)
+	s.proxy = proxy
+	if s.options.Mode == policy.Sidecar { // in mode istio they are Istio's concern
+		s.warnings = append(s.warnings, warnings...)
+	}
+	return message
 }
 
 const windowsMessage = "the pod runs on Windows, where Istio's agent does not; run the edge on Linux, or set " + policy.InjectKey + `: "false"`

@@ -21,10 +21,10 @@ type Edge struct {
 	Secret patches.SecretFacts
 }
 
-// FindEdge finds the edge in a pod. The options are what policy.Resolve returns for the
-// pod. If there is no single edge, reason is not empty and message says why.
-func (e *Engine) FindEdge(req Request, options policy.Options) (edge Edge, reason policy.Reason, message string) {
-	s := &subject{engine: e, Request: req, optIn: policy.OptedInByNamespace, options: options}
+// FindEdge finds the edge in a pod. If there is no single edge, reason is not empty and
+// message says why.
+func (e *Engine) FindEdge(req Request) (edge Edge, reason policy.Reason, message string) {
+	s := &subject{engine: e, Request: req, optIn: policy.OptedInByNamespace}
 	if r := s.findEdge(); r != nil {
 		return Edge{}, r.Reason, r.Message
 	}
@@ -34,20 +34,25 @@ func (e *Engine) FindEdge(req Request, options policy.Options) (edge Edge, reaso
 // findEdge sets profile and edge container. It returns the decision if there is no
 // single edge, else nil.
 func (s *subject) findEdge() *Result {
-	if name := s.options.Container; name != "" && containerIndex(s.Pod.Spec.Containers, name) < 0 {
+	selection, problem := policy.ReadSelection(s.Pod.Annotations, s.Namespace)
+	if problem != nil {
+		r := denied(policy.InvalidOverride, problem.Message)
+		return &r
+	}
+	if name := selection.Container; name != "" && containerIndex(s.Pod.Spec.Containers, name) < 0 {
 		r := denied(policy.InvalidOverride, fmt.Sprintf("annotation %s: %q is not a container of the pod; its containers are %s",
 			policy.ContainerKey, name, containerNames(s.Pod)))
 		return &r
 	}
-	if s.options.Profile != "" {
-		return s.chooseNamedProfile()
+	if selection.HasProfile {
+		return s.chooseNamedProfile(selection)
 	}
 	all := s.engine.profiles.Candidates(s.Pod)
-	if name := s.options.NamespaceProfile; name != "" && len(all) > 0 && s.engine.profiles.ByName(name) == nil {
+	if name := selection.NamespaceProfile; selection.HasNamespaceProfile && len(all) > 0 && s.engine.profiles.ByName(name) == nil {
 		r := s.refuse(policy.InvalidOverride, s.engine.unknownProfileMessage(s.Namespace, name))
 		return &r
 	}
-	candidates := s.filterCandidates(all)
+	candidates := s.filterCandidates(all, selection)
 	if len(candidates) == 1 {
 		s.profile, s.edge = candidates[0].Profile, candidates[0].Container
 		return nil
@@ -67,13 +72,13 @@ func (s *subject) findEdge() *Result {
 }
 
 // filterCandidates drops the candidates that namespace or pod exclude.
-func (s *subject) filterCandidates(all []patches.Candidate) []patches.Candidate {
+func (s *subject) filterCandidates(all []patches.Candidate, selection policy.Selection) []patches.Candidate {
 	matching := all[:0]
 	for _, c := range all {
-		if s.options.NamespaceProfile != "" && c.Profile.Name != s.options.NamespaceProfile {
+		if selection.HasNamespaceProfile && c.Profile.Name != selection.NamespaceProfile {
 			continue
 		}
-		if s.options.Container != "" && s.Pod.Spec.Containers[c.Container].Name != s.options.Container {
+		if selection.Container != "" && s.Pod.Spec.Containers[c.Container].Name != selection.Container {
 			continue
 		}
 		matching = append(matching, c)
@@ -83,14 +88,14 @@ func (s *subject) filterCandidates(all []patches.Candidate) []patches.Candidate 
 
 // chooseNamedProfile uses the profile that the pod names, and finds the container for
 // it.
-func (s *subject) chooseNamedProfile() *Result {
-	s.profile = s.engine.profiles.ByName(s.options.Profile)
+func (s *subject) chooseNamedProfile(selection policy.Selection) *Result {
+	s.profile = s.engine.profiles.ByName(selection.Profile)
 	if s.profile == nil {
 		r := denied(policy.InvalidOverride, fmt.Sprintf("annotation %s: %q is not a profile; known are %s",
-			policy.ProfileKey, s.options.Profile, strings.Join(s.engine.profiles.Names(), ", ")))
+			policy.ProfileKey, selection.Profile, strings.Join(s.engine.profiles.Names(), ", ")))
 		return &r
 	}
-	if name := s.options.Container; name != "" {
+	if name := selection.Container; name != "" {
 		s.edge = containerIndex(s.Pod.Spec.Containers, name)
 		return nil
 	}

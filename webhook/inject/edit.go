@@ -1,7 +1,11 @@
 package inject
 
 import (
+	"fmt"
+	"maps"
+	"slices"
 	"strconv"
+	"strings"
 
 	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -13,16 +17,14 @@ import (
 // inject turns the plan into a patch, or returns the patch from the cache.
 func (s *subject) inject(p plan) Result {
 	key := editKey{params: p.params, shape: s.shape(p)}
-	if e, ok := s.engine.edits.Get(key); ok {
-		return e.(*edit).result()
+	if e, ok := s.engine.edits.get(key); ok {
+		return e.result()
 	}
 	e, err := s.edit(p)
 	if err != nil {
-		return denied(policy.InvalidOverride, err.Error())
+		return s.refuse(policy.InvalidOverride, err.Error())
 	}
-	if len(e.encoded)+len(key.shape) <= maxCachedBytes {
-		s.engine.edits.Add(key, e)
-	}
+	s.engine.edits.add(key.clone(), e, len(key.shape)+e.size())
 	return e.result()
 }
 
@@ -32,6 +34,9 @@ type edit struct {
 	encoded []byte
 }
 
+// size returns about how many bytes the edit takes in memory.
+func (e *edit) size() int { return 2*len(e.encoded) + 1<<10 }
+
 func (e *edit) result() Result {
 	return Result{Reason: policy.Injected, Patch: e.ops, EncodedPatch: e.encoded}
 }
@@ -40,6 +45,12 @@ func (e *edit) result() Result {
 type editKey struct {
 	params patches.Params
 	shape  string
+}
+
+// clone returns a key that does not keep the pod's text in memory.
+func (k editKey) clone() editKey {
+	k.params = k.params.Clone()
+	return k
 }
 
 // shape encodes what an edit depends on besides the sidecar's parameters. Each text is
@@ -63,9 +74,7 @@ func (s *subject) shape(p plan) string {
 	} {
 		b = strconv.AppendBool(b, exists)
 	}
-	for _, w := range s.warnings {
-		text(w.Code)
-	}
+	text(s.warningCodes()...)
 	b = append(b, '|')
 	for _, e := range p.env {
 		text(e.Name, e.Value)
@@ -91,7 +100,8 @@ func (s *subject) shape(p plan) string {
 	return string(b)
 }
 
-// edit builds the patch. It is an error if the pod's overrides contradict each other.
+// edit builds the patch. It is an error if the pod's overrides contradict each other, or
+// if the status would be longer than what is read of one.
 func (s *subject) edit(p plan) (*edit, error) {
 	r, err := s.engine.render(p.params)
 	if err != nil {
@@ -108,6 +118,7 @@ func (s *subject) edit(p plan) (*edit, error) {
 		Template:  r.sidecar.Hash,
 		CertDir:   p.params.CertDir,
 		Container: edge.Name,
+		Warnings:  s.warningCodes(),
 		Added: Added{
 			InitContainers: r.initFingerprints,
 			Containers:     r.fingerprints,
@@ -115,10 +126,6 @@ func (s *subject) edit(p plan) (*edit, error) {
 			PullSecrets:    p.pullSecrets,
 		},
 	}
-	for _, w := range s.warnings {
-		st.Warnings = append(st.Warnings, w.Code)
-	}
-
 	b := &patchBuilder{status: st}
 	b.addItems("/spec/volumes", pod.Spec.Volumes != nil, r.volumes)
 	b.addItems("/spec/initContainers", pod.Spec.InitContainers != nil, r.initContainers)
@@ -143,8 +150,18 @@ func (s *subject) edit(p plan) (*edit, error) {
 	st.Added.Annotations = asMap(p.annotations)
 	st.ReplacedLabels = b.replaceValues("/metadata/labels/", p.replacedLabels)
 	st.Replaced = b.replaceValues("/metadata/annotations/", p.replacedAnnotations)
-	b.writePairs("/metadata/annotations", pod.Annotations != nil, append(p.annotations, keyValue{policy.StatusKey, string(encode(st))}))
+	status := encode(st)
+	if len(status) > maxStatusBytes {
+		return nil, fmt.Errorf("annotation %s would hold %d bytes, and at most %d are read; shorten the annotations that it repeats (%s)",
+			policy.StatusKey, len(status), maxStatusBytes, strings.Join(slices.Sorted(maps.Keys(st.Replaced)), ", "))
+	}
+	b.writePairs("/metadata/annotations", pod.Annotations != nil, append(p.annotations, keyValue{policy.StatusKey, string(status)}))
 	return &edit{ops: b.ops, encoded: encode(b.ops)}, nil
+}
+
+// warningCodes returns the codes of the injection's warnings.
+func (s *subject) warningCodes() []string {
+	return policy.WarningCodes(slices.Concat(s.warnings, s.keyWarnings))
 }
 
 // recordEnv notes the variables in the status and returns them as items.

@@ -1,11 +1,8 @@
 package inject
 
 import (
-	"fmt"
 	"regexp"
 	"strings"
-
-	"k8s.io/utils/lru"
 
 	"github.com/isthmus-mesh/isthmus/patches"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
@@ -60,19 +57,16 @@ type Engine struct {
 	// renderings and edits cache sidecars and patches: the pods of a Deployment get
 	// the same ones, and rendering and encoding cost more than the rest. The caches
 	// are bounded, because the author of a pod controls their keys.
-	renderings, edits *lru.Cache
+	renderings *cache[patches.Params, *rendering]
+	edits      *cache[editKey, *edit]
 }
 
-// cacheEntries is the size of each cache. An entry takes about 10 KiB.
-const cacheEntries = 128
-
-// maxCachedBytes is the largest edit or rendering that is cached. A larger one is
-// built for every pod.
-const maxCachedBytes = 64 << 10
+// maxCacheBytes is the size of each cache. An entry takes about 20 KiB.
+const maxCacheBytes = 1 << 20
 
 // maxMetadataBytes is how much of annotations the API server accepts
-// (TotalAnnotationSizeLimitB of apimachinery). The API server checks it after the
-// webhooks, which would parse more than the API server ever stores.
+// (TotalAnnotationSizeLimitB of apimachinery), and how much of labels is read. The API
+// server checks it after the webhooks, which would parse more than it ever stores.
 const maxMetadataBytes = 256 << 10
 
 // New returns an Engine. It is an error if the settings are invalid.
@@ -86,8 +80,8 @@ func New(o Options) (*Engine, error) {
 		mesh:       o.Mesh,
 		injector:   o.Injector,
 		version:    o.Version,
-		renderings: lru.New(cacheEntries),
-		edits:      lru.New(cacheEntries),
+		renderings: newCache[patches.Params, *rendering](maxCacheBytes),
+		edits:      newCache[editKey, *edit](maxCacheBytes),
 	}
 	if e.version == "" {
 		e.version = "dev"
@@ -111,6 +105,9 @@ func New(o Options) (*Engine, error) {
 	if e.template, err = patches.LoadSidecar(); err != nil {
 		return nil, err
 	}
+	if err := e.template.SetResources(o.Settings.Resources); err != nil {
+		return nil, err
+	}
 	return e, nil
 }
 
@@ -127,11 +124,7 @@ func (e *Engine) Inject(req Request) Result {
 	if verdict.OptIn == policy.NotOptedIn {
 		return Result{Reason: verdict.Reason}
 	}
-	if n := totalLength(pod.Annotations) + totalLength(pod.Labels); n > maxMetadataBytes {
-		return denied(policy.InvalidOverride, fmt.Sprintf("labels and annotations hold %d bytes; Kubernetes takes at most %d of a pod", n, maxMetadataBytes))
-	}
 	s := &subject{engine: e, Request: req, optIn: verdict.OptIn}
-	s.warnings = policy.UnknownKeys(pod.Labels, pod.Annotations, ns)
 	result := s.decide()
 	// A misspelt mode must not become the value of a metric's label.
 	if result.Reason != policy.NoProfile && s.options.Mode.Known() {
@@ -142,7 +135,7 @@ func (e *Engine) Inject(req Request) Result {
 	}
 	// Pods that are not edges get no warnings.
 	if result.Reason != policy.NoProfile || result.Denied {
-		result.Warnings = s.warnings
+		result.Warnings = policy.BoundWarnings(append(s.warnings, s.keyWarnings...), s.omittedKeys)
 	}
 	return result
 }

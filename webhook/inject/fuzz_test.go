@@ -31,7 +31,7 @@ var keys = []string{
 	"app", policy.InjectKey, policy.ModeKey, policy.DeliveryKey, policy.ProfileKey, policy.CertDirKey, policy.EnvoyKey, policy.CertTTLKey,
 	policy.ContainerKey, policy.SecretNameKey, policy.PublishKey, policy.StatusKey, policy.InjectedLabel, policy.SourceKey, policy.IstioInjectKey, policy.IstioTLSModeLabel,
 	policy.IstioDataplaneLabel, policy.IstioProxyImageKey, policy.IstioProxyCPUKey, policy.IstioProxyMemLimitKey, policy.IstioStatusPortKey,
-	policy.IstioProxyConfigKey, policy.IstioUserVolumeMount, policy.IstioInboundPortsKey, policy.AmbientInboundKey,
+	policy.IstioProxyConfigKey, policy.IstioUserVolumeMount, policy.IstioUserVolumeKey, policy.IstioTemplatesKey, policy.IstioStatusKey, policy.IstioInboundPortsKey, policy.AmbientInboundKey,
 	policy.ConsulInjectKey, policy.DefaultContainerKey, "isthmus.dev/mdoe", "a~b/c",
 }
 
@@ -43,8 +43,16 @@ func FuzzInject(f *testing.F) {
 			f.Add([]byte(seed), where)
 		}
 	}
-	engine := newEngine(f, inject.Options{Settings: inject.Settings{ImagePullSecrets: []string{"corp"}, PublisherImage: "corp/isthmus:1"}})
+	settings := inject.Settings{ImagePullSecrets: []string{"corp"}, PublisherImage: "corp/isthmus:1"}
+	afterIstio := newEngine(f, inject.Options{Settings: settings, Injector: func(string) (inject.Injector, error) {
+		return inject.Injector{Configuration: "a-istio", RunsFirst: true, Reinvoked: true}, nil
+	}})
+	beforeIstio := newEngine(f, inject.Options{Settings: settings})
 	f.Fuzz(func(t *testing.T, data []byte, where uint8) {
+		engine := beforeIstio
+		if len(data)%2 == 1 {
+			engine = afterIstio
+		}
 		pod := decode(t, encode(t, randomPod(data)))
 		ns := policy.Namespace{Name: "edge", Labels: map[string]string{}}
 		if where&1 == 0 {
@@ -65,6 +73,7 @@ func FuzzInject(f *testing.F) {
 		}
 		if where&64 != 0 {
 			annotateNamespace(policy.ModeKey, "istio")
+			ns.Labels[policy.IstioInjectionLabel] = "enabled"
 		}
 		if where&128 != 0 {
 			annotateNamespace(policy.ModeKey, "ambient")
@@ -161,11 +170,14 @@ func randomPod(data []byte) *corev1.Pod {
 		func(_ *metav1.ManagedFieldsEntry, _ randfill.Continue) {},
 		func(_ *metav1.Time, _ randfill.Continue) {},
 		func(s *corev1.VolumeSource, c randfill.Continue) {
-			switch c.Intn(3) {
+			switch c.Intn(5) {
 			case 0:
 				s.EmptyDir = &corev1.EmptyDirVolumeSource{}
 			case 1:
 				s.Secret = &corev1.SecretVolumeSource{SecretName: "x"}
+			case 2:
+				s.PersistentVolumeClaim = &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "x"}
+			case 3: // which the API server refuses, after the webhooks
 			default:
 				s.ConfigMap = &corev1.ConfigMapVolumeSource{}
 			}
@@ -186,6 +198,7 @@ func randomPod(data []byte) *corev1.Pod {
 	filler.Fill(&pod.Spec.InitContainers)
 	filler.Fill(&pod.Spec.Volumes)
 	filler.Fill(&pod.Spec.ImagePullSecrets)
+	filler.Fill(&pod.Spec.Resources)
 	filler.Fill(&pod.Spec.HostNetwork)
 	if pod.Spec.HostNetwork {
 		pod.Spec.DNSPolicy = corev1.DNSClusterFirstWithHostNet

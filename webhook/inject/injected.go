@@ -18,28 +18,46 @@ const StaleTemplate = "stale-template"
 func (s *subject) decideInjected(text string) Result {
 	st, err := parseStatus(text)
 	if err != nil {
-		return s.refuse(policy.Conflict, fmt.Sprintf("%v; remove the annotation to have the pod injected", err))
+		return s.refuseStatus(err.Error())
 	}
 	if missing := st.findMissing(s.Pod); missing != "" {
-		return s.refuse(policy.Conflict, fmt.Sprintf("annotation %s says that Isthmus added %s, which is missing; remove the annotation to have the pod injected", policy.StatusKey, missing))
+		return s.refuseStatus(fmt.Sprintf("annotation %s says that Isthmus added %s, which is missing", policy.StatusKey, missing))
 	}
 	s.profile = s.engine.profiles.ByName(st.Profile)
 	hash := s.currentHash(st)
 	if hash != "" && hash != st.Template {
-		s.warn(StaleTemplate, "the pod was injected with template %s and the current one is %s; inject it again to update it", st.Template, hash)
+		s.warn(StaleTemplate, "the pod was injected with template %s and the current one is %s; inject it again to update it", policy.Clip(st.Template, maxTemplateName), hash)
 	}
 	return Result{Reason: policy.AlreadyInjected, Template: hash}
+}
+
+// maxTemplateName is how much of the template's hash in a status is repeated.
+const maxTemplateName = 64
+
+// refuseStatus refuses an edge whose status annotation is not that of an injection. The
+// annotation of a pod that is no edge says nothing to Isthmus.
+func (s *subject) refuseStatus(message string) Result {
+	if _, reason, _ := s.engine.FindEdge(s.Request); reason == policy.NoProfile && s.optIn == policy.OptedInByNamespace {
+		return Result{Reason: policy.NoProfile}
+	}
+	return s.refuse(policy.Conflict, message+"; remove the annotation to have the pod injected")
 }
 
 // currentHash returns the hash of the template that the pod would get today, or "" if
 // it cannot be computed.
 func (s *subject) currentHash(st *Status) string {
 	options, problem := policy.Resolve(s.Pod.Labels, s.Pod.Annotations, s.Namespace, s.engine.settings.Defaults, s.engine.settings.Names())
-	if problem != nil {
+	if problem != nil || !st.Mode.Known() {
 		return ""
 	}
 	s.options = options
 	s.limitToFiles()
+	if options.Mode == policy.Sidecar {
+		var problem string
+		if s.proxy, _, problem = policy.ReadProxy(s.Pod.Annotations); problem != "" {
+			return ""
+		}
+	}
 	_, addedVolume := st.Added.Volumes[patches.CertsVolume]
 	var params patches.Params
 	var message string

@@ -3,6 +3,7 @@ package inject
 import (
 	"fmt"
 	"path"
+	"strings"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/patches"
@@ -28,7 +29,7 @@ func (s *subject) planIstio() (p plan, reason policy.Reason, message string) {
 	}
 	p.mounted = location.mounted
 	p.params = s.istioParams(annotations.certDir, location.ownVolume)
-	for _, check := range []func(*plan) string{s.checkNames, s.planIstioMetadata} {
+	for _, check := range []func(*plan) string{s.checkNames, s.checkPorts, s.planIstioMetadata} {
 		if message := check(&p); message != "" {
 			return p, policy.Conflict, message
 		}
@@ -58,6 +59,9 @@ func (s *subject) checkInjector() string {
 	if _, notCalled := policy.InjectorRevision(s.Pod.Labels, s.Namespace); notCalled != "" {
 		return notCalled
 	}
+	if message := s.checkTemplates(); message != "" {
+		return message
+	}
 	injector, err := s.engine.injector(s.options.Revision)
 	if err != nil {
 		return err.Error()
@@ -67,6 +71,26 @@ func (s *subject) checkInjector() string {
 	// for a pod that it was called for.
 	if injector.RunsFirst && !s.Template && (!injector.Reinvoked || !s.wasSelectedByInjector()) {
 		return fmt.Sprintf("Istio's webhook configuration %s sorts before that of Isthmus, so its injector does not see the edit of Isthmus; give it a name that sorts after isthmus-, as Istio's chart does, or choose %s: sidecar", injector.Configuration, policy.ModeKey)
+	}
+	return ""
+}
+
+// sidecarTemplate is the template of Istio's injector that adds a sidecar with an agent
+// that writes certificates and honours the annotations.
+const sidecarTemplate = "sidecar"
+
+// checkTemplates says that the pod chooses templates of Istio's injector that may add no
+// such sidecar, or returns "".
+func (s *subject) checkTemplates() string {
+	v, ok := s.Pod.Annotations[policy.IstioTemplatesKey]
+	if !ok {
+		return ""
+	}
+	for template := range strings.SplitSeq(v, ",") {
+		if strings.TrimSpace(template) != sidecarTemplate {
+			return fmt.Sprintf("annotation %s is %s, and only the template %s is known to add a sidecar that writes certificates; remove the annotation, or choose %s: sidecar",
+				policy.IstioTemplatesKey, policy.Quote(policy.IstioTemplatesKey, v), sidecarTemplate, policy.ModeKey)
+		}
 	}
 	return ""
 }
@@ -131,6 +155,19 @@ func (s *subject) planIstioMetadata(p *plan) string {
 	return ""
 }
 
+// checkIstioAnnotations says why the annotations for Istio's sidecar cannot bring
+// certificates, or returns "".
+func (s *subject) checkIstioAnnotations() string {
+	if message := s.checkTemplates(); message != "" {
+		return message
+	}
+	location, message := s.locateCerts()
+	if message == "" {
+		_, message = s.mergeIstioAnnotations(location)
+	}
+	return message
+}
+
 // istioAnnotations are the annotations by which the pod configures Istio's sidecar.
 type istioAnnotations struct {
 	certDir                      string
@@ -145,9 +182,11 @@ func (s *subject) mergeIstioAnnotations(location certLocation) (out istioAnnotat
 		return out, fmt.Sprintf("annotation %s: %v", policy.IstioProxyConfigKey, err)
 	}
 	out.certDir = location.dir
-	if output := config.metadata("OUTPUT_CERTS"); output != "" {
+	if output, isSet := config.metadata("OUTPUT_CERTS"); isSet {
 		clean, problem := policy.ParseCertDir(output)
 		switch {
+		case output == "":
+			return out, fmt.Sprintf("annotation %s sets OUTPUT_CERTS to \"\", with which Istio's agent writes no certificates; remove it, or set it to %q", policy.IstioProxyConfigKey, location.dir)
 		case problem != "":
 			return out, fmt.Sprintf("annotation %s sets OUTPUT_CERTS to %q: %s", policy.IstioProxyConfigKey, output, problem)
 		case clean != location.dir && (location.mounted || s.options.CertDirSet):
@@ -167,6 +206,12 @@ func (s *subject) mergeIstioAnnotations(location certLocation) (out istioAnnotat
 	config.holdApplication()
 	if out.proxyConfig, err = config.text(); err != nil {
 		return out, fmt.Sprintf("annotation %s: %v", policy.IstioProxyConfigKey, err)
+	}
+	if output, err := effectiveOutput(out.proxyConfig); err != nil || path.Clean(output) != out.certDir {
+		return out, fmt.Sprintf("annotation %s: Istio reads OUTPUT_CERTS as %q, but the certificate directory is %q; write the annotation in plain YAML, with each name once", policy.IstioProxyConfigKey, output, out.certDir)
+	}
+	if problem := checkUserVolume(s.Pod.Annotations[policy.IstioUserVolumeKey], patches.CertsVolume); problem != "" {
+		return out, fmt.Sprintf("annotation %s: %s", policy.IstioUserVolumeKey, problem)
 	}
 	if out.userVolumeMount, err = mergeMount(s.Pod.Annotations[policy.IstioUserVolumeMount], patches.CertsVolume, out.certDir); err != nil {
 		return out, fmt.Sprintf("annotation %s: %v", policy.IstioUserVolumeMount, err)

@@ -2,6 +2,7 @@ package inject_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,6 +58,12 @@ func TestMergeMount(t *testing.T) {
 		"if null, expect the map form":             {"null", `{"istio-certs":{"mountPath":"/etc/istio-certs"}}`, ""},
 		"if it mounts elsewhere, expect no":        {`{"istio-certs":{"mountPath":"/certs"}}`, "", `annotation sidecar.istio.io/userVolumeMount: mounts volume istio-certs at "/certs", but the certificate directory is "/etc/istio-certs"; make them agree`},
 		"if it is not JSON, expect no":             {`{istio`, "", `annotation sidecar.istio.io/userVolumeMount: "{istio" is neither a JSON object nor a list, so Istio cannot read it: invalid character 'i' looking for beginning of object key string`},
+		"if it is read-only, expect no":            {`{"istio-certs":{"mountPath":"/etc/istio-certs","readOnly":true}}`, "", `annotation sidecar.istio.io/userVolumeMount: mounts volume istio-certs with readOnly, so Istio's agent cannot write certificates there; remove readOnly`},
+		"if it has a subPath, expect no":           {`[{"name":"istio-certs","mountPath":"/etc/istio-certs","subPath":"one"}]`, "", `annotation sidecar.istio.io/userVolumeMount: mounts volume istio-certs with subPath "one", so the edge does not see the certificates; mount the whole volume`},
+		"if it has a subPathExpr, expect no":       {`{"istio-certs":{"mountPath":"/etc/istio-certs","subPathExpr":"$(POD_NAME)"}}`, "", `annotation sidecar.istio.io/userVolumeMount: mounts volume istio-certs with subPathExpr "$(POD_NAME)", so the edge does not see the certificates; mount the whole volume`},
+		"if another is at the path, expect no":     {`{"other":{"mountPath":"/etc/istio-certs/"}}`, "", `annotation sidecar.istio.io/userVolumeMount: mounts volume other at "/etc/istio-certs/", where volume istio-certs must be mounted; mount it elsewhere, or choose another directory with isthmus.dev/cert-dir`},
+		"if a second is at the path, expect no":    {`[{"name":"istio-certs","mountPath":"/etc/istio-certs"},{"name":"other","mountPath":"/etc/istio-certs"}]`, "", `annotation sidecar.istio.io/userVolumeMount: mounts volume other at "/etc/istio-certs", where volume istio-certs must be mounted; mount it elsewhere, or choose another directory with isthmus.dev/cert-dir`},
+		"if it is too long, expect no":             {`{"a":"` + strings.Repeat("x", 16<<10) + `"}`, "", `annotation sidecar.istio.io/userVolumeMount: it holds 16392 bytes, and at most 16384 are read`},
 		"if an item is not a mount, expect no":     {`["istio-certs"]`, "", `annotation sidecar.istio.io/userVolumeMount: "istio-certs" is not a volume mount: json: cannot unmarshal string into Go value of type inject.volumeMount`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -116,6 +123,31 @@ func TestModeIstioRefuses(t *testing.T) {
 		"another directory in the config": {pod: func(p *corev1.Pod) {
 			p.Annotations[policy.IstioProxyConfigKey], p.Annotations[policy.CertDirKey] = "proxyMetadata: {OUTPUT_CERTS: /a}", "/b"
 		}, want: `annotation proxy.istio.io/config sets OUTPUT_CERTS to "/a", but the certificate directory is "/b"; make them agree`},
+		"no directory in the config": {pod: func(p *corev1.Pod) {
+			p.Annotations[policy.IstioProxyConfigKey] = "proxyMetadata:\n  OUTPUT_CERTS: ''\n"
+		},
+			want: `annotation proxy.istio.io/config sets OUTPUT_CERTS to "", with which Istio's agent writes no certificates; remove it, or set it to "/etc/istio-certs"`},
+		"two directories in the config": {pod: func(p *corev1.Pod) {
+			p.Annotations[policy.IstioProxyConfigKey] = "proxyMetadata: {OUTPUT_CERTS: /etc/istio-certs, ISTIO_META_DNS_CAPTURE: 'false', OUTPUT_CERTS: ''}\nholdApplicationUntilProxyStarts: true\n"
+		}, want: `annotation proxy.istio.io/config: Istio reads OUTPUT_CERTS as "", but the certificate directory is "/etc/istio-certs"; write the annotation in plain YAML, with each name once`},
+		"a template without a sidecar": {pod: func(p *corev1.Pod) { p.Annotations[policy.IstioTemplatesKey] = "grpc-simple" },
+			want: `annotation inject.istio.io/templates is "grpc-simple", and only the template sidecar is known to add a sidecar that writes certificates; remove the annotation, or choose isthmus.dev/mode: sidecar`},
+		"an unknown template": {pod: func(p *corev1.Pod) { p.Annotations[policy.IstioTemplatesKey] = "sidecar, corp" },
+			want: `annotation inject.istio.io/templates is "sidecar, corp", and only the template sidecar is known to add a sidecar that writes certificates; remove the annotation, or choose isthmus.dev/mode: sidecar`},
+		"no template": {pod: func(p *corev1.Pod) { p.Annotations[policy.IstioTemplatesKey] = "" },
+			want: `annotation inject.istio.io/templates is "", and only the template sidecar is known to add a sidecar that writes certificates; remove the annotation, or choose isthmus.dev/mode: sidecar`},
+		"a Secret as Istio's volume": {pod: func(p *corev1.Pod) {
+			p.Annotations[policy.IstioUserVolumeKey] = `{"istio-certs":{"secret":{"secretName":"a"}}}`
+		}, want: `annotation sidecar.istio.io/userVolume: volume istio-certs is no emptyDir, so Istio's agent cannot write certificates there; make it an emptyDir with medium: Memory`},
+		"a Secret as volume, after Istio": {
+			pod: func(p *corev1.Pod) {
+				injectedByIstio(p)
+				p.Spec.Volumes = []corev1.Volume{{Name: "istio-certs", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "a"}}}}
+			},
+			ns: map[string]string{policy.IstioInjectionLabel: "enabled"}, injector: inject.Injector{Configuration: "a-istio", RunsFirst: true, Reinvoked: true},
+			want: "volume istio-certs of the pod is no emptyDir, so nothing can write certificates there; rename it, or make it an emptyDir with medium: Memory"},
+		"a port of the agent": {pod: func(p *corev1.Pod) { p.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 15020}} },
+			want: "container emissary listens on port 15020, which the agent needs; give the agent another one with annotation status.sidecar.istio.io/port"},
 		"another directory in the edge": {pod: func(p *corev1.Pod) {
 			p.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "AMBASSADOR_ISTIO_SECRET_DIR", Value: "/a"}}
 		}, want: `container emissary sets AMBASSADOR_ISTIO_SECRET_DIR to "/a", but the certificate directory is "/etc/istio-certs"; make them agree`},
@@ -257,6 +289,13 @@ func TestModeIstioCompletes(t *testing.T) {
 		"if a sidecar is there already, expect it left alone": {edit: func(p *corev1.Pod) {
 			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "istio-proxy", Image: "istio/proxyv2:1.8.2"})
 		}, want: policy.ManualIntegration},
+		"if the mount is read-only, expect a conflict": {edit: func(p *corev1.Pod) {
+			p.Annotations[policy.IstioUserVolumeMount] = `[{"name":"istio-certs","mountPath":"/etc/istio-certs","readOnly":true}]`
+		}, want: policy.Conflict},
+		"if the config empties OUTPUT_CERTS, expect a conflict": {edit: func(p *corev1.Pod) {
+			p.Annotations[policy.IstioProxyConfigKey] = "proxyMetadata: {OUTPUT_CERTS: ''}"
+		}, want: policy.Conflict},
+		"if the template has no sidecar, expect a conflict":        {edit: func(p *corev1.Pod) { p.Annotations[policy.IstioTemplatesKey] = "gateway" }, want: policy.Conflict},
 		"if the config says OUTPUT_CERTS alone, expect the others": {edit: func(p *corev1.Pod) { delete(p.Annotations, policy.IstioUserVolumeMount) }, want: policy.Injected},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -270,7 +309,7 @@ func TestModeIstioCompletes(t *testing.T) {
 			result := engine.Inject(inject.Request{Pod: pod, Namespace: ns})
 			assert.False(t, result.Denied)
 			require.Equal(t, c.want, result.Reason, result.Message)
-			if c.want == policy.ManualIntegration {
+			if c.want != policy.Injected {
 				assert.Empty(t, result.Patch)
 				return
 			}
@@ -291,6 +330,22 @@ func TestModeIstioTakesTheUsersDirectory(t *testing.T) {
 	assert.JSONEq(t, `{"istio-certs":{"mountPath":"/certs"}}`, after.Annotations[policy.IstioUserVolumeMount])
 	assert.Contains(t, after.Spec.Containers[0].Env, corev1.EnvVar{Name: "AMBASSADOR_ISTIO_SECRET_DIR", Value: "/certs"})
 	checkInjected(t, engine, pod, labelled("edge"), result)
+}
+
+// TestModeIstioFillsANameWithoutAValue shows that a name without a value counts as not set.
+func TestModeIstioFillsANameWithoutAValue(t *testing.T) {
+	for _, config := range []string{"proxyMetadata:\n  OUTPUT_CERTS: # none\n", "proxyMetadata: {OUTPUT_CERTS: , A: b}", "proxyMetadata: {OUTPUT_CERTS: null}\n"} {
+		pod := annotated(policy.ModeKey, "istio", policy.IstioProxyConfigKey, config)
+		engine := newEngine(t, inject.Options{})
+		result := engine.Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+		require.Equal(t, policy.Injected, result.Reason, "%s: %s", config, result.Message)
+		var merged struct {
+			ProxyMetadata map[string]string `json:"proxyMetadata"`
+		}
+		require.NoError(t, yaml.Unmarshal([]byte(decode(t, apply(t, encode(t, pod), result)).Annotations[policy.IstioProxyConfigKey]), &merged))
+		assert.Equal(t, "/etc/istio-certs", merged.ProxyMetadata["OUTPUT_CERTS"], config)
+		checkInjected(t, engine, pod, labelled("edge"), result)
+	}
 }
 
 func TestModeIstioRefusesTooLongLifetime(t *testing.T) {

@@ -107,8 +107,8 @@ func (s *subject) checkManualIntegration() *Result {
 		return nil
 	}
 	if s.options.Mode == policy.Istio && m.forInjector {
-		if len(m.missing) > 0 {
-			return nil
+		if len(m.missing) > 0 || s.checkIstioAnnotations() != "" {
+			return nil // planIstio completes the integration, or says why it cannot work
 		}
 		s.warn(string(policy.ManualIntegration), "left unchanged, because it is prepared for Istio's injector by hand and is complete; isthmus adopt turns it into a plain manifest")
 		return &Result{Reason: policy.ManualIntegration, Message: "the pod is prepared for Istio's injector by hand"}

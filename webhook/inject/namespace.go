@@ -27,12 +27,16 @@ type NamespaceReview struct {
 // controller.
 func (e *Engine) ReviewNamespace(ns policy.Namespace) NamespaceReview {
 	if slices.Contains(e.settings.ExcludedNamespaces, ns.Name) {
-		return NamespaceReview{Excluded: true, Warnings: warnExcluded(ns)}
+		return NamespaceReview{Excluded: true, Warnings: policy.BoundWarnings(warnExcluded(ns), 0)}
 	}
-	r := NamespaceReview{
-		Warnings: policy.UnknownKeys(nil, nil, ns),
-		Problems: policy.NamespaceProblems(ns, e.settings.Defaults, e.settings.Names()),
-	}
+	r := e.reviewOptions(ns)
+	keyWarnings, omitted := policy.UnknownKeys(nil, nil, ns)
+	r.Warnings = policy.BoundWarnings(append(r.Warnings, keyWarnings...), omitted)
+	return r
+}
+
+func (e *Engine) reviewOptions(ns policy.Namespace) NamespaceReview {
+	r := NamespaceReview{Problems: policy.NamespaceProblems(ns, e.settings.Defaults, e.settings.Names())}
 	if name, ok := ns.Annotations[policy.ProfileKey]; ok && e.profiles.ByName(name) == nil {
 		r.Problems = append(r.Problems, e.unknownProfileMessage(ns, name))
 	}
@@ -54,7 +58,7 @@ func (r *NamespaceReview) addProblem(format string, args ...any) {
 }
 
 func (e *Engine) unknownProfileMessage(ns policy.Namespace, name string) string {
-	return fmt.Sprintf("namespace %s: annotation %s: %q is not a profile; known are %s", ns.Name, policy.ProfileKey, name, strings.Join(e.profiles.Names(), ", "))
+	return fmt.Sprintf("namespace %s: annotation %s: %s is not a profile; known are %s", ns.Name, policy.ProfileKey, policy.Quote(policy.ProfileKey, name), strings.Join(e.profiles.Names(), ", "))
 }
 
 // warnExcluded warns if an excluded namespace has keys of Isthmus, which have no effect.

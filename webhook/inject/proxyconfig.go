@@ -2,13 +2,10 @@ package inject
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"path"
 	"reflect"
 	"slices"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 	istioyaml "sigs.k8s.io/yaml"
@@ -51,14 +48,14 @@ func parseProxyConfig(text string) (*proxyConfig, error) {
 
 func (c *proxyConfig) root() *yaml.Node { return c.doc.Content[0] }
 
-// metadata returns a value of proxyMetadata, or "".
-func (c *proxyConfig) metadata(name string) string {
+// metadata returns a value of proxyMetadata. A name without a value counts as not set.
+func (c *proxyConfig) metadata(name string) (value string, isSet bool) {
 	if m := childNode(c.root(), "proxyMetadata"); m != nil {
-		if v := childNode(m, name); v != nil {
-			return v.Value
+		if v := childNode(m, name); v != nil && v.Tag != "!!null" {
+			return v.Value, true
 		}
 	}
-	return ""
+	return "", false
 }
 
 // setMetadata adds a value to proxyMetadata unless the user has set it.
@@ -71,10 +68,17 @@ func (c *proxyConfig) setMetadata(name, value string) {
 	case m.Kind != yaml.MappingNode: // empty
 		*m = yaml.Node{Kind: yaml.MappingNode, Style: c.root().Style}
 	}
-	if childNode(m, name) == nil {
-		addChild(m, name, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: value, Style: yaml.DoubleQuotedStyle})
-		c.changed = true
+	text := yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: value, Style: yaml.DoubleQuotedStyle}
+	switch v := childNode(m, name); {
+	case v == nil:
+		addChild(m, name, &text)
+	case v.Tag == "!!null":
+		text.LineComment, text.FootComment = v.LineComment, v.FootComment
+		*v = text
+	default:
+		return
 	}
+	c.changed = true
 }
 
 // holdApplication makes the edge wait for the sidecar, unless the user has set the
@@ -114,7 +118,7 @@ func isPreserved(old, edited []byte) bool {
 	}
 	contains := func(all, some map[string]any) bool {
 		for key, value := range some {
-			if key != "proxyMetadata" && !reflect.DeepEqual(value, all[key]) {
+			if key != "proxyMetadata" && value != nil && !reflect.DeepEqual(value, all[key]) {
 				return false
 			}
 		}
@@ -123,6 +127,19 @@ func isPreserved(old, edited []byte) bool {
 	metadata, _ := before["proxyMetadata"].(map[string]any)
 	merged, _ := after["proxyMetadata"].(map[string]any)
 	return contains(after, before) && contains(merged, metadata)
+}
+
+// effectiveOutput returns OUTPUT_CERTS of a ProxyConfig as Istio reads it: of a name that
+// occurs twice, the last value counts.
+func effectiveOutput(text string) (string, error) {
+	var config struct {
+		ProxyMetadata map[string]any `json:"proxyMetadata"`
+	}
+	if err := istioyaml.Unmarshal([]byte(text), &config); err != nil {
+		return "", err
+	}
+	output, _ := config.ProxyMetadata["OUTPUT_CERTS"].(string)
+	return output, nil
 }
 
 func hasAlias(n *yaml.Node) bool {
@@ -155,57 +172,4 @@ func addChild(m *yaml.Node, key string, value *yaml.Node) {
 		k.Style = yaml.DoubleQuotedStyle // JSON stays JSON
 	}
 	m.Content = append(m.Content, k, value)
-}
-
-// volumeMount is a mount in userVolumeMount, without the fields that are not read.
-type volumeMount struct {
-	Name      string `json:"name,omitempty"`
-	MountPath string `json:"mountPath"`
-}
-
-// mergeMount adds a mount to sidecar.istio.io/userVolumeMount, which is a JSON list or a
-// JSON object by volume name. It is an error if the volume is mounted at another path.
-func mergeMount(text, volume, dir string) (string, error) {
-	checkPath := func(m volumeMount) error {
-		if path.Clean(m.MountPath) != dir {
-			return fmt.Errorf("mounts volume %s at %q, but the certificate directory is %q; make them agree", volume, m.MountPath, dir)
-		}
-		return nil
-	}
-	switch first := strings.TrimSpace(text); {
-	case first == "":
-		return string(encode(map[string]volumeMount{volume: {MountPath: dir}})), nil
-	case first[0] == '[':
-		var list []json.RawMessage
-		if err := json.Unmarshal([]byte(text), &list); err != nil {
-			return "", fmt.Errorf("%q is not a JSON list, so Istio cannot read it: %w", text, err)
-		}
-		for _, item := range list {
-			var m volumeMount
-			if err := json.Unmarshal(item, &m); err != nil {
-				return "", fmt.Errorf("%s is not a volume mount: %w", item, err)
-			}
-			if m.Name == volume {
-				return text, checkPath(m)
-			}
-		}
-		return string(encode(append(list, encode(volumeMount{volume, dir})))), nil
-	default:
-		var mounts map[string]json.RawMessage
-		if err := json.Unmarshal([]byte(text), &mounts); err != nil {
-			return "", fmt.Errorf("%q is neither a JSON object nor a list, so Istio cannot read it: %w", text, err)
-		}
-		if raw, ok := mounts[volume]; ok {
-			var m volumeMount
-			if err := json.Unmarshal(raw, &m); err != nil {
-				return "", fmt.Errorf("%s is not a volume mount: %w", raw, err)
-			}
-			return text, checkPath(m)
-		}
-		if mounts == nil {
-			mounts = map[string]json.RawMessage{}
-		}
-		mounts[volume] = encode(volumeMount{MountPath: dir})
-		return string(encode(mounts)), nil
-	}
 }

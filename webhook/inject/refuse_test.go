@@ -1,6 +1,7 @@
 package inject_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -36,36 +37,36 @@ func TestInvalidOverride(t *testing.T) {
 		pod  *corev1.Pod
 		want string
 	}{
-		"inject":                {annotated(policy.InjectKey, "yes"), `annotation isthmus.dev/inject: "yes" is not allowed; want "true" or "false"`},
-		"mode misspelled":       {annotated(policy.ModeKey, "sidcar"), `annotation isthmus.dev/mode: "sidcar" is not allowed; want sidecar, istio, secret or ambient`},
-		"publish, mode istio":   {annotated(policy.PublishKey, "true", policy.ModeKey, "istio"), `annotation isthmus.dev/publish: "true" is not allowed; mode istio uses Istio's own agent, and Isthmus adds none to the pod, so there are no files to publish; want "false"`},
-		"no envoy, mode istio":  {annotated(policy.EnvoyKey, "false", policy.ModeKey, "istio"), `annotation isthmus.dev/envoy: "false" is not allowed; mode istio runs Istio's complete sidecar, including Envoy; remove the annotation, or set isthmus.dev/mode: sidecar`},
-		"delivery, ambient":     {annotated(policy.DeliveryKey, "files", policy.ModeKey, "ambient"), `annotation isthmus.dev/delivery: "files" is not allowed; mode ambient gives the pod neither certificate nor sidecar; remove the annotation, or choose another mode`},
-		"publish, ambient":      {annotated(policy.PublishKey, "true", policy.ModeKey, "ambient"), `annotation isthmus.dev/publish: "true" is not allowed; mode ambient has no agent in the pod, so there are no files to publish; want "false"`},
-		"envoy, ambient":        {annotated(policy.EnvoyKey, "true", policy.ModeKey, "ambient"), `annotation isthmus.dev/envoy: "true" is not allowed; mode ambient gives the pod neither certificate nor sidecar; remove the annotation, or choose another mode`},
-		"delivery":              {annotated(policy.DeliveryKey, "pigeon"), `annotation isthmus.dev/delivery: "pigeon" is not allowed; want files or secret`},
-		"profile":               {annotated(policy.ProfileKey, "traefik"), `annotation isthmus.dev/profile: "traefik" is not a profile; known are aes, ambassador, emissary, generic`},
-		"cert-dir relative":     {annotated(policy.CertDirKey, "certs"), `annotation isthmus.dev/cert-dir: "certs" is not allowed; want an absolute path such as /etc/istio-certs, without colon or dollar sign`},
-		"cert-dir system":       {annotated(policy.CertDirKey, "/etc/"), `annotation isthmus.dev/cert-dir: "/etc/" is not allowed; a mount there would hide what the containers need; want a dedicated directory such as /etc/istio-certs`},
-		"cert-dir of the agent": {annotated(policy.CertDirKey, "/var/run/secrets/workload-spiffe-credentials/"), `annotation isthmus.dev/cert-dir: "/var/run/secrets/workload-spiffe-credentials/" is not allowed; the agent uses /var/run/secrets/workload-spiffe-credentials itself; want another directory such as /etc/istio-certs`},
-		"cert-dir by /run":      {annotated(policy.CertDirKey, "/run/secrets/tokens"), `annotation isthmus.dev/cert-dir: "/run/secrets/tokens" is not allowed; the agent uses /var/run/secrets/tokens itself; want another directory such as /etc/istio-certs`},
-		"cert-dir above":        {annotated(policy.CertDirKey, "/var/run/secrets"), `annotation isthmus.dev/cert-dir: "/var/run/secrets" is not allowed; the agent uses /var/run/secrets/istio itself; want another directory such as /etc/istio-certs`},
-		"secret-name":           {annotated(policy.SecretNameKey, "other"), `annotation isthmus.dev/secret-name: "other" is not allowed; want one of the names that the chart allows: istio-certs`},
-		"publish":               {annotated(policy.PublishKey, "1"), `annotation isthmus.dev/publish: "1" is not allowed; want "true" or "false"`},
-		"publish, mode secret":  {annotated(policy.PublishKey, "true", policy.ModeKey, "secret"), `annotation isthmus.dev/publish: "true" is not allowed; mode secret has no agent in the pod, so there are no files to publish; want "false"`},
-		"files, mode secret":    {annotated(policy.DeliveryKey, "files", policy.ModeKey, "secret"), `annotation isthmus.dev/delivery: "files" is not allowed; mode secret has no agent that writes files; want secret`},
-		"envoy":                 {annotated(policy.EnvoyKey, "on"), `annotation isthmus.dev/envoy: "on" is not allowed; want "true" or "false"`},
-		"cert-ttl":              {annotated(policy.CertTTLKey, "1 day"), `annotation isthmus.dev/cert-ttl: "1 day" is not allowed; want a Go duration of at least one minute, such as 12h`},
-		"container":             {annotated(policy.ContainerKey, "envoy"), `annotation isthmus.dev/container: "envoy" is not a container of the pod; its containers are emissary`},
-		"container, profile":    {annotated(policy.ContainerKey, "envoy", policy.ProfileKey, "generic"), `annotation isthmus.dev/container: "envoy" is not a container of the pod; its containers are emissary`},
-		"proxyImage":            {annotated(policy.IstioProxyImageKey, "Not An Image"), `annotation sidecar.istio.io/proxyImage: "Not An Image" is not allowed; want an image such as docker.io/istio/proxyv2:1.31.1`},
-		"proxyCPU":              {annotated(policy.IstioProxyCPUKey, "lots"), `annotation sidecar.istio.io/proxyCPU: "lots" is not allowed; want a positive quantity such as 100m or 128Mi`},
-		"proxyMemory":           {annotated(policy.IstioProxyMemoryKey, "-1Mi"), `annotation sidecar.istio.io/proxyMemory: "-1Mi" is not allowed; want a positive quantity such as 100m or 128Mi`},
-		"proxyCPU above limit":  {annotated(policy.IstioProxyCPUKey, "2", policy.IstioProxyCPULimitKey, "1"), `cpu request 2 is above its limit 1`},
-		"logLevel":              {annotated(policy.IstioLogLevelKey, "loud"), `annotation sidecar.istio.io/logLevel: "loud" is not allowed; want trace, debug, info, warning, error, critical or off`},
-		"agentLogLevel":         {annotated(policy.IstioAgentLogLevelKey, "all=1"), `annotation sidecar.istio.io/agentLogLevel: "all=1" is not allowed; want scopes and levels such as default:info,ca:debug`},
-		"status port":           {annotated(policy.IstioStatusPortKey, "0"), `annotation status.sidecar.istio.io/port: "0" is not allowed; want a port from 1 to 65535`},
-		"status port of Envoy":  {annotated(policy.IstioStatusPortKey, "15021"), `annotation status.sidecar.istio.io/port: "15021" is not allowed; Istio uses that port itself; want another one, by default 15020`},
+		"inject":                 {annotated(policy.InjectKey, "yes"), `annotation isthmus.dev/inject: "yes" is not allowed; want "true" or "false"`},
+		"mode misspelled":        {annotated(policy.ModeKey, "sidcar"), `annotation isthmus.dev/mode: "sidcar" is not allowed; want sidecar, istio, secret or ambient`},
+		"publish, mode istio":    {annotated(policy.PublishKey, "true", policy.ModeKey, "istio"), `annotation isthmus.dev/publish: "true" is not allowed; mode istio uses Istio's own agent, and Isthmus adds none to the pod, so there are no files to publish; want "false"`},
+		"no envoy, mode istio":   {annotated(policy.EnvoyKey, "false", policy.ModeKey, "istio"), `annotation isthmus.dev/envoy: "false" is not allowed; mode istio runs Istio's complete sidecar, including Envoy; remove the annotation, or set isthmus.dev/mode: sidecar`},
+		"delivery, ambient":      {annotated(policy.DeliveryKey, "files", policy.ModeKey, "ambient"), `annotation isthmus.dev/delivery: "files" is not allowed; mode ambient gives the pod neither certificate nor sidecar; remove the annotation, or choose another mode`},
+		"publish, ambient":       {annotated(policy.PublishKey, "true", policy.ModeKey, "ambient"), `annotation isthmus.dev/publish: "true" is not allowed; mode ambient has no agent in the pod, so there are no files to publish; want "false"`},
+		"envoy, ambient":         {annotated(policy.EnvoyKey, "true", policy.ModeKey, "ambient"), `annotation isthmus.dev/envoy: "true" is not allowed; mode ambient gives the pod neither certificate nor sidecar; remove the annotation, or choose another mode`},
+		"delivery":               {annotated(policy.DeliveryKey, "pigeon"), `annotation isthmus.dev/delivery: "pigeon" is not allowed; want files or secret`},
+		"profile":                {annotated(policy.ProfileKey, "traefik"), `annotation isthmus.dev/profile: "traefik" is not a profile; known are aes, ambassador, emissary, generic`},
+		"cert-dir relative":      {annotated(policy.CertDirKey, "certs"), `annotation isthmus.dev/cert-dir: "certs" is not allowed; want an absolute path such as /etc/istio-certs, without colon or dollar sign`},
+		"cert-dir with a parent": {annotated(policy.CertDirKey, "/etc/../srv/certs"), `annotation isthmus.dev/cert-dir: "/etc/../srv/certs" is not allowed; want a path without .., such as /etc/istio-certs`},
+		"cert-dir of 513 bytes":  {annotated(policy.CertDirKey, "/"+strings.Repeat("x", 512)), `annotation isthmus.dev/cert-dir: a value of 513 bytes is not allowed; want at most 512 bytes`},
+		"mode of 65 bytes":       {annotated(policy.ModeKey, strings.Repeat("x", 65)), `annotation isthmus.dev/mode: a value of 65 bytes is not allowed; want at most 64 bytes`},
+		"cert-ttl of 65 bytes":   {annotated(policy.CertTTLKey, strings.Repeat("0", 63)+"9h"), `annotation isthmus.dev/cert-ttl: a value of 65 bytes is not allowed; want at most 64 bytes`},
+		"inject of 65 bytes":     {annotated(policy.InjectKey, strings.Repeat("x", 65)), `annotation isthmus.dev/inject: a value of 65 bytes is not allowed; want "true" or "false"`},
+		"profile, empty":         {annotated(policy.ProfileKey, ""), `annotation isthmus.dev/profile: "" is not a profile; known are aes, ambassador, emissary, generic`},
+		"profile of 254 bytes":   {annotated(policy.ProfileKey, strings.Repeat("x", 254)), `annotation isthmus.dev/profile: a value of 254 bytes is not allowed; want at most 253 bytes`},
+		"container, empty":       {annotated(policy.ContainerKey, ""), `annotation isthmus.dev/container: "" is not allowed; want the name of one of the pod's containers`},
+		"cert-dir system":        {annotated(policy.CertDirKey, "/etc/"), `annotation isthmus.dev/cert-dir: "/etc/" is not allowed; a mount there would hide what the containers need; want a dedicated directory such as /etc/istio-certs`},
+		"cert-dir of the agent":  {annotated(policy.CertDirKey, "/var/run/secrets/workload-spiffe-credentials/"), `annotation isthmus.dev/cert-dir: "/var/run/secrets/workload-spiffe-credentials/" is not allowed; the agent uses /var/run/secrets/workload-spiffe-credentials itself; want another directory such as /etc/istio-certs`},
+		"cert-dir by /run":       {annotated(policy.CertDirKey, "/run/secrets/tokens"), `annotation isthmus.dev/cert-dir: "/run/secrets/tokens" is not allowed; the agent uses /var/run/secrets/tokens itself; want another directory such as /etc/istio-certs`},
+		"cert-dir above":         {annotated(policy.CertDirKey, "/var/run/secrets"), `annotation isthmus.dev/cert-dir: "/var/run/secrets" is not allowed; the agent uses /var/run/secrets/istio itself; want another directory such as /etc/istio-certs`},
+		"secret-name":            {annotated(policy.SecretNameKey, "other"), `annotation isthmus.dev/secret-name: "other" is not allowed; want one of the names that the chart allows: istio-certs`},
+		"publish":                {annotated(policy.PublishKey, "1"), `annotation isthmus.dev/publish: "1" is not allowed; want "true" or "false"`},
+		"publish, mode secret":   {annotated(policy.PublishKey, "true", policy.ModeKey, "secret"), `annotation isthmus.dev/publish: "true" is not allowed; mode secret has no agent in the pod, so there are no files to publish; want "false"`},
+		"files, mode secret":     {annotated(policy.DeliveryKey, "files", policy.ModeKey, "secret"), `annotation isthmus.dev/delivery: "files" is not allowed; mode secret has no agent that writes files; want secret`},
+		"envoy":                  {annotated(policy.EnvoyKey, "on"), `annotation isthmus.dev/envoy: "on" is not allowed; want "true" or "false"`},
+		"cert-ttl":               {annotated(policy.CertTTLKey, "1 day"), `annotation isthmus.dev/cert-ttl: "1 day" is not allowed; want a Go duration of at least one minute, such as 12h`},
+		"container":              {annotated(policy.ContainerKey, "envoy"), `annotation isthmus.dev/container: "envoy" is not a container of the pod; its containers are emissary`},
+		"container, profile":     {annotated(policy.ContainerKey, "envoy", policy.ProfileKey, "generic"), `annotation isthmus.dev/container: "envoy" is not a container of the pod; its containers are emissary`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := encode(t, c.pod)
@@ -77,6 +78,111 @@ func TestInvalidOverride(t *testing.T) {
 			assert.Equal(t, string(before), string(encode(t, c.pod)), "the pod must not be written")
 		})
 	}
+}
+
+// TestNeighbours shows that nothing is read of a pod that is no edge, if only its namespace
+// opted it in: it is left unchanged without a warning, whatever it says.
+func TestNeighbours(t *testing.T) {
+	long := strings.Repeat("9", 240<<10)
+	for name, annotations := range map[string]map[string]string{
+		"Istio's log levels":       {policy.IstioLogLevelKey: "rbac:debug,jwt:debug"},
+		"Istio's status port 0":    {policy.IstioStatusPortKey: "0"},
+		"Istio's port with spaces": {policy.IstioStatusPortKey: " 15021 "},
+		"no CPU for Istio's":       {policy.IstioProxyCPUKey: "0"},
+		"Istio's image":            {policy.IstioProxyImageKey: "Registry.example/Proxy:1"},
+		"no value of Istio's":      {policy.IstioAgentLogLevelKey: "all=1", policy.IstioProxyConfigKey: "[", policy.IstioUserVolumeMount: "["},
+		"a long quantity":          {policy.IstioProxyMemLimitKey: long},
+		"wrong values of ours":     {policy.ModeKey: "sidcar", policy.CertDirKey: "..", policy.CertTTLKey: long},
+		"unknown keys":             {"isthmus.dev/colour": "", policy.Domain + strings.Repeat("x", 240<<10): ""},
+		"a status":                 {policy.StatusKey: "{"},
+		"a status of another pod":  {policy.StatusKey: `{"schema":1,"mode":"secret","container":"web","added":{"labels":{"isthmus.dev/injected":"secret"}}}`},
+		"much":                     {"a": strings.Repeat("x", 300<<10)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := edge()
+			pod.Annotations = annotations
+			pod.Spec.Containers = []corev1.Container{{Name: "web", Image: "registry.example/web:1"}}
+			for kind, template := range map[string]bool{"pod": false, "template": true} {
+				result := newEngine(t, inject.Options{}).Inject(inject.Request{Pod: pod, Namespace: labelled("edge"), Template: template})
+				assert.Equal(t, inject.Result{Reason: policy.NoProfile}, result, kind)
+			}
+		})
+	}
+}
+
+// TestIstioKeys shows what happens to an edge with a value of Istio's own keys that cannot
+// be honoured: it is denied only if it asked for itself.
+func TestIstioKeys(t *testing.T) {
+	for name, c := range map[string]struct {
+		pod  *corev1.Pod
+		want string
+	}{
+		"proxyImage":             {annotated(policy.IstioProxyImageKey, "Not An Image"), `annotation sidecar.istio.io/proxyImage: "Not An Image" is not allowed; want an image such as docker.io/istio/proxyv2:1.31.1`},
+		"proxyCPU":               {annotated(policy.IstioProxyCPUKey, "lots"), `annotation sidecar.istio.io/proxyCPU: "lots" is not allowed; want a quantity such as 100m or 128Mi`},
+		"proxyMemory":            {annotated(policy.IstioProxyMemoryKey, "-1Mi"), `annotation sidecar.istio.io/proxyMemory: "-1Mi" is not allowed; want a quantity such as 100m or 128Mi`},
+		"proxyCPU above limit":   {annotated(policy.IstioProxyCPUKey, "2", policy.IstioProxyCPULimitKey, "1"), `annotation sidecar.istio.io/proxyCPU: "2" is not allowed; want at most sidecar.istio.io/proxyCPULimit: "1"`},
+		"logLevel":               {annotated(policy.IstioLogLevelKey, "loud"), `annotation sidecar.istio.io/logLevel: "loud" is not allowed; want levels and components such as info or warning,rbac:debug, with the levels trace, debug, info, warning, error, critical or off`},
+		"agentLogLevel":          {annotated(policy.IstioAgentLogLevelKey, "all=1"), `annotation sidecar.istio.io/agentLogLevel: "all=1" is not allowed; want scopes and levels such as default:info,ca:debug`},
+		"status port":            {annotated(policy.IstioStatusPortKey, "65536"), `annotation status.sidecar.istio.io/port: "65536" is not allowed; want a port from 1 to 65535`},
+		"status port of Envoy":   {annotated(policy.IstioStatusPortKey, "15021"), `annotation status.sidecar.istio.io/port: "15021" is not allowed; Istio uses that port itself; want another one, by default 15020`},
+		"a quantity of 65 bytes": {annotated(policy.IstioProxyMemLimitKey, strings.Repeat("0", 60)+"128Mi"), `annotation sidecar.istio.io/proxyMemoryLimit: a value of 65 bytes is not allowed; want at most 64 bytes`},
+		"an image of 513 bytes":  {annotated(policy.IstioProxyImageKey, strings.Repeat("x", 513)), `annotation sidecar.istio.io/proxyImage: a value of 513 bytes is not allowed; want at most 512 bytes`},
+		"no value":               {annotated(policy.IstioProxyCPUKey, ""), `annotation sidecar.istio.io/proxyCPU: "" is not allowed; want a quantity such as 100m or 128Mi`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			engine := newEngine(t, inject.Options{})
+			result := engine.Inject(inject.Request{Pod: c.pod, Namespace: labelled("edge")})
+			assert.False(t, result.Denied)
+			assert.Equal(t, policy.InvalidOverride, result.Reason)
+			assert.Empty(t, result.Patch)
+			assert.Equal(t, []policy.Warning{{Code: "invalid-override", Text: "left without an identity: " + c.want}}, result.Warnings)
+
+			c.pod.Annotations[policy.InjectKey] = "true"
+			result = engine.Inject(inject.Request{Pod: c.pod, Namespace: labelled("edge")})
+			assert.True(t, result.Denied)
+			assert.Equal(t, c.want, result.Message)
+
+			c.pod.Annotations[policy.ModeKey] = "secret"
+			result = engine.Inject(inject.Request{Pod: c.pod, Namespace: labelled("edge")})
+			assert.Equal(t, policy.Injected, result.Reason, "mode secret adds no sidecar, so nothing is read")
+			assert.Contains(t, codes(result), "no-effect")
+		})
+	}
+}
+
+// TestIstioKeysAreHonoured shows values that Istio accepts.
+func TestIstioKeysAreHonoured(t *testing.T) {
+	sidecar := func(pairs ...string) corev1.Container {
+		pod := annotated(pairs...)
+		result := newEngine(t, inject.Options{}).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+		require.Equal(t, policy.Injected, result.Reason, result.Message)
+		return decode(t, apply(t, encode(t, pod), result)).Spec.InitContainers[0]
+	}
+	assert.Contains(t, sidecar(policy.IstioLogLevelKey, "rbac:debug,jwt:debug").Args, "--proxyLogLevel=rbac:debug,jwt:debug")
+	assert.Contains(t, sidecar(policy.IstioLogLevelKey, "warning,http2.x:off").Args, "--proxyLogLevel=warning,http2.x:off")
+	assert.Equal(t, int32(15025), sidecar(policy.IstioStatusPortKey, " 15025 ").StartupProbe.HTTPGet.Port.IntVal)
+	requests := sidecar(policy.IstioProxyCPUKey, "0").Resources.Requests
+	assert.True(t, requests.Cpu().IsZero())
+	assert.Equal(t, patches.DefaultProxyImage, sidecar(policy.IstioProxyImageKey, "proxyv2").Image, "Istio takes the mesh's image for a name without a slash")
+	assert.Equal(t, "corp/proxyv2:1.30.0", sidecar(policy.IstioProxyImageKey, "corp/proxyv2:1.30.0").Image)
+
+	for _, inject := range []string{"", "true"} {
+		pod := annotated(policy.IstioStatusPortKey, "0")
+		if inject != "" {
+			pod.Annotations[policy.InjectKey] = inject
+		}
+		port, warnings := statusPortOf(t, pod)
+		assert.Equal(t, int32(15020), port)
+		assert.Equal(t, []policy.Warning{{Code: "no-effect", Text: `annotation status.sidecar.istio.io/port: "0" leaves out the probe of Istio's own sidecar, and has no effect here: the edge waits for its certificate with a probe on port 15020; remove the annotation`}}, warnings)
+	}
+}
+
+func statusPortOf(t *testing.T, pod *corev1.Pod) (int32, []policy.Warning) {
+	t.Helper()
+	result := newEngine(t, inject.Options{}).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+	require.Equal(t, policy.Injected, result.Reason, result.Message)
+	injected := decode(t, apply(t, encode(t, pod), result))
+	return injected.Spec.InitContainers[0].StartupProbe.HTTPGet.Port.IntVal, result.Warnings
 }
 
 // TestRefused shows that a pod that is opted in itself is denied with the reason, and that the

@@ -17,8 +17,8 @@ type rendering struct {
 // render renders the sidecar, or returns it from the cache. It is an error if the pod's
 // overrides contradict each other.
 func (e *Engine) render(p patches.Params) (*rendering, error) {
-	if r, ok := e.renderings.Get(p); ok {
-		return r.(*rendering), nil
+	if r, ok := e.renderings.get(p); ok {
+		return r, nil
 	}
 	sidecar, err := e.template.Render(p)
 	if err != nil {
@@ -37,18 +37,18 @@ func (e *Engine) render(p patches.Params) (*rendering, error) {
 		r.volumes = append(r.volumes, encode(sidecar.Volumes[i]))
 		r.volumeFingerprints[sidecar.Volumes[i].Name] = fingerprintVolume(&sidecar.Volumes[i])
 	}
-	if r.size() <= maxCachedBytes {
-		e.renderings.Add(p, r)
-	}
+	p = p.Clone()
+	e.renderings.add(p, r, r.size()+p.Size())
 	return r, nil
 }
 
-// size returns the length in bytes of what is added to the pod.
+// size returns about how many bytes the rendering takes in memory: the sidecar as
+// objects takes about three times its length as JSON.
 func (r *rendering) size() int {
-	n := 0
+	n := 1 << 10
 	for _, list := range [][]any{r.initContainers, r.containers, r.volumes} {
 		for _, item := range list {
-			n += len(item.(json.RawMessage))
+			n += 4 * len(item.(json.RawMessage))
 		}
 	}
 	return n

@@ -44,14 +44,19 @@ func TestRestricted(t *testing.T) {
 				result := newEngine(t, withPublisher).Inject(inject.Request{Pod: pod, Namespace: ns})
 				require.Equal(t, policy.Injected, result.Reason, result.Message)
 				after := decode(t, apply(t, encode(t, pod), result))
+				for _, list := range [][]corev1.Container{after.Spec.InitContainers, after.Spec.Containers[1:]} {
+					for i := range list {
+						security := list[i].SecurityContext
+						assert.Equal(t, openShift, security.RunAsUser == nil, list[i].Name)
+						assert.Equal(t, openShift, security.RunAsGroup == nil, list[i].Name)
+						assert.Equal(t, openShift, security.SeccompProfile == nil, list[i].Name)
+						// OpenShift's security context constraints set it.
+						security.SeccompProfile = &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}
+					}
+				}
 				verdict := podsecurity.AggregateCheckResults(evaluator.EvaluatePod(
 					api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}, &after.ObjectMeta, &after.Spec))
 				assert.True(t, verdict.Allowed, verdict.ForbiddenDetail())
-				for _, list := range [][]corev1.Container{after.Spec.InitContainers, after.Spec.Containers[1:]} {
-					for _, c := range list {
-						assert.Equal(t, openShift, c.SecurityContext.RunAsUser == nil, c.Name)
-					}
-				}
 			})
 		}
 	}

@@ -3,7 +3,6 @@ package inject
 import (
 	"fmt"
 	"maps"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -15,6 +14,9 @@ import (
 
 // maxSelectorBytes is the longest selector that is parsed.
 const maxSelectorBytes = 4 << 10
+
+// maxRepeated is how many bytes of a selector are repeated in a message.
+const maxRepeated = 128
 
 // HiddenCode is the code of the warning about an edge that does not see what the
 // controller keeps for it.
@@ -52,9 +54,9 @@ func (s *subject) warnHiddenBy(name string, v Variable, hides func(value string)
 	}
 	switch isHidden, err := hides(v.Value); {
 	case err != nil:
-		s.warn(HiddenCode, "%s is %q, which cannot be read as a selector (%v), so it is unknown whether the edge sees %s; correct it", name, shorten(v.Value), err, kept)
+		s.warn(HiddenCode, "%s is %q, which cannot be read as a selector (%v), so it is unknown whether the edge sees %s; correct it", name, policy.Clip(v.Value, maxRepeated), err, kept)
 	case isHidden:
-		s.warn(HiddenCode, "%s is %q, so the edge does not see %s in namespace %s; %s", name, shorten(v.Value), kept, s.Namespace.Name, remedy)
+		s.warn(HiddenCode, "%s is %q, so the edge does not see %s in namespace %s; %s", name, policy.Clip(v.Value, maxRepeated), kept, s.Namespace.Name, remedy)
 	}
 }
 
@@ -104,15 +106,6 @@ func (s *subject) fieldsHide(selector string) (bool, error) {
 		}
 	}
 	return false, nil
-}
-
-// shorten cuts a value that is repeated in a message.
-func shorten(value string) string {
-	const most = 128
-	if len(value) <= most {
-		return value
-	}
-	return strings.ToValidUTF8(value[:most], "") + "..."
 }
 
 // ObjectLabels are the labels of the Secrets and TLSContexts that the controller keeps.

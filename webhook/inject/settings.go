@@ -46,6 +46,9 @@ type Settings struct {
 	// Isthmus. Default: the image of the release. A build that is not a release has no
 	// default, and isthmus.dev/publish is then refused.
 	PublisherImage string `json:"publisherImage,omitempty"`
+	// Resources are the requests and limits of the containers that are added to pods.
+	// Default: see patches/sidecar.yaml.
+	Resources patches.Resources `json:"resources,omitempty"`
 	// ImagePullSecrets are appended to those of an injected pod. Default: none.
 	ImagePullSecrets []string `json:"imagePullSecrets,omitempty"`
 }
@@ -77,6 +80,9 @@ func (s Settings) Validate() error {
 	var errs []error
 	if err := s.Mesh.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("mesh: %w", err))
+	}
+	if err := s.Resources.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("resources: %w", err))
 	}
 	if s.PublisherImage != "" {
 		if _, err := reference.ParseNormalizedNamed(s.PublisherImage); err != nil {

@@ -26,7 +26,7 @@ func TestParseSettingsErrors(t *testing.T) {
 	for name, c := range map[string]struct{ yaml, want string }{
 		"no YAML":            {"mesh: [", "s.yaml: line 1: did not find expected node content"},
 		"a list":             {"- a\n", "s.yaml:1: want a mapping with the fields of a settings file"},
-		"unknown field":      {"defaults: {}\nmessh: {}\n", `s.yaml:2: a settings file has no field "messh"; known are defaults, excludedNamespaces, imagePullSecrets, mesh, mirrorSecretNames, publisherImage, secretLabels, secretNames, tlsContextALPN, tlsContextNames`},
+		"unknown field":      {"defaults: {}\nmessh: {}\n", `s.yaml:2: a settings file has no field "messh"; known are defaults, excludedNamespaces, imagePullSecrets, mesh, mirrorSecretNames, publisherImage, resources, secretLabels, secretNames, tlsContextALPN, tlsContextNames`},
 		"unknown mesh field": {"mesh:\n  trustDomian: x\n", `s.yaml:2: mesh has no field "trustDomian"; known are caAddress, caServerName, certProvider, clusterDomain, clusterID, discoveryAddress, eccCurve, eccSignatureAlgorithm, imagePullPolicy, maxCertTTL, meshID, network, proxyImage, revision, rootClusterTrustBundle, rootConfigMap, tokenAudience, trustDomain, workloadRSAKeySize`},
 		"field twice":        {"mesh: {}\nmesh: {}\n", `s.yaml:2: a settings file has the field "mesh" twice`},
 		"wrong type":         {"secretNames: istio-certs\n", "s.yaml:1: json: cannot unmarshal string"},
@@ -46,6 +46,10 @@ func TestParseSettingsErrors(t *testing.T) {
 		"empty ALPN":         {"tlsContextALPN: \"istio,\"\n", `s.yaml: tlsContextALPN "istio,": want names separated`},
 		"no label":           {"secretLabels: {edge: not a label}\n", `s.yaml: secretLabels: edge=not a label: a valid label must be`},
 		"our own label":      {"secretLabels: {app.kubernetes.io/managed-by: helm}\n", `s.yaml: secretLabels: app.kubernetes.io/managed-by=helm: Isthmus itself sets labels of that name; choose another`},
+		"resources":          {"resources:\n  sidecar: {limits: {cpu: lots}}\n", `s.yaml: resources: sidecar: limits.cpu "lots": want a positive quantity such as 100m or 128Mi`},
+		"resources of zero":  {"resources: {envoy: {requests: {memory: 0}}}\n", `s.yaml: resources: envoy: requests.memory "0": want a positive quantity such as 100m or 128Mi`},
+		"request over limit": {"resources: {publisher: {requests: {cpu: 1}, limits: {cpu: 500m}}}\n", `s.yaml: resources: publisher: requests.cpu 1 is above limits.cpu 500m; want at most the limit`},
+		"unknown resource":   {"resources: {sidecar: {limits: {gpu: 1}}}\n", `s.yaml:1: limits has no field "gpu"; known are cpu, ephemeral-storage, memory`},
 		"default secret":     {"defaults: {secretName: x}\n", `s.yaml: defaults: default for isthmus.dev/secret-name: "x" is not allowed; want one of the names that the chart allows: istio-certs`},
 	} {
 		t.Run(name, func(t *testing.T) {

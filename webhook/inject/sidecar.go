@@ -20,14 +20,31 @@ func (s *subject) planSidecar() (p plan, reason policy.Reason, message string) {
 	if p.params, message = s.sidecarParams(location.dir, location.ownVolume); message != "" {
 		return p, policy.InvalidOverride, message
 	}
-	for _, check := range []func(*plan) string{s.checkNames, s.checkRestartPolicy, s.checkPort, s.checkHostNetwork, s.planMetadata} {
+	for _, check := range []func(*plan) string{s.checkNames, s.checkRestartPolicy, s.checkPorts, s.checkHostNetwork, s.planMetadata} {
 		if message := check(&p); message != "" {
 			return p, policy.Conflict, message
 		}
 	}
+	s.warnCoveredResources(p.params.PodResources)
 	s.planEnv(&p)
 	s.planPullSecrets(&p)
 	return p, "", ""
+}
+
+// warnCoveredResources warns of Istio's annotations about resources that the pod itself
+// requests or limits.
+func (s *subject) warnCoveredResources(pod patches.PodResources) {
+	for _, a := range []struct {
+		key     string
+		covered bool
+	}{
+		{policy.IstioProxyCPUKey, pod.CPU}, {policy.IstioProxyCPULimitKey, pod.CPU},
+		{policy.IstioProxyMemoryKey, pod.Memory}, {policy.IstioProxyMemLimitKey, pod.Memory},
+	} {
+		if v, ok := s.Pod.Annotations[a.key]; ok && a.covered {
+			s.warn("no-effect", "annotation %s: %q has no effect because spec.resources of the pod covers its containers; remove the annotation", a.key, v)
+		}
+	}
 }
 
 // sidecarParams returns the parameters of mode sidecar. The message says what the mesh
@@ -59,11 +76,12 @@ func (s *subject) sidecarParams(certDir string, ownVolume bool) (patches.Params,
 		OwnCertsVolume: ownVolume,
 		HostNetwork:    s.Pod.Spec.HostNetwork,
 		Guaranteed:     isGuaranteed(s.Pod),
-		NoUID:          openShift,
+		PodResources:   patches.PodResourcesOf(s.Pod),
+		OpenShift:      openShift,
 		Overrides: patches.Overrides{
-			Image: o.Proxy.Image, CPU: o.Proxy.CPU, Memory: o.Proxy.Memory,
-			CPULimit: o.Proxy.CPULimit, MemoryLimit: o.Proxy.MemoryLimit,
-			LogLevel: o.Proxy.LogLevel, AgentLogLevel: o.Proxy.AgentLogLevel, StatusPort: o.Proxy.StatusPort,
+			Image: s.proxy.Image, CPU: s.proxy.CPU, Memory: s.proxy.Memory,
+			CPULimit: s.proxy.CPULimit, MemoryLimit: s.proxy.MemoryLimit,
+			LogLevel: s.proxy.LogLevel, AgentLogLevel: s.proxy.AgentLogLevel, StatusPort: s.proxy.StatusPort,
 		},
 	}, ""
 }
@@ -78,8 +96,11 @@ func ttlProblem(ttl, limit time.Duration) string {
 }
 
 // isGuaranteed reports whether the pod is in the Guaranteed class without the containers
-// that Isthmus adds.
+// that Isthmus adds. In a pod with resources of its own the containers do not matter.
 func isGuaranteed(pod *corev1.Pod) bool {
+	if pod.Spec.Resources != nil {
+		return false
+	}
 	for _, list := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
 		for i := range list {
 			if list[i].Name == patches.SidecarName || list[i].Name == patches.PublisherName {

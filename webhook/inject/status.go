@@ -1,9 +1,9 @@
 package inject
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -80,12 +80,17 @@ func ReadStatus(pod *corev1.Pod) (*Status, error) {
 	return parseStatus(text)
 }
 
-// parseStatus reads the annotation strictly.
+// maxStatusBytes is the longest status that is written and read.
+const maxStatusBytes = 64 << 10
+
+// parseStatus reads the annotation. It ignores fields that it does not know: webhooks of
+// two versions run side by side during an upgrade and a rollback.
 func parseStatus(text string) (*Status, error) {
+	if len(text) > maxStatusBytes {
+		return nil, fmt.Errorf("annotation %s is not one that Isthmus wrote: it holds %d bytes, and Isthmus writes at most %d", policy.StatusKey, len(text), maxStatusBytes)
+	}
 	st := &Status{}
-	dec := json.NewDecoder(bytes.NewReader([]byte(text)))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(st); err != nil {
+	if err := json.Unmarshal([]byte(text), st); err != nil {
 		return nil, fmt.Errorf("annotation %s is not one that Isthmus wrote: %w", policy.StatusKey, err)
 	}
 	if st.Schema != statusSchema {
@@ -97,20 +102,40 @@ func parseStatus(text string) (*Status, error) {
 	return st, nil
 }
 
-// problem says why no injection in the status' mode can have written it, or returns "".
+// checkUnderstood returns an error if the status has a field or a mode that this version
+// does not know, so that it cannot tell everything that was added.
+func (st *Status) checkUnderstood(text string) error {
+	dec := json.NewDecoder(strings.NewReader(text))
+	dec.DisallowUnknownFields()
+	err := dec.Decode(&Status{})
+	if err == nil && !st.Mode.Known() {
+		err = fmt.Errorf("unknown mode %q", st.Mode)
+	}
+	if err != nil {
+		return fmt.Errorf("annotation %s was written by version %q of Isthmus, and this version does not know all of it: %w; use that version", policy.StatusKey, st.Version, err)
+	}
+	return nil
+}
+
+// problem says why no injection in the status' mode can have written it, or returns "". A
+// newer version may have modes that this version does not know; their pods carry the
+// label too.
 func (st *Status) problem() string {
+	hasLabel := st.Added.Labels[policy.InjectedLabel] == string(st.Mode)
 	switch {
 	case st.Container == "":
 		return "it names no edge container"
-	case !st.Mode.Known():
-		return fmt.Sprintf("mode %q is unknown", st.Mode)
+	case !st.Mode.Known() && (st.Mode == "" || !hasLabel):
+		return fmt.Sprintf("mode %q is unknown", policy.Clip(string(st.Mode), maxTemplateName))
 	case st.Mode == policy.Sidecar && len(st.Added.InitContainers) == 0:
 		return "it lists no container"
-	case st.Mode != policy.Sidecar && len(st.Added.InitContainers)+len(st.Added.Containers) > 0:
+	case st.Mode != policy.Sidecar && st.Mode.Known() && len(st.Added.InitContainers)+len(st.Added.Containers) > 0:
 		return fmt.Sprintf("it lists a container, but mode %s adds none", st.Mode)
-	case st.Mode != policy.Sidecar && st.Added.Labels[policy.InjectedLabel] != string(st.Mode):
+	case st.Mode != policy.Sidecar && !hasLabel:
 		return "it lists no label " + policy.InjectedLabel
-	default:
-		return ""
 	}
+	if dir, problem := policy.ParseCertDir(st.CertDir); st.CertDir != "" && (problem != "" || dir != st.CertDir) {
+		return "certDir is " + policy.Quote(policy.CertDirKey, st.CertDir) + ", which is no directory that an injection chooses"
+	}
+	return ""
 }

@@ -26,6 +26,9 @@ func Uninject(pod *corev1.Pod) ([]jsonpatch.Operation, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := st.checkUnderstood(text); err != nil {
+		return nil, err
+	}
 	edge := containerIndex(pod.Spec.Containers, st.Container)
 	if edge < 0 {
 		return nil, fmt.Errorf("spec.containers: the edge container %s is gone", st.Container)
@@ -160,7 +163,7 @@ func (r *reverter) removePullSecrets(pod *corev1.Pod) {
 // checkIstioMounts finds volumes that cannot be removed, because the sidecar that Istio's
 // injector added after Isthmus mounts them.
 func (r *reverter) checkIstioMounts(pod *corev1.Pod) {
-	if pod.Annotations[policy.IstioStatusKey] == "" {
+	if _, ours := r.added.InitContainers[patches.SidecarName]; ours || pod.Annotations[policy.IstioStatusKey] == "" {
 		return
 	}
 	for n, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {

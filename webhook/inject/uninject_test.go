@@ -1,6 +1,7 @@
 package inject_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -66,7 +67,10 @@ func TestUninjectRefusesWhatWasChanged(t *testing.T) {
 		"label":          {func(p *corev1.Pod) { p.Labels[policy.IstioTLSModeLabel] = "istio" }, `metadata.labels: security.istio.io/tlsMode is "istio" and was "disabled" when it was injected`},
 		"annotation":     {func(p *corev1.Pod) { delete(p.Annotations, policy.IstioInjectKey) }, "metadata.annotations: sidecar.istio.io/inject is gone"},
 		"status":         {func(p *corev1.Pod) { p.Annotations[policy.StatusKey] = `{"schema":2}` }, "annotation isthmus.dev/status has schema 2; this version of Isthmus knows 1"},
-		"status unknown": {func(p *corev1.Pod) { p.Annotations[policy.StatusKey] = `{"schema":1,"x":1}` }, `annotation isthmus.dev/status is not one that Isthmus wrote: json: unknown field "x"`},
+		"status unknown": {func(p *corev1.Pod) { p.Annotations[policy.StatusKey] = `{"schema":1,"x":1}` }, `annotation isthmus.dev/status is not one that Isthmus wrote: it names no edge container`},
+		"status of a newer version": {func(p *corev1.Pod) {
+			p.Annotations[policy.StatusKey] = strings.Replace(p.Annotations[policy.StatusKey], `"version":"dev"`, `"version":"v9.0.0","note":"x"`, 1)
+		}, `annotation isthmus.dev/status was written by version "v9.0.0" of Isthmus, and this version does not know all of it: json: unknown field "note"; use that version`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod := injected(t)

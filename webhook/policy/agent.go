@@ -18,6 +18,15 @@ var sidecarPorts = []int32{15000, 15001, 15004, 15006, 15008, defaultStatusPort,
 // the agent's default.
 var reservedPorts = slices.DeleteFunc(slices.Clone(sidecarPorts), func(port int32) bool { return port == defaultStatusPort })
 
+// envoyPorts are the sidecarPorts on which Envoy, or the agent for it, listens beside the
+// status port: the admin interface, captured traffic, the agent's debug interface, health
+// checks and metrics. 15008 and 15053 are used only where the mesh asks for them.
+var envoyPorts = []int32{15000, 15001, 15004, 15006, 15021, 15090}
+
+// EnvoyPorts returns the ports that the sidecar takes beside its status port if Envoy runs
+// in it.
+func EnvoyPorts() []int32 { return slices.Clone(envoyPorts) }
+
 // IsSidecarPort reports whether Istio's sidecar itself listens on the port.
 func IsSidecarPort(port int32) bool { return slices.Contains(sidecarPorts, port) }
 

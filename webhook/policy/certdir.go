@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -19,10 +20,15 @@ var kernelDirs = []string{"/dev", "/proc", "/sys"}
 // with it, or "". Emissary compares directories as exact strings, so a trailing
 // slash is cut.
 func ParseCertDir(v string) (dir, problem string) {
+	if limit := valueLimit(CertDirKey); len(v) > limit {
+		return "", fmt.Sprintf("want at most %d bytes", limit)
+	}
 	dir = path.Clean(v)
 	switch {
-	case !path.IsAbs(v) || strings.ContainsAny(v, ":\x00\n$") || len(v) > 512:
+	case !path.IsAbs(v) || strings.ContainsAny(v, ":\x00\n$"):
 		return dir, "want an absolute path such as /etc/istio-certs, without colon or dollar sign"
+	case slices.Contains(strings.Split(v, "/"), ".."): // the API server refuses it in a mountPath
+		return dir, "want a path without .., such as /etc/istio-certs"
 	case slices.Contains(systemDirs, dir):
 		return dir, "a mount there would hide what the containers need; want a dedicated directory such as /etc/istio-certs"
 	}

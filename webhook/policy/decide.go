@@ -40,7 +40,7 @@ func Decide(labels, annotations map[string]string, ns Namespace, excludedNamespa
 		isSet       bool
 	}{{"label", label, hasLabel}, {"annotation", annotation, hasAnnotation}} {
 		if v.isSet && v.value != "true" && v.value != "false" {
-			return deny(InvalidOverride, `%s %s: %q is not allowed; want "true" or "false"`, v.kind, InjectKey, v.value)
+			return deny(InvalidOverride, `%s %s`, v.kind, notAllowed(InjectKey, v.value, `want "true" or "false"`))
 		}
 	}
 	if hasLabel && hasAnnotation && label != annotation {

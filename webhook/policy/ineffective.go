@@ -25,7 +25,7 @@ func IneffectiveKeys(podAnnotations map[string]string, ns Namespace, o Options) 
 		out = append(out, Warning{"no-effect", fmt.Sprintf(format, args...)})
 	}
 	if v, ok := ns.Annotations[MirrorSecretKey]; ok && o.Source != Mirror {
-		warn("namespace %s: annotation %s: %q has no effect because the source is %s; set %s: mirror, or remove the annotation", ns.Name, MirrorSecretKey, v, o.Source, SourceKey)
+		warn("namespace %s: annotation %s: %s has no effect because the source is %s; set %s: mirror, or remove the annotation", ns.Name, MirrorSecretKey, Quote(MirrorSecretKey, v), o.Source, SourceKey)
 	}
 	if v := ns.Annotations[EnvoyKey]; v == "false" && o.Mode == Istio {
 		warn("namespace %s: annotation %s: %q has no effect because mode istio runs Istio's complete sidecar; remove the annotation", ns.Name, EnvoyKey, v)
@@ -33,7 +33,7 @@ func IneffectiveKeys(podAnnotations map[string]string, ns Namespace, o Options) 
 	if o.Mode == Ambient {
 		for _, key := range slices.Concat(certificateKeys, secretKeys) {
 			if v, ok := ns.Annotations[key]; ok && v != "false" {
-				warn("namespace %s: annotation %s: %q has no effect because mode ambient has no certificate; remove the annotation", ns.Name, key, v)
+				warn("namespace %s: annotation %s: %s has no effect because mode ambient has no certificate; remove the annotation", ns.Name, key, Quote(key, v))
 			}
 		}
 	}
@@ -42,7 +42,7 @@ func IneffectiveKeys(podAnnotations map[string]string, ns Namespace, o Options) 
 	}
 	for _, key := range sidecarKeys {
 		if v, ok := podAnnotations[key]; ok && v != "false" {
-			warn("annotation %s: %q has no effect because mode %s adds no sidecar; remove the annotation", key, v, o.Mode)
+			warn("annotation %s: %s has no effect because mode %s adds no sidecar; remove the annotation", key, Quote(key, v), o.Mode)
 		}
 	}
 	return out

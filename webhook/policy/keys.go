@@ -123,6 +123,9 @@ const (
 	// injector of the default revision, any other value to none
 	// (mutatingwebhook.yaml of Istio's chart).
 	IstioInjectionLabel = "istio-injection"
+	// IstioTemplatesKey lists the templates that Istio's injector uses. Default: those
+	// of the injector's configuration, usually sidecar.
+	IstioTemplatesKey = "inject.istio.io/templates"
 	// IstioStatusKey is the annotation that Istio's injector writes.
 	IstioStatusKey = "sidecar.istio.io/status"
 	// IstioUserVolumeKey adds volumes to a pod that Istio injects.

@@ -75,11 +75,6 @@ type Options struct {
 	// Delivery is how the edge reads its certificate. It is empty in mode ambient,
 	// which has no certificate to deliver.
 	Delivery Delivery
-	// Profile is the name of the profile that the pod chose, bypassing matching.
-	Profile string
-	// NamespaceProfile is the name of the only profile that may match, as the
-	// namespace chose it.
-	NamespaceProfile string
 	// CertDir is the certificate directory in the edge container.
 	CertDir string
 	// CertDirSet is true when pod or namespace chose CertDir.
@@ -106,13 +101,9 @@ type Options struct {
 	// CertTTL is the certificate lifetime to request. Zero means that neither pod,
 	// namespace nor chart set it.
 	CertTTL time.Duration
-	// Container is the name of the edge container, if the pod sets it.
-	Container string
 	// Revision is the revision of Istio that pod or namespace chose. In mode istio it
 	// is the revision whose injector sees the pod.
 	Revision string
-	// Proxy is what Istio's own annotations set.
-	Proxy Proxy
 }
 
 // Problem is an invalid value.

@@ -1,9 +1,11 @@
 package policy
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/distribution/reference"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -12,12 +14,13 @@ import (
 // Proxy holds the values of Istio's own annotations for the sidecar. Empty means
 // not set.
 type Proxy struct {
-	// Image is the sidecar's image.
+	// Image is the sidecar's image. A name without a slash, such as proxyv2, is no
+	// image: Istio uses the mesh's image for it.
 	Image string
 	// CPU and Memory are requests, CPULimit and MemoryLimit are limits, as quantities
 	// of Kubernetes.
 	CPU, Memory, CPULimit, MemoryLimit string
-	// LogLevel is Envoy's log level.
+	// LogLevel holds Envoy's log levels, by component.
 	LogLevel string
 	// AgentLogLevel holds the log levels of the agent, by scope.
 	AgentLogLevel string
@@ -25,21 +28,41 @@ type Proxy struct {
 	StatusPort int32
 }
 
-// proxyLogLevels are the values of IstioLogLevelKey.
-var proxyLogLevels = []string{"trace", "debug", "info", "warning", "error", "critical", "off"}
+// envoyLevels are the levels that Envoy knows.
+const envoyLevels = "trace|debug|info|warning|warn|error|critical|off"
 
-// agentLogLevels matches the values of IstioAgentLogLevelKey: levels, each with an
-// optional scope.
-var agentLogLevels = regexp.MustCompile(`^([A-Za-z0-9_-]+:)?(none|fatal|error|warn|info|debug)(,([A-Za-z0-9_-]+:)?(none|fatal|error|warn|info|debug))*$`)
+var (
+	// proxyLogLevels matches the values of IstioLogLevelKey. The agent splits a list
+	// into Envoy's level and the levels of its components (splitComponentLog in
+	// pkg/envoy/proxy.go of Istio).
+	proxyLogLevels = levels(envoyLevels)
+	// agentLogLevels matches the values of IstioAgentLogLevelKey: levels, each with
+	// an optional scope.
+	agentLogLevels = levels("none|fatal|error|warn|info|debug")
+)
 
-// readProxy reads Istio's own annotations, which have an effect on a pod only.
-func (r *resolver) readProxy(p *Proxy) {
+// levels matches a list of levels, each with an optional component.
+func levels(known string) *regexp.Regexp {
+	level := `([A-Za-z0-9_.-]+:)?(` + known + `)`
+	return regexp.MustCompile(`^` + level + `(,` + level + `)*$`)
+}
+
+// ReadProxy reads Istio's own annotations, which have an effect on a pod only. They are
+// held to what Istio accepts (pkg/kube/inject/validate.go), as far as a pod with the
+// value can start. The problem is a sentence about the first value that is not
+// allowed, or "".
+func ReadProxy(podAnnotations map[string]string) (p Proxy, warnings []Warning, problem string) {
 	read := func(key string, dst *string, check func(string) string) {
-		if v, ok := r.podAnnotations[key]; ok {
+		v, ok := podAnnotations[key]
+		if !ok {
+			return
+		}
+		want := parseBounded(key, v, check)
+		switch {
+		case want == "":
 			*dst = v
-			if problem := check(v); problem != "" {
-				r.reportPod(key, v, problem)
-			}
+		case problem == "":
+			problem = "annotation " + notAllowed(key, v, want)
 		}
 	}
 	read(IstioProxyImageKey, &p.Image, func(v string) string {
@@ -48,13 +71,22 @@ func (r *resolver) readProxy(p *Proxy) {
 		}
 		return ""
 	})
+	if !strings.Contains(p.Image, "/") { // injection-template.yaml of Istio's chart
+		p.Image = ""
+	}
 	read(IstioProxyCPUKey, &p.CPU, quantityProblem)
 	read(IstioProxyMemoryKey, &p.Memory, quantityProblem)
 	read(IstioProxyCPULimitKey, &p.CPULimit, quantityProblem)
 	read(IstioProxyMemLimitKey, &p.MemoryLimit, quantityProblem)
+	if problem == "" {
+		problem = limitProblem(IstioProxyCPUKey, p.CPU, IstioProxyCPULimitKey, p.CPULimit)
+	}
+	if problem == "" {
+		problem = limitProblem(IstioProxyMemoryKey, p.Memory, IstioProxyMemLimitKey, p.MemoryLimit)
+	}
 	read(IstioLogLevelKey, &p.LogLevel, func(v string) string {
-		if !slices.Contains(proxyLogLevels, v) {
-			return "want trace, debug, info, warning, error, critical or off"
+		if !proxyLogLevels.MatchString(v) {
+			return "want levels and components such as info or warning,rbac:debug, with the levels trace, debug, info, warning, error, critical or off"
 		}
 		return ""
 	})
@@ -66,22 +98,38 @@ func (r *resolver) readProxy(p *Proxy) {
 	})
 	var port string
 	read(IstioStatusPortKey, &port, func(v string) string {
-		n, err := strconv.ParseInt(v, 10, 32)
-		p.StatusPort = int32(n)
+		n, err := strconv.ParseUint(strings.TrimSpace(v), 10, 16)
 		switch {
-		case err != nil || n < 1 || n > 65535:
+		case err != nil:
 			return "want a port from 1 to 65535"
 		case slices.Contains(reservedPorts, int32(n)):
 			return "Istio uses that port itself; want another one, by default 15020"
-		default:
-			return ""
 		}
+		if p.StatusPort = int32(n); n == 0 {
+			warnings = append(warnings, Warning{"no-effect", fmt.Sprintf("annotation %s: %q leaves out the probe of Istio's own sidecar, and has no effect here: the edge waits for its certificate with a probe on port %d; remove the annotation",
+				IstioStatusPortKey, v, defaultStatusPort)})
+		}
+		return ""
 	})
+	return p, warnings, problem
+}
+
+// limitProblem says in a sentence that a request is above its limit, or returns "". The
+// API server would refuse the pod, Istio's sidecar in it or ours.
+func limitProblem(requestKey, request, limitKey, limit string) string {
+	if request == "" || limit == "" {
+		return ""
+	}
+	r, l := resource.MustParse(request), resource.MustParse(limit)
+	if r.Cmp(l) <= 0 {
+		return ""
+	}
+	return "annotation " + notAllowed(requestKey, request, fmt.Sprintf("want at most %s: %q", limitKey, limit))
 }
 
 func quantityProblem(v string) string {
-	if q, err := resource.ParseQuantity(v); err != nil || q.Sign() <= 0 {
-		return "want a positive quantity such as 100m or 128Mi"
+	if q, err := resource.ParseQuantity(v); err != nil || q.Sign() < 0 {
+		return "want a quantity such as 100m or 128Mi"
 	}
 	return ""
 }

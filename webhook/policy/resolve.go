@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -11,7 +10,9 @@ import (
 
 // Resolve reads the options: the pod wins over the namespace, and the namespace
 // over the defaults. It returns the first problem of the pod, else the first of
-// the namespace or the defaults; with a problem the options must not be used.
+// the namespace or the defaults; with a problem the options must not be used. It
+// reads the keys of Isthmus only: ReadSelection reads those that say which container
+// is the edge, and ReadProxy reads Istio's.
 //
 // The webhook's engine calls Resolve for a pod that is being created. The
 // controller calls it with the labels and annotations of a running edge pod, or
@@ -57,8 +58,9 @@ func Resolve(podLabels, podAnnotations map[string]string, ns Namespace, d Defaul
 		}
 		return ""
 	})
-	r.readSelection(&o, podLabels)
-	r.readProxy(&o.Proxy)
+	if o.Revision = podLabels[IstioRevisionLabel]; o.Revision == "" {
+		o.Revision = ns.Labels[IstioRevisionLabel]
+	}
 	r.applyMode(&o, podLabels)
 	if r.podProblem != nil {
 		return o, r.podProblem
@@ -79,7 +81,7 @@ type resolver struct {
 // stores the value and returns what is allowed if the value is invalid, else "".
 func (r *resolver) read(key, fallback string, parse func(string) string) {
 	if v, ok := r.podAnnotations[key]; ok {
-		if problem := parse(v); problem != "" {
+		if problem := parseBounded(key, v, parse); problem != "" {
 			r.reportPod(key, v, problem)
 		}
 		return
@@ -97,15 +99,15 @@ func (r *resolver) readNamespace(key, fallback string, parse func(string) string
 		}
 		owner, v = "default for ", fallback
 	}
-	if problem := parse(v); problem != "" && r.namespaceProblem == nil {
-		r.namespaceProblem = &Problem{OfNamespace: true, Message: fmt.Sprintf("%s%s: %q is not allowed; %s", owner, key, v, problem)}
+	if problem := parseBounded(key, v, parse); problem != "" && r.namespaceProblem == nil {
+		r.namespaceProblem = &Problem{OfNamespace: true, Message: owner + notAllowed(key, v, problem)}
 	}
 }
 
 // reportPod records an invalid annotation of the pod, unless there is one already.
 func (r *resolver) reportPod(key, value, problem string) {
 	if r.podProblem == nil {
-		r.podProblem = &Problem{Message: fmt.Sprintf("annotation %s: %q is not allowed; %s", key, value, problem)}
+		r.podProblem = &Problem{Message: "annotation " + notAllowed(key, value, problem)}
 	}
 }
 
@@ -125,25 +127,6 @@ func (r *resolver) readDelivery(o *Options, d Defaults) {
 			return ""
 		}
 	})
-}
-
-// readSelection reads which profile, container and revision of Istio were chosen.
-// Whether they exist is checked by the engine, which knows profiles and pod.
-func (r *resolver) readSelection(o *Options, podLabels map[string]string) {
-	if v, ok := r.podAnnotations[ProfileKey]; ok {
-		o.Profile = v
-	} else {
-		o.NamespaceProfile = r.ns.Annotations[ProfileKey]
-	}
-	if v, ok := r.podAnnotations[ContainerKey]; ok {
-		o.Container = v
-		if v == "" {
-			r.reportPod(ContainerKey, v, "want the name of one of the pod's containers")
-		}
-	}
-	if o.Revision = podLabels[IstioRevisionLabel]; o.Revision == "" {
-		o.Revision = r.ns.Labels[IstioRevisionLabel]
-	}
 }
 
 // SecretNameProblem returns what is wrong with the name of a Secret, or "".

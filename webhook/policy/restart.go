@@ -1,7 +1,5 @@
 package policy
 
-import "fmt"
-
 // WantsRestart reports whether a workload with these annotations asks the controller
 // to restart it when its pods are stale. The workload's annotation wins over its
 // namespace's. A value that is neither "true" nor "false" requests no restart, and
@@ -16,7 +14,7 @@ func WantsRestart(workloadAnnotations map[string]string, ns Namespace) (wants bo
 		owner = "namespace " + ns.Name + ": "
 	}
 	if value != "true" && value != "false" {
-		return false, fmt.Sprintf(`%sannotation %s: %q is not allowed; want "true" or "false"`, owner, RestartKey, value)
+		return false, owner + "annotation " + notAllowed(RestartKey, value, `want "true" or "false"`)
 	}
 	return value == "true", ""
 }

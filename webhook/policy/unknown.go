@@ -6,26 +6,36 @@ import (
 	"strings"
 )
 
-// UnknownKeys warns of every unknown key under Domain, with the nearest known key,
-// and of every known key in a place where it has no effect.
-func UnknownKeys(labels, annotations map[string]string, ns Namespace) []Warning {
-	var out []Warning
+// maxKeys is how many keys UnknownKeys warns of at most, in each of the four places.
+// More warnings do not reach the user (BoundWarnings).
+const maxKeys = 32
+
+// maxNearestKey is the longest key in bytes for which the nearest known key is
+// determined.
+const maxNearestKey = 64
+
+// UnknownKeys warns of unknown keys under Domain, with the nearest known key, and of
+// known keys in a place where they have no effect. omitted is the number of keys that
+// it does not warn of, because there are too many.
+func UnknownKeys(labels, annotations map[string]string, ns Namespace) (warnings []Warning, omitted int) {
 	check := func(kind, owner string, values map[string]string, location keyLocation) {
 		var keys []string
 		for key := range values {
-			if strings.HasPrefix(key, Domain) {
+			if strings.HasPrefix(key, Domain) && keyLocations[key]&location == 0 {
 				keys = append(keys, key)
 			}
 		}
 		slices.Sort(keys)
+		if len(keys) > maxKeys {
+			omitted += len(keys) - maxKeys
+			keys = keys[:maxKeys]
+		}
 		for _, key := range keys {
-			allowed, known := keyLocations[key]
-			switch {
-			case !known:
-				out = append(out, Warning{"unknown-key", fmt.Sprintf("%s%s %s is not known and has no effect; did you mean %s?", owner, kind, key, nearestKey(key, location))})
-			case allowed&location == 0:
-				out = append(out, Warning{"misplaced-key", fmt.Sprintf("%s%s %s has no effect there; use it as %s", owner, kind, key, allowed)})
+			if allowed, known := keyLocations[key]; known {
+				warnings = append(warnings, Warning{"misplaced-key", fmt.Sprintf("%s%s %s has no effect there; use it as %s", owner, kind, key, allowed)})
+				continue
 			}
+			warnings = append(warnings, unknownKey(owner+kind, key, location))
 		}
 	}
 	check("label", "", labels, podLabel)
@@ -33,7 +43,14 @@ func UnknownKeys(labels, annotations map[string]string, ns Namespace) []Warning 
 	owner := "namespace " + ns.Name + ": "
 	check("label", owner, ns.Labels, namespaceLabel)
 	check("annotation", owner, ns.Annotations, namespaceAnnotation)
-	return out
+	return warnings, omitted
+}
+
+func unknownKey(where, key string, location keyLocation) Warning {
+	if len(key) > maxNearestKey {
+		return Warning{"unknown-key", fmt.Sprintf("%s %s (%d bytes) is not known and has no effect; remove it", where, Clip(key, maxNearestKey), len(key))}
+	}
+	return Warning{"unknown-key", fmt.Sprintf("%s %s is not known and has no effect; did you mean %s?", where, key, nearestKey(key, location))}
 }
 
 // String lists the locations for a sentence.

@@ -9,7 +9,7 @@ import (
 )
 
 func TestUnknownKeys(t *testing.T) {
-	got := policy.UnknownKeys(
+	got, omitted := policy.UnknownKeys(
 		map[string]string{"isthmus.dev/mode": "sidecar", "app": "edge"},
 		map[string]string{"isthmus.dev/certdir": "/x", "isthmus.dev/secretname": "a", "isthmus.dev/tls-context": "b", "isthmus.dev/inject": "true", "isthmus.dev/restart-when-stale": "true"},
 		policy.Namespace{Name: "shop", Labels: map[string]string{"isthmus.dev/inject": "true"}, Annotations: map[string]string{"isthmus.dev/sources": "agent", "isthmus.dev/restart-if-stale": "true", "isthmus.dev/restarted-for": "x"}},
@@ -25,4 +25,5 @@ func TestUnknownKeys(t *testing.T) {
 		{Code: "misplaced-key", Text: "namespace shop: annotation isthmus.dev/restarted-for has no effect there; use it as an annotation of a workload itself (Deployment, StatefulSet, DaemonSet)"},
 		{Code: "unknown-key", Text: "namespace shop: annotation isthmus.dev/sources is not known and has no effect; did you mean isthmus.dev/source?"},
 	}, got)
+	assert.Zero(t, omitted)
 }

@@ -104,11 +104,11 @@ func TestDenial(t *testing.T) {
 		},
 		"proxy CPU": {
 			nil, edgePod("edge", override("sidecar.istio.io/proxyCPU", "lots")),
-			`invalid-override: annotation sidecar.istio.io/proxyCPU: "lots" is not allowed; want a positive quantity such as 100m or 128Mi`,
+			`invalid-override: annotation sidecar.istio.io/proxyCPU: "lots" is not allowed; want a quantity such as 100m or 128Mi`,
 		},
 		"proxy log level": {
 			nil, edgePod("edge", override("sidecar.istio.io/logLevel", "loud")),
-			`invalid-override: annotation sidecar.istio.io/logLevel: "loud" is not allowed; want trace, debug, info, warning, error, critical or off`,
+			`invalid-override: annotation sidecar.istio.io/logLevel: "loud" is not allowed; want levels and components such as info or warning,rbac:debug, with the levels trace, debug, info, warning, error, critical or off`,
 		},
 		"status port of Envoy's": {
 			nil, edgePod("edge", override("status.sidecar.istio.io/port", "15021")),
