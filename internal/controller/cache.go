@@ -20,27 +20,35 @@ import (
 // with: only opted-in namespaces and injected pods that have not ended are watched, and only a little of
 // their metadata is cached.
 func CacheOptions() (cache.Options, error) {
-	injected, err := labels.NewRequirement(policy.InjectedLabel, selection.Exists, nil)
+	injected, err := injectedSelection()
 	if err != nil {
-		return cache.Options{}, fmt.Errorf("selector of injected pods: %w", err)
+		return cache.Options{}, err
 	}
+	// The controller reads the labels and annotations of a pod from the API server.
+	injected.Transform = stripMetadata(nil)
 	return cache.Options{ByObject: map[client.Object]cache.ByObject{
 		&corev1.Namespace{}: {
 			Label:     labels.SelectorFromSet(labels.Set{policy.InjectionLabel: policy.InjectionEnabled}),
 			Transform: stripMetadata(sets.New(policy.IstioRevisionLabel, policy.IstioDataplaneLabel)),
 		},
-		&corev1.Pod{}: {
-			Label: labels.NewSelector().Add(*injected),
-			// Evicted and finished pods count as gone: the API server sends their end as a
-			// deletion.
-			Field: fields.AndSelectors(
-				fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)),
-				fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
-			),
-			// The controller reads the labels and annotations of a pod from the API server.
-			Transform: stripMetadata(nil),
-		},
+		&corev1.Pod{}: injected,
 	}}, nil
+}
+
+// injectedSelection selects the injected pods that have not ended. Evicted and finished
+// pods count as gone: a watch delivers their end as a deletion.
+func injectedSelection() (cache.ByObject, error) {
+	injected, err := labels.NewRequirement(policy.InjectedLabel, selection.Exists, nil)
+	if err != nil {
+		return cache.ByObject{}, fmt.Errorf("selector of injected pods: %w", err)
+	}
+	return cache.ByObject{
+		Label: labels.NewSelector().Add(*injected),
+		Field: fields.AndSelectors(
+			fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)),
+			fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
+		),
+	}, nil
 }
 
 // stripMetadata returns a transformation that reduces an object to identity and

@@ -46,8 +46,9 @@ const concurrency = 12
 type reconciler struct {
 	Options
 	rules rules
-	// readNamespace reads an opted-in namespace from the cache.
-	readNamespace NamespaceReader
+	// readNamespace reads an opted-in namespace from the cache, and readNamespaceLive
+	// any namespace from the API server.
+	readNamespace, readNamespaceLive NamespaceReader
 	// cached reads metadata of opted-in namespaces and of injected pods.
 	cached client.Reader
 	// live reads pods from the API server.
@@ -83,8 +84,8 @@ func Add(mgr manager.Manager, o Options) error {
 	r := &reconciler{
 		Options: o, rules: rulesOf(o), metrics: metrics, versions: versions,
 		namespaces: map[string]*namespaceState{}, waiting: map[string]bool{},
-		readNamespace: NewNamespaceReader(mgr.GetClient(), o.Settings),
-		cached:        mgr.GetClient(), live: mgr.GetAPIReader(),
+		readNamespace: NewNamespaceReader(mgr.GetClient(), o.Settings), readNamespaceLive: NewNamespaceReader(mgr.GetAPIReader(), o.Settings),
+		cached: mgr.GetClient(), live: mgr.GetAPIReader(),
 	}
 	requeue := make(chan event.GenericEvent)
 	if err := mgr.Add(&follower{onChange: o.Roots.OnChange, namespaces: r.knownNamespaces, requeue: requeue}); err != nil {

@@ -17,8 +17,18 @@ type namespaceObservation struct {
 	// isOptedIn is true for a labelled namespace that is neither excluded nor being
 	// deleted.
 	isOptedIn bool
-	// injectedPods is the number of injected pods; nil until it was observed.
+	// injectedPods is the number of injected pods in the cache; nil until it was
+	// observed.
 	injectedPods *int
+	// live is what the API server says; nil until it was asked.
+	live *liveNamespace
+}
+
+// liveNamespace is what the API server says of a namespace that is not opted in as far
+// as the cache knows.
+type liveNamespace struct {
+	isOptedIn       bool
+	hasInjectedPods bool
 }
 
 // namespaceAction is what to do about a namespace.
@@ -34,6 +44,12 @@ const (
 	// actionAwaitLastPod: the namespace is not opted in, and edge pods still depend on
 	// what Isthmus manages there. The end of a pod triggers the next reconciliation.
 	actionAwaitLastPod namespaceAction = "await-last-pod"
+	// actionAskAPIServer: nothing is left as far as the cache knows. It may be behind,
+	// and a removal cannot be undone, so the decision needs the API server's word.
+	actionAskAPIServer namespaceAction = "ask-api-server"
+	// actionAwaitCache: the namespace is opted in, or holds an edge pod, and the cache
+	// does not know it yet. When it does, that triggers the next reconciliation.
+	actionAwaitCache namespaceAction = "await-cache"
 	// actionCleanUp: remove the objects that Isthmus manages in the namespace.
 	actionCleanUp namespaceAction = "clean-up"
 )
@@ -49,6 +65,10 @@ func decideNamespace(o namespaceObservation) namespaceAction {
 		return actionCountPods
 	case *o.injectedPods > 0:
 		return actionAwaitLastPod
+	case o.live == nil:
+		return actionAskAPIServer
+	case o.live.isOptedIn || o.live.hasInjectedPods:
+		return actionAwaitCache
 	default:
 		return actionCleanUp
 	}

@@ -19,7 +19,10 @@ func TestDecideNamespace(t *testing.T) {
 		"if it is opted in, expect its edges to be reconciled":       {namespaceObservation{isReady: true, isOptedIn: true}, actionReconcile},
 		"if it is not opted in, expect its pods to be counted":       {namespaceObservation{isReady: true}, actionCountPods},
 		"if edge pods are left, expect to wait for the last":         {namespaceObservation{isReady: true, injectedPods: ptr.To(1)}, actionAwaitLastPod},
-		"if no edge pod is left, expect it to be cleaned up":         {namespaceObservation{isReady: true, injectedPods: ptr.To(0)}, actionCleanUp},
+		"if the cache knows no edge pod, expect the API server":      {namespaceObservation{isReady: true, injectedPods: ptr.To(0)}, actionAskAPIServer},
+		"if the API server knows an edge pod, expect nothing":        {namespaceObservation{isReady: true, injectedPods: ptr.To(0), live: &liveNamespace{hasInjectedPods: true}}, actionAwaitCache},
+		"if the API server knows a label, expect nothing":            {namespaceObservation{isReady: true, injectedPods: ptr.To(0), live: &liveNamespace{isOptedIn: true}}, actionAwaitCache},
+		"if no edge pod is left, expect it to be cleaned up":         {namespaceObservation{isReady: true, injectedPods: ptr.To(0), live: &liveNamespace{}}, actionCleanUp},
 		"if it is opted in again, expect its edges to be reconciled": {namespaceObservation{isReady: true, isOptedIn: true, injectedPods: ptr.To(0)}, actionReconcile},
 	} {
 		t.Run(name, func(t *testing.T) { assert.Equal(t, test.want, decideNamespace(test.o)) })

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -23,7 +25,8 @@ import (
 type NamespaceReader func(ctx context.Context, name string) (ns policy.Namespace, enabled bool, err error)
 
 // NewNamespaceReader returns a NamespaceReader that reads from the cache of a manager that
-// CacheOptions configured: the cache holds opted-in namespaces and no others.
+// CacheOptions configured, which holds opted-in namespaces and no others, or from an
+// API server.
 func NewNamespaceReader(cached client.Reader, settings inject.Settings) NamespaceReader {
 	excluded := settings.WithDefaults().ExcludedNamespaces
 	return func(ctx context.Context, name string) (ns policy.Namespace, enabled bool, err error) {
@@ -32,7 +35,7 @@ func NewNamespaceReader(cached client.Reader, settings inject.Settings) Namespac
 			return policy.Namespace{Name: name}, false, client.IgnoreNotFound(err)
 		}
 		ns = policy.Namespace{Name: name, Labels: o.Labels, Annotations: o.Annotations}
-		return ns, o.DeletionTimestamp.IsZero() && !slices.Contains(excluded, name), nil
+		return ns, o.DeletionTimestamp.IsZero() && o.Labels[policy.InjectionLabel] == policy.InjectionEnabled && !slices.Contains(excluded, name), nil
 	}
 }
 
@@ -72,12 +75,41 @@ func (r *reconciler) reconcile(ctx context.Context, request ctrl.Request) (time.
 		case actionAwaitLastPod:
 			log.FromContext(ctx).V(1).Info("edge pods still run in a namespace that is not opted in", "pods", *o.injectedPods)
 			return 0, nil
+		case actionAskAPIServer:
+			if o.live, err = r.askAPIServer(ctx, request.Name); err != nil {
+				return 0, err
+			}
+		case actionAwaitCache:
+			log.FromContext(ctx).V(1).Info("the cache is behind the API server, so nothing is removed", "optedIn", o.live.isOptedIn, "hasPods", o.live.hasInjectedPods)
+			return 0, nil
 		case actionCleanUp:
 			return 0, r.cleanUp(ctx, request.Name)
 		default:
 			return 0, fmt.Errorf("namespace %s: unexpected action %q", request.Name, action)
 		}
 	}
+}
+
+// askAPIServer reads a namespace, and whether it has injected pods, past the cache.
+func (r *reconciler) askAPIServer(ctx context.Context, name string) (*liveNamespace, error) {
+	live := &liveNamespace{}
+	var err error
+	if _, live.isOptedIn, err = r.readNamespaceLive(ctx, name); err != nil {
+		return nil, fmt.Errorf("read namespace %s: %w", name, err)
+	}
+	pods := &metav1.PartialObjectMetadataList{}
+	pods.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("PodList"))
+	selection, err := injectedSelection()
+	if err != nil {
+		return nil, err
+	}
+	err = r.live.List(ctx, pods, client.InNamespace(name), client.Limit(1),
+		client.MatchingLabelsSelector{Selector: selection.Label}, client.MatchingFieldsSelector{Selector: selection.Field})
+	if err != nil {
+		return nil, fmt.Errorf("list the injected pods of namespace %s: %w", name, err)
+	}
+	live.hasInjectedPods = len(pods.Items) > 0 || pods.Continue != ""
+	return live, nil
 }
 
 // reconcileEdges reconciles the objects that the edges of an opted-in namespace

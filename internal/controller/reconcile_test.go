@@ -98,7 +98,7 @@ func newEdges(t *testing.T) *edges {
 	o.ReportStale = func(namespace string, pods []StalePod) { e.stale[namespace] = pods }
 	o.Dynamic = dynamicfake.NewSimpleDynamicClient(runtime.NewScheme())
 	c.Options, c.rules = o, rulesOf(o)
-	c.readNamespace = NewNamespaceReader(e.cluster, o.Settings)
+	c.readNamespace, c.readNamespaceLive = NewNamespaceReader(e.cluster, o.Settings), NewNamespaceReader(e.cluster, o.Settings)
 	c.cached, c.live = e.cluster, e.cluster
 	return e
 }
@@ -367,4 +367,27 @@ func TestReconcileDealsWithChangedSecrets(t *testing.T) {
 	assert.NotContains(t, e.reconciler.state("edge").applied, "istio-certs-roots")
 	assert.Empty(t, e.versions.changed("edge"))
 	assert.Equal(t, 1, testutil.CollectAndCount(e.metrics.repairs))
+}
+
+// The cache knows neither a pod that was created a moment ago nor a label that came
+// back: nothing is removed until the API server agrees.
+func TestNothingIsRemovedWhileTheCacheIsBehind(t *testing.T) {
+	e := newEdges(t)
+	pod := e.edgePod("front", "")
+	e.cluster.pods = []corev1.Pod{pod}
+	e.reconcile()
+	require.NotNil(t, e.store.secret)
+
+	behind := &cluster{}
+	e.readNamespace, e.cached = NewNamespaceReader(behind, e.Settings), behind
+	assert.Zero(t, e.reconcile())
+	assert.NotNil(t, e.store.secret, "the namespace has its label again")
+
+	e.cluster.namespace.Labels = nil
+	assert.Zero(t, e.reconcile())
+	assert.NotNil(t, e.store.secret, "the pod is not in the cache")
+
+	e.cluster.pods = nil
+	assert.Zero(t, e.reconcile())
+	assert.Nil(t, e.store.secret)
 }
