@@ -34,3 +34,7 @@ type Request struct {
 // ErrPending means that a source has requested the certificate and that it is not
 // issued yet. It is not a failure; request the bundle again soon.
 var ErrPending = errors.New("the certificate is not issued yet")
+
+// ErrNotConfigured means that a source lacks a setting that it needs. A source that was
+// configured before may have left objects in the cluster.
+var ErrNotConfigured = errors.New("it is not configured")

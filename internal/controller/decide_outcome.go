@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/isthmus-mesh/isthmus/internal/certs"
 	"github.com/isthmus-mesh/isthmus/internal/events"
 	"github.com/isthmus-mesh/isthmus/internal/publish"
@@ -33,7 +35,6 @@ func decideOutcome(d secretDecision, outcome publish.Outcome, err error, now tim
 	}
 	d.effects.isPublished = true
 	d.effects.resolve(d.secret(), EventRootChanged)
-	former := policy.Source(d.holder.observation.Source)
 	d.holder.observation = outcome.Observation
 	d.observe(now, random)
 	if outcome.Observation.Bundle == nil {
@@ -45,9 +46,6 @@ func decideOutcome(d secretDecision, outcome publish.Outcome, err error, now tim
 	d.effects.record(events.Normal(d.secret(), EventPublished, fmt.Sprintf("%s (%s)", outcome.Observation.Bundle, outcome.Cause)))
 	if !d.renewBy.IsZero() && d.renewBy.Before(d.state.due) {
 		d.state.due = d.renewBy
-	}
-	if d.bundle != nil && former != "" && former != d.source {
-		d.state.leftover = leftover{source: former}
 	}
 	return d.end(now)
 }
@@ -67,13 +65,17 @@ func decideRemoval(d secretDecision, err error, now time.Time, random func() flo
 	d.effects = effects{}
 	if err != nil {
 		d.state.leftover.postpone(now, random)
-		d.effects.record(events.Warning(d.secret(), EventLeftBehind, fmt.Sprintf(
-			"what source %s created for the Secret cannot be removed and stays: %v", d.formerSource, err)))
+		d.effects.record(leftBehind(d.secret(), d.formerSource, err))
 		return d.conclude(now)
 	}
-	d.state.leftover = leftover{}
+	d.state.leftover.isRemoved = true
 	d.effects.resolve(d.secret(), EventLeftBehind)
 	return d.conclude(now)
+}
+
+// leftBehind reports what a source created for a Secret and cannot be removed.
+func leftBehind(secret corev1.ObjectReference, source policy.Source, err error) events.Event {
+	return events.Warning(secret, EventLeftBehind, fmt.Sprintf("what source %s created for the Secret cannot be removed and stays: %v", source, err))
 }
 
 // conclude ends the check of a Secret that may be written.

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -23,7 +24,6 @@ func TestDecideOutcome(t *testing.T) {
 	for name, test := range map[string]struct {
 		result publish.Result
 		err    error
-		former policy.Source
 		// isBad is true when the Secret holds no valid bundle after it was written.
 		isBad bool
 		step  secretStep
@@ -37,12 +37,6 @@ func TestDecideOutcome(t *testing.T) {
 		failure string
 	}{
 		"if it was written, expect an Event": {result: publish.Published, step: stepDone, next: interval, events: published},
-		"if it was written and had the same source before, expect an Event": {
-			result: publish.Published, former: policy.IstioCA, step: stepDone, next: interval, events: published,
-		},
-		"if it was written and had another source before, expect an Event and that one to be cleaned up": {
-			result: publish.Published, former: policy.CertManager, step: stepRemove, events: published[:2],
-		},
 		"if it was as good before, expect no Event": {
 			result: publish.Unchanged, step: stepDone, next: interval, events: []string{"resolve Failed " + secret, "resolve Rejected " + secret},
 		},
@@ -71,7 +65,6 @@ func TestDecideOutcome(t *testing.T) {
 			require.Equal(t, noon, c.s.pendingUntil)
 			d := decideIssuance(issuing(t, c), c.bundle, nil, noon, middle)
 			require.Equal(t, stepPublish, d.step)
-			d.holder.observation.Source = string(test.former)
 			outcome := publish.Outcome{Result: test.result}
 			if test.err == nil {
 				secret := c.ca.secretOf(t, c.bundle, policy.IstioCA, noon)
@@ -137,4 +130,49 @@ func TestRemovalThatFailsIsTriedAgain(t *testing.T) {
 	l.now = l.now.Add(time.Hour)
 	l.check()
 	assert.Len(t, l.removed, tries, "nothing is left")
+}
+
+// The namespace chose another source, or the source lost its issuer: what it created is
+// removed, or an Event says what stays.
+func TestObjectsOfASourceThatIsNoLongerUsed(t *testing.T) {
+	gone := fmt.Errorf("no issuer: %w", certs.ErrNotConfigured)
+	for name, test := range map[string]struct {
+		change    func(*life)
+		removeErr error
+		// removals are the attempts in an hour.
+		removals int
+		events   []string
+	}{
+		"if the namespace chose another source, expect them to be removed at once": {
+			change: func(l *life) { l.o.claims[0].options.Source = policy.IstioCA }, removals: 1,
+		},
+		"if that fails, expect an Event and more attempts": {
+			change: func(l *life) { l.o.claims[0].options.Source = policy.IstioCA }, removeErr: errors.New("forbidden"), removals: 7, events: []string{EventLeftBehind},
+		},
+		"if the source has no issuer any more, expect an Event for either": {
+			change: func(l *life) {
+				l.answer = func(secretDecision) (*certs.Bundle, error) { return nil, gone }
+			}, removeErr: gone, removals: 7, events: []string{EventFailed, EventLeftBehind},
+		},
+		"if the source fails otherwise, expect them to stay": {
+			change: func(l *life) { l.fail("timeout") }, events: []string{EventFailed},
+		},
+		"if nothing changed, expect them to stay": {change: func(*life) {}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLife(t)
+			l.holdGood(policy.CertManager)
+			bundle := l.ca.bundle(t, "emissary", noon.Add(-time.Hour), noon.Add(23*time.Hour))
+			l.answer = func(secretDecision) (*certs.Bundle, error) { return bundle, nil }
+			l.check()
+			writes := l.store.applies
+			l.removeErr, l.recorded = test.removeErr, nil
+			test.change(l)
+			l.live(noon.Add(time.Hour))
+			assert.InDelta(t, test.removals, len(l.removed), 1)
+			assert.Equal(t, test.removals == 0, len(l.removed) == 0)
+			assert.ElementsMatch(t, test.events, l.reasons())
+			assert.Equal(t, writes, l.store.applies, "the certificate stays until it is due")
+		})
+	}
 }

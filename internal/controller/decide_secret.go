@@ -166,6 +166,9 @@ func (d *secretDecision) observe(now time.Time, random func() float64) {
 		d.state.resetPending() // it was another request
 	}
 	d.effects.isObserved = true
+	if former := policy.Source(h.observation.Source); former != h.source && leavesObjects(former) {
+		d.state.leftover.note(former)
+	}
 	switch h.observation.State {
 	case publish.Bad:
 		if before.state != publish.Bad || before.problem != d.state.problem {

@@ -30,7 +30,7 @@ type secretState struct {
 	problem              string
 	renewAfter, notAfter time.Time
 	notGoodSince         time.Time
-	// leftover is what a former source left in the cluster.
+	// leftover is what a source that is no longer used left in the cluster.
 	leftover leftover
 	// hasIgnored is true when a claim could not be resolved.
 	hasIgnored bool
@@ -89,12 +89,26 @@ func (s secretState) keepPending(b *certs.Bundle, now time.Time) secretState {
 // leftover is what a former source of a Secret left in the cluster, and when its
 // removal is tried next.
 type leftover struct {
-	source   policy.Source
-	failures int
-	after    time.Time
+	source    policy.Source
+	failures  int
+	after     time.Time
+	isRemoved bool
 }
 
-func (l leftover) isDue(now time.Time) bool { return l.source != "" && !now.Before(l.after) }
+// leavesObjects reports whether a source creates objects in the cluster.
+func leavesObjects(source policy.Source) bool { return source == policy.CertManager }
+
+// note remembers a source whose objects are to be removed. It changes nothing when that
+// is known, and may have been done already.
+func (l *leftover) note(source policy.Source) {
+	if l.source != source {
+		*l = leftover{source: source}
+	}
+}
+
+func (l leftover) isDue(now time.Time) bool {
+	return l.source != "" && !l.isRemoved && !now.Before(l.after)
+}
 
 // postpone has the removal tried again later.
 func (l *leftover) postpone(now time.Time, random func() float64) {

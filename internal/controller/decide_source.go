@@ -131,9 +131,15 @@ func (d secretDecision) handleIssuance(bundle *certs.Bundle, err error, now time
 			d.effects.reject(err)
 		}
 		d.effects.record(events.Warning(d.secret(), reason, err.Error()))
+		if former := policy.Source(d.holder.observation.Source); errors.Is(err, certs.ErrNotConfigured) && leavesObjects(former) {
+			d.state.leftover.note(former)
+		}
 		return d.refresh(now, random)
 	}
 	d.state.resetPending()
+	if d.state.leftover.source == d.source {
+		d.state.leftover = leftover{} // it is used again
+	}
 	if d.source == policy.IstioCA {
 		d.effects.record(events.Normal(d.secret(), EventIssued, bundle.String()))
 		d.reportShorterLife(bundle)

@@ -125,17 +125,24 @@ func (r *reconciler) deleteOwned(ctx context.Context, namespace string, k ownedK
 
 // deleteSecret deletes a Secret that Isthmus manages.
 func (r *reconciler) deleteSecret(ctx context.Context, namespace, name string) error {
+	_, err := r.deleteSecretOf(ctx, namespace, name)
+	return err
+}
+
+// deleteSecretOf deletes a Secret that Isthmus manages, and returns the source of its
+// certificate. That is empty when there is no such Secret.
+func (r *reconciler) deleteSecretOf(ctx context.Context, namespace, name string) (policy.Source, error) {
 	secret, err := r.Secrets.Get(ctx, namespace, name)
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil
+		return "", nil
 	case err != nil:
-		return fmt.Errorf("read secret %s/%s: %w", namespace, name, err)
+		return "", fmt.Errorf("read secret %s/%s: %w", namespace, name, err)
 	case !policy.IsManaged(secret):
-		return nil
+		return "", nil
 	}
 	if err := r.Secrets.Delete(ctx, namespace, name, secret.UID, secret.ResourceVersion); err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("delete secret %s/%s: %w", namespace, name, err)
+		return "", fmt.Errorf("delete secret %s/%s: %w", namespace, name, err)
 	}
-	return nil
+	return policy.Source(secret.Annotations[policy.SourceKey]), nil
 }

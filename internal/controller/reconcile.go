@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
+	"github.com/isthmus-mesh/isthmus/internal/certs"
 	"github.com/isthmus-mesh/isthmus/internal/publish"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
@@ -163,11 +164,24 @@ func (r *reconciler) settleChanges(s *namespaceState, began time.Time) {
 func (r *reconciler) cleanUp(ctx context.Context, namespace string) error {
 	var errs []error
 	for _, name := range r.Settings.SecretNames {
-		errs = append(errs, r.deleteSecret(ctx, namespace, name))
-		for _, source := range r.Sources {
-			if remover, ok := source.(Remover); ok {
-				errs = append(errs, remover.Remove(ctx, namespace, name))
+		former, err := r.deleteSecretOf(ctx, namespace, name)
+		errs = append(errs, err)
+		for source, implementation := range r.Sources {
+			remover, ok := implementation.(Remover)
+			if !ok {
+				continue
 			}
+			err := remover.Remove(ctx, namespace, name)
+			if errors.Is(err, certs.ErrNotConfigured) {
+				// Nothing can be removed. Only a Secret of that source says that there is
+				// something.
+				if former == source {
+					log.FromContext(ctx).Error(err, "what the source created stays", "secret", name, "source", source)
+					r.Events.Record(leftBehind(secretReference(namespace, name), source, err))
+				}
+				continue
+			}
+			errs = append(errs, err)
 		}
 	}
 	errs = append(errs, r.deleteTLSContext(ctx, namespace), r.deleteOwned(ctx, namespace, publisherBinding))

@@ -4,10 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
+	"github.com/go-logr/logr/funcr"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/assert"
@@ -21,6 +24,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/isthmus-mesh/isthmus/internal/certs"
 	"github.com/isthmus-mesh/isthmus/internal/events"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
@@ -78,6 +82,7 @@ func (c *cluster) List(_ context.Context, list client.ObjectList, _ ...client.Li
 type edges struct {
 	*checker
 	t       *testing.T
+	ca      authority
 	cluster *cluster
 	stale   map[string][]StalePod
 }
@@ -87,7 +92,7 @@ func newEdges(t *testing.T) *edges {
 	ca := newAuthority(t)
 	c := newChecker(t, ca)
 	c.source.bundle = ca.bundle(t, "emissary", noon, noon.Add(24*time.Hour))
-	e := &edges{checker: c, t: t, stale: map[string][]StalePod{}, cluster: &cluster{namespace: &corev1.Namespace{
+	e := &edges{checker: c, t: t, ca: ca, stale: map[string][]StalePod{}, cluster: &cluster{namespace: &corev1.Namespace{
 		ObjectMeta: metav1.ObjectMeta{Name: "edge", Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled}},
 	}}}
 	engine, err := inject.New(inject.Options{})
@@ -304,6 +309,29 @@ func TestReconcileReleasesANamespaceAfterItsLastPod(t *testing.T) {
 	assert.Zero(t, testutil.CollectAndCount(e.metrics.edgePods))
 	assert.Empty(t, e.knownNamespaces())
 	assert.Zero(t, e.secrets)
+}
+
+// A source that has lost its settings cannot remove what it created. That is said of a
+// Secret of that source alone, and keeps nothing else from being removed.
+func TestReconcileReleasesANamespaceOfASourceThatIsNotConfigured(t *testing.T) {
+	for source, want := range map[policy.Source][]string{policy.CertManager: {EventLeftBehind}, policy.IstioCA: nil} {
+		e := newEdges(t)
+		e.Settings.SecretNames = []string{"istio-certs"}
+		e.former.removeErr = fmt.Errorf("no issuer: %w", certs.ErrNotConfigured)
+		var recorded []string
+		e.Events = events.NewRecorder(nil, Name, funcr.New(func(_, line string) {
+			for _, word := range strings.Fields(strings.ReplaceAll(line, `"`, " ")) {
+				if word == EventLeftBehind {
+					recorded = append(recorded, word)
+				}
+			}
+		}, funcr.Options{}))
+		e.store.secret = e.ca.secretOf(t, e.source.bundle, source, noon)
+		e.cluster.namespace = nil
+		assert.Zero(t, e.reconcile())
+		assert.Nil(t, e.store.secret)
+		assert.Equal(t, want, recorded, source)
+	}
 }
 
 func TestReconcileForgetsAnUnclaimedSecretAndLeavesIt(t *testing.T) {

@@ -63,6 +63,8 @@ type scriptedSource struct {
 	err     error
 	asked   int
 	removed []string
+	// removeErr is the answer to Remove.
+	removeErr error
 }
 
 func (s *scriptedSource) Bundle(context.Context, certs.Request) (*certs.Bundle, error) {
@@ -72,7 +74,7 @@ func (s *scriptedSource) Bundle(context.Context, certs.Request) (*certs.Bundle, 
 
 func (s *scriptedSource) Remove(_ context.Context, namespace, secret string) error {
 	s.removed = append(s.removed, namespace+"/"+secret)
-	return nil
+	return s.removeErr
 }
 
 type rootsFunc func() ([]*x509.Certificate, error)

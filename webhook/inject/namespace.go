@@ -50,7 +50,18 @@ func (e *Engine) reviewOptions(ns policy.Namespace) NamespaceReview {
 		r.addProblem(`namespace %s: annotation %s: "true" is not allowed; the settings name no publisherImage`, ns.Name, policy.PublishKey)
 	}
 	r.Warnings = append(r.Warnings, policy.IneffectiveKeys(nil, ns, o)...)
+	reviewLifetime(&r, ns, o)
 	return r
+}
+
+// reviewLifetime warns of a lifetime that cert-manager does not issue.
+func reviewLifetime(r *NamespaceReview, ns policy.Namespace, o policy.Options) {
+	if o.Source != policy.CertManager || o.CertTTL == 0 || o.CertTTL >= policy.MinCertManagerTTL {
+		return
+	}
+	r.Warnings = append(r.Warnings, policy.Warning{Code: "no-effect", Text: fmt.Sprintf(
+		"namespace %s: %s %s is less than source cert-manager issues: the certificates in the Secret live %s; ask for that, or choose another source",
+		ns.Name, policy.CertTTLKey, o.CertTTL, policy.MinCertManagerTTL)})
 }
 
 func (r *NamespaceReview) addProblem(format string, args ...any) {

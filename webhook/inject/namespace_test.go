@@ -47,6 +47,13 @@ func TestReviewNamespace(t *testing.T) {
 			annotations: map[string]string{policy.MirrorSecretKey: "other"},
 			warnings:    map[string]string{"no-effect": `namespace shop: annotation isthmus.dev/mirror-secret: "other" has no effect because the source is istio-ca; set isthmus.dev/source: mirror, or remove the annotation`},
 		},
+		"if cert-manager issues for longer, expect both lifetimes": {
+			annotations: map[string]string{policy.SourceKey: "cert-manager", policy.CertTTLKey: "30m"},
+			warnings:    map[string]string{"no-effect": "namespace shop: isthmus.dev/cert-ttl 30m0s is less than source cert-manager issues: the certificates in the Secret live 1h0m0s; ask for that, or choose another source"},
+		},
+		"if cert-manager issues for as long, expect nothing": {
+			annotations: map[string]string{policy.SourceKey: "cert-manager", policy.CertTTLKey: "1h"},
+		},
 		"if the chart allows no mirror, expect its value": {
 			annotations: map[string]string{policy.SourceKey: "mirror"},
 			problems:    []string{`namespace shop: annotation isthmus.dev/source: "mirror" is not allowed; the chart allows no Secret to be mirrored, see its value controller.mirrorSecretNames`},

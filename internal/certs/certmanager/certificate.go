@@ -26,16 +26,14 @@ import (
 // cert-manager before 1.16 does not have the field and refuses the Certificate.
 const renewBeforePercentage = 67
 
-// Lifetime returns the lifetime to request from cert-manager. cert-manager's webhook
-// refuses less than an hour (MinimumCertificateDuration), so shorter lifetimes become
-// an hour; the error then says so. The returned lifetime is valid with and without an
-// error. Zero leaves the lifetime to cert-manager, whose default is 90 days.
-func Lifetime(ttl time.Duration) (time.Duration, error) {
-	if ttl == 0 || ttl >= cmapi.MinimumCertificateDuration {
-		return ttl, nil
+// lifetime returns the lifetime to request from cert-manager. Its webhook refuses less
+// than an hour, so shorter lifetimes become an hour; the controller reports that. Zero
+// leaves the lifetime to cert-manager, whose default is 90 days.
+func lifetime(ttl time.Duration) time.Duration {
+	if ttl == 0 {
+		return 0
 	}
-	return cmapi.MinimumCertificateDuration,
-		fmt.Errorf("cert-manager issues certificates for an hour or more: the requested lifetime of %s is raised to %s", ttl, cmapi.MinimumCertificateDuration)
+	return max(ttl, policy.MinCertManagerTTL)
 }
 
 // desiredCertificate is the Certificate for a request, with a key of an algorithm.
@@ -56,7 +54,7 @@ func (s *Source) desiredCertificate(r certs.Request, key certs.KeyAlgorithm) *cm
 			RevisionHistoryLimit:  ptr.To[int32](1),
 		},
 	}
-	if ttl, _ := Lifetime(r.TTL); ttl != 0 {
+	if ttl := lifetime(r.TTL); ttl != 0 {
 		c.Spec.Duration = &metav1.Duration{Duration: ttl}
 	}
 	return c

@@ -53,7 +53,7 @@ type Options struct {
 // The errors that callers distinguish, besides certs.ErrPending and *certs.Rejection.
 var (
 	// ErrNoIssuer: Options.Issuer has no name.
-	ErrNoIssuer = errors.New("the source cert-manager needs an issuer: set the chart's value " + IssuerValue + ".name")
+	ErrNoIssuer = fmt.Errorf("the source cert-manager needs an issuer: set the chart's value %s.name (%w)", IssuerValue, certs.ErrNotConfigured)
 	// ErrNotInstalled: the API server does not serve Certificates.
 	ErrNotInstalled = errors.New("cert-manager is not installed: no Certificate kind in cert-manager.io/v1")
 	// ErrForeign: a Certificate or staging Secret of that name is not managed by
@@ -132,11 +132,12 @@ func (s *Source) validate(secret *corev1.Secret, want certs.Want) (*certs.Bundle
 }
 
 // Remove deletes the Certificate and the staging Secret of a Secret, if they are
-// managed by Isthmus. It is not an error if they do not exist. Without an issuer there is nothing to
-// remove, and the chart grants no access to Certificates.
+// managed by Isthmus. It is not an error if they do not exist. Without an issuer the
+// chart grants no access to Certificates: nothing is tried, and the error names both.
 func (s *Source) Remove(ctx context.Context, namespace, secret string) error {
 	if s.issuer.Name == "" {
-		return nil
+		return fmt.Errorf("certificate %s/%s and secret %[1]s/%[2]s%[3]s, unless somebody has deleted them: cert-manager goes on renewing them (%w)",
+			namespace, secret, StagingSuffix, ErrNoIssuer)
 	}
 	return retry.RetryOnConflict(retry.DefaultBackoff, func() error { return s.remove(ctx, namespace, secret) })
 }

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
 // test/mesh/certmanagersource tests the rest beside cert-manager.
@@ -41,31 +42,22 @@ func TestNewRequiresClientsAndBundleAnIssuer(t *testing.T) {
 	require.EqualError(t, err, "certmanager: a dynamic client and Secrets are required")
 	_, err = newSource(t, cmmeta.IssuerReference{}).Bundle(t.Context(), certs.Request{})
 	require.ErrorIs(t, err, ErrNoIssuer)
-	assert.EqualError(t, err, "the source cert-manager needs an issuer: set the chart's value controller.certManager.issuerRef.name")
+	assert.EqualError(t, err, "the source cert-manager needs an issuer: set the chart's value controller.certManager.issuerRef.name (it is not configured)")
 }
 
 func TestLifetimeIsAnHourAtLeast(t *testing.T) {
-	for name, test := range map[string]struct {
-		ttl, want time.Duration
-		err       string
-	}{
-		"if nothing is asked for, expect cert-manager's default": {},
-		"if an hour is asked for, expect it":                     {ttl: time.Hour, want: time.Hour},
-		"if less is asked for, expect an hour and an error": {
-			ttl: 59 * time.Minute, want: time.Hour,
-			err: "cert-manager issues certificates for an hour or more: the requested lifetime of 59m0s is raised to 1h0m0s",
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got, err := Lifetime(test.ttl)
-			assert.Equal(t, test.want, got)
-			if test.err == "" {
-				assert.NoError(t, err)
-			} else {
-				assert.EqualError(t, err, test.err)
-			}
-		})
+	assert.Equal(t, policy.MinCertManagerTTL, cmapi.MinimumCertificateDuration)
+	for ttl, want := range map[time.Duration]time.Duration{0: 0, 59 * time.Minute: time.Hour, time.Hour: time.Hour, 48 * time.Hour: 48 * time.Hour} {
+		assert.Equal(t, want, lifetime(ttl), ttl)
 	}
+}
+
+// Without an issuer the controller has no access to what an earlier one signed, so the
+// error names it.
+func TestRemoveWithoutAnIssuerNamesWhatStays(t *testing.T) {
+	err := newSource(t, cmmeta.IssuerReference{}).Remove(t.Context(), "edge", "istio-certs")
+	require.ErrorIs(t, err, certs.ErrNotConfigured)
+	assert.ErrorContains(t, err, "certificate edge/istio-certs and secret edge/istio-certs-issued, unless somebody has deleted them: cert-manager goes on renewing them")
 }
 
 // cert-manager's webhook requires five minutes between renewal and expiry, and reads
