@@ -48,6 +48,7 @@ func TestInjectSharedCases(t *testing.T) {
 		"helm-notes.yaml":             {says: []string{injected}, quietly: []string{"helm-notes.yaml:15: NOTES is no field of a Deployment"}},
 		"keys-twice.yaml": {says: []string{"deployment/default/web: unchanged (no-profile)", "deployment/default/edge: " + injected},
 			quietly: []string{`keys-twice.yaml:12: duplicate key "app", first on line 11`, `keys-twice.yaml:29: duplicate key "app", first on line 28`}},
+		"empty-fields.yaml":          {says: []string{injected}},
 		"namespace-unknown-key.yaml": {says: []string{injected}, quietly: []string{"warning: namespace/default: annotation isthmus.dev/moed is not known"}},
 		"other-kinds.yaml": {says: []string{"rollout/default/edge: " + injected, "deploymentconfig/default/edge: " + injected,
 			"template/edge: not looked into (", "helmrelease/edge: not looked into ("}},

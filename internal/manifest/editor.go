@@ -29,7 +29,7 @@ func InjectEditor(engine injector) Editor {
 			Template:  true, // the API server has not added what the service account brings
 			Namespace: policy.Namespace{Name: w.Namespace, Labels: labels, Annotations: w.NamespaceAnnotations},
 		})
-		edit := Edit{Patch: result.Patch, Summary: injectSummary(result)}
+		edit := Edit{Patch: recordEmptyFields(result.Patch, w), Summary: injectSummary(result)}
 		for _, warning := range result.Warnings {
 			if text, ok := strings.CutPrefix(warning.Text, "namespace "+w.Namespace+": "); ok {
 				edit.NamespaceWarnings = append(edit.NamespaceWarnings, text)
@@ -82,6 +82,10 @@ func UninjectEditor(uninject func(*corev1.Pod) ([]jsonpatch.Operation, error)) E
 		case len(ops) == 0:
 			return Edit{Summary: "unchanged (not injected)"}
 		}
-		return Edit{Patch: ops, Summary: "uninjected"}
+		edit := Edit{Patch: ops, Summary: "uninjected"}
+		if status, err := inject.ReadStatus(w.Pod); err == nil && status != nil {
+			edit.Patch, edit.Spellings = restoreEmptyFields(ops, status.Empty), status.Empty
+		}
+		return edit
 	}
 }

@@ -76,7 +76,7 @@ func TestUninjectEditorSummary(t *testing.T) {
 		"not injected": {nil, nil, Edit{Summary: "unchanged (not injected)"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			assert.Equal(t, test.want, UninjectEditor(func(*corev1.Pod) ([]jsonpatch.Operation, error) { return test.ops, test.err })(Workload{}))
+			assert.Equal(t, test.want, UninjectEditor(func(*corev1.Pod) ([]jsonpatch.Operation, error) { return test.ops, test.err })(Workload{Pod: &corev1.Pod{}}))
 		})
 	}
 	got := UninjectEditor(func(*corev1.Pod) ([]jsonpatch.Operation, error) { return nil, errors.New("volume x was changed") })(Workload{})

@@ -2,10 +2,17 @@ package manifest
 
 import (
 	"bytes"
+	"encoding/json"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+	"gomodules.xyz/jsonpatch/v2"
+
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
 // isEmptyNode reports whether a node is null or a collection without entries.
@@ -98,40 +105,103 @@ func (s *splicer) emptyText(n *yaml.Node) string {
 	return text
 }
 
-// emptyFields returns the spellings of the fields below n that are null or empty, by the
-// JSON pointer from n. A list or mapping that is spelled as usual is left out, except for
-// the metadata, which a patch can add and remove as a whole.
-func (x lineIndex) emptyFields(n *yaml.Node) map[string]string {
+// emptyFields returns the spellings of the fields below a path that are null or empty, by
+// their JSON pointers from there. A list or mapping that is spelled as usual is left out,
+// except for the metadata of a template, which a patch can add and remove as a whole.
+func (d *parsedDocument) emptyFields(keys []string) map[string]string {
+	x := newLineIndex(d.raw.body)
+	x.byteColumns = d.raw.isJSON
 	found := map[string]string{}
 	var visit func(n *yaml.Node, path string)
 	visit = func(n *yaml.Node, path string) {
-		switch n.Kind {
-		case yaml.SequenceNode:
-			for i, c := range n.Content {
-				visit(c, path+jsonPointer([]string{strconv.Itoa(i)}))
-			}
-		case yaml.MappingNode:
-			for i := 0; i+1 < len(n.Content); i += 2 {
-				key, value := n.Content[i], n.Content[i+1]
-				at := path + jsonPointer([]string{key.Value})
-				if !isEmptyNode(value) {
-					visit(value, at)
-					continue
-				}
-				text, ok := x.spelling(key, value)
+		for i, c := range n.Content {
+			switch {
+			case n.Kind == yaml.SequenceNode:
+				visit(c, path+"/"+strconv.Itoa(i))
+			case i%2 == 0: // a key
+			case !isEmptyNode(c):
+				visit(c, path+jsonPointer([]string{n.Content[i-1].Value}))
+			default:
+				text, ok := x.spelling(n.Content[i-1], c)
 				if n.Style&yaml.FlowStyle != 0 {
-					text, ok = x.flowSpelling(value)
+					text, ok = x.flowSpelling(c)
 				}
-				if ok && (at == "/metadata" || value.Kind == yaml.ScalarNode || !isUsualSpelling(text)) {
+				at := path + jsonPointer([]string{n.Content[i-1].Value})
+				if usual := strings.TrimSpace(text); ok && (at == "/metadata" || usual != "{}" && usual != "[]") {
 					found[at] = text
 				}
 			}
 		}
 	}
-	visit(n, "")
+	visit(resolveAlias(nodeAt(d.root, keys)), "")
 	return found
 }
 
-func isUsualSpelling(text string) bool {
-	return text == " {}" || text == " []" || text == "{}" || text == "[]"
+// isCollection reports whether a spelling is that of a mapping or list.
+func isCollection(spelling string) bool {
+	text := strings.TrimSpace(spelling)
+	return strings.HasPrefix(text, "{") || strings.HasPrefix(text, "[")
+}
+
+// statusPath is the path of the status annotation.
+var statusPath = jsonPointer([]string{"metadata", "annotations", policy.StatusKey})
+
+// recordEmptyFields adds the workload's null and empty fields that a patch fills to the
+// status annotation that the patch writes. Without them uninject could not restore them.
+func recordEmptyFields(patch []jsonpatch.Operation, w Workload) []jsonpatch.Operation {
+	if len(patch) == 0 || w.emptyFields == nil {
+		return patch
+	}
+	empty := w.emptyFields()
+	maps.DeleteFunc(empty, func(path, _ string) bool {
+		return !slices.ContainsFunc(patch, func(op jsonpatch.Operation) bool {
+			return op.Path == path || strings.HasPrefix(op.Path, path+"/")
+		})
+	})
+	if len(empty) == 0 {
+		return patch
+	}
+	patch = slices.Clone(patch) // results of the engine share it
+	for i := range patch {
+		op := &patch[i]
+		switch value := op.Value.(type) {
+		case string:
+			if op.Path == statusPath {
+				op.Value = withEmptyFields(value, empty)
+			}
+		case map[string]string:
+			if text, ok := value[policy.StatusKey]; ok && op.Path == "/metadata/annotations" {
+				value = maps.Clone(value)
+				value[policy.StatusKey] = withEmptyFields(text, empty)
+				op.Value = value
+			}
+		}
+	}
+	return patch
+}
+
+// withEmptyFields adds fields to a status. The engine has just written it.
+func withEmptyFields(text string, empty map[string]string) string {
+	var status inject.Status
+	if err := json.Unmarshal([]byte(text), &status); err != nil {
+		return text
+	}
+	status.Empty = empty
+	out, err := json.Marshal(status)
+	if err != nil {
+		return text
+	}
+	return string(out)
+}
+
+// restoreEmptyFields changes operations that remove a field into ones that make it null, if
+// it was null before.
+func restoreEmptyFields(patch []jsonpatch.Operation, empty map[string]string) []jsonpatch.Operation {
+	for i := range patch {
+		op := &patch[i]
+		if text, ok := empty[op.Path]; ok && op.Operation == "remove" && !isCollection(text) {
+			*op = jsonpatch.NewOperation("replace", op.Path, nil)
+		}
+	}
+	return patch
 }

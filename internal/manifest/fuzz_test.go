@@ -6,8 +6,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
 
 func addSeeds(f *testing.F) {
@@ -95,4 +98,68 @@ func FuzzTransform(f *testing.F) {
 			t.Fatalf("%q became %q: %d workloads, want %d", data, result.Text(), len(repeated.Decisions), len(result.Decisions))
 		}
 	})
+}
+
+// FuzzUninject looks for manifests that do not come back when an injection is reverted: the
+// same values always, and the same bytes if the text was edited in place and has no aliases.
+func FuzzUninject(f *testing.F) {
+	addSeeds(f)
+	engine, err := inject.New(inject.Options{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	edge := strings.Replace(edgePod, "image: edge", "image: emissaryingress/emissary:4.1.0", 1)
+	f.Add([]byte(edge))
+	f.Add([]byte(strings.Replace(edge, "spec:\n", "spec:\n  volumes: # none\n", 1)))
+	f.Add([]byte("---\n{\n  apiVersion: \"v1\", kind: Pod,\n  metadata: { # x\n    annotations: ~,\n  },\n  spec: {containers: [{\n    image: \"emissaryingress/emissary\",\n    name: e,\n  }]}\n}\n"))
+	f.Add([]byte(`{"kind":"Pod","apiVersion":"v1","metadata":{"labels":null},"spec":{"containers":[{"name":"e","image":"emissaryingress/emissary"}],"volumes":[ ]}} {"a":1}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		sources := []Source{{"in", data}}
+		injected, err := Transform(sources, "default", InjectEditor(engine))
+		if err != nil {
+			return
+		}
+		back, err := Transform([]Source{{"out", injected.Text()}}, "default", UninjectEditor(inject.Uninject))
+		if err != nil {
+			t.Fatalf("%q became %q: %v", data, injected.Text(), err)
+		}
+		inPlace := !bytes.Contains(data, []byte("&")) && !bytes.Contains(data, []byte("<<"))
+		for _, d := range injected.Documents {
+			inPlace = inPlace && !d.rewritten
+		}
+		for _, d := range back.Documents {
+			inPlace = inPlace && !d.rewritten
+		}
+		if inPlace && !bytes.Equal(back.Text(), data) {
+			t.Fatalf("%q became %q and came back as %q", data, injected.Text(), back.Text())
+		}
+		want, err := Transform(sources, "default", func(Workload) Edit { return Edit{} })
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantJSON, wantErr := want.JSON()
+		gotJSON, gotErr := back.JSON()
+		if wantErr == nil && (gotErr != nil || !bytes.Equal(compact(t, wantJSON), compact(t, gotJSON))) {
+			t.Fatalf("%q became %q and came back as %q (%v)", data, injected.Text(), back.Text(), gotErr)
+		}
+	})
+}
+
+// compact returns JSON values with sorted keys.
+func compact(t *testing.T, text []byte) []byte {
+	var out bytes.Buffer
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.UseNumber()
+	for dec.More() {
+		var value any
+		if err := dec.Decode(&value); err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		raw, err := json.Marshal(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out.Write(raw)
+	}
+	return out.Bytes()
 }

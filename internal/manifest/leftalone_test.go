@@ -133,3 +133,22 @@ func TestNotesThatDoNotParse(t *testing.T) {
 	assert.Contains(t, err.Error(), "a:9: document 1: does not parse: ")
 	assert.Contains(t, err.Error(), "; here start the NOTES that Helm prints behind the manifests: remove them, or use helm template, which does not print them")
 }
+
+// TestLossIsSaid shows the warning about a comment that cannot stay, and about a document that
+// cannot be edited in place.
+func TestLossIsSaid(t *testing.T) {
+	for name, test := range map[string]struct{ in, want string }{
+		"nothing is lost":               {edgePod + "  volumes: [] # none\n", ""},
+		"an entry with a question mark": {edgePod + "  ? volumes # no, \"none\"\n  : [] # three\n", `a:1: line 10 loses its comment "# three"`},
+		"written anew":                  {"# one\n" + edgePod + "    args:\n    - |1\n        a\n       # no comment\n", "a:1: the layout does not allow an edit in place, so the document is written anew"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			result := transform(t, fakeEditor, test.in)
+			got := ""
+			for _, w := range result.Warnings {
+				got += w.Object + ": " + w.Text
+			}
+			assert.Equal(t, test.want, strings.TrimPrefix(got, "Pod default/edge: "), string(result.Text()))
+		})
+	}
+}

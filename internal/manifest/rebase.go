@@ -9,8 +9,10 @@ import (
 
 // rebasePatch converts the patch of a pod into a patch of the document that holds the
 // pod. A template can lack the metadata that every pod has: the patch adds it if it
-// adds a field to it, and removes it if it removes the last field.
-func rebasePatch(patch []jsonpatch.Operation, keys []string, template any) []jsonpatch.Operation {
+// adds a field to it, and removes it if it removes the last field, unless the metadata was
+// there and empty before.
+func rebasePatch(edit Edit, keys []string, template any) []jsonpatch.Operation {
+	patch := edit.Patch
 	if len(patch) == 0 {
 		return nil
 	}
@@ -24,7 +26,12 @@ func rebasePatch(patch []jsonpatch.Operation, keys []string, template any) []jso
 		out = append(out, op)
 	}
 	if len(keys) > 0 && changesBelow(patch, "/metadata/") && emptiesMetadata(patch, template) {
-		out = append(out, jsonpatch.NewOperation("remove", prefix+"/metadata", nil))
+		switch text, spelled := edit.Spellings["/metadata"]; {
+		case !spelled:
+			out = append(out, jsonpatch.NewOperation("remove", prefix+"/metadata", nil))
+		case !isCollection(text):
+			out = append(out, jsonpatch.NewOperation("replace", prefix+"/metadata", nil))
+		}
 	}
 	return out
 }

@@ -17,15 +17,15 @@ import (
 // rewriteDocument returns the edits that apply a change to the text of one document. It
 // tries three ways to write the result: the first preserves all of the layout that is not
 // edited, the last none. It accepts a result only if Kubernetes' own YAML library reads it
-// as the patched object.
-func rewriteDocument(d rawDocument, c change) ([]udiff.Edit, error) {
+// as the patched object. inPlace is false if a comment or the layout can be lost.
+func rewriteDocument(d rawDocument, c change) (edits []udiff.Edit, inPlace bool, err error) {
 	before, err := toJSON(d)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	want, err := patchJSON(before, c.patch)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	isPatched := func(text []byte) bool {
 		got, err := toJSON(rawDocument{body: text, isJSON: d.isJSON})
@@ -33,22 +33,22 @@ func rewriteDocument(d rawDocument, c change) ([]udiff.Edit, error) {
 	}
 	if edits, ok := spliceDocument(d, c); ok {
 		if text, err := udiff.ApplyBytes(d.body, edits); err == nil && isPatched(text) {
-			return edits, nil
+			return edits, true, nil
 		}
 	}
 	if text, err := reencodeDocument(d, c); err == nil && isPatched(text) {
-		return wholeDocument(d, text), nil
+		return wholeDocument(d, text), false, nil
 	}
 	text := want
 	if !d.isJSON {
 		if text, err = yaml.JSONToYAML(want); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
 	if !isPatched(text) {
-		return nil, errors.New("the edit cannot be written without a change in the document's meaning")
+		return nil, false, errors.New("the edit cannot be written without a change in the document's meaning")
 	}
-	return wholeDocument(d, text), nil
+	return wholeDocument(d, text), false, nil
 }
 
 // wholeDocument returns the edits that replace a whole document, line by line. A document

@@ -18,7 +18,7 @@ func newOperation(operation, path string, value any) jsonpatch.Operation {
 
 // rewrite returns a document after a patch.
 func rewrite(d rawDocument, patch []jsonpatch.Operation) ([]byte, error) {
-	edits, err := rewriteDocument(d, change{patch: patch})
+	edits, _, err := rewriteDocument(d, change{patch: patch})
 	if err != nil {
 		return nil, err
 	}

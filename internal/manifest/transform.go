@@ -26,6 +26,9 @@ type Source struct {
 type Edit struct {
 	// Patch has paths relative to the pod. If it is nil, the workload stays as it is.
 	Patch []jsonpatch.Operation
+	// Spellings are the texts of fields that are null or empty after the patch, by their
+	// JSON pointers from the pod. A field without one is spelled as usual.
+	Spellings map[string]string
 	// Summary is the decision in a few words for the report.
 	Summary string
 	// Details explain the summary, one line each.
@@ -72,6 +75,8 @@ type Document struct {
 	JSON bool
 	// startsSource is true for the first document of a source.
 	startsSource bool
+	// rewritten is true if the document was encoded anew.
+	rewritten bool
 	// edits turn Before into After.
 	edits []udiff.Edit
 }
@@ -125,7 +130,9 @@ type transformer struct {
 	// editValues edits documents of Helm values. If it is nil, they stay as they are.
 	editValues func(Values) Edit
 	namespaces map[string]objectMeta
-	result     Result
+	// spellings are those of the edits of the current document, by their JSON pointers.
+	spellings map[string]string
+	result    Result
 }
 
 // transformDocument edits one document and appends it to the result.
@@ -138,6 +145,7 @@ func (t *transformer) transformDocument(document *parsedDocument) error {
 	if document.err != nil {
 		return document.err
 	}
+	t.spellings = map[string]string{}
 	patch, err := t.transformRoot(document, &result.DisplayName)
 	if err != nil {
 		return err
@@ -148,12 +156,17 @@ func (t *transformer) transformDocument(document *parsedDocument) error {
 		}
 	}
 	if len(patch) > 0 {
-		if result.edits, err = rewriteDocument(document.raw, change{patch: patch}); err == nil {
+		var inPlace bool
+		if result.edits, inPlace, err = rewriteDocument(document.raw, change{patch, t.spellings}); err == nil {
+			result.rewritten = !inPlace
 			result.After, err = udiff.ApplyBytes(document.raw.body, result.edits)
 		}
 		if err != nil {
 			return document.wrapError(result.DisplayName, err)
 		}
+	}
+	if text := document.describeLoss(result); text != "" {
+		t.result.Warnings = append(t.result.Warnings, Warning{result.DisplayName, text})
 	}
 	t.result.Documents = append(t.result.Documents, result)
 	return nil
@@ -259,6 +272,7 @@ func (t *transformer) transformWorkload(document *parsedDocument, value map[stri
 	}
 	w.Pod.Namespace = w.Namespace
 	w.SelectorKeys, w.template = selectorKeys(value), template
+	w.emptyFields = func() map[string]string { return document.emptyFields(keys) }
 	edit := t.editWorkload(w)
 	if edit.Err != nil {
 		line := nodeAt(document.root, objectKeys).Line
@@ -273,7 +287,10 @@ func (t *transformer) transformWorkload(document *parsedDocument, value map[stri
 		t.result.Warnings = append(t.result.Warnings, Warning{"namespace/" + w.Namespace, text})
 	}
 	t.result.Decisions = append(t.result.Decisions, Decision{w.String(), edit.Summary, edit.Details, append(edit.Warnings, warnings...)})
-	return rebasePatch(edit.Patch, keys, template), nil
+	for path, text := range edit.Spellings {
+		t.spellings[jsonPointer(keys)+path] = text
+	}
+	return rebasePatch(edit, keys, template), nil
 }
 
 func (t *transformer) decide(object, summary string) {

@@ -23,6 +23,9 @@ type Workload struct {
 	SelectorKeys []string
 	// template is the pod as in the document, with unknown fields.
 	template any
+	// emptyFields returns the spellings of the pod's fields that are null or empty, by
+	// their JSON pointers from the pod.
+	emptyFields func() map[string]string
 }
 
 // String names the workload in the report: "deployment/emissary/edge".

@@ -42,6 +42,10 @@ type Status struct {
 	// ReplacedLabels are the labels whose value was replaced, by key: those that
 	// Istio's injector had set before Isthmus.
 	ReplacedLabels map[string]Replaced `json:"replacedLabels,omitempty"`
+	// Empty are the fields of a manifest that were null or empty before, as JSON
+	// pointers with their spelling: "null", "~", "". Only the command line writes
+	// them; the API server drops such fields.
+	Empty map[string]string `json:"empty,omitempty"`
 }
 
 // Replaced is the value of an annotation or a label before and after the injection.
