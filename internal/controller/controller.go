@@ -54,6 +54,8 @@ type reconciler struct {
 	// live reads pods from the API server.
 	live    client.Reader
 	metrics *controllerMetrics
+	// contexts knows the TLSContexts of the cluster.
+	contexts *contextIndex
 	// versions knows which changes of Secrets are somebody else's.
 	versions *secretVersions
 
@@ -88,6 +90,10 @@ func Add(mgr manager.Manager, o Options) error {
 		cached: mgr.GetClient(), live: mgr.GetAPIReader(),
 	}
 	requeue := make(chan event.GenericEvent)
+	r.contexts = newContextIndex(o.Dynamic, contextNames(o.Settings.TLSContextNames), nil, requeue)
+	if err := mgr.Add(r.contexts); err != nil {
+		return err
+	}
 	if err := mgr.Add(&follower{onChange: o.Roots.OnChange, namespaces: r.knownNamespaces, requeue: requeue}); err != nil {
 		return err
 	}
@@ -192,6 +198,7 @@ func (r *reconciler) forgetNamespace(namespace string) {
 	}
 	delete(r.waiting, namespace)
 	r.versions.forgetNamespace(namespace)
+	r.contexts.forgetNamespace(namespace)
 	r.metrics.deleteNamespace(namespace)
 	r.reportStale(namespace, nil)
 }

@@ -9,6 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
@@ -23,8 +25,12 @@ type claim struct {
 	created        time.Time
 	serviceAccount string
 	options        policy.Options
-	// ambassadorIDs are the values of AMBASSADOR_ID in the pod.
-	ambassadorIDs []string
+	// id is the variable AMBASSADOR_ID of the edge.
+	id inject.Variable
+	// seesAll is true when the edge sees the objects of all namespaces.
+	seesAll bool
+	// secret are facts about the edge: none while the edge is not recognised.
+	secret patches.SecretFacts
 }
 
 // reference returns the pod as the object of an Event.
@@ -35,7 +41,9 @@ func (c claim) reference() corev1.ObjectReference {
 // claimOf reads a pod. Its service account comes from the pod itself, which the
 // API server has checked; nothing is taken from Isthmus' own annotations, which its
 // author may have written.
-func claimOf(pod *corev1.Pod, ns policy.Namespace, r rules) (claim, *policy.Problem) {
+//
+// edge is nil when no single edge is recognised in the pod.
+func claimOf(pod *corev1.Pod, ns policy.Namespace, edge *inject.Edge, r rules) (claim, *policy.Problem) {
 	options, problem := policy.Resolve(pod.Labels, pod.Annotations, ns, r.defaults, r.names)
 	c := claim{
 		pod: types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, uid: pod.UID, mode: knownMode(pod.Labels[policy.InjectedLabel]),
@@ -45,12 +53,12 @@ func claimOf(pod *corev1.Pod, ns policy.Namespace, r rules) (claim, *policy.Prob
 	if c.serviceAccount == "" {
 		c.serviceAccount = "default"
 	}
-	for i := range pod.Spec.Containers {
-		for _, e := range pod.Spec.Containers[i].Env {
-			if e.Name == "AMBASSADOR_ID" && e.Value != "" {
-				c.ambassadorIDs = append(c.ambassadorIDs, e.Value)
-			}
-		}
+	if edge != nil {
+		container := &pod.Spec.Containers[edge.Container]
+		single := edge.Secret.Selectors.SingleNamespace
+		c.secret = edge.Secret
+		c.id = inject.ReadVariable(pod, ns.Name, container, ambassadorIDVariable)
+		c.seesAll = single == "" || inject.ReadVariable(pod, ns.Name, container, single).Value == ""
 	}
 	return c, problem
 }

@@ -7,6 +7,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/isthmus-mesh/isthmus/internal/publish"
+	"github.com/isthmus-mesh/isthmus/patches"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
@@ -124,28 +125,16 @@ func desiredBinding(namespace string, claims []claim) map[string]any {
 	}
 }
 
-// desiredTLSContext is the TLSContext of a namespace whose annotation requests one;
-// nil when there should be none. roots is the name of the Secret with the mesh's
-// roots that it refers to; empty when it refers to none.
-func desiredTLSContext(options policy.Options, claims []claim) (fields map[string]any, roots string) {
-	if options.TLSContext == "" || len(claims) == 0 {
-		return nil, ""
+// needsRoots reports whether a Secret needs the Secret with the mesh's roots beside it:
+// when an edge of it reads one, or when a TLSContext names it. A TLSContext of the
+// user's own may name it too, so it does not matter whether Isthmus keeps one.
+func needsRoots(secret string, claims []claim, options policy.Options) bool {
+	for _, c := range claims {
+		if c.options.SecretName == secret && c.mode.HasCertificate() && (c.secret.Has(patches.FormRoots) || options.TLSContext != "" && options.SecretName == secret) {
+			return true
+		}
 	}
-	spec := map[string]any{
-		"secret":         options.SecretName,
-		"alpn_protocols": "istio",
-		// Without this a dot in a Secret's name would separate a namespace.
-		"secret_namespacing": false,
-	}
-	if slices.ContainsFunc(claims, func(c claim) bool { return c.options.Delivery == policy.DeliveryFiles }) {
-		// Emissary reads only key and chain from files, and would not verify peers.
-		roots = options.SecretName + policy.RootsSuffix
-		spec["ca_secret"] = roots
-	}
-	if ids := ambassadorIDs(claims); len(ids) > 0 {
-		spec["ambassador_id"] = ids
-	}
-	return map[string]any{"spec": spec}, roots
+	return false
 }
 
 // desiredRoots is the content of the Secret with the mesh's roots that belongs to a
@@ -156,19 +145,4 @@ func desiredRoots(s *secretState) string {
 		return ""
 	}
 	return s.roots.Value()
-}
-
-// ambassadorIDs are the IDs of the edges; nil when no edge has one. An Emissary
-// ignores resources that do not name its own ID.
-func ambassadorIDs(claims []claim) []any {
-	var ids []string
-	for _, c := range claims {
-		ids = append(ids, c.ambassadorIDs...)
-	}
-	slices.Sort(ids)
-	var out []any
-	for _, id := range slices.Compact(ids) {
-		out = append(out, id)
-	}
-	return out
 }

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/isthmus-mesh/isthmus/internal/publish"
+	"github.com/isthmus-mesh/isthmus/patches"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
@@ -79,39 +80,34 @@ func TestDesiredBinding(t *testing.T) {
 	}, desiredBinding("edge", []claim{agent("1", "b"), agent("2", "a"), agent("3", "b"), annotation}))
 }
 
-func TestDesiredTLSContext(t *testing.T) {
-	options := policy.Options{SecretName: "istio-certs", TLSContext: "istio-upstream"}
-	files, fromSecret := podClaim("files", "emissary", time.Hour), podClaim("secret", "emissary", time.Hour)
-	fromSecret.options.Delivery = policy.DeliverySecret
-	withIDs := podClaim("named", "emissary", time.Hour)
-	withIDs.ambassadorIDs = []string{"public", "internal", "public"}
+func TestNeedsRoots(t *testing.T) {
+	emissary, other := podClaim("front", "emissary", time.Hour), podClaim("other", "emissary", time.Hour)
+	other.secret = patches.SecretFacts{}
+	elsewhere, ambient := emissary, emissary
+	elsewhere.options.SecretName, ambient.mode = "other-certs", policy.Ambient
+	requested := policy.Options{SecretName: "istio-certs", TLSContext: "istio-upstream"}
 	for name, test := range map[string]struct {
-		options policy.Options
 		claims  []claim
-		want    map[string]any
-		roots   string
+		options policy.Options
+		want    bool
 	}{
-		"if nothing asks for it, expect none":      {policy.Options{SecretName: "istio-certs"}, []claim{files}, nil, ""},
-		"if there is no edge, expect none":         {options, nil, nil, ""},
-		"if an edge reads files, expect the roots": {options, []claim{fromSecret, files}, map[string]any{"ca_secret": "istio-certs-roots"}, "istio-certs-roots"},
-		"if all edges read the Secret, expect no roots": {
-			options, []claim{fromSecret}, map[string]any{}, "",
-		},
-		"if edges have ids, expect each once": {
-			options, []claim{fromSecret, {options: fromSecret.options, ambassadorIDs: withIDs.ambassadorIDs}}, map[string]any{"ambassador_id": []any{"internal", "public"}}, "",
-		},
+		"if an edge reads them, expect them":                          {[]claim{other, emissary}, policy.Options{}, true},
+		"if an edge reads them from the Secret, expect them":          {[]claim{fromSecret(emissary)}, policy.Options{}, true},
+		"if no edge reads them, expect none":                          {[]claim{other}, policy.Options{}, false},
+		"if a TLSContext names them, expect them":                     {[]claim{other}, requested, true},
+		"if a TLSContext of another Secret is requested, expect none": {[]claim{other}, policy.Options{SecretName: "other-certs", TLSContext: "istio-upstream"}, false},
+		"if the edge has another Secret, expect none":                 {[]claim{elsewhere}, requested, false},
+		"if the edge has no certificate, expect none":                 {[]claim{ambient}, requested, false},
+		"if there is no edge, expect none":                            {nil, requested, false},
 	} {
-		t.Run(name, func(t *testing.T) {
-			got, roots := desiredTLSContext(test.options, test.claims)
-			assert.Equal(t, test.roots, roots)
-			if test.want == nil {
-				assert.Nil(t, got)
-				return
-			}
-			test.want["secret"], test.want["alpn_protocols"], test.want["secret_namespacing"] = "istio-certs", "istio", false
-			assert.Equal(t, map[string]any{"spec": test.want}, got)
-		})
+		t.Run(name, func(t *testing.T) { assert.Equal(t, test.want, needsRoots("istio-certs", test.claims, test.options)) })
 	}
+}
+
+// fromSecret is the claim of an edge that reads the Secret.
+func fromSecret(c claim) claim {
+	c.options.Delivery = policy.DeliverySecret
+	return c
 }
 
 func TestDesiredRoots(t *testing.T) {

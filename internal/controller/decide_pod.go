@@ -54,6 +54,8 @@ type podObservation struct {
 	namespace policy.Namespace
 	// result is the injection engine's, if needsInjectionResult.
 	result inject.Result
+	// edge is the edge in the pod; nil when no single one is recognised.
+	edge *inject.Edge
 	// before is the pod's claim so far. isKnown is false when it has none.
 	before  claim
 	isKnown bool
@@ -114,7 +116,7 @@ func decidePod(o podObservation, r rules, now time.Time) podDecision {
 		}
 		d.events = staleEvents(*d.stale, s.Message, o.namespace, r)
 	}
-	c, problem := claimOf(pod, o.namespace, r)
+	c, problem := claimOf(pod, o.namespace, o.edge, r)
 	if problem != nil {
 		d.class, d.isIdle = podInvalid, !o.isKnown
 		d.events = append(d.events, events.Warning(c.reference(), string(policy.InvalidOverride), problem.Message))

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
+	"github.com/isthmus-mesh/isthmus/patches"
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
@@ -23,7 +24,7 @@ func injectedPod() *corev1.Pod {
 			OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "front-abc", UID: "rs-1", Controller: ptr.To(true)}},
 		},
 		Spec: corev1.PodSpec{ServiceAccountName: "emissary", Containers: []corev1.Container{
-			{Name: "ambassador", Env: []corev1.EnvVar{{Name: "AMBASSADOR_ID", Value: "public"}, {Name: "AMBASSADOR_ID"}}},
+			{Name: "ambassador", Env: []corev1.EnvVar{{Name: "AMBASSADOR_ID"}, {Name: "AMBASSADOR_ID", Value: "public"}}},
 		}},
 	}
 }
@@ -176,17 +177,24 @@ func TestPodsThatNeedTheEngine(t *testing.T) {
 }
 
 func TestClaimComesFromThePod(t *testing.T) {
-	c, problem := claimOf(injectedPod(), policy.Namespace{Name: "edge"}, testRules())
+	edge := &inject.Edge{Container: 0, Secret: patches.SecretFacts{MissesChanges: true, Selectors: patches.Selectors{SingleNamespace: "ALONE"}}}
+	c, problem := claimOf(injectedPod(), policy.Namespace{Name: "edge"}, edge, testRules())
 	assert.Nil(t, problem)
 	assert.Equal(t, "emissary", c.serviceAccount)
 	assert.Equal(t, policy.Sidecar, c.mode)
-	assert.Equal(t, []string{"public"}, c.ambassadorIDs)
+	assert.Equal(t, inject.Variable{Value: "public"}, c.id)
+	assert.Equal(t, edge.Secret, c.secret)
+	assert.True(t, c.seesAll)
 	assert.Equal(t, "front-abc", c.owner.Name)
 	assert.Equal(t, "istio-certs", c.options.SecretName)
 
 	pod := injectedPod()
 	pod.Spec.ServiceAccountName, pod.Labels[policy.InjectedLabel] = "", "anything"
-	c, _ = claimOf(pod, policy.Namespace{Name: "edge"}, testRules())
+	pod.Spec.Containers[0].Env = append(pod.Spec.Containers[0].Env, corev1.EnvVar{Name: "ALONE", Value: "yes"})
+	c, _ = claimOf(pod, policy.Namespace{Name: "edge"}, edge, testRules())
+	assert.False(t, c.seesAll, "it is limited to its namespace")
+	c, _ = claimOf(pod, policy.Namespace{Name: "edge"}, nil, testRules())
+	assert.Empty(t, c.id, "no edge was recognised, so none of the variables counts")
 	assert.Equal(t, "default", c.serviceAccount)
 	assert.Empty(t, c.mode, "a label that someone else wrote is no mode")
 }

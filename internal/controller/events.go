@@ -30,6 +30,12 @@ const (
 	EventLifetimeChanged = "LifetimeChanged"
 	// EventLeftBehind: what a former source of the Secret created cannot be removed.
 	EventLeftBehind = "LeftBehind"
+	// EventContextClash: Emissary would confuse two TLSContexts of one name.
+	EventContextClash = "TLSContextClash"
+	// EventNotAddressed: the TLSContext of the namespace is not for this edge.
+	EventNotAddressed = "TLSContextNotForEdge"
+	// EventIDUnknown: the pod does not tell the AMBASSADOR_ID of its edge.
+	EventIDUnknown = "AmbassadorIDUnknown"
 	// EventFailed: a request to a source or to the API server failed.
 	EventFailed = "Failed"
 )

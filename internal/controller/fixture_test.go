@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -74,19 +75,29 @@ func (a authority) secretOf(t testing.TB, b *certs.Bundle, source policy.Source,
 	return s.secret
 }
 
-// memory is an API server with one Secret.
+// memory is an API server with one Secret, and the Secret of its roots.
 type memory struct {
-	secret  *corev1.Secret
-	version int
-	applies int
-	fail    error
+	secret, roots *corev1.Secret
+	version       int
+	// applies and rootsApplies count the writes.
+	applies, rootsApplies int
+	fail                  error
+}
+
+// of returns the Secret of that name.
+func (m *memory) of(name string) **corev1.Secret {
+	if strings.HasSuffix(name, policy.RootsSuffix) {
+		return &m.roots
+	}
+	return &m.secret
 }
 
 func (m *memory) Get(_ context.Context, _, name string) (*corev1.Secret, error) {
-	if m.secret == nil {
+	secret := *m.of(name)
+	if secret == nil {
 		return nil, apierrors.NewNotFound(corev1.Resource("secrets"), name)
 	}
-	return m.secret.DeepCopy(), nil
+	return secret.DeepCopy(), nil
 }
 
 func (m *memory) Apply(_ context.Context, secret *corev1.Secret, _ bool) (*corev1.Secret, error) {
@@ -94,14 +105,19 @@ func (m *memory) Apply(_ context.Context, secret *corev1.Secret, _ bool) (*corev
 		return nil, m.fail
 	}
 	m.version++
-	m.applies++
-	m.secret = secret.DeepCopy()
-	m.secret.ResourceVersion, m.secret.UID = strconv.Itoa(m.version), "istio-certs-1"
-	return m.secret.DeepCopy(), nil
+	if strings.HasSuffix(secret.Name, policy.RootsSuffix) {
+		m.rootsApplies++
+	} else {
+		m.applies++
+	}
+	applied := secret.DeepCopy()
+	applied.ResourceVersion, applied.UID = strconv.Itoa(m.version), types.UID(secret.Name+"-1")
+	*m.of(secret.Name) = applied
+	return applied.DeepCopy(), nil
 }
 
-func (m *memory) Delete(context.Context, string, string, types.UID, string) error {
-	m.secret = nil
+func (m *memory) Delete(_ context.Context, _, name string, _ types.UID, _ string) error {
+	*m.of(name) = nil
 	return nil
 }
 
@@ -110,6 +126,7 @@ func podClaim(name, account string, age time.Duration) claim {
 	return claim{
 		pod: types.NamespacedName{Namespace: "edge", Name: name}, uid: types.UID(name + "-1"), mode: policy.Sidecar,
 		created: noon.Add(-age), serviceAccount: account,
+		secret: patches.SecretFacts{Forms: []patches.SecretForm{patches.FormRoots}}, seesAll: true,
 		options: policy.Options{Mode: policy.Sidecar, Delivery: policy.DeliveryFiles, SecretName: "istio-certs", Source: policy.IstioCA},
 	}
 }

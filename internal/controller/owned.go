@@ -14,6 +14,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/internal/events"
 	"github.com/isthmus-mesh/isthmus/internal/publish"
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
@@ -64,7 +65,7 @@ func (r *reconciler) reconcileObject(ctx context.Context, s *namespaceState, k o
 				"%s is not managed by Isthmus (it has no label %s=%s) and is left as it is; delete it, or do not request it", k, policy.ManagedByLabel, policy.ManagedBy)))
 			return nil
 		case ownedApply:
-			if err := r.applyOwned(ctx, s, k, fields); err != nil {
+			if err := r.applyOwned(ctx, s, k, fields, inject.ObjectLabels(nil)); err != nil {
 				return err
 			}
 			s.applied[k.name] = o.wanted
@@ -84,13 +85,13 @@ func (r *reconciler) reconcileObject(ctx context.Context, s *namespaceState, k o
 	}
 }
 
-// applyOwned applies an object. When the cluster has no such kind an Event says so.
-func (r *reconciler) applyOwned(ctx context.Context, s *namespaceState, k ownedKind, fields map[string]any) error {
+// applyOwned applies an object with these labels. When the cluster has no such kind an Event says so.
+func (r *reconciler) applyOwned(ctx context.Context, s *namespaceState, k ownedKind, fields map[string]any, labels map[string]string) error {
 	o := &unstructured.Unstructured{Object: fields}
 	o.SetGroupVersionKind(k.GroupVersion().WithKind(k.kind))
 	o.SetNamespace(s.name)
 	o.SetName(k.name)
-	o.SetLabels(map[string]string{policy.ManagedByLabel: policy.ManagedBy})
+	o.SetLabels(labels)
 	_, err := r.Dynamic.Resource(k.GroupVersionResource).Namespace(s.name).Apply(ctx, k.name, o, metav1.ApplyOptions{FieldManager: publish.FieldManager, Force: true})
 	switch {
 	case apierrors.IsNotFound(err) && k.optional:

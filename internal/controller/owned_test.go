@@ -18,6 +18,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
+// upstreamContext is the TLSContext of the tests.
+var upstreamContext = contextKind("istio-upstream")
+
 // ownedObject is an API server with at most one TLSContext.
 type ownedObject struct {
 	current *unstructured.Unstructured
@@ -26,12 +29,15 @@ type ownedObject struct {
 	// requests are the verbs of the requests.
 	requests []string
 	applied  map[string]any
+	// keepCurrent has a deletion succeed without an effect, as if there were another
+	// object.
+	keepCurrent bool
 }
 
 func newOwnedObject(c *checker) *ownedObject {
 	o := &ownedObject{fail: map[string]error{}}
 	fake := dynamicfake.NewSimpleDynamicClient(runtime.NewScheme())
-	fake.PrependReactor("*", tlsContext.Resource, func(action clienttesting.Action) (bool, runtime.Object, error) {
+	fake.PrependReactor("*", upstreamContext.Resource, func(action clienttesting.Action) (bool, runtime.Object, error) {
 		o.requests = append(o.requests, action.GetVerb())
 		if err := o.fail[action.GetVerb()]; err != nil {
 			return true, nil, err
@@ -44,7 +50,9 @@ func newOwnedObject(c *checker) *ownedObject {
 			o.applied = map[string]any{}
 			return true, &unstructured.Unstructured{Object: o.applied}, json.Unmarshal(action.GetPatch(), &o.applied)
 		case clienttesting.DeleteAction:
-			o.current = nil
+			if !o.keepCurrent {
+				o.current = nil
+			}
 			return true, nil, nil
 		}
 		if o.current == nil {
@@ -59,9 +67,9 @@ func newOwnedObject(c *checker) *ownedObject {
 // setCurrent has the cluster hold a TLSContext with these labels.
 func (o *ownedObject) setCurrent(labels map[string]string) {
 	o.current = &unstructured.Unstructured{}
-	o.current.SetGroupVersionKind(tlsContext.GroupVersion().WithKind(tlsContext.kind))
+	o.current.SetGroupVersionKind(upstreamContext.GroupVersion().WithKind(upstreamContext.kind))
 	o.current.SetNamespace("edge")
-	o.current.SetName(tlsContext.name)
+	o.current.SetName(upstreamContext.name)
 	o.current.SetLabels(labels)
 }
 
@@ -109,7 +117,7 @@ func TestReconcileObject(t *testing.T) {
 			rescanned: true, current: map[string]string{}, requests: []string{"get"}, known: map[string]string{"istio-upstream": ""},
 		},
 		"if the cluster has no such kind, expect an Event": {
-			fields: fields, fail: map[string]error{"patch": apierrors.NewNotFound(tlsContext.GroupVersionResource.GroupResource(), "istio-upstream")},
+			fields: fields, fail: map[string]error{"patch": apierrors.NewNotFound(upstreamContext.GroupVersionResource.GroupResource(), "istio-upstream")},
 			requests: []string{"get", "patch"}, recorded: []string{EventFailed}, known: map[string]string{"istio-upstream": content},
 		},
 		"if it cannot be read, expect the error": {
@@ -123,7 +131,7 @@ func TestReconcileObject(t *testing.T) {
 			requests: []string{"get", "get", "delete"}, known: map[string]string{"istio-upstream": content}, err: "delete TLSContext istio-upstream in namespace edge: connection refused",
 		},
 		"if it is gone before it is deleted, expect no error": {
-			rescanned: true, current: ours, fail: map[string]error{"delete": apierrors.NewNotFound(tlsContext.GroupVersionResource.GroupResource(), "istio-upstream")},
+			rescanned: true, current: ours, fail: map[string]error{"delete": apierrors.NewNotFound(upstreamContext.GroupVersionResource.GroupResource(), "istio-upstream")},
 			requests: []string{"get", "get", "delete"}, known: map[string]string{"istio-upstream": ""},
 		},
 	} {
@@ -140,7 +148,7 @@ func TestReconcileObject(t *testing.T) {
 				o.fail = test.fail
 			}
 			c.state.rescanned = test.rescanned
-			err := c.reconcileObject(t.Context(), c.state, tlsContext, maps.Clone(test.fields))
+			err := c.reconcileObject(t.Context(), c.state, upstreamContext, maps.Clone(test.fields))
 			if test.err == "" {
 				require.NoError(t, err)
 			} else {
@@ -183,7 +191,7 @@ func TestDeleteOwned(t *testing.T) {
 			if test.fail != nil {
 				o.fail = test.fail
 			}
-			err := c.deleteOwned(t.Context(), "edge", tlsContext)
+			err := c.deleteOwned(t.Context(), "edge", upstreamContext)
 			if test.err == "" {
 				require.NoError(t, err)
 			} else {

@@ -103,6 +103,9 @@ func (r *reconciler) classifyPod(ns policy.Namespace, s *namespaceState, pod *co
 	if needsInjectionResult(pod) {
 		o.result = r.Engine.Inject(inject.Request{Pod: pod, Namespace: ns})
 	}
+	if isInjected(pod) {
+		o.edge = r.findEdge(ns, pod)
+	}
 	d := decidePod(o, r.rules, r.Clock.Now())
 	if d.class == podMissing {
 		s.missing[d.mode]++
@@ -122,4 +125,19 @@ func (r *reconciler) classifyPod(ns policy.Namespace, s *namespaceState, pod *co
 	if d.repeatsWarnings {
 		r.repeatWarnings(ns, s, pod, d.claim)
 	}
+}
+
+// findEdge finds the edge in an injected pod, by its profile and not by the status
+// annotation, which the pod's author may have written. It returns nil when there is no
+// single edge.
+func (r *reconciler) findEdge(ns policy.Namespace, pod *corev1.Pod) *inject.Edge {
+	options, problem := policy.Resolve(pod.Labels, pod.Annotations, ns, r.rules.defaults, r.rules.names)
+	if problem != nil {
+		return nil
+	}
+	edge, reason, _ := r.Engine.FindEdge(inject.Request{Pod: pod, Namespace: ns}, options)
+	if reason != "" {
+		return nil
+	}
+	return &edge
 }

@@ -139,7 +139,7 @@ func (r *reconciler) reconcileEdges(ctx context.Context, ns policy.Namespace) (t
 		errs = append(errs, r.reconcileObject(ctx, s, publisherBinding, desiredBinding(ns.Name, holding)))
 	}
 	if desire.isValid {
-		errs = append(errs, r.reconcileTLSContext(ctx, s, desire.options, claims))
+		errs = append(errs, r.reconcileContexts(ctx, s, desire.options, claims))
 	}
 	r.metrics.setEdgePods(s)
 	if err := errors.Join(errs...); err != nil {
@@ -184,7 +184,7 @@ func (r *reconciler) cleanUp(ctx context.Context, namespace string) error {
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, r.deleteTLSContext(ctx, namespace), r.deleteOwned(ctx, namespace, publisherBinding))
+	errs = append(errs, r.deleteContexts(ctx, namespace), r.deleteOwned(ctx, namespace, publisherBinding))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}

@@ -219,17 +219,16 @@ func TestReconcileLeavesTheTLSContextWhileAnnotationsAreInvalid(t *testing.T) {
 	e.cluster.pods = []corev1.Pod{pod}
 	e.cluster.namespace.Annotations = map[string]string{policy.TLSContextKey: "true"}
 	e.reconcile()
-	require.Equal(t, []string{"get", "patch"}, o.requests)
-	o.requests, o.current = nil, &unstructured.Unstructured{Object: o.applied}
+	require.Equal(t, []string{"patch", "patch"}, o.requests)
+	o.requests, o.current, o.keepCurrent = nil, &unstructured.Unstructured{Object: o.applied}, true
 
 	e.cluster.namespace.Annotations[policy.DeliveryKey] = "pigeon"
 	e.reconcile()
-	assert.NotContains(t, o.requests, "delete")
-	assert.NotContains(t, o.requests, "patch")
+	assert.Empty(t, o.requests)
 
 	o.requests, e.cluster.namespace.Annotations = nil, nil
 	e.reconcile()
-	assert.Contains(t, o.requests, "delete")
+	assert.Equal(t, []string{"get", "delete", "get", "delete"}, o.requests)
 }
 
 func TestReconcileReportsStaleAndMissingPods(t *testing.T) {
@@ -381,18 +380,16 @@ func TestReconcileDealsWithChangedSecrets(t *testing.T) {
 	e.versions.announce("edge", "istio-certs", e.store.secret.ResourceVersion)
 	assert.Zero(t, requeues, "its own write")
 
-	e.reconciler.state("edge").applied["istio-certs-roots"] = "the roots"
-	e.versions.begin("edge", "istio-certs-roots")
-	e.versions.end("edge", "istio-certs-roots", answer{resourceVersion: "7", isKnown: true})
+	require.Equal(t, 1, e.store.rootsApplies)
 	e.versions.announce("edge", "istio-certs-roots", "")
-	e.store.secret = nil
+	e.store.secret, e.store.roots = nil, nil
 	e.versions.announce("edge", "istio-certs", "")
 	assert.Equal(t, 2, requeues)
 	result, err := e.Reconcile(t.Context(), ctrl.Request{NamespacedName: client.ObjectKey{Name: "edge"}})
 	require.NoError(t, err)
 	assert.Equal(t, 0, *result.Priority)
 	assert.Equal(t, 2, e.store.applies)
-	assert.NotContains(t, e.reconciler.state("edge").applied, "istio-certs-roots")
+	assert.Equal(t, 2, e.store.rootsApplies)
 	assert.Empty(t, e.versions.changed("edge"))
 	assert.Equal(t, 1, testutil.CollectAndCount(e.metrics.repairs))
 }

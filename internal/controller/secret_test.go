@@ -19,6 +19,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/certs"
 	"github.com/isthmus-mesh/isthmus/internal/events"
 	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
@@ -103,14 +104,14 @@ func newChecker(t *testing.T, ca authority) *checker {
 	metrics, err := newMetrics(c.registry)
 	require.NoError(t, err)
 	o := Options{
-		Secrets: c.store, Clock: c.clock, Random: middle, CheckInterval: interval,
+		Settings: inject.Settings{}.WithDefaults(), Secrets: c.store, Clock: c.clock, Random: middle, CheckInterval: interval,
 		Roots:   rootsFunc(func() ([]*x509.Certificate, error) { return ca.roots(), nil }),
 		Mesh:    func(string) (patches.Mesh, error) { return patches.Mesh{}.WithDefaults(), nil },
 		Sources: map[policy.Source]Source{policy.IstioCA: c.source, policy.CertManager: c.former},
 	}
 	versions := newSecretVersions(c.clock.Now, metrics.observeRepair)
 	o.Secrets = trackedSecrets{Secrets: c.store, versions: versions}
-	c.reconciler = &reconciler{Options: o, rules: rulesOf(o), metrics: metrics, versions: versions, namespaces: map[string]*namespaceState{}, waiting: map[string]bool{}}
+	c.reconciler = &reconciler{Options: o, rules: rulesOf(o), metrics: metrics, versions: versions, namespaces: map[string]*namespaceState{}, waiting: map[string]bool{}, contexts: knownContexts(o.Settings)}
 	c.state = newNamespaceState("edge", events.NewOnce(func(e events.Event) { c.recorded = append(c.recorded, e.Reason) }))
 	return c
 }

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"maps"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -65,5 +66,5 @@ func (s *namespaceState) forgetApplied() {
 			names[c.owner.Name] = true
 		}
 	}
-	s.events.DeleteFunc(func(kind, name string) bool { return !names[name] && kind != "Secret" })
+	s.events.DeleteFunc(func(kind, name string) bool { return !names[name] && !slices.Contains([]string{"Secret", "TLSContext", "RoleBinding", "Namespace"}, kind) })
 }

@@ -2,78 +2,214 @@ package controller
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/isthmus-mesh/isthmus/internal/events"
+	"github.com/isthmus-mesh/isthmus/webhook/inject"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// tlsContext is the kind of Emissary's object that configures TLS to an upstream.
-var tlsContext = ownedKind{
-	GroupVersionResource: schema.GroupVersionResource{Group: "getambassador.io", Version: "v3alpha1", Resource: "tlscontexts"},
-	kind:                 "TLSContext", name: "istio-upstream", optional: true,
-}
-
-// reconcileTLSContext reconciles the TLSContext of a namespace, and the Secret of
-// the roots that it refers to.
-func (r *reconciler) reconcileTLSContext(ctx context.Context, s *namespaceState, options policy.Options, claims []claim) error {
-	fields, roots := desiredTLSContext(options, claims)
-	if roots != "" {
-		if isApplied, err := r.reconcileRoots(ctx, s, options.SecretName); err != nil || !isApplied {
+// reconcileContexts reconciles the Secrets of the roots and the TLSContexts of a
+// namespace.
+func (r *reconciler) reconcileContexts(ctx context.Context, s *namespaceState, options policy.Options, claims []claim) error {
+	for _, secret := range r.Settings.SecretNames {
+		if err := r.reconcileRoots(ctx, s, secret, needsRoots(secret, claims, options)); err != nil {
 			return err
 		}
 	}
-	return r.reconcileObject(ctx, s, tlsContext, fields)
+	desire := desiredContext(s.name, options, claims, accountOf(s.secrets[options.SecretName]))
+	for _, e := range desire.events {
+		s.events.Record(e)
+	}
+	r.contexts.setWide(s.name, desire)
+	isKnown, isMissing := r.contexts.state()
+	switch {
+	case !isKnown || isMissing && options.TLSContext != "":
+		if isMissing {
+			k := contextKind(options.TLSContext)
+			s.events.Record(events.Warning(k.reference(s.name), EventFailed,
+				fmt.Sprintf("%s was requested, but this cluster has no %s", k, k.GroupResource())))
+		}
+		r.contexts.wait(s.name)
+		return nil
+	case desire.name != "" && s.applied[desire.secret+policy.RootsSuffix] == "":
+		return nil // the TLSContext names a Secret that is not there yet, or is someone else's
+	}
+	for _, name := range r.Settings.TLSContextNames {
+		isDesired := name == desire.name
+		if err := r.reconcileContext(ctx, s, desire, isDesired, name, r.Settings.TLSContextALPN); err != nil {
+			return err
+		}
+		if err := r.reconcileContext(ctx, s, desire, isDesired, name+policy.TCPSuffix, "istio"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// reconcileRoots observes the Secret of the roots that belongs to a Secret, decides
-// and acts. It returns false while the roots are unknown, or when the Secret is not
-// managed by Isthmus.
-func (r *reconciler) reconcileRoots(ctx context.Context, s *namespaceState, secret string) (isApplied bool, err error) {
-	name := secret + policy.RootsSuffix
-	o := ownedObservation{wanted: desiredRoots(s.secrets[secret]), rescanned: s.rescanned}
-	if o.wanted == "" {
-		return false, nil
+// accountOf is the service account that a Secret serves; empty while that is unknown.
+func accountOf(s *secretState) string {
+	if s == nil {
+		return ""
 	}
-	o.applied, o.isKnown = s.applied[name]
-	for {
-		switch action := decideOwned(o); action {
-		case ownedKeep:
-			return true, nil
-		case ownedObserve:
-			current, err := r.Secrets.Get(ctx, s.name, name)
-			if o.current, err = ownershipOf(current, err); err != nil {
-				return false, fmt.Errorf("read secret %s/%s: %w", s.name, name, err)
+	_, account, _ := strings.Cut(s.target.ID.Path(), "/sa/")
+	return account
+}
+
+// reconcileContext reconciles one TLSContext: the desired one, its companion, or one
+// that is no longer desired.
+func (r *reconciler) reconcileContext(ctx context.Context, s *namespaceState, desire contextDesire, isDesired bool, name, alpn string) error {
+	k := contextKind(name)
+	if !isDesired {
+		return r.removeContext(ctx, s, k)
+	}
+	wanted := content{spec: desire.spec(alpn), labels: inject.ObjectLabels(r.Settings.SecretLabels)}
+	o, d := r.contexts.decide(contextObservation{desire: desire, name: name, namespace: s.name, rescanned: s.rescanned}, wanted)
+	r.reportClashes(s, o, d)
+	switch d.action {
+	case contextApply:
+		return r.applyContext(ctx, s, k, o, wanted)
+	case contextKeep:
+		r.contexts.wait(s.name)
+		return nil
+	case contextWithdraw:
+		r.contexts.wait(s.name)
+		return r.removeContext(ctx, s, k)
+	case contextReport:
+		s.events.Record(events.Warning(k.reference(s.name), EventConflict, fmt.Sprintf(
+			"%s is not managed by Isthmus (it has no label %s=%s) and is left as it is; delete it, or do not request it", k, policy.ManagedByLabel, policy.ManagedBy)))
+		return nil
+	default:
+		return fmt.Errorf("%s in namespace %s: unexpected action %q", k, s.name, d.action)
+	}
+}
+
+// reportClashes records the clashes of a TLSContext, once for as long as they last.
+func (r *reconciler) reportClashes(s *namespaceState, o contextObservation, d contextDecision) {
+	var regarding []corev1.ObjectReference
+	for _, e := range clashEvents(o, d) {
+		s.events.Record(e)
+		regarding = append(regarding, e.Regarding)
+	}
+	if len(d.clashes) == 0 && d.action == contextApply {
+		s.events.Resolve(namespaceReference(s.name), EventContextClash)
+		for _, other := range o.others {
+			if !slices.Contains(regarding, namespaceReference(other.namespace)) {
+				s.events.Resolve(namespaceReference(other.namespace), EventContextClash)
 			}
-		case ownedReport:
-			s.events.Record(events.Warning(secretReference(s.name, name), EventConflict,
-				"the Secret is not managed by Isthmus and is left as it is, so no TLSContext can name it; delete it, or do not request a TLSContext"))
-			return false, nil
-		case ownedApply:
-			wanted := &corev1.Secret{
-				ObjectMeta: metav1.ObjectMeta{Namespace: s.name, Name: name, Labels: map[string]string{policy.ManagedByLabel: policy.ManagedBy}},
-				Type:       corev1.SecretTypeOpaque,
-				Data:       map[string][]byte{"tls.crt": []byte(o.wanted)},
-			}
-			if _, err := r.Secrets.Apply(ctx, wanted, true); err != nil {
-				return false, err
-			}
-			s.applied[name] = o.wanted
-			return true, nil
-		default:
-			return false, fmt.Errorf("secret %s/%s: unexpected action %q", s.name, name, action)
 		}
 	}
 }
 
-// deleteTLSContext deletes the TLSContext and the Secrets of the roots.
-func (r *reconciler) deleteTLSContext(ctx context.Context, namespace string) error {
-	if err := r.deleteOwned(ctx, namespace, tlsContext); err != nil {
+// applyContext applies a TLSContext, unless it is known to be applied and the cluster
+// has it.
+func (r *reconciler) applyContext(ctx context.Context, s *namespaceState, k ownedKind, o contextObservation, wanted content) error {
+	text, err := json.Marshal(wanted.spec)
+	if err != nil {
 		return err
+	}
+	if o.current != nil && s.applied[k.name] == string(text) && o.current.content.contains(wanted) {
+		return nil
+	}
+	if err := r.applyOwned(ctx, s, k, map[string]any{"spec": wanted.spec}, wanted.labels); err != nil {
+		if o.current == nil {
+			r.contexts.remove(s.name, k.name)
+		}
+		return err
+	}
+	s.applied[k.name] = string(text)
+	return nil
+}
+
+// removeContext deletes a TLSContext that Isthmus manages.
+func (r *reconciler) removeContext(ctx context.Context, s *namespaceState, k ownedKind) error {
+	current, ok := r.contexts.get(s.name, k.name)
+	if !ok || !current.isManaged {
+		return nil
+	}
+	if err := r.deleteOwned(ctx, s.name, k); err != nil {
+		return err
+	}
+	r.contexts.remove(s.name, k.name)
+	delete(s.applied, k.name)
+	return nil
+}
+
+// reconcileRoots observes the Secret of the roots that belongs to a Secret, decides
+// and acts. While the roots are unknown, the Secret stays as it is.
+func (r *reconciler) reconcileRoots(ctx context.Context, s *namespaceState, secret string, isNeeded bool) error {
+	name := secret + policy.RootsSuffix
+	o := ownedObservation{rescanned: s.rescanned}
+	if isNeeded {
+		if o.wanted = desiredRoots(s.secrets[secret]); o.wanted == "" {
+			return nil
+		}
+	}
+	o.applied, o.isKnown = s.applied[name]
+	var current *corev1.Secret
+	for {
+		switch action := decideOwned(o); action {
+		case ownedKeep:
+			return nil
+		case ownedObserve:
+			var err error
+			current, err = r.Secrets.Get(ctx, s.name, name)
+			if o.current, err = ownershipOf(current, err); err != nil {
+				return fmt.Errorf("read secret %s/%s: %w", s.name, name, err)
+			}
+		case ownedReport:
+			s.events.Record(events.Warning(secretReference(s.name, name), EventConflict,
+				"the Secret is not managed by Isthmus and is left as it is, so no TLSContext of Isthmus can name it; delete it, and Isthmus writes the mesh's roots into it"))
+			return nil
+		case ownedApply:
+			if _, err := r.Secrets.Apply(ctx, r.rootsSecret(s.name, name, o.wanted, current), true); err != nil {
+				return err
+			}
+			s.events.Resolve(secretReference(s.name, name), EventConflict)
+			s.applied[name] = o.wanted
+			return nil
+		case ownedDelete:
+			if err := r.deleteSecret(ctx, s.name, name); err != nil {
+				return err
+			}
+			s.applied[name] = ""
+			return nil
+		case ownedForget:
+			s.applied[name] = ""
+			return nil
+		default:
+			return fmt.Errorf("secret %s/%s: unexpected action %q", s.name, name, action)
+		}
+	}
+}
+
+// rootsSecret is the Secret of the roots: in tls.crt for a ca_secret of Emissary, and
+// in ca.crt for everyone else. current is nil when there is none; a type cannot be
+// changed.
+func (r *reconciler) rootsSecret(namespace, name, roots string, current *corev1.Secret) *corev1.Secret {
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: inject.ObjectLabels(r.Settings.SecretLabels)},
+		Type:       corev1.SecretTypeOpaque,
+		Data:       map[string][]byte{corev1.TLSCertKey: []byte(roots), corev1.ServiceAccountRootCAKey: []byte(roots)},
+	}
+	if current != nil && current.Type != "" {
+		secret.Type = current.Type
+	}
+	return secret
+}
+
+// deleteContexts deletes the TLSContexts and the Secrets of the roots.
+func (r *reconciler) deleteContexts(ctx context.Context, namespace string) error {
+	for _, name := range contextNames(r.Settings.TLSContextNames) {
+		if err := r.deleteOwned(ctx, namespace, contextKind(name)); err != nil {
+			return err
+		}
 	}
 	for _, name := range r.Settings.SecretNames {
 		if err := r.deleteSecret(ctx, namespace, name+policy.RootsSuffix); err != nil {

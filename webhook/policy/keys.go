@@ -93,6 +93,11 @@ const (
 	NotAfterKey = Domain + "not-after"
 	// RenewAfterKey is when the certificate is due for renewal, in RFC 3339.
 	RenewAfterKey = Domain + "renew-after"
+	// PublishedAtKey is when the Secret was last written, in RFC 3339.
+	PublishedAtKey = Domain + "published-at"
+	// NudgeKey is when the Secret was last nudged, in RFC 3339: this annotation alone
+	// changed, so that an edge which missed the last write reads the Secret again.
+	NudgeKey = Domain + "nudge"
 	// ManagedByLabel is the label that names the manager of an object.
 	ManagedByLabel = "app.kubernetes.io/managed-by"
 	// ManagedBy is the value of ManagedByLabel on objects managed by Isthmus.

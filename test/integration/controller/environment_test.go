@@ -42,7 +42,10 @@ const waitTimeout = 30 * time.Second
 // pollInterval is how often a condition is checked.
 const pollInterval = 50 * time.Millisecond
 
-var settings = inject.Settings{SecretNames: []string{"istio-certs", "istio-other"}, PublisherImage: "ghcr.io/isthmus-mesh/isthmus:dev"}
+var settings = inject.Settings{
+	SecretNames: []string{"istio-certs", "istio-other"}, TLSContextNames: []string{"istio-upstream", "mesh-upstream"},
+	PublisherImage: "ghcr.io/isthmus-mesh/isthmus:dev",
+}
 
 // environment is a running controller with its engine, its mesh and its clients.
 type environment struct {
@@ -118,7 +121,7 @@ func (env *environment) startController(change ...func(*controller.Options)) {
 // createNamespace creates an opted-in namespace with service accounts.
 func (env *environment) createNamespace(annotations map[string]string, accounts ...string) string {
 	env.t.Helper()
-	name := fmt.Sprintf("edge-%d", namespaceCount.Add(1))
+	name := fmt.Sprintf("edge-%03d", namespaceCount.Add(1))
 	_, err := env.kube.CoreV1().Namespaces().Create(env.t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name: name, Labels: map[string]string{policy.InjectionLabel: policy.InjectionEnabled}, Annotations: annotations,
 	}}, metav1.CreateOptions{})
