@@ -131,11 +131,7 @@ func (r *reconciler) classifyPod(ns policy.Namespace, s *namespaceState, pod *co
 // annotation, which the pod's author may have written. It returns nil when there is no
 // single edge.
 func (r *reconciler) findEdge(ns policy.Namespace, pod *corev1.Pod) *inject.Edge {
-	options, problem := policy.Resolve(pod.Labels, pod.Annotations, ns, r.rules.defaults, r.rules.names)
-	if problem != nil {
-		return nil
-	}
-	edge, reason, _ := r.Engine.FindEdge(inject.Request{Pod: pod, Namespace: ns}, options)
+	edge, reason, _ := r.Engine.FindEdge(inject.Request{Pod: pod, Namespace: ns})
 	if reason != "" {
 		return nil
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -58,8 +57,7 @@ func accountOf(s *secretState) string {
 	if s == nil {
 		return ""
 	}
-	_, account, _ := strings.Cut(s.target.ID.Path(), "/sa/")
-	return account
+	return s.account
 }
 
 // reconcileContext reconciles one TLSContext: the desired one, its companion, or one

@@ -28,7 +28,7 @@ func knownContexts(settings inject.Settings) *contextIndex {
 
 // goodSecret is the state of a Secret of an account that holds the mesh's roots.
 func goodSecret(account string) *secretState {
-	return &secretState{state: publish.Good, roots: unique.Make("the roots"), target: publish.Target{Namespace: "edge", Name: "istio-certs", ID: idOf(account)}}
+	return &secretState{state: publish.Good, roots: unique.Make("the roots"), account: account, target: publish.Target{Namespace: "edge", Name: "istio-certs", ID: idOf(account)}}
 }
 
 func TestReconcileRoots(t *testing.T) {
