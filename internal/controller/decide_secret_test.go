@@ -246,7 +246,7 @@ func TestDecideSecret(t *testing.T) {
 		"if no publisher has renewed it by two thirds of its life, expect the controller to do so": {
 			change: func(_ *testing.T, c *secretCase) { c.setSource(policy.Agent) },
 			at:     15 * time.Hour, step: stepIssue, events: []string{"resolve Conflict " + secret,
-				"Warning PublisherSilent " + secret + ": no publisher has renewed the certificate by two thirds of its life, so the controller requests one (source istio-ca)"},
+				"Warning PublisherSilent " + secret + ": no publisher has written a certificate in time, so the controller requests one (source istio-ca)"},
 		},
 		"if that is soon, expect the check then": {
 			change: func(_ *testing.T, c *secretCase) { c.setSource(policy.Agent) },
@@ -258,7 +258,7 @@ func TestDecideSecret(t *testing.T) {
 				c.o.secret = nil
 				c.s.notGoodSince = noon.Add(-publisherGrace)
 			},
-			step: stepIssue, events: []string{"resolve Conflict " + secret, "Warning PublisherSilent " + secret + ": no publisher has written a valid certificate, so "},
+			step: stepIssue, events: []string{"resolve Conflict " + secret, "Warning PublisherSilent " + secret + ": no publisher has written a certificate in time, so "},
 		},
 		"if the pod publishes it and the roots changed, expect them to be added": {
 			change: func(t *testing.T, c *secretCase) {

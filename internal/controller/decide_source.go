@@ -32,7 +32,6 @@ const (
 // publisher has written one in time: a publisher may crash, or lose its node.
 func (d secretDecision) awaitPublisher(r rules, now time.Time, random func() float64) secretDecision {
 	o := d.holder.observation
-	note := "no publisher has renewed the certificate by two thirds of its life"
 	switch {
 	case o.State == publish.Good && now.Before(d.state.due):
 		if o.Source == string(policy.Agent) {
@@ -41,11 +40,9 @@ func (d secretDecision) awaitPublisher(r rules, now time.Time, random func() flo
 		return d.refresh(now, random)
 	case o.State != publish.Good && now.Before(d.state.notGoodSince.Add(publisherGrace)):
 		return d.done(d.state.notGoodSince.Add(publisherGrace), now)
-	case o.State != publish.Good:
-		note = "no publisher has written a valid certificate"
 	}
-	d.effects.record(events.Warning(d.secret(), EventPublisherSilent, note+
-		", so the controller requests one (source istio-ca); look at the containers isthmus-publish of the edge's pods"))
+	d.effects.record(events.Warning(d.secret(), EventPublisherSilent,
+		"no publisher has written a certificate in time, so the controller requests one (source istio-ca); look at the containers isthmus-publish of the edge's pods"))
 	return d.useSource(policy.IstioCA, r, now, random)
 }
 

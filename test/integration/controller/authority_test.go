@@ -23,7 +23,9 @@ type authority struct {
 	roots    []*x509.Certificate
 	lifetime time.Duration
 	issued   map[string]int
-	err      error
+	// failed counts the requests that failed.
+	failed int
+	err    error
 	// repeats makes Bundle return the previous bundle of the namespace.
 	repeats  bool
 	last     map[string]*certs.Bundle
@@ -40,6 +42,7 @@ func (a *authority) Bundle(_ context.Context, r certs.Request) (*certs.Bundle, e
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.err != nil {
+		a.failed++
 		return nil, a.err
 	}
 	a.issued[r.Namespace]++
@@ -91,6 +94,13 @@ func (a *authority) issuedCount(namespace string) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.issued[namespace]
+}
+
+// failedCount is the number of requests that failed.
+func (a *authority) failedCount() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.failed
 }
 
 func (a *authority) currentSigner() *certtest.Pair {
