@@ -146,11 +146,10 @@ func holderOf(c claim, o secretObservation, mesh patches.Mesh, id spiffeid.ID) h
 }
 
 // readsRootsWithLeaf reports whether the edge of a claim may notice new roots in the
-// Secret only together with a new certificate. Emissary names the file that it makes of
-// a Secret by its key and chain; the TLSContext that the controller keeps has the roots
-// in a Secret of their own.
+// Secret only together with a new certificate. The TLSContext that the controller keeps
+// has the roots in a Secret of their own, which is noticed.
 func readsRootsWithLeaf(c claim) bool {
-	return c.options.Delivery == policy.DeliverySecret && c.options.TLSContext == ""
+	return c.secret.IgnoresRoots && c.options.Delivery == policy.DeliverySecret && c.options.TLSContext == ""
 }
 
 // claimsOf are the claims of a service account.

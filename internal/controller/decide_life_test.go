@@ -398,9 +398,12 @@ func TestChangeOfRootsIsFollowedByANewLeaf(t *testing.T) {
 		change func(*claim)
 		isDue  bool
 	}{
-		"if it reads the Secret by a TLSContext of its own, expect a new leaf": {func(c *claim) { c.options.Delivery = policy.DeliverySecret }, true},
-		"if the controller keeps its TLSContext, expect none":                  {func(c *claim) { c.options.Delivery, c.options.TLSContext = policy.DeliverySecret, "istio-upstream" }, false},
-		"if it reads files, expect none":                                       {func(*claim) {}, false},
+		"if it reads the Secret by a TLSContext of its own, expect a new leaf": {func(c *claim) { c.options.Delivery, c.secret.IgnoresRoots = policy.DeliverySecret, true }, true},
+		"if it notices new roots alone, expect none":                           {func(c *claim) { c.options.Delivery = policy.DeliverySecret }, false},
+		"if the controller keeps its TLSContext, expect none": {func(c *claim) {
+			c.options.Delivery, c.secret.IgnoresRoots, c.options.TLSContext = policy.DeliverySecret, true, "istio-upstream"
+		}, false},
+		"if it reads files, expect none": {func(c *claim) { c.secret.IgnoresRoots = true }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLife(t)
