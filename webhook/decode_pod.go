@@ -6,6 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // podFields are the fields of a pod, or of a pod template, that the engine reads. The
@@ -20,8 +21,9 @@ type podFields struct {
 		Containers         []containerFields             `json:"containers"`
 		RestartPolicy      corev1.RestartPolicy          `json:"restartPolicy"`
 		DNSPolicy          corev1.DNSPolicy              `json:"dnsPolicy"`
-		NodeSelector       map[string]string             `json:"nodeSelector"`
+		NodeSelector       nodeSelectorFields            `json:"nodeSelector"`
 		ServiceAccountName string                        `json:"serviceAccountName"`
+		NodeName           string                        `json:"nodeName"`
 		HostNetwork        bool                          `json:"hostNetwork"`
 		HostUsers          *bool                         `json:"hostUsers"`
 		ImagePullSecrets   []corev1.LocalObjectReference `json:"imagePullSecrets"`
@@ -34,6 +36,7 @@ type podFields struct {
 type objectMetadata struct {
 	Name         string            `json:"name"`
 	GenerateName string            `json:"generateName"`
+	UID          types.UID         `json:"uid"`
 	Labels       map[string]string `json:"labels"`
 	Annotations  map[string]string `json:"annotations"`
 }
@@ -53,6 +56,7 @@ type containerFields struct {
 	Args           []string                       `json:"args"`
 	Ports          []corev1.ContainerPort         `json:"ports"`
 	Env            []envFields                    `json:"env"`
+	EnvFrom        []corev1.EnvFromSource         `json:"envFrom"`
 	Resources      resourceFields                 `json:"resources"`
 	RestartPolicy  *corev1.ContainerRestartPolicy `json:"restartPolicy"`
 	VolumeMounts   []corev1.VolumeMount           `json:"volumeMounts"`
@@ -64,8 +68,13 @@ type containerFields struct {
 type envFields struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
-	// ValueFrom is only looked at for its presence.
-	ValueFrom *struct{} `json:"valueFrom"`
+	// ValueFrom says where the value comes from. Other sources than these are only
+	// looked at for their presence.
+	ValueFrom *struct {
+		FieldRef        *corev1.ObjectFieldSelector  `json:"fieldRef"`
+		ConfigMapKeyRef *corev1.ConfigMapKeySelector `json:"configMapKeyRef"`
+		SecretKeyRef    *corev1.SecretKeySelector    `json:"secretKeyRef"`
+	} `json:"valueFrom"`
 }
 
 type probeFields struct {
@@ -90,9 +99,27 @@ type volumeFields struct {
 	PersistentVolumeClaim *corev1.PersistentVolumeClaimVolumeSource `json:"persistentVolumeClaim"`
 }
 
+// nodeSelectorFields say on which operating system the pod runs.
+type nodeSelectorFields struct {
+	OS string `json:"kubernetes.io/os"`
+}
+
+func (n nodeSelectorFields) toMap() map[string]string {
+	if n.OS == "" {
+		return nil
+	}
+	return map[string]string{corev1.LabelOSStable: n.OS}
+}
+
 type resourceFields struct {
-	Requests map[corev1.ResourceName]boundedQuantity `json:"requests"`
-	Limits   map[corev1.ResourceName]boundedQuantity `json:"limits"`
+	Requests quantityFields `json:"requests"`
+	Limits   quantityFields `json:"limits"`
+}
+
+// quantityFields are the resources that Isthmus' containers ask for.
+type quantityFields struct {
+	CPU    boundedQuantity `json:"cpu"`
+	Memory boundedQuantity `json:"memory"`
 }
 
 // maxQuantityBytes is the length of the longest quantity that is parsed. The time of
@@ -101,7 +128,10 @@ const maxQuantityBytes = 64
 
 // boundedQuantity is a quantity of limited length. A longer one counts as zero: the API
 // server accepts any length, but no node has that much, so the pod will not run.
-type boundedQuantity struct{ resource.Quantity }
+type boundedQuantity struct {
+	present bool
+	value   resource.Quantity
+}
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom.
 func (q *boundedQuantity) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
@@ -111,10 +141,11 @@ func (q *boundedQuantity) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	}
 	isText := value.Kind() == jsontext.KindString || value.Kind() == jsontext.KindNumber
 	if isText && len(value) > maxQuantityBytes+len(`""`) {
-		*q = boundedQuantity{}
+		*q = boundedQuantity{present: true}
 		return nil
 	}
-	return q.UnmarshalJSON(value)
+	q.present = true
+	return q.value.UnmarshalJSON(value)
 }
 
 var _ json.UnmarshalerFrom = (*boundedQuantity)(nil)
@@ -125,7 +156,7 @@ var _ json.UnmarshalerFrom = (*boundedQuantity)(nil)
 func (p *podFields) toPod() *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: p.Metadata.Name, GenerateName: p.Metadata.GenerateName,
+			Name: p.Metadata.Name, GenerateName: p.Metadata.GenerateName, UID: p.Metadata.UID,
 			Labels: p.Metadata.Labels, Annotations: p.Metadata.Annotations,
 		},
 		Spec: corev1.PodSpec{
@@ -134,8 +165,9 @@ func (p *podFields) toPod() *corev1.Pod {
 			Containers:         mapItems(p.Spec.Containers, (*containerFields).toContainer),
 			RestartPolicy:      p.Spec.RestartPolicy,
 			DNSPolicy:          p.Spec.DNSPolicy,
-			NodeSelector:       p.Spec.NodeSelector,
+			NodeSelector:       p.Spec.NodeSelector.toMap(),
 			ServiceAccountName: p.Spec.ServiceAccountName,
+			NodeName:           p.Spec.NodeName,
 			HostNetwork:        p.Spec.HostNetwork,
 			HostUsers:          p.Spec.HostUsers,
 			ImagePullSecrets:   p.Spec.ImagePullSecrets,
@@ -161,6 +193,7 @@ func (c *containerFields) toContainer(out *corev1.Container) {
 	out.Name, out.Image = c.Name, c.Image
 	out.Command, out.Args = c.Command, c.Args
 	out.Ports = c.Ports
+	out.EnvFrom = c.EnvFrom
 	out.Env = mapItems(c.Env, (*envFields).toEnvVar)
 	if r := c.Resources.toRequirements(); r != nil {
 		out.Resources = *r
@@ -175,7 +208,9 @@ func (c *containerFields) toContainer(out *corev1.Container) {
 func (e *envFields) toEnvVar(out *corev1.EnvVar) {
 	out.Name, out.Value = e.Name, e.Value
 	if e.ValueFrom != nil {
-		out.ValueFrom = &corev1.EnvVarSource{}
+		out.ValueFrom = &corev1.EnvVarSource{
+			FieldRef: e.ValueFrom.FieldRef, ConfigMapKeyRef: e.ValueFrom.ConfigMapKeyRef, SecretKeyRef: e.ValueFrom.SecretKeyRef,
+		}
 	}
 }
 
@@ -210,16 +245,19 @@ func (r *resourceFields) toRequirements() *corev1.ResourceRequirements {
 	if r == nil {
 		return nil
 	}
-	return &corev1.ResourceRequirements{Requests: toResourceList(r.Requests), Limits: toResourceList(r.Limits)}
+	return &corev1.ResourceRequirements{Requests: r.Requests.toList(), Limits: r.Limits.toList()}
 }
 
-func toResourceList(quantities map[corev1.ResourceName]boundedQuantity) corev1.ResourceList {
-	if quantities == nil {
+func (q *quantityFields) toList() corev1.ResourceList {
+	if !q.CPU.present && !q.Memory.present {
 		return nil
 	}
-	list := make(corev1.ResourceList, len(quantities))
-	for name, q := range quantities {
-		list[name] = q.Quantity
+	list := make(corev1.ResourceList, 2)
+	if q.CPU.present {
+		list[corev1.ResourceCPU] = q.CPU.value
+	}
+	if q.Memory.present {
+		list[corev1.ResourceMemory] = q.Memory.value
 	}
 	return list
 }

@@ -33,13 +33,19 @@ type referenceReview struct {
 	Request    *request[runtime.RawExtension] `json:"request"`
 }
 
-// referenceObject makes kjson read an object as text: it does not know
-// object.UnmarshalJSONFrom.
+// UnmarshalJSON makes kjson, which does not know UnmarshalJSONFrom, read an object as
+// text.
 func (o *object[T]) UnmarshalJSON(text []byte) error {
 	if raw, ok := any(&o.value).(*runtime.RawExtension); ok {
 		return raw.UnmarshalJSON(text)
 	}
 	panic("only for the reference")
+}
+
+// UnmarshalJSON makes kjson read a quantity of any length.
+func (q *boundedQuantity) UnmarshalJSON(text []byte) error {
+	q.present = true
+	return q.value.UnmarshalJSON(text)
 }
 
 // decodeLikeAPIMachinery decodes a review twice, as an API server does: the review, and
@@ -173,7 +179,8 @@ var unusualReviews = map[string]string{
 	"fraction":                  `{"request":{"object":{"spec":{"containers":[{"ports":[{"containerPort":80.0}]}]}}}}`,
 	"exponent":                  `{"request":{"object":{"spec":{"containers":[{"ports":[{"containerPort":8e1}]}]}}}}`,
 	"too large for an int32":    `{"request":{"object":{"spec":{"containers":[{"ports":[{"containerPort":2147483648}]}]}}}}`,
-	"quantities":                `{"request":{"object":{"spec":{"resources":{"limits":{"cpu":"1","memory":1,"a":null,"b":"1e3","c":" 1 "}}}}}}`,
+	"quantities":                `{"request":{"object":{"spec":{"resources":{"limits":{"cpu":"1","memory":1,"a":null,"b":"1e3","c":" 1 "},"requests":{"cpu":null,"cpu":"2","memory":"1","memory":null}}}}}}`,
+	"selectors":                 `{"request":{"object":{"spec":{"nodeSelector":{"kubernetes.io/os":"windows","a":"b"}}}}}`,
 	"wrong quantity":            `{"request":{"object":{"spec":{"resources":{"limits":{"cpu":"one"}}}}}}`,
 	"quantity of another type":  `{"request":{"object":{"spec":{"resources":{"limits":{"cpu":[1]}}}}}}`,
 	"text after the end":        `{"request":{}} {}`,
@@ -230,7 +237,7 @@ func TestEngineDecidesAsOnTheWholePodOfTheCorpus(t *testing.T) {
 var wholePodWords = []string{
 	"", "a", "true", "false", "windows", "istio-certs", "istio-token", "istio-proxy", "istio-envoy", "edge", "sidecar", "/etc/istio-certs", "/etc", "Memory",
 	"ClusterFirst", "ClusterFirstWithHostNet", "Default", "None", "Always", "Never", "OnFailure", "TCP", "UDP", "AMBASSADOR_ISTIO_SECRET_DIR", "OUTPUT_CERTS",
-	"AMBASSADOR_NAMESPACE", "istio/proxyv2:1.8.2", "/ambassador/v0/check_ready", "entrypoint", "corp", "cpu", "memory", "quay.io/datawire/aes:3.9.1",
+	"AMBASSADOR_NAMESPACE", "AMBASSADOR_ID", "$(AMBASSADOR_ID)", "metadata.name", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "istio/proxyv2:1.8.2", "/ambassador/v0/check_ready", "entrypoint", "corp", "cpu", "memory", "quay.io/datawire/aes:3.9.1",
 }
 
 // randomWholePod returns a pod with an edge in which every field may be set.

@@ -25,14 +25,33 @@ type Variable struct {
 // env wins, and any entry of env wins over envFrom. Fields that the pod's author sets
 // are read off the pod.
 func ReadVariable(pod *corev1.Pod, namespace string, c *corev1.Container, name string) Variable {
-	return readVariable(pod, namespace, c, len(c.Env), name)
+	r := variableReader{pod: pod, namespace: namespace, container: c, references: maxReferences}
+	return r.read(len(c.Env), name)
 }
 
-// readVariable reads a variable as it is before the entry with the given index.
-func readVariable(pod *corev1.Pod, namespace string, c *corev1.Container, before int, name string) Variable {
+// A value that refers to others may be as long as a power of the pod's size. What the
+// engine looks for are names, so it follows only so many references and reads values of
+// this length only.
+const (
+	maxReferences    = 32
+	maxExpandedBytes = 4 << 10
+)
+
+// variableReader reads variables of a container.
+type variableReader struct {
+	pod       *corev1.Pod
+	namespace string
+	container *corev1.Container
+	// references is how many references are still followed.
+	references int
+}
+
+// read reads a variable as it is before the entry with the given index.
+func (r *variableReader) read(before int, name string) Variable {
+	c := r.container
 	for i := before - 1; i >= 0; i-- {
 		if c.Env[i].Name == name {
-			return readEntry(pod, namespace, c, i)
+			return r.readEntry(i)
 		}
 	}
 	for i := len(c.EnvFrom) - 1; i >= 0; i-- {
@@ -50,14 +69,20 @@ func readVariable(pod *corev1.Pod, namespace string, c *corev1.Container, before
 	return Variable{}
 }
 
-func readEntry(pod *corev1.Pod, namespace string, c *corev1.Container, i int) Variable {
-	entry := &c.Env[i]
+func (r *variableReader) readEntry(i int) Variable {
+	entry := &r.container.Env[i]
 	from := entry.ValueFrom
 	switch {
 	case from == nil:
-		return expand(entry.Value, func(name string) Variable { return readVariable(pod, namespace, c, i, name) })
+		return expand(entry.Value, func(name string) Variable {
+			if r.references == 0 {
+				return Variable{Origin: "too many references to other variables"}
+			}
+			r.references--
+			return r.read(i, name)
+		})
 	case from.FieldRef != nil:
-		if value, ok := readField(pod, namespace, from.FieldRef.FieldPath); ok {
+		if value, ok := readField(r.pod, r.namespace, from.FieldRef.FieldPath); ok {
 			return Variable{Value: value}
 		}
 		return Variable{Origin: "the pod's field " + from.FieldRef.FieldPath}
@@ -78,6 +103,9 @@ func expand(text string, read func(name string) Variable) Variable {
 	}
 	var out strings.Builder
 	for text != "" {
+		if out.Len() > maxExpandedBytes {
+			return Variable{Origin: "a text with references of more than 4 KiB"}
+		}
 		switch end := strings.IndexByte(text, ')'); {
 		case strings.HasPrefix(text, "$$"):
 			out.WriteByte('$')

@@ -1,6 +1,7 @@
 package inject_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -55,6 +56,26 @@ func TestReadVariable(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			assert.Equal(t, c.want, inject.ReadVariable(pod, "edge", &corev1.Container{Env: c.env, EnvFrom: c.envFrom}, "ID"))
+		})
+	}
+}
+
+// A value of a few bytes may stand for one of gigabytes, and must not become it.
+func TestReferencesAreFollowedWithinBounds(t *testing.T) {
+	doubled := []corev1.EnvVar{{Name: "ID", Value: "one"}}
+	for range 40 {
+		doubled = append(doubled, corev1.EnvVar{Name: "ID", Value: "$(ID)$(ID)"})
+	}
+	long := []corev1.EnvVar{{Name: "NAME", Value: strings.Repeat("x", 8<<10)}, {Name: "ID", Value: "$(NAME)$(NAME)"}}
+	for name, c := range map[string]struct {
+		env  []corev1.EnvVar
+		want string
+	}{
+		"if values are doubled again and again, expect no value": {doubled, "too many references to other variables"},
+		"if a long value is repeated, expect no value":           {long, "a text with references of more than 4 KiB"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			assert.Equal(t, inject.Variable{Origin: c.want}, inject.ReadVariable(&corev1.Pod{}, "edge", &corev1.Container{Env: c.env}, "ID"))
 		})
 	}
 }
