@@ -207,7 +207,7 @@ func TestInjectNamesWhatIsLeftAlone(t *testing.T) {
 	in := "apiVersion: helm.toolkit.fluxcd.io/v2\nkind: HelmRelease\nmetadata: {name: edge}\n---\n- kind: Pod\n"
 	got := isthmus(t, in, "inject", "-f", "-")
 	assert.Equal(t, output{exitOK, in, defaults +
-		"helmrelease/edge: not looked into (its workloads are rendered in the cluster; give inject what is rendered, such as the output of helm template)\n" +
+		"helmrelease/edge: not looked into (workloads are rendered from it; give inject what is rendered, such as the output of helm template or kustomize build)\n" +
 		"<stdin>: document 2: not looked into (a list is no Kubernetes object; write its items as documents of their own, or below items: of a List)\n"}, got)
 	assert.Equal(t, output{exitOK, in, ""}, isthmus(t, in, "inject", "-q", "-f", "-"))
 }

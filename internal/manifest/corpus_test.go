@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	sigsyaml "sigs.k8s.io/yaml"
+	"sigs.k8s.io/yaml/kyaml"
 
 	"github.com/isthmus-mesh/isthmus/webhook/inject"
 )
@@ -53,6 +54,15 @@ func TestCorpus(t *testing.T) {
 
 			asJSON, err := sigsyaml.YAMLToJSON(data)
 			require.NoError(t, err)
+			var kyamlText bytes.Buffer
+			require.NoError(t, new(kyaml.Encoder).FromYAML(bytes.NewReader(data), &kyamlText))
+			edited := string(transform(t, edit, kyamlText.String()).Text())
+			assert.Equal(t, kyamlText.String(), string(transform(t, back, edited).Text()), "KYAML")
+			assertOnlyAdded(t, kyamlText.String(), edited)
+			var again bytes.Buffer
+			require.NoError(t, new(kyaml.Encoder).FromYAML(strings.NewReader(edited), &again))
+			assert.Equal(t, again.String(), edited, "what is added is KYAML too")
+
 			var pretty bytes.Buffer
 			require.NoError(t, json.Indent(&pretty, asJSON, "", "    "))
 			for form, text := range map[string]string{"compact": string(asJSON), "indented": pretty.String() + "\n", "list": `{"apiVersion":"v1","kind":"List","items":[` + string(asJSON) + `]}`} {

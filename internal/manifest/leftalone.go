@@ -3,6 +3,7 @@ package manifest
 import (
 	"bytes"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,12 +40,18 @@ func patchDirective(value any) string {
 	return ""
 }
 
-// renderedKinds are kinds from which a controller renders workloads: group and kind.
+// renderedKinds are kinds from which a tool or a controller renders workloads: group and
+// kind.
 var renderedKinds = map[[2]string]bool{
-	{"helm.toolkit.fluxcd.io", "HelmRelease"}: true, {"helm.fluxcd.io", "HelmRelease"}: true,
-	{"helm.cattle.io", "HelmChart"}: true, {"helm.cattle.io", "HelmChartConfig"}: true,
-	{"argoproj.io", "Application"}: true, {"argoproj.io", "ApplicationSet"}: true,
+	{"helm.toolkit.fluxcd.io", "HelmRelease"}: true, {"helm.fluxcd.io", "HelmRelease"}: true, {"flux.weave.works", "HelmRelease"}: true,
+	{"helm.cattle.io", "HelmChart"}: true, {"helm.cattle.io", "HelmChartConfig"}: true, {"helm.crossplane.io", "Release"}: true,
+	{"argoproj.io", "Application"}: true, {"argoproj.io", "ApplicationSet"}: true, {"getambassador.io", "AmbassadorInstallation"}: true,
+	{"kustomize.toolkit.fluxcd.io", "Kustomization"}: true, {"kustomize.config.k8s.io", "Kustomization"}: true, {"fleet.cattle.io", "Bundle"}: true,
+	{"kappctrl.k14s.io", "App"}: true, {"packaging.carvel.dev", "PackageInstall"}: true,
 }
+
+// edgeImage matches an image of an edge, as the values of an unknown kind name it.
+var edgeImage = regexp.MustCompile(`^(?:[a-z0-9][a-z0-9.-]*(?::[0-9]+)?/)+(?:` + strings.Join(edgeCharts, "|") + `)(?::[A-Za-z0-9_.-]+)?(?:@sha256:[0-9a-f]+)?$`)
 
 // reportLeftAlone adds a decision about an object or document that is left alone although
 // it can hold an edge.
@@ -54,7 +61,8 @@ func (t *transformer) reportLeftAlone(document *parsedDocument, n *yaml.Node) {
 	}
 	objectType := typeMeta{scalarValue(mappingValue(n, "apiVersion")), scalarValue(mappingValue(n, "kind"))}
 	isObject := objectType.apiVersion != "" && objectType.kind != ""
-	path, holdsPod := findPodSpec(n)
+	path, holdsPod := findNode(n, isPodSpec)
+	image, namesEdge := findNode(n, func(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && edgeImage.MatchString(n.Value) })
 	why := ""
 	switch {
 	case n.Kind == yaml.SequenceNode:
@@ -66,9 +74,11 @@ func (t *transformer) reportLeftAlone(document *parsedDocument, n *yaml.Node) {
 	case !isObject:
 		why = "it has no apiVersion and kind"
 	case renderedKinds[[2]string{objectType.group(), objectType.kind}]:
-		why = "its workloads are rendered in the cluster; give inject what is rendered, such as the output of helm template"
+		why = "workloads are rendered from it; give inject what is rendered, such as the output of helm template or kustomize build"
 	case holdsPod:
 		why = fmt.Sprintf("the kind %s of %s is not known; it holds a pod at %s", objectType.kind, objectType.apiVersion, fieldPath(path))
+	case namesEdge:
+		why = fmt.Sprintf("the kind %s of %s is not known; it names the image of an edge at %s", objectType.kind, objectType.apiVersion, fieldPath(image))
 	}
 	name := fmt.Sprintf("%s: document %d", document.source, document.number)
 	if isObject {
@@ -83,35 +93,41 @@ func (t *transformer) reportLeftAlone(document *parsedDocument, n *yaml.Node) {
 	}
 }
 
-// findPodSpec returns the path of a mapping that looks like the spec of a pod: it has a
-// list of containers with images.
-func findPodSpec(n *yaml.Node) (path []string, found bool) {
-	nodes := 0
+// isPodSpec reports whether a node looks like the spec of a pod: it has a list of containers
+// with images.
+func isPodSpec(n *yaml.Node) bool {
+	if n.Kind != yaml.MappingNode {
+		return false
+	}
+	containers := resolveAlias(mappingValue(n, "containers"))
+	return containers != nil && containers.Kind == yaml.SequenceNode &&
+		slices.ContainsFunc(containers.Content, func(c *yaml.Node) bool { return mappingValue(c, "image") != nil })
+}
+
+// findNode returns the path of the first value at or below n that matches.
+func findNode(n *yaml.Node, matches func(*yaml.Node) bool) (path []string, found bool) {
 	var visit func(n *yaml.Node, keys []string) bool
 	visit = func(n *yaml.Node, keys []string) bool {
-		if nodes++; nodes > maxNodes {
-			return false
-		}
-		if containers := mappingValue(n, "containers"); n.Kind == yaml.MappingNode && containers != nil && containers.Kind == yaml.SequenceNode &&
-			slices.ContainsFunc(containers.Content, func(c *yaml.Node) bool { return mappingValue(c, "image") != nil }) {
+		if matches(n) {
 			path = keys
 			return true
 		}
 		for i, c := range n.Content {
-			switch {
-			case n.Kind == yaml.SequenceNode:
-				if visit(c, append(keys[:len(keys):len(keys)], strconv.Itoa(i))) {
-					return true
+			key := strconv.Itoa(i)
+			if n.Kind == yaml.MappingNode {
+				if i%2 == 0 {
+					continue
 				}
-			case n.Kind == yaml.MappingNode && i%2 == 1:
-				if visit(c, append(keys[:len(keys):len(keys)], n.Content[i-1].Value)) {
-					return true
-				}
+				key = n.Content[i-1].Value
+			}
+			if visit(c, append(keys[:len(keys):len(keys)], key)) {
+				return true
 			}
 		}
 		return false
 	}
-	return path, visit(n, nil)
+	found = visit(n, nil)
+	return path, found
 }
 
 // unknownFields returns a warning for each field at the top of an object that its kind does

@@ -25,7 +25,7 @@ func rebasePatch(edit Edit, keys []string, template any) []jsonpatch.Operation {
 		op.Path = prefix + op.Path
 		out = append(out, op)
 	}
-	if len(keys) > 0 && changesBelow(patch, "/metadata/") && emptiesMetadata(patch, template) {
+	if changesBelow(patch, "/metadata/") && emptiesMetadata(patch, template) {
 		switch text, spelled := edit.Spellings["/metadata"]; {
 		case !spelled:
 			out = append(out, jsonpatch.NewOperation("remove", prefix+"/metadata", nil))
