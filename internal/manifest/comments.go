@@ -3,22 +3,27 @@ package manifest
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+	"gomodules.xyz/jsonpatch/v2"
 )
 
 // maxLostComments is how many lost comments a warning names.
 const maxLostComments = 5
 
 // describeLoss says that a document was written anew, and which comments are not in the new
-// text; empty if nothing is lost. The comments of what is removed go with it and are not
-// named.
-func (d *parsedDocument) describeLoss(result Document) string {
+// text; empty if nothing is lost. If the patch removes something, its comments go with it and
+// are not named.
+func (d *parsedDocument) describeLoss(result Document, patch []jsonpatch.Operation) string {
 	if d.root == nil || d.raw.isJSON || !result.Changed() {
 		return ""
 	}
-	lost := d.lostComments(result)
+	var lost []comment
+	if !slices.ContainsFunc(patch, func(op jsonpatch.Operation) bool { return op.Operation == "remove" }) {
+		lost = d.lostComments(result)
+	}
 	var parts []string
 	if result.rewritten {
 		parts = append(parts, "the layout does not allow an edit in place, so the document is written anew")

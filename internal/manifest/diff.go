@@ -58,13 +58,13 @@ func (w *diffWriter) writeSource(documents []Document) error {
 	for _, d := range documents {
 		source.Write(d.Prefix)
 		for _, e := range d.edits {
-			edits = append(edits, refineEdit(string(d.Before), e, source.Len())...)
+			edits = append(edits, udiff.Edit{Start: e.Start + source.Len(), End: e.End + source.Len(), New: e.New})
 		}
 		source.Write(d.Before)
 		source.Write(d.Suffix)
 	}
 	name := documents[0].Source
-	unified, err := udiff.ToUnifiedDiff(name, name, source.String(), edits, udiff.DefaultContextLines)
+	unified, err := udiff.ToUnifiedDiff(name, name, source.String(), lineEdits(source.String(), edits), udiff.DefaultContextLines)
 	if err != nil || len(unified.Hunks) == 0 {
 		return err
 	}
@@ -79,19 +79,30 @@ func (w *diffWriter) writeSource(documents []Document) error {
 	return nil
 }
 
-// refineEdit returns an edit of a document as edits of its source. An edit of several lines
-// becomes one edit for each line that differs. start is the offset of the document.
-func refineEdit(before string, e udiff.Edit, start int) []udiff.Edit {
-	edits := []udiff.Edit{e}
-	if old := before[e.Start:e.End]; strings.Contains(old, "\n") && strings.Contains(e.New, "\n") {
-		edits = udiff.Lines(old, e.New)
-		start += e.Start
+// lineEdits converts edits into edits of whole lines, and leaves out lines that stay the
+// same.
+func lineEdits(source string, edits []udiff.Edit) []udiff.Edit {
+	var out []udiff.Edit
+	for i := 0; i < len(edits); {
+		start := strings.LastIndexByte(source[:edits[i].Start], '\n') + 1
+		var after strings.Builder
+		pos, end := start, start
+		for first := true; i < len(edits) && (first || edits[i].Start < end || end == len(source)); first = false {
+			after.WriteString(source[pos:edits[i].Start])
+			after.WriteString(edits[i].New)
+			pos = edits[i].End
+			end = len(source)
+			if n := strings.IndexByte(source[pos:], '\n'); n >= 0 {
+				end = pos + n + 1
+			}
+			i++
+		}
+		after.WriteString(source[pos:end])
+		for _, e := range udiff.Lines(source[start:end], after.String()) {
+			out = append(out, udiff.Edit{Start: e.Start + start, End: e.End + start, New: e.New})
+		}
 	}
-	for i := range edits {
-		edits[i].Start += start
-		edits[i].End += start
-	}
-	return edits
+	return out
 }
 
 // writeHunk writes one hunk. Its heading names the document of the first change.

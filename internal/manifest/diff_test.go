@@ -118,3 +118,29 @@ func TestDiffOfManyWorkloads(t *testing.T) {
 	assert.NotContains(t, text, "\n-", "nothing is removed")
 	assert.Equal(t, 100, strings.Count(text, "\n+      - name: DIR\n"))
 }
+
+// TestDiffOfUnchangedLines shows that a diff neither removes nor adds a line that stays.
+func TestDiffOfUnchangedLines(t *testing.T) {
+	kyaml := "---\n{\n  kind: \"Pod\", # a\n  apiVersion: \"v1\",\n  metadata: {\n    name: \"edge\",\n  },\n  spec: {\n    containers: [{\n      name: \"edge\",\n    }, {\n      name: \"other\",\n    }],\n    volumes: [{\n      name: \"x\",\n    }],\n  },\n}\n"
+	for name, in := range map[string]string{
+		"KYAML": kyaml, "block style": edgePod + "  volumes:\n  - name: x\n  dnsPolicy: Default\n",
+		"JSON": "{\n  \"kind\": \"Pod\",\n  \"apiVersion\": \"v1\",\n  \"spec\": {\n    \"volumes\": [\n      {\n        \"name\": \"x\"\n      }\n    ],\n    \"containers\": [\n      {\n        \"name\": \"edge\"\n      }\n    ]\n  }\n}\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			result := transform(t, fakeEditor, in)
+			text := string(diff(t, result))
+			var removed []string
+			for line := range strings.Lines(text) {
+				if strings.HasPrefix(line, "-") && !strings.HasPrefix(line, "---") {
+					removed = append(removed, line[1:])
+				}
+			}
+			for _, line := range removed {
+				assert.NotContains(t, text, "\n+"+line, "the line stays")
+			}
+			if name != "JSON" { // where lines gain a comma
+				assert.Empty(t, removed)
+			}
+		})
+	}
+}

@@ -28,27 +28,7 @@ func spliceText(text []byte, before, after *yaml.Node, layout layout, flow flowS
 		return nil, false
 	}
 	udiff.SortEdits(s.edits)
-	s.alignLines()
 	return withoutLineBreak(s.edits, len(text), lineBreak), true
-}
-
-// alignLines moves edits that begin with a line break and end before one to the lines that
-// they change. A diff would otherwise show the line before as changed.
-func (s *splicer) alignLines() {
-	for i := range s.edits {
-		e := &s.edits[i]
-		content, length := yamlLine(s.text[e.End:])
-		lineBreak := string(s.text[e.End : e.End+length])
-		old := string(s.text[e.Start:e.End])
-		starts := func(text string) bool { return text == "" || strings.HasPrefix(text, lineBreak) }
-		isFree := i+1 == len(s.edits) || s.edits[i+1].Start >= e.End+length
-		if content == 0 && length > 0 && starts(old) && starts(e.New) && isFree {
-			e.Start, e.End = e.Start+length, e.End+length
-			if e.New != "" {
-				e.New = e.New[length:] + lineBreak
-			}
-		}
-	}
 }
 
 // lastLine returns the last line of a text, with its line break.

@@ -165,7 +165,7 @@ func (t *transformer) transformDocument(document *parsedDocument) error {
 			return document.wrapError(result.DisplayName, err)
 		}
 	}
-	if text := document.describeLoss(result); text != "" {
+	if text := document.describeLoss(result, patch); text != "" {
 		t.result.Warnings = append(t.result.Warnings, Warning{result.DisplayName, text})
 	}
 	t.result.Documents = append(t.result.Documents, result)
