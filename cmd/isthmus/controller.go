@@ -55,7 +55,7 @@ func (f *controllerFlags) run(cmd *cobra.Command) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
-	mgr, err := f.manager(config, log)
+	mgr, err := f.manager(config, options.Settings, log)
 	if err != nil {
 		return err
 	}
@@ -65,8 +65,8 @@ func (f *controllerFlags) run(cmd *cobra.Command) error {
 	return mgr.Start(cmd.Context())
 }
 
-func (f *controllerFlags) manager(config *rest.Config, log logr.Logger) (manager.Manager, error) {
-	cached, err := controller.CacheOptions()
+func (f *controllerFlags) manager(config *rest.Config, settings inject.Settings, log logr.Logger) (manager.Manager, error) {
+	cached, err := controller.CacheOptions(settings.ControllerNamespaces...)
 	if err != nil {
 		return nil, err
 	}

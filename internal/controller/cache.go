@@ -19,13 +19,20 @@ import (
 // CacheOptions returns the options of the cache of the manager that Add is called
 // with: only opted-in namespaces and injected pods that have not ended are watched, and only a little of
 // their metadata is cached.
-func CacheOptions() (cache.Options, error) {
+// If namespaces are given, only their pods are watched.
+func CacheOptions(namespaces ...string) (cache.Options, error) {
 	injected, err := injectedSelection()
 	if err != nil {
 		return cache.Options{}, err
 	}
 	// The controller reads the labels and annotations of a pod from the API server.
 	injected.Transform = stripMetadata(nil)
+	for _, namespace := range namespaces {
+		if injected.Namespaces == nil {
+			injected.Namespaces = map[string]cache.Config{}
+		}
+		injected.Namespaces[namespace] = cache.Config{}
+	}
 	return cache.Options{ByObject: map[client.Object]cache.ByObject{
 		&corev1.Namespace{}: {
 			Label:     labels.SelectorFromSet(labels.Set{policy.InjectionLabel: policy.InjectionEnabled}),

@@ -110,13 +110,18 @@ func Add(mgr manager.Manager, o Options) error {
 		return err
 	}
 	limiter := newBackoff(func() time.Duration { return r.checkInterval() / 2 }, r.lifeLeft, o.Random)
+	if limits := o.Settings.ControllerNamespaces; len(limits) > 0 {
+		mgr.GetLogger().WithName(Name).Info("limited to some namespaces: in others no Secret is kept, and nothing is removed", "namespaces", limits)
+	}
 	return builder.ControllerManagedBy(mgr).
 		Named(Name).
 		For(&corev1.Namespace{}, builder.OnlyMetadata).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(namespaceOf),
 			builder.OnlyMetadata, builder.WithPredicates(predicate.Funcs{UpdateFunc: func(event.UpdateEvent) bool { return false }})).
 		WatchesRawSource(source.Channel(requeue, &handler.EnqueueRequestForObject{})).
-		WatchesRawSource(&secretWatches{client: secretMetadata, names: writtenSecrets(o.Settings.SecretNames), versions: versions}).
+		WatchesRawSource(&secretWatches{
+			client: secretMetadata, namespaces: o.Settings.ControllerNamespaces, names: writtenSecrets(o.Settings.SecretNames), versions: versions,
+		}).
 		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency, RateLimiter: limiter}).
 		Complete(r)
 }

@@ -12,6 +12,8 @@ const readyRetry = 500 * time.Millisecond
 
 // namespaceObservation is what is known of a namespace before a decision.
 type namespaceObservation struct {
+	// isLeftOut is true for a namespace in which the controller may not work.
+	isLeftOut bool
 	// isReady is true once Options.Ready has returned nil.
 	isReady bool
 	// isOptedIn is true for a labelled namespace that is neither excluded nor being
@@ -35,6 +37,8 @@ type liveNamespace struct {
 type namespaceAction string
 
 const (
+	// actionLeaveOut: do nothing, and say so if the namespace is opted in.
+	actionLeaveOut namespaceAction = "leave-out"
 	// actionAwaitMesh: come back after readyRetry.
 	actionAwaitMesh namespaceAction = "await-mesh"
 	// actionReconcile: reconcile the objects that the edges of the namespace need.
@@ -57,6 +61,8 @@ const (
 // decideNamespace decides what to do about a namespace.
 func decideNamespace(o namespaceObservation) namespaceAction {
 	switch {
+	case o.isLeftOut:
+		return actionLeaveOut
 	case !o.isReady:
 		return actionAwaitMesh
 	case o.isOptedIn:

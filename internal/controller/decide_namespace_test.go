@@ -15,6 +15,8 @@ func TestDecideNamespace(t *testing.T) {
 		o    namespaceObservation
 		want namespaceAction
 	}{
+		"if it is left out, expect nothing":                          {namespaceObservation{isLeftOut: true, isReady: true, isOptedIn: true}, actionLeaveOut},
+		"if it is left out and opted out, expect nothing":            {namespaceObservation{isLeftOut: true, isReady: true, injectedPods: ptr.To(0), live: &liveNamespace{}}, actionLeaveOut},
 		"if the mesh is not known, expect to wait for it":            {namespaceObservation{}, actionAwaitMesh},
 		"if it is opted in, expect its edges to be reconciled":       {namespaceObservation{isReady: true, isOptedIn: true}, actionReconcile},
 		"if it is not opted in, expect its pods to be counted":       {namespaceObservation{isReady: true}, actionCountPods},

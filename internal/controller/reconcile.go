@@ -49,10 +49,10 @@ func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 
 // reconcile returns the time until the next reconciliation; zero when there is none.
 func (r *reconciler) reconcile(ctx context.Context, request ctrl.Request) (time.Duration, error) {
-	var o namespaceObservation
+	o := namespaceObservation{isLeftOut: !r.Settings.KeepsSecretsIn(request.Name)}
 	var ns policy.Namespace
 	err := r.Ready()
-	if err != nil {
+	if err != nil && !o.isLeftOut {
 		log.FromContext(ctx).V(1).Info("not ready", "why", err.Error())
 	} else {
 		o.isReady = true
@@ -62,6 +62,11 @@ func (r *reconciler) reconcile(ctx context.Context, request ctrl.Request) (time.
 	}
 	for {
 		switch action := decideNamespace(o); action {
+		case actionLeaveOut:
+			if o.isOptedIn {
+				log.FromContext(ctx).Info("namespace is opted in and left out: no Secret is kept there", "limitedTo", r.Settings.ControllerNamespaces)
+			}
+			return 0, nil
 		case actionAwaitMesh:
 			return jitter(readyRetry, 0.5, r.Random), nil
 		case actionReconcile:

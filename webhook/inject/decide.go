@@ -54,13 +54,16 @@ func (s *subject) decide() Result {
 		return *r
 	}
 	s.warnings = append(s.warnings, policy.IneffectiveKeys(s.Pod.Annotations, s.Namespace, options)...)
-	if s.isInUnlabelledNamespace() {
+	if why, remedy := s.noSecretBecause(); why != "" {
 		if options.Mode == policy.Secret {
-			return s.refuse(policy.Conflict, fmt.Sprintf(`%s is "true" with %s %s, but namespace %s has no label %s=%s, so no Secret is kept there; label the namespace, or choose %s %s`,
-				policy.InjectKey, policy.ModeKey, policy.Secret, s.Namespace.Name, policy.InjectionLabel, policy.InjectionEnabled, policy.ModeKey, policy.Sidecar))
+			asks := fmt.Sprintf("%s is %s", policy.ModeKey, policy.Secret)
+			if s.optIn == policy.OptedInByPod {
+				asks = fmt.Sprintf(`%s is "true" with %s %s`, policy.InjectKey, policy.ModeKey, policy.Secret)
+			}
+			return s.refuse(policy.Conflict, fmt.Sprintf("%s, but %s, so no Secret is kept there; %s, or choose %s %s", asks, why, remedy, policy.ModeKey, policy.Sidecar))
 		}
 		s.limitToFiles()
-		s.warnFilesOnly(options)
+		s.warnFilesOnly(why, options)
 	}
 	s.warnAmbientBackends()
 	plan, reason, message := s.plan()
@@ -137,27 +140,35 @@ func (s *subject) warn(code, format string, args ...any) {
 	s.warnings = append(s.warnings, policy.Warning{Code: code, Text: fmt.Sprintf(format, args...)})
 }
 
-// isInUnlabelledNamespace reports whether the pod is opted in itself, in a namespace
-// without the label. The controller keeps Secrets, and lets publishers write them, in
-// labelled namespaces only.
-func (s *subject) isInUnlabelledNamespace() bool {
-	return s.optIn == policy.OptedInByPod && s.Namespace.Labels[policy.InjectionLabel] != policy.InjectionEnabled
+// noSecretBecause says why the pod's namespace holds no Secret of the controller, and
+// what to do about it. Both are empty if it does. The controller keeps Secrets, and
+// lets publishers write them, in labelled namespaces only, and the chart may limit it
+// to some of them.
+func (s *subject) noSecretBecause() (why, remedy string) {
+	switch {
+	case s.optIn == policy.OptedInByPod && s.Namespace.Labels[policy.InjectionLabel] != policy.InjectionEnabled:
+		return fmt.Sprintf("namespace %s has no label %s=%s", s.Namespace.Name, policy.InjectionLabel, policy.InjectionEnabled), "label the namespace"
+	case !s.engine.settings.KeepsSecretsIn(s.Namespace.Name):
+		return s.engine.settings.leftOut(s.Namespace.Name), "add the namespace there"
+	default:
+		return "", ""
+	}
 }
 
-// limitToFiles removes the options that need a Secret from a pod in an unlabelled
-// namespace.
+// limitToFiles removes the options that need a Secret from a pod in a namespace without
+// one.
 func (s *subject) limitToFiles() {
-	if s.isInUnlabelledNamespace() && s.options.Mode != policy.Secret && s.options.Mode.HasCertificate() {
+	if why, _ := s.noSecretBecause(); why != "" && s.options.Mode != policy.Secret && s.options.Mode.HasCertificate() {
 		s.options.Delivery, s.options.Publish = policy.DeliveryFiles, false
 	}
 }
 
 // warnFilesOnly warns about the options that limitToFiles has removed.
-func (s *subject) warnFilesOnly(requested policy.Options) {
+func (s *subject) warnFilesOnly(why string, requested policy.Options) {
 	if !requested.Mode.HasCertificate() {
 		return
 	}
-	text := "namespace %s has no label %s=%s, so no Secret is kept there: this pod gets certificate files only"
+	text := why + ", so no Secret is kept there: this pod gets certificate files only"
 	var removed []string
 	if requested.Delivery == policy.DeliverySecret {
 		removed = append(removed, policy.DeliveryKey+": secret")
@@ -168,5 +179,5 @@ func (s *subject) warnFilesOnly(requested policy.Options) {
 	if len(removed) > 0 {
 		text += ", not " + strings.Join(removed, " and ")
 	}
-	s.warn("files-only", text, s.Namespace.Name, policy.InjectionLabel, policy.InjectionEnabled)
+	s.warn("files-only", "%s", text)
 }

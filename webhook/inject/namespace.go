@@ -50,6 +50,9 @@ func (e *Engine) reviewOptions(ns policy.Namespace) NamespaceReview {
 		r.addProblem(`namespace %s: annotation %s: "true" is not allowed; the settings name no publisherImage`, ns.Name, policy.PublishKey)
 	}
 	r.Warnings = append(r.Warnings, policy.IneffectiveKeys(nil, ns, o)...)
+	if ns.Labels[policy.InjectionLabel] == policy.InjectionEnabled && o.Mode.HasCertificate() && !e.settings.KeepsSecretsIn(ns.Name) {
+		r.Warnings = append(r.Warnings, policy.Warning{Code: "files-only", Text: e.settings.leftOut(ns.Name) + ", so no Secret is kept there: its edges get certificate files only"})
+	}
 	reviewLifetime(&r, ns, o)
 	return r
 }

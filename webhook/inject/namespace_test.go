@@ -27,6 +27,12 @@ func TestReviewNamespace(t *testing.T) {
 		warnings            map[string]string
 	}{
 		"if it is labelled and no more, expect nothing": {labels: enabled},
+		"if the controller is limited to it, expect nothing": {labels: enabled, settings: inject.Settings{ControllerNamespaces: []string{"shop"}}},
+		"if the controller is limited to others, expect a warning": {
+			labels: enabled, settings: inject.Settings{ControllerNamespaces: []string{"front", "edge"}},
+			warnings: map[string]string{"files-only": "namespace shop is not one of those to which the chart's value controller.namespaces limits the controller (front, edge), so no Secret is kept there: its edges get certificate files only"},
+		},
+		"if it is not labelled, expect nothing": {settings: inject.Settings{ControllerNamespaces: []string{"front"}}},
 		"if a key is misspelt, expect the nearest": {
 			labels: enabled, annotations: map[string]string{"isthmus.dev/delivry": "secret"},
 			warnings: map[string]string{"unknown-key": "namespace shop: annotation isthmus.dev/delivry is not known and has no effect; did you mean isthmus.dev/delivery?"},

@@ -268,3 +268,58 @@ func TestUninjectPublisherRefusesWhatWasChanged(t *testing.T) {
 		})
 	}
 }
+
+// In a namespace that the controller is not limited to, nobody keeps a Secret.
+func TestEdgesOutsideOfTheControllersNamespaces(t *testing.T) {
+	settings := inject.Settings{ControllerNamespaces: []string{"front"}, PublisherImage: "corp/isthmus:1"}
+	const left = "namespace shop is not one of those to which the chart's value controller.namespaces limits the controller (front), so no Secret is kept there"
+	shop := labelled("shop")
+	for name, c := range map[string]struct {
+		annotations []string
+		namespace   policy.Namespace
+		reason      policy.Reason
+		denied      bool
+		text        string
+	}{
+		"if it is one of them, expect all": {[]string{policy.DeliveryKey, "secret"}, labelled("front"), policy.Injected, false, ""},
+		"if it reads files, expect a warning": {
+			nil, shop, policy.Injected, false, left + ": this pod gets certificate files only",
+		},
+		"if it reads the Secret, expect files": {
+			[]string{policy.DeliveryKey, "secret"}, shop, policy.Injected, false, left + ": this pod gets certificate files only, not isthmus.dev/delivery: secret",
+		},
+		"if it publishes, expect no publisher": {
+			[]string{policy.PublishKey, "true"}, shop, policy.Injected, false, left + `: this pod gets certificate files only, not isthmus.dev/publish: "true"`,
+		},
+		"if it has the Secret alone, expect no injection": {
+			[]string{policy.ModeKey, "secret"}, shop, policy.Conflict, false,
+			"left without an identity: isthmus.dev/mode is secret, but " + left + "; add the namespace there, or choose isthmus.dev/mode sidecar",
+		},
+		"if it asks for the Secret alone itself, expect a denial": {
+			[]string{policy.ModeKey, "secret", policy.InjectKey, "true"}, shop, policy.Conflict, true,
+			`isthmus.dev/inject is "true" with isthmus.dev/mode secret, but ` + left + "; add the namespace there, or choose isthmus.dev/mode sidecar",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			engine, pod := newEngine(t, inject.Options{Settings: settings}), annotated(c.annotations...)
+			result := engine.Inject(inject.Request{Pod: pod, Namespace: c.namespace})
+			assert.Equal(t, c.reason, result.Reason, result.Message)
+			assert.Equal(t, c.denied, result.Denied)
+			if c.denied {
+				assert.Equal(t, c.text, result.Message)
+				return
+			}
+			var texts []string
+			for _, w := range result.Warnings {
+				if w.Code == "files-only" || w.Code == string(policy.Conflict) {
+					texts = append(texts, w.Text)
+				}
+			}
+			if c.text == "" {
+				assert.Empty(t, texts)
+				return
+			}
+			assert.Equal(t, []string{c.text}, texts)
+		})
+	}
+}

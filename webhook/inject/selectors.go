@@ -24,7 +24,7 @@ const HiddenCode = "hidden-from-edge"
 
 // warnHidden warns if a setting of the edge hides from it what the controller keeps.
 func (s *subject) warnHidden() {
-	if !s.options.Mode.HasCertificate() || s.isInUnlabelledNamespace() {
+	if why, _ := s.noSecretBecause(); why != "" || !s.options.Mode.HasCertificate() {
 		return // nothing is kept
 	}
 	variables, edge := s.profile.Secret.Selectors, &s.Pod.Spec.Containers[s.edge]

@@ -40,6 +40,9 @@ type Settings struct {
 	// MirrorSecretNames are the Secrets that the source mirror may read. Default:
 	// none.
 	MirrorSecretNames []string `json:"mirrorSecretNames,omitempty"`
+	// ControllerNamespaces are the namespaces in which the controller keeps Secrets.
+	// Default: all.
+	ControllerNamespaces []string `json:"controllerNamespaces,omitempty"`
 	// ExcludedNamespaces are never injected. Default kube-system.
 	ExcludedNamespaces []string `json:"excludedNamespaces,omitempty"`
 	// PublisherImage is the image with the in-pod publisher, which is the image of
@@ -101,6 +104,11 @@ func (s Settings) Validate() error {
 			}
 		}
 	}
+	for i, name := range s.ControllerNamespaces {
+		if problems := validation.IsDNS1123Label(name); len(problems) > 0 {
+			errs = append(errs, fmt.Errorf("controllerNamespaces[%d] %q: %s", i, name, strings.Join(problems, "; ")))
+		}
+	}
 	if strings.ContainsFunc(s.TLSContextALPN, func(r rune) bool { return r <= ' ' || r > '~' }) || slices.Contains(strings.Split(s.TLSContextALPN, ","), "") {
 		errs = append(errs, fmt.Errorf("tlsContextALPN %q: want names separated by commas, without blanks, such as istio-http/1.1,istio", s.TLSContextALPN))
 	}
@@ -126,6 +134,17 @@ func (s Settings) WithDefaults() Settings {
 		s.ExcludedNamespaces = append(slices.Clone(s.ExcludedNamespaces), "kube-system")
 	}
 	return s
+}
+
+// KeepsSecretsIn reports whether the controller works in a namespace.
+func (s Settings) KeepsSecretsIn(namespace string) bool {
+	return len(s.ControllerNamespaces) == 0 || slices.Contains(s.ControllerNamespaces, namespace)
+}
+
+// leftOut says that the controller does not work in a namespace.
+func (s Settings) leftOut(namespace string) string {
+	return fmt.Sprintf("namespace %s is not one of those to which the chart's value controller.namespaces limits the controller (%s)",
+		namespace, strings.Join(s.ControllerNamespaces, ", "))
 }
 
 // Names returns the names that the settings allow.

@@ -26,7 +26,7 @@ func TestParseSettingsErrors(t *testing.T) {
 	for name, c := range map[string]struct{ yaml, want string }{
 		"no YAML":            {"mesh: [", "s.yaml: line 1: did not find expected node content"},
 		"a list":             {"- a\n", "s.yaml:1: want a mapping with the fields of a settings file"},
-		"unknown field":      {"defaults: {}\nmessh: {}\n", `s.yaml:2: a settings file has no field "messh"; known are defaults, excludedNamespaces, imagePullSecrets, mesh, mirrorSecretNames, publisherImage, resources, secretLabels, secretNames, tlsContextALPN, tlsContextNames`},
+		"unknown field":      {"defaults: {}\nmessh: {}\n", `s.yaml:2: a settings file has no field "messh"; known are controllerNamespaces, defaults, excludedNamespaces, imagePullSecrets, mesh, mirrorSecretNames, publisherImage, resources, secretLabels, secretNames, tlsContextALPN, tlsContextNames`},
 		"unknown mesh field": {"mesh:\n  trustDomian: x\n", `s.yaml:2: mesh has no field "trustDomian"; known are caAddress, caServerName, certProvider, clusterDomain, clusterID, discoveryAddress, eccCurve, eccSignatureAlgorithm, imagePullPolicy, maxCertTTL, meshID, network, proxyImage, revision, rootClusterTrustBundle, rootConfigMap, tokenAudience, trustDomain, workloadRSAKeySize`},
 		"field twice":        {"mesh: {}\nmesh: {}\n", `s.yaml:2: a settings file has the field "mesh" twice`},
 		"wrong type":         {"secretNames: istio-certs\n", "s.yaml:1: json: cannot unmarshal string"},

@@ -20,6 +20,11 @@ isthmus-webhook
 isthmus-controller
 {{- end }}
 
+{{/* The Roles of the controller in the namespaces of controller.namespaces. */}}
+{{- define "isthmus.controllerEdges" -}}
+isthmus-controller-edges
+{{- end }}
+
 {{/* The ClusterRole of the in-pod publishers, and the RoleBindings to it that the
 controller makes; the program uses this name. */}}
 {{- define "isthmus.publisher" -}}

@@ -63,6 +63,11 @@ contradict each other.
 {{- fail (printf "secretNames: %q is the Secret of the webhook's own CA: choose another name" .) -}}
 {{- end -}}
 {{- end -}}
+{{- range .controller.namespaces -}}
+{{- if has . (include "isthmus.excludedNamespaces" $ | fromJsonArray) -}}
+{{- fail (printf "controller.namespaces: %q is excluded from injection: remove it here, or from webhook.excludedNamespaces" .) -}}
+{{- end -}}
+{{- end -}}
 {{- range .controller.mirrorSecretNames -}}
 {{- if has . $.Values.secretNames -}}
 {{- fail (printf "controller.mirrorSecretNames: %q is also one of secretNames: a Secret cannot be a mirror of itself" .) -}}
@@ -78,7 +83,7 @@ contradict each other.
 {{- if eq .certificate.mode "self-managed" -}}
 {{- fail "certificate.mode self-managed needs the controller, which keeps the CA and the caBundle: enable controller.enabled, or set the mode to cert-manager or existing" -}}
 {{- end -}}
-{{- range $value, $needs := dict "defaults.mode secret" (eq .defaults.mode "secret") "defaults.tlsContext" .defaults.tlsContext "controller.certManager.issuerRef" .controller.certManager.issuerRef "controller.mirrorSecretNames" .controller.mirrorSecretNames "controller.restartStale" .controller.restartStale.enabled (printf "defaults.source %s" .defaults.source) (ne .defaults.source "istio-ca") -}}
+{{- range $value, $needs := dict "defaults.mode secret" (eq .defaults.mode "secret") "defaults.tlsContext" .defaults.tlsContext "controller.certManager.issuerRef" .controller.certManager.issuerRef "controller.mirrorSecretNames" .controller.mirrorSecretNames "controller.namespaces" .controller.namespaces "controller.restartStale" .controller.restartStale.enabled (printf "defaults.source %s" .defaults.source) (ne .defaults.source "istio-ca") -}}
 {{- if $needs -}}
 {{- fail (printf "%s needs the controller, and controller.enabled is false: enable it or remove the value" $value) -}}
 {{- end -}}
