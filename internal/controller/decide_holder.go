@@ -43,6 +43,8 @@ type secretObservation struct {
 	readErr error
 	// claims are those of the Secret, in order of precedence; at least one.
 	claims []claim
+	// labels are those of every Secret that the controller keeps.
+	labels map[string]string
 	// roots are the mesh's. rootsErr says why they are unknown.
 	roots    []*x509.Certificate
 	rootsErr error
@@ -141,7 +143,7 @@ func holderOf(c claim, o secretObservation, mesh patches.Mesh, id spiffeid.ID) h
 	source := sourceOf(claims)
 	return holder{
 		claim: c, source: source, mesh: mesh, needsLeaf: slices.ContainsFunc(claims, readsRootsWithLeaf),
-		target: publish.Target{Namespace: o.namespace, Name: o.name, ID: id, Source: string(source), Roots: o.roots},
+		target: publish.Target{Namespace: o.namespace, Name: o.name, ID: id, Source: string(source), Labels: o.labels, Roots: o.roots},
 	}
 }
 

@@ -43,6 +43,9 @@ type secretState struct {
 	account string
 	// due is when the bundle is to be replaced. See dueTime.
 	due time.Time
+	// published is when the Secret was last written, and nudged when it was last nudged,
+	// as its annotations say. nudgeTried is the last attempt to nudge it.
+	published, nudged, nudgeTried time.Time
 }
 
 // isKnown reports whether the Secret was checked before.
@@ -54,6 +57,7 @@ func (s secretState) remember(h holder, now time.Time) secretState {
 	t.Roots = nil
 	s.target, s.account, s.state, s.problem = t, h.serviceAccount, observation.State, ""
 	s.renewAfter, s.notAfter = observation.RenewAfter, time.Time{}
+	s.published, s.nudged = observation.PublishedAt, observation.Nudged
 	if observation.Err != nil {
 		s.problem = observation.Err.Error()
 	}

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
@@ -81,7 +83,9 @@ type memory struct {
 	version       int
 	// applies and rootsApplies count the writes.
 	applies, rootsApplies int
-	fail                  error
+	// annotations counts the annotations that were written alone.
+	annotations int
+	fail        error
 }
 
 // of returns the Secret of that name.
@@ -116,6 +120,18 @@ func (m *memory) Apply(_ context.Context, secret *corev1.Secret, _ bool) (*corev
 	return applied.DeepCopy(), nil
 }
 
+func (m *memory) Annotate(_ context.Context, secret *corev1.Secret, key, value string) (*corev1.Secret, error) {
+	current := *m.of(secret.Name)
+	if m.fail != nil || current == nil || current.ResourceVersion != secret.ResourceVersion {
+		return nil, errors.Join(m.fail, errors.New("the object has been modified"))
+	}
+	m.version++
+	m.annotations++
+	current.ResourceVersion = strconv.Itoa(m.version)
+	metav1.SetMetaDataAnnotation(&current.ObjectMeta, key, value)
+	return current.DeepCopy(), nil
+}
+
 func (m *memory) Delete(_ context.Context, _, name string, _ types.UID, _ string) error {
 	*m.of(name) = nil
 	return nil
@@ -126,7 +142,7 @@ func podClaim(name, account string, age time.Duration) claim {
 	return claim{
 		pod: types.NamespacedName{Namespace: "edge", Name: name}, uid: types.UID(name + "-1"), mode: policy.Sidecar,
 		created: noon.Add(-age), serviceAccount: account,
-		secret: patches.SecretFacts{Forms: []patches.SecretForm{patches.FormRoots}}, seesAll: true,
+		secret: patches.SecretFacts{Forms: []patches.SecretForm{patches.FormRoots}, IgnoresRoots: true, MissesChanges: true}, seesAll: true,
 		options: policy.Options{Mode: policy.Sidecar, Delivery: policy.DeliveryFiles, SecretName: "istio-certs", Source: policy.IstioCA},
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/utils/clock"
@@ -53,6 +54,8 @@ type Roots interface {
 // Secrets reads, applies and deletes the cluster's Secrets by name.
 type Secrets interface {
 	publish.Secrets
+	// Annotate writes one annotation of a Secret that is still the one that was read.
+	Annotate(ctx context.Context, secret *corev1.Secret, key, value string) (*corev1.Secret, error)
 	// Delete removes a Secret that is still the one that was read.
 	Delete(ctx context.Context, namespace, name string, uid types.UID, resourceVersion string) error
 }

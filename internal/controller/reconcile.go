@@ -137,7 +137,7 @@ func (r *reconciler) reconcileEdges(ctx context.Context, ns policy.Namespace) (t
 	for _, secret := range slices.Sorted(maps.Keys(groups)) {
 		next, err := r.checkSecret(ctx, s, secret, groups[secret])
 		errs = append(errs, err)
-		checks = append(checks, next)
+		checks = append(checks, next, r.nudge(ctx, s, secret, groups[secret]))
 	}
 	r.forgetUnclaimed(s, groups)
 	if holding, isKnown := holdingClaims(groups, s.secrets); isKnown {

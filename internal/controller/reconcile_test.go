@@ -168,7 +168,7 @@ func TestReconcileServesTheFirstPod(t *testing.T) {
 	assert.Equal(t, 1, e.cluster.lists)
 
 	e.cluster.pods = []corev1.Pod{e.edgePod("front", "")}
-	assert.Equal(t, interval, e.reconcile())
+	assert.Equal(t, 5*time.Second, e.reconcile(), "the first nudge")
 	assert.NotNil(t, e.store.secret)
 	assert.Equal(t, 1, e.cluster.lists, "a new pod is read by itself")
 	assert.InDelta(t, 1, e.edgePods(stateInjected), 0)

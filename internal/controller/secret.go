@@ -34,7 +34,7 @@ func (r *reconciler) checkSecret(ctx context.Context, s *namespaceState, name st
 // observeSecret reads a Secret, the mesh's roots, and the settings of the revisions
 // that the claims name.
 func (r *reconciler) observeSecret(ctx context.Context, namespace, name string, claims []claim) secretObservation {
-	o := secretObservation{namespace: namespace, name: name, claims: claims, mesh: map[string]meshSettings{}, interval: r.checkInterval(), leafSpread: r.leafSpread()}
+	o := secretObservation{namespace: namespace, name: name, claims: claims, mesh: map[string]meshSettings{}, interval: r.checkInterval(), leafSpread: r.leafSpread(), labels: r.labels()}
 	secret, err := r.Secrets.Get(ctx, namespace, name)
 	switch {
 	case err == nil:
@@ -51,6 +51,15 @@ func (r *reconciler) observeSecret(ctx context.Context, namespace, name string, 
 		}
 	}
 	return o
+}
+
+// labels are those of every Secret that the controller keeps. They are never nil, which
+// would keep the labels of an earlier setting.
+func (r *reconciler) labels() map[string]string {
+	if r.rules.labels == nil {
+		return map[string]string{}
+	}
+	return r.rules.labels
 }
 
 // issue sends the request to the source.

@@ -233,6 +233,18 @@ func (t trackedSecrets) Apply(ctx context.Context, secret *corev1.Secret, force 
 	return applied, err
 }
 
+// Annotate implements Secrets.
+func (t trackedSecrets) Annotate(ctx context.Context, secret *corev1.Secret, key, value string) (*corev1.Secret, error) {
+	t.versions.begin(secret.Namespace, secret.Name)
+	annotated, err := t.Secrets.Annotate(ctx, secret, key, value)
+	a := answer{isKnown: err == nil}
+	if err == nil {
+		a.resourceVersion = annotated.ResourceVersion
+	}
+	t.versions.end(secret.Namespace, secret.Name, a)
+	return annotated, err
+}
+
 // Delete implements Secrets.
 func (t trackedSecrets) Delete(ctx context.Context, namespace, name string, uid types.UID, resourceVersion string) error {
 	t.versions.begin(namespace, name)

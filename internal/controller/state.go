@@ -66,5 +66,7 @@ func (s *namespaceState) forgetApplied() {
 			names[c.owner.Name] = true
 		}
 	}
-	s.events.DeleteFunc(func(kind, name string) bool { return !names[name] && !slices.Contains([]string{"Secret", "TLSContext", "RoleBinding", "Namespace"}, kind) })
+	s.events.DeleteFunc(func(kind, name string) bool {
+		return !names[name] && !slices.Contains([]string{"Secret", "TLSContext", "RoleBinding", "Namespace"}, kind)
+	})
 }

@@ -64,6 +64,26 @@ func (c *Client) Apply(ctx context.Context, secret *corev1.Secret, force bool) (
 	return applied, nil
 }
 
+// Annotate writes one annotation of a Secret that was read, and nothing else. It fails
+// with a conflict when the Secret has changed since. It is no apply: an apply of the
+// annotation alone would remove what the same field manager has applied before.
+func (c *Client) Annotate(ctx context.Context, secret *corev1.Secret, key, value string) (*corev1.Secret, error) {
+	body, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"resourceVersion": secret.ResourceVersion, "annotations": map[string]any{key: value},
+	}})
+	if err != nil {
+		return nil, err
+	}
+	annotated := &corev1.Secret{}
+	err = c.rest.Patch(types.MergePatchType).Namespace(secret.Namespace).Resource("secrets").Name(secret.Name).
+		VersionedParams(&metav1.PatchOptions{FieldManager: FieldManager}, metav1.ParameterCodec).
+		Body(body).Do(ctx).Into(annotated)
+	if err != nil {
+		return nil, err
+	}
+	return annotated, nil
+}
+
 // Delete deletes the Secret that has this UID and resourceVersion. It fails with
 // a conflict when the Secret has another UID or has changed since.
 func (c *Client) Delete(ctx context.Context, namespace, name string, uid types.UID, resourceVersion string) error {

@@ -62,6 +62,9 @@ type Observation struct {
 	LabelsDiffer bool
 	// Source is the Secret's source annotation. Empty when there is none.
 	Source string
+	// PublishedAt is when the Secret was last written, and Nudged when it was last
+	// nudged. Zero when an annotation is missing.
+	PublishedAt, Nudged time.Time
 
 	target Target
 	secret *corev1.Secret // nil when there is none
@@ -103,6 +106,7 @@ func Inspect(secret *corev1.Secret, target Target, now time.Time) Observation {
 		return o
 	}
 	o.Source = secret.Annotations[policy.SourceKey]
+	o.PublishedAt, o.Nudged = PublishedAt(secret), timeIn(secret, policy.NudgeKey)
 	if !mayWrite(secret) {
 		o.State, o.Err = Foreign, foreignError(secret)
 		return o
@@ -225,6 +229,11 @@ func contains(list []*x509.Certificate, c *x509.Certificate) bool {
 func labelsDiffer(secret *corev1.Secret, target Target, bundle *certs.Bundle, now time.Time) bool {
 	if !policy.IsManaged(secret) {
 		return true
+	}
+	for key, want := range target.Labels {
+		if secret.Labels[key] != want {
+			return true
+		}
 	}
 	for key, want := range certificateAnnotations(target.ID, bundle) {
 		if got := secret.Annotations[key]; got != want && (key != policy.NotAfterKey || got != notAfterOfOwnRoots(secret, target, now)) {

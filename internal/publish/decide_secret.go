@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"maps"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -37,7 +38,7 @@ const createVersion = "1"
 // desiredSecret is the Secret to apply: everything in one apply. It carries the
 // resourceVersion that was observed, or createVersion. The UID keeps an apply from
 // creating a Secret that was deleted since.
-func (o Observation) desiredSecret(d Decision) *corev1.Secret {
+func (o Observation) desiredSecret(d Decision, now time.Time) *corev1.Secret {
 	b := d.Bundle
 	annotations := certificateAnnotations(o.target.ID, b)
 	annotations[policy.RenewAfterKey] = formatTime(d.RenewAfter)
@@ -45,10 +46,11 @@ func (o Observation) desiredSecret(d Decision) *corev1.Secret {
 	if d.keepsCertificate() && policy.Source(o.Source).Known() {
 		annotations[policy.SourceKey] = o.Source // the certificate's, which stays
 	}
+	annotations[policy.PublishedAtKey] = formatTime(now)
 	secret := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: o.target.Namespace, Name: o.target.Name, ResourceVersion: createVersion,
-			Labels: map[string]string{policy.ManagedByLabel: policy.ManagedBy}, Annotations: annotations,
+			Labels: o.desiredLabels(), Annotations: annotations,
 		},
 		Type: corev1.SecretTypeTLS,
 		Data: map[string][]byte{corev1.TLSCertKey: b.Chain(), corev1.TLSPrivateKeyKey: b.Key()},
@@ -61,4 +63,27 @@ func (o Observation) desiredSecret(d Decision) *corev1.Secret {
 		secret.Type = o.secret.Type // the type of a Secret is immutable
 	}
 	return secret
+}
+
+// desiredLabels are the labels of the Secret to apply.
+func (o Observation) desiredLabels() map[string]string {
+	labels := map[string]string{}
+	if o.target.Labels == nil && o.secret != nil {
+		maps.Copy(labels, o.secret.Labels)
+	}
+	maps.Copy(labels, o.target.Labels)
+	labels[policy.ManagedByLabel] = policy.ManagedBy
+	return labels
+}
+
+// PublishedAt is when a Secret was last written; zero when it does not say so.
+func PublishedAt(secret *corev1.Secret) time.Time { return timeIn(secret, policy.PublishedAtKey) }
+
+// timeIn reads an annotation with a time; zero when there is none.
+func timeIn(secret *corev1.Secret, key string) time.Time {
+	t, err := time.Parse(time.RFC3339, secret.Annotations[key])
+	if err != nil {
+		return time.Time{}
+	}
+	return t
 }

@@ -36,6 +36,9 @@ type Target struct {
 	// Source is where the certificate comes from: istio-ca, agent, cert-manager or
 	// mirror. It is written as an annotation.
 	Source string
+	// Labels are labels of the Secret, beside the one that names its manager. Nil keeps
+	// those that the Secret has.
+	Labels map[string]string
 	// Roots are the mesh's trust anchors. Without one, Secrets cannot be checked
 	// and nothing is written.
 	Roots []*x509.Certificate

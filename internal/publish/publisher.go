@@ -92,7 +92,7 @@ func (p *Publisher) Publish(ctx context.Context, target Target, bundle *certs.Bu
 			out.Result = resultOf(d)
 			return out, d.Err
 		}
-		applied, err := p.Secrets.Apply(ctx, o.desiredSecret(d), force)
+		applied, err := p.Secrets.Apply(ctx, o.desiredSecret(d, p.now()), force)
 		if err == nil {
 			out.Result, out.Observation = Published, Inspect(applied, target, p.now())
 			p.rememberRoots(out.Observation)

@@ -34,7 +34,9 @@ func TestPublishWritesEverythingAtOnce(t *testing.T) {
 	assert.Equal(t, map[string]string{
 		"isthmus.dev/spiffe-id": edge, "isthmus.dev/serial": b.Serial(), "isthmus.dev/source": "agent",
 		"isthmus.dev/not-before": stamp(-2 * time.Minute), "isthmus.dev/not-after": stamp(24 * time.Hour), "isthmus.dev/renew-after": stamp(10 * time.Hour),
+		"isthmus.dev/published-at": stamp(3 * time.Hour),
 	}, s.secret.Annotations)
+	assert.Equal(t, after(3*time.Hour).UTC().Truncate(time.Second), out.Observation.PublishedAt.UTC())
 	assert.Equal(t, corev1.SecretTypeTLS, s.secret.Type)
 	assert.Equal(t, map[string][]byte{"tls.crt": b.Chain(), "tls.key": b.Key(), "ca.crt": b.Roots(), "root-cert.pem": b.Roots()}, s.secret.Data)
 
@@ -42,6 +44,37 @@ func TestPublishWritesEverythingAtOnce(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, publish.Unchanged, out.Result)
 	assert.Len(t, s.applies, 1)
+}
+
+// Only one of several writers knows the labels of the installation; the others keep what
+// is there.
+func TestPublishLabels(t *testing.T) {
+	m := newMesh(t)
+	s, b := &store{}, m.bundle(0, 24*time.Hour)
+	labelled, unaware := target(m), target(m)
+	labelled.Labels = map[string]string{"edge": "blue"}
+	publishAs := func(tt publish.Target) publish.Cause {
+		out, err := at(s, time.Hour).Publish(t.Context(), tt, nil, publish.WhenDue)
+		require.NoError(t, err)
+		return out.Cause
+	}
+	_, err := at(s, time.Hour).Publish(t.Context(), unaware, b, publish.WhenDue)
+	require.NoError(t, err)
+	assert.Equal(t, map[string]string{"app.kubernetes.io/managed-by": "isthmus"}, s.secret.Labels)
+
+	assert.Equal(t, publish.CauseLabels, publishAs(labelled))
+	want := map[string]string{"app.kubernetes.io/managed-by": "isthmus", "edge": "blue"}
+	assert.Equal(t, want, s.secret.Labels)
+	assert.Equal(t, publish.CauseNotDue, publishAs(labelled))
+	assert.Equal(t, publish.CauseNotDue, publishAs(unaware))
+
+	s.secret.Annotations["isthmus.dev/serial"] = "another"
+	assert.Equal(t, publish.CauseLabels, publishAs(unaware))
+	assert.Equal(t, want, s.secret.Labels, "a writer that does not know them keeps them")
+
+	s.secret.Labels["edge"] = "red"
+	assert.Equal(t, publish.CauseLabels, publishAs(labelled))
+	assert.Equal(t, want, s.secret.Labels)
 }
 
 func TestPublishKeepsTheSecretsType(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 
+	"github.com/isthmus-mesh/isthmus/internal/controller"
 	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
@@ -221,6 +222,50 @@ func (env *environment) watchSecret(namespace string) func() []watch.EventType {
 				return seen
 			}
 		}
+	}
+}
+
+// Nudges change one annotation, and take nothing of what was applied.
+func TestNudge(t *testing.T) {
+	env := newEnvironment(t)
+	ns := env.createNamespace(nil, "edge")
+	env.createEdge(ns, edgePod("front", "edge", nil))
+	published := env.awaitSecret(ns, "istio-certs", anySecret)
+	nudged := env.awaitSecret(ns, "istio-certs", func(s *corev1.Secret) bool { return s.Annotations[policy.NudgeKey] != "" })
+	at, err := time.Parse(time.RFC3339, published.Annotations[policy.PublishedAtKey])
+	require.NoError(t, err)
+	nudge, err := time.Parse(time.RFC3339, nudged.Annotations[policy.NudgeKey])
+	require.NoError(t, err)
+	assert.WithinRange(t, nudge, at.Add(5*time.Second), at.Add(20*time.Second))
+	delete(nudged.Annotations, policy.NudgeKey)
+	assert.Equal(t, published.Annotations, nudged.Annotations)
+	assert.Equal(t, published.Labels, nudged.Labels)
+	assert.Equal(t, published.Data, nudged.Data)
+	assert.Equal(t, published.Type, nudged.Type)
+
+	env.mesh.setRoots(certtest.NewAuthority(t), env.mesh.currentSigner())
+	rooted := env.awaitSecret(ns, "istio-certs", func(s *corev1.Secret) bool { return string(s.Data["ca.crt"]) != string(published.Data["ca.crt"]) })
+	assert.NotEmpty(t, rooted.Annotations[policy.NudgeKey], "an apply leaves it")
+}
+
+// The chart's labels are on everything that the controller keeps, and come back.
+func TestLabelsOfSecrets(t *testing.T) {
+	env := newEnvironment(t, func(o *controller.Options) { o.Settings.SecretLabels = map[string]string{"edge": "blue"} })
+	env.createTLSContextCRD()
+	ns := env.createNamespace(requestTLSContext, "edge")
+	env.createEdge(ns, edgePod("front", "edge", map[string]string{"edge": "red"}))
+	isBlue := func(s *corev1.Secret) bool { return s.Labels["edge"] == "blue" }
+	for _, name := range []string{"istio-certs", "istio-certs-roots"} {
+		env.awaitSecret(ns, name, isBlue)
+		_, err := env.kube.CoreV1().Secrets(ns).Patch(t.Context(), name, "application/merge-patch+json", []byte(`{"metadata":{"labels":{"edge":"red"}}}`), metav1.PatchOptions{})
+		require.NoError(t, err)
+		env.awaitSecret(ns, name, isBlue)
+	}
+	for _, name := range []string{"istio-upstream", "istio-upstream-tcp"} {
+		env.awaitNamedTLSContext(ns, name)
+		o, err := env.dynamic.Resource(tlsContexts).Namespace(ns).Get(t.Context(), name, metav1.GetOptions{})
+		require.NoError(t, err)
+		assert.Equal(t, "blue", o.GetLabels()["edge"])
 	}
 }
 
