@@ -256,6 +256,10 @@ func TestRefused(t *testing.T) {
 			pod:    edited(func(p *corev1.Pod) { p.Spec.HostNetwork, p.Spec.DNSPolicy = true, corev1.DNSClusterFirst }),
 			reason: policy.Conflict, want: `the pod is on the host's network with dnsPolicy "ClusterFirst", so istiod's name would not resolve; set dnsPolicy: ClusterFirstWithHostNet`,
 		},
+		"host network of a template": {
+			pod:    edited(func(p *corev1.Pod) { p.Spec.HostNetwork = true }),
+			reason: policy.Conflict, want: `the pod is on the host's network and sets no dnsPolicy, and the default ClusterFirst does not resolve istiod's name there; set dnsPolicy: ClusterFirstWithHostNet`,
+		},
 		"captured by ambient": {
 			pod:    edited(func(p *corev1.Pod) { p.Labels = map[string]string{policy.IstioDataplaneLabel: "ambient"} }),
 			reason: policy.Conflict, want: `label istio.io/dataplane-mode is "ambient", which contradicts isthmus.dev/mode sidecar; remove one of them`,

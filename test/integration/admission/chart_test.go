@@ -33,9 +33,9 @@ const (
 	settingsName      = "isthmus-settings"
 )
 
-// renderChart renders the chart as `helm install` would, without the hooks of
-// `helm test`.
-func renderChart(ctx context.Context, folder string) ([]*unstructured.Unstructured, error) {
+// renderChart renders the chart as `helm install` would with these flags, without the
+// hooks of `helm test`.
+func renderChart(ctx context.Context, folder string, flags ...string) ([]*unstructured.Unstructured, error) {
 	helm := os.Getenv("HELM")
 	if helm == "" {
 		var err error
@@ -47,8 +47,9 @@ func renderChart(ctx context.Context, folder string) ([]*unstructured.Unstructur
 	if err := os.WriteFile(values, []byte("webhook: {excludedNamespaces: ["+excludedNamespace+"]}\n"), 0o600); err != nil {
 		return nil, err
 	}
-	rendered, err := output(ctx, helm, "template", "isthmus", "../../../charts/isthmus", "--no-hooks",
-		"--namespace", releaseNamespace, "--values", values, "--kube-version", "1.36.0")
+	arguments := []string{"template", "isthmus", "../../../charts/isthmus", "--no-hooks",
+		"--namespace", releaseNamespace, "--values", values, "--kube-version", "1.36.0"}
+	rendered, err := output(ctx, helm, append(arguments, flags...)...)
 	if err != nil {
 		return nil, err
 	}
