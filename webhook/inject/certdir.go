@@ -45,13 +45,14 @@ func (s *subject) locateCerts() (location certLocation, message string) {
 		}
 		return certLocation{dir: mountDir, ownVolume: volume != nil, mounted: true}, ""
 	}
+	readOnly := readOnlyVolumes(s.Pod)
 	for _, m := range edge.VolumeMounts {
 		mountDir := path.Clean(m.MountPath)
 		switch {
 		case mountDir == dir || strings.HasPrefix(mountDir, dir+"/"):
 			return location, fmt.Sprintf("container %s mounts volume %s at %s, where the certificates (%s) would go; choose another directory with %s",
 				edge.Name, m.Name, m.MountPath, dir, policy.CertDirKey)
-		case strings.HasPrefix(dir, strings.TrimSuffix(mountDir, "/")+"/") && s.isReadOnlyMount(m):
+		case strings.HasPrefix(dir, strings.TrimSuffix(mountDir, "/")+"/") && (m.ReadOnly || readOnly[m.Name]):
 			return location, fmt.Sprintf("container %s mounts volume %s read-only at %s, so nothing can be mounted at %s inside it; choose another directory with %s",
 				edge.Name, m.Name, m.MountPath, dir, policy.CertDirKey)
 		}
@@ -59,9 +60,13 @@ func (s *subject) locateCerts() (location certLocation, message string) {
 	return certLocation{dir: dir, ownVolume: volume != nil}, ""
 }
 
-// isReadOnlyMount reports whether a container runtime cannot create a mount point inside
-// the mounted volume.
-func (s *subject) isReadOnlyMount(m corev1.VolumeMount) bool {
-	v := FindVolume(s.Pod, m.Name)
-	return m.ReadOnly || v != nil && (v.ConfigMap != nil || v.Secret != nil || v.Projected != nil || v.DownwardAPI != nil)
+// readOnlyVolumes returns the names of the volumes in which a container runtime cannot
+// create a mount point.
+func readOnlyVolumes(pod *corev1.Pod) map[string]bool {
+	names := map[string]bool{}
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		names[v.Name] = v.ConfigMap != nil || v.Secret != nil || v.Projected != nil || v.DownwardAPI != nil
+	}
+	return names
 }

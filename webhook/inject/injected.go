@@ -2,6 +2,8 @@ package inject
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -87,34 +89,41 @@ func (st *Status) findMissing(pod *corev1.Pod) string {
 	if edge < 0 {
 		return "something to container " + st.Container
 	}
-	for name := range st.Added.InitContainers {
-		if containerIndex(pod.Spec.InitContainers, name) < 0 {
-			return "init container " + name
-		}
-	}
-	for name := range st.Added.Containers {
-		if containerIndex(pod.Spec.Containers, name) < 0 {
-			return "container " + name
-		}
-	}
-	for name := range st.Added.Volumes {
-		if FindVolume(pod, name) == nil {
-			return "volume " + name
-		}
-	}
-	for name := range st.Added.Mounts {
-		if FindMount(&pod.Spec.Containers[edge], name) == nil {
-			return "a mount of volume " + name
-		}
-	}
-	for name := range st.Added.Env {
-		if FindEnv(&pod.Spec.Containers[edge], name) == nil {
-			return "environment variable " + name
+	c := &pod.Spec.Containers[edge]
+	containerName := func(c *corev1.Container) string { return c.Name }
+	for _, missing := range []string{
+		firstMissing("init container ", st.Added.InitContainers, pod.Spec.InitContainers, containerName),
+		firstMissing("container ", st.Added.Containers, pod.Spec.Containers, containerName),
+		firstMissing("volume ", st.Added.Volumes, pod.Spec.Volumes, func(v *corev1.Volume) string { return v.Name }),
+		firstMissing("a mount of volume ", st.Added.Mounts, c.VolumeMounts, func(m *corev1.VolumeMount) string { return m.Name }),
+		firstMissing("environment variable ", st.Added.Env, c.Env, func(e *corev1.EnvVar) string { return e.Name }),
+	} {
+		if missing != "" {
+			return missing
 		}
 	}
 	// The controller finds its pods by the label.
 	if mode, ok := st.Added.Labels[policy.InjectedLabel]; ok && pod.Labels[policy.InjectedLabel] != mode {
 		return "label " + policy.InjectedLabel + "=" + mode
+	}
+	return ""
+}
+
+// firstMissing returns the first name, in alphabetical order, that was added and is not in
+// the pod's list, or "". It takes time for both lists together, not for their product: a
+// pod's author writes them.
+func firstMissing[Value, Item any](kind string, added map[string]Value, list []Item, name func(*Item) string) string {
+	if len(added) == 0 {
+		return ""
+	}
+	names := make(map[string]bool, len(list))
+	for i := range list {
+		names[name(&list[i])] = true
+	}
+	for _, wanted := range slices.Sorted(maps.Keys(added)) {
+		if !names[wanted] {
+			return kind + wanted
+		}
 	}
 	return ""
 }

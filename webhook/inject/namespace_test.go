@@ -26,7 +26,7 @@ func TestReviewNamespace(t *testing.T) {
 		problems            []string
 		warnings            map[string]string
 	}{
-		"if it is labelled and no more, expect nothing": {labels: enabled},
+		"if it is labelled and no more, expect nothing":      {labels: enabled},
 		"if the controller is limited to it, expect nothing": {labels: enabled, settings: inject.Settings{ControllerNamespaces: []string{"shop"}}},
 		"if the controller is limited to others, expect a warning": {
 			labels: enabled, settings: inject.Settings{ControllerNamespaces: []string{"front", "edge"}},

@@ -103,7 +103,7 @@ func expand(text string, read func(name string) Variable) Variable {
 	}
 	var out strings.Builder
 	for text != "" {
-		if out.Len() > maxExpandedBytes {
+		if len(text) > maxExpandedBytes || out.Len() > maxExpandedBytes {
 			return Variable{Origin: "a text with references of more than 4 KiB"}
 		}
 		switch end := strings.IndexByte(text, ')'); {

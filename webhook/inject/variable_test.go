@@ -73,6 +73,7 @@ func TestReferencesAreFollowedWithinBounds(t *testing.T) {
 	}{
 		"if values are doubled again and again, expect no value": {doubled, "too many references to other variables"},
 		"if a long value is repeated, expect no value":           {long, "a text with references of more than 4 KiB"},
+		"if many references are not closed, expect no value":     {[]corev1.EnvVar{{Name: "ID", Value: strings.Repeat("$(", 1<<20)}}, "a text with references of more than 4 KiB"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			assert.Equal(t, inject.Variable{Origin: c.want}, inject.ReadVariable(&corev1.Pod{}, "edge", &corev1.Container{Env: c.env}, "ID"))

@@ -3,8 +3,8 @@ package policy
 import (
 	"fmt"
 	"slices"
-	"time"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 )

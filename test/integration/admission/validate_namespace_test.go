@@ -149,7 +149,7 @@ func TestValidationIsCounted(t *testing.T) {
 	}
 	denied, all, pods := read(`kind="cronjob"`, `outcome="denied"`, `reason="invalid-override"`), read(), snapshotCounters(t)
 
-	_, _, err := s.kubectl(workloads["CronJob"](edgeTemplate(annotated("isthmus.dev/delivery", "pigeon"))), "apply", "-f", "-")
+	_, _, err := s.kubectl(workloads["CronJob"](edgeTemplate(named, annotated("isthmus.dev/delivery", "pigeon"))), "apply", "-f", "-")
 
 	require.Error(t, err)
 	assert.InDelta(t, denied+1, read(`kind="cronjob"`, `outcome="denied"`, `reason="invalid-override"`), 0)

@@ -65,13 +65,15 @@ func edgeTemplate(changes ...func(*corev1.Pod)) corev1.PodTemplateSpec {
 	return templateOf(edgePod("", changes...))
 }
 
+// named names the profile, without which the pod of a Job is not taken for an edge.
+var named = annotated("isthmus.dev/profile", "emissary")
+
 // kubectl apply shows the denial and the warnings that the workload's pods would get.
 func TestApplyReportsWhatThePodsWouldGet(t *testing.T) {
 	optedIn, notOptedIn := newNamespace(t, enabled), newNamespace(t)
 	for kind, workload := range workloads {
 		t.Run(kind, func(t *testing.T) {
-			// No profile takes the pod of a Job for an edge unless it is named.
-			misspelt := edgeTemplate(annotated("isthmus.dev/profile", "emissary"), annotated("isthmus.dev/delivry", "secret"))
+			misspelt := edgeTemplate(named, annotated("isthmus.dev/delivry", "secret"))
 			stdout, stderr, err := optedIn.kubectl(workload(misspelt), "apply", "--dry-run=server", "-f", "-")
 			require.NoError(t, err, stderr)
 			assert.Contains(t, stdout, "/edge created (server dry run)\n")
@@ -82,7 +84,7 @@ func TestApplyReportsWhatThePodsWouldGet(t *testing.T) {
 			assert.Equal(t, `Error from server (Forbidden): error when creating "STDIN": admission webhook "pod.template.isthmus.dev" denied the request: `+
 				`invalid-override: pod template of `+kind+` edge: label isthmus.dev/inject: "yes" is not allowed; want "true" or "false"`+"\n", stderr)
 
-			assert.EqualError(t, optedIn.dryRunWorkload(workload(edgeTemplate(annotated("isthmus.dev/delivery", "pigeon")))),
+			assert.EqualError(t, optedIn.dryRunWorkload(workload(edgeTemplate(named, annotated("isthmus.dev/delivery", "pigeon")))),
 				`admission webhook "namespace.template.isthmus.dev" denied the request: `+
 					`invalid-override: pod template of `+kind+` edge: annotation isthmus.dev/delivery: "pigeon" is not allowed; want files or secret`)
 			assert.NoError(t, optedIn.dryRunWorkload(workload(edgeTemplate())))
@@ -170,7 +172,7 @@ func TestControllersAreNotReviewed(t *testing.T) {
 	s.awaitPods(1)
 
 	// A Job with a controller, such as that of a CronJob, is not validated.
-	job := workloads["Job"](edgeTemplate(annotated("isthmus.dev/delivery", "pigeon"))).(*batchv1.Job)
+	job := workloads["Job"](edgeTemplate(named, annotated("isthmus.dev/delivery", "pigeon"))).(*batchv1.Job)
 	job.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(created, appsv1.SchemeGroupVersion.WithKind("Deployment"))}
 	_, err = s.client.BatchV1().Jobs(s.name).Create(t.Context(), job, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	require.NoError(t, err)
