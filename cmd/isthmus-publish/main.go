@@ -15,13 +15,13 @@ import (
 	"syscall"
 
 	"github.com/spf13/pflag"
+	"k8s.io/klog/v2"
 )
 
 // Exit statuses.
 const (
-	exitOK = iota
-	exitError
-	exitUsage
+	exitOK    = 0
+	exitUsage = 2
 )
 
 // Set by the build: -ldflags "-X main.version=v1.2.3 -X main.commit=... -X
@@ -40,6 +40,8 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
+	// A lost terminal or log must not end it.
+	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	status := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
@@ -62,16 +64,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = fmt.Errorf("unexpected argument %q: the command takes flags only", flags.Arg(0))
 	}
 	if err == nil {
-		err = o.validate()
+		err = o.validate(flags)
 	}
 	if err != nil {
 		_, _ = fmt.Fprintf(stderr, "error: %s\nSee \"isthmus-publish --help\" for its flags\n", err)
 		return exitUsage
 	}
-	if err := o.publish(ctx, stderr); err != nil {
-		_, _ = fmt.Fprintf(stderr, "error: %s\n", err)
-		return exitError
-	}
+	log := o.logger(stderr)
+	klog.SetSlogLogger(log) // client-go logs through klog
+	supervise(ctx, log, func(ctx context.Context) error { return o.publish(ctx, log) })
 	return exitOK
 }
 
@@ -80,9 +81,9 @@ Secret. It writes the Secret when a certificate is due, when the mesh's roots ch
 deleted or damaged. If an edge has many replicas, one of them writes. A certificate that is incomplete, expired or
 of another identity is never written.
 
-Logs are JSON lines on standard error. On SIGTERM the process exits with status 0. It does not exit while the API
-server or the directory is unavailable. Status 1 means that it could not start, status 2 that the command line is
-invalid.
+Logs are JSON lines on standard error. On SIGTERM the process exits with status 0; status 2 means that the command
+line is invalid. Nothing else ends it, because a pod is not ready while one of its sidecars does not run: if the
+environment, the token, the API server or the directory is missing, it logs what is wrong and tries again.
 
 Examples:
   # In an edge's pod, with POD_NAMESPACE and SERVICE_ACCOUNT in the environment

@@ -12,9 +12,9 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/pflag"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/klog/v2"
 
 	"github.com/isthmus-mesh/isthmus/internal/certs"
 	"github.com/isthmus-mesh/isthmus/internal/publish"
@@ -63,17 +63,22 @@ func (o *options) flags() *pflag.FlagSet {
 	return flags
 }
 
-func (o *options) validate() error {
-	for _, flag := range []struct{ name, value string }{
-		{"--dir", o.dir},
-		{"--secret", o.secret},
-		{"--trust-domain", o.trustDomain},
-		{"--roots-file", o.rootsFile},
-		{"--namespace (or POD_NAMESPACE)", o.namespace},
-		{"--service-account (or SERVICE_ACCOUNT)", o.serviceAccount},
+// validate checks the command line. Values that the environment gives are not part of
+// it: see identity.
+func (o *options) validate(flags *pflag.FlagSet) error {
+	for _, flag := range []struct {
+		name, value   string
+		inEnvironment bool
+	}{
+		{"dir", o.dir, false},
+		{"secret", o.secret, false},
+		{"trust-domain", o.trustDomain, false},
+		{"roots-file", o.rootsFile, false},
+		{"namespace", o.namespace, true},
+		{"service-account", o.serviceAccount, true},
 	} {
-		if flag.value == "" {
-			return fmt.Errorf("%s is empty", flag.name)
+		if flag.value == "" && (!flag.inEnvironment || flags.Changed(flag.name)) {
+			return fmt.Errorf("--%s is empty", flag.name)
 		}
 	}
 	if o.checkInterval <= 0 {
@@ -82,18 +87,31 @@ func (o *options) validate() error {
 	if o.logLevel != "info" && o.logLevel != "debug" {
 		return fmt.Errorf("--log-level %q: want info or debug", o.logLevel)
 	}
-	_, err := certs.Identity(o.trustDomain, o.namespace, o.serviceAccount)
-	return err
+	if _, err := spiffeid.TrustDomainFromString(o.trustDomain); err != nil {
+		return fmt.Errorf("--trust-domain %q: %w", o.trustDomain, err)
+	}
+	return nil
 }
 
-// publish publishes the bundles of the directory until ctx ends.
-func (o *options) publish(ctx context.Context, stderr io.Writer) error {
-	id, err := certs.Identity(o.trustDomain, o.namespace, o.serviceAccount)
+// identity is the SPIFFE ID of the edge.
+func (o *options) identity() (spiffeid.ID, error) {
+	switch {
+	case o.namespace == "":
+		return spiffeid.ID{}, errors.New("the environment variable POD_NAMESPACE is empty: set it, or --namespace")
+	case o.serviceAccount == "":
+		return spiffeid.ID{}, errors.New("the environment variable SERVICE_ACCOUNT is empty: set it, or --service-account")
+	default:
+		return certs.Identity(o.trustDomain, o.namespace, o.serviceAccount)
+	}
+}
+
+// publish publishes the bundles of the directory until ctx ends. The error is why it
+// cannot.
+func (o *options) publish(ctx context.Context, log *slog.Logger) error {
+	id, err := o.identity()
 	if err != nil {
 		return err
 	}
-	log := o.logger(stderr)
-	klog.SetSlogLogger(log) // client-go logs through klog
 	client, err := o.client()
 	if err != nil {
 		return err
@@ -116,14 +134,15 @@ func (o *options) publish(ctx context.Context, stderr io.Writer) error {
 	ended := make(chan error, 1)
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
-		ended <- directory.Run(ctx)
-		cancel()
+		defer cancel()
+		ended <- recovered(func() error { return directory.Run(ctx) })
 	}()
-	loop.run(ctx, directory)
+	err = recovered(func() error {
+		loop.run(ctx, directory)
+		return nil
+	})
 	cancel()
-	err = <-ended
-	log.Info("stopped")
-	return err
+	return errors.Join(err, <-ended)
 }
 
 func (o *options) logger(w io.Writer) *slog.Logger {

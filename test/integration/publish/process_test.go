@@ -3,6 +3,7 @@ package publish
 import (
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -203,6 +204,28 @@ func TestProcessOutlivesTheAPIServer(t *testing.T) {
 	h.await(t, serialOf(second))
 	assert.Len(t, h.all(), 2)
 	e.assertComplete(e.secret())
+}
+
+// The publisher starts without a way to reach the API server, outlives a lost terminal, and
+// misses a rotation. It says so and publishes the next.
+func TestProcessStartsWithoutCredentials(t *testing.T) {
+	e := newEdge(t)
+	a, h := newAgent(t, e), e.watch()
+	credentials := filepath.Join(t.TempDir(), "kubeconfig")
+	missed, next := a.next(), a.next()
+	a.rotate(missed)
+	p := a.start("--kubeconfig=" + credentials)
+	require.Eventually(t, p.hasLogged(func(l logLine) bool {
+		return l.Level == "WARN" && l.Msg == "cannot publish; trying again" && strings.Contains(l.Error, credentials)
+	}), timeout, pollInterval)
+	require.NoError(t, p.command.Process.Signal(syscall.SIGHUP))
+	a.rotate(next)
+	require.NoError(t, os.Rename(a.kubeconfig(e.account.Host), credentials))
+	h.await(t, serialOf(next))
+	e.assertComplete(e.secret())
+	require.NoError(t, p.command.Process.Signal(syscall.SIGTERM))
+	p.awaitExit()
+	assert.Equal(t, 0, p.command.ProcessState.ExitCode())
 }
 
 func TestProcessWaitsForItsDirectory(t *testing.T) {
