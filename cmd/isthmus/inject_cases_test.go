@@ -52,6 +52,7 @@ func TestInjectSharedCases(t *testing.T) {
 		"namespace-unknown-key.yaml": {says: []string{injected}, quietly: []string{"warning: namespace/default: annotation isthmus.dev/moed is not known"}},
 		"other-kinds.yaml": {says: []string{"rollout/default/edge: " + injected, "deploymentconfig/default/edge: " + injected,
 			"template/edge: not looked into (", "helmrelease/edge: not looked into ("}},
+		"neighbour.yaml":  {unchanged: true, says: []string{"deployment/default/web: unchanged (no-profile)"}},
 		"array.json":      {unchanged: true, says: []string{"array.json: document 1: not looked into (a list"}},
 		"long-value.yaml": {status: exitError, quietly: []string{"long-value.yaml:9: document 1 (Pod default/edge): spec.containers[0].env: want a list"}},
 	} {

@@ -176,6 +176,12 @@ func TestInjectProfiles(t *testing.T) {
 	assert.Contains(t, got.stderr, "pod/default/edge: injected (profile mine, mode sidecar)\n")
 }
 
+// A workload that is no edge is not judged by its values for Istio.
+func TestInjectNeighbour(t *testing.T) {
+	in := "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\n  annotations:\n    sidecar.istio.io/logLevel: \"rbac:debug,jwt:debug\"\n    status.sidecar.istio.io/port: \"0\"\nspec:\n  containers:\n  - name: web\n    image: registry.example/web:1\n"
+	assert.Equal(t, output{exitOK, in, defaults + "pod/default/web: unchanged (no-profile)\n"}, isthmus(t, in, "inject", "-f", "-"))
+}
+
 func TestInjectWarns(t *testing.T) {
 	got := isthmus(t, "# nothing\n", "inject", "-q", "-f", "-")
 	assert.Equal(t, output{exitOK, "# nothing\n", "warning: <stdin>: contains no objects\n"}, got)

@@ -5,9 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	udiff "github.com/aymanbagabas/go-udiff"
 	"os"
 	"strings"
+
+	udiff "github.com/aymanbagabas/go-udiff"
 )
 
 // explainInjection shows the difference of the pod before and after, and the reason as

@@ -123,11 +123,13 @@ func (d *parsedDocument) emptyFields(keys []string) map[string]string {
 				visit(c, path+jsonPointer([]string{n.Content[i-1].Value}))
 			default:
 				text, ok := x.spelling(n.Content[i-1], c)
+				usual := text == " {}" || text == " []"
 				if n.Style&yaml.FlowStyle != 0 {
 					text, ok = x.flowSpelling(c)
+					usual = text == "{}" || text == "[]"
 				}
 				at := path + jsonPointer([]string{n.Content[i-1].Value})
-				if usual := strings.TrimSpace(text); ok && (at == "/metadata" || usual != "{}" && usual != "[]") {
+				if ok && (at == "/metadata" || !usual) {
 					found[at] = text
 				}
 			}

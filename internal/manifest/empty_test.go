@@ -29,7 +29,7 @@ func TestEmptyFieldsComeBack(t *testing.T) {
 		"YAML":             {yaml, []string{"", "~", "null", "Null", "  ~", "null # none yet", "# none yet", "  # none yet", "null  "}},
 		"template":         {deployment + "    metadata: A\n    spec:\n" + container, []string{"", "null", "~ # none", "{}", "{ }", "{} # none"}},
 		"mapping":          {deployment + "    metadata:\n      labels: A\n      annotations: A\n    spec:\n" + container, []string{"{}", "{ }", "{} # none", "{ } # none", "{\n      }"}},
-		"list":             {yaml[:strings.Index(yaml, "    metadata:")] + "    spec:\n" + container + "        env: A\n      volumes: A\n", []string{"[]", "[ ]", "[] # none", "[\n      ] # none"}},
+		"list":             {deployment + "    spec:\n" + container + "        env: A\n      volumes: A\n", []string{"[]", "  []", "[ ]", "[] # none", "[\n      ] # none"}},
 		"braces":           {braces, []string{"null", "~", ""}},
 		"JSON":             {json, []string{"null"}},
 		"indented JSON":    {indented, []string{"null"}},
