@@ -13,6 +13,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/events"
 	"github.com/isthmus-mesh/isthmus/internal/publish"
 	"github.com/isthmus-mesh/isthmus/patches"
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
@@ -436,6 +437,32 @@ func TestChangeOfRootsIsFollowedByANewLeaf(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The leaf lives a day, and its intermediate two hours: the certificate is renewed by the
+// end that comes first, and the Events name it.
+func TestRenewalFollowsTheFirstEndOfTheChain(t *testing.T) {
+	l := newLife(t)
+	l.o.interval = 10 * time.Minute
+	intermediate := l.ca.Intermediate(t, certtest.Validity(noon.Add(-time.Hour), noon.Add(2*time.Hour)))
+	l.answer = func(d secretDecision) (*certs.Bundle, error) {
+		leaf := intermediate.SPIFFELeaf(t, d.request.Want.ID.String(), certtestDay(l.now))
+		return certs.New(certs.Material{Key: leaf.KeyPEM, Chain: leaf.ChainPEM}, certs.Want{ID: d.request.Want.ID, Roots: l.o.roots, Now: l.now})
+	}
+	l.live(noon.Add(115 * time.Minute))
+	assert.InDelta(t, 7, len(l.asks), 3, "a third of what is left each time")
+	assert.WithinRange(t, l.asks[1].request.Want.Now, noon.Add(40*time.Minute), noon.Add(50*time.Minute))
+	assert.Equal(t, noon.Add(2*time.Hour), l.state.notAfter)
+	for _, e := range l.recorded {
+		assert.Contains(t, e.Note, `until 2026-03-01T14:00:00Z (the end of intermediate "CN=test intermediate"`)
+	}
+
+	// The mesh has a new intermediate in time.
+	intermediate = l.ca.Intermediate(t, certtest.Validity(noon.Add(-time.Hour), noon.Add(100*time.Hour)))
+	l.live(noon.Add(3 * time.Hour))
+	assert.Equal(t, publish.Good, l.state.state)
+	assert.Greater(t, l.state.lifeLeft(l.now), 20*time.Hour)
+	assert.NotContains(t, l.reasons(), EventRejected)
 }
 
 // causeOf is the cause of the last Published Event.

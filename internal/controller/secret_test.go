@@ -195,3 +195,22 @@ func TestCheckSecretWaitsForAPendingSource(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []string{EventFailed}, c.recorded)
 }
+
+// A retry comes within a third of what is left of the life of a namespace's certificate.
+func TestRetriesFollowTheLifeThatIsLeft(t *testing.T) {
+	ca := newAuthority(t)
+	c := newChecker(t, ca)
+	c.namespaces["edge"] = c.state
+	assert.Zero(t, c.lifeLeft("edge"), "there is no certificate yet")
+	assert.Zero(t, c.lifeLeft("unknown"))
+	c.source.bundle = ca.bundle(t, "emissary", noon, noon.Add(24*time.Hour))
+	_, err := c.check(t)
+	require.NoError(t, err)
+	c.clock.SetTime(noon.Add(24*time.Hour - 5*time.Minute))
+	c.source.err = errors.New("connection refused")
+	_, err = c.check(t)
+	require.Error(t, err)
+	assert.Equal(t, 5*time.Minute, c.lifeLeft("edge"))
+	c.clock.SetTime(noon.Add(24 * time.Hour))
+	assert.Zero(t, c.lifeLeft("edge"))
+}
