@@ -17,6 +17,10 @@ type publishLoop struct {
 	roots     rootsFile
 	schedule  schedule
 	log       *slog.Logger
+	// versions receives the versions of the Secret that the API server announces, and an
+	// empty one when it was deleted; version is the one that was read or written last.
+	versions <-chan string
+	version  string
 	// warnings are the last warnings that were logged, by kind.
 	warnings events.Latest
 }
@@ -28,18 +32,26 @@ type bundles interface {
 }
 
 // run publishes until ctx ends: immediately when the directory has another bundle, when
-// the Secret's certificate is due, and at the check interval, because the Secret may
-// have been deleted or damaged. Errors do not end it.
+// the Secret's certificate is due, soon after somebody else has changed the Secret, and
+// at the check interval. Errors do not end it.
 func (l *publishLoop) run(ctx context.Context, directory bundles) {
 	timer := time.NewTimer(l.schedule.regularDelay())
 	defer timer.Stop()
+	isSoon := false
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-directory.Changed():
 		case <-timer.C:
+		case version := <-l.versions:
+			if !isSoon && l.isElses(version) {
+				isSoon = true
+				timer.Reset(l.schedule.afterChange())
+			}
+			continue
 		}
+		isSoon = false
 		delay := l.publish(ctx, directory.Latest())
 		if ctx.Err() != nil {
 			return
@@ -47,6 +59,9 @@ func (l *publishLoop) run(ctx context.Context, directory bundles) {
 		timer.Reset(delay)
 	}
 }
+
+// isElses reports whether an announced version of the Secret is somebody else's.
+func (l *publishLoop) isElses(version string) bool { return version == "" || version != l.version }
 
 // publish makes one attempt and returns the delay before the next one.
 func (l *publishLoop) publish(ctx context.Context, bundle *certs.Bundle) time.Duration {
@@ -64,6 +79,7 @@ func (l *publishLoop) publish(ctx context.Context, bundle *certs.Bundle) time.Du
 	if ctx.Err() != nil {
 		return 0
 	}
+	l.version = out.Observation.ResourceVersion()
 	if err != nil {
 		l.warnOnce("publish", "not published", err, "result", out.Result, "reason", out.Cause)
 	} else {

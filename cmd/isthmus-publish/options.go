@@ -13,6 +13,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/spf13/pflag"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -112,10 +113,17 @@ func (o *options) publish(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	client, err := o.client()
+	client, err := o.client(requestTimeout)
 	if err != nil {
 		return err
 	}
+	watcher, err := o.client(0) // a watch lasts
+	if err != nil {
+		return err
+	}
+	follower := newSecretFollower(func(ctx context.Context) (watch.Interface, error) {
+		return watcher.Watch(ctx, o.namespace, o.secret)
+	}, rand.Float64, log)
 	directory := certs.NewDirectory(certs.DirectoryOptions{
 		Path: o.dir, RootsFile: o.rootsFile, ID: id,
 		Rejected: func(err error) {
@@ -129,6 +137,7 @@ func (o *options) publish(ctx context.Context, log *slog.Logger) error {
 		roots:     rootsFile{path: o.rootsFile},
 		schedule:  schedule{checkInterval: o.checkInterval, random: rand.Float64},
 		log:       log,
+		versions:  follower.versions,
 	}
 	log.Info("watching the certificate directory", "version", version, "dir", o.dir, "spiffeID", id.String())
 	ended := make(chan error, 1)
@@ -137,12 +146,20 @@ func (o *options) publish(ctx context.Context, log *slog.Logger) error {
 		defer cancel()
 		ended <- recovered(func() error { return directory.Run(ctx) })
 	}()
+	followed := make(chan error, 1)
+	go func() {
+		defer cancel()
+		followed <- recovered(func() error {
+			follower.run(ctx)
+			return nil
+		})
+	}()
 	err = recovered(func() error {
 		loop.run(ctx, directory)
 		return nil
 	})
 	cancel()
-	return errors.Join(err, <-ended)
+	return errors.Join(err, <-ended, <-followed)
 }
 
 func (o *options) logger(w io.Writer) *slog.Logger {
@@ -153,12 +170,13 @@ func (o *options) logger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})).With("secret", o.namespace+"/"+o.secret, "pod", o.pod)
 }
 
-func (o *options) client() (*publish.Client, error) {
+// client returns a client whose requests take at most the timeout; zero means any time.
+func (o *options) client(timeout time.Duration) (*publish.Client, error) {
 	config, err := o.config()
 	if err != nil {
 		return nil, err
 	}
-	config.Timeout = requestTimeout
+	config.Timeout = timeout
 	// A rotation takes two requests. client-go's default of five a second would delay
 	// a rotation that follows a few others. Without a limit, a directory that never
 	// stops changing would load the API server.

@@ -42,6 +42,11 @@ func (s *schedule) regularDelay() time.Duration {
 	return s.checkInterval*4/5 + time.Duration(s.random()*float64(s.checkInterval)*2/5)
 }
 
+// afterChange returns the delay after somebody else has changed the Secret.
+func (s *schedule) afterChange() time.Duration {
+	return time.Duration(s.random() * float64(changeSpread))
+}
+
 // backoff returns the delay after a failure. It doubles from minBackoff to maxBackoff,
 // with a jitter of half.
 func (s *schedule) backoff() time.Duration {

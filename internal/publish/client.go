@@ -7,9 +7,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 )
 
@@ -44,6 +46,14 @@ func (c *Client) Get(ctx context.Context, namespace, name string) (*corev1.Secre
 		return nil, err
 	}
 	return secret, nil
+}
+
+// Watch delivers the changes of a Secret from now on, the Secret itself first if there is
+// one. A client with a timeout ends the watch after that time.
+func (c *Client) Watch(ctx context.Context, namespace, name string) (watch.Interface, error) {
+	return c.rest.Get().Namespace(namespace).Resource("secrets").
+		VersionedParams(&metav1.ListOptions{Watch: true, FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()}, metav1.ParameterCodec).
+		Watch(ctx)
 }
 
 // Apply implements Secrets.

@@ -84,6 +84,14 @@ type Observation struct {
 	conflictUntil time.Time
 }
 
+// ResourceVersion is that of the Secret. It is empty when there is none.
+func (o Observation) ResourceVersion() string {
+	if o.secret == nil {
+		return ""
+	}
+	return o.secret.ResourceVersion
+}
+
 // NeedsCertificate reports whether a new certificate is needed: the Secret is absent,
 // bad or due.
 func (o Observation) NeedsCertificate(now time.Time) bool {

@@ -62,7 +62,7 @@ func newEdge(t testing.TB) *edge {
 	_, err = client.CoreV1().ServiceAccounts(e.namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: objectMeta}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	_, err = client.RbacV1().Roles(e.namespace).Create(ctx, &rbacv1.Role{ObjectMeta: objectMeta, Rules: []rbacv1.PolicyRule{{
-		APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{secretName}, Verbs: []string{"get", "patch", "create"},
+		APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{secretName}, Verbs: []string{"get", "watch", "patch", "create"},
 	}}}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	_, err = client.RbacV1().RoleBindings(e.namespace).Create(ctx, &rbacv1.RoleBinding{

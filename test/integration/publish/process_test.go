@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
@@ -203,6 +204,35 @@ func TestProcessOutlivesTheAPIServer(t *testing.T) {
 	proxy.listen()
 	h.await(t, serialOf(second))
 	assert.Len(t, h.all(), 2)
+	e.assertComplete(e.secret())
+}
+
+// Nothing but the watch notices a change within an hour. Of many publishers few write.
+func TestProcessesRepairAChangedSecretAtOnce(t *testing.T) {
+	e := newEdge(t)
+	a, h := newAgent(t, e), e.watch()
+	leaf := e.leaf(time.Now(), time.Now().Add(24*time.Hour))
+	a.rotate(leaf)
+	const replicas = 5
+	for range replicas {
+		a.start("--check-every=1h")
+	}
+	h.await(t, serialOf(leaf))
+	isGood := func() bool {
+		s, err := e.admin.CoreV1().Secrets(e.namespace).Get(t.Context(), secretName, metav1.GetOptions{})
+		return err == nil && s.Annotations[serialKey] == serialOf(leaf) && string(s.Data["tls.key"]) != "damaged"
+	}
+	const damages = 6
+	for i := range damages {
+		if i%2 == 0 {
+			e.remove()
+		} else {
+			e.edit(func(s *corev1.Secret) { s.Data["tls.key"] = []byte("damaged") })
+		}
+		require.Eventually(t, isGood, timeout, pollInterval)
+	}
+	t.Logf("%d versions after %d damages with %d publishers", len(h.all()), damages, replicas)
+	assert.Less(t, len(h.all()), 1+damages/2+damages*replicas/2, "not every publisher writes")
 	e.assertComplete(e.secret())
 }
 
