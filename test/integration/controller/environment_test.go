@@ -49,7 +49,8 @@ var settings = inject.Settings{
 
 // environment is a running controller with its engine, its mesh and its clients.
 type environment struct {
-	t        *testing.T
+	t *testing.T
+	// kube and dynamic are the administrator's.
 	kube     kubernetes.Interface
 	dynamic  dynamic.Interface
 	mesh     *authority
@@ -81,12 +82,16 @@ func (env *environment) startController(change ...func(*controller.Options)) {
 	cacheOptions, err := controller.CacheOptions()
 	require.NoError(env.t, err)
 	env.registry = prometheus.NewRegistry()
-	mgr, err := manager.New(rest.CopyConfig(admin), manager.Options{
+	account, err := controllerAccount()
+	require.NoError(env.t, err)
+	mgr, err := manager.New(rest.CopyConfig(account), manager.Options{
 		Cache: cacheOptions, Metrics: metricsserver.Options{BindAddress: "0"},
 		Controller: config.Controller{SkipNameValidation: ptr.To(true)},
 	})
 	require.NoError(env.t, err)
-	secrets, err := publish.NewClient(admin)
+	secrets, err := publish.NewClient(account)
+	require.NoError(env.t, err)
+	objects, err := dynamic.NewForConfig(account)
 	require.NoError(env.t, err)
 	recorder := events.NewRecorder(func(ctx context.Context, event *eventsv1.Event) error {
 		return mgr.GetClient().Create(ctx, event)
@@ -95,7 +100,7 @@ func (env *environment) startController(change ...func(*controller.Options)) {
 	mesh := patches.Mesh{}.WithDefaults()
 	options := controller.Options{
 		Settings: settings, Engine: env.engine, Mesh: func(string) (patches.Mesh, error) { return mesh, nil },
-		Roots: env.mesh, Secrets: secrets, Dynamic: env.dynamic, Registerer: env.registry,
+		Roots: env.mesh, Secrets: secrets, Dynamic: objects, Registerer: env.registry,
 		Sources: map[policy.Source]controller.Source{policy.IstioCA: env.mesh},
 		Events:  recorder, Ready: func() error { return nil }, ScanInterval: time.Second, CheckInterval: 100 * time.Millisecond,
 	}

@@ -9,9 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/go-logr/logr"
@@ -21,13 +18,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
+	"github.com/isthmus-mesh/isthmus/test/framework/helmchart"
 	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
 )
 
@@ -49,31 +46,12 @@ func TestMain(m *testing.M) {
 	os.Exit(controlplane.Main(m, func(config *rest.Config) { admin = config }, "--controller-manager"))
 }
 
-// render renders the chart with values as YAML, without the hooks of helm test.
+// render renders the chart with values as YAML.
 func render(t *testing.T, values string) []*unstructured.Unstructured {
 	t.Helper()
-	helm := os.Getenv("HELM")
-	if helm == "" {
-		var err error
-		helm, err = controlplane.Tool(t.Context(), "helm")
-		require.NoError(t, err)
-	}
-	file := filepath.Join(t.TempDir(), "values.yaml")
-	require.NoError(t, os.WriteFile(file, []byte(values), 0o600))
-	command := exec.CommandContext(t.Context(), helm, "template", "rbac", "../../../charts/isthmus", "--no-hooks",
-		"--namespace", releaseNamespace, "--values", file, "--set", "istio.namespace="+istioNamespace, "--kube-version", "1.36.0")
-	command.Stderr = os.Stderr
-	out, err := command.Output()
+	objects, err := helmchart.Render(t.Context(), "rbac", releaseNamespace, values, "istio.namespace="+istioNamespace)
 	require.NoError(t, err)
-	var list []*unstructured.Unstructured
-	for document := range strings.SplitSeq(string(out), "\n---\n") {
-		object := &unstructured.Unstructured{}
-		require.NoError(t, yaml.Unmarshal([]byte(document), &object.Object), document)
-		if len(object.Object) > 0 {
-			list = append(list, object)
-		}
-	}
-	return list
+	return objects
 }
 
 // cluster is an API server with the chart installed.

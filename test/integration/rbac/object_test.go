@@ -2,9 +2,11 @@ package rbac
 
 import (
 	"context"
+	"crypto/x509"
 	"testing"
 	"time"
 
+	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -14,6 +16,11 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/utils/ptr"
+
+	"github.com/isthmus-mesh/isthmus/internal/certs"
+	"github.com/isthmus-mesh/isthmus/internal/certs/certmanager"
+	"github.com/isthmus-mesh/isthmus/internal/publish"
+	"github.com/isthmus-mesh/isthmus/test/framework/certtest"
 )
 
 var (
@@ -193,4 +200,34 @@ func TestObjectsAreFenced(t *testing.T) {
 			assert.ErrorContains(t, apply(attacker, kind, fenced, object), want)
 		})
 	}
+}
+
+// What the source cert-manager itself writes passes. No cert-manager runs here, so nothing
+// is issued.
+func TestTheSourceCertManagerPassesThePolicy(t *testing.T) {
+	serveKind(t, certificatesResource, "Certificate", "certificate")
+	c := install(t, everyOption)
+	c.namespace(fenced, enabledNamespace)
+	attacker := c.dynamicFor(releaseNamespace, controllerName)
+	awaitDenial(t, objectPolicy, func() error {
+		_, err := attacker.Resource(certificatesResource).Namespace(fenced).Patch(t.Context(), "istio-certs", types.ApplyPatchType,
+			[]byte(`{"apiVersion":"cert-manager.io/v1","kind":"Certificate","metadata":{"name":"istio-certs"}}`), metav1.PatchOptions{FieldManager: "test", DryRun: dryRun})
+		return err
+	})
+	secrets, err := publish.NewClient(c.configFor(releaseNamespace, controllerName))
+	require.NoError(t, err)
+	source, err := certmanager.New(certmanager.Options{Dynamic: attacker, Secrets: secrets, Issuer: cmmeta.IssuerReference{Name: "mesh-ca", Kind: "ClusterIssuer"}})
+	require.NoError(t, err)
+	id, err := certs.Identity("cluster.local", fenced, "edge")
+	require.NoError(t, err)
+	for _, ttl := range []time.Duration{0, 6 * time.Hour} {
+		_, err = source.Bundle(t.Context(), certs.Request{
+			Namespace: fenced, ServiceAccount: "edge", Secret: "istio-certs", TTL: ttl,
+			Want: certs.Want{ID: id, Roots: []*x509.Certificate{certtest.NewAuthority(t).Certificate}, Now: time.Now()},
+		})
+		assert.ErrorIs(t, err, certs.ErrPending)
+	}
+	require.NoError(t, source.Remove(t.Context(), fenced, "istio-certs"))
+	_, err = attacker.Resource(certificatesResource).Namespace(fenced).Get(t.Context(), "istio-certs", metav1.GetOptions{})
+	assert.True(t, apierrors.IsNotFound(err), "%v", err)
 }
