@@ -54,6 +54,14 @@ func newWebhookCommand() *cobra.Command {
 	return cmd
 }
 
+// The limits of the flags. Without a delay the reviews that API servers still send are
+// refused; with a long one the kubelet kills the process first. The chart has the same.
+const (
+	minShutdownDelay = time.Second
+	maxShutdownDelay = time.Minute
+	minLeafTTL       = 5 * time.Second
+)
+
 func (f *webhookFlags) check() error {
 	switch {
 	case (f.caSecret == "") == (f.tlsCertDir == ""):
@@ -62,8 +70,10 @@ func (f *webhookFlags) check() error {
 		return usagef("--namespace is empty and POD_NAMESPACE is not set: want the namespace of Secret %s", f.caSecret)
 	case f.server.Port < 1 || f.server.Port > 65535:
 		return usagef("--port %d: want a port from 1 to 65535", f.server.Port)
-	case f.server.ShutdownDelay < 0:
-		return usagef("--shutdown-delay %s: want a duration that is not negative", f.server.ShutdownDelay)
+	case f.server.ShutdownDelay < minShutdownDelay || f.server.ShutdownDelay > maxShutdownDelay:
+		return usagef("--shutdown-delay %s: want a duration from %s to %s", f.server.ShutdownDelay, minShutdownDelay, maxShutdownDelay)
+	case f.leafTTL < minLeafTTL:
+		return usagef("--leaf-ttl %s: want at least %s, of which the last third is left for the renewal", f.leafTTL, minLeafTTL)
 	}
 	return f.serverFlags.check()
 }

@@ -2,6 +2,8 @@ package serving
 
 import (
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"testing"
 	"time"
 
@@ -108,6 +110,7 @@ func TestSignLeaf(t *testing.T) {
 			}
 			require.NoError(t, err)
 			assert.Equal(t, l.Leaf.PublicKey, l.PrivateKey.(crypto.Signer).Public(), "the key belongs to the leaf")
+			assert.Equal(t, elliptic.P256(), l.Leaf.PublicKey.(*ecdsa.PublicKey).Curve, "as the key of the authority")
 			assert.Equal(t, test.at.Add(test.notBefore), l.Leaf.NotBefore)
 			assert.Equal(t, test.at.Add(test.notAfter), l.Leaf.NotAfter)
 			assert.True(t, l.renewAt().After(test.at), "a leaf that is due when it is signed would be signed in a loop")

@@ -50,7 +50,7 @@ func (a *authority) signLeaf(o Options, now time.Time) (*leaf, error) {
 	if lifetime <= 0 {
 		return nil, fmt.Errorf("the CA %s expired at %s", a, a.root.NotAfter.Format(time.RFC3339))
 	}
-	key, err := pki.GenerateECPrivateKey(pki.ECCurve384)
+	key, err := pki.GenerateECPrivateKey(pki.ECCurve256)
 	if err != nil {
 		return nil, fmt.Errorf("generate the key of the serving certificate: %w", err)
 	}

@@ -29,7 +29,7 @@ func (env *Environment) StartWebhook(ctx context.Context, flags ...string) (*Ser
 	if err := env.applyConfigurations(ctx, addresses[0]); err != nil {
 		return nil, err
 	}
-	addressFlags := []string{"--host=" + host, "--port=" + port, "--serving-name=" + host, "--shutdown-delay=0s"}
+	addressFlags := []string{"--host=" + host, "--port=" + port, "--serving-name=" + host, "--shutdown-delay=1s"}
 	s, err := env.startServer(ctx, "webhook", append(addressFlags, flags...))
 	if err != nil {
 		return nil, err

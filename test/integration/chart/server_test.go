@@ -128,7 +128,7 @@ func arguments(t *testing.T, deployment *appsv1.Deployment, settings *corev1.Con
 		case "--metrics-bind-address":
 			argument = flag + "=" + freeAddress(t)
 		case "--shutdown-delay":
-			argument = flag + "=0s"
+			argument = flag + "=1s"
 		}
 		list = append(list, argument)
 	}

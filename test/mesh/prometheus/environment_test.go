@@ -124,7 +124,7 @@ func (env *environment) startServers(t *testing.T) {
 	_, port, _ := strings.Cut(reviews, ":")
 	env.controller = env.start(t, binary, "isthmus-controller", addresses[1], addresses[2], "--survey-interval=1s", "--look-interval=1s")
 	env.webhook = env.start(t, binary, "isthmus-webhook", addresses[3], addresses[4],
-		"--host=127.0.0.1", "--port="+port, "--serving-name=127.0.0.1", "--shutdown-delay=0s")
+		"--host=127.0.0.1", "--port="+port, "--serving-name=127.0.0.1", "--shutdown-delay=1s")
 	for _, r := range []*replica{env.controller, env.webhook} {
 		require.NoError(t, r.await(ctx))
 	}
