@@ -160,7 +160,7 @@ test-ci: control-plane stand-ins node-parts ## Run what CI runs of test-mesh, te
 .PHONY: nightly
 nightly: ## Run everything: all tiers in full, the checks, the demo, fuzzing and measurements (hours)
 	@$(MAKE) --no-print-directory --keep-going verify demo demo-down test test-mesh test-guides \
-		test-node e2e chaos soak bench-memory bench-publish bench fuzz
+		test-node e2e chaos soak bench-memory bench-publish bench-latency bench-injector bench fuzz
 
 .PHONY: stand-ins
 stand-ins:
@@ -183,7 +183,7 @@ cover: control-plane ## Run unit, integration and mesh tests and print the total
 	@$(GO) tool cover -func=bin/cover.out | tail -1
 
 .PHONY: bench
-bench: ## Measure the admission handler against the cost of decoding alone
+bench: ## Measure the admission handler against the cost of decoding alone, and hostile reviews
 	@mkdir -p bin
 	@$(GO) test -run '^$$' -bench '^Benchmark(Handler|Floor)$$' -benchmem -count $(BENCHCOUNT) ./webhook > bin/bench.txt || { cat bin/bench.txt; exit 1; }
 	@cat bin/bench.txt
@@ -195,6 +195,17 @@ bench: ## Measure the admission handler against the cost of decoding alone
 				if (!floor) { print "no result for " sizes[i]; failed = 1; continue } \
 				printf "%-5s handler %.3f ms, decoding %.3f ms, ratio %.2f (bar 0.60)\n", sizes[i], handler / 1e6, floor / 1e6, handler / floor } \
 			exit failed }' bin/bench.txt
+	@echo; echo "The worst of the hostile reviews, as a multiple of an ordinary review of its size (bar 20 at 3MiB),"
+	@echo "and the growth of the heap by different ones (bar 2 MiB and 8 MiB):"
+	@$(GO) test -run '^$$' -bench '^BenchmarkHostile' -benchtime 1x -timeout 30m ./webhook
+
+.PHONY: bench-latency
+bench-latency: control-plane ## Measure what the webhook adds to the creation of a pod: 1, 10 and 50 clients
+	$(GO) test -run '^$$' -bench '^BenchmarkCreate$$' -benchtime 1x ./test/integration/admission
+
+.PHONY: bench-injector
+bench-injector: control-plane ## Measure the same reviews in Istio's injector and in Isthmus' webhook
+	$(GO) test -run '^$$' -bench '^BenchmarkReviewCost$$' -benchtime 1x ./test/mesh/injector
 
 .PHONY: bench-memory
 bench-memory: control-plane ## Measure the webhook's memory: 100 namespaces, idle and after 100,000 reviews

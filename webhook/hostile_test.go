@@ -245,7 +245,7 @@ func hostileReviews(size int) []hostileReview {
 			})
 		}
 		for other, q := range hostilePlaces {
-			if p.item != "" && q.item != "" {
+			if p.item != "" && q.item != "" && place <= other {
 				reviews = append(reviews, hostileReview{first: hostileFill{place, 2}, second: hostileFill{other, 2}, size: size})
 			}
 		}

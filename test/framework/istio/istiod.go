@@ -178,6 +178,9 @@ func (i *Istiod) Stop() error {
 	return nil
 }
 
+// PID returns istiod's process ID.
+func (i *Istiod) PID() int { return i.process.PID() }
+
 // Dump writes the end of istiod's log.
 func (i *Istiod) Dump(w io.Writer) {
 	_, _ = fmt.Fprintf(w, "--- istiod:\n%s\n", controlplane.Tail(i.logPath(), 40))
