@@ -2,6 +2,7 @@
 package docs
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -140,4 +141,41 @@ func pages(t *testing.T) map[string]string {
 	}
 	require.Contains(t, out, filepath.Join("..", "README.md"))
 	return out
+}
+
+// A Mapping without scheme sends clear text when its certificate is missing, and one
+// without port goes to 443: no page and no sample shows such a one, except where that is
+// the subject.
+func TestMappingsNameSchemeAndPort(t *testing.T) {
+	const subject = "https://quote" // guides/ports.md
+	texts := pages(t)
+	require.NoError(t, filepath.WalkDir(filepath.Join("..", "samples"), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, ".yaml") {
+			texts[path] = page(t, path)
+		}
+		return err
+	}))
+	mapping := regexp.MustCompile(`(?ms)^kind: (?:TCP)?Mapping$.*?(?:^---$|^EOF$|^` + "```" + `$|\z)`)
+	service := regexp.MustCompile(`(?m)^  service: (\S+)`)
+	patched := regexp.MustCompile(`mapping .*"service": "([^"]+)"`)
+	mappings := 0
+	check := func(name, value string, hasTLS bool) {
+		mappings++
+		if value == subject && strings.HasSuffix(name, "ports.md") {
+			return
+		}
+		assert.Regexp(t, `^https?://[a-z0-9.-]+:\d+$`, value, "%s: scheme, host and port", name)
+		assert.Equal(t, hasTLS, strings.HasPrefix(value, "https://"), "%s: tls belongs to https (%s)", name, value)
+	}
+	for name, text := range texts {
+		for _, block := range mapping.FindAllString(text, -1) {
+			match := service.FindStringSubmatch(block)
+			require.NotNil(t, match, "%s: %s", name, block)
+			check(name, match[1], strings.Contains(block, "\n  tls: "))
+		}
+		for _, match := range patched.FindAllStringSubmatch(text, -1) {
+			check(name, match[1], strings.HasPrefix(match[1], "https://"))
+		}
+	}
+	assert.Greater(t, mappings, 10)
 }

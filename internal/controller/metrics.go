@@ -25,7 +25,7 @@ type controllerMetrics struct {
 	publishes                       *prometheus.CounterVec
 	lastSuccess                     prometheus.Gauge
 	rejections                      *prometheus.CounterVec
-	edgePods                        *prometheus.GaugeVec
+	edgePods, fileReaders           *prometheus.GaugeVec
 	repairs                         prometheus.Histogram
 }
 
@@ -53,6 +53,9 @@ func newMetrics(registerer prometheus.Registerer) (*controllerMetrics, error) {
 		edgePods: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "isthmus_edge_pods", Help: "Edge pods of opted-in namespaces: injected, missing the injection, or with a stale template.",
 		}, []string{"namespace", "mode", "state"}),
+		fileReaders: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "isthmus_edge_file_readers", Help: "Edge pods that read their certificate from the agent's files, not from the Secret.",
+		}, []string{"namespace"}),
 		repairs: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "isthmus_secret_repair_duration_seconds",
 			Help:    "Time from the notice that a Secret was deleted or changed by somebody else until it was written again.",
@@ -60,7 +63,7 @@ func newMetrics(registerer prometheus.Registerer) (*controllerMetrics, error) {
 		}),
 	}
 	for _, c := range []prometheus.Collector{
-		m.notAfter, m.notBefore, m.renewAfter, m.rootNotAfter, m.publishes, m.lastSuccess, m.rejections, m.edgePods, m.repairs,
+		m.notAfter, m.notBefore, m.renewAfter, m.rootNotAfter, m.publishes, m.lastSuccess, m.rejections, m.edgePods, m.fileReaders, m.repairs,
 	} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
@@ -103,7 +106,7 @@ func labelsOf(t publish.Target) prometheus.Labels {
 // deleteNamespace deletes the gauges of a namespace.
 func (m *controllerMetrics) deleteNamespace(namespace string) {
 	labels := prometheus.Labels{"namespace": namespace}
-	for _, v := range []*prometheus.GaugeVec{m.notAfter, m.notBefore, m.renewAfter, m.edgePods} {
+	for _, v := range []*prometheus.GaugeVec{m.notAfter, m.notBefore, m.renewAfter, m.edgePods, m.fileReaders} {
 		v.DeletePartialMatch(labels)
 	}
 }
@@ -120,11 +123,20 @@ func (m *controllerMetrics) observeRepair(d time.Duration) { m.repairs.Observe(d
 
 func (m *controllerMetrics) setLastSuccess(now time.Time) { m.lastSuccess.Set(seconds(now)) }
 
-// setEdgePods updates isthmus_edge_pods of a namespace.
+// setEdgePods updates isthmus_edge_pods and isthmus_edge_file_readers of a namespace.
 func (m *controllerMetrics) setEdgePods(s *namespaceState) {
 	injected := map[policy.Mode]int{}
+	readers := 0
 	for _, c := range s.claims {
 		injected[c.mode]++
+		if c.options.Delivery == policy.DeliveryFiles {
+			readers++
+		}
+	}
+	if readers == 0 {
+		m.fileReaders.DeleteLabelValues(s.name)
+	} else {
+		m.fileReaders.WithLabelValues(s.name).Set(float64(readers))
 	}
 	stale := map[policy.Mode]int{}
 	for _, p := range s.stale {
