@@ -142,7 +142,7 @@ func podClaim(name, account string, age time.Duration) claim {
 	return claim{
 		pod: types.NamespacedName{Namespace: "edge", Name: name}, uid: types.UID(name + "-1"), mode: policy.Sidecar,
 		created: noon.Add(-age), serviceAccount: account,
-		secret: patches.SecretFacts{Forms: []patches.SecretForm{patches.FormRoots}, IgnoresRoots: true, MissesChanges: true}, seesAll: true,
+		secret: patches.SecretFacts{Forms: []patches.SecretForm{patches.FormRoots}, MissesChanges: true}, seesAll: true,
 		options: policy.Options{Mode: policy.Sidecar, Delivery: policy.DeliveryFiles, SecretName: "istio-certs", Source: policy.IstioCA},
 	}
 }
