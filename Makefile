@@ -219,6 +219,13 @@ bench-publish: control-plane ## Measure the publisher: from a rotated file to th
 bench-scale: control-plane ## Measure the controller with 500 and 5,000 edge namespaces: memory, requests, growth
 	$(bench-scale)
 
+.PHONY: simulate
+simulate: control-plane ## Simulate a day with 50,000 Secrets, with the latencies of the real API server and istiod
+	@mkdir -p bin
+	ISTHMUS_MEASUREMENTS=$(CURDIR)/bin/model.json $(GO) test -run '^$$' -bench '^BenchmarkModel$$' -benchtime 1x ./test/mesh/istiocasource
+	ISTHMUS_MEASUREMENTS=$(CURDIR)/bin/model.json ISTHMUS_SIMULATION=50000,20000,10 \
+		$(GO) test -count=1 -run '^TestSimulation' -v -timeout 30m ./internal/controller
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz test for FUZZTIME (60s)
 	@for folder in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \

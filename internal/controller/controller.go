@@ -244,6 +244,13 @@ func (r *reconciler) checkInterval() time.Duration {
 	return stretchInterval(r.CheckInterval, r.secrets)
 }
 
+// scanInterval is ScanInterval for the present number of namespaces.
+func (r *reconciler) scanInterval() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return stretchInterval(r.ScanInterval, len(r.namespaces))
+}
+
 // leafSpread is spreadLeaves for the present number of Secrets.
 func (r *reconciler) leafSpread() time.Duration {
 	r.mu.Lock()

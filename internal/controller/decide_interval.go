@@ -87,10 +87,10 @@ func spreadLeaves(secrets int) time.Duration {
 	return max(minLeafSpread, time.Duration(secrets)*time.Second/leavesPerSecond)
 }
 
-// stretchInterval is the time between two checks of a Secret, for the given number
-// of Secrets: never less than interval, and at most ten checks a second in total.
-func stretchInterval(interval time.Duration, secrets int) time.Duration {
-	return max(interval, time.Duration(secrets)*time.Second/10)
+// stretchInterval is the time between two reads of each of many objects: never less
+// than interval, and at most ten reads a second in total.
+func stretchInterval(interval time.Duration, objects int) time.Duration {
+	return max(interval, time.Duration(objects)*time.Second/10)
 }
 
 // nextCheck is the time of the next check of a Secret while nothing is due. The

@@ -111,4 +111,7 @@ func TestManySecretsAreCheckedLessOften(t *testing.T) {
 	for secrets, want := range map[int]time.Duration{0: interval, 300: interval, 301: 30100 * time.Millisecond, 5000: 500 * time.Second} {
 		assert.Equal(t, want, stretchInterval(interval, secrets), secrets)
 	}
+	for namespaces, want := range map[int]time.Duration{6000: DefaultScanInterval, 20000: 2000 * time.Second} {
+		assert.Equal(t, want, stretchInterval(DefaultScanInterval, namespaces), namespaces)
+	}
 }

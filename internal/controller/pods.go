@@ -22,14 +22,14 @@ const pageSize = 500
 // due, otherwise by reading the pods that are new.
 func (r *reconciler) syncPods(ctx context.Context, ns policy.Namespace, s *namespaceState) error {
 	basis := scanBasisOf(ns)
-	if !needsScan(s.scanBasis, basis, s.scanned, r.ScanInterval, r.Clock.Now()) {
+	if !needsScan(s.scanBasis, basis, s.scanned, r.scanInterval(), r.Clock.Now()) {
 		return r.readNewPods(ctx, ns, s)
 	}
 	if err := r.scanPods(ctx, ns, s); err != nil {
 		return err
 	}
 	s.rescanned, s.scanBasis = !s.scanned.IsZero(), basis
-	s.scanned = scanTime(!s.rescanned, r.ScanInterval, r.Clock.Now(), r.Random)
+	s.scanned = scanTime(!s.rescanned, r.scanInterval(), r.Clock.Now(), r.Random)
 	return nil
 }
 

@@ -151,7 +151,7 @@ func (r *reconciler) reconcileEdges(ctx context.Context, ns policy.Namespace) (t
 		return 0, err
 	}
 	r.settleChanges(s, began)
-	return nextReconciliation(s.scanned, r.ScanInterval, checks, r.Clock.Now(), r.Random), nil
+	return nextReconciliation(s.scanned, r.scanInterval(), checks, r.Clock.Now(), r.Random), nil
 }
 
 // settleChanges notes that the changes of Secrets that were known when a
