@@ -78,6 +78,12 @@ func sample(t testing.TB, name string) *corev1.Pod {
 	return corpus.PodOf(t, documents[len(documents)-1])
 }
 
+// unrecognised removes what a profile recognises the sample by.
+func unrecognised(pod *corev1.Pod) {
+	pod.Spec.Containers[0].Image, pod.Spec.Containers[0].ReadinessProbe = "registry.example/front:1", nil
+	delete(pod.Labels, "app.kubernetes.io/name")
+}
+
 func agent(pod *corev1.Pod) *corev1.Container {
 	for i := range pod.Spec.Containers {
 		if pod.Spec.Containers[i].Name == "istio-proxy" {
@@ -395,7 +401,7 @@ func TestAdoptLeavesAlone(t *testing.T) {
 		ns     policy.Namespace
 		want   policy.Reason
 	}{
-		"no edge":            {func(p *corev1.Pod) { p.Spec.Containers[0].Image = "nginx"; p.Spec.Containers[0].ReadinessProbe = nil }, labelled("edge"), policy.NoProfile},
+		"no edge":            {unrecognised, labelled("edge"), policy.NoProfile},
 		"opted out":          {func(p *corev1.Pod) { p.Annotations["isthmus.dev/inject"] = "false" }, labelled("edge"), policy.OptedOut},
 		"excluded namespace": {func(*corev1.Pod) {}, labelled("kube-system"), policy.ExcludedNamespace},
 		"Windows":            {func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{corev1.LabelOSStable: "windows"} }, labelled("edge"), policy.UnsupportedOS},
@@ -429,7 +435,7 @@ func TestAdoptLeavesAlone(t *testing.T) {
 func TestAdoptWarnsOfAnUnknownEdge(t *testing.T) {
 	engine := newEngine(t, inject.Options{})
 	pod := sample(t, "sidecar")
-	pod.Spec.Containers[0].Image, pod.Spec.Containers[0].ReadinessProbe = "registry.example/front:1", nil
+	unrecognised(pod)
 	request := inject.Request{Pod: pod, Namespace: labelled("edge"), Template: true}
 	adoption, err := adopt.Adopt(engine, request, adopt.Options{})
 	require.NoError(t, err)

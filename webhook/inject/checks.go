@@ -53,7 +53,7 @@ func (s *subject) checkRestartPolicy(p *plan) string {
 
 // checkPorts finds containers that listen on a port of the sidecar. All containers share
 // the pod's network, and the sidecar's ports are TCP ports.
-func (s *subject) checkPorts(p *plan) string {
+func (s *subject) checkPorts(*plan) string {
 	status := s.statusPort()
 	taken := []int32{status}
 	if s.options.Envoy {

@@ -35,6 +35,13 @@ func (e *Engine) FindEdge(req Request) (edge Edge, reason policy.Reason, message
 // single edge, else nil.
 func (s *subject) findEdge() *Result {
 	selection, problem := policy.ReadSelection(s.Pod.Annotations, s.Namespace)
+	var all []patches.Candidate
+	if !selection.HasProfile {
+		all = s.engine.profiles.Candidates(s.Pod)
+		if len(all) == 0 && s.optIn == policy.OptedInByNamespace {
+			return &Result{Reason: policy.NoProfile}
+		}
+	}
 	if problem != nil {
 		r := denied(policy.InvalidOverride, problem.Message)
 		return &r
@@ -47,7 +54,6 @@ func (s *subject) findEdge() *Result {
 	if selection.HasProfile {
 		return s.chooseNamedProfile(selection)
 	}
-	all := s.engine.profiles.Candidates(s.Pod)
 	if name := selection.NamespaceProfile; selection.HasNamespaceProfile && len(all) > 0 && s.engine.profiles.ByName(name) == nil {
 		r := s.refuse(policy.InvalidOverride, s.engine.unknownProfileMessage(s.Namespace, name))
 		return &r

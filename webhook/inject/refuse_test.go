@@ -93,6 +93,8 @@ func TestNeighbours(t *testing.T) {
 		"no value of Istio's":      {policy.IstioAgentLogLevelKey: "all=1", policy.IstioProxyConfigKey: "[", policy.IstioUserVolumeMount: "["},
 		"a long quantity":          {policy.IstioProxyMemLimitKey: long},
 		"wrong values of ours":     {policy.ModeKey: "sidcar", policy.CertDirKey: "..", policy.CertTTLKey: long},
+		"a container of another":   {policy.ContainerKey: "envoy"},
+		"no container":             {policy.ContainerKey: ""},
 		"unknown keys":             {"isthmus.dev/colour": "", policy.Domain + strings.Repeat("x", 240<<10): ""},
 		"a status":                 {policy.StatusKey: "{"},
 		"a status of another pod":  {policy.StatusKey: `{"schema":1,"mode":"secret","container":"web","added":{"labels":{"isthmus.dev/injected":"secret"}}}`},
