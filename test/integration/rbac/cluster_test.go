@@ -24,8 +24,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
-	"github.com/isthmus-mesh/isthmus/test/framework/helmchart"
 	"github.com/isthmus-mesh/isthmus/test/framework/controlplane"
+	"github.com/isthmus-mesh/isthmus/test/framework/helmchart"
 )
 
 const (

@@ -132,7 +132,7 @@ func TestStolenPublisherToken(t *testing.T) {
 	env.CreateEdge(t, ns, "front", "edge")
 	edge := stolenClient(t, ns, "edge")
 	require.Eventually(t, func() bool { return len(permissions(t, edge, ns)) > 0 }, timeout, pollInterval, "the controller binds it")
-	assert.Equal(t, []string{"create,get,patch secrets istio-certs"}, permissions(t, edge, ns))
+	assert.Equal(t, []string{"create,get,patch,watch secrets istio-certs"}, permissions(t, edge, ns))
 	assert.Empty(t, permissions(t, edge, other), "and in its own namespace alone")
 	assert.NoError(t, applySecret(ns, "kubernetes.io/tls", map[string]string{"isthmus.dev/source": "agent"})(t.Context(), edge), "what a publisher does")
 	expectAllForbidden(t, edge, map[string]attempt{
