@@ -45,8 +45,9 @@ type secretVersion struct {
 	// watch announces meanwhile may be that of the answer.
 	requests  int
 	announced *string
-	// changed is when the first change was announced that no check has dealt with.
-	changed time.Time
+	// changed is when the first change was announced that no check has dealt with, and
+	// latest when the last one was.
+	changed, latest time.Time
 	// limiter is nil until the first change.
 	limiter *rate.Limiter
 }
@@ -157,6 +158,7 @@ func (v *secretVersions) compare(namespace string, s *secretVersion, announced s
 	if s.changed.IsZero() {
 		s.changed = now
 	}
+	s.latest = now
 	if v.requeue == nil {
 		return
 	}
@@ -184,7 +186,11 @@ func (v *secretVersions) changed(namespace string) []string {
 func (v *secretVersions) settle(namespace, name string, began time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if s := v.byNamespace[namespace][name]; s != nil && !s.changed.After(began) {
+	switch s := v.byNamespace[namespace][name]; {
+	case s == nil || s.changed.IsZero():
+	case s.latest.After(began):
+		s.changed = s.latest
+	default:
 		s.changed = time.Time{}
 	}
 }

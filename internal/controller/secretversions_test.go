@@ -123,6 +123,16 @@ func TestSecretVersionsTimesRepairs(t *testing.T) {
 	assert.Empty(t, w.changed("edge"))
 	w.request(written("6"))
 	assert.Len(t, w.repairs, 1, "nothing was to be repaired")
+
+	w.announce("edge", "istio-certs", "7")
+	began := w.now
+	w.now = w.now.Add(time.Second)
+	w.announce("edge", "istio-certs", "") // while the check of 7 is under way
+	w.settle("edge", "istio-certs", began)
+	assert.Equal(t, []string{"istio-certs"}, w.changed("edge"), "the deletion has not been dealt with")
+	w.now = w.now.Add(time.Second)
+	w.request(written("8"))
+	assert.Equal(t, []time.Duration{2 * time.Second, time.Second}, w.repairs)
 }
 
 // Two controllers that overwrite each other must not ask for certificates without end.
