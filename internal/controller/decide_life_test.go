@@ -355,6 +355,38 @@ func TestMigrationOfTheTrustDomain(t *testing.T) {
 	assert.Equal(t, publish.Good, l.state.state)
 }
 
+// The mesh moves, its authority is away, and a root is added: it is written with the
+// certificate of the former trust domain. The publishers of an edge do not keep the
+// controller from replacing that.
+func TestMigrationWhileTheSourceFails(t *testing.T) {
+	for _, source := range []policy.Source{policy.IstioCA, policy.Agent} {
+		t.Run(string(source), func(t *testing.T) {
+			l := newLife(t)
+			l.holdGood(source)
+			l.o.mesh = map[string]meshSettings{"": {Mesh: patches.Mesh{TrustDomain: "new.example"}.WithDefaults()}}
+			l.fail("istiod is away")
+			l.o.roots = append(l.o.roots, newAuthority(t).Certificate)
+			for range 20 {
+				l.now = l.now.Add(time.Minute)
+				require.ErrorContains(t, l.check().err, "istiod is away")
+				assert.Equal(t, 1, l.store.applies)
+			}
+			roots, err := certs.ParseCertificates(l.store.secret.Data["ca.crt"])
+			require.NoError(t, err)
+			assert.Len(t, roots, 2)
+			assert.Equal(t, idOf("emissary").String(), l.store.secret.Annotations[policy.SPIFFEIDKey])
+			assert.ElementsMatch(t, []string{EventRejected, EventFailed, EventPublished}, l.reasons())
+
+			l.answer = func(d secretDecision) (*certs.Bundle, error) {
+				leaf := l.ca.SPIFFELeaf(t, d.request.Want.ID.String(), certtestDay(l.now))
+				return certs.New(certs.Material{Key: leaf.KeyPEM, Chain: leaf.ChainPEM}, certs.Want{ID: d.request.Want.ID, Roots: l.o.roots, Now: l.now})
+			}
+			require.NoError(t, l.check().err)
+			assert.Equal(t, "spiffe://new.example/ns/edge/sa/emissary", l.store.secret.Annotations[policy.SPIFFEIDKey])
+		})
+	}
+}
+
 // cert-manager does not issue for an hour.
 func TestPendingSourceIsAskedWithGrowingPauses(t *testing.T) {
 	l := newLife(t)

@@ -37,13 +37,17 @@ func decideOutcome(d secretDecision, outcome publish.Outcome, err error, now tim
 	d.effects.resolve(d.secret(), EventRootChanged)
 	d.holder.observation = outcome.Observation
 	d.observe(now, random)
-	if outcome.Observation.Bundle == nil {
+	current := outcome.Observation.Bundle
+	if current == nil && d.bundle == nil {
+		current = outcome.Observation.Former // the roots of a former trust domain's certificate
+	}
+	if current == nil {
 		// Somebody changes the Secret while it is written. A new certificate would be no
 		// better.
 		d.state = d.state.keepPending(d.bundle, now)
 		return d.fail(fmt.Errorf("secret %s was written, and somebody changed it meanwhile: %w", d.target, outcome.Observation.Err))
 	}
-	d.effects.record(events.Normal(d.secret(), EventPublished, fmt.Sprintf("%s (%s)", outcome.Observation.Bundle, outcome.Cause)))
+	d.effects.record(events.Normal(d.secret(), EventPublished, fmt.Sprintf("%s (%s)", current, outcome.Cause)))
 	if !d.renewBy.IsZero() && d.renewBy.Before(d.state.due) {
 		d.state.due = d.renewBy
 	}

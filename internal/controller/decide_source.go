@@ -38,6 +38,10 @@ func (d secretDecision) awaitPublisher(r rules, now time.Time, random func() flo
 			d.effects.resolve(d.secret(), EventPublisherSilent)
 		}
 		return d.refresh(now, random)
+	case o.Former != nil:
+		// The publishers of a former trust domain and of the present one leave each other's
+		// certificate as it is.
+		return d.useSource(policy.IstioCA, r, now, random)
 	case o.State != publish.Good && now.Before(d.state.notGoodSince.Add(publisherGrace)):
 		return d.done(d.state.notGoodSince.Add(publisherGrace), now)
 	}

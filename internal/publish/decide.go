@@ -64,7 +64,8 @@ func Decide(o Observation, candidate *certs.Bundle, rule Rule, now time.Time) De
 		if b, err := o.refreshedBundle(c, rule, now); err == nil {
 			// The renewal point of the certificate does not move, and what waits for it or
 			// for a better candidate goes on waiting.
-			return Decision{Write: true, Cause: cause, Bundle: b, RenewAfter: o.RenewAfter, NextCheck: d.NextCheck}
+			_, renew := o.keptBundle()
+			return Decision{Write: true, Cause: cause, Bundle: b, RenewAfter: renew, NextCheck: d.NextCheck}
 		}
 	}
 	return d
@@ -114,6 +115,10 @@ func (o Observation) decideCandidate(c *candidate, rule Rule, now time.Time) Dec
 	case o.State == Absent && c != nil:
 		return writeCandidate(CauseAbsent, c, now)
 	case o.State == Good:
+		return o.decideRenewal(c, rule, now)
+	case o.Former != nil && rule == WhenDue:
+		// Publishers of two trust domains would overwrite each other again and again.
+		o.Bundle, o.RenewAfter = o.keptBundle()
 		return o.decideRenewal(c, rule, now)
 	case c == nil:
 		return Decision{Cause: CauseNoCandidate}
@@ -169,7 +174,7 @@ func writeCandidate(cause Cause, c *candidate, now time.Time) Decision {
 // that it has, and is empty when there is no reason. A root that only the
 // candidate brings along is no reason to remove that root.
 func (o Observation) refreshCause(c *candidate, rule Rule) Cause {
-	if o.State != Good {
+	if b, _ := o.keptBundle(); b == nil {
 		return ""
 	}
 	gone := o.goneRoots(rule)
@@ -180,6 +185,18 @@ func (o Observation) refreshCause(c *candidate, rule Rule) Cause {
 		return CauseLabels
 	}
 	return ""
+}
+
+// keptBundle is the Secret's valid bundle, which may be of a former trust domain, with its
+// renewal point. It is nil when there is none that may be written.
+func (o Observation) keptBundle() (*certs.Bundle, time.Time) {
+	switch {
+	case o.State == Good:
+		return o.Bundle, o.RenewAfter
+	case o.State == Bad && o.Former != nil:
+		return o.Former, renewAfter(o.secret, o.Former)
+	}
+	return nil, time.Time{}
 }
 
 // goneRoots are the roots that are taken out of a valid Secret. One of many
@@ -195,7 +212,8 @@ func (o Observation) goneRoots(rule Rule) []*x509.Certificate {
 // refreshedBundle is the Secret's key and chain with the roots of the mesh and of
 // the candidate, and with those in the Secret that are not known to be gone.
 func (o Observation) refreshedBundle(c *candidate, rule Rule, now time.Time) (*certs.Bundle, error) {
-	m := certs.Material{Key: o.Bundle.Key(), Chain: o.Bundle.Chain()}
+	current, _ := o.keptBundle()
+	m := certs.Material{Key: current.Key(), Chain: current.Chain()}
 	gone := o.goneRoots(rule)
 	kept := slices.DeleteFunc(slices.Clone(o.extraRoots), func(r *x509.Certificate) bool { return contains(gone, r) })
 	if c != nil {
@@ -204,7 +222,7 @@ func (o Observation) refreshedBundle(c *candidate, rule Rule, now time.Time) (*c
 	if len(kept) > 0 {
 		m.Roots = certs.EncodeCertificates(kept)
 	}
-	b, err := certs.New(m, certs.Want{ID: o.target.ID, Roots: o.target.Roots, Now: now})
+	b, err := certs.New(m, certs.Want{ID: current.ID(), Roots: o.target.Roots, Now: now})
 	if err != nil {
 		return nil, errors.Join(errNoRoots, err)
 	}

@@ -44,6 +44,9 @@ type Observation struct {
 	// Bundle is the Secret's bundle, with the roots of the mesh: nil unless State
 	// is Good, or Immutable and the Secret holds a valid bundle.
 	Bundle *certs.Bundle
+	// Former is the Secret's bundle when it is of the same service account in another
+	// trust domain, as after a migration of the mesh: nil unless State is Bad.
+	Former *certs.Bundle
 	// Err says why State is Bad. For Foreign, OtherIdentity and Immutable it also
 	// says what to do. Nil otherwise.
 	Err error
@@ -51,11 +54,11 @@ type Observation struct {
 	// counted from its publication. LatestRenewal is two thirds of its whole life:
 	// whoever renews has failed to do so by then. Both are zero without Bundle.
 	RenewAfter, LatestRenewal time.Time
-	// RootsDiffer says that State is Good, but ca.crt or root-cert.pem lacks a root
-	// of the mesh or holds one that is not a root of the mesh.
+	// RootsDiffer says that there is Bundle or Former, but ca.crt or root-cert.pem lacks a
+	// root of the mesh or holds one that is not a root of the mesh.
 	RootsDiffer bool
-	// LacksRoot says that State is Good, but a root of the mesh is missing from ca.crt or
-	// root-cert.pem.
+	// LacksRoot says that there is Bundle or Former, but a root of the mesh is missing from
+	// ca.crt or root-cert.pem.
 	LacksRoot bool
 	// LabelsDiffer says that State is Good, but label or annotations do not
 	// describe what the Secret holds.
@@ -124,7 +127,7 @@ func Inspect(secret *corev1.Secret, target Target, now time.Time) Observation {
 	case err == nil:
 		o.State, o.Bundle = Good, bundle
 		o.RenewAfter, o.LatestRenewal = renewAfter(secret, bundle), thirdsOfLife(bundle, 2)
-		o.compareRoots()
+		o.compareRoots(bundle)
 		o.LabelsDiffer = labelsDiffer(secret, target, bundle, now)
 	case certs.ReasonOf(err) == certs.NotYetValid:
 		o.State, o.Err = Bad, err
@@ -179,8 +182,8 @@ func futureBundle(secret *corev1.Secret, target Target) *certs.Bundle {
 
 // detectOtherIdentity sets OtherIdentity when a Bad Secret holds a bundle that is
 // valid for the identity in it. The same service account in another trust domain is
-// the same owner, as after a migration of the mesh: that Secret stays Bad, and is
-// replaced.
+// the same owner, as after a migration of the mesh: that Secret stays Bad, with
+// Former.
 func (o *Observation) detectOtherIdentity(now time.Time) {
 	if certs.ReasonOf(o.Err) != certs.WrongIdentity {
 		return
@@ -190,11 +193,16 @@ func (o *Observation) detectOtherIdentity(now time.Time) {
 		return
 	}
 	id, err := spiffeid.FromURI(chain[0].URIs[0])
-	if err != nil || id.Path() == o.target.ID.Path() {
+	if err != nil {
 		return
 	}
 	bundle, err := bundleIn(o.secret, id, o.target.Roots, now)
 	if err != nil {
+		return
+	}
+	if id.Path() == o.target.ID.Path() {
+		o.Former = bundle
+		o.compareRoots(bundle)
 		return
 	}
 	o.State, o.conflictUntil = OtherIdentity, bundle.UsefulUntil()
@@ -202,10 +210,10 @@ func (o *Observation) detectOtherIdentity(now time.Time) {
 		o.target, id, formatTime(bundle.NotAfter()), o.target.ID, policy.SecretNameKey)
 }
 
-// compareRoots compares ca.crt and root-cert.pem with the mesh's roots. State has
-// to be Good.
-func (o *Observation) compareRoots() {
-	own, err := certs.ParseCertificates(o.Bundle.Roots()) // the mesh's roots that are valid now
+// compareRoots compares ca.crt and root-cert.pem with the mesh's roots, which the bundle
+// in the Secret has.
+func (o *Observation) compareRoots(b *certs.Bundle) {
+	own, err := certs.ParseCertificates(b.Roots()) // the mesh's roots that are valid now
 	if err != nil {
 		return // impossible: a bundle has a root
 	}

@@ -38,7 +38,7 @@ type goneRoot struct {
 // apply returns the observation with only those differences of the roots that are to
 // be acted on, and the memory after it.
 func (m rootMemory) apply(o Observation, now time.Time) (Observation, rootMemory) {
-	if o.State != Good {
+	if b, _ := o.keptBundle(); b == nil {
 		return o, m
 	}
 	isFirst := m.own == nil

@@ -40,7 +40,7 @@ const createVersion = "1"
 // creating a Secret that was deleted since.
 func (o Observation) desiredSecret(d Decision, now time.Time) *corev1.Secret {
 	b := d.Bundle
-	annotations := certificateAnnotations(o.target.ID, b)
+	annotations := certificateAnnotations(b.ID(), b)
 	annotations[policy.RenewAfterKey] = formatTime(d.RenewAfter)
 	annotations[policy.SourceKey] = o.target.Source
 	if d.keepsCertificate() && policy.Source(o.Source).Known() {

@@ -193,10 +193,46 @@ func TestInspectAfterAMigrationOfTheTrustDomain(t *testing.T) {
 		o := publish.Inspect(current, moved, after(time.Hour))
 		assert.Equal(t, want, o.State, id)
 		if want == publish.Bad {
-			d := publish.Decide(o, m.bundleFor(id, time.Hour, 25*time.Hour, m), publish.WhenDue, after(time.Hour))
+			d := publish.Decide(o, m.bundleFor(id, time.Hour, 25*time.Hour, m), publish.WhenNewer, after(time.Hour))
 			assert.Equal(t, publish.CauseBad, d.Cause, "it is replaced at once")
 		}
 	}
+}
+
+// Publishers of two trust domains leave each other's certificate until it is due. Roots
+// are written meanwhile, and the certificate keeps its identity.
+func TestPublishersOfTwoTrustDomains(t *testing.T) {
+	const moved = "spiffe://new.example/ns/edge/sa/emissary"
+	m, next := newMesh(t), newMesh(t)
+	s, now := &store{}, start
+	clock := func() time.Time { return now }
+	present := target(m)
+	present.ID = spiffeid.RequireFromString(moved)
+	former, replaced := m.bundle(0, 24*time.Hour), m.bundleFor(moved, 0, 24*time.Hour, m)
+	p, q := &publish.Publisher{Secrets: s, Now: clock}, &publish.Publisher{Secrets: s, Now: clock}
+	look := func(roots ...mesh) {
+		for range 5 {
+			old, recent := target(roots...), present
+			recent.Roots = old.Roots
+			_, err := p.Publish(t.Context(), old, former, publish.WhenDue)
+			require.NoError(t, err)
+			_, err = q.Publish(t.Context(), recent, replaced, publish.WhenDue)
+			require.NoError(t, err)
+			now = now.Add(time.Minute)
+		}
+	}
+	look(m)
+	assert.Len(t, s.applies, 1, "the first one's")
+	look(m, next)
+	assert.Len(t, s.applies, 2, "the new root")
+	assert.Equal(t, edge, s.secret.Annotations["isthmus.dev/spiffe-id"])
+	assert.Equal(t, former.Serial(), s.secret.Annotations["isthmus.dev/serial"])
+	assert.Equal(t, after(8*time.Hour).UTC().Format(time.RFC3339), s.secret.Annotations["isthmus.dev/renew-after"])
+
+	now, replaced = start.Add(9*time.Hour), m.bundleFor(moved, 9*time.Hour, 33*time.Hour, m)
+	look(m, next)
+	assert.Len(t, s.applies, 3, "the renewal")
+	assert.Equal(t, moved, s.secret.Annotations["isthmus.dev/spiffe-id"])
 }
 
 func TestDecideRefusesWithAnError(t *testing.T) {
