@@ -107,7 +107,7 @@ func TestDiffColour(t *testing.T) {
 }
 
 // TestDiffOfManyWorkloads shows that the diff of a list touches only lines that an edit
-// changes, and takes time in proportion to the edits.
+// changes.
 func TestDiffOfManyWorkloads(t *testing.T) {
 	in := "apiVersion: v1\nkind: List\nitems:\n"
 	for i := range 100 {

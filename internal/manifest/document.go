@@ -20,6 +20,8 @@ type parsedDocument struct {
 	raw          rawDocument
 	// root is the top node; nil if the document holds comments only.
 	root *yaml.Node
+	// index finds positions in the text; nil until lines is called.
+	index *lineIndex
 	// duplicates are the keys that its mappings hold twice.
 	duplicates []duplicateKey
 	// err says why the document cannot be read; nil if it can.
@@ -54,6 +56,16 @@ func parseSource(s Source) ([]*parsedDocument, error) {
 		documents = append(documents, document)
 	}
 	return documents, nil
+}
+
+// lines returns the index of the document's lines.
+func (d *parsedDocument) lines() lineIndex {
+	if d.index == nil {
+		x := newLineIndex(d.raw.body)
+		x.byteColumns = d.raw.isJSON
+		d.index = &x
+	}
+	return *d.index
 }
 
 // isEmptyDocument reports whether a document holds blank lines and comments only.

@@ -109,8 +109,7 @@ func (s *splicer) emptyText(n *yaml.Node) string {
 // their JSON pointers from there. A list or mapping that is spelled as usual is left out,
 // except for the metadata of a template, which a patch can add and remove as a whole.
 func (d *parsedDocument) emptyFields(keys []string) map[string]string {
-	x := newLineIndex(d.raw.body)
-	x.byteColumns = d.raw.isJSON
+	x := d.lines()
 	found := map[string]string{}
 	var visit func(n *yaml.Node, path string)
 	visit = func(n *yaml.Node, path string) {

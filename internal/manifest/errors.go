@@ -108,6 +108,6 @@ func (d *parsedDocument) lineOf(err error) int {
 // sourceLine converts a line of the parser, which counts more line breaks than editors do,
 // into a line of the source.
 func (d *parsedDocument) sourceLine(line int) int {
-	starts := newLineIndex(d.raw.body).starts
+	starts := d.lines().starts
 	return d.raw.line + countLines(d.raw.body[:starts[min(line, len(starts))-1]])
 }

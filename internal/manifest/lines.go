@@ -77,8 +77,22 @@ func (x lineIndex) position(offset int) (line, column int) {
 
 // lineEnd returns the offset of the line break that ends the line of an offset.
 func (x lineIndex) lineEnd(offset int) int {
-	content, _ := yamlLine(x.text[offset:])
-	return offset + content
+	line := sort.SearchInts(x.starts, offset+1)
+	if line == len(x.starts) {
+		return len(x.text) // the last line has no line break
+	}
+	return x.starts[line] - x.breakLength(line)
+}
+
+// breakLength returns the length of the line break that ends a line.
+func (x lineIndex) breakLength(line int) int {
+	text := x.text[x.starts[line-1]:x.starts[line]]
+	for _, lineBreak := range []string{"\r\n", "\n", "\r", "\u0085", "\u2028", "\u2029"} {
+		if bytes.HasSuffix(text, []byte(lineBreak)) {
+			return len(lineBreak)
+		}
+	}
+	return 0
 }
 
 // indentAt returns the indentation of the line of an offset.

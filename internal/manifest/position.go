@@ -109,12 +109,6 @@ func (x lineIndex) lineOf(offset int) int {
 	return line
 }
 
-// breakLength returns the length of the line break that ends a line.
-func (x lineIndex) breakLength(line int) int {
-	content, length := yamlLine(x.text[x.starts[line-1]:])
-	return length - content
-}
-
 // isInserted reports whether an edit has inserted a node.
 func isInserted(n *yaml.Node) bool { return n.Line == 0 }
 

@@ -92,10 +92,11 @@ func newRawDocument(text []byte) rawDocument {
 		line := text[pos:next]
 		switch {
 		case bodyStart == begin && isMarker(line, startMarker):
-			rest := bytes.TrimSpace(line[len(startMarker):])
+			// Blanks after the marker can be tabs, which cannot start a document.
+			rest := bytes.TrimLeft(line[len(startMarker):], " \t\r\n")
 			bodyStart, empty = next, true
 			if len(rest) > 0 && rest[0] != '#' {
-				bodyStart, empty = pos+len(startMarker), false
+				bodyStart, empty = next-len(rest), false
 			}
 		case isMarker(line, endMarker):
 			end = pos
