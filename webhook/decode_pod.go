@@ -57,12 +57,12 @@ type containerFields struct {
 	Ports          []corev1.ContainerPort         `json:"ports"`
 	Env            []envFields                    `json:"env"`
 	EnvFrom        []corev1.EnvFromSource         `json:"envFrom"`
-	Resources      resourceFields                 `json:"resources"`
+	Resources      *resourceFields                `json:"resources"`
 	RestartPolicy  *corev1.ContainerRestartPolicy `json:"restartPolicy"`
 	VolumeMounts   []corev1.VolumeMount           `json:"volumeMounts"`
-	LivenessProbe  *probeFields                   `json:"livenessProbe"`
-	ReadinessProbe *probeFields                   `json:"readinessProbe"`
-	StartupProbe   *probeFields                   `json:"startupProbe"`
+	LivenessProbe  probeFields                    `json:"livenessProbe"`
+	ReadinessProbe probeFields                    `json:"readinessProbe"`
+	StartupProbe   probeFields                    `json:"startupProbe"`
 }
 
 type envFields struct {
@@ -77,8 +77,9 @@ type envFields struct {
 	} `json:"valueFrom"`
 }
 
+// probeFields are empty unless the probe is an HTTP request.
 type probeFields struct {
-	HTTPGet *struct {
+	HTTPGet struct {
 		Path string `json:"path"`
 		Host string `json:"host"`
 	} `json:"httpGet"`
@@ -214,11 +215,17 @@ func (e *envFields) toEnvVar(out *corev1.EnvVar) {
 	}
 }
 
+// toProbe returns nil for a probe without a path: profiles recognise paths.
 func (p *probeFields) toProbe() *corev1.Probe {
-	if p == nil || p.HTTPGet == nil {
+	if p.HTTPGet.Path == "" {
 		return nil
 	}
-	return &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: p.HTTPGet.Path, Host: p.HTTPGet.Host}}}
+	probe := &struct {
+		corev1.Probe
+		action corev1.HTTPGetAction
+	}{action: corev1.HTTPGetAction{Path: p.HTTPGet.Path, Host: p.HTTPGet.Host}}
+	probe.HTTPGet = &probe.action
+	return &probe.Probe
 }
 
 func (v *volumeFields) toVolume(out *corev1.Volume) {
