@@ -253,7 +253,7 @@ func randomWholePod(seed int64) *corev1.Pod {
 				*m = map[string]string{policy.EnvoyKey: "true", wholePodWords[c.Intn(len(wholePodWords))]: "a"}
 			}
 		},
-		func(f *metav1.FieldsV1, _ randfill.Continue) { f.Raw = []byte("{}") },
+		func(f *metav1.FieldsV1, _ randfill.Continue) { f.SetRawBytes([]byte("{}")) },
 	)
 	pod := &corev1.Pod{}
 	filler.Fill(pod)
