@@ -16,7 +16,8 @@ func newInjectCommand() *cobra.Command {
 manifests. All other workloads and objects are printed unchanged, byte for byte.
 
 Every workload counts as opted in by its namespace. If the input contains the Namespace, its labels and
-annotations apply too. The decision on each workload and the mesh settings are printed on standard error.
+annotations apply too. The decision on each workload and the mesh settings are printed on standard error,
+and so is what can hold an edge and is not looked into, such as a HelmRelease.
 If any document is invalid, no manifest is printed and the exit status is 1.`,
 		Example: `  # Show what would change, then apply the injected manifests
   isthmus inject -f emissary.yaml -o diff
