@@ -85,7 +85,7 @@ func (c *connection) lastFailure() error {
 
 // localPort is the local end of a TCP connection in an error. Its port is another one
 // at every attempt.
-var localPort = regexp.MustCompile(`(\[[0-9a-fA-F:.%a-z]+\]|[0-9.]+):[0-9]+->`)
+var localPort = regexp.MustCompile(`(\[[0-9a-zA-F:.%]+\]|[0-9.]+):[0-9]+->`)
 
 // unavailable returns the *Error of a request that the authority did not answer.
 func (c *connection) unavailable(ctx context.Context, r certs.Request, err error) error {
