@@ -3,6 +3,7 @@ package controller
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -44,16 +45,14 @@ func contextNames(allowed []string) []string {
 // follows a watch, and the controller's own writes before the watch announces them. It
 // is safe for concurrent use.
 type contextIndex struct {
-	client dynamic.Interface
-	names  []string
-	// namespaces are those that are watched; none means every namespace.
-	namespaces []string
-	requeue    chan<- event.GenericEvent
+	client  dynamic.Interface
+	names   []string
+	requeue chan<- event.GenericEvent
 
 	mu sync.Mutex
-	// listed counts the watches that have delivered a list, or have learnt that the
+	// isListed is true once the watch has delivered a list, or has learnt that the
 	// cluster has no TLSContexts.
-	listed map[string]bool
+	isListed bool
 	// isMissing is true while the cluster has no TLSContexts.
 	isMissing bool
 	// found are the TLSContexts by name and namespace.
@@ -66,29 +65,17 @@ type contextIndex struct {
 	waiting map[string]bool
 }
 
-func newContextIndex(client dynamic.Interface, names, namespaces []string, requeue chan<- event.GenericEvent) *contextIndex {
-	if len(namespaces) == 0 {
-		namespaces = []string{metav1.NamespaceAll}
-	}
+func newContextIndex(client dynamic.Interface, names []string, requeue chan<- event.GenericEvent) *contextIndex {
 	return &contextIndex{
-		client: client, names: names, namespaces: namespaces, requeue: requeue, listed: map[string]bool{},
+		client: client, names: names, requeue: requeue,
 		found: map[string]map[string]foundContext{}, wide: map[string][]string{}, waiting: map[string]bool{},
 	}
 }
 
-// Start implements manager.Runnable.
+// Start implements manager.Runnable: it follows the TLSContexts of all namespaces until
+// ctx ends.
 func (x *contextIndex) Start(ctx context.Context) error {
-	var watches sync.WaitGroup
-	for _, namespace := range x.namespaces {
-		watches.Go(func() { x.watch(ctx, namespace) })
-	}
-	watches.Wait()
-	return nil
-}
-
-// watch follows the TLSContexts of a namespace until ctx ends.
-func (x *contextIndex) watch(ctx context.Context, namespace string) {
-	api := x.client.Resource(tlsContexts).Namespace(namespace)
+	api := x.client.Resource(tlsContexts)
 	informer := cache.NewSharedIndexInformer(&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			list, err := api.List(ctx, o)
@@ -104,10 +91,10 @@ func (x *contextIndex) watch(ctx context.Context, namespace string) {
 	_ = informer.SetTransform(x.strip) // an error means that the informer runs already
 	_ = informer.SetWatchErrorHandlerWithContext(func(ctx context.Context, _ *cache.Reflector, err error) {
 		if isMissingKind(err) {
-			x.list(ctx, namespace)
+			x.list(ctx)
 			return
 		}
-		log.FromContext(ctx).V(1).Info("follow the TLSContexts", "namespace", namespace, "why", err.Error())
+		log.FromContext(ctx).V(1).Info("follow the TLSContexts", "why", err.Error())
 	})
 	registration, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(o any) { x.observe(ctx, o) },
@@ -115,15 +102,15 @@ func (x *contextIndex) watch(ctx context.Context, namespace string) {
 		DeleteFunc: func(o any) { x.forget(ctx, o) },
 	})
 	if err != nil {
-		log.FromContext(ctx).Error(err, "follow the TLSContexts")
-		return
+		return fmt.Errorf("follow the TLSContexts: %w", err)
 	}
 	go func() {
 		if cache.WaitForCacheSync(ctx.Done(), registration.HasSynced) {
-			x.list(ctx, namespace)
+			x.list(ctx)
 		}
 	}()
 	informer.RunWithContext(ctx)
+	return nil
 }
 
 // strip reduces a TLSContext to what the index and the comparison with the desired
@@ -159,11 +146,11 @@ func (x *contextIndex) noteKind(ctx context.Context, err error) {
 	}
 }
 
-// list notes that a watch has delivered its list, or that there is nothing to list.
-func (x *contextIndex) list(ctx context.Context, namespace string) {
+// list notes that the watch has delivered its list, or that there is nothing to list.
+func (x *contextIndex) list(ctx context.Context) {
 	x.mu.Lock()
-	isNew := !x.listed[namespace]
-	x.listed[namespace] = true
+	isNew := !x.isListed
+	x.isListed = true
 	x.mu.Unlock()
 	if isNew {
 		x.wake(ctx)
@@ -299,7 +286,7 @@ func (x *contextIndex) wait(namespace string) {
 func (x *contextIndex) state() (isKnown, isMissing bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return len(x.listed) == len(x.namespaces), x.isMissing
+	return x.isListed, x.isMissing
 }
 
 // decide decides on a TLSContext, and notes one that is to be applied, so that two

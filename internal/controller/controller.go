@@ -90,7 +90,7 @@ func Add(mgr manager.Manager, o Options) error {
 		cached: mgr.GetClient(), live: mgr.GetAPIReader(),
 	}
 	requeue := make(chan event.GenericEvent)
-	r.contexts = newContextIndex(o.Dynamic, contextNames(o.Settings.TLSContextNames), nil, requeue)
+	r.contexts = newContextIndex(o.Dynamic, contextNames(o.Settings.TLSContextNames), requeue)
 	if err := mgr.Add(r.contexts); err != nil {
 		return err
 	}

@@ -21,8 +21,8 @@ import (
 
 // knownContexts is an index that has seen that there are no TLSContexts.
 func knownContexts(settings inject.Settings) *contextIndex {
-	x := newContextIndex(nil, contextNames(settings.WithDefaults().TLSContextNames), nil, make(chan event.GenericEvent))
-	x.listed[""] = true
+	x := newContextIndex(nil, contextNames(settings.WithDefaults().TLSContextNames), make(chan event.GenericEvent))
+	x.isListed = true
 	return x
 }
 
@@ -125,7 +125,7 @@ func TestTLSContextWaitsForItsRoots(t *testing.T) {
 func TestTLSContextWaitsForTheIndex(t *testing.T) {
 	c := newChecker(t, newAuthority(t))
 	o := newOwnedObject(c)
-	clear(c.contexts.listed)
+	c.contexts.isListed = false
 	c.state.secrets["istio-certs"] = goodSecret("emissary")
 	claims := []claim{podClaim("front", "emissary", time.Hour)}
 	require.NoError(t, c.reconcileContexts(t.Context(), c.state, requested, claims))
