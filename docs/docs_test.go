@@ -149,13 +149,13 @@ func pages(t *testing.T) map[string]string {
 func TestMappingsNameSchemeAndPort(t *testing.T) {
 	const subject = "https://quote" // guides/ports.md
 	texts := pages(t)
-	require.NoError(t, filepath.WalkDir(filepath.Join("..", "samples"), func(path string, d fs.DirEntry, err error) error {
+	require.NoError(t, filepath.WalkDir(filepath.Join("..", "samples"), func(path string, _ fs.DirEntry, err error) error {
 		if err == nil && strings.HasSuffix(path, ".yaml") {
 			texts[path] = page(t, path)
 		}
 		return err
 	}))
-	mapping := regexp.MustCompile(`(?ms)^kind: (?:TCP)?Mapping$.*?(?:^---$|^EOF$|^` + "```" + `$|\z)`)
+	mapping := regexp.MustCompile(`(?s)\nkind: (?:TCP)?Mapping\n.*?(?:\n---\n|\nEOF\n|\n` + "```" + `\n|\z)`)
 	service := regexp.MustCompile(`(?m)^  service: (\S+)`)
 	patched := regexp.MustCompile(`mapping .*"service": "([^"]+)"`)
 	mappings := 0

@@ -13,7 +13,6 @@ import (
 )
 
 func TestDecideNudge(t *testing.T) {
-	at := func(d time.Duration) time.Time { return noon.Add(d) }
 	for name, test := range map[string]struct {
 		// now and last count from the publication.
 		now, last time.Duration
@@ -37,9 +36,9 @@ func TestDecideNudge(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var last time.Time
 			if test.nudged {
-				last = at(test.last)
+				last = noon.Add(test.last)
 			}
-			assert.Equal(t, nudgeDecision{isDue: test.isDue, next: at(test.next)}, decideNudge(noon, last, at(test.now)))
+			assert.Equal(t, nudgeDecision{isDue: test.isDue, next: noon.Add(test.next)}, decideNudge(noon, last, noon.Add(test.now)))
 		})
 	}
 	assert.Equal(t, nudgeDecision{}, decideNudge(time.Time{}, time.Time{}, noon), "an earlier version wrote the Secret")
