@@ -48,9 +48,9 @@ func TestKeySettingsAreThoseOfIstiosAgent(t *testing.T) {
 			require.NoError(t, err)
 			switch key := key.(type) {
 			case *ecdsa.PrivateKey:
-				assert.Equal(t, got, certs.KeyAlgorithm{Type: certs.ECDSA, Size: key.Curve.Params().BitSize})
+				assert.Equal(t, certs.KeyAlgorithm{Type: certs.ECDSA, Size: key.Curve.Params().BitSize}, got)
 			case *rsa.PrivateKey:
-				assert.Equal(t, got, certs.KeyAlgorithm{Type: certs.RSA, Size: key.N.BitLen()})
+				assert.Equal(t, certs.KeyAlgorithm{Type: certs.RSA, Size: key.N.BitLen()}, got)
 			default:
 				assert.Fail(t, "unexpected key", "%T", key)
 			}

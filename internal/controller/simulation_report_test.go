@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"math"
@@ -53,7 +54,7 @@ func (c *counts) noteReplacement(before *certs.Bundle, after *corev1.Secret, at 
 	if !at.Before(before.NotAfter()) {
 		c.expired++
 	}
-	if string(after.Data[corev1.TLSCertKey]) != string(before.Chain()) {
+	if !bytes.Equal(after.Data[corev1.TLSCertKey], before.Chain()) {
 		life := before.NotAfter().Sub(before.Issued())
 		c.oldest = max(c.oldest, float64(at.Sub(before.Issued()))/float64(life))
 	}

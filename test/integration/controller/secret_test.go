@@ -244,7 +244,7 @@ func TestNudge(t *testing.T) {
 	assert.Equal(t, published.Type, nudged.Type)
 
 	env.mesh.setRoots(certtest.NewAuthority(t), env.mesh.currentSigner())
-	rooted := env.awaitSecret(ns, "istio-certs", func(s *corev1.Secret) bool { return string(s.Data["ca.crt"]) != string(published.Data["ca.crt"]) })
+	rooted := env.awaitSecret(ns, "istio-certs", func(s *corev1.Secret) bool { return !bytes.Equal(s.Data["ca.crt"], published.Data["ca.crt"]) })
 	assert.NotEmpty(t, rooted.Annotations[policy.NudgeKey], "an apply leaves it")
 }
 

@@ -228,7 +228,7 @@ func TestTLSContextOfAnotherName(t *testing.T) {
 func TestAmbassadorIDs(t *testing.T) {
 	env := newEnvironment(t)
 	env.createTLSContextCRD()
-	t.Run("if one of two edges has an ID, expect both IDs", func(t *testing.T) {
+	t.Run("if one of two edges has an ID, expect both IDs", func(*testing.T) {
 		ns := env.createNamespace(requestTLSContext, "edge")
 		env.createEdge(ns, edgePod("edge-1", "edge", nil))
 		env.createEdge(ns, edgeWith("edge-2", "edge", nil, "AMBASSADOR_ID", "two"))
@@ -242,7 +242,7 @@ func TestAmbassadorIDs(t *testing.T) {
 		assert.Contains(t, env.awaitEvent(ns, "Pod", "edge-2", "TLSContextNotForEdge"), `this edge (AMBASSADOR_ID "b") holds another`)
 		env.awaitTLSContext(ns, contains(`"ambassador_id":["a"]`))
 	})
-	t.Run("if the ID is a label of the pod, expect it", func(t *testing.T) {
+	t.Run("if the ID is a label of the pod, expect it", func(*testing.T) {
 		ns := env.createNamespace(requestTLSContext, "edge")
 		pod := edgePod("edge-1", "edge", nil)
 		pod.Labels = map[string]string{"id": "labelled"}
@@ -305,11 +305,11 @@ func TestClashingTLSContexts(t *testing.T) {
 		assertClash(t, ns, other, "half")
 		assert.False(t, env.hasTLSContext(other, "istio-upstream"))
 	})
-	t.Run("if the IDs are disjoint, expect both", func(t *testing.T) {
+	t.Run("if the IDs are disjoint, expect both", func(*testing.T) {
 		_, two, _ := pair([]string{"AMBASSADOR_ID", "left"}, []string{"AMBASSADOR_ID", "right"})
 		env.awaitNamedTLSContext(two, "istio-upstream-tcp")
 	})
-	t.Run("if the later edge sees its own namespace alone, expect both", func(t *testing.T) {
+	t.Run("if the later edge sees its own namespace alone, expect both", func(*testing.T) {
 		_, two, _ := pair([]string{"AMBASSADOR_ID", "alone"}, []string{"AMBASSADOR_ID", "alone", "AMBASSADOR_SINGLE_NAMESPACE", "yes"})
 		env.awaitNamedTLSContext(two, "istio-upstream-tcp")
 	})
