@@ -331,7 +331,7 @@ func (s *simulation) run(until time.Time) {
 	s.now = until
 }
 
-// at does something at a time.
+// schedule has something done at a time.
 func (s *simulation) schedule(at time.Time, do func()) {
 	s.added++
 	heap.Push(&s.agenda, appointment{at, s.added, do})
