@@ -235,7 +235,7 @@ type contextClash struct {
 // alphabetically first namespace, without a word. So an edge would speak with another
 // namespace's identity if it sees both, has an ID that both name, and its own is not
 // the first. Of two that clash, the one that is there already stays; of two that are
-// both there, the one that Emissary uses.
+// both there, the one that Emissary uses (docs/edges/emissary.md).
 func decideContext(o contextObservation) contextDecision {
 	if o.current != nil && !o.current.isManaged {
 		return contextDecision{action: contextReport}
