@@ -28,7 +28,7 @@ type Bundle struct {
 	// valid longest.
 	path []*x509.Certificate
 	// rootsPEM is roots as PEM, which is read at every check of a Secret.
-	rootsPEM []byte
+	rootsPEM string
 }
 
 // Want is what material has to satisfy to become a Bundle.
@@ -96,7 +96,7 @@ func New(m Material, want Want) (*Bundle, error) {
 	if err := checkValidity(path, want.Now); err != nil {
 		return nil, err
 	}
-	return &Bundle{id: want.ID, key: func() []byte { return key }, chain: chain, roots: roots, path: path, rootsPEM: EncodeCertificates(roots)}, nil
+	return &Bundle{id: want.ID, key: func() []byte { return key }, chain: chain, roots: roots, path: path, rootsPEM: string(EncodeCertificates(roots))}, nil
 }
 
 // parseOwnRoots parses the roots of the material. It leaves out those that cannot be
@@ -166,7 +166,7 @@ func (b *Bundle) Chain() []byte { return EncodeCertificates(b.chain) }
 // Roots are the trust anchors of mesh and material, each once, in a stable order,
 // as PEM. Certificates that cannot verify anything now are left out: those that are
 // not valid yet, expired, or not a CA's.
-func (b *Bundle) Roots() []byte { return bytes.Clone(b.rootsPEM) }
+func (b *Bundle) Roots() []byte { return []byte(b.rootsPEM) }
 
 // Equal reports whether both bundles are published as the same bytes.
 func (b *Bundle) Equal(o *Bundle) bool {
