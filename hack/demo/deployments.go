@@ -29,10 +29,6 @@ const (
 	webhookName    = "isthmus-webhook"
 )
 
-// checkInterval is how often the demo's controller checks a Secret. The default of half
-// a minute is too long to watch.
-const checkInterval = 2 * time.Second
-
 // startDeployment runs a Deployment of the chart as a process on this machine, because
 // the control plane has no node for the chart's pods.
 func (d *demo) startDeployment(ctx context.Context, server, name string) (daemon, error) {
@@ -91,11 +87,8 @@ func (d *demo) deploymentArguments(ctx context.Context, name string, r daemon) (
 		fmt.Sprintf("--metrics-bind-address=127.0.0.1:%d", r.Metrics),
 		"--log-level=debug",
 	)
-	switch name {
-	case controllerName:
-		arguments = append(arguments, "--look-interval="+checkInterval.String())
-	case webhookName:
-		arguments = append(arguments, "--host=127.0.0.1", fmt.Sprintf("--port=%d", r.Port), "--serving-name=127.0.0.1", "--shutdown-delay=0s")
+	if name == webhookName {
+		arguments = append(arguments, "--host=127.0.0.1", fmt.Sprintf("--port=%d", r.Port), "--serving-name=127.0.0.1", "--shutdown-delay=1s")
 	}
 	return arguments, nil
 }

@@ -82,7 +82,7 @@ func (d *demo) showRepair(ctx context.Context) error {
 // prints result with the time that it took.
 func (d *demo) waitForRepair(ctx context.Context, result string, before *corev1.Secret) (*corev1.Secret, error) {
 	begun := time.Now()
-	d.screen.printf("Waiting for the controller to check the Secret")
+	d.screen.printf("Waiting for the controller to repair the Secret")
 	found, err := d.waitForSecret(ctx, serial(before))
 	if err != nil {
 		return nil, fmt.Errorf("%w; the controller's log ends with\n%s", err, d.logTail(controllerName))

@@ -131,9 +131,8 @@ func (d *demo) installIsthmus(ctx context.Context, server string) error {
 	if err := d.runAndShow(ctx, "helm", "list", "--namespace", systemNamespace); err != nil {
 		return err
 	}
-	d.screen.printf("There is no node here to run the chart's pods: the same controller and webhook start as\n"+
-		"processes, with the chart's flags, settings and ServiceAccounts (the controller checks its Secrets\n"+
-		"every %s here, instead of every 30 s).", checkInterval)
+	d.screen.printf("There is no node here to run the chart's pods: the same controller and webhook start as\n" +
+		"processes, with the chart's flags, settings and ServiceAccounts.")
 	controller, err := d.startDeployment(ctx, server, controllerName)
 	if err != nil {
 		return fmt.Errorf("start the controller: %w", err)
