@@ -72,7 +72,7 @@ func TestClocksJump(t *testing.T) {
 			})
 			tr.setClockOffset(all, 0)
 			for history := range versions {
-				versions[history] = history.Current().ResourceVersion
+				versions[history] = history.Written()
 			}
 			tr.AwaitRecovery(fmt.Sprintf("after %s", jump.by), func(context.Context) error { return checkSecretsReplaced(versions) })
 		}
@@ -95,8 +95,8 @@ func TestClocksJump(t *testing.T) {
 func (tr *Trial) secretVersions() map[*environment.SecretHistory]string {
 	versions := map[*environment.SecretHistory]string{}
 	for _, history := range tr.histories {
-		if current := history.Current(); current != nil {
-			versions[history] = current.ResourceVersion
+		if version := history.Written(); version != "" {
+			versions[history] = version
 		}
 	}
 	return versions

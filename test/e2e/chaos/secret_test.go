@@ -63,7 +63,7 @@ func secretDeletedOrOverwritten(ctx context.Context, tr *Trial) {
 	for _, edge := range edges.Edges {
 		history := tr.WatchSecret(edge.Namespace, edge.Account)
 		tr.await("the edge has a Secret", func(context.Context) error { return checkSecretReplaced(history, "") })
-		before[history] = history.Current().ResourceVersion
+		before[history] = history.Written()
 		require.NoError(tr, cluster.Client.CoreV1().Secrets(edge.Namespace).Delete(ctx, secretName, metav1.DeleteOptions{}))
 	}
 	for _, s := range overwritten {
@@ -142,7 +142,7 @@ func checkSecretReplaced(history *environment.SecretHistory, version string) err
 	if len(versions) == 0 || versions[len(versions)-1].Deleted {
 		return errors.New("the Secret does not exist")
 	}
-	if current := history.Current(); current.ResourceVersion == version {
+	if current := history.Current(); history.Written() == version {
 		return fmt.Errorf("secret %s/%s still has version %s", current.Namespace, current.Name, version)
 	}
 	return nil

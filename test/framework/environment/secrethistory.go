@@ -13,6 +13,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 
@@ -20,7 +21,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
 
-// SecretHistory watches a Secret, and records and validates every version of it.
+// SecretHistory watches a Secret, and records and validates every version of it. A
+// version that differs from the last one by the annotation isthmus.dev/nudge alone is
+// validated and not recorded: it tells the edge to read again what is there.
 type SecretHistory struct {
 	env             *Environment
 	namespace, name string
@@ -28,6 +31,7 @@ type SecretHistory struct {
 
 	mu       sync.Mutex
 	current  *corev1.Secret
+	written  string
 	versions []SecretVersion
 	invalid  []string
 }
@@ -104,13 +108,29 @@ func (h *SecretHistory) record(kind watch.EventType, secret *corev1.Secret) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.versions = append(h.versions, version)
+	if version.Deleted || h.current == nil || !isNudge(h.current, secret) {
+		h.versions = append(h.versions, version)
+		h.written = secret.ResourceVersion
+	}
 	if err != nil {
 		h.invalid = append(h.invalid, fmt.Sprintf("version %s (serial %s): %v", secret.ResourceVersion, version.Serial, err))
 	}
 	if !version.Deleted {
 		h.current = secret
 	}
+}
+
+// isNudge reports whether two versions of a Secret differ by the annotation
+// isthmus.dev/nudge, and by nothing else that somebody wrote.
+func isNudge(before, after *corev1.Secret) bool {
+	content := func(secret *corev1.Secret) *corev1.Secret {
+		c := secret.DeepCopy()
+		c.ResourceVersion, c.ManagedFields = "", nil
+		delete(c.Annotations, policy.NudgeKey)
+		return c
+	}
+	return before.Annotations[policy.NudgeKey] != after.Annotations[policy.NudgeKey] &&
+		apiequality.Semantic.DeepEqual(content(before), content(after))
 }
 
 // due returns when the certificate in a Secret is to be replaced, from the annotation.
@@ -152,6 +172,14 @@ func (h *SecretHistory) Current() *corev1.Secret {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.current
+}
+
+// Written returns the resource version of the last change that was no nudge, or "" if
+// there was none yet.
+func (h *SecretHistory) Written() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.written
 }
 
 // Versions returns every version so far.

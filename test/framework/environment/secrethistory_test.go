@@ -5,7 +5,23 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/isthmus-mesh/isthmus/webhook/policy"
 )
+
+func TestIsNudge(t *testing.T) {
+	at := func(version, nudge, data string) *corev1.Secret {
+		return &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{ResourceVersion: version, Annotations: map[string]string{policy.NudgeKey: nudge}},
+			Data:       map[string][]byte{"tls.crt": []byte(data)},
+		}
+	}
+	assert.True(t, isNudge(at("1", "", "a"), at("2", "now", "a")))
+	assert.False(t, isNudge(at("1", "now", "a"), at("2", "now", "a")), "the same content, written again")
+	assert.False(t, isNudge(at("1", "", "a"), at("2", "now", "b")), "with another certificate")
+}
 
 func TestUnneededWrites(t *testing.T) {
 	start := time.Now()

@@ -3,6 +3,7 @@
 package rotations
 
 import (
+	"crypto/x509"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/isthmus-mesh/isthmus/internal/certs"
 	"github.com/isthmus-mesh/isthmus/test/framework/environment"
 	"github.com/isthmus-mesh/isthmus/test/framework/istio"
 	"github.com/isthmus-mesh/isthmus/webhook/policy"
@@ -124,7 +126,8 @@ func wrongCertificateDirectory(t *testing.T) {
 	assert.Empty(t, history.InvalidVersions())
 }
 
-// The certificate volume is full when the agent rotates.
+// The certificate volume is full when the agent rotates. The controller then requests the
+// certificate itself, at two thirds of the life.
 func certificateVolumeFull(t *testing.T) {
 	ns := env.CreateNamespace(t, map[string]string{policy.SourceKey: "agent"}, "edge")
 	history := env.WatchSecret(t, ns, environment.Identity(t, ns, "edge"))
@@ -146,14 +149,26 @@ func certificateVolumeFull(t *testing.T) {
 
 	junk := filepath.Join(dir, "junk")
 	require.Error(t, os.WriteFile(junk, make([]byte, 128<<10), 0o600), "the volume is full")
-	time.Sleep(40 * time.Second) // the agent rotates after 30
-	assert.Len(t, history.Serials(), 1)
-	assert.Empty(t, history.InvalidVersions())
+	written := readLeaf(t, dir)
+	history.AwaitSerials(t, 2, timeout)
+	assert.Equal(t, "istio-ca", history.Current().Annotations[policy.SourceKey], "the source of the second certificate")
+	assert.Equal(t, written.SerialNumber, readLeaf(t, dir).SerialNumber, "the agent could not write")
+	awaitEvent(t, ns, "PublisherSilent", "requests one")
 	require.NoError(t, os.Remove(junk))
 	freed := time.Now()
-	history.AwaitSerials(t, 2, timeout)
-	t.Logf("recovered %s after there was space again", time.Since(freed))
+	require.Eventually(t, func() bool { return readLeaf(t, dir).SerialNumber.Cmp(written.SerialNumber) != 0 }, timeout, pollInterval, "the agent writes again")
+	t.Logf("the agent wrote %s after there was space again", time.Since(freed))
 	assert.Empty(t, history.InvalidVersions())
+}
+
+// readLeaf reads the certificate in a directory of the agent.
+func readLeaf(t *testing.T, dir string) *x509.Certificate {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(dir, "cert-chain.pem"))
+	require.NoError(t, err)
+	chain, err := certs.ParseCertificates(data)
+	require.NoError(t, err)
+	return chain[0]
 }
 
 // The source is a Secret `istio.<service account>` of an old Istio, which is rotated.
