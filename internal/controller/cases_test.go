@@ -58,7 +58,7 @@ func TestIDCases(t *testing.T) {
 			}
 			desire := desireOf(ns, e.rules)
 			require.True(t, desire.isValid)
-			d := desiredContext(ns.Name, desire.options, slices.Collect(maps.Values(e.state.claims)), test.holder)
+			d := desiredContext(ns.Name, desire.options, slices.Collect(maps.Values(e.state.claims)), test.holder, len(e.state.unclear) > 0)
 			assert.Equal(t, test.ids, d.ids)
 			events := map[string]string{}
 			for _, event := range d.events {

@@ -26,6 +26,9 @@ const (
 type contextDesire struct {
 	// name is empty when there should be no TLSContext.
 	name string
+	// isUnknown is true while nothing says which edges hold the Secret. Then what is
+	// there stays as it is.
+	isUnknown bool
 	// secret is the Secret that it names.
 	secret string
 	// ids are the edges' IDs, sorted, each once. There is at least one.
@@ -37,13 +40,18 @@ type contextDesire struct {
 }
 
 // desiredContext decides which TLSContext a namespace should have. holder is the
-// service account that the Secret serves; empty while that is unknown. An edge that
-// holds another Secret is not addressed: it would use a certificate of another
-// identity.
-func desiredContext(namespace string, options policy.Options, claims []claim, holder string) contextDesire {
-	claims = contextReaders(claims)
-	if options.TLSContext == "" || len(claims) == 0 || holder == "" {
+// service account that the Secret serves; empty while that is unknown. hasUnclear is
+// true when a pod holds a Secret and nothing says which. An edge that holds another
+// Secret is not addressed: it would use a certificate of another identity.
+func desiredContext(namespace string, options policy.Options, claims []claim, holder string, hasUnclear bool) contextDesire {
+	if options.TLSContext == "" {
 		return contextDesire{}
+	}
+	isClaimed := slices.ContainsFunc(claims, func(c claim) bool { return c.mode.HasCertificate() && c.options.SecretName == options.SecretName })
+	none := contextDesire{isUnknown: hasUnclear || isClaimed && holder == ""}
+	claims = contextReaders(claims)
+	if len(claims) == 0 || holder == "" {
+		return none
 	}
 	d := contextDesire{name: options.TLSContext, secret: options.SecretName}
 	pods := 0
@@ -77,10 +85,17 @@ func desiredContext(namespace string, options policy.Options, claims []claim, ho
 	case pods == 0: // the namespace's annotation names the account of edges to come
 		d.ids, d.wide = []string{defaultID}, []string{defaultID}
 	case len(d.ids) == 0:
-		return contextDesire{events: d.events}
+		none.events = d.events
+		return none
 	}
 	d.ids, d.wide = sortedSet(d.ids), sortedSet(d.wide)
 	return d
+}
+
+// keep adds IDs that a TLSContext names already: they may be those of pods that are
+// unclear, whose edges may see the objects of all namespaces.
+func (d *contextDesire) keep(ids []string) {
+	d.ids, d.wide = sortedSet(slices.Concat(d.ids, ids)), sortedSet(slices.Concat(d.wide, ids))
 }
 
 // contextReaders are the claims whose edges read TLSContexts, by the facts of their

@@ -41,13 +41,23 @@ func TestDesiredContext(t *testing.T) {
 		options policy.Options
 		claims  []claim
 		holder  string
+		// hasUnclear is true when nothing says which Secret a pod holds.
+		hasUnclear bool
 		// ids is nil when no TLSContext is wanted. wide defaults to ids.
 		ids, wide []string
 		events    []string
+		// isUnknown is true when what is there stays.
+		isUnknown bool
 	}{
 		"if nothing asks for it, expect none":                  {options: policy.Options{SecretName: "istio-certs"}, claims: []claim{edge("1")}},
 		"if there is no edge, expect none":                     {},
-		"if the Secret was not checked yet, expect none":       {claims: []claim{edge("1")}, holder: "none"},
+		"if it is not known who holds the Secret, keep them":   {claims: []claim{edge("1")}, holder: "none", isUnknown: true},
+		"if nobody claims the Secret, expect none":             {claims: []claim{edge("1", otherSecret)}, holder: "none"},
+		"if an ambient edge alone names it, expect none":       {claims: []claim{edge("1", ambient)}, holder: "none"},
+		"if every edge is unclear, keep them":                  {holder: "none", hasUnclear: true, isUnknown: true},
+		"if an unclear edge may hold the Secret, keep them":    {claims: []claim{edge("1", otherSecret)}, holder: "none", hasUnclear: true, isUnknown: true},
+		"if another edge is unclear, expect the IDs known":     {claims: []claim{edge("1", id("one"))}, hasUnclear: true, ids: []string{"one"}},
+		"if nothing asks for it and one is unclear, none":      {options: policy.Options{SecretName: "istio-certs"}, hasUnclear: true},
 		"if no edge has an ID, expect the default":             {claims: []claim{edge("1"), edge("2")}, ids: []string{"default"}},
 		"if one of two edges has an ID, expect both":           {claims: []claim{edge("1"), edge("2", id("two"))}, ids: []string{"default", "two"}},
 		"if edges share an ID, expect it once":                 {claims: []claim{edge("1", id("two")), edge("2", id("one")), edge("3", id("two"))}, ids: []string{"one", "two"}},
@@ -92,12 +102,13 @@ func TestDesiredContext(t *testing.T) {
 			if test.holder == "none" {
 				holder = ""
 			}
-			d := desiredContext("edge", options, test.claims, holder)
+			d := desiredContext("edge", options, test.claims, holder, test.hasUnclear)
 			if test.wide == nil {
 				test.wide = test.ids
 			}
 			assert.Equal(t, test.ids, d.ids)
 			assert.Equal(t, test.wide, d.wide)
+			assert.Equal(t, test.isUnknown, d.isUnknown)
 			assert.Equal(t, test.ids != nil, d.name != "")
 			require.Len(t, d.events, len(test.events))
 			for i, e := range d.events {

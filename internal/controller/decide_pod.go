@@ -73,6 +73,9 @@ type podDecision struct {
 	// isIdle is true for an injected pod that claims nothing: it is not read again
 	// before the next scan.
 	isIdle bool
+	// isUnclear is true for a pod that holds a Secret while nothing says which: its
+	// annotations are invalid, and it never had a claim.
+	isUnclear bool
 	// stale is nil when the pod has the current template.
 	stale *StalePod
 	// events are recorded once each.
@@ -119,6 +122,7 @@ func decidePod(o podObservation, r rules, now time.Time) podDecision {
 	c, problem := claimOf(pod, o.namespace, o.edge, r)
 	if problem != nil {
 		d.class, d.isIdle = podInvalid, !o.isKnown
+		d.isUnclear = !o.isKnown && c.mode.HasCertificate()
 		d.events = append(d.events, events.Warning(c.reference(), string(policy.InvalidOverride), problem.Message))
 		return d
 	}

@@ -148,6 +148,31 @@ func missing(o *podObservation) {
 	o.result = inject.Result{Reason: policy.Injected, Mode: policy.Sidecar}
 }
 
+// A pod that never had a claim holds a Secret nevertheless, unless it is ambient.
+func TestInvalidPodIsUnclear(t *testing.T) {
+	for name, test := range map[string]struct {
+		mode    policy.Mode
+		isKnown bool
+		valid   bool
+		want    bool
+	}{
+		"if its annotations are valid, expect its claim":   {mode: policy.Sidecar, valid: true},
+		"if they are invalid, expect it to be unclear":     {mode: policy.Sidecar, want: true},
+		"if it has a claim already, expect that":           {mode: policy.Sidecar, isKnown: true},
+		"if its mode has no certificate, expect no Secret": {mode: policy.Ambient},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := injectedPod()
+			pod.Labels[policy.InjectedLabel] = string(test.mode)
+			if !test.valid {
+				pod.Annotations = map[string]string{policy.SecretNameKey: "theirs"}
+			}
+			d := decidePod(podObservation{pod: pod, namespace: policy.Namespace{Name: "edge"}, isKnown: test.isKnown}, testRules(), noon)
+			assert.Equal(t, test.want, d.isUnclear)
+		})
+	}
+}
+
 func TestPodsThatNeedTheEngine(t *testing.T) {
 	deleted := &metav1.Time{Time: noon}
 	for name, test := range map[string]struct {

@@ -63,6 +63,7 @@ func (r *reconciler) readNewPods(ctx context.Context, ns policy.Namespace, s *na
 	}
 	maps.DeleteFunc(s.claims, func(uid types.UID, _ claim) bool { _, exists := present[uid]; return !exists })
 	maps.DeleteFunc(s.idle, func(uid types.UID, _ string) bool { _, exists := present[uid]; return !exists })
+	maps.DeleteFunc(s.unclear, func(uid types.UID, _ bool) bool { _, exists := present[uid]; return !exists })
 	maps.DeleteFunc(s.stale, func(uid types.UID, _ StalePod) bool { _, exists := present[uid]; return !exists })
 	for uid, name := range present {
 		if _, known := s.claims[uid]; known || s.idle[uid] != "" {
@@ -115,6 +116,9 @@ func (r *reconciler) classifyPod(ns policy.Namespace, s *namespaceState, pod *co
 	}
 	if d.isIdle {
 		s.idle[pod.UID] = pod.Name
+	}
+	if d.isUnclear {
+		s.unclear[pod.UID] = true
 	}
 	if d.stale != nil {
 		s.stale[pod.UID] = *d.stale

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -229,6 +230,50 @@ func TestReconcileLeavesTheTLSContextWhileAnnotationsAreInvalid(t *testing.T) {
 	o.requests, e.cluster.namespace.Annotations = nil, nil
 	e.reconcile()
 	assert.Equal(t, []string{"get", "delete", "get", "delete"}, o.requests)
+}
+
+// A new leader that cannot tell yet whose Secret it is takes nothing away.
+func TestNewLeaderLeavesTheTLSContextUntilTheHolderIsKnown(t *testing.T) {
+	front := func(e *edges) corev1.Pod { return e.edgePod("front", "") }
+	for name, test := range map[string]struct {
+		pod  func(*edges) corev1.Pod
+		hide func(*edges)
+	}{
+		"if the mesh's roots are unknown, expect no request": {front, func(e *edges) {
+			e.Roots = rootsFunc(func() ([]*x509.Certificate, error) { return nil, errors.New("not read yet") })
+		}},
+		"if the only edge is invalid, expect no request": {func(e *edges) corev1.Pod {
+			pod := e.edgePod("front", "")
+			pod.Annotations[policy.SecretNameKey] = "theirs"
+			return pod
+		}, func(*edges) {}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEdges(t)
+			o := newOwnedObject(e.checker)
+			labels := map[string]string{policy.ManagedByLabel: policy.ManagedBy}
+			for _, name := range contextNames([]string{"istio-upstream"}) {
+				e.contexts.put(foundContext{namespace: "edge", name: name, ids: []string{"default"}, isManaged: true, content: content{labels: labels}})
+			}
+			o.setCurrent(labels)
+			e.store.roots = &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "edge", Name: "istio-certs-roots", Labels: labels}}
+			e.cluster.pods = []corev1.Pod{test.pod(e)}
+			e.cluster.namespace.Annotations = map[string]string{policy.TLSContextKey: "true"}
+			test.hide(e)
+			for i := range 3 {
+				e.clock.SetTime(noon.Add(time.Duration(i) * 10 * time.Minute))
+				e.reconcile()
+			}
+			assert.Equal(t, 3, e.cluster.lists)
+			assert.Empty(t, o.requests)
+			assert.NotNil(t, e.store.roots)
+			assert.NotContains(t, e.contexts.wide, "edge")
+
+			e.cluster.pods = nil
+			e.reconcile()
+			assert.Equal(t, []string{"get", "delete", "get"}, o.requests, "there is no edge any more")
+		})
+	}
 }
 
 func TestReconcileReportsStaleAndMissingPods(t *testing.T) {

@@ -38,6 +38,8 @@ type podState struct {
 	// claim nothing.
 	claims map[types.UID]claim
 	idle   map[types.UID]string
+	// unclear are the pods that hold a Secret while nothing says which.
+	unclear map[types.UID]bool
 	// stale are the pods that were stale when they were read. missing counts the pods
 	// without an injection at the last scan, by mode.
 	stale   map[types.UID]StalePod
@@ -45,7 +47,7 @@ type podState struct {
 }
 
 func newPodState() podState {
-	return podState{claims: map[types.UID]claim{}, idle: map[types.UID]string{}, stale: map[types.UID]StalePod{}, missing: map[policy.Mode]int{}}
+	return podState{claims: map[types.UID]claim{}, idle: map[types.UID]string{}, unclear: map[types.UID]bool{}, stale: map[types.UID]StalePod{}, missing: map[policy.Mode]int{}}
 }
 
 func newNamespaceState(name string, once events.Once) *namespaceState {

@@ -18,16 +18,28 @@ import (
 // namespace.
 func (r *reconciler) reconcileContexts(ctx context.Context, s *namespaceState, options policy.Options, claims []claim) error {
 	for _, secret := range r.Settings.SecretNames {
-		if err := r.reconcileRoots(ctx, s, secret, needsRoots(secret, claims, options)); err != nil {
+		isNeeded := needsRoots(secret, claims, options)
+		if !isNeeded && len(s.unclear) > 0 {
+			continue // an unclear pod may need them
+		}
+		if err := r.reconcileRoots(ctx, s, secret, isNeeded); err != nil {
 			return err
 		}
 	}
-	desire := desiredContext(s.name, options, claims, accountOf(s.secrets[options.SecretName]))
+	desire := desiredContext(s.name, options, claims, accountOf(s.secrets[options.SecretName]), len(s.unclear) > 0)
 	for _, e := range desire.events {
 		s.events.Record(e)
 	}
-	r.contexts.setWide(s.name, desire)
+	if desire.isUnknown {
+		return nil
+	}
 	isKnown, isMissing := r.contexts.state()
+	if len(s.unclear) > 0 {
+		r.keepIDs(s, &desire)
+	}
+	if isKnown || len(s.unclear) == 0 {
+		r.contexts.setWide(s.name, desire)
+	}
 	switch {
 	case !isKnown || isMissing && options.TLSContext != "":
 		if isMissing {
@@ -50,6 +62,15 @@ func (r *reconciler) reconcileContexts(ctx context.Context, s *namespaceState, o
 		}
 	}
 	return nil
+}
+
+// keepIDs adds to a desire the IDs that the namespace's TLSContexts of that name have.
+func (r *reconciler) keepIDs(s *namespaceState, desire *contextDesire) {
+	for _, name := range contextNames([]string{desire.name}) {
+		if current, ok := r.contexts.get(s.name, name); ok && current.isManaged {
+			desire.keep(current.ids)
+		}
+	}
 }
 
 // accountOf is the service account that a Secret serves; empty while that is unknown.

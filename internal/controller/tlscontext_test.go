@@ -121,6 +121,73 @@ func TestTLSContextWaitsForItsRoots(t *testing.T) {
 	assert.Len(t, o.requests, 4, "the delivery makes no difference")
 }
 
+// While nothing says which edges hold the Secret, what an earlier leader wrote stays,
+// and the edges count as unknown in other namespaces. When that is known, what is not
+// wanted goes.
+func TestTLSContextStaysWhileItsEdgesAreUnknown(t *testing.T) {
+	front := podClaim("front", "emissary", time.Hour)
+	front.id.Value = "one"
+	for name, test := range map[string]struct {
+		options    policy.Options
+		claims     []claim
+		state      *secretState
+		hasUnclear bool
+		requests   []string
+		// ids are those that are applied; wide those that other namespaces see, nil
+		// while they are unknown.
+		ids  []any
+		wide []string
+		// isRootsDeleted is true when the Secret of the roots goes.
+		isRootsDeleted bool
+	}{
+		"if the Secret's holder is unknown, expect all to stay": {
+			options: requested, claims: []claim{front}, state: &secretState{},
+		},
+		"if the Secret was never checked, expect all to stay": {options: requested, claims: []claim{front}},
+		"if every pod is unclear, expect all to stay":         {options: requested, hasUnclear: true},
+		"if one pod is unclear, expect the IDs that are there to stay": {
+			options: requested, claims: []claim{front}, state: goodSecret("emissary"), hasUnclear: true,
+			requests: []string{"patch", "patch"}, ids: []any{"one", "two"}, wide: []string{"one", "two"},
+		},
+		"if the holder is known, expect its IDs alone": {
+			options: requested, claims: []claim{front}, state: goodSecret("emissary"),
+			requests: []string{"patch", "patch"}, ids: []any{"one"}, wide: []string{"one"},
+		},
+		"if there is no edge, expect all to go": {
+			options: requested, requests: []string{"get", "delete", "get", "delete"}, wide: []string{}, isRootsDeleted: true,
+		},
+		"if nothing asks for them, expect them to go although a pod is unclear": {
+			options: policy.Options{SecretName: "istio-certs"}, hasUnclear: true, requests: []string{"get", "delete", "get", "delete"}, wide: []string{},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newChecker(t, newAuthority(t))
+			labels := map[string]string{policy.ManagedByLabel: policy.ManagedBy}
+			for _, name := range contextNames([]string{"istio-upstream"}) {
+				c.contexts.put(foundContext{namespace: "edge", name: name, ids: []string{"two"}, isManaged: true, content: content{labels: labels}})
+			}
+			o := newOwnedObject(c)
+			o.setCurrent(labels)
+			o.keepCurrent = true
+			c.store.roots = &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "edge", Name: "istio-certs-roots", Labels: labels}}
+			c.state.rescanned = true
+			if test.state != nil {
+				c.state.secrets["istio-certs"] = test.state
+			}
+			if test.hasUnclear {
+				c.state.unclear["unclear-1"] = true
+			}
+			require.NoError(t, c.reconcileContexts(t.Context(), c.state, test.options, test.claims))
+			assert.Equal(t, test.requests, o.requests)
+			assert.Equal(t, test.wide, c.contexts.wide["edge"])
+			assert.Equal(t, test.isRootsDeleted, c.store.roots == nil)
+			if test.ids != nil {
+				assert.Equal(t, test.ids, o.applied["spec"].(map[string]any)["ambassador_id"])
+			}
+		})
+	}
+}
+
 // What a watch has not delivered yet is not taken for absent.
 func TestTLSContextWaitsForTheIndex(t *testing.T) {
 	c := newChecker(t, newAuthority(t))
