@@ -22,7 +22,8 @@ type certLocation struct {
 
 // locateCerts determines where the certificates go. If the pod has an emptyDir
 // istio-certs, that volume is used, and the directory at which the edge mounts it is the
-// certificate directory. The message describes a conflict.
+// certificate directory. The message describes a conflict. Of mode istio it says nothing
+// about other mounts of the edge: see mergeIstioAnnotations.
 func (s *subject) locateCerts() (location certLocation, message string) {
 	edge := &s.Pod.Spec.Containers[s.edge]
 	dir := s.options.CertDir
@@ -45,19 +46,30 @@ func (s *subject) locateCerts() (location certLocation, message string) {
 		}
 		return certLocation{dir: mountDir, ownVolume: volume != nil, mounted: true}, ""
 	}
+	// In mode istio the user's OUTPUT_CERTS may choose another directory.
+	if s.options.Mode != policy.Istio {
+		message = s.mountInTheWay(dir, policy.CertDirKey)
+	}
+	return certLocation{dir: dir, ownVolume: volume != nil}, message
+}
+
+// mountInTheWay says which mount of the edge leaves no room for one at dir, or returns
+// "". setting is what chooses dir.
+func (s *subject) mountInTheWay(dir, setting string) string {
+	edge := &s.Pod.Spec.Containers[s.edge]
 	readOnly := readOnlyVolumes(s.Pod)
 	for _, m := range edge.VolumeMounts {
 		mountDir := path.Clean(m.MountPath)
 		switch {
 		case mountDir == dir || strings.HasPrefix(mountDir, dir+"/"):
-			return location, fmt.Sprintf("container %s mounts volume %s at %s, where the certificates (%s) would go; choose another directory with %s",
-				edge.Name, m.Name, m.MountPath, dir, policy.CertDirKey)
+			return fmt.Sprintf("container %s mounts volume %s at %s, where the certificates (%s) would go; choose another directory with %s",
+				edge.Name, m.Name, m.MountPath, dir, setting)
 		case strings.HasPrefix(dir, strings.TrimSuffix(mountDir, "/")+"/") && (m.ReadOnly || readOnly[m.Name]):
-			return location, fmt.Sprintf("container %s mounts volume %s read-only at %s, so nothing can be mounted at %s inside it; choose another directory with %s",
-				edge.Name, m.Name, m.MountPath, dir, policy.CertDirKey)
+			return fmt.Sprintf("container %s mounts volume %s read-only at %s, so nothing can be mounted at %s inside it; choose another directory with %s",
+				edge.Name, m.Name, m.MountPath, dir, setting)
 		}
 	}
-	return certLocation{dir: dir, ownVolume: volume != nil}, ""
+	return ""
 }
 
 // readOnlyVolumes returns the names of the volumes in which a container runtime cannot

@@ -182,6 +182,7 @@ func (s *subject) mergeIstioAnnotations(location certLocation) (out istioAnnotat
 		return out, fmt.Sprintf("annotation %s: %v", policy.IstioProxyConfigKey, err)
 	}
 	out.certDir = location.dir
+	dirSetting := policy.CertDirKey
 	if output, isSet := config.metadata("OUTPUT_CERTS"); isSet {
 		clean, problem := policy.ParseCertDir(output)
 		switch {
@@ -192,7 +193,12 @@ func (s *subject) mergeIstioAnnotations(location certLocation) (out istioAnnotat
 		case clean != location.dir && (location.mounted || s.options.CertDirSet):
 			return out, fmt.Sprintf("annotation %s sets OUTPUT_CERTS to %q, but the certificate directory is %q; make them agree", policy.IstioProxyConfigKey, output, location.dir)
 		}
-		out.certDir = clean
+		out.certDir, dirSetting = clean, "OUTPUT_CERTS in annotation "+policy.IstioProxyConfigKey
+	}
+	if !location.mounted {
+		if message := s.mountInTheWay(out.certDir, dirSetting); message != "" {
+			return out, message
+		}
 	}
 	edge := &s.Pod.Spec.Containers[s.edge]
 	if dir := FindEnv(edge, SecretDirEnv); dir != nil && path.Clean(dir.Value) != out.certDir {

@@ -151,6 +151,17 @@ func TestModeIstioRefuses(t *testing.T) {
 		"another directory in the edge": {pod: func(p *corev1.Pod) {
 			p.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "AMBASSADOR_ISTIO_SECRET_DIR", Value: "/a"}}
 		}, want: `container emissary sets AMBASSADOR_ISTIO_SECRET_DIR to "/a", but the certificate directory is "/etc/istio-certs"; make them agree`},
+		"a mount of the edge at Istio's directory": {pod: func(p *corev1.Pod) {
+			p.Annotations[policy.IstioProxyConfigKey] = "proxyMetadata: {OUTPUT_CERTS: /etc/mine}"
+			p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "other", MountPath: "/etc/mine/"}}
+		}, want: `container emissary mounts volume other at /etc/mine/, where the certificates (/etc/mine) would go; choose another directory with OUTPUT_CERTS in annotation proxy.istio.io/config`},
+		"a read-only mount of the edge around Istio's directory": {pod: func(p *corev1.Pod) {
+			p.Annotations[policy.IstioProxyConfigKey] = "proxyMetadata: {OUTPUT_CERTS: /srv/mine/certs}"
+			p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "other", MountPath: "/srv/mine", ReadOnly: true}}
+		}, want: `container emissary mounts volume other read-only at /srv/mine, so nothing can be mounted at /srv/mine/certs inside it; choose another directory with OUTPUT_CERTS in annotation proxy.istio.io/config`},
+		"a mount of the edge at the directory": {pod: func(p *corev1.Pod) {
+			p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "other", MountPath: "/etc/istio-certs"}}
+		}, want: `container emissary mounts volume other at /etc/istio-certs, where the certificates (/etc/istio-certs) would go; choose another directory with isthmus.dev/cert-dir`},
 		"captured by ambient": {pod: func(p *corev1.Pod) { p.Labels = map[string]string{policy.IstioDataplaneLabel: "ambient"} },
 			want: `label istio.io/dataplane-mode is "ambient", which contradicts isthmus.dev/mode istio; remove one of them`},
 		"peers that send mTLS": {pod: func(p *corev1.Pod) { p.Labels = map[string]string{policy.IstioTLSModeLabel: "istio"} },
@@ -330,6 +341,17 @@ func TestModeIstioTakesTheUsersDirectory(t *testing.T) {
 	assert.JSONEq(t, `{"istio-certs":{"mountPath":"/certs"}}`, after.Annotations[policy.IstioUserVolumeMount])
 	assert.Contains(t, after.Spec.Containers[0].Env, corev1.EnvVar{Name: "AMBASSADOR_ISTIO_SECRET_DIR", Value: "/certs"})
 	checkInjected(t, engine, pod, labelled("edge"), result)
+}
+
+// TestModeIstioMountsOnlyInItsDirectory shows that a volume at the default directory is in
+// nobody's way if Istio's sidecar writes elsewhere.
+func TestModeIstioMountsOnlyInItsDirectory(t *testing.T) {
+	pod := annotated(policy.ModeKey, "istio", policy.IstioProxyConfigKey, "proxyMetadata: {OUTPUT_CERTS: /etc/mine}")
+	pod.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "other", MountPath: "/etc/istio-certs"}}
+	result := newEngine(t, inject.Options{}).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+	require.Equal(t, policy.Injected, result.Reason, result.Message)
+	after := decode(t, apply(t, encode(t, pod), result))
+	assert.Equal(t, []corev1.VolumeMount{{Name: "other", MountPath: "/etc/istio-certs"}, {Name: "istio-certs", MountPath: "/etc/mine", ReadOnly: true}}, after.Spec.Containers[0].VolumeMounts)
 }
 
 // TestModeIstioFillsANameWithoutAValue shows that a name without a value counts as not set.
