@@ -110,7 +110,7 @@ func (s *subject) readProxy() (message string) {
 	if s.options.Mode != policy.Sidecar && s.options.Mode != policy.Istio {
 		return ""
 	}
-	proxy, warnings, message := policy.ReadProxy(s.Pod.Annotations)
+	proxy, warnings, message := policy.ReadProxy(s.Pod.Annotations, s.options.Mode)
 	s.proxy = proxy
 	if s.options.Mode == policy.Sidecar { // in mode istio they are Istio's concern
 		s.warnings = append(s.warnings, warnings...)

@@ -56,7 +56,7 @@ func (s *subject) currentHash(st *Status) string {
 	s.limitToFiles()
 	if options.Mode == policy.Sidecar {
 		var problem string
-		if s.proxy, _, problem = policy.ReadProxy(s.Pod.Annotations); problem != "" {
+		if s.proxy, _, problem = policy.ReadProxy(s.Pod.Annotations, options.Mode); problem != "" {
 			return ""
 		}
 	}

@@ -152,6 +152,31 @@ func TestIstioKeys(t *testing.T) {
 	}
 }
 
+// TestIstioKeysOfTheInjector shows that mode istio leaves to Istio's injector what is
+// written for it, except the port that the edge's probes need.
+func TestIstioKeysOfTheInjector(t *testing.T) {
+	for name, c := range map[string]struct {
+		key, value string
+		want       policy.Reason
+	}{
+		"if the image has capitals, expect injection":       {policy.IstioProxyImageKey, "Foo/Bar:1", policy.Injected},
+		"if the log level is unknown, expect injection":     {policy.IstioLogLevelKey, "loud", policy.Injected},
+		"if the agent's level is no word, expect injection": {policy.IstioAgentLogLevelKey, "all=1", policy.Injected},
+		"if the CPU is no quantity, expect injection":       {policy.IstioProxyCPUKey, "lots", policy.Injected},
+		"if the port is no number, expect a refusal":        {policy.IstioStatusPortKey, "65536", policy.InvalidOverride},
+		"if the port is Envoy's, expect a refusal":          {policy.IstioStatusPortKey, "15021", policy.InvalidOverride},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := annotated(policy.ModeKey, "istio", c.key, c.value)
+			result := newEngine(t, inject.Options{}).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+			assert.Equal(t, c.want, result.Reason, result.Message)
+		})
+	}
+	pod := annotated(policy.ModeKey, "istio", policy.IstioProxyMemoryKey, "2Gi", policy.IstioProxyMemLimitKey, "1Gi")
+	result := newEngine(t, inject.Options{}).Inject(inject.Request{Pod: pod, Namespace: labelled("edge")})
+	assert.Equal(t, policy.Injected, result.Reason, "a request above its limit: %s", result.Message)
+}
+
 // TestIstioKeysAreHonoured shows values that Istio accepts.
 func TestIstioKeysAreHonoured(t *testing.T) {
 	sidecar := func(pairs ...string) corev1.Container {
@@ -166,6 +191,8 @@ func TestIstioKeysAreHonoured(t *testing.T) {
 	requests := sidecar(policy.IstioProxyCPUKey, "0").Resources.Requests
 	assert.True(t, requests.Cpu().IsZero())
 	assert.Equal(t, patches.DefaultProxyImage, sidecar(policy.IstioProxyImageKey, "proxyv2").Image, "Istio takes the mesh's image for a name without a slash")
+	plain := sidecar("example.com/team", "edge")
+	assert.Equal(t, plain, sidecar(policy.IstioProxyImageKey, "", policy.IstioLogLevelKey, "", policy.IstioAgentLogLevelKey, ""), "charts render values that are not set as empty ones")
 	assert.Equal(t, "corp/proxyv2:1.30.0", sidecar(policy.IstioProxyImageKey, "corp/proxyv2:1.30.0").Image)
 
 	for _, inject := range []string{"", "true"} {

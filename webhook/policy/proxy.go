@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -50,8 +51,9 @@ func levels(known string) *regexp.Regexp {
 // ReadProxy reads Istio's own annotations, which have an effect on a pod only. They are
 // held to what Istio accepts (pkg/kube/inject/validate.go), as far as a pod with the
 // value can start. The problem is a sentence about the first value that is not
-// allowed, or "".
-func ReadProxy(podAnnotations map[string]string) (p Proxy, warnings []Warning, problem string) {
+// allowed, or "". In mode istio that is the port of the probes only: the other keys are
+// for Istio's injector, and a value of theirs that is not allowed counts as not set.
+func ReadProxy(podAnnotations map[string]string, mode Mode) (p Proxy, warnings []Warning, problem string) {
 	read := func(key string, dst *string, check func(string) string) {
 		v, ok := podAnnotations[key]
 		if !ok {
@@ -61,16 +63,16 @@ func ReadProxy(podAnnotations map[string]string) (p Proxy, warnings []Warning, p
 		switch {
 		case want == "":
 			*dst = v
-		case problem == "":
+		case problem == "" && (mode != Istio || key == IstioStatusPortKey):
 			problem = "annotation " + notAllowed(key, v, want)
 		}
 	}
-	read(IstioProxyImageKey, &p.Image, func(v string) string {
+	read(IstioProxyImageKey, &p.Image, unlessEmpty(func(v string) string {
 		if _, err := reference.ParseNormalizedNamed(v); err != nil {
 			return "want an image such as docker.io/istio/proxyv2:1.31.1"
 		}
 		return ""
-	})
+	}))
 	if !strings.Contains(p.Image, "/") { // injection-template.yaml of Istio's chart
 		p.Image = ""
 	}
@@ -78,24 +80,22 @@ func ReadProxy(podAnnotations map[string]string) (p Proxy, warnings []Warning, p
 	read(IstioProxyMemoryKey, &p.Memory, quantityProblem)
 	read(IstioProxyCPULimitKey, &p.CPULimit, quantityProblem)
 	read(IstioProxyMemLimitKey, &p.MemoryLimit, quantityProblem)
-	if problem == "" {
-		problem = limitProblem(IstioProxyCPUKey, p.CPU, IstioProxyCPULimitKey, p.CPULimit)
+	if problem == "" && mode != Istio {
+		problem = cmp.Or(limitProblem(IstioProxyCPUKey, p.CPU, IstioProxyCPULimitKey, p.CPULimit),
+			limitProblem(IstioProxyMemoryKey, p.Memory, IstioProxyMemLimitKey, p.MemoryLimit))
 	}
-	if problem == "" {
-		problem = limitProblem(IstioProxyMemoryKey, p.Memory, IstioProxyMemLimitKey, p.MemoryLimit)
-	}
-	read(IstioLogLevelKey, &p.LogLevel, func(v string) string {
+	read(IstioLogLevelKey, &p.LogLevel, unlessEmpty(func(v string) string {
 		if !proxyLogLevels.MatchString(v) {
 			return "want levels and components such as info or warning,rbac:debug, with the levels trace, debug, info, warning, error, critical or off"
 		}
 		return ""
-	})
-	read(IstioAgentLogLevelKey, &p.AgentLogLevel, func(v string) string {
+	}))
+	read(IstioAgentLogLevelKey, &p.AgentLogLevel, unlessEmpty(func(v string) string {
 		if !agentLogLevels.MatchString(v) {
 			return "want scopes and levels such as default:info,ca:debug"
 		}
 		return ""
-	})
+	}))
 	var port string
 	read(IstioStatusPortKey, &port, func(v string) string {
 		n, err := strconv.ParseUint(strings.TrimSpace(v), 10, 16)
@@ -112,6 +112,17 @@ func ReadProxy(podAnnotations map[string]string) (p Proxy, warnings []Warning, p
 		return ""
 	})
 	return p, warnings, problem
+}
+
+// unlessEmpty accepts an empty value, which Istio renders as an image or a flag without
+// one: the default is used.
+func unlessEmpty(check func(string) string) func(string) string {
+	return func(v string) string {
+		if v == "" {
+			return ""
+		}
+		return check(v)
+	}
 }
 
 // limitProblem says in a sentence that a request is above its limit, or returns "". The
