@@ -84,6 +84,8 @@ func TestMergeMount(t *testing.T) {
 	}
 }
 
+const notEmptyDir = `annotation sidecar.istio.io/userVolume: volume istio-certs is no emptyDir, so Istio's agent cannot write certificates there; make it an emptyDir with medium: Memory`
+
 func TestModeIstioRefuses(t *testing.T) {
 	chart := inject.Injector{Configuration: "istio-sidecar-injector", Reinvoked: true}
 	for name, c := range map[string]struct {
@@ -138,7 +140,16 @@ func TestModeIstioRefuses(t *testing.T) {
 			want: `annotation inject.istio.io/templates is "", and only the template sidecar is known to add a sidecar that writes certificates; remove the annotation, or choose isthmus.dev/mode: sidecar`},
 		"a Secret as Istio's volume": {pod: func(p *corev1.Pod) {
 			p.Annotations[policy.IstioUserVolumeKey] = `{"istio-certs":{"secret":{"secretName":"a"}}}`
-		}, want: `annotation sidecar.istio.io/userVolume: volume istio-certs is no emptyDir, so Istio's agent cannot write certificates there; make it an emptyDir with medium: Memory`},
+		}, want: notEmptyDir},
+		"a Secret beside an emptyDir without a value": {pod: func(p *corev1.Pod) {
+			p.Annotations[policy.IstioUserVolumeKey] = `{"istio-certs":{"emptyDir":null,"secret":{"secretName":"a"}}}`
+		}, want: notEmptyDir},
+		"a Secret whose own name is that of the volume": {pod: func(p *corev1.Pod) {
+			p.Annotations[policy.IstioUserVolumeKey] = `{"x":{"name":"istio-certs","secret":{"secretName":"a"}}}`
+		}, want: notEmptyDir},
+		"a Secret among emptyDirs of that name": {pod: func(p *corev1.Pod) {
+			p.Annotations[policy.IstioUserVolumeKey] = `[{"name":"istio-certs","secret":{"secretName":"a"}},{"name":"istio-certs","emptyDir":{}}]`
+		}, want: notEmptyDir},
 		"a Secret as volume, after Istio": {
 			pod: func(p *corev1.Pod) {
 				injectedByIstio(p)

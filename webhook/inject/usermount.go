@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -117,7 +118,8 @@ func parseMount(raw json.RawMessage, name, volume, dir string) (volumeMount, err
 
 // checkUserVolume says why the agent cannot write certificates to the volume as
 // sidecar.istio.io/userVolume defines it, or returns "". The annotation is a JSON list, or
-// a JSON object by volume name.
+// a JSON object by volume name. As in Istio's template, a name within the volume wins
+// over the key.
 func checkUserVolume(text, volume string) string {
 	if !strings.Contains(text, volume) {
 		return ""
@@ -126,22 +128,27 @@ func checkUserVolume(text, volume string) string {
 		return fmt.Sprintf("it holds %d bytes, and at most %d are read", len(text), maxUserMounts)
 	}
 	type source struct {
-		Name     string          `json:"name"`
-		EmptyDir json.RawMessage `json:"emptyDir"`
+		Name     string           `json:"name"`
+		EmptyDir *json.RawMessage `json:"emptyDir"` // nil if null
 	}
-	volumes := map[string]source{}
+	isUnusable := func(key string, v source) bool { return cmp.Or(v.Name, key) == volume && v.EmptyDir == nil }
+	found := false
 	if strings.HasPrefix(strings.TrimSpace(text), "[") {
 		var list []source
 		if err := json.Unmarshal([]byte(text), &list); err != nil {
 			return fmt.Sprintf("%q is not a JSON list of volumes, so Istio cannot read it: %v", text, err)
 		}
-		for _, v := range list {
-			volumes[v.Name] = v
+		found = slices.ContainsFunc(list, func(v source) bool { return isUnusable("", v) })
+	} else {
+		volumes := map[string]source{}
+		if err := json.Unmarshal([]byte(text), &volumes); err != nil {
+			return fmt.Sprintf("%q is not a JSON object of volumes, so Istio cannot read it: %v", text, err)
 		}
-	} else if err := json.Unmarshal([]byte(text), &volumes); err != nil {
-		return fmt.Sprintf("%q is not a JSON object of volumes, so Istio cannot read it: %v", text, err)
+		for key, v := range volumes {
+			found = found || isUnusable(key, v)
+		}
 	}
-	if v, ok := volumes[volume]; ok && v.EmptyDir == nil {
+	if found {
 		return fmt.Sprintf("volume %s is no emptyDir, so Istio's agent cannot write certificates there; make it an emptyDir with medium: Memory", volume)
 	}
 	return ""
