@@ -122,6 +122,12 @@ func TestModeIstioRefuses(t *testing.T) {
 			want: `annotation proxy.istio.io/config: it uses YAML aliases, which cannot be edited without changing their meaning; write the values out`},
 		"metadata that is a list": {pod: func(p *corev1.Pod) { p.Annotations[policy.IstioProxyConfigKey] = "proxyMetadata: []" },
 			want: `annotation proxy.istio.io/config: proxyMetadata is not a mapping, so Istio cannot read it; want names and values`},
+		"metadata in snake case": {pod: func(p *corev1.Pod) {
+			p.Annotations[policy.IstioProxyConfigKey] = "proxy_metadata: {OUTPUT_CERTS: /etc/other}"
+		}, want: `annotation proxy.istio.io/config: it writes proxy_metadata, which cannot be extended; write it as proxyMetadata`},
+		"hold in snake case": {pod: func(p *corev1.Pod) {
+			p.Annotations[policy.IstioProxyConfigKey] = "concurrency: 2\nhold_application_until_proxy_starts: false\n"
+		}, want: `annotation proxy.istio.io/config: it writes hold_application_until_proxy_starts, which cannot be extended; write it as holdApplicationUntilProxyStarts`},
 		"another directory in the config": {pod: func(p *corev1.Pod) {
 			p.Annotations[policy.IstioProxyConfigKey], p.Annotations[policy.CertDirKey] = "proxyMetadata: {OUTPUT_CERTS: /a}", "/b"
 		}, want: `annotation proxy.istio.io/config sets OUTPUT_CERTS to "/a", but the certificate directory is "/b"; make them agree`},

@@ -40,6 +40,13 @@ func parseProxyConfig(text string) (*proxyConfig, error) {
 	if hasAlias(&c.doc) {
 		return nil, errors.New("it uses YAML aliases, which cannot be edited without changing their meaning; write the values out")
 	}
+	// Istio reads both spellings of a name, and of the two the one in camel case counts: a
+	// field added beside the other spelling would replace what the user wrote.
+	for _, names := range [][2]string{{"proxy_metadata", "proxyMetadata"}, {"hold_application_until_proxy_starts", "holdApplicationUntilProxyStarts"}} {
+		if childNode(c.root(), names[0]) != nil {
+			return nil, fmt.Errorf("it writes %s, which cannot be extended; write it as %s", names[0], names[1])
+		}
+	}
 	if m := childNode(c.root(), "proxyMetadata"); m != nil && m.Kind != yaml.MappingNode && m.Tag != "!!null" {
 		return nil, errors.New("proxyMetadata is not a mapping, so Istio cannot read it; want names and values")
 	}
