@@ -28,6 +28,9 @@ type namespaceState struct {
 	// edges' Secrets, by name; empty content means that Isthmus manages no such
 	// object.
 	applied map[string]string
+	// clashing are the namespaces on which an Event about a clash of TLSContexts was
+	// recorded that has not been resolved.
+	clashing map[string]bool
 	// events are recorded once.
 	events events.Once
 }
@@ -51,7 +54,7 @@ func newPodState() podState {
 }
 
 func newNamespaceState(name string, once events.Once) *namespaceState {
-	return &namespaceState{name: name, podState: newPodState(), secrets: map[string]*secretState{}, applied: map[string]string{}, events: once}
+	return &namespaceState{name: name, podState: newPodState(), secrets: map[string]*secretState{}, applied: map[string]string{}, clashing: map[string]bool{}, events: once}
 }
 
 // forgetApplied makes the next reconciliation check the objects other than the

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -52,15 +51,25 @@ func (r *reconciler) reconcileContexts(ctx context.Context, s *namespaceState, o
 	case desire.name != "" && s.applied[desire.secret+policy.RootsSuffix] == "":
 		return nil // the TLSContext names a Secret that is not there yet, or is someone else's
 	}
+	var decisions []contextDecision
 	for _, name := range r.Settings.TLSContextNames {
-		isDesired := name == desire.name
-		if err := r.reconcileContext(ctx, s, desire, isDesired, name, r.Settings.TLSContextALPN); err != nil {
-			return err
+		if name != desire.name {
+			for _, name := range contextNames([]string{name}) {
+				if err := r.removeContext(ctx, s, contextKind(name)); err != nil {
+					return err
+				}
+			}
+			continue
 		}
-		if err := r.reconcileContext(ctx, s, desire, isDesired, name+policy.TCPSuffix, "istio"); err != nil {
-			return err
+		for _, c := range []struct{ name, alpn string }{{name, r.Settings.TLSContextALPN}, {name + policy.TCPSuffix, "istio"}} {
+			d, err := r.reconcileContext(ctx, s, desire, c.name, c.alpn)
+			if err != nil {
+				return err
+			}
+			decisions = append(decisions, d)
 		}
 	}
+	s.resolveClashes(decisions)
 	return nil
 }
 
@@ -81,47 +90,55 @@ func accountOf(s *secretState) string {
 	return s.account
 }
 
-// reconcileContext reconciles one TLSContext: the desired one, its companion, or one
-// that is no longer desired.
-func (r *reconciler) reconcileContext(ctx context.Context, s *namespaceState, desire contextDesire, isDesired bool, name, alpn string) error {
+// reconcileContext reconciles a TLSContext that is desired, or its companion.
+func (r *reconciler) reconcileContext(ctx context.Context, s *namespaceState, desire contextDesire, name, alpn string) (contextDecision, error) {
 	k := contextKind(name)
-	if !isDesired {
-		return r.removeContext(ctx, s, k)
-	}
 	wanted := content{spec: desire.spec(alpn), labels: inject.ObjectLabels(r.Settings.SecretLabels)}
 	o, d := r.contexts.decide(contextObservation{desire: desire, name: name, namespace: s.name, rescanned: s.rescanned}, wanted)
-	r.reportClashes(s, o, d)
+	s.reportClashes(o, d)
 	switch d.action {
 	case contextApply:
-		return r.applyContext(ctx, s, k, o, wanted)
+		return d, r.applyContext(ctx, s, k, o, wanted)
 	case contextKeep:
 		r.contexts.wait(s.name)
-		return nil
+		return d, nil
 	case contextWithdraw:
 		r.contexts.wait(s.name)
-		return r.removeContext(ctx, s, k)
+		return d, r.removeContext(ctx, s, k)
 	case contextReport:
 		s.events.Record(events.Warning(k.reference(s.name), EventConflict, fmt.Sprintf(
 			"%s is not managed by Isthmus (it has no label %s=%s) and is left as it is; delete it, or do not request it", k, policy.ManagedByLabel, policy.ManagedBy)))
-		return nil
+		return d, nil
 	default:
-		return fmt.Errorf("%s in namespace %s: unexpected action %q", k, s.name, d.action)
+		return d, fmt.Errorf("%s in namespace %s: unexpected action %q", k, s.name, d.action)
 	}
 }
 
 // reportClashes records the clashes of a TLSContext, once for as long as they last.
-func (r *reconciler) reportClashes(s *namespaceState, o contextObservation, d contextDecision) {
-	var regarding []corev1.ObjectReference
+func (s *namespaceState) reportClashes(o contextObservation, d contextDecision) {
 	for _, e := range clashEvents(o, d) {
 		s.events.Record(e)
-		regarding = append(regarding, e.Regarding)
+		s.clashing[e.Regarding.Namespace] = true
 	}
-	if len(d.clashes) == 0 && d.action == contextApply {
-		s.events.Resolve(namespaceReference(s.name), EventContextClash)
-		for _, other := range o.others {
-			if !slices.Contains(regarding, namespaceReference(other.namespace)) {
-				s.events.Resolve(namespaceReference(other.namespace), EventContextClash)
-			}
+}
+
+// resolveClashes forgets the clashes that have ended, so that they are recorded when
+// they come back. decisions are those on all TLSContexts of the namespace: one and its
+// companion share the Events.
+func (s *namespaceState) resolveClashes(decisions []contextDecision) {
+	lasting := map[string]bool{}
+	for _, d := range decisions {
+		if d.action == contextKeep && len(d.clashes) == 0 {
+			return // the edges of another namespace are unknown yet
+		}
+		for _, clash := range d.clashes {
+			lasting[s.name], lasting[clash.other.namespace] = true, true
+		}
+	}
+	for namespace := range s.clashing {
+		if !lasting[namespace] {
+			s.events.Resolve(namespaceReference(namespace), EventContextClash)
+			delete(s.clashing, namespace)
 		}
 	}
 }

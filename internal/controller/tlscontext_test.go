@@ -272,3 +272,32 @@ func TestReconcileContexts(t *testing.T) {
 		})
 	}
 }
+
+// A clash is reported once for as long as it lasts, also when the companion has none,
+// and again when it comes back.
+func TestClashIsReportedOnce(t *testing.T) {
+	c := newChecker(t, newAuthority(t))
+	newOwnedObject(c)
+	c.state.secrets["istio-certs"] = goodSecret("emissary")
+	claims := []claim{podClaim("front", "emissary", time.Hour)}
+	both := []string{EventContextClash, EventContextClash}
+	other := foundContext{namespace: "aaa", name: "istio-upstream", ids: []string{"default"}}
+	look := func(options policy.Options, want []string, why string) {
+		t.Helper()
+		c.recorded = nil
+		for range 3 {
+			require.NoError(t, c.reconcileContexts(t.Context(), c.state, options, claims))
+		}
+		assert.Equal(t, want, c.recorded, why)
+	}
+	c.contexts.put(other)
+	look(requested, both, "the first clash")
+	look(requested, nil, "it lasts")
+	c.contexts.remove("aaa", "istio-upstream")
+	look(requested, nil, "it has ended")
+	c.contexts.remove("edge", "istio-upstream")
+	c.contexts.put(other)
+	look(requested, both, "it came back")
+	look(policy.Options{SecretName: "istio-certs"}, nil, "nothing asks for a TLSContext")
+	look(requested, both, "it is asked for again")
+}
