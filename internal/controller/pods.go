@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 
@@ -19,14 +20,18 @@ import (
 const pageSize = 500
 
 // syncPods brings what is remembered of the pods up to date: by a scan when one is
-// due, otherwise by reading the pods that are new.
+// due, otherwise by reading the pods that are new. They are read also when the scan
+// fails: one pod that cannot be decoded makes the whole list fail.
 func (r *reconciler) syncPods(ctx context.Context, ns policy.Namespace, s *namespaceState) error {
 	basis := scanBasisOf(ns)
 	if !needsScan(s.scanBasis, basis, s.scanned, r.scanInterval(), r.Clock.Now()) {
 		return r.readNewPods(ctx, ns, s)
 	}
 	if err := r.scanPods(ctx, ns, s); err != nil {
-		return err
+		if s.scanned.IsZero() {
+			return err
+		}
+		return errors.Join(err, r.readNewPods(ctx, ns, s))
 	}
 	s.rescanned, s.scanBasis = !s.scanned.IsZero(), basis
 	s.scanned = scanTime(!s.rescanned, r.scanInterval(), r.Clock.Now(), r.Random)
@@ -55,7 +60,7 @@ func (r *reconciler) scanPods(ctx context.Context, ns policy.Namespace, s *names
 }
 
 // readNewPods reads the injected pods that are new, and forgets those that are
-// gone.
+// gone. One that cannot be read does not keep it from the others.
 func (r *reconciler) readNewPods(ctx context.Context, ns policy.Namespace, s *namespaceState) error {
 	present, err := r.injectedPods(ctx, ns.Name)
 	if err != nil {
@@ -65,6 +70,7 @@ func (r *reconciler) readNewPods(ctx context.Context, ns policy.Namespace, s *na
 	maps.DeleteFunc(s.idle, func(uid types.UID, _ string) bool { _, exists := present[uid]; return !exists })
 	maps.DeleteFunc(s.unclear, func(uid types.UID, _ bool) bool { _, exists := present[uid]; return !exists })
 	maps.DeleteFunc(s.stale, func(uid types.UID, _ StalePod) bool { _, exists := present[uid]; return !exists })
+	var errs []error
 	for uid, name := range present {
 		if _, known := s.claims[uid]; known || s.idle[uid] != "" {
 			continue
@@ -75,11 +81,12 @@ func (r *reconciler) readNewPods(ctx context.Context, ns policy.Namespace, s *na
 		case apierrors.IsNotFound(err):
 			continue
 		case err != nil:
-			return fmt.Errorf("read pod %s/%s: %w", ns.Name, name, err)
+			errs = append(errs, fmt.Errorf("read pod %s/%s: %w", ns.Name, name, err))
+			continue
 		}
 		r.classifyPod(ns, s, pod, s.claims)
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // injectedPods lists the injected pods of a namespace from the cache.

@@ -119,14 +119,16 @@ func (r *reconciler) askAPIServer(ctx context.Context, name string) (*liveNamesp
 }
 
 // reconcileEdges reconciles the objects that the edges of an opted-in namespace
-// need, and returns the time until the next reconciliation.
+// need, and returns the time until the next reconciliation. Pods that cannot be read do
+// not keep the Secrets of those that are known from renewal.
 func (r *reconciler) reconcileEdges(ctx context.Context, ns policy.Namespace) (time.Duration, error) {
 	s, began := r.state(ns.Name), r.Clock.Now()
 	for _, secret := range r.versions.changed(ns.Name) {
 		delete(s.applied, secret)
 	}
-	if err := r.syncPods(ctx, ns, s); err != nil {
-		return 0, err
+	podsErr := r.syncPods(ctx, ns, s)
+	if podsErr != nil && s.scanned.IsZero() {
+		return 0, podsErr // nothing is known yet
 	}
 	r.reportStale(ns.Name, slices.Collect(maps.Values(s.stale)))
 	desire := desireOf(ns, r.rules)
@@ -148,9 +150,12 @@ func (r *reconciler) reconcileEdges(ctx context.Context, ns policy.Namespace) (t
 	}
 	r.metrics.setEdgePods(s)
 	if err := errors.Join(errs...); err != nil {
-		return 0, err
+		return 0, errors.Join(podsErr, err)
 	}
 	r.settleChanges(s, began)
+	if podsErr != nil {
+		return 0, podsErr
+	}
 	return nextReconciliation(s.scanned, r.scanInterval(), checks, r.Clock.Now(), r.Random), nil
 }
 

@@ -39,8 +39,9 @@ type cluster struct {
 	lists     int
 	// reads counts the pods that were read by name.
 	reads int
-	// listErr is the answer to a list of pods.
-	listErr error
+	// listErr is the answer to a list of pods, and readErrs to the read of a pod by name.
+	listErr  error
+	readErrs map[string]error
 }
 
 func (c *cluster) Get(_ context.Context, key client.ObjectKey, o client.Object, _ ...client.GetOption) error {
@@ -52,6 +53,9 @@ func (c *cluster) Get(_ context.Context, key client.ObjectKey, o client.Object, 
 		}
 	case *corev1.Pod:
 		c.reads++
+		if err := c.readErrs[key.Name]; err != nil {
+			return err
+		}
 		for i := range c.pods {
 			if c.pods[i].Name == key.Name {
 				c.pods[i].DeepCopyInto(o)
@@ -310,6 +314,59 @@ func TestReconcileRemembersThePodsWhenAListFails(t *testing.T) {
 	_, err := e.Reconcile(t.Context(), request)
 	require.ErrorContains(t, err, "the server is overloaded")
 	assert.Equal(t, before, s.podState)
+}
+
+// A list of the pods that fails, or one pod that cannot be read, does not keep the Secrets
+// of the others from their checks.
+func TestReconcileRenewsWhenPodsCannotBeRead(t *testing.T) {
+	for name, test := range map[string]struct {
+		fail func(*edges)
+		want string
+	}{
+		"if the list fails, expect renewal": {
+			fail: func(e *edges) { e.cluster.listErr = errors.New("cannot decode") }, want: "list the pods of namespace edge: cannot decode",
+		},
+		"if a new pod cannot be read, expect renewal": {
+			fail: func(e *edges) {
+				broken := e.edgePod("a-broken", "")
+				broken.UID = "uid-3"
+				e.cluster.pods = append(e.cluster.pods, broken)
+				e.cluster.readErrs = map[string]error{"a-broken": errors.New("forbidden")}
+			}, want: "read pod edge/a-broken: forbidden",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEdges(t)
+			e.cluster.pods = []corev1.Pod{e.edgePod("front", "")}
+			e.reconcile()
+			require.Equal(t, 1, e.store.applies)
+
+			test.fail(e)
+			second := e.edgePod("second", "")
+			second.UID = "uid-2"
+			e.cluster.pods = append(e.cluster.pods, second)
+			e.clock.SetTime(noon.Add(23 * time.Hour))
+			if e.cluster.listErr == nil {
+				e.reconciler.state("edge").scanned = e.clock.Now()
+			}
+			e.source.bundle = e.ca.bundle(t, "emissary", noon.Add(23*time.Hour), noon.Add(47*time.Hour))
+			_, err := e.Reconcile(t.Context(), ctrl.Request{NamespacedName: client.ObjectKey{Name: "edge"}})
+			require.ErrorContains(t, err, test.want)
+			assert.Len(t, e.reconciler.state("edge").claims, 2, "the other new pod is served")
+			assert.Equal(t, noon.Add(47*time.Hour), e.reconciler.state("edge").secrets["istio-certs"].notAfter)
+		})
+	}
+}
+
+// A new leader knows no pods while their list fails, so it takes nothing away.
+func TestReconcileDoesNothingBeforeTheFirstList(t *testing.T) {
+	e := newEdges(t)
+	e.cluster.pods = []corev1.Pod{e.edgePod("front", "")}
+	e.cluster.listErr = errors.New("cannot decode")
+	_, err := e.Reconcile(t.Context(), ctrl.Request{NamespacedName: client.ObjectKey{Name: "edge"}})
+	require.EqualError(t, err, "list the pods of namespace edge: cannot decode")
+	assert.Nil(t, e.store.secret)
+	assert.Empty(t, e.reconciler.state("edge").applied)
 }
 
 // What was said of a pod without a claim is not said again at the next scan.
