@@ -151,7 +151,7 @@ func rulesOf(o Options) rules {
 }
 
 // state returns what is remembered of a namespace. Only one worker has a namespace
-// at a time, so the result needs no lock.
+// at a time, so the result needs no lock, except for firstEnd.
 func (r *reconciler) state(namespace string) *namespaceState {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -259,21 +259,28 @@ func (r *reconciler) leafSpread() time.Duration {
 }
 
 // lifeLeft is what is left of the life of the certificate in a namespace that ends
-// first; zero when there is none. Only the worker that has the namespace calls it.
+// first; zero when there is none. The queue calls it in a goroutine of its own.
 func (r *reconciler) lifeLeft(namespace string) time.Duration {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	s, ok := r.namespaces[namespace]
-	r.mu.Unlock()
 	if !ok {
 		return 0
 	}
-	now, first := r.Clock.Now(), time.Duration(0)
+	return max(s.firstEnd.Sub(r.Clock.Now()), 0)
+}
+
+// setFirstEnd notes when the first of a namespace's valid certificates ends.
+func (r *reconciler) setFirstEnd(s *namespaceState) {
+	now, first := r.Clock.Now(), time.Time{}
 	for _, secret := range s.secrets {
-		if left := secret.lifeLeft(now); left > 0 && (first == 0 || left < first) {
-			first = left
+		if secret.notAfter.After(now) && (first.IsZero() || secret.notAfter.Before(first)) {
+			first = secret.notAfter
 		}
 	}
-	return first
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.firstEnd = first
 }
 
 func (r *reconciler) reportStale(namespace string, pods []StalePod) {

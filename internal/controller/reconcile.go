@@ -123,6 +123,7 @@ func (r *reconciler) askAPIServer(ctx context.Context, name string) (*liveNamesp
 // not keep the Secrets of those that are known from renewal.
 func (r *reconciler) reconcileEdges(ctx context.Context, ns policy.Namespace) (time.Duration, error) {
 	s, began := r.state(ns.Name), r.Clock.Now()
+	defer r.setFirstEnd(s)
 	for _, secret := range r.versions.changed(ns.Name) {
 		delete(s.applied, secret)
 	}

@@ -210,7 +210,46 @@ func TestRetriesFollowTheLifeThatIsLeft(t *testing.T) {
 	c.source.err = errors.New("connection refused")
 	_, err = c.check(t)
 	require.Error(t, err)
+	c.state.secrets["ended"] = &secretState{notAfter: noon}
+	c.state.secrets["later"] = &secretState{notAfter: noon.Add(48 * time.Hour)}
+	c.setFirstEnd(c.state)
 	assert.Equal(t, 5*time.Minute, c.lifeLeft("edge"))
 	c.clock.SetTime(noon.Add(24 * time.Hour))
 	assert.Zero(t, c.lifeLeft("edge"))
+	c.setFirstEnd(c.state)
+	assert.Equal(t, 24*time.Hour, c.lifeLeft("edge"), "a certificate that has ended does not hide one that will")
+}
+
+// The queue calls lifeLeft in a goroutine of its own, also while a worker has the
+// namespace.
+func TestLifeLeftWhileANamespaceIsReconciled(t *testing.T) {
+	e := newEdges(t)
+	ended := make(chan struct{})
+	stop := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				e.lifeLeft("edge")
+			}
+		}
+	}()
+	for i := range 10 {
+		e.cluster.pods = nil
+		if i%2 == 0 {
+			e.cluster.pods = []corev1.Pod{e.edgePod("front", "")}
+		}
+		e.reconcile()
+	}
+	close(stop)
+	<-ended
+	e.cluster.pods = []corev1.Pod{e.edgePod("front", "")}
+	e.reconcile()
+	assert.Equal(t, 24*time.Hour, e.lifeLeft("edge"))
+	e.cluster.pods = nil
+	e.reconcile()
+	assert.Zero(t, e.lifeLeft("edge"), "the Secret is not checked any longer")
 }

@@ -33,6 +33,10 @@ type namespaceState struct {
 	clashing map[string]bool
 	// events are recorded once.
 	events events.Once
+	// firstEnd is when the first of the valid certificates ends; zero when there is none.
+	// It alone is read by others than the worker that has the namespace, with the
+	// reconciler's lock.
+	firstEnd time.Time
 }
 
 // podState is what is remembered of the pods of a namespace, by their UID.
