@@ -166,14 +166,22 @@ func claimsOf(account string, claims []claim) []claim {
 }
 
 // holdingClaims are the claims of the service accounts that the Secrets serve: nobody
-// else may write them. isKnown is false while a Secret has not been checked.
+// else may write them. isKnown is false while a Secret has not been checked. A Secret
+// of which no claim can be resolved does not keep the others waiting: it will serve its
+// only service account; of several nobody knows which.
 func holdingClaims(groups map[string][]claim, secrets map[string]*secretState) (holding []claim, isKnown bool) {
 	for name, claims := range groups {
 		s := secrets[name]
-		if s == nil || !s.isKnown() {
+		switch {
+		case s != nil && s.isKnown():
+			holding = append(holding, claimsOf(s.account, claims)...)
+		case s == nil || !s.hasIgnored:
 			return nil, false
+		default:
+			if own := claimsOf(claims[0].serviceAccount, claims); len(own) == len(claims) {
+				holding = append(holding, own...)
+			}
 		}
-		holding = append(holding, claimsOf(s.account, claims)...)
 	}
 	return holding, true
 }

@@ -160,4 +160,13 @@ func TestHoldingClaims(t *testing.T) {
 	holding, isKnown := holdingClaims(groups, secrets)
 	assert.True(t, isKnown)
 	assert.ElementsMatch(t, []claim{front, elsewhere}, holding)
+
+	secrets["istio-other"] = &secretState{hasIgnored: true}
+	holding, isKnown = holdingClaims(groups, secrets)
+	assert.True(t, isKnown, "one that cannot be checked does not keep the others waiting")
+	assert.ElementsMatch(t, []claim{front, elsewhere}, holding, "the only service account that claims it keeps its rights")
+	groups["istio-other"] = append(groups["istio-other"], podClaim("d", "d", 0))
+	holding, isKnown = holdingClaims(groups, secrets)
+	assert.True(t, isKnown)
+	assert.ElementsMatch(t, []claim{front}, holding, "of two service accounts nobody knows which it serves")
 }

@@ -336,6 +336,35 @@ func TestClaimThatCannotBeResolvedIsLeftOut(t *testing.T) {
 	assert.Equal(t, 2, said(), "all was well in between")
 }
 
+// All pods name a revision of Istio that is gone: the Event on a pod says so too.
+func TestClaimsOfWhichNoneCanBeResolved(t *testing.T) {
+	l := newLife(t)
+	l.o.mesh[""] = meshSettings{err: errors.New("no such revision of Istio")}
+	l.check()
+	l.check()
+	assert.Equal(t, []string{EventFailed, EventClaimIgnored}, l.reasons())
+	assert.Equal(t, "front", l.recorded[1].Regarding.Name)
+	assert.True(t, l.state.hasIgnored)
+	l.o.rootsErr = errors.New("not read yet")
+	l.check()
+	l.o.rootsErr = nil
+	l.check()
+	assert.Equal(t, 1, countOf(l.reasons(), EventClaimIgnored), "without roots nothing is known of the claims")
+	l.o.mesh = defaultMesh()
+	l.check()
+	assert.False(t, l.state.hasIgnored)
+	assert.True(t, l.state.isKnown())
+}
+
+func countOf(list []string, reason string) (n int) {
+	for _, other := range list {
+		if other == reason {
+			n++
+		}
+	}
+	return n
+}
+
 // The mesh moves to another trust domain.
 func TestMigrationOfTheTrustDomain(t *testing.T) {
 	l := newLife(t)

@@ -100,6 +100,9 @@ func decideSecret(o secretObservation, s secretState, r rules, now time.Time, ra
 	if err != nil {
 		// Roots or mesh settings are not available yet; retry at the regular interval.
 		d.effects.record(events.Warning(secret, EventFailed, err.Error()))
+		if len(ignored) > 0 {
+			d.reportIgnored(o, ignored)
+		}
 		return d.done(d.regular, now)
 	}
 	d.holder = holder

@@ -77,17 +77,18 @@ func TestDecideSecret(t *testing.T) {
 			change: func(_ *testing.T, c *secretCase) { c.o.roots, c.o.rootsErr = nil, errors.New("no ConfigMap") },
 			step:   stepDone, next: interval, events: []string{"Warning Failed " + secret + ": roots of the mesh: no ConfigMap"},
 		},
-		"if the mesh's settings are unknown, expect an Event and the regular check": {
+		"if the mesh's settings are unknown, expect an Event on Secret and pod and the regular check": {
 			change: func(_ *testing.T, c *secretCase) {
 				c.o.mesh = map[string]meshSettings{"": {err: errors.New("no default revision")}}
 			},
-			step: stepDone, next: interval, events: []string{"Warning Failed " + secret + ": no default revision"},
+			step: stepDone, next: interval, events: []string{"Warning Failed " + secret + ": no default revision",
+				"Warning ClaimIgnored Pod/front: secret istio-certs does not take service account emissary into account: no default revision"},
 		},
-		"if the identity is invalid, expect an Event and the regular check": {
+		"if the identity is invalid, expect an Event on Secret and pod and the regular check": {
 			change: func(_ *testing.T, c *secretCase) {
 				c.o.mesh = map[string]meshSettings{"": {}}
 			},
-			step: stepDone, next: interval, events: []string{"Warning Failed " + secret + `: trust domain ""`},
+			step: stepDone, next: interval, events: []string{"Warning Failed " + secret + `: trust domain ""`, "Warning ClaimIgnored Pod/front: "},
 		},
 		"if it is absent, expect the source to be asked": {
 			change: func(_ *testing.T, c *secretCase) { c.o.secret = nil },
