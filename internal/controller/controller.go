@@ -63,7 +63,8 @@ type reconciler struct {
 	namespaces map[string]*namespaceState
 	// secrets is the number of Secrets that are checked, in all namespaces.
 	secrets int
-	// waiting are the namespaces whose last request to a source failed.
+	// waiting are the namespaces whose last request to a source failed; true for those
+	// whose source is available again since.
 	waiting map[string]bool
 }
 
@@ -102,7 +103,7 @@ func Add(mgr manager.Manager, o Options) error {
 		if !ok {
 			continue
 		}
-		if err := mgr.Add(&follower{onChange: reconnecting.OnAvailable, namespaces: r.waitingNamespaces, pause: availablePause, requeue: requeue}); err != nil {
+		if err := mgr.Add(&follower{onChange: reconnecting.OnAvailable, namespaces: r.wakeNamespaces, pause: availablePause, requeue: requeue}); err != nil {
 			return err
 		}
 	}
@@ -213,17 +214,35 @@ func (r *reconciler) setWaiting(namespace string, isWaiting bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if isWaiting {
-		r.waiting[namespace] = true
+		if _, ok := r.waiting[namespace]; !ok {
+			r.waiting[namespace] = false
+		}
 		return
 	}
 	delete(r.waiting, namespace)
 }
 
-// waitingNamespaces lists the namespaces that wait for a source.
-func (r *reconciler) waitingNamespaces() []string {
+// wakeNamespaces lists the namespaces that wait for a source, and has the next
+// reconciliation of each send its requests at once.
+func (r *reconciler) wakeNamespaces() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Collect(maps.Keys(r.waiting))
+	names := slices.Collect(maps.Keys(r.waiting))
+	for _, name := range names {
+		r.waiting[name] = true
+	}
+	return names
+}
+
+// isWoken reports, once, whether a namespace's source is available again.
+func (r *reconciler) isWoken(namespace string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	isWoken := r.waiting[namespace]
+	if isWoken {
+		r.waiting[namespace] = false
+	}
+	return isWoken
 }
 
 // knownNamespaces lists the namespaces that have a state.

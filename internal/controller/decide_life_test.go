@@ -453,6 +453,34 @@ func TestPendingSourceNearTheEndOfTheCertificate(t *testing.T) {
 	assert.False(t, l.state.askAfter.After(l.now.Add(30*time.Second)), "a third of ninety seconds")
 }
 
+// A Secret whose source has been pending for long is deleted, and made good by somebody
+// else: each begins anew.
+func TestWaitForAPendingSourceEndsWhenTheSecretChanges(t *testing.T) {
+	l := newLife(t)
+	l.holdGood(policy.IstioCA)
+	good := l.store.secret
+	l.answer = func(secretDecision) (*certs.Bundle, error) { return nil, certs.ErrPending }
+	l.now, l.state.asks = l.now.Add(17*time.Hour), 20
+	l.check()
+	require.Len(t, l.asks, 1)
+	require.Greater(t, l.state.askAfter.Sub(l.now), 50*time.Second)
+
+	l.store.secret = nil
+	l.now = l.now.Add(time.Second)
+	l.check()
+	assert.Len(t, l.asks, 2, "the repair does not wait")
+	assert.Equal(t, l.now, l.state.pendingSince)
+	l.now = l.now.Add(time.Second)
+	l.check()
+	assert.Len(t, l.asks, 2, "a Secret that stays absent waits")
+
+	l.store.secret, l.state.asks = good, 20
+	l.now = l.now.Add(time.Second)
+	l.check()
+	assert.Equal(t, 1, l.state.asks)
+	assert.Equal(t, l.now, l.state.pendingSince)
+}
+
 // An edge that notices new roots only with a new certificate gets one, at a time that is
 // spread.
 func TestChangeOfRootsIsFollowedByANewLeaf(t *testing.T) {

@@ -165,8 +165,8 @@ func (d *secretDecision) observe(now time.Time, random func() float64) {
 		d.effects.formerTarget = &former
 	}
 	d.state = before.remember(h, now)
-	if isOther {
-		d.state.resetPending() // it was another request
+	if isOther || (before.state == publish.Good) != (d.state.state == publish.Good) {
+		d.state.resetPending() // it was another request, or for another reason
 	}
 	d.effects.isObserved = true
 	if former := policy.Source(h.observation.Source); former != h.source && leavesObjects(former) {

@@ -135,6 +135,11 @@ func (r *reconciler) reconcileEdges(ctx context.Context, ns policy.Namespace) (t
 	desire := desireOf(ns, r.rules)
 	claims := slices.AppendSeq(desire.claims, maps.Values(s.claims))
 	groups := groupBySecret(claims)
+	if r.isWoken(s.name) {
+		for _, secret := range s.secrets {
+			secret.askAfter = time.Time{}
+		}
+	}
 	var errs []error
 	var checks []time.Time
 	for _, secret := range slices.Sorted(maps.Keys(groups)) {
