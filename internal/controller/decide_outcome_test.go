@@ -176,3 +176,40 @@ func TestObjectsOfASourceThatIsNoLongerUsed(t *testing.T) {
 		})
 	}
 }
+
+// The namespace chose cert-manager, which never issued, and goes back to istio-ca: no
+// Secret says that there is a Certificate.
+func TestObjectsOfASourceThatNeverIssued(t *testing.T) {
+	l := newLife(t)
+	l.holdGood(policy.IstioCA)
+	bundle := l.ca.bundle(t, "emissary", noon.Add(-time.Hour), noon.Add(23*time.Hour))
+	change := func(source policy.Source) {
+		l.o.claims[0].options.Source = source
+		l.answer = func(d secretDecision) (*certs.Bundle, error) {
+			if d.source == policy.CertManager {
+				return nil, certs.ErrPending
+			}
+			return bundle, nil
+		}
+		l.live(l.now.Add(10 * time.Minute))
+	}
+	for i := range 2 {
+		change(policy.CertManager)
+		assert.Len(t, l.removed, i, "it is used")
+		change(policy.IstioCA)
+		assert.Len(t, l.removed, i+1)
+	}
+	assert.Equal(t, []policy.Source{policy.CertManager, policy.CertManager}, l.removed)
+
+	// A removal that failed is not made up for once the source is used again.
+	change(policy.CertManager)
+	l.removeErr = errors.New("forbidden")
+	change(policy.IstioCA)
+	tries := len(l.removed)
+	assert.Greater(t, tries, 2)
+	l.removeErr = nil
+	change(policy.CertManager)
+	assert.Len(t, l.removed, tries)
+	change(policy.IstioCA)
+	assert.Len(t, l.removed, tries+1)
+}

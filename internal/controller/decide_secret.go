@@ -169,6 +169,14 @@ func (d *secretDecision) observe(now time.Time, random func() float64) {
 		d.state.resetPending() // it was another request, or for another reason
 	}
 	d.effects.isObserved = true
+	if isOther && d.state.leftover.source == h.source {
+		d.state.leftover = leftover{} // it is used again
+	}
+	if former := policy.Source(before.target.Source); isOther && former != h.source && leavesObjects(former) {
+		// It may have created objects although it never issued. They may have been removed
+		// before: it was used again since.
+		d.state.leftover = leftover{source: former}
+	}
 	if former := policy.Source(h.observation.Source); former != h.source && leavesObjects(former) {
 		d.state.leftover.note(former)
 	}
