@@ -202,6 +202,92 @@ func TestObjectsAreFenced(t *testing.T) {
 	}
 }
 
+// patchAsUser adds fields to an object as an administrator, with a field manager of its own.
+func patchAsUser(t *testing.T, resource schema.GroupVersionResource, name, patch string) {
+	t.Helper()
+	administrator, err := dynamic.NewForConfig(admin)
+	require.NoError(t, err)
+	_, err = administrator.Resource(resource).Namespace(fenced).Patch(t.Context(), name, types.MergePatchType, []byte(patch), metav1.PatchOptions{FieldManager: "kubectl-edit"})
+	require.NoError(t, err)
+}
+
+// Users may add fields to the controller's objects. A server-side apply keeps them, so the
+// policy must not refuse what the controller changes beside them.
+func TestFieldsOfUsersDoNotBlockTheController(t *testing.T) {
+	serveKind(t, tlsContextsResource, "TLSContext", "tlscontext")
+	serveKind(t, certificatesResource, "Certificate", "certificate")
+	c := install(t, everyOption)
+	c.namespace(fenced, enabledNamespace)
+	controller := c.dynamicFor(releaseNamespace, controllerName)
+	tlsContext := func(spec string) string {
+		return `{"apiVersion":"getambassador.io/v3alpha1","kind":"TLSContext","metadata":{"name":"istio-upstream","labels":{"app.kubernetes.io/managed-by":"isthmus"}},
+			"spec":{"secret":"istio-certs","secret_namespacing":false` + spec + `}}`
+	}
+	certificate := func(duration, spec string) string {
+		return `{"apiVersion":"cert-manager.io/v1","kind":"Certificate","metadata":{"name":"istio-certs","labels":{"app.kubernetes.io/managed-by":"isthmus"}},
+			"spec":{"secretName":"istio-certs-issued","issuerRef":{"name":"mesh-ca","kind":"ClusterIssuer"},"usages":["client auth"],
+			"uris":["spiffe://cluster.local/ns/` + fenced + `/sa/edge"],"duration":"` + duration + `"` + spec + `}}`
+	}
+	const labels = `,"secretTemplate":{"labels":{"app.kubernetes.io/managed-by":"isthmus"}}`
+	apply := func(resource schema.GroupVersionResource, name, text string, dryRun ...string) error {
+		_, err := controller.Resource(resource).Namespace(fenced).Patch(t.Context(), name, types.ApplyPatchType, []byte(text),
+			metav1.PatchOptions{FieldManager: "isthmus", Force: ptr.To(true), DryRun: dryRun})
+		return err
+	}
+	awaitDenial(t, objectPolicy, func() error { return apply(tlsContextsResource, "istio-upstream", tlsContext(`,"hosts":["*"]`), dryRun...) })
+
+	tests := map[string]struct {
+		resource    schema.GroupVersionResource
+		name        string
+		first, user string // what the controller applies first, and what the user adds to it
+		then        string
+		wantRefused bool
+	}{
+		"if the context has a user's field, expect no refusal": {
+			tlsContextsResource, "istio-upstream", tlsContext(""), `{"spec":{"min_tls_version":"v1.2","hosts":["example.com"]}}`, tlsContext(`,"ambassador_id":["edge"]`), false,
+		},
+		"if the controller changes a user's field of the context, expect a refusal": {
+			tlsContextsResource, "istio-upstream", tlsContext(""), `{"spec":{"hosts":["example.com"]}}`, tlsContext(`,"hosts":["*"]`), true,
+		},
+		"if the certificate has a user's fields, expect no refusal": {
+			certificatesResource, "istio-certs", certificate("24h", labels), `{"spec":{"subject":{"organizations":["edge"]},"dnsNames":["edge.example.com"]}}`, certificate("6h", labels), false,
+		},
+		"if the controller changes a user's field of the certificate, expect a refusal": {
+			certificatesResource, "istio-certs", certificate("24h", ""), `{"spec":{"dnsNames":["edge.example.com"]}}`, certificate("6h", `,"dnsNames":["example.com"]`), true,
+		},
+		"if a user annotates and labels the template, expect no refusal": {
+			certificatesResource, "istio-certs", certificate("24h", labels), `{"spec":{"secretTemplate":{"annotations":{"a":"b"},"labels":{"team":"edge"}}}}`, certificate("6h", labels), false,
+		},
+		"if a user wrote the template, expect no refusal of the label": {
+			certificatesResource, "istio-certs", certificate("24h", ""), `{"spec":{"secretTemplate":{"annotations":{"a":"b"},"labels":{"team":"edge"}}}}`, certificate("6h", labels), false,
+		},
+		"if the controller changes a user's annotation, expect a refusal": {
+			certificatesResource, "istio-certs", certificate("24h", ""), `{"spec":{"secretTemplate":{"annotations":{"a":"b"}}}}`, certificate("6h", `,"secretTemplate":{"annotations":{"a":"c"}}`), true,
+		},
+		"if the controller adds an annotation to a user's, expect a refusal": {
+			certificatesResource, "istio-certs", certificate("24h", ""), `{"spec":{"secretTemplate":{"annotations":{"a":"b"}}}}`, certificate("6h", `,"secretTemplate":{"annotations":{"kubernetes.io/service-account.name":"x"}}`), true,
+		},
+		"if the controller adds another label to the template, expect a refusal": {
+			certificatesResource, "istio-certs", certificate("24h", labels), `{"spec":{"subject":{"organizations":["edge"]}}}`, certificate("6h", `,"secretTemplate":{"labels":{"team":"edge"}}`), true,
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			require.NoError(t, apply(test.resource, test.name, test.first))
+			t.Cleanup(func() {
+				assert.NoError(t, controller.Resource(test.resource).Namespace(fenced).Delete(context.WithoutCancel(t.Context()), test.name, metav1.DeleteOptions{}))
+			})
+			patchAsUser(t, test.resource, test.name, test.user)
+			err := apply(test.resource, test.name, test.then)
+			if test.wantRefused {
+				assert.NoError(t, checkForbidden(err))
+				return
+			}
+			assert.NoError(t, err)
+		})
+	}
+}
+
 // What the source cert-manager itself writes passes. No cert-manager runs here, so nothing
 // is issued.
 func TestTheSourceCertManagerPassesThePolicy(t *testing.T) {
@@ -220,13 +306,24 @@ func TestTheSourceCertManagerPassesThePolicy(t *testing.T) {
 	require.NoError(t, err)
 	id, err := certs.Identity("cluster.local", fenced, "edge")
 	require.NoError(t, err)
-	for _, ttl := range []time.Duration{0, 6 * time.Hour} {
-		_, err = source.Bundle(t.Context(), certs.Request{
+	request := func(ttl time.Duration) {
+		t.Helper()
+		_, err := source.Bundle(t.Context(), certs.Request{
 			Namespace: fenced, ServiceAccount: "edge", Secret: "istio-certs", TTL: ttl,
 			Want: certs.Want{ID: id, Roots: []*x509.Certificate{certtest.NewAuthority(t).Certificate}, Now: time.Now()},
 		})
 		assert.ErrorIs(t, err, certs.ErrPending)
 	}
+	request(0)
+	request(6 * time.Hour)
+	patchAsUser(t, certificatesResource, "istio-certs", `{"spec":{"subject":{"organizations":["edge"]},"keystores":{"jks":{"create":true}},
+		"secretTemplate":{"labels":{"team":"edge"},"annotations":{"example.com/owner":"edge"}}}}`)
+	request(12 * time.Hour)
+	current, err := attacker.Resource(certificatesResource).Namespace(fenced).Get(t.Context(), "istio-certs", metav1.GetOptions{})
+	require.NoError(t, err)
+	duration, _, err := unstructured.NestedString(current.Object, "spec", "duration")
+	require.NoError(t, err)
+	assert.Equal(t, "12h0m0s", duration, "fields of others do not block a change")
 	require.NoError(t, source.Remove(t.Context(), fenced, "istio-certs"))
 	_, err = attacker.Resource(certificatesResource).Namespace(fenced).Get(t.Context(), "istio-certs", metav1.GetOptions{})
 	assert.True(t, apierrors.IsNotFound(err), "%v", err)
