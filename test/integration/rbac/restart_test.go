@@ -14,6 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/isthmus-mesh/isthmus/internal/restart"
 )
 
 const (
@@ -203,6 +205,30 @@ func (c *cluster) awaitPolicy(attacker kubernetes.Interface) {
 		assert.NoError(t, patchDeployment(c.t.Context(), attacker, unannotatedNamespace, "asks", restartPatch))
 		assert.ErrorContains(t, patchDeployment(c.t.Context(), attacker, unannotatedNamespace, "silent", restartPatch), "isthmus.dev/restart-when-stale")
 	}, time.Minute, 100*time.Millisecond)
+}
+
+// Before every restart the controller reads its own Deployment and the webhook's, which are
+// in its namespace whether or not controller.namespaces limits the controller to others.
+func TestTheControllerReadsItsOwnDeployments(t *testing.T) {
+	for name, namespaces := range map[string]string{"every namespace": "[]", "two namespaces": "[" + annotatedNamespace + ", " + unannotatedNamespace + "]"} {
+		t.Run(name, func(t *testing.T) {
+			kube, err := kubernetes.NewForConfig(admin)
+			require.NoError(t, err)
+			c := &cluster{t: t, admin: kube}
+			c.namespace(annotatedNamespace, enabledNamespace)
+			c.namespace(unannotatedNamespace, enabledNamespace)
+			c = install(t, "controller: {restartStale: {enabled: true}, namespaces: "+namespaces+"}")
+			controller := c.clientFor(releaseNamespace, controllerName)
+			require.EventuallyWithT(t, func(collect *assert.CollectT) {
+				err := restart.CheckWebhook(controller, releaseNamespace)(t.Context())
+				assert.ErrorContains(collect, err, controllerName+" is not rolled out", "no node runs its pods")
+			}, 30*time.Second, 50*time.Millisecond)
+			_, err = controller.AppsV1().Deployments(releaseNamespace).Get(t.Context(), webhookName, metav1.GetOptions{})
+			assert.NoError(t, err)
+			_, err = controller.AppsV1().Deployments(releaseNamespace).List(t.Context(), metav1.ListOptions{})
+			assert.NoError(t, checkForbidden(err))
+		})
+	}
 }
 
 // If restarts are disabled, the controller may neither read nor change workloads.
