@@ -191,6 +191,87 @@ func TestExtraRootsAreThoseOfAllRevisions(t *testing.T) {
 	assert.Contains(t, described, "(ConfigMap istio-system/istio-canary mesh.caCertificates)")
 }
 
+// configWithRoots is a ConfigMap with a MeshConfig that has these extra roots.
+func configWithRoots(t *testing.T, revision string, roots ...*certtest.Pair) *corev1.ConfigMap {
+	t.Helper()
+	config := map[string]any{"trustDomain": "cluster.local"}
+	if len(roots) > 0 {
+		config["caCertificates"] = []map[string]string{{"pem": joinPEM(roots...)}}
+	}
+	text, err := json.Marshal(config)
+	require.NoError(t, err)
+	return &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: DefaultNamespace, Name: objectName("istio", revision)}, Data: map[string]string{keyMesh: string(text)},
+	}
+}
+
+func TestExtraRootsOutliveTheirObject(t *testing.T) {
+	one, two := certtest.NewAuthority(t), certtest.NewAuthority(t)
+	injector := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: DefaultNamespace, Name: injectorName}, Data: map[string]string{keyValues: "{}"}}
+	broken := configWithRoots(t, "")
+	broken.Data[keyMesh] = "trustDomain: [broken"
+	plane := func(revision string, config *corev1.ConfigMap) ControlPlane {
+		return ControlPlane{Namespace: DefaultNamespace, Revision: revision, Injector: injector, MeshConfig: config}
+	}
+	type planes = map[string]ControlPlane
+	with, none, gone := plane("", configWithRoots(t, "", one)), plane("", configWithRoots(t, "")), plane("", nil)
+	const wantErr = "ConfigMap istio-system/istio does not exist: the roots that its mesh.caCertificates had stay in use until it is back"
+	tests := map[string]struct {
+		steps   []planes
+		want    []*certtest.Pair
+		wantErr string
+	}{
+		"if the ConfigMap is gone, expect the roots":                {[]planes{{"": with}, {"": gone}}, []*certtest.Pair{one}, wantErr},
+		"if it stays away, expect the roots":                        {[]planes{{"": with}, {"": gone}, {"": gone}}, []*certtest.Pair{one}, wantErr},
+		"if all of Istio is gone, expect the roots":                 {[]planes{{"": with}, {}, {}}, []*certtest.Pair{one}, wantErr},
+		"if the injector comes back first, expect the roots":        {[]planes{{"": with}, {}, {"": gone}}, []*certtest.Pair{one}, wantErr},
+		"if the ConfigMap comes back invalid, expect the roots":     {[]planes{{"": with}, {"": gone}, {"": plane("", broken)}}, []*certtest.Pair{one}, "ConfigMap istio-system/istio mesh: "},
+		"if it comes back with other roots, expect those":           {[]planes{{"": with}, {}, {"": plane("", configWithRoots(t, "", two))}}, []*certtest.Pair{two}, ""},
+		"if it comes back without roots, expect none":               {[]planes{{"": with}, {"": gone}, {"": none}}, nil, ""},
+		"if there never were roots, expect no error":                {[]planes{{"": none}, {"": gone}, {}}, nil, ""},
+		"if one of two revisions is gone, expect the other's roots": {[]planes{{"": with, "canary": plane("canary", configWithRoots(t, "canary", two))}, {"": with}}, []*certtest.Pair{one}, ""},
+		"if one of two revisions has lost its ConfigMap, expect the roots of both": {
+			[]planes{{"": with, "canary": plane("canary", configWithRoots(t, "canary", two))}, {"": gone, "canary": plane("canary", configWithRoots(t, "canary", two))}}, []*certtest.Pair{one, two}, wantErr,
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			state := &meshState{namespace: DefaultNamespace}
+			for _, planes := range test.steps {
+				state = state.next(planes, injectors{})
+			}
+			var want []*x509.Certificate
+			for _, pair := range test.want {
+				want = append(want, pair.Certificate)
+			}
+			assert.ElementsMatch(t, want, state.extraRoots)
+			if test.wantErr == "" {
+				assert.NoError(t, state.extraRootsErr)
+				return
+			}
+			assert.ErrorContains(t, state.extraRootsErr, test.wantErr)
+		})
+	}
+}
+
+func TestRootsOutliveMeshConfig(t *testing.T) {
+	one, two := certtest.NewAuthority(t), certtest.NewAuthority(t)
+	c := newCluster(configWithRoots(t, "", two))
+	w := startWatcher(t, Options{Client: c})
+	r, changes := startRoots(t, RootsOptions{Client: newCluster(newRootConfigMap(joinPEM(one))), Mesh: w.SharedMesh, Extra: w.ExtraRoots})
+	eventually(t, "both roots are read", func() bool { return hasRoots(r, one, two) })
+	configMaps := c.CoreV1().ConfigMaps(DefaultNamespace)
+	require.NoError(t, configMaps.Delete(t.Context(), "istio", metav1.DeleteOptions{}))
+	eventually(t, "the loss is seen", func() bool { return r.Err() != nil })
+	assert.ErrorContains(t, r.Err(), "ConfigMap istio-system/istio does not exist")
+	assert.True(t, hasRoots(r, one, two), "the last good ones are kept")
+	_, err := configMaps.Create(t.Context(), configWithRoots(t, "", two), metav1.CreateOptions{})
+	require.NoError(t, err)
+	eventually(t, "the ConfigMap is read", func() bool { return r.Err() == nil })
+	assert.True(t, hasRoots(r, one, two))
+	assert.Equal(t, int32(1), changes.Load(), "no Secret is written")
+}
+
 func TestRootsAreMissingAtFirst(t *testing.T) {
 	one := certtest.NewAuthority(t)
 	c, log := newCluster(), &logLines{}

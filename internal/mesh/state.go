@@ -21,10 +21,19 @@ type meshState struct {
 	absentReason string
 	revisions    map[string]revisionState
 	injectors    injectors
+	// extra holds the extra roots by revision.
+	extra map[string]extraRoots
 	// extraRoots are those of all revisions, and extraRootsErr says which of them
 	// cannot be read.
 	extraRoots    []*x509.Certificate
 	extraRootsErr error
+}
+
+// extraRoots are the last good roots in the MeshConfig of one revision.
+type extraRoots struct {
+	roots []*x509.Certificate
+	// err says what of them cannot be read now; nil if all can.
+	err error
 }
 
 // revisionState holds the settings of one revision.
@@ -52,18 +61,44 @@ func (s *meshState) next(planes map[string]ControlPlane, injectors injectors) *m
 		}
 		next.revisions[name] = revisionState{discovered: &discovered, effective: discovered.withExplicit(s.explicit)}
 	}
-	next.mergeExtraRoots()
+	next.setExtraRoots(s.extra, planes)
 	return next
 }
 
-// mergeExtraRoots sets the extra roots to those of all revisions.
-func (s *meshState) mergeExtraRoots() {
-	var problems []error
-	for _, name := range slices.Sorted(maps.Keys(s.revisions)) {
-		if d := s.revisions[name].discovered; d != nil {
-			s.extraRoots = certs.MergeRoots(s.extraRoots, d.ExtraRoots)
-			problems = append(problems, d.ExtraRootsErr)
+// setExtraRoots sets the extra roots to those of all revisions. A MeshConfig that is
+// absent says nothing about roots: a revision keeps its earlier ones, and so does each
+// revision while no Istio is found. Only a revision that is gone while others are there
+// takes its roots along.
+func (s *meshState) setExtraRoots(earlier map[string]extraRoots, planes map[string]ControlPlane) {
+	s.extra = make(map[string]extraRoots)
+	keep := func(name string, err error) {
+		if before := earlier[name]; len(before.roots) > 0 {
+			s.extra[name] = extraRoots{before.roots, err}
 		}
+	}
+	absent := func(name string) error {
+		return fmt.Errorf("ConfigMap %s/%s does not exist: the roots that its %s.caCertificates had stay in use until it is back",
+			s.namespace, objectName(meshConfigName, name), keyMesh)
+	}
+	for name, plane := range planes {
+		switch r := s.revisions[name]; {
+		case plane.MeshConfig == nil:
+			keep(name, absent(name))
+		case r.err != nil:
+			keep(name, r.err)
+		default:
+			s.extra[name] = extraRoots{r.discovered.ExtraRoots, r.discovered.ExtraRootsErr}
+		}
+	}
+	if len(planes) == 0 {
+		for name := range earlier {
+			keep(name, absent(name))
+		}
+	}
+	var problems []error
+	for _, name := range slices.Sorted(maps.Keys(s.extra)) {
+		s.extraRoots = certs.MergeRoots(s.extraRoots, s.extra[name].roots)
+		problems = append(problems, s.extra[name].err)
 	}
 	s.extraRootsErr = errors.Join(problems...)
 }
