@@ -135,6 +135,7 @@ func TestDebugPort(t *testing.T) {
 	for name, test := range map[string]struct {
 		image, override string
 		podNetwork      bool
+		envoy           bool
 		want            bool
 	}{
 		"if an old agent is on the host's network, expect the variable": {image: "istio/proxyv2:1.24.6", want: true},
@@ -142,14 +143,17 @@ func TestDebugPort(t *testing.T) {
 		"if it is of unknown version, expect the variable":              {image: "istio/proxyv2:latest", want: true},
 		"if it is too old, expect the variable":                         {image: "istio/proxyv2:1.19.0", want: true},
 		"if it is a current one, expect none":                           {image: "istio/proxyv2:1.25.0"},
-		"if an old agent is on the pod's network, expect none":          {image: "istio/proxyv2:1.24.6", podNetwork: true},
+		"if an old agent is on the pod's network, expect the variable":  {image: "istio/proxyv2:1.24.6", podNetwork: true, want: true},
+		"if it runs with Envoy there, expect none":                      {image: "istio/proxyv2:1.24.6", podNetwork: true, envoy: true},
+		"if it runs with Envoy on the host's, expect the variable":      {image: "istio/proxyv2:1.24.6", envoy: true, want: true},
+		"if a current one is on the pod's network, expect none":         {image: "istio/proxyv2:1.25.0", podNetwork: true},
 		"if the pod asks for a current one, expect none":                {image: "istio/proxyv2:1.24.0", override: "istio/proxyv2:1.30.0"},
 		"if the pod asks for an old one, expect the variable":           {image: "istio/proxyv2:1.31.1", override: "istio/proxyv2:1.22.0", want: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := Params{
 				Mesh: Mesh{ProxyImage: test.image}.WithDefaults(), CertDir: DefaultCertDir,
-				HostNetwork: !test.podNetwork, Overrides: Overrides{Image: test.override},
+				HostNetwork: !test.podNetwork, Envoy: test.envoy, Overrides: Overrides{Image: test.override},
 			}
 			sidecar, err := template.Render(p)
 			require.NoError(t, err)

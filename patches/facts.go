@@ -46,7 +46,7 @@ var agentSettings = []Fact{
 	{Name: "GOMEMLIMIT", Description: "read by Go itself, since Go 1.19; Istio 1.20 is built with 1.21", File: "go.mod", Symbol: "go 1."},
 	{
 		Name: DebugPortEnv, Before: "1.25", File: optionsFile, Symbol: `"PROXY_XDS_DEBUG_VIA_AGENT"`,
-		Description: "`false` on the host's network: otherwise the agent listens on port 15004 of the loopback, and exits if that port is in use",
+		Description: "`false` on the host's network and without Envoy: otherwise the agent listens on port 15004 of the loopback, and exits if that port is in use",
 	},
 }
 

@@ -137,8 +137,9 @@ func (p Params) placeholders() map[string]string {
 	if p.Mesh.CAServerName != "" && p.Mesh.CAAddress == p.Mesh.DiscoveryAddress {
 		v["istiodSAN"], v["caAddress"] = p.Mesh.CAServerName, ""
 	}
-	// An agent of unknown version gets the variable too: it does no harm.
-	if agent, known := AgentFromImage(p.Image()); p.HostNetwork && (!known || agent.Supports(DebugPortEnv)) {
+	// The port is only needed with Envoy. An agent of unknown version gets the variable
+	// too: it does no harm.
+	if agent, known := AgentFromImage(p.Image()); (p.HostNetwork || !p.Envoy) && (!known || agent.Supports(DebugPortEnv)) {
 		v["xdsDebug"] = "false"
 	}
 	if p.Overrides.LogLevel != "" {
