@@ -113,7 +113,7 @@ func (o Observation) validate(b *certs.Bundle, now time.Time) (*candidate, error
 func (o Observation) decideCandidate(c *candidate, rule Rule, now time.Time) Decision {
 	switch {
 	case o.State == Absent && c != nil:
-		return writeCandidate(CauseAbsent, c, now)
+		return o.writeCandidate(CauseAbsent, c, rule, now)
 	case o.State == Good:
 		return o.decideRenewal(c, rule, now)
 	case o.Former != nil && rule == WhenDue:
@@ -127,7 +127,7 @@ func (o Observation) decideCandidate(c *candidate, rule Rule, now time.Time) Dec
 	case o.future != nil && !c.byMesh.NotAfter().After(o.future.NotAfter()):
 		return Decision{Cause: CauseStale, NextCheck: o.future.NotBefore()}
 	}
-	return writeCandidate(CauseBad, c, now)
+	return o.writeCandidate(CauseBad, c, rule, now)
 }
 
 // decideUntrusted decides when the mesh's roots verify neither the Secret's chain
@@ -156,18 +156,28 @@ func (o Observation) decideRenewal(c *candidate, rule Rule, now time.Time) Decis
 	case !c.trusted:
 		return Decision{Cause: CauseUntrusted, NextCheck: o.RenewAfter}
 	case rule == WhenNewer && isNewer(c.byMesh, o.Bundle):
-		return writeCandidate(CauseNewer, c, now)
+		return o.writeCandidate(CauseNewer, c, rule, now)
 	case !due:
 		return Decision{Cause: CauseNotDue, NextCheck: o.RenewAfter}
 	case livesLonger(c.byMesh, o.Bundle, now):
-		return writeCandidate(CauseDue, c, now)
+		return o.writeCandidate(CauseDue, c, rule, now)
 	}
 	return Decision{Cause: CauseNoBetter, NextCheck: whenLivesLonger(c.byMesh, o.Bundle, now)}
 }
 
-func writeCandidate(cause Cause, c *candidate, now time.Time) Decision {
-	renew := renewAfterPublishing(c.Bundle, now)
-	return Decision{Write: true, Cause: cause, Bundle: c.Bundle, RenewAfter: renew, NextCheck: renew}
+// writeCandidate writes the candidate, with those roots in the Secret that are not known
+// to be gone and were added since the publisher started.
+func (o Observation) writeCandidate(cause Cause, c *candidate, rule Rule, now time.Time) Decision {
+	b := c.Bundle
+	kept := slices.DeleteFunc(o.keptRoots(rule), func(r *x509.Certificate) bool { return contains(o.foundRoots, r) })
+	if len(kept) > 0 {
+		m := certs.Material{Key: b.Key(), Chain: b.Chain(), Roots: certs.EncodeCertificates(append(kept, c.roots...))}
+		if merged, err := certs.New(m, certs.Want{ID: o.target.ID, Roots: o.target.Roots, Now: now}); err == nil {
+			b = merged
+		}
+	}
+	renew := renewAfterPublishing(b, now)
+	return Decision{Write: true, Cause: cause, Bundle: b, RenewAfter: renew, NextCheck: renew}
 }
 
 // refreshCause says why to write a valid Secret again with the key and the chain
@@ -209,13 +219,18 @@ func (o Observation) goneRoots(rule Rule) []*x509.Certificate {
 	return o.extraRoots
 }
 
+// keptRoots are the roots in the Secret that are not the mesh's and stay nevertheless.
+func (o Observation) keptRoots(rule Rule) []*x509.Certificate {
+	gone := o.goneRoots(rule)
+	return slices.DeleteFunc(slices.Clone(o.extraRoots), func(r *x509.Certificate) bool { return contains(gone, r) })
+}
+
 // refreshedBundle is the Secret's key and chain with the roots of the mesh and of
 // the candidate, and with those in the Secret that are not known to be gone.
 func (o Observation) refreshedBundle(c *candidate, rule Rule, now time.Time) (*certs.Bundle, error) {
 	current, _ := o.keptBundle()
 	m := certs.Material{Key: current.Key(), Chain: current.Chain()}
-	gone := o.goneRoots(rule)
-	kept := slices.DeleteFunc(slices.Clone(o.extraRoots), func(r *x509.Certificate) bool { return contains(gone, r) })
+	kept := o.keptRoots(rule)
 	if c != nil {
 		kept = append(kept, c.roots...)
 	}

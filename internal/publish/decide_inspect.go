@@ -77,9 +77,9 @@ type Observation struct {
 	// rootsDamaged says that ca.crt and root-cert.pem do not hold the same roots, as
 	// Isthmus writes them.
 	rootsDamaged bool
-	// removedRoots are the extra roots that a publisher knows to be gone. See
-	// rootMemory.
-	removedRoots []*x509.Certificate
+	// removedRoots are the extra roots that a publisher knows to be gone, and foundRoots
+	// those that go with a renewal. See rootMemory.
+	removedRoots, foundRoots []*x509.Certificate
 	// future is the Secret's bundle when it is not valid yet by our clock.
 	future *certs.Bundle
 	// conflictUntil is when the bundle of another identity is no longer useful.

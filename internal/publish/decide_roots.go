@@ -14,8 +14,11 @@ const rootSettle = 2 * time.Minute
 // rotation the publishers of an edge learn of it one after the other. With the memory
 // each root is added once and taken out once, however many publishers there are:
 //
-//   - A root that somebody else added is left in place: this publisher may be the one
-//     that does not know it yet.
+//   - A root that somebody else added is left in place, at renewals too: this publisher
+//     may be the one that does not know it yet, and the controller knows roots that no
+//     publisher does (caCertificates of Istio's MeshConfig).
+//   - A root that this publisher found when it started may have left the mesh before. It
+//     goes with the first renewal. If it is the controller's, the controller adds it again.
 //   - A root that left the mesh's roots here is taken out once every other publisher
 //     has had the time to see the same.
 //   - A root that somebody else took out is not added again: this publisher may be the
@@ -27,6 +30,11 @@ type rootMemory struct {
 	held []*x509.Certificate
 	// gone are the roots in the Secret that are no longer the mesh's.
 	gone []goneRoot
+	// found are the roots that were in the Secret and not the mesh's at the first
+	// observation, and have been there since. Nil after a renewal.
+	found []*x509.Certificate
+	// serial is that of the Secret's certificate at the last observation.
+	serial string
 }
 
 // goneRoot is a root that is no longer the mesh's, and since when that is known.
@@ -38,17 +46,23 @@ type goneRoot struct {
 // apply returns the observation with only those differences of the roots that are to
 // be acted on, and the memory after it.
 func (m rootMemory) apply(o Observation, now time.Time) (Observation, rootMemory) {
-	if b, _ := o.keptBundle(); b == nil {
+	b, _ := o.keptBundle()
+	if b == nil {
 		return o, m
 	}
-	isFirst := m.own == nil
+	switch {
+	case m.own == nil:
+		o.foundRoots = o.extraRoots
+	case m.serial == b.Serial():
+		o.foundRoots = slices.DeleteFunc(slices.Clone(m.found), func(c *x509.Certificate) bool { return !contains(o.extraRoots, c) })
+	}
 	var gone []goneRoot
 	for _, c := range o.extraRoots {
 		at := slices.IndexFunc(m.gone, func(g goneRoot) bool { return g.root.Equal(c) })
 		switch {
 		case at >= 0:
 			gone = append(gone, m.gone[at])
-		case isFirst || contains(m.own, c):
+		case contains(m.own, c):
 			gone = append(gone, goneRoot{root: c, since: now})
 		default:
 			continue
@@ -66,5 +80,5 @@ func (m rootMemory) apply(o Observation, now time.Time) (Observation, rootMemory
 			held = append(held, c)
 		}
 	}
-	return o, rootMemory{own: o.ownRoots, held: held, gone: gone}
+	return o, rootMemory{own: o.ownRoots, held: held, gone: gone, found: o.foundRoots, serial: b.Serial()}
 }

@@ -26,8 +26,9 @@ type rotation struct {
 
 func newRotation(t *testing.T, replicas int, roots ...mesh) *rotation {
 	r := &rotation{t: t, store: &store{}, now: start, bundle: roots[0].bundle(0, 24*time.Hour)}
+	r.publishers = make([]*publish.Publisher, replicas)
+	r.restart()
 	for range replicas {
-		r.publishers = append(r.publishers, &publish.Publisher{Secrets: r.store, Now: func() time.Time { return r.now }})
 		r.known = append(r.known, roots)
 	}
 	r.look(0)
@@ -50,6 +51,30 @@ func (r *rotation) look(pause time.Duration) {
 		_, err := p.Publish(context.Background(), target(r.known[i]...), r.bundle, publish.WhenDue)
 		require.NoError(r.t, err)
 	}
+}
+
+// restart replaces the publishers by others that remember nothing.
+func (r *rotation) restart() {
+	for i := range r.publishers {
+		r.publishers[i] = &publish.Publisher{Secrets: r.store, Now: func() time.Time { return r.now }}
+	}
+}
+
+// renew gives the publishers another certificate once the present one is due.
+func (r *rotation) renew(m mesh) {
+	r.t.Helper()
+	r.now = r.now.Add(9 * time.Hour)
+	age := r.now.Sub(start)
+	r.bundle = m.bundle(age, age+24*time.Hour)
+	r.look(0)
+}
+
+// publishAsController has the controller check the Secret. It knows all roots.
+func (r *rotation) publishAsController(roots ...mesh) {
+	r.t.Helper()
+	p := publish.Publisher{Secrets: r.store, Now: func() time.Time { return r.now }}
+	_, err := p.Publish(context.Background(), target(roots...), nil, publish.WhenNewer)
+	require.NoError(r.t, err)
 }
 
 // assertRoots counts the writes so far and compares the Secret's roots.
@@ -93,17 +118,42 @@ func TestRotationOfRootsWithPublishersOfDifferentKnowledge(t *testing.T) {
 
 func TestRootsThatAPublisherDoesNotKnow(t *testing.T) {
 	old, next := newMesh(t), newMesh(t)
-	t.Run("if it was there at the first look, expect it gone after the kubelet's time", func(t *testing.T) {
-		r := newRotation(t, 1, old, next)
-		r.publishers[0] = &publish.Publisher{Secrets: r.store, Now: func() time.Time { return r.now }}
-		r.learn(0, 1, old)
+	t.Run("if it was there at the first look, expect it gone with the renewal", func(t *testing.T) {
+		r := newRotation(t, 10, old, next)
+		r.restart()
+		r.learn(0, 10, old)
 		r.look(time.Minute)
-		r.look(time.Minute + 59*time.Second)
+		r.look(time.Hour)
 		r.assertRoots(1, old, next)
-		r.look(time.Second)
+		r.renew(old)
 		r.assertRoots(2, old)
 	})
-	t.Run("if somebody added it since, expect that it stays until the renewal", func(t *testing.T) {
+	t.Run("if the controller knows it, expect one write for all restarts", func(t *testing.T) {
+		r := newRotation(t, 10, old)
+		r.publishAsController(old, next)
+		r.restart()
+		r.look(time.Minute)
+		r.look(time.Hour)
+		r.publishAsController(old, next)
+		r.assertRoots(2, old, next)
+		r.renew(old)
+		r.assertRoots(3, old)
+		r.publishAsController(old, next)
+		r.look(time.Minute)
+		r.assertRoots(4, old, next)
+		r.renew(old)
+		r.publishAsController(old, next)
+		r.look(time.Hour)
+		r.assertRoots(5, old, next)
+	})
+	t.Run("if it left before the renewal, expect it gone with the renewal", func(t *testing.T) {
+		r := newRotation(t, 1, old, next)
+		r.learn(0, 1, old)
+		r.look(6 * time.Hour)
+		r.renew(old)
+		r.assertRoots(2, old)
+	})
+	t.Run("if somebody added it since, expect that it stays", func(t *testing.T) {
 		r := newRotation(t, 2, old)
 		r.learn(1, 2, old, next)
 		r.look(time.Minute)
@@ -112,7 +162,7 @@ func TestRootsThatAPublisherDoesNotKnow(t *testing.T) {
 		r.now, r.bundle = start.Add(9*time.Hour), old.bundle(9*time.Hour, 33*time.Hour)
 		_, err := r.publishers[0].Publish(t.Context(), target(old), r.bundle, publish.WhenDue)
 		require.NoError(t, err)
-		r.assertRoots(3, old)
+		r.assertRoots(3, old, next)
 	})
 	t.Run("if it comes back before it was taken out, expect no write", func(t *testing.T) {
 		r := newRotation(t, 1, old, next)

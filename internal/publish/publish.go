@@ -53,7 +53,8 @@ type Rule int
 const (
 	// WhenDue replaces a bundle at its renewal point, by one that lives at least a
 	// tenth longer. So the publishers of many replicas make one write per rotation. A
-	// root in the Secret that the publisher does not know stays until then.
+	// root in the Secret that the publisher does not know stays until then, or for good
+	// if somebody added it since the publisher started.
 	WhenDue Rule = iota
 	// WhenNewer replaces a bundle immediately, by one that was issued later; if both
 	// were issued at the same moment, by one that lives longer, or that differs and
