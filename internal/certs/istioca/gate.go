@@ -106,11 +106,17 @@ func (g *gate) connecting(now time.Time) time.Time {
 	return g.since
 }
 
-// connected notes that the connection stands.
+// connected notes that the connection stands. Requests that failed because the last one
+// was not answered hear of it here, unless a goroutine that waits for the connection
+// tells them.
 func (g *gate) connected() {
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	isBack := g.unanswered != nil && !g.isAwaited
 	g.since, g.unanswered = time.Time{}, nil
+	g.mu.Unlock()
+	if isBack {
+		g.onAvailable()
+	}
 }
 
 // beginAwaiting reports whether the caller is to wait for the connection: no other
@@ -127,10 +133,11 @@ func (g *gate) beginAwaiting() bool {
 func (g *gate) endAwaiting(isConnected bool) {
 	g.mu.Lock()
 	g.isAwaited = false
-	g.mu.Unlock()
-	if !isConnected {
-		return
+	if isConnected {
+		g.since, g.unanswered = time.Time{}, nil
 	}
-	g.connected()
-	g.onAvailable()
+	g.mu.Unlock()
+	if isConnected {
+		g.onAvailable()
+	}
 }

@@ -82,6 +82,36 @@ func TestGateProbesAnAuthorityThatDoesNotAnswer(t *testing.T) {
 	}
 }
 
+// A request that finds the connection established says so to those that failed.
+func TestGateSaysThatTheConnectionIsBack(t *testing.T) {
+	for name, test := range map[string]struct {
+		err       error
+		connect   func(*gate)
+		available int
+	}{
+		"if the last request was not answered, expect a call":           {&Error{Reason: Unavailable}, (*gate).connected, 1},
+		"if it was answered, expect none":                               {nil, (*gate).connected, 0},
+		"if a goroutine waited for the connection, expect one call":     {nil, func(g *gate) { g.endAwaiting(true) }, 1},
+		"if it waited, and the request was unanswered, expect one call": {&Error{Reason: Unavailable}, func(g *gate) { g.endAwaiting(true) }, 1},
+		"if the connection was replaced, expect none":                   {&Error{Reason: Unavailable}, func(g *gate) { g.endAwaiting(false) }, 0},
+		"if a request is first, and then the goroutine, expect one call": {&Error{Reason: Unavailable}, func(g *gate) {
+			g.beginAwaiting()
+			g.connected()
+			g.endAwaiting(true)
+		}, 1},
+		"if it connects twice, expect one call": {&Error{Reason: Unavailable}, func(g *gate) { g.connected(); g.connected() }, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var available int
+			g := &gate{onAvailable: func() { available++ }, patience: DefaultPatience}
+			require.True(t, enters(t, g))
+			g.leave(test.err)
+			test.connect(g)
+			assert.Equal(t, test.available, available)
+		})
+	}
+}
+
 // silence accepts connections and never says a word. It counts them.
 type silence struct {
 	net.Listener
