@@ -2,6 +2,7 @@ package certs
 
 import (
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -34,6 +35,10 @@ type Request struct {
 // ErrPending means that a source has requested the certificate and that it is not
 // issued yet. It is not a failure; request the bundle again soon.
 var ErrPending = errors.New("the certificate is not issued yet")
+
+// ErrBusy is an ErrPending of a source that answers, but has other requests to answer
+// first. However long that lasts, nothing is wrong with this request.
+var ErrBusy = fmt.Errorf("%w: the authority is busy", ErrPending)
 
 // ErrNotConfigured means that a source lacks a setting that it needs. A source that was
 // configured before may have left objects in the cluster.

@@ -442,6 +442,21 @@ func TestPendingSourceIsAskedWithGrowingPauses(t *testing.T) {
 	assert.InDelta(t, pendingRetry, d.next.Sub(l.now), float64(pendingRetry/20))
 }
 
+// The authority answers, but thousands of other requests come first.
+func TestBusySourceIsAskedSteadily(t *testing.T) {
+	l := newLife(t)
+	l.random = sequence(0.9, 0.1, 0.8, 0.3)
+	l.answer = func(secretDecision) (*certs.Bundle, error) { return nil, fmt.Errorf("%w: 4 requests", certs.ErrBusy) }
+	d := l.live(noon.Add(10 * time.Minute))
+	require.NoError(t, d.err)
+	assert.Empty(t, l.reasons(), "nothing is wrong")
+	assert.LessOrEqual(t, d.next.Sub(l.now), pendingRetry, "the pauses do not grow")
+	assert.Greater(t, len(l.asks), 250)
+	l.answer = nil
+	require.NoError(t, l.live(l.now.Add(2*pendingRetry)).err)
+	assert.Equal(t, publish.Good, l.state.state)
+}
+
 // A good Secret whose source is pending is asked for more often near its end.
 func TestPendingSourceNearTheEndOfTheCertificate(t *testing.T) {
 	l := newLife(t)

@@ -115,6 +115,11 @@ func decideIssuance(d secretDecision, bundle *certs.Bundle, err error, now time.
 func (d secretDecision) handleIssuance(bundle *certs.Bundle, err error, now time.Time, random func() float64) secretDecision {
 	d.sourceErr = err
 	switch {
+	case errors.Is(err, certs.ErrBusy):
+		// The pauses do not grow: who asked first would wait longest.
+		d.state.resetPending()
+		d.state.askAfter = now.Add(pendingWait(0, d.state.lifeLeft(now), random))
+		return d.refresh(now, random)
 	case errors.Is(err, certs.ErrPending):
 		if d.state.pendingSince.IsZero() {
 			d.state.pendingSince = now

@@ -87,12 +87,15 @@ func (c *connection) lastFailure() error {
 // at every attempt.
 var localPort = regexp.MustCompile(`(\[[0-9a-zA-F:.%]+\]|[0-9.]+):[0-9]+->`)
 
-// unavailable returns the *Error of a request that the authority did not answer.
+// unavailable returns the *Error of a request that the authority did not answer, or did
+// not get.
 func (c *connection) unavailable(ctx context.Context, r certs.Request, err error) error {
 	var last *Error // of another request
 	switch untrusted := c.verificationError(); {
 	case errors.Is(context.Cause(ctx), context.Canceled):
 		return newError(r, Canceled, err)
+	case errors.Is(err, certs.ErrBusy):
+		return newError(r, Busy, err)
 	case untrusted != nil:
 		return newError(r, Untrusted, untrusted)
 	case errors.As(err, &last):

@@ -25,6 +25,8 @@ const (
 	NoRoots Reason = "no-roots"
 	// Unavailable: the authority cannot be reached or does not answer in time.
 	Unavailable Reason = "unavailable"
+	// Busy: the authority answers other requests first.
+	Busy Reason = "busy"
 	// Untrusted: the server at the authority's address has no certificate of the
 	// mesh, or one for another name.
 	Untrusted Reason = "untrusted"
@@ -45,7 +47,7 @@ const (
 // Reasons lists every Reason.
 func Reasons() []Reason {
 	return []Reason{
-		TokenForbidden, AccountMissing, TokenFailed, NoRoots, Unavailable, Untrusted, Unauthenticated, Refused,
+		TokenForbidden, AccountMissing, TokenFailed, NoRoots, Unavailable, Busy, Untrusted, Unauthenticated, Refused,
 		Rejected, Canceled, UnknownKey, Internal,
 	}
 }

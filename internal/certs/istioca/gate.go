@@ -37,8 +37,8 @@ type gate struct {
 }
 
 // enter waits for its turn, for at most Options.Patience. Without an error the caller calls
-// leave. The error is the last request's if that was not answered, and pending if the
-// authority is busy.
+// leave. The error is the last request's if that was not answered, and certs.ErrBusy if
+// the authority is busy.
 func (g *gate) enter(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, g.patience)
 	defer cancel()
@@ -64,7 +64,7 @@ func (g *gate) enter(ctx context.Context) error {
 		select {
 		case <-left:
 		case <-ctx.Done():
-			return fmt.Errorf("%w: the authority has %d requests to answer and gets no more at a time", certs.ErrPending, maxCalls)
+			return fmt.Errorf("%w: it has %d requests to answer and gets no more at a time", certs.ErrBusy, maxCalls)
 		}
 	}
 }
@@ -84,7 +84,7 @@ func (g *gate) leave(err error) {
 	switch ReasonOf(err) {
 	case Unavailable, Untrusted:
 		g.unanswered = failure
-	case TokenForbidden, AccountMissing, TokenFailed, NoRoots, Canceled, Internal:
+	case TokenForbidden, AccountMissing, TokenFailed, NoRoots, Canceled, Internal, Busy:
 		// The authority was not asked, or nobody waited for the answer.
 	case Unauthenticated, Refused, Rejected, "":
 		g.unanswered = nil
