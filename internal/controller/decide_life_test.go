@@ -548,7 +548,7 @@ func TestChangeOfRootsIsFollowedByANewLeaf(t *testing.T) {
 // end that comes first, and the Events name it.
 func TestRenewalFollowsTheFirstEndOfTheChain(t *testing.T) {
 	l := newLife(t)
-	l.o.interval = 10 * time.Minute
+	l.o.interval, l.o.claims[0].options.CertTTL = 10*time.Minute, 24*time.Hour
 	intermediate := l.ca.Intermediate(t, certtest.Validity(noon.Add(-time.Hour), noon.Add(2*time.Hour)))
 	l.answer = func(d secretDecision) (*certs.Bundle, error) {
 		leaf := intermediate.SPIFFELeaf(t, d.request.Want.ID.String(), certtestDay(l.now))
@@ -558,9 +558,16 @@ func TestRenewalFollowsTheFirstEndOfTheChain(t *testing.T) {
 	assert.InDelta(t, 7, len(l.asks), 3, "a third of what is left each time")
 	assert.WithinRange(t, l.asks[1].request.Want.Now, noon.Add(40*time.Minute), noon.Add(50*time.Minute))
 	assert.Equal(t, noon.Add(2*time.Hour), l.state.notAfter)
+	var lifetimes []string
 	for _, e := range l.recorded {
+		if e.Reason == EventLifetimeChanged {
+			lifetimes = append(lifetimes, e.Note)
+			continue
+		}
 		assert.Contains(t, e.Note, `until 2026-03-01T14:00:00Z (the end of intermediate "CN=test intermediate"`)
 	}
+	require.Len(t, lifetimes, 1, "once, although the life is another one each time")
+	assert.Contains(t, lifetimes[0], `asks for certificates that live 24h0m0s, and they end with intermediate "CN=test intermediate"`)
 
 	// The mesh has a new intermediate in time.
 	intermediate = l.ca.Intermediate(t, certtest.Validity(noon.Add(-time.Hour), noon.Add(100*time.Hour)))

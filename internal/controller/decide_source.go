@@ -77,7 +77,7 @@ func (d secretDecision) useSource(source policy.Source, r rules, now time.Time, 
 		return d.refresh(now, random)
 	}
 	if minimum := policy.MinCertManagerTTL; source == policy.CertManager && h.options.CertTTL > 0 && h.options.CertTTL < minimum {
-		d.reportLifetime(minimum, "cert-manager issues certificates for an hour or more")
+		d.reportLifetime(fmt.Sprintf("live %s: cert-manager issues certificates for an hour or more", minimum))
 	}
 	d.step = stepIssue
 	return d
@@ -162,17 +162,18 @@ func (d *secretDecision) reportShorterLife(b *certs.Bundle) {
 	case asked == 0 || life >= asked*9/10 && life <= asked*11/10:
 		d.effects.resolve(d.secret(), EventLifetimeChanged)
 	case b.Limit() != "":
-		d.reportLifetime(life, "it ends with "+b.Limit())
+		// The life is another one at each renewal.
+		d.reportLifetime("end with " + b.Limit())
 	default:
-		d.reportLifetime(life, "istiod refuses the lifetime; its maximum is MAX_WORKLOAD_CERT_TTL")
+		d.reportLifetime(fmt.Sprintf("live %s: istiod refuses the lifetime; its maximum is MAX_WORKLOAD_CERT_TTL", life))
 	}
 }
 
-// reportLifetime reports that a certificate does not live as long as an annotation asks
-// for.
-func (d *secretDecision) reportLifetime(life time.Duration, why string) {
-	d.effects.record(events.Warning(d.secret(), EventLifetimeChanged, fmt.Sprintf("%s: %s asks for certificates that live %s, and they live %s: %s",
-		d.secret().Name, policy.CertTTLKey, d.holder.options.CertTTL, life, why)))
+// reportLifetime reports that certificates do not live as long as an annotation asks
+// for. fact says how long they live, and why.
+func (d *secretDecision) reportLifetime(fact string) {
+	d.effects.record(events.Warning(d.secret(), EventLifetimeChanged, fmt.Sprintf("%s: %s asks for certificates that live %s, and they %s",
+		d.secret().Name, policy.CertTTLKey, d.holder.options.CertTTL, fact)))
 }
 
 // publish has a new certificate published.

@@ -2,6 +2,7 @@ package events
 
 import (
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -46,9 +47,16 @@ const maxBases = 8
 // method of a Recorder outside of tests.
 func NewOnce(record func(Event)) Once { return Once{record: record} }
 
+// localPort is the local end of a connection in the error of a network operation. Its
+// port is another one at every attempt.
+var localPort = regexp.MustCompile(`(\[[0-9a-zA-F:.%]+\]|[0-9.]+):[0-9]+->`)
+
 // Record records the Event unless an earlier one with the same object and reason
-// had the same note. It reports whether the Event is new.
-func (o *Once) Record(e Event) bool { return o.RecordFor(e.Note, e) }
+// had the same note. Local ports in the notes do not count. It reports whether the Event
+// is new.
+func (o *Once) Record(e Event) bool {
+	return o.RecordFor(localPort.ReplaceAllLiteralString(e.Note, ""), e)
+}
 
 // RecordFor records the Event unless an earlier one with the same object and
 // reason had the same basis, whatever its note. It reports whether the Event

@@ -71,6 +71,33 @@ func TestOnceRemembersSeveralNotes(t *testing.T) {
 	}
 }
 
+// An error of the network names the local port, which is another one at each attempt.
+func TestOnceComparesNotesWithoutLocalPorts(t *testing.T) {
+	for name, test := range map[string]struct {
+		first, second string
+		isNew         bool
+	}{
+		"if the local port changed, expect silence": {
+			"unavailable: error reading from server: read tcp 10.0.0.5:39422->10.1.0.7:15012: connection reset by peer",
+			"unavailable: error reading from server: read tcp 10.0.0.5:40116->10.1.0.7:15012: connection reset by peer", false},
+		"if it is IPv6, expect silence": {
+			"read tcp [fd00::5]:39422->[fd00::1]:443: i/o timeout", "read tcp [fd00::5]:40116->[fd00::1]:443: i/o timeout", false},
+		"if two of a note changed, expect silence": {
+			"lookup istiod: read udp 10.0.0.5:1->10.0.0.10:53: refused; read udp 10.0.0.5:2->10.0.0.11:53: refused",
+			"lookup istiod: read udp 10.0.0.5:3->10.0.0.10:53: refused; read udp 10.0.0.5:4->10.0.0.11:53: refused", false},
+		"if the remote port changed, expect an Event": {
+			"read tcp 10.0.0.5:39422->10.1.0.7:15012: i/o timeout", "read tcp 10.0.0.5:39422->10.1.0.7:15010: i/o timeout", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var notes []string
+			o := NewOnce(func(e Event) { notes = append(notes, e.Note) })
+			assert.True(t, o.Record(Warning(certsSecret, "Failed", test.first)))
+			assert.Equal(t, test.isNew, o.Record(Warning(certsSecret, "Failed", test.second)))
+			assert.Equal(t, test.first, notes[0], "the Event has the whole text")
+		})
+	}
+}
+
 func TestLatestReportsChanges(t *testing.T) {
 	var l Latest
 	assert.False(t, l.Replace("roots", ""), "nothing is known at first")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -80,12 +79,8 @@ func (c *connection) lastFailure() error {
 	if answer.Code() == codes.Unimplemented {
 		return nil
 	}
-	return fmt.Errorf("%s: %s", answer.Code(), localPort.ReplaceAllString(answer.Message(), ""))
+	return fmt.Errorf("%s: %s", answer.Code(), answer.Message())
 }
-
-// localPort is the local end of a TCP connection in an error. Its port is another one
-// at every attempt.
-var localPort = regexp.MustCompile(`(\[[0-9a-zA-F:.%]+\]|[0-9.]+):[0-9]+->`)
 
 // unavailable returns the *Error of a request that the authority did not answer, or did
 // not get.

@@ -168,7 +168,6 @@ func TestBundleDoesNotWaitForAConnection(t *testing.T) {
 			ask := func() {
 				_, err := s.Bundle(t.Context(), r)
 				assert.Equal(t, Unavailable, ReasonOf(err), "%v", err)
-				assert.NotRegexp(t, `:\d+->`, err.Error(), "another text at every attempt")
 			}
 			ask() // waits
 			began := time.Now()
