@@ -31,7 +31,7 @@ func (l *Latest) Replace(key, text string) (changed bool) {
 func (l *Latest) Delete(key string) { delete(l.texts, key) }
 
 // Once records an Event unless it repeats an earlier one with the same object and
-// reason: conditions that take turns are recorded once each. It is not safe for
+// reason: conditions that take turns, Warnings, are recorded once each. It is not safe for
 // concurrent use.
 type Once struct {
 	record func(Event)
@@ -40,7 +40,9 @@ type Once struct {
 	bases map[string][]string
 }
 
-// maxBases is how many Events with the same object and reason a Once remembers.
+// maxBases is how many Warnings with the same object and reason a Once remembers. It
+// remembers one Normal Event: those report what happened, do not take turns, and are
+// never resolved.
 const maxBases = 8
 
 // NewOnce returns a Once that passes new Events to record, which is the Record
@@ -69,11 +71,11 @@ func (o *Once) RecordFor(basis string, e Event) bool {
 	if o.bases == nil {
 		o.bases = map[string][]string{}
 	}
-	kept := o.bases[key]
-	if len(kept) == maxBases {
-		kept = slices.Delete(kept, 0, 1)
+	if kept := o.bases[key]; e.Type == corev1.EventTypeNormal || len(kept) == 0 {
+		o.bases[key] = []string{basis}
+	} else {
+		o.bases[key] = append(kept[max(len(kept)+1-maxBases, 0):], basis)
 	}
-	o.bases[key] = append(kept, basis)
 	o.record(e)
 	return true
 }

@@ -71,6 +71,22 @@ func TestOnceRemembersSeveralNotes(t *testing.T) {
 	}
 }
 
+// What happens again and again, such as a renewal, takes the memory of one note.
+func TestOnceRemembersOneNormalEvent(t *testing.T) {
+	recorded := 0
+	o := NewOnce(func(Event) { recorded++ })
+	for i := range 100 {
+		note := "certificate " + strings.Repeat("x", i)
+		assert.True(t, o.Record(Normal(certsSecret, "Issued", note)))
+		assert.False(t, o.Record(Normal(certsSecret, "Issued", note)))
+	}
+	assert.Equal(t, 100, recorded)
+	for _, bases := range o.bases {
+		assert.Len(t, bases, 1)
+		assert.Equal(t, 1, cap(bases))
+	}
+}
+
 // An error of the network names the local port, which is another one at each attempt.
 func TestOnceComparesNotesWithoutLocalPorts(t *testing.T) {
 	for name, test := range map[string]struct {
