@@ -95,6 +95,7 @@ func (r *reconciler) applyOwned(ctx context.Context, s *namespaceState, k ownedK
 	_, err := r.Dynamic.Resource(k.GroupVersionResource).Namespace(s.name).Apply(ctx, k.name, o, metav1.ApplyOptions{FieldManager: publish.FieldManager, Force: true})
 	switch {
 	case apierrors.IsNotFound(err) && k.optional:
+		r.contexts.remove(s.name, k.name) // no watch announces that it was not written
 		s.events.Record(events.Warning(k.reference(s.name), EventFailed,
 			fmt.Sprintf("%s was requested, but this cluster has no %s", k, k.GroupResource())))
 	case err != nil:

@@ -246,6 +246,9 @@ func (r *reconciler) deleteContexts(ctx context.Context, namespace string) error
 		if err := r.deleteOwned(ctx, namespace, contextKind(name)); err != nil {
 			return err
 		}
+		if current, ok := r.contexts.get(namespace, name); ok && current.isManaged {
+			r.contexts.remove(namespace, name)
+		}
 	}
 	for _, name := range r.Settings.SecretNames {
 		if err := r.deleteSecret(ctx, namespace, name+policy.RootsSuffix); err != nil {

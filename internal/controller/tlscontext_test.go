@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
@@ -300,4 +301,23 @@ func TestClashIsReportedOnce(t *testing.T) {
 	look(requested, both, "it came back")
 	look(policy.Options{SecretName: "istio-certs"}, nil, "nothing asks for a TLSContext")
 	look(requested, both, "it is asked for again")
+}
+
+// A TLSContext that was not written, since its namespace is gone, stands in nobody's
+// way.
+func TestTLSContextThatWasNotWrittenIsForgotten(t *testing.T) {
+	c := newChecker(t, newAuthority(t))
+	o := newOwnedObject(c)
+	o.fail["patch"] = apierrors.NewNotFound(corev1.Resource("namespaces"), "edge")
+	c.state.secrets["istio-certs"] = goodSecret("emissary")
+	require.NoError(t, c.reconcileContexts(t.Context(), c.state, requested, []claim{podClaim("front", "emissary", time.Hour)}))
+	require.Len(t, o.requests, 2)
+	assert.Empty(t, c.contexts.found["istio-upstream"])
+	assert.Empty(t, c.contexts.found["istio-upstream-tcp"])
+
+	c.contexts.put(foundContext{namespace: "edge", name: "istio-upstream", isManaged: true})
+	c.contexts.put(foundContext{namespace: "edge", name: "istio-upstream-tcp"})
+	require.NoError(t, c.deleteContexts(t.Context(), "edge"))
+	assert.Empty(t, c.contexts.found["istio-upstream"])
+	assert.NotEmpty(t, c.contexts.found["istio-upstream-tcp"], "it is someone else's")
 }
