@@ -234,7 +234,9 @@ func TestFieldsOfUsersDoNotBlockTheController(t *testing.T) {
 			metav1.PatchOptions{FieldManager: "isthmus", Force: ptr.To(true), DryRun: dryRun})
 		return err
 	}
-	awaitDenial(t, objectPolicy, func() error { return apply(tlsContextsResource, "istio-upstream", tlsContext(`,"hosts":["*"]`), dryRun...) })
+	awaitDenial(t, objectPolicy, func() error {
+		return apply(tlsContextsResource, "istio-upstream", tlsContext(`,"hosts":["*"]`), dryRun...)
+	})
 
 	tests := map[string]struct {
 		resource    schema.GroupVersionResource
