@@ -42,9 +42,13 @@ func BenchmarkFloor(b *testing.B) {
 // BenchmarkHandler measures a complete request, with a real log encoder and metrics.
 func BenchmarkHandler(b *testing.B) {
 	unmatched := edgePod(b, "4KB")
+	unmatched.Labels = map[string]string{"app": "frontend"}
 	for i := range unmatched.Spec.Containers {
 		unmatched.Spec.Containers[i].Image = "registry.corp.example/shop/frontend:1.4"
 		unmatched.Spec.Containers[i].Env = nil
+		unmatched.Spec.Containers[i].ReadinessProbe = nil
+		unmatched.Spec.Containers[i].LivenessProbe = nil
+		unmatched.Spec.Containers[i].StartupProbe = nil
 	}
 	invalid := edgePod(b, "4KB")
 	invalid.Annotations[policy.DeliveryKey] = "pigeon"
