@@ -33,11 +33,16 @@ func contextKind(name string) ownedKind {
 
 // contextNames are the names of all TLSContexts that the controller keeps.
 func contextNames(allowed []string) []string {
-	var names []string
-	for _, name := range allowed {
-		names = append(names, name, name+policy.TCPSuffix)
+	return withCompanions(allowed, policy.TCPSuffix)
+}
+
+// withCompanions are names, each with its companion of that suffix behind it.
+func withCompanions(names []string, suffix string) []string {
+	var all []string
+	for _, name := range names {
+		all = append(all, name, name+suffix)
 	}
-	return names
+	return all
 }
 
 // contextIndex knows the TLSContexts of the cluster that have a name which the
@@ -191,15 +196,9 @@ func (x *contextIndex) observe(ctx context.Context, in any) {
 	x.mu.Lock()
 	before, isKnown := x.found[c.name][c.namespace]
 	x.put(c)
-	_, isReconciled := x.wide[c.namespace]
-	isOurs := isKnown && before.isManaged == c.isManaged && c.content.contains(before.content)
 	x.mu.Unlock()
-	switch {
-	case isOurs:
-	case isReconciled:
-		x.wake(ctx, c.namespace)
-	default:
-		x.wake(ctx)
+	if isOurs := isKnown && before.isManaged == c.isManaged && c.content.contains(before.content); !isOurs {
+		x.wakeWith(ctx, c.namespace)
 	}
 }
 
@@ -214,10 +213,17 @@ func (x *contextIndex) forget(ctx context.Context, in any) {
 	}
 	x.mu.Lock()
 	delete(x.found[o.GetName()], o.GetNamespace())
-	_, isReconciled := x.wide[o.GetNamespace()]
+	x.mu.Unlock()
+	x.wakeWith(ctx, o.GetNamespace())
+}
+
+// wakeWith requeues the namespaces that wait, and this one if it was reconciled.
+func (x *contextIndex) wakeWith(ctx context.Context, namespace string) {
+	x.mu.Lock()
+	_, isReconciled := x.wide[namespace]
 	x.mu.Unlock()
 	if isReconciled {
-		x.wake(ctx, o.GetNamespace())
+		x.wake(ctx, namespace)
 		return
 	}
 	x.wake(ctx)

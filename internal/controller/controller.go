@@ -129,11 +129,7 @@ func Add(mgr manager.Manager, o Options) error {
 
 // writtenSecrets are the names of all Secrets that the controller writes.
 func writtenSecrets(allowed []string) []string {
-	var names []string
-	for _, name := range allowed {
-		names = append(names, name, name+policy.RootsSuffix)
-	}
-	return names
+	return withCompanions(allowed, policy.RootsSuffix)
 }
 
 func namespaceOf(_ context.Context, pod client.Object) []ctrl.Request {
