@@ -130,7 +130,7 @@ func TestSuperviseTriesAgain(t *testing.T) {
 			case 4:
 				return nil // it ended although nobody asked for it
 			case 5:
-				time.Sleep(time.Hour)
+				time.Sleep(time.Hour) // of the bubble's clock: it runs well for an hour
 				return errors.New("no token")
 			case 40:
 				cancel()
