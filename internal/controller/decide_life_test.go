@@ -433,7 +433,7 @@ func TestPendingSourceIsAskedWithGrowingPauses(t *testing.T) {
 	assert.Equal(t, publish.Good, l.state.state, "noticed within the present wait")
 	assert.Zero(t, l.state.asks)
 
-	// Another source begins anew.
+	// Another source starts from the beginning.
 	l.state, l.store.secret = pending, nil
 	l.o.claims[0].options.Source = policy.Mirror
 	l.answer = func(secretDecision) (*certs.Bundle, error) { return nil, certs.ErrPending }
@@ -469,7 +469,7 @@ func TestPendingSourceNearTheEndOfTheCertificate(t *testing.T) {
 }
 
 // A Secret whose source has been pending for long is deleted, and made good by somebody
-// else: each begins anew.
+// else: each starts from the beginning.
 func TestWaitForAPendingSourceEndsWhenTheSecretChanges(t *testing.T) {
 	l := newLife(t)
 	l.holdGood(policy.IstioCA)

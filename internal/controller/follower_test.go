@@ -38,7 +38,7 @@ func TestFollowerRequeuesOneAfterTheOther(t *testing.T) {
 				assert.Equal(t, availablePause, time.Since(began))
 			}
 		}
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour) // of the bubble's clock: nothing is requeued later
 		assert.Empty(t, requeue)
 		cancel()
 		require.NoError(t, <-ended)

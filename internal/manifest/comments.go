@@ -13,9 +13,9 @@ import (
 // maxLostComments is how many lost comments a warning names.
 const maxLostComments = 5
 
-// describeLoss says that a document was written anew, and which comments are not in the new
-// text; empty if nothing is lost. If the patch removes something, its comments go with it and
-// are not named.
+// describeLoss says that a document was encoded again as a whole, and which comments are
+// not in the new text; empty if nothing is lost. If the patch removes something, its
+// comments go with it and are not named.
 func (d *parsedDocument) describeLoss(result Document, patch []jsonpatch.Operation) string {
 	if d.root == nil || d.raw.isJSON || !result.Changed() {
 		return ""
@@ -26,7 +26,7 @@ func (d *parsedDocument) describeLoss(result Document, patch []jsonpatch.Operati
 	}
 	var parts []string
 	if result.rewritten {
-		parts = append(parts, "the layout does not allow an edit in place, so the document is written anew")
+		parts = append(parts, "the layout does not allow an edit in place, so the document is encoded again as a whole")
 	}
 	for _, c := range lost[:min(len(lost), maxLostComments)] {
 		parts = append(parts, fmt.Sprintf("line %d loses its comment %q", c.line, c.text))

@@ -142,7 +142,7 @@ func TestLossIsSaid(t *testing.T) {
 	for name, test := range map[string]struct{ in, want string }{
 		"nothing is lost":               {edgePod + "  volumes: [] # none\n", ""},
 		"an entry with a question mark": {edgePod + "  ? volumes # no, \"none\"\n  : [] # three\n", `a:1: line 10 loses its comment "# three"`},
-		"written anew":                  {"# one\n" + edgePod + "    args:\n    - |1\n        a\n       # no comment\n", "a:1: the layout does not allow an edit in place, so the document is written anew"},
+		"encoded again":                 {"# one\n" + edgePod + "    args:\n    - |1\n        a\n       # no comment\n", "a:1: the layout does not allow an edit in place, so the document is encoded again as a whole"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			result := transform(t, fakeEditor, test.in)

@@ -74,7 +74,7 @@ type Document struct {
 	JSON bool
 	// startsSource is true for the first document of a source.
 	startsSource bool
-	// rewritten is true if the document was encoded anew.
+	// rewritten is true if the document was encoded again as a whole.
 	rewritten bool
 	// edits turn Before into After.
 	edits []udiff.Edit

@@ -54,7 +54,7 @@ func hasIstiodName(m patches.Mesh) bool {
 }
 
 // readKeySettings reads what the mesh wants of its workloads' keys. A value that Istio
-// does not know is kept: it concerns certificates alone, and whoever requests one
+// does not know is kept: it concerns certificates alone, and a request for one
 // reports it.
 func (r *settingsReader) readKeySettings() {
 	metadata := r.mesh.DefaultConfig.ProxyMetadata

@@ -52,7 +52,7 @@ type Observation struct {
 	Err error
 	// RenewAfter is when the bundle is due to be replaced: at a third of its life,
 	// counted from its publication. LatestRenewal is two thirds of its whole life:
-	// whoever renews has failed to do so by then. Both are zero without Bundle.
+	// the renewal has failed by then. Both are zero without Bundle.
 	RenewAfter, LatestRenewal time.Time
 	// RootsDiffer says that there is Bundle or Former, but ca.crt or root-cert.pem lacks a
 	// root of the mesh or holds one that is not a root of the mesh.

@@ -214,7 +214,7 @@ func TestBundleOfAnAuthorityThatComesBack(t *testing.T) {
 	assert.Empty(t, available, "once")
 }
 
-// forward connects whoever connects to another address.
+// forward forwards connections to another address.
 func forward(listener net.Listener, address string) {
 	for {
 		in, err := listener.Accept()
@@ -247,7 +247,7 @@ func forward(listener net.Listener, address string) {
 }
 
 // An authority that accepts requests and never answers them gets maxCalls, and then
-// one at a time; nobody else waits for it.
+// one at a time; other requests do not wait for it.
 func TestBundleOfAnAuthorityThatDoesNotAnswer(t *testing.T) {
 	a := newAuthority(t)
 	var present, maximum atomic.Int32

@@ -34,7 +34,7 @@ type Options struct {
 	Timeout time.Duration
 	// Patience is how long a request waits for a connection that is being established
 	// for the first time, or for its turn at a busy authority. It is short, because
-	// whoever waits holds up others. Default DefaultPatience.
+	// a caller that waits holds up others. Default DefaultPatience.
 	Patience time.Duration
 	// Log receives a line when an authority refuses a lifetime. Default: no logging.
 	Log logr.Logger

@@ -121,7 +121,7 @@ func TestObjectsAreFenced(t *testing.T) {
 
 	const (
 		wantMetadata = "and no other label, annotation, owner or finalizer"
-		wantSubjects = "the controller may bind ServiceAccounts of namespace " + fenced + " to ClusterRole isthmus-publisher, and nobody else"
+		wantSubjects = "the controller may bind ServiceAccounts of namespace " + fenced + " to ClusterRole isthmus-publisher, and no other subject"
 		wantContext  = "the controller may write secret, ca_secret (Secrets of secretNames, and their roots), secret_namespacing false, alpn_protocols and ambassador_id, and nothing else"
 		wantIssued   = "the controller may ask ClusterIssuer mesh-ca for one SPIFFE ID of namespace " + fenced + ", into Secret istio-certs-issued, and for nothing else"
 	)
